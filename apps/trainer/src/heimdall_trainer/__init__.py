@@ -1,0 +1,1 @@
+"""Train, evaluate, export and register a localization model."""

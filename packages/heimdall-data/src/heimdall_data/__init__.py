@@ -1,0 +1,1 @@
+"""Approved recordings, from Postgres and S3 to training batches."""

@@ -1,0 +1,1 @@
+"""IQ recordings to mel features, the same in training and in service."""

@@ -1,0 +1,1 @@
+"""A network that says where a transmitter is and how sure it is."""
