@@ -1,0 +1,134 @@
+"""Every check this repository knows; `nox` alone runs all of them but `bench`."""
+
+import pathlib
+import shutil
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "typecheck", "tests", "wheels"]
+
+ROOT = pathlib.Path(__file__).parent
+MEMBERS = {p.parent.name: p.parent for p in sorted(ROOT.glob("*/*/pyproject.toml"))}
+PACKAGES = {
+    nox.project.load_toml(p / "pyproject.toml")["project"]["name"]: p for p in MEMBERS.values()
+}
+IMPORT_NAMES = {name: name.replace("-", "_") for name in PACKAGES}
+
+
+def project(package):
+    """The package's pyproject.toml as a dictionary."""
+    return nox.project.load_toml(PACKAGES[package] / "pyproject.toml")
+
+
+def sync(session, *arguments):
+    """Bring the session's environment to what uv resolves for `arguments`, and nothing else."""
+    session.run_install(
+        "uv",
+        "sync",
+        "--quiet",
+        *arguments,
+        env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
+    )
+
+
+def suites(package):
+    """The test folders of a package, each with the dependency group it needs."""
+    groups = project(package)["dependency-groups"]
+    return {
+        g: g.replace("test", "tests", 1).replace("-", "_") for g in groups if g.startswith("test")
+    }
+
+
+@nox.session
+def lint(session):
+    """Format, style, and the direction of imports."""
+    sync(session, "--only-group=lint")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    sources = [str(path / "src") for path in PACKAGES.values()]
+    session.run("lint-imports", env={"PYTHONPATH": ":".join(sources)})
+
+
+@nox.session
+def typecheck(session):
+    """Strict types in every package's sources."""
+    sync(session, "--all-packages", "--all-extras", "--all-groups")
+    for name in IMPORT_NAMES.values():
+        session.run("mypy", "-p", name)
+
+
+@nox.session
+@nox.parametrize("package", list(PACKAGES), ids=list(PACKAGES))
+def tests(session, package):
+    """One package's tests, with that package's own dependencies and nothing else."""
+    for group, folder in suites(package).items():
+        sync(session, "--package", package, "--no-default-groups", "--group", group)
+        session.run("pytest", folder, *session.posargs, env={"PYTHONPATH": ""}, external=False)
+
+
+@nox.session
+def wheels(session):
+    """Build every wheel, install each alone, and test it with the sources out of reach."""
+    dist = pathlib.Path(session.create_tmp(), "dist").resolve()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run(
+        "uv", "build", "--quiet", "--all-packages", "--wheel", "-o", str(dist), external=True
+    )
+    built = {name: next(dist.glob(f"{IMPORT_NAMES[name]}-*.whl")) for name in PACKAGES}
+    for package in PACKAGES:
+        test_wheel(session, package, built)
+
+
+def test_wheel(session, package, built):
+    """Install one wheel with its test tools in a new environment and run its tests there."""
+    place = pathlib.Path(session.create_tmp(), package).resolve()
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(PACKAGES[package], place, ignore=shutil.ignore_patterns("src", "*cache*"))
+    python = str(place / ".venv" / "bin" / "python")
+    session.run("uv", "venv", "--quiet", str(place / ".venv"), external=True)
+    for group, folder in suites(package).items():
+        wanted = [
+            f"{package} @ {built[package].as_uri()}",
+            *wheel_requirements(package, group, built),
+        ]
+        requirements = place / f"{group}.txt"
+        requirements.write_text("\n".join(wanted) + "\n")
+        overrides = place / "overrides.txt"
+        overrides.write_text("\n".join(f"{n} @ {w.as_uri()}" for n, w in built.items()) + "\n")
+        session.run(
+            "uv", "pip", "install", "--quiet", f"--python={python}",
+            "--overrides", str(overrides), "-r", str(requirements), external=True,
+        )  # fmt: skip
+        with session.chdir(place):
+            session.run(python, "-P", "-m", "pytest", "-q", folder, external=True)
+
+
+def wheel_requirements(package, group, built):
+    """The test tools of a package, with our own packages taken from their wheels."""
+    for requirement in nox.project.dependency_groups(project(package), group):
+        name, bracket, extras = requirement.partition("[")
+        ours = built.get(name)
+        yield f"{name}{bracket}{extras} @ {ours.as_uri()}" if ours else requirement
+
+
+@nox.session
+def bench(session):
+    """Every package's benchmarks: `nox -s bench -- heimdall-features` for one package."""
+    for package in session.posargs or PACKAGES:
+        scripts = sorted((PACKAGES[package] / "benchmarks").glob("bench_*.py"))
+        group = "bench" if "bench" in project(package)["dependency-groups"] else "test"
+        if scripts:
+            sync(
+                session,
+                "--package",
+                package,
+                "--no-default-groups",
+                "--all-extras",
+                "--group",
+                group,
+            )
+        for script in scripts:
+            session.run("python", str(script))
