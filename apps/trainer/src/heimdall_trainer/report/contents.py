@@ -1,0 +1,182 @@
+"""What a report is made of: frozen, checked once, and nothing else is read.
+
+Shapes: `n` is the number of evaluated sessions; positions are (latitude, longitude) in WGS84
+degrees; sigmas are standard deviations (east, north) in metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heimdall_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from heimdall_models import Region
+    from numpy.typing import NDArray
+
+__all__ = [
+    "BaselineResult",
+    "EpochRecord",
+    "Evaluation",
+    "ModelSummary",
+    "Receiver",
+    "ReportContents",
+    "ReportError",
+]
+
+
+class ReportError(TrainerError):
+    """A report cannot be made of what was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """A receiver of the evaluated channels."""
+
+    name: str
+    latitude_deg: float
+    longitude_deg: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSummary:
+    """Which network was evaluated, and how large it is."""
+
+    name: str
+    n_parameters: int
+    size_bytes: int | None = None
+    """Of the exported file; None where nothing was exported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """What one epoch of training ended with; NaN for what was not measured."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_error_m_median: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evaluation:
+    """What the network said of every held-out session, and how far off it was.
+
+    Raises:
+        ReportError: An array of another length, a NaN, or a sigma that is not positive; the
+            message names the session.
+    """
+
+    session_ids: tuple[str, ...]
+    source_names: tuple[str, ...]
+    truth_deg: NDArray[np.float64]
+    """(n, 2)"""
+    position_deg: NDArray[np.float64]
+    """(n, 2)"""
+    sigma_m: NDArray[np.float64]
+    """(n, 2), east and north"""
+    error_m: NDArray[np.float64]
+    """(n,), on the ellipsoid"""
+    n_present: NDArray[np.int64]
+    """(n,), receivers that were heard"""
+    snr_db: NDArray[np.float64] | None = None
+    """(n,), NaN where the catalogue does not know; None where it knows none"""
+
+    def __post_init__(self) -> None:
+        n = len(self.session_ids)
+        _require_shape("source_names", (len(self.source_names),), (n,))
+        for name, axes in (("truth_deg", 2), ("position_deg", 2), ("sigma_m", 2), ("error_m", 1)):
+            values = getattr(self, name)
+            _require_shape(name, np.shape(values), (n, 2)[:axes])
+            self._require_finite(name, values)
+        _require_shape("n_present", np.shape(self.n_present), (n,))
+        if self.snr_db is not None:
+            _require_shape("snr_db", np.shape(self.snr_db), (n,))
+        self._require_positive_sigma()
+
+    def __len__(self) -> int:
+        return len(self.session_ids)
+
+    def _require_finite(self, name: str, values: NDArray[np.float64]) -> None:
+        bad = np.flatnonzero(~np.isfinite(np.reshape(values, (len(self), -1))).all(axis=1))
+        if bad.size:
+            raise ReportError(
+                f"{name} of session {self.session_ids[bad[0]]!r} is {values[bad[0]]}; "
+                f"leave the session out and list it in `excluded` with the reason"
+            )
+
+    def _require_positive_sigma(self) -> None:
+        bad = np.flatnonzero((np.asarray(self.sigma_m) <= 0).any(axis=1))
+        if bad.size:
+            raise ReportError(
+                f"sigma_m of session {self.session_ids[bad[0]]!r} is {self.sigma_m[bad[0]]}; "
+                f"a standard deviation in metres is positive"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BaselineResult:
+    """How far off a simple method is on the same sessions."""
+
+    name: str
+    explanation: str
+    """One sentence for the reader: what the method does."""
+    error_m: NDArray[np.float64]
+    """(n,), in the order of the evaluation's sessions; NaN where the method has no answer"""
+    sigma_m: NDArray[np.float64] | None = None
+    """(n, 2) where the method says how sure it is"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReportContents:
+    """Everything on the page.
+
+    Raises:
+        ReportError: A baseline was measured on another number of sessions than the network.
+    """
+
+    title: str
+    created_at: datetime
+    command: str
+    seed: int
+    versions: Mapping[str, str]
+    model: ModelSummary
+    region: Region
+    receivers: tuple[Receiver, ...]
+    evaluation: Evaluation
+    baselines: tuple[BaselineResult, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """By the contract's names, such as `test/error_m_median`."""
+    history: tuple[EpochRecord, ...] = ()
+    best_epoch: int | None = None
+    """The epoch whose checkpoint was evaluated; None means the least validation loss."""
+    excluded: tuple[tuple[str, str], ...] = ()
+    """Session id and reason."""
+    not_used: Mapping[str, int] = field(default_factory=dict)
+    """Sessions that the catalogue's rules left out, by reason."""
+    split_report: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage, in the order they ran."""
+
+    def __post_init__(self) -> None:
+        n = len(self.evaluation)
+        for baseline in self.baselines:
+            owner = f"baseline {baseline.name!r}: error_m"
+            _require_shape(owner, np.shape(baseline.error_m), (n,))
+            if baseline.sigma_m is not None:
+                owner = f"baseline {baseline.name!r}: sigma_m"
+                _require_shape(owner, np.shape(baseline.sigma_m), (n, 2))
+
+
+def _require_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if shape != wanted:
+        raise ReportError(
+            f"{name} has shape {shape}, expected {wanted}: one row for each evaluated session"
+        )
