@@ -74,44 +74,28 @@ def wheels(session):
     """Build every wheel, install each alone, and test it with the sources out of reach."""
     dist = pathlib.Path(session.create_tmp(), "dist").resolve()
     shutil.rmtree(dist, ignore_errors=True)
-    session.run(
-        "uv", "build", "--quiet", "--all-packages", "--wheel", "-o", str(dist), external=True
-    )
-    built = {name: next(dist.glob(f"{IMPORT_NAMES[name]}-*.whl")) for name in PACKAGES}
-    for package in PACKAGES:
-        test_wheel(session, package, built)
+    session.run("uv", "build", "--quiet", "--all-packages", "--wheel", f"--out-dir={dist}")
+    built = [f"{n} @ {next(dist.glob(f'{m}-*.whl')).as_uri()}" for n, m in IMPORT_NAMES.items()]
+    (dist / "ours.txt").write_text("\n".join(built) + "\n")
+    for package in session.posargs or PACKAGES:
+        for group, folder in suites(package).items():
+            test_wheel(session, package, group, folder)
 
 
-def test_wheel(session, package, built):
+def test_wheel(session, package, group, folder):
     """Install one wheel with its test tools in a new environment and run its tests there."""
-    place = pathlib.Path(session.create_tmp(), package).resolve()
+    place = pathlib.Path(session.create_tmp(), f"{package}-{group}").resolve()
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(PACKAGES[package], place, ignore=shutil.ignore_patterns("src", "*cache*"))
-    python = str(place / ".venv" / "bin" / "python")
-    session.run("uv", "venv", "--quiet", str(place / ".venv"), external=True)
-    for group, folder in suites(package).items():
-        wanted = [
-            f"{package} @ {built[package].as_uri()}",
-            *wheel_requirements(package, group, built),
-        ]
-        requirements = place / f"{group}.txt"
-        requirements.write_text("\n".join(wanted) + "\n")
-        overrides = place / "overrides.txt"
-        overrides.write_text("\n".join(f"{n} @ {w.as_uri()}" for n, w in built.items()) + "\n")
-        session.run(
-            "uv", "pip", "install", "--quiet", f"--python={python}",
-            "--overrides", str(overrides), "-r", str(requirements), external=True,
-        )  # fmt: skip
-        with session.chdir(place):
-            session.run(python, "-P", "-m", "pytest", "-q", folder, external=True)
-
-
-def wheel_requirements(package, group, built):
-    """The test tools of a package, with our own packages taken from their wheels."""
-    for requirement in nox.project.dependency_groups(project(package), group):
-        name, bracket, extras = requirement.partition("[")
-        ours = built.get(name)
-        yield f"{name}{bracket}{extras} @ {ours.as_uri()}" if ours else requirement
+    tools = nox.project.dependency_groups(project(package), group)
+    environment = place / ".venv"
+    ours = place.parent / "dist" / "ours.txt"
+    python = environment / "bin" / "python"
+    session.run("uv", "venv", "--quiet", str(environment))
+    install = ("uv", "pip", "install", "--quiet", f"--python={python}", f"--constraints={ours}")
+    session.run(*install, package, *tools)
+    with session.chdir(place):
+        session.run(str(python), "-P", "-m", "pytest", "-q", folder, external=True)
 
 
 @nox.session

@@ -1,1 +1,1 @@
-"""Train, evaluate, export and register a localization model."""
+"""Train, evaluate, export and register localization models: composition only."""

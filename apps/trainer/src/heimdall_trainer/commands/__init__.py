@@ -1,0 +1,1 @@
+"""One module a command of `heimdall`: reads flags, calls the library, prints what came of it."""

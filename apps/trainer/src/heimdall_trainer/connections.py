@@ -1,0 +1,130 @@
+"""Where the catalogue, the object store and MLflow are: flags, environment, `.env`, defaults.
+
+The variables and their defaults are those of the contract's first section. Secrets come from
+the environment alone, so that no process listing shows them, and no `repr` carries them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from heimdall_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from heimdall_data.s3 import S3Settings
+
+__all__ = ["Connections", "default_state_dir"]
+
+REMEDY = (
+    "set {variable}, or try `heimdall demo`, or start embedded servers with `heimdall stack up`"
+)
+
+
+def default_state_dir() -> Path:
+    """The platform's user data directory for Heimdall."""
+    from platformdirs import user_data_path
+
+    return user_data_path("heimdall")
+
+
+def _variable(name: str) -> Parameter:
+    return Parameter(env_var=name)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Connections:
+    """Addresses and names of the systems that the trainer works with."""
+
+    database_url: Annotated[str | None, _variable("HEIMDALL_DATABASE_URL")] = field(
+        default=None, repr=False
+    )
+    """Catalogue, postgresql://… ."""
+    s3_endpoint_url: Annotated[str | None, _variable("HEIMDALL_S3_ENDPOINT_URL")] = None
+    """Object store, http://… or https://… ."""
+    s3_region: Annotated[str, _variable("HEIMDALL_S3_REGION")] = "us-east-1"
+    """Region of the object store."""
+    raw_iq_bucket: Annotated[str, _variable("HEIMDALL_RAW_IQ_BUCKET")] = "heimdall-raw-iq"
+    """Bucket of the recordings."""
+    models_bucket: Annotated[str, _variable("HEIMDALL_MODELS_BUCKET")] = "heimdall-models"
+    """Bucket of the exported models."""
+    mlflow_tracking_uri: Annotated[str | None, _variable("MLFLOW_TRACKING_URI")] = field(
+        default=None, repr=False
+    )
+    """MLflow, as MLflow defines it; SQLite under the state directory when unset."""
+    mlflow_artifact_root: Annotated[str | None, _variable("HEIMDALL_MLFLOW_ARTIFACT_ROOT")] = None
+    """Where a new experiment puts artifacts; s3://heimdall-mlflow when there is an endpoint."""
+    state_dir: Annotated[Path | None, _variable("HEIMDALL_STATE_DIR")] = None
+    """Embedded servers' data, caches, checkpoints; the user data directory when unset."""
+
+    def need_database(self) -> str:
+        """The catalogue's URL.
+
+        Raises:
+            TrainerError: None is configured.
+        """
+        if not self.database_url:
+            remedy = REMEDY.format(variable="HEIMDALL_DATABASE_URL")
+            raise TrainerError(f"no catalogue is configured (HEIMDALL_DATABASE_URL): {remedy}")
+        return self.database_url
+
+    def need_s3(self) -> S3Settings:
+        """The object store, with the credentials of the environment.
+
+        Raises:
+            TrainerError: The endpoint or a credential is not configured.
+        """
+        from heimdall_data.s3 import S3Settings
+
+        secrets = ("HEIMDALL_S3_ACCESS_KEY", "HEIMDALL_S3_SECRET_KEY")
+        values = {"HEIMDALL_S3_ENDPOINT_URL": self.s3_endpoint_url}
+        values |= {name: os.environ.get(name) for name in secrets}
+        if missing := [name for name, value in values.items() if not value]:
+            remedy = REMEDY.format(variable=" and ".join(missing))
+            raise TrainerError(f"no object store is configured ({', '.join(missing)}): {remedy}")
+        return S3Settings(
+            endpoint_url=str(self.s3_endpoint_url),
+            access_key=os.environ[secrets[0]],
+            secret_key=os.environ[secrets[1]],
+            region=self.s3_region,
+            raw_iq_bucket=self.raw_iq_bucket,
+            models_bucket=self.models_bucket,
+        )
+
+    def state_directory(self) -> Path:
+        """The state directory, made where it is missing.
+
+        Raises:
+            TrainerError: It cannot be made or written.
+        """
+        path = (self.state_dir or default_state_dir()).expanduser().absolute()
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise TrainerError(
+                f"the state directory {path} cannot be made ({error.strerror}): "
+                "set HEIMDALL_STATE_DIR to a directory that you can write"
+            ) from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise TrainerError(
+                f"the state directory {path} is not writable: "
+                "set HEIMDALL_STATE_DIR to a directory that you can write"
+            )
+        return path
+
+    def tracking_uri(self) -> str:
+        """Where MLflow keeps its runs."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.state_directory() / 'mlflow.db'}"
+
+    def artifact_root(self) -> str:
+        """Where a new experiment puts its artifacts."""
+        if self.mlflow_artifact_root:
+            return self.mlflow_artifact_root
+        if self.s3_endpoint_url:
+            return "s3://heimdall-mlflow"
+        return (self.state_directory() / "mlflow-artifacts").as_uri()
