@@ -1,1 +1,28 @@
 """IQ recordings to mel features, the same in training and in service."""
+
+from heimdall_features.augmentation import Augmentation, augment_features
+from heimdall_features.cepstrum import compute_mfcc
+from heimdall_features.config import FeatureConfig
+from heimdall_features.errors import FeatureError
+from heimdall_features.extractor import FeatureExtractor
+from heimdall_features.normalization import (
+    NormalizationStats,
+    normalize_features,
+    normalize_per_sample,
+)
+from heimdall_features.signal import Blocks
+from heimdall_features.spectrogram import iq_to_mel_spectrogram
+
+__all__ = [
+    "Augmentation",
+    "Blocks",
+    "FeatureConfig",
+    "FeatureError",
+    "FeatureExtractor",
+    "NormalizationStats",
+    "augment_features",
+    "compute_mfcc",
+    "iq_to_mel_spectrogram",
+    "normalize_features",
+    "normalize_per_sample",
+]

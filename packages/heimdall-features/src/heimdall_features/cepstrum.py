@@ -1,0 +1,50 @@
+"""Mel-frequency cepstral coefficients: the shape of a spectrum in a few numbers.
+
+Source: S. B. Davis and P. Mermelstein, "Comparison of parametric representations for
+monosyllabic word recognition", IEEE Trans. ASSP 28 (1980), with the orthonormal DCT-II.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heimdall_features.errors import FeatureError
+
+__all__ = ["compute_mfcc"]
+
+
+def compute_mfcc(log_mel: NDArray[np.floating[Any]], n_mfcc: int = 13) -> NDArray[np.float32]:
+    """The orthonormal DCT-II of the log-mel levels along the bands.
+
+    Args:
+        log_mel: `(..., n_mels, n_frames)`, dB.
+        n_mfcc: how many coefficients, the slowest first; at most `n_mels`.
+
+    Returns:
+        float32 `(..., n_mfcc, n_frames)`, dB.
+
+    Raises:
+        FeatureError: when the levels are no such array or there are too few bands.
+    """
+    levels = np.asarray(log_mel)
+    if levels.ndim < 2 or levels.dtype.kind != "f":
+        raise FeatureError(
+            f"log_mel is {levels.dtype} of shape {levels.shape}; "
+            "give real levels of shape (..., n_mels, n_frames)"
+        )
+    n_mels = levels.shape[-2]
+    if not 1 <= n_mfcc <= n_mels:
+        raise FeatureError(f"n_mfcc is {n_mfcc}; {n_mels} bands give between 1 and {n_mels}")
+    if not np.isfinite(levels).all():
+        raise FeatureError("log_mel holds NaN or infinite levels; compute it with a floor")
+    return (_dct_matrix(n_mels)[:n_mfcc] @ levels).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _dct_matrix(size: int) -> NDArray[np.float64]:
+    orders = np.arange(size)[:, None]
+    cosines = np.cos(np.pi * orders * (np.arange(size) + 0.5) / size) * np.sqrt(2 / size)
+    cosines[0] /= np.sqrt(2)
+    return cosines
