@@ -159,6 +159,18 @@ class ObjectStore:
         with self._told_plainly(""):
             return bool(self._client.bucket_exists(self.bucket))
 
+    def require_bucket(self) -> None:
+        """Refuse to go on where the bucket does not exist.
+
+        Raises:
+            StoreError: it does not, or the store cannot be reached or refuses us.
+        """
+        if not self.bucket_exists():
+            raise StoreError(
+                f"no bucket {self.bucket!r} in {self.settings.endpoint_url}; make it, or "
+                "correct the bucket's name"
+            )
+
     def ensure_bucket(self) -> None:
         """Make the bucket where it does not exist."""
         with self._told_plainly(""):

@@ -15,12 +15,13 @@ import pytest
 from psycopg import sql
 
 from heimdall_data.embedded import EmbeddedStack
+from heimdall_data.postgres import Catalogue
 from heimdall_data.s3 import ObjectStore, S3Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["database_url", "raw_iq_store", "s3_settings", "stack"]
+__all__ = ["catalogue", "database_url", "raw_iq_store", "s3_settings", "stack"]
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +57,11 @@ def database_url(stack: EmbeddedStack) -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield stack.database_url.rpartition("/")[0] + f"/{name}"
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def catalogue(database_url: str) -> Iterator[Catalogue]:
+    """An empty catalogue for this test alone, with its tables."""
+    with Catalogue(database_url) as fresh:
+        fresh.create_schema()
+        yield fresh

@@ -1,0 +1,159 @@
+"""Recordings into the object store and the catalogue, so that a failure shows nothing.
+
+A session is checked before any of it is written; its objects are stored before its rows, and
+the rows of a batch are one transaction. Until that ends the catalogue knows nothing of the
+batch, and doing it all again finds the same ids and keys.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from heimdall_data.session_identity import session_id
+from heimdall_data.session_objects import size_of, store_objects
+from heimdall_data.session_rows import known_sessions, write_sessions
+from heimdall_data.validation import check_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from heimdall_data.new_session import NewSession
+    from heimdall_data.postgres import Catalogue
+    from heimdall_data.s3 import ObjectStore
+
+__all__ = ["IngestReport", "Progress", "ingest"]
+
+Progress = Callable[[int], object]
+"""Called with the number of sessions that were just finished."""
+
+# A batch ends at whichever comes first; two are in memory at a time.
+_BATCH_SESSIONS = 32
+_BATCH_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    """What an ingestion did."""
+
+    sessions_added: int = 0
+    sessions_known: int = 0
+    """Sessions that the catalogue had already."""
+    objects_stored: int = 0
+    objects_unchanged: int = 0
+    """Objects that were there with the same content, and were not sent again."""
+    bytes_stored: int = 0
+
+
+def ingest(
+    catalogue: Catalogue,
+    store: ObjectStore,
+    sessions: Iterable[NewSession],
+    *,
+    workers: int = 8,
+    progress: bool | Progress = True,
+) -> IngestReport:
+    """Store every session of `sessions`, which is read as it goes and never held whole.
+
+    Ingesting a session again changes nothing, save that an object that is missing or differs
+    is stored again.
+
+    Args:
+        catalogue: where the rows go; its tables are made where there are none.
+        store: where the objects go; the bucket must exist.
+        sessions: a sequence is checked whole before the first is written.
+        workers: how many sessions are stored at the same time.
+        progress: True for a bar on standard error, or what to call instead.
+
+    Raises:
+        IngestError: a session must not be written as it stands.
+        CatalogueError: the database cannot be reached or written.
+        StoreError: the object store cannot be reached or written, or lacks the bucket.
+    """
+    if isinstance(sessions, Sequence):
+        for session in sessions:
+            check_session(session)
+    store.require_bucket()
+    catalogue.create_schema()
+    total = len(sessions) if isinstance(sessions, Sized) else None
+    with (
+        tqdm(total=total, unit="session", desc="ingest", disable=progress is not True) as bar,
+        ThreadPoolExecutor(workers, thread_name_prefix="ingest") as pool,
+    ):
+        run = _Run(catalogue, store, pool, bar.update if isinstance(progress, bool) else progress)
+        try:
+            return run.over(sessions)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Sessions whose objects are on their way, and which of them the catalogue has."""
+
+    sessions: list[NewSession]
+    n_known: int
+    uploads: list[Future[Counter[str]]]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One call of `ingest`: while a batch's objects travel, the next is read and checked."""
+
+    catalogue: Catalogue
+    store: ObjectStore
+    pool: ThreadPoolExecutor
+    advance: Progress
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def over(self, sessions: Iterable[NewSession]) -> IngestReport:
+        previous: _Batch | None = None
+        for members in _batches(sessions):
+            batch = self._begin(members)
+            if previous is not None:
+                self._finish(previous)
+            previous = batch
+        if previous is not None:
+            self._finish(previous)
+        return IngestReport(**self.counts)
+
+    def _begin(self, sessions: list[NewSession]) -> _Batch:
+        with self.catalogue.transaction() as connection:
+            known = known_sessions(connection, [session_id(session) for session in sessions])
+        uploads = [
+            self.pool.submit(
+                store_objects, self.store, session, compare=session_id(session) in known
+            )
+            for session in sessions
+        ]
+        return _Batch(sessions, len(known), uploads)
+
+    def _finish(self, batch: _Batch) -> None:
+        for upload in batch.uploads:
+            self.counts += upload.result()
+        with self.catalogue.transaction() as connection:
+            write_sessions(connection, batch.sessions, self.store.bucket)
+        self.counts["sessions_known"] += batch.n_known
+        self.counts["sessions_added"] += len(batch.sessions) - batch.n_known
+        self.advance(len(batch.sessions))
+
+
+def _batches(sessions: Iterable[NewSession]) -> Iterator[list[NewSession]]:
+    """Checked sessions, a batch at a time, without repeating one inside a batch."""
+    batch: dict[object, NewSession] = {}
+    n_bytes = 0
+    for session in sessions:
+        check_session(session)
+        batch[session_id(session)] = session
+        n_bytes += size_of(session)
+        if len(batch) >= _BATCH_SESSIONS or n_bytes >= _BATCH_BYTES:
+            yield list(batch.values())
+            batch, n_bytes = {}, 0
+    if batch:
+        yield list(batch.values())

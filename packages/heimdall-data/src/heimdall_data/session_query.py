@@ -1,0 +1,167 @@
+"""The queries that decide what a training sample is, and their rows as values.
+
+A sample is an approved and completed session of a source with a position, with the
+measurements that belong to it: by `recording_session_id`, or, where that column is missing or
+null, by the task id in the object's key.
+"""
+
+from __future__ import annotations
+
+import itertools
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from heimdall_data.sessions import Measurement, Session, Station
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from heimdall_data.session_filter import SessionFilter
+
+__all__ = [
+    "STATIONS",
+    "not_used_query",
+    "object_address",
+    "sessions_from_rows",
+    "sessions_query",
+    "station_from_row",
+]
+
+STATIONS = """
+SELECT name, latitude, longitude, altitude_asl FROM heimdall.websdr_stations
+WHERE latitude IS NOT NULL AND longitude IS NOT NULL ORDER BY name
+"""
+
+_BY_TASK = """
+SELECT t.id AS session_id, m.* FROM heimdall.measurements m
+JOIN heimdall.recording_sessions t
+  ON t.celery_task_id = substring(m.iq_data_location FROM '(?:^|/)sessions/([^/]+)/')
+WHERE m.iq_data_location IS NOT NULL
+"""
+_BY_COLUMN = """
+SELECT m.recording_session_id AS session_id, m.* FROM heimdall.measurements m
+WHERE m.recording_session_id IS NOT NULL AND m.iq_data_location IS NOT NULL
+"""
+
+# Each session has one reason, the first that holds in this order.
+_NOT_USED = """
+SELECT reason, count(*) FROM (
+    SELECT CASE
+        WHEN s.approval_status = 'rejected' THEN 'rejected'
+        WHEN s.approval_status IS DISTINCT FROM 'approved' THEN 'not approved yet'
+        WHEN s.status IS DISTINCT FROM 'completed' THEN 'not completed'
+        WHEN src.latitude IS NULL OR src.longitude IS NULL THEN 'source without a position'
+        WHEN NOT EXISTS (SELECT FROM belonging m WHERE m.session_id = s.id) THEN 'no recordings'
+    END AS reason
+    FROM heimdall.recording_sessions s
+    LEFT JOIN heimdall.known_sources src ON src.id = s.known_source_id
+) AS reasons
+WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
+"""
+
+_SESSIONS = """
+SELECT s.id::text, s.session_name, s.session_start, src.id::text, src.name, src.latitude,
+       src.longitude, src.source_type, src.frequency_hz, src.error_margin_meters,
+       st.name, st.latitude, st.longitude, m.iq_data_location, m.iq_data_format,
+       m.iq_sample_rate, m.snr_db, m.signal_strength_db, m.frequency_hz, m.timestamp
+FROM heimdall.recording_sessions s
+JOIN heimdall.known_sources src ON src.id = s.known_source_id
+JOIN belonging m ON m.session_id = s.id
+JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id
+WHERE s.approval_status = 'approved' AND s.status = 'completed'
+  AND src.latitude IS NOT NULL AND src.longitude IS NOT NULL
+  AND st.latitude IS NOT NULL AND st.longitude IS NOT NULL
+"""
+_SESSION_WIDTH = 10
+
+
+def _belonging(*, by_column: bool) -> str:
+    """The measurements with the session that each belongs to, as a subquery of that name."""
+    if not by_column:
+        return f"WITH belonging AS NOT MATERIALIZED ({_BY_TASK})"
+    by_task = f"{_BY_TASK} AND m.recording_session_id IS NULL"
+    return f"WITH belonging AS NOT MATERIALIZED ({_BY_COLUMN} UNION ALL {by_task})"
+
+
+def sessions_query(only: SessionFilter, *, by_column: bool) -> str:
+    """SQL for every usable session with its measurements, one row a measurement.
+
+    Args:
+        only: further conditions; their values are the query's parameters.
+        by_column: whether `measurements.recording_session_id` exists.
+    """
+    conditions = "".join(f"  AND {condition}\n" for condition in only.conditions())
+    order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"
+    return f"{_belonging(by_column=by_column)}{_SESSIONS}{conditions}{order}"
+
+
+def not_used_query(*, by_column: bool) -> str:
+    """SQL for the number of sessions that are no sample, by reason."""
+    return f"{_belonging(by_column=by_column)}{_NOT_USED}"
+
+
+def object_address(location: str, default_bucket: str) -> tuple[str, str]:
+    """Bucket and key of `s3://bucket/key`; a bare key is in `default_bucket`."""
+    if not location.startswith("s3://"):
+        return default_bucket, location.lstrip("/")
+    parts = urlsplit(location, allow_fragments=False)
+    return parts.netloc, parts.path.lstrip("/")
+
+
+def sessions_from_rows(rows: Iterable[tuple[Any, ...]], bucket: str) -> Iterator[Session]:
+    """The sessions that rows of `sessions_query` describe, in their order.
+
+    Args:
+        rows: ordered by session, as the query gives them.
+        bucket: where objects are whose location names no bucket.
+    """
+    for _, group in itertools.groupby(rows, key=itemgetter(0)):
+        members = list(group)
+        yield _session(members[0], tuple(_measurement(row, bucket) for row in members))
+
+
+def _session(row: tuple[Any, ...], measurements: tuple[Measurement, ...]) -> Session:
+    identity, name, start, source_id, source_name, latitude, longitude, *rest = row
+    source_type, frequency_hz, error_margin_m = rest[:3]
+    return Session(
+        id=identity,
+        session_name=name,
+        source_id=source_id,
+        source_name=source_name,
+        position_deg=(latitude, longitude),
+        start=start,
+        measurements=measurements,
+        source_type=source_type,
+        frequency_hz=_float(frequency_hz),
+        error_margin_m=error_margin_m,
+    )
+
+
+def _measurement(row: tuple[Any, ...], default_bucket: str) -> Measurement:
+    station, latitude, longitude, location, form, rate_hz, snr_db, level_db, carrier_hz, start = (
+        row[_SESSION_WIDTH:]
+    )
+    bucket, key = object_address(location, default_bucket)
+    return Measurement(
+        station=station,
+        station_deg=(latitude, longitude),
+        bucket=bucket,
+        key=key,
+        format=form,
+        sample_rate_hz=_float(rate_hz),
+        snr_db=snr_db,
+        signal_strength_db=level_db,
+        frequency_hz=_float(carrier_hz),
+        start=start,
+    )
+
+
+def station_from_row(row: tuple[Any, ...]) -> Station:
+    """A station from a row of `STATIONS`."""
+    name, latitude, longitude, altitude_m = row
+    return Station(name, latitude, longitude, _float(altitude_m))
+
+
+def _float(value: int | float | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,191 @@
+"""Sessions as rows: what ingestion writes to the catalogue, in one transaction a batch."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from heimdall_data.catalogue_columns import columns_present
+from heimdall_data.errors import IngestError
+from heimdall_data.session_identity import (
+    measurement_id,
+    object_key,
+    session_id,
+    source_id,
+    station_id,
+)
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Mapping, Sequence
+
+    from psycopg import Connection
+
+    from heimdall_data.new_session import NewRecording, NewSession, NewSource
+    from heimdall_data.sessions import Station
+
+__all__ = ["known_sessions", "write_sessions"]
+
+# Positions further apart than this are two places: about 100 m of latitude.
+_SAME_PLACE_DEG = 0.001
+
+
+def known_sessions(connection: Connection, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of `ids` that the catalogue has."""
+    query = "SELECT id FROM heimdall.recording_sessions WHERE id = ANY(%s)"
+    return {row[0] for row in connection.execute(query, (list(ids),))}
+
+
+def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucket: str) -> None:
+    """Write the rows of `sessions`, whose objects are in `bucket` already.
+
+    What is there stays: a session keeps its approval, which may be a person's decision.
+
+    Raises:
+        IngestError: a name is in the catalogue at another place.
+    """
+    sources = _write_sources(connection, [session.source for session in sessions])
+    stations = _write_stations(
+        connection, [item.station for session in sessions for item in session.measurements]
+    )
+    _insert(
+        connection,
+        "recording_sessions",
+        [_session_row(session, sources[session.source.name]) for session in sessions],
+    )
+    rows = [
+        _measurement_row(session, recording, stations[recording.station.name], bucket)
+        for session in sessions
+        for recording in session.measurements
+    ]
+    if "recording_session_id" not in columns_present(connection)["measurements"]:
+        rows = [_without(row, "recording_session_id") for row in rows]
+    _insert(connection, "measurements", rows)
+
+
+def _write_sources(connection: Connection, sources: Sequence[NewSource]) -> dict[str, uuid.UUID]:
+    """The id of each source by name; those that the catalogue lacks are added."""
+    by_name = {source.name: source for source in sources}
+    query = "SELECT name, id, latitude, longitude FROM heimdall.known_sources WHERE name = ANY(%s)"
+    known = connection.execute(query, (list(by_name),)).fetchall()
+    for name, _, *place in known:
+        wanted = (by_name[name].latitude_deg, by_name[name].longitude_deg)
+        _check_place(f"source {name!r}", place, wanted)
+    ids = {name: identity for name, identity, *_ in known}
+    added = [source for name, source in by_name.items() if name not in ids]
+    _insert(connection, "known_sources", [_source_row(source) for source in added])
+    return ids | {source.name: source_id(source) for source in added}
+
+
+def _write_stations(connection: Connection, stations: Sequence[Station]) -> dict[str, uuid.UUID]:
+    """The id of each station by name; those that the catalogue lacks are added."""
+    by_name = {station.name: station for station in stations}
+    _insert(connection, "websdr_stations", [_station_row(station) for station in by_name.values()])
+    query = (
+        "SELECT name, id, latitude, longitude FROM heimdall.websdr_stations WHERE name = ANY(%s)"
+    )
+    ids = {}
+    for name, identity, *place in connection.execute(query, (list(by_name),)):
+        _check_place(f"station {name!r}", place, by_name[name].position_deg)
+        ids[name] = identity
+    return ids
+
+
+def _check_place(what: str, known: Sequence[float | None], wanted: Sequence[float | None]) -> None:
+    pairs = list(zip(known, wanted, strict=True))
+    if any((old is None) != (new is None) for old, new in pairs) or any(
+        abs(old - new) > _SAME_PLACE_DEG
+        for old, new in pairs
+        if old is not None and new is not None
+    ):
+        raise IngestError(
+            f"{what} is in the catalogue at {known[0]}, {known[1]} and comes now at "
+            f"{wanted[0]}, {wanted[1]}; correct the position, or give it another name"
+        )
+
+
+def _insert(connection: Connection, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows that are not there yet. The names of columns are the rows' keys."""
+    if not rows:
+        return
+    names = list(rows[0])
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
+        sql.Identifier("heimdall", table),
+        sql.SQL(", ").join(map(sql.Identifier, names)),
+        sql.SQL(", ").join(map(sql.Placeholder, names)),
+    )
+    connection.cursor().executemany(statement, rows)
+
+
+def _source_row(source: NewSource) -> dict[str, Any]:
+    return {
+        "id": source_id(source),
+        "name": source.name,
+        "frequency_hz": _rounded(source.frequency_hz),
+        "latitude": source.latitude_deg,
+        "longitude": source.longitude_deg,
+        "power_dbm": source.power_dbm,
+        "source_type": source.source_type,
+        "is_validated": source.is_validated,
+        "error_margin_meters": source.error_margin_m,
+    }
+
+
+def _station_row(station: Station) -> dict[str, Any]:
+    return {
+        "id": station_id(station.name),
+        "name": station.name,
+        "latitude": station.latitude_deg,
+        "longitude": station.longitude_deg,
+        "altitude_asl": _rounded(station.altitude_m),
+        "is_active": True,
+    }
+
+
+def _session_row(session: NewSession, source: uuid.UUID) -> dict[str, Any]:
+    identity = session_id(session)
+    duration_s = session.duration_s or max(
+        (item.n_samples / item.sample_rate_hz for item in session.measurements), default=None
+    )
+    return {
+        "id": identity,
+        "known_source_id": source,
+        "session_name": session.name,
+        "session_start": session.start,
+        "session_end": session.start + timedelta(seconds=duration_s) if duration_s else None,
+        "duration_seconds": duration_s,
+        "celery_task_id": str(identity),
+        "status": session.status,
+        "approval_status": session.approval_status,
+    }
+
+
+def _measurement_row(
+    session: NewSession, recording: NewRecording, station: uuid.UUID, bucket: str
+) -> dict[str, Any]:
+    identity = session_id(session)
+    return {
+        "id": measurement_id(identity, recording.station.name),
+        "timestamp": recording.start or session.start,
+        "websdr_station_id": station,
+        "recording_session_id": identity,
+        "frequency_hz": _rounded(recording.frequency_hz),
+        "signal_strength_db": recording.signal_strength_db,
+        "snr_db": recording.snr_db,
+        "frequency_offset_hz": _rounded(recording.frequency_offset_hz),
+        "iq_data_location": f"s3://{bucket}/{object_key(identity, recording)}",
+        "iq_data_format": recording.format,
+        "iq_sample_rate": _rounded(recording.sample_rate_hz),
+        "iq_samples_count": recording.n_samples,
+        "duration_seconds": recording.n_samples / recording.sample_rate_hz,
+    }
+
+
+def _rounded(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _without(row: Mapping[str, Any], column: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != column}

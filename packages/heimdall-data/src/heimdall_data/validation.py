@@ -1,0 +1,113 @@
+"""What a session must be before any of it is written."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from heimdall_data.errors import IngestError
+
+if TYPE_CHECKING:
+    from heimdall_data.new_session import NewRecording, NewSession, NewSource
+    from heimdall_data.sessions import Station
+
+__all__ = ["check_session"]
+
+_STATUS = ("pending", "in_progress", "completed", "failed")
+_APPROVAL = ("pending", "approved", "rejected")
+_FORMATS = ("npy", "sigmf", "kiwi_wav")
+# The catalogue's columns are 32 bits wide.
+_MAX_RATE_HZ = 2**31 - 1
+
+
+def check_session(session: NewSession) -> None:
+    """Refuse a session that the catalogue must not hold.
+
+    Raises:
+        IngestError: it names the session, the part, the offending value and the remedy.
+    """
+    where = f"session {session.name!r} of source {session.source.name!r}"
+    _check_name(session.name, f"{where}: its name")
+    if session.start.tzinfo is None:
+        raise IngestError(f"{where} starts at {session.start}, without a time zone; add one")
+    _check_choice(session.status, _STATUS, f"{where}: status")
+    _check_choice(session.approval_status, _APPROVAL, f"{where}: approval_status")
+    _check_source(session.source, where)
+    if session.status == "completed" and not session.measurements:
+        raise IngestError(f"{where} is completed and has no recording; add one, or say failed")
+    names = [recording.station.name for recording in session.measurements]
+    for recording in session.measurements:
+        station = recording.station.name
+        if names.count(station) > 1:
+            raise IngestError(f"{where} has {names.count(station)} recordings of {station!r}")
+        _check_recording(recording, f"{where}, station {station!r}")
+
+
+def _check_source(source: NewSource, where: str) -> None:
+    _check_name(source.name, f"{where}: the source's name")
+    if (source.latitude_deg is None) != (source.longitude_deg is None):
+        raise IngestError(
+            f"{where} has latitude {source.latitude_deg} and longitude {source.longitude_deg}; "
+            "give both, or neither where the position is not known"
+        )
+    if source.latitude_deg is not None and source.longitude_deg is not None:
+        _check_position(source.latitude_deg, source.longitude_deg, where)
+    if not (math.isfinite(source.error_margin_m) and source.error_margin_m >= 0):
+        raise IngestError(
+            f"{where}: error margin {source.error_margin_m} m is not a distance of 0 m or more"
+        )
+    for quantity in (source.frequency_hz, source.power_dbm):
+        _check_finite(quantity, where)
+
+
+def _check_station(station: Station, where: str) -> None:
+    _check_name(station.name, f"{where}: the station's name")
+    _check_position(station.latitude_deg, station.longitude_deg, where)
+    _check_finite(station.altitude_m, where)
+
+
+def _check_recording(recording: NewRecording, where: str) -> None:
+    _check_station(recording.station, where)
+    _check_choice(recording.format, _FORMATS, f"{where}: format")
+    if recording.payload is not None and not recording.payload:
+        raise IngestError(f"{where}: the recording is empty (0 bytes); leave it out")
+    if recording.metadata is not None and recording.format != "sigmf":
+        raise IngestError(
+            f"{where}: metadata beside format {recording.format!r}; only sigmf has it"
+        )
+    if not 0 < recording.sample_rate_hz <= _MAX_RATE_HZ:
+        raise IngestError(
+            f"{where}: sample rate {recording.sample_rate_hz} Hz is not in 1 to {_MAX_RATE_HZ} Hz"
+        )
+    if not 0 < recording.n_samples <= _MAX_RATE_HZ:
+        raise IngestError(f"{where}: {recording.n_samples} samples; a recording has at least one")
+    if not (math.isfinite(recording.frequency_hz) and recording.frequency_hz >= 0):
+        raise IngestError(f"{where}: frequency {recording.frequency_hz} Hz is no frequency")
+    if recording.start is not None and recording.start.tzinfo is None:
+        raise IngestError(f"{where} starts at {recording.start}, without a time zone; add one")
+    for quantity in (recording.snr_db, recording.signal_strength_db, recording.frequency_offset_hz):
+        _check_finite(quantity, where)
+
+
+def _check_position(latitude_deg: float, longitude_deg: float, where: str) -> None:
+    # Written so that NaN, which compares false, is refused.
+    if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
+        raise IngestError(
+            f"{where}: position {latitude_deg}, {longitude_deg} is not a latitude in -90 to 90 "
+            "and a longitude in -180 to 180 degrees; are they swapped?"
+        )
+
+
+def _check_finite(value: float | None, where: str) -> None:
+    if value is not None and not math.isfinite(value):
+        raise IngestError(f"{where}: a value is {value}; leave unknown values out")
+
+
+def _check_choice(value: str, allowed: tuple[str, ...], where: str) -> None:
+    if value not in allowed:
+        raise IngestError(f"{where} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+def _check_name(value: str, where: str) -> None:
+    if not value.strip() or "\x00" in value:
+        raise IngestError(f"{where} is {value!r}; give it at least one visible character")
