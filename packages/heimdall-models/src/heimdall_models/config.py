@@ -1,0 +1,74 @@
+"""What is trained, and how: one frozen record that travels inside every checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+from heimdall_models.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalizationConfig:
+    """Network and optimiser of one training run.
+
+    Raises:
+        ModelError: If a value is out of range. Names of backbones and weights are checked where
+            the network is built, because that needs timm.
+    """
+
+    n_receivers: int = 3
+    backbone: str = "convnext_large"
+    weights: str | None = None
+    """Where the backbone starts: None for random, a local file, or `hub`."""
+    freeze_backbone: bool = False
+    sigma_min: float = 0.01
+    sigma_max: float = 1.0
+    """Bounds of the standard deviations in plane units."""
+    drop_path: float = 0.0
+    """Stochastic depth rate."""
+    learning_rate: float = 1e-3
+    """The peak, reached after the warm-up."""
+    weight_decay: float = 0.05
+    """Of matrices and kernels; norms and biases have none."""
+    warmup_fraction: float = 0.1
+    """Share of all steps in which the learning rate rises; then it falls along a cosine."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "n_receivers": self.n_receivers >= 1,
+            "sigma_min": 0 < self.sigma_min < self.sigma_max,
+            "sigma_max": self.sigma_max < float("inf"),
+            "drop_path": 0 <= self.drop_path < 1,
+            "learning_rate": 0 < self.learning_rate < float("inf"),
+            "weight_decay": 0 <= self.weight_decay < float("inf"),
+            "warmup_fraction": 0 <= self.warmup_fraction < 1,
+        }
+        for name, holds in limits.items():
+            if not holds:
+                raise ModelError(f"{name} is {getattr(self, name)!r}, out of range")
+
+    def to_json(self) -> str:
+        """The record as one JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> LocalizationConfig:
+        """The record that `to_json` wrote; fields that it lacks have their defaults.
+
+        Raises:
+            ModelError: If the text is not that, or names a field that we do not know.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{text[:80]!r} is not a model's configuration: {error}") from error
+        if not isinstance(values, dict):
+            raise ModelError(f"{text[:80]!r} is not a model's configuration")
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ModelError(
+                f"the model's configuration names {', '.join(unknown)}, which this version does "
+                f"not know; use the version of heimdall-models that wrote it"
+            )
+        return cls(**values)

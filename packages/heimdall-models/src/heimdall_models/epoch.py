@@ -1,0 +1,76 @@
+"""Everything predicted in one epoch, over all processes: metrics of the set, not of batches.
+
+A median of batches' medians is not the median, and a distributed sampler repeats samples so
+that all processes have as many; where batches carry `session_id`, repeats count once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed
+
+from heimdall_models.metrics import localization_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from heimdall_models.region import Region
+
+
+@dataclass(slots=True)
+class EpochPredictions:
+    """Predictions of one epoch as they come, in plane units."""
+
+    position: list[Tensor] = field(default_factory=list)
+    sigma: list[Tensor] = field(default_factory=list)
+    target: list[Tensor] = field(default_factory=list)
+    session_ids: list[str] = field(default_factory=list)
+
+    def add(
+        self, position: Tensor, sigma: Tensor, target: Tensor, session_ids: Sequence[str] = ()
+    ) -> None:
+        """Keep one batch; all `(batch, 2)`, and as many ids or none."""
+        for kept, values in (
+            (self.position, position),
+            (self.sigma, sigma),
+            (self.target, target),
+        ):
+            kept.append(values.detach().float())
+        self.session_ids.extend(session_ids)
+
+    def gathered(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Position, sigma and target of all processes on the CPU, `(n, 2)` each.
+
+        Every process must call this, and all get the same.
+        """
+        mine = (*(torch.cat(parts).cpu() for parts in self._parts()), self.session_ids)
+        everyone: list[Any] = [mine]
+        if distributed.is_available() and distributed.is_initialized():
+            everyone = [None] * distributed.get_world_size()
+            distributed.all_gather_object(everyone, mine)
+        position, sigma, target = (
+            torch.cat(parts) for parts in list(zip(*everyone, strict=True))[:3]
+        )
+        ids = [session_id for process in everyone for session_id in process[3]]
+        if len(ids) != len(position):
+            return position, sigma, target
+        first = {session_id: row for row, session_id in reversed(list(enumerate(ids)))}
+        rows = torch.tensor(sorted(first.values()))
+        return position[rows], sigma[rows], target[rows]
+
+    def _parts(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        return self.position, self.sigma, self.target
+
+
+def metrics_of(region: Region, position: Tensor, sigma: Tensor, target: Tensor) -> dict[str, float]:
+    """The contract's metrics, without prefix, of predictions in plane units `(n, 2)`."""
+    return localization_metrics(
+        region.to_degrees(position.double().numpy()),
+        sigma.double().numpy() * region.scale_m,
+        region.to_degrees(target.double().numpy()),
+    )

@@ -1,0 +1,139 @@
+"""How far off, and how honest: the metrics of a position and its ellipse, in metres on WGS84.
+
+Every figure is of whole sets of positions, never an average of averages over batches.
+
+- error: length of the geodesic from the estimate to the truth (Karney's algorithm in PROJ:
+  C. F. F. Karney, "Algorithms for geodesics", J. Geodesy 87 (2013)).
+- Mahalanobis distance: the geodesic seen as a vector at the estimate (its length and azimuth),
+  each of east and north divided by its sigma. For a two-dimensional Gaussian its square is
+  chi-square with two degrees of freedom, whose distribution function is 1 - exp(-d^2 / 2): the
+  ellipse that holds a share p of the probability is d^2 <= -2 ln(1 - p).
+- calibration error: the mean over the levels p = 0.05, 0.10, ... 0.95 of the distance between p
+  and the share of truths inside the p-ellipse; after V. Kuleshov, N. Fenner and S. Ermon,
+  "Accurate uncertainties for deep learning using calibrated regression", ICML 2018, with
+  ellipses for intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_models.errors import ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+    from pyproj import Geod
+
+ACCURATE_WITHIN_M = 30.0
+NOMINAL_LEVELS = np.arange(1, 20) / 20
+
+
+def localization_metrics(
+    position_deg: ArrayLike, sigma_m: ArrayLike, truth_deg: ArrayLike
+) -> dict[str, float]:
+    """Errors, coverage, calibration and likelihood of positions with axis-aligned ellipses.
+
+    Args:
+        position_deg: Estimates `(n, 2)`, or one `(2,)` for all: latitude, longitude, WGS84.
+        sigma_m: Standard deviations `(n, 2)` or `(2,)`: east, north, metres.
+        truth_deg: Where the transmitters are, `(n, 2)`.
+
+    Returns:
+        `error_m_median`, `error_m_mean`, `error_m_rmse`, `error_m_p68`, `error_m_p95` in metres;
+        `accuracy_30m`, the share of errors of at most 30 m; `coverage_68`, `coverage_95`, the
+        shares of truths inside the 68 % and the 95 % ellipse; `ece`, the ellipses' calibration
+        error; `nll`, the mean negative log-density of the truth in nats, positions in
+        kilometres, both axes together.
+
+    Raises:
+        ModelError: If there is no position, one is not finite, or a sigma is not positive.
+    """
+    truth = np.asarray(truth_deg, dtype=np.float64)
+    position = _broadcast("positions", position_deg, truth)
+    sigma = _broadcast("sigmas", sigma_m, truth)
+    if not (sigma > 0).all():
+        raise ModelError(f"sigmas must be positive metres; the least is {sigma.min()}")
+    offset_m = offset_east_north_m(position, truth)
+    error = np.hypot(offset_m[:, 0], offset_m[:, 1])
+    mahalanobis_squared = np.square(offset_m / sigma).sum(axis=1)
+    nll = mahalanobis_squared / 2 + np.log(sigma / 1000).sum(axis=1) + math.log(2 * math.pi)
+    return {
+        **_error_metrics(error),
+        "coverage_68": _coverage(mahalanobis_squared, 0.68),
+        "coverage_95": _coverage(mahalanobis_squared, 0.95),
+        "ece": calibration_error(mahalanobis_squared),
+        "nll": float(nll.mean()),
+    }
+
+
+def error_m(position_deg: ArrayLike, truth_deg: ArrayLike) -> NDArray[np.float64]:
+    """Distances in metres on the WGS84 ellipsoid, `(n,)`, from `(n, 2)` degrees to `(n, 2)`."""
+    truth = np.asarray(truth_deg, dtype=np.float64)
+    offset_m = offset_east_north_m(_broadcast("positions", position_deg, truth), truth)
+    return np.hypot(offset_m[:, 0], offset_m[:, 1])
+
+
+def offset_east_north_m(
+    position_deg: NDArray[np.float64], truth_deg: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """From each position to its truth: east and north in metres, `(n, 2)`.
+
+    The vector has the geodesic's length and, at the position, its direction.
+    """
+    azimuth_deg, _, length_m = _wgs84().inv(
+        position_deg[:, 1], position_deg[:, 0], truth_deg[:, 1], truth_deg[:, 0]
+    )
+    azimuth, length = np.radians(azimuth_deg), np.asarray(length_m)
+    return np.stack([length * np.sin(azimuth), length * np.cos(azimuth)], axis=1)
+
+
+def calibration_error(mahalanobis_squared: NDArray[np.float64]) -> float:
+    """Mean distance between the nominal levels and the shares that they cover."""
+    covered = [_coverage(mahalanobis_squared, level) for level in NOMINAL_LEVELS]
+    return float(np.abs(np.array(covered) - NOMINAL_LEVELS).mean())
+
+
+def _error_metrics(error: NDArray[np.float64]) -> dict[str, float]:
+    return {
+        "error_m_median": float(np.median(error)),
+        "error_m_mean": float(error.mean()),
+        "error_m_rmse": float(np.sqrt(np.square(error).mean())),
+        "error_m_p68": float(np.percentile(error, 68)),
+        "error_m_p95": float(np.percentile(error, 95)),
+        "accuracy_30m": float((error <= ACCURATE_WITHIN_M).mean()),
+    }
+
+
+def _coverage(mahalanobis_squared: NDArray[np.float64], level: float) -> float:
+    return float((mahalanobis_squared <= -2 * math.log1p(-level)).mean())
+
+
+def _broadcast(what: str, values: ArrayLike, truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    if truth.ndim != 2 or truth.shape[1] != 2 or len(truth) == 0:
+        raise ModelError(f"truths must be (n, 2), n at least 1; got {truth.shape}")
+    try:
+        array = np.broadcast_to(np.asarray(values, dtype=np.float64), truth.shape)
+    except ValueError as error:
+        raise ModelError(
+            f"{what} {np.shape(values)} do not match {len(truth)} truths; expected {truth.shape}"
+        ) from error
+    for name, given in ((what, array), ("truths", truth)):
+        rows = np.flatnonzero(~np.isfinite(given).all(axis=1))
+        if rows.size:
+            raise ModelError(
+                f"{rows.size} of {len(given)} {name} are not finite; "
+                f"the first, row {rows[0]}, is {given[rows[0]].tolist()}"
+            )
+    return array
+
+
+@cache
+def _wgs84() -> Geod:
+    """PROJ's geodesics; loaded on first use because importing pyproj takes a while."""
+    from pyproj import Geod
+
+    return Geod(ellps="WGS84")

@@ -1,0 +1,178 @@
+"""Training as Lightning runs it: steps, metrics, optimiser, and checkpoints that stand alone.
+
+Gradient clipping, precision and devices are the Trainer's; averaged weights are Lightning's
+`EMAWeightAveraging` callback, whose averages land in the checkpoint as the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+
+from heimdall_models.checkpoint import NORMALISATION, RECORD, described, read_checkpoint
+from heimdall_models.epoch import EpochPredictions, metrics_of
+from heimdall_models.errors import ModelError
+from heimdall_models.losses import GaussianNLLLoss
+from heimdall_models.network import LocalizationNet
+from heimdall_models.optimizer import adamw, warmup_cosine
+from heimdall_models.serving import ServingNet, Standardize
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+    from heimdall_models.config import LocalizationConfig
+    from heimdall_models.region import Region
+
+Batch = dict[str, Any]
+STAGES = ("train", "val", "test")
+SHOWN = ("loss", "error_m_median")
+"""The metrics beside the progress bar."""
+
+
+class LocalizationModule(lightning.LightningModule):
+    """A network in training, with all that its predictions need to mean something.
+
+    Batches are dictionaries with `features`, float32 `(batch, receivers, 128, 32)` in dB, and
+    `position_deg`, float64 `(batch, 2)`; `session_id` is used to count no session twice, other
+    keys are ignored. Logs the contract's metrics under `train/`, `val/` and `test/`, those of the
+    whole epoch over all processes; `loss` is in nats per axis, in plane units.
+
+    Args:
+        config: Network and optimiser.
+        region: Where the model works.
+        mean: Of the training features in dB, broadcastable to `(receivers, 128, 32)`.
+        std: The same shape.
+
+    Raises:
+        ModelError: If the network cannot be built or the statistics cannot be used.
+    """
+
+    def __init__(
+        self, config: LocalizationConfig, region: Region, mean: ArrayLike, std: ArrayLike
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.region = region
+        self.standardize = Standardize(mean, std)
+        self.net = LocalizationNet(
+            n_receivers=config.n_receivers,
+            backbone=config.backbone,
+            weights=config.weights,
+            freeze_backbone=config.freeze_backbone,
+            sigma_min=config.sigma_min,
+            sigma_max=config.sigma_max,
+            drop_path=config.drop_path,
+        )
+        self.loss = GaussianNLLLoss()
+        self._predictions = {stage: EpochPredictions() for stage in STAGES}
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions and sigmas in plane units of features in dB."""
+        positions, sigmas = self.net(self.standardize(features))
+        return positions, sigmas
+
+    def serving_net(self) -> ServingNet:
+        """The module to export: dB in, degrees and metres out. It shares our weights."""
+        return ServingNet(self.standardize, self.net, self.region).eval()
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's
+        """Degrees to plane units, on the CPU because some devices have no float64."""
+        units = self.region.to_plane(batch["position_deg"].numpy())
+        return {
+            "features": batch["features"],
+            "target": torch.from_numpy(units).float(),
+            "session_id": batch.get("session_id", ()),
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
+        """The loss of one batch."""
+        return self._step("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
+        """The loss of one batch; its predictions are kept for the epoch's metrics."""
+        return self._step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
+        """The loss of one batch; its predictions are kept for the epoch's metrics."""
+        return self._step("test", batch)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's `train/` metrics."""
+        self._log_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's `val/` metrics."""
+        self._log_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the `test/` metrics."""
+        self._log_epoch("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with warm-up and cosine over the Trainer's steps.
+
+        Raises:
+            ModelError: If the Trainer has no end to plan for.
+        """
+        n_steps = self.trainer.estimated_stepping_batches
+        if n_steps == float("inf"):
+            raise ModelError(
+                "the learning rate falls until the end of training, and the Trainer has none; "
+                "set max_epochs or max_steps"
+            )
+        optimizer = adamw(self.net, self.config.learning_rate, self.config.weight_decay)
+        schedule = warmup_cosine(optimizer, int(n_steps), self.config.warmup_fraction)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the record that makes the checkpoint stand alone."""
+        checkpoint[RECORD] = described(self.config, self.region)
+
+    @classmethod
+    def load(cls, path: str | Path) -> LocalizationModule:
+        """The module that a checkpoint holds, on the CPU in evaluation mode; nothing else is read.
+
+        Raises:
+            ModelError: If the file is not a checkpoint of ours, or its weights do not fit the
+                network that it describes.
+        """
+        checkpoint = read_checkpoint(path)
+        mean, std = (checkpoint.state[name] for name in NORMALISATION)
+        # The weights are all here: the file that training started from may be gone.
+        module = cls(replace(checkpoint.config, weights=None), checkpoint.region, mean, std)
+        module.config = checkpoint.config
+        try:
+            module.load_state_dict(checkpoint.state)
+        except RuntimeError as error:
+            raise ModelError(
+                f"the weights in {path} are of another architecture than the "
+                f"{checkpoint.config.backbone} that it describes"
+            ) from error
+        return module.eval()
+
+    def _step(self, stage: str, batch: Batch) -> Tensor:
+        position, sigma = self(batch["features"])
+        loss: Tensor = self.loss(position, sigma, batch["target"])
+        self._predictions[stage].add(position, sigma, batch["target"], batch["session_id"])
+        return loss
+
+    def _log_epoch(self, stage: str) -> None:
+        """Metrics of all predictions of the epoch; every process logs the same figures."""
+        predictions, self._predictions[stage] = self._predictions[stage], EpochPredictions()
+        position, sigma, target = predictions.gathered()
+        metrics = {
+            "loss": float(self.loss(position, sigma, target)),
+            **metrics_of(self.region, position, sigma, target),
+        }
+        for name, value in metrics.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name in SHOWN)

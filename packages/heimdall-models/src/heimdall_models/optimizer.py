@@ -1,0 +1,49 @@
+"""AdamW with a linear warm-up and a cosine to zero; norms and biases do not decay.
+
+Sources: I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019, and
+"SGDR: stochastic gradient descent with warm restarts", ICLR 2017; warm-up: P. Goyal et al.,
+"Accurate, large minibatch SGD", 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from heimdall_models.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+
+def adamw(network: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
+    """AdamW over the parameters that train; only matrices and kernels decay.
+
+    Raises:
+        ModelError: If no parameter trains.
+    """
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not trained:
+        raise ModelError("no parameter of the network trains; everything is frozen")
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=learning_rate)
+
+
+def warmup_cosine(optimizer: Optimizer, n_steps: int, warmup_fraction: float) -> LambdaLR:
+    """The schedule over `n_steps` optimiser steps, to be stepped after each."""
+    n_warmup = round(n_steps * warmup_fraction)
+
+    def factor(step: int) -> float:
+        if step < n_warmup:
+            return (step + 1) / (n_warmup + 1)
+        progress = (step - n_warmup) / max(n_steps - n_warmup, 1)
+        return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+    return LambdaLR(optimizer, factor)

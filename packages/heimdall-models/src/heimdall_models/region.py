@@ -1,0 +1,184 @@
+"""A region: where on Earth a model works, and the unit in which its network thinks.
+
+The network sees a plane with the region's centre as origin and `scale_m` as unit; everything
+outside it sees degrees (WGS84). Degrees stay float64: a float32 longitude is 0.4 m coarse.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_models.errors import ModelError
+from heimdall_models.tangent_plane import TangentPlane
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+MAX_LATITUDE_DEG = 85.0
+"""Nearer to a pole, east and north turn too fast for one frame to serve a region."""
+MIN_SCALE_M = 1_000.0
+MAX_SCALE_M = 500_000.0
+"""Half-width of the largest region: lengths in the plane are then at most 0.6 % short."""
+REACH_M = 1_000_000.0
+"""Positions farther than this from the centre are refused: 1.2 % short and growing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A local tangent plane of the WGS84 ellipsoid, with its unit of length.
+
+    Raises:
+        ModelError: If the centre is not on Earth or within 5 degrees of a pole, or if the
+            region is too small or too large for a plane.
+    """
+
+    latitude_deg: float
+    longitude_deg: float
+    scale_m: float
+    """Metres per plane unit, also the region's half-width."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not math.isfinite(getattr(self, field.name)):
+                raise ModelError(f"region {field.name} is {getattr(self, field.name)!r}")
+        if abs(self.latitude_deg) > MAX_LATITUDE_DEG:
+            raise ModelError(
+                f"region centred at latitude {self.latitude_deg:.4f}: east and north have no "
+                f"steady meaning near a pole; keep it within {MAX_LATITUDE_DEG:.0f} degrees"
+            )
+        if abs(self.longitude_deg) > 180:
+            raise ModelError(
+                f"region longitude {self.longitude_deg} is outside -180 to 180 degrees"
+            )
+        if not MIN_SCALE_M <= self.scale_m <= MAX_SCALE_M:
+            raise ModelError(
+                f"region scale {self.scale_m:.0f} m: a plane serves half-widths from "
+                f"{MIN_SCALE_M:.0f} to {MAX_SCALE_M:.0f} m; split a larger area into several models"
+            )
+
+    @classmethod
+    def around(
+        cls, latitudes_deg: ArrayLike, longitudes_deg: ArrayLike, margin: float = 0.05
+    ) -> Region:
+        """The smallest square region that holds the points, widened by a share `margin`.
+
+        Args:
+            latitudes_deg: `(n,)`, WGS84.
+            longitudes_deg: `(n,)`, WGS84; a region may straddle the 180th meridian.
+            margin: 0.05 widens the half-width by 5 %.
+
+        Raises:
+            ModelError: If there is no point, or no plane serves them all.
+        """
+        latitudes = np.asarray(latitudes_deg, dtype=np.float64).ravel()
+        longitudes = np.asarray(longitudes_deg, dtype=np.float64).ravel()
+        if latitudes.size == 0 or latitudes.size != longitudes.size:
+            raise ModelError(
+                f"a region needs as many latitudes as longitudes, at least one; "
+                f"got {latitudes.size} and {longitudes.size}"
+            )
+        points = _checked(np.stack([latitudes, longitudes], axis=-1))
+        from_first = wrapped_longitude(longitudes - longitudes[0])
+        longitude = longitudes[0] + (from_first.min() + from_first.max()) / 2
+        latitude = (latitudes.min() + latitudes.max()) / 2
+        centre = cls(float(latitude), float(wrapped_longitude(longitude)), MIN_SCALE_M)
+        reach = float(np.abs(centre.to_plane(points)).max()) * MIN_SCALE_M
+        scale_m = max(reach * (1 + margin), MIN_SCALE_M)
+        return cls(centre.latitude_deg, centre.longitude_deg, scale_m)
+
+    @property
+    def plane(self) -> TangentPlane:
+        """The tangent plane at the centre."""
+        return TangentPlane(math.radians(self.latitude_deg))
+
+    def to_plane(self, position_deg: ArrayLike) -> NDArray[np.float64]:
+        """East and north of the centre, in plane units.
+
+        Args:
+            position_deg: `(..., 2)`, latitude and longitude in degrees, WGS84.
+
+        Raises:
+            ModelError: If a position is not on Earth or too far away for a plane.
+        """
+        position = _checked(position_deg)
+        latitude = np.radians(position[..., 0])
+        longitude = np.radians(position[..., 1] - self.longitude_deg)
+        east, north, up = self.plane.east_north_up(
+            (np.sin(latitude), np.cos(latitude)), (np.sin(longitude), np.cos(longitude))
+        )
+        away_m = np.sqrt(east**2 + north**2 + up**2)
+        if np.any(away_m > REACH_M):
+            far = np.unravel_index(np.argmax(away_m), away_m.shape)
+            raise ModelError(
+                f"position {_degrees(position[far])} is {away_m[far] / 1000:.0f} km from the "
+                f"region's centre {_degrees((self.latitude_deg, self.longitude_deg))}; one plane "
+                f"serves {REACH_M / 1000:.0f} km: leave it out or train another region's model"
+            )
+        return np.stack([east, north], axis=-1) / self.scale_m
+
+    def to_degrees(self, units: ArrayLike) -> NDArray[np.float64]:
+        """Latitude and longitude in degrees (WGS84) of plane units; `(..., 2)` both.
+
+        Beyond the Earth's limb (6,357 km from the centre) the answer is NaN.
+        """
+        east_m, north_m = np.moveaxis(np.asarray(units, dtype=np.float64), -1, 0) * self.scale_m
+        with np.errstate(invalid="ignore"):
+            latitude, longitude = self.plane.angles(east_m, north_m)
+        return np.stack(
+            [
+                self.latitude_deg + np.degrees(np.arctan2(*latitude)),
+                wrapped_longitude(self.longitude_deg + np.degrees(np.arctan2(*longitude))),
+            ],
+            axis=-1,
+        )
+
+    def to_json(self) -> str:
+        """The region as one JSON object, for a model file's metadata."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Region:
+        """The region that `to_json` wrote.
+
+        Raises:
+            ModelError: If the text is not that.
+        """
+        names = {field.name for field in fields(cls)}
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{text[:80]!r} is not a region: {error}") from error
+        if not isinstance(values, dict) or set(values) != names:
+            raise ModelError(f"{text[:80]!r} is not a region; expected exactly {sorted(names)}")
+        if not all(isinstance(value, int | float) for value in values.values()):
+            raise ModelError(f"{text[:80]!r} is not a region: a value is no number")
+        return cls(**values)
+
+
+def wrapped_longitude(longitude_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same longitudes in [-180, 180), same shape."""
+    turns: NDArray[np.float64] = np.floor((longitude_deg + 180) / 360)
+    return longitude_deg - 360 * turns
+
+
+def _checked(position_deg: ArrayLike) -> NDArray[np.float64]:
+    position = np.asarray(position_deg, dtype=np.float64)
+    if position.ndim == 0 or position.shape[-1] != 2:
+        raise ModelError(
+            f"positions must be (..., 2), latitude and longitude; got {position.shape}"
+        )
+    bad = ~np.isfinite(position).all(axis=-1) | (np.abs(position[..., 0]) > 90)
+    if np.any(bad):
+        raise ModelError(f"{_degrees(position[bad][0])} is not a latitude and longitude in degrees")
+    return position
+
+
+def _degrees(position: Sequence[float] | NDArray[np.float64]) -> str:
+    return f"({position[0]:.4f}, {position[1]:.4f})"
