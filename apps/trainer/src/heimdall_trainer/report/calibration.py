@@ -1,0 +1,71 @@
+"""Whether an ellipse that claims p of the truths holds p of them.
+
+The error over its sigma, squared and summed over east and north, follows a chi-squared law of two
+degrees of freedom if the net is honest, so the ellipse of probability p is where that sum is at
+most `-2 ln(1 - p)`. The one-sigma ellipse (sum at most 1) therefore holds 39 %, not 68 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from heimdall_models.metrics import offset_east_north_m
+
+from heimdall_trainer.report.intervals import Interval, share
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from heimdall_trainer.report.contents import Evaluation
+
+__all__ = [
+    "LEVELS",
+    "ONE_SIGMA_SHARE",
+    "Coverage",
+    "coverage",
+    "predicted_error_m",
+    "radius_sigmas",
+    "squared_sigmas",
+]
+
+LEVELS = (0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.68, 0.80, 0.90, 0.95)
+"""The claimed probabilities on the calibration figure."""
+
+ONE_SIGMA_SHARE = 1 - math.exp(-1 / 2)
+"""What the one-sigma ellipse holds in two dimensions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What one ellipse claims and what it held."""
+
+    claimed: float
+    n_inside: int
+    n: int
+    observed: Interval
+
+
+def radius_sigmas(probability: float) -> float:
+    """The half axis, in sigmas, of the ellipse that claims the probability."""
+    return math.sqrt(-2 * math.log1p(-probability))
+
+
+def squared_sigmas(evaluation: Evaluation) -> NDArray[np.float64]:
+    """(n,) squared distance of truth from estimate in sigmas; as the logged metrics have it."""
+    offset_m = offset_east_north_m(evaluation.position_deg, evaluation.truth_deg)
+    return np.asarray(np.sum((offset_m / evaluation.sigma_m) ** 2, axis=1), dtype=np.float64)
+
+
+def coverage(evaluation: Evaluation, claimed: float) -> Coverage:
+    """How many truths lie inside the ellipses that claim the probability; n at least 1."""
+    inside = squared_sigmas(evaluation) <= radius_sigmas(claimed) ** 2
+    observed = share(inside, evaluation.source_names)
+    return Coverage(claimed, int(inside.sum()), len(evaluation), observed)
+
+
+def predicted_error_m(sigma_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) the root mean square distance that sigmas (n, 2) promise."""
+    return np.asarray(np.hypot(sigma_m[:, 0], sigma_m[:, 1]), dtype=np.float64)

@@ -1,0 +1,132 @@
+"""How far a figure from so few sessions can be trusted.
+
+Sessions of one transmitter share its terrain and its power, so they are not independent: what is
+resampled is transmitters, and a share is judged by the number of independent sessions that its
+scatter between transmitters amounts to.
+
+Sources: A. C. Davison and D. V. Hinkley, "Bootstrap Methods and their Application" (1997), section
+3.8 (resampling clusters); E. B. Wilson, JASA 22 (1927) (the score interval); L. Kish, "Survey
+Sampling" (1965), section 8.2 (the design effect); E. L. Korn and B. I. Graubard, Survey
+Methodology 24 (1998) (its use in an interval of a share).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Interval", "bootstrap", "rank_correlation", "ratio_of_medians", "share"]
+
+_Z95 = 1.959964
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its 95 % interval; both ends NaN where there is too little to tell."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def known(self) -> bool:
+        """Whether there was enough to say how sure the estimate is."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is compatible with what was seen."""
+        return self.known and self.low <= value <= self.high
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[str], *, seed: int = 0
+) -> Interval:
+    """The percentile interval of a statistic under resampling of whole clusters.
+
+    Args:
+        statistic: Of the sessions at the given indices.
+        clusters: (n,) the transmitter of each session.
+        seed: The same seed gives the same interval.
+    """
+    value = statistic(np.arange(len(clusters)))
+    names, member_of = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(names) < 2:
+        return Interval(value)
+    members = [np.flatnonzero(member_of == k) for k in range(len(names))]
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(names), size=(_RESAMPLES, len(names)))
+    values = [statistic(np.concatenate([members[k] for k in draw])) for draw in draws]
+    low, high = (
+        np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(values).any() else (np.nan,) * 2
+    )
+    return Interval(value, float(low), float(high))
+
+
+def ratio_of_medians(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64], clusters: Sequence[str]
+) -> Interval:
+    """Median over median of the same sessions, (n,) each; NaN where the denominator's is zero."""
+
+    def ratio(rows: NDArray[np.int64]) -> float:
+        below = float(np.median(denominator[rows]))
+        return float(np.median(numerator[rows])) / below if below > 0 else math.nan
+
+    return bootstrap(ratio, clusters)
+
+
+def rank_correlation(
+    x: NDArray[np.float64], y: NDArray[np.float64], clusters: Sequence[str]
+) -> Interval:
+    """Spearman's rank correlation, -1 to 1; NaN where one of the two never varies."""
+
+    def spearman(rows: NDArray[np.int64]) -> float:
+        ranks = np.stack([_ranks(x[rows]), _ranks(y[rows])])
+        if (np.ptp(ranks, axis=1) == 0).any():
+            return math.nan
+        return float(np.asarray(np.corrcoef(ranks))[0, 1])
+
+    return bootstrap(spearman, clusters)
+
+
+def share(hits: NDArray[np.bool_], clusters: Sequence[str]) -> Interval:
+    """The share of hits with Wilson's interval for the effective number of sessions.
+
+    Args:
+        hits: (n,), n at least 1.
+        clusters: (n,) the transmitter of each session.
+    """
+    n, p = len(hits), float(np.mean(hits))
+    n_effective = n / _design_effect(hits, clusters)
+    z2 = _Z95**2 / n_effective
+    centre = (p + z2 / 2) / (1 + z2)
+    half = _Z95 * math.sqrt(p * (1 - p) / n_effective + z2 / (4 * n_effective)) / (1 + z2)
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _design_effect(hits: NDArray[np.bool_], clusters: Sequence[str]) -> float:
+    """How many times the variance of a simple random sample's share; never below one."""
+    n, p = len(hits), float(np.mean(hits))
+    _, member_of = np.unique(np.asarray(clusters), return_inverse=True)
+    excess = np.bincount(member_of, weights=hits - p)
+    k = len(excess)
+    if k < 2 or p in (0.0, 1.0):
+        return 1.0
+    between = k / (k - 1) * float(np.sum(excess**2)) / n**2
+    return max(1.0, between / (p * (1 - p) / n))
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 0; equal values share the mean of theirs."""
+    _, level, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean_rank: NDArray[np.float64] = (last - counts + last - 1) / 2
+    return mean_rank[level]

@@ -1,0 +1,133 @@
+"""The map's plane: kilometres east and north of the region's centre.
+
+Azimuthal equidistant on the WGS84 ellipsoid: distance and bearing from the centre are true, and
+every point on Earth has a place, so that no estimate is too absurd to be drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from heimdall_models.metrics import offset_east_north_m
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heimdall_models import Region
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Frame", "GridLine", "graticule", "outline_km", "round_step", "to_km"]
+
+_STEPS_DEG = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_LARGEST_KM = 900.0
+
+
+def to_km(region: Region, position_deg: ArrayLike) -> NDArray[np.float64]:
+    """(n, 2) east and north in kilometres of (n, 2) latitudes and longitudes in degrees."""
+    points = np.asarray(position_deg, dtype=np.float64).reshape(-1, 2)
+    centre = np.broadcast_to([region.latitude_deg, region.longitude_deg], points.shape)
+    return np.asarray(offset_east_north_m(centre, points), dtype=np.float64) / 1000
+
+
+def outline_km(region: Region) -> NDArray[np.float64]:
+    """The closed border of the region, (n, 2)."""
+    side = np.linspace(-1, 1, 24)
+    one = np.ones_like(side)
+    east = np.concatenate([side, one, -side, -one])
+    north = np.concatenate([-one, side, one, -side])
+    return to_km(region, region.to_degrees(np.stack([east, north], axis=1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the picture shows: its edges in kilometres."""
+
+    west: float
+    east: float
+    south: float
+    north: float
+
+    @classmethod
+    def around(cls, points_km: NDArray[np.float64], shape: tuple[float, float]) -> Frame:
+        """A frame with room around the points (n, 2), n at least 1.
+
+        Args:
+            points_km: What must be seen.
+            shape: The least and the greatest height that the picture may have for a width of 1.
+        """
+        low = np.maximum(points_km.min(axis=0), -_LARGEST_KM)
+        high = np.minimum(points_km.max(axis=0), _LARGEST_KM)
+        width, height = np.maximum((high - low) * 1.14, 2.0)
+        width, height = max(width, height / shape[1]), max(height, width * shape[0])
+        (x, y), half = (low + high) / 2, (width / 2, height / 2)
+        return cls(x - half[0], x + half[0], y - half[1], y + half[1])
+
+    @property
+    def width(self) -> float:
+        """Kilometres from west to east."""
+        return self.east - self.west
+
+    @property
+    def height(self) -> float:
+        """Kilometres from south to north."""
+        return self.north - self.south
+
+    def holds(self, points_km: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(n,) which of the points (n, 2) are in the picture."""
+        x, y = points_km.T
+        inside: NDArray[np.bool_] = (
+            (x >= self.west) & (x <= self.east) & (y >= self.south) & (y <= self.north)
+        )
+        return inside
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridLine:
+    """One meridian or parallel in the picture."""
+
+    label: str
+    along: Literal["meridian", "parallel"]
+    points_km: NDArray[np.float64]
+
+
+def graticule(region: Region, frame: Frame) -> Iterator[GridLine]:
+    """Meridians and parallels at a step that leaves about four of each."""
+    corners = np.stack(
+        [np.tile([frame.west, frame.east], 2), np.repeat([frame.south, frame.north], 2)], axis=1
+    )
+    latitudes, longitudes = region.to_degrees(corners * 1000 / region.scale_m).T
+    east_of_centre = (longitudes - region.longitude_deg + 180) % 360 - 180
+    longitudes = region.longitude_deg + east_of_centre
+    step = round_step(float(np.ptp(longitudes)) / 4)
+    for longitude in _multiples(longitudes, step):
+        line = np.stack([np.linspace(*_span(latitudes), 30), np.full(30, longitude)], axis=1)
+        yield GridLine(_label(longitude, step, "EW"), "meridian", to_km(region, line))
+    step = round_step(float(np.ptp(latitudes)) / 4)
+    for latitude in _multiples(latitudes, step):
+        line = np.stack([np.full(30, latitude), np.linspace(*_span(longitudes), 30)], axis=1)
+        yield GridLine(_label(latitude, step, "NS"), "parallel", to_km(region, line))
+
+
+def round_step(wanted: float) -> float:
+    """The round number of degrees nearest to the wanted step, by ratio."""
+    return min(_STEPS_DEG, key=lambda step: abs(math.log(step / max(wanted, 1e-6))))
+
+
+def _span(degrees: NDArray[np.float64]) -> tuple[float, float]:
+    margin = 0.1 * float(np.ptp(degrees))
+    return float(degrees.min()) - margin, float(degrees.max()) + margin
+
+
+def _multiples(degrees: NDArray[np.float64], step: float) -> list[float]:
+    first, last = math.ceil(degrees.min() / step), math.floor(degrees.max() / step)
+    return [k * step for k in range(first, last + 1)]
+
+
+def _label(degrees: float, step: float, signs: str) -> str:
+    wrapped = (degrees + 180) % 360 - 180
+    decimals = max(0, -math.floor(math.log10(step)))
+    side = signs[0] if wrapped >= 0 else signs[1]
+    return f"{abs(wrapped):.{decimals}f}\N{DEGREE SIGN}\N{NO-BREAK SPACE}{side}"

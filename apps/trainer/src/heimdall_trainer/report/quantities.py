@@ -1,0 +1,66 @@
+"""Quantities as a reader wants them: three figures, a unit that fits, no line break before it."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["count", "decimal", "distance", "duration", "file_size", "percent", "round_distance"]
+
+_SPACE = "\N{NO-BREAK SPACE}"
+_DASH = "\N{EM DASH}"
+
+
+def distance(metres: float) -> str:
+    """Metres below a kilometre, kilometres above, three significant figures."""
+    if not math.isfinite(metres):
+        return _DASH
+    if abs(metres) < 999.5:
+        return f"{metres:.3g}{_SPACE}m"
+    kilometres = metres / 1000
+    digits = max(0, 2 - math.floor(math.log10(abs(kilometres) * 1.0005)))
+    return f"{kilometres:,.{digits}f}{_SPACE}km"
+
+
+def round_distance(metres: float) -> str:
+    """A round number of metres or kilometres, as on an axis: no zeros behind the point."""
+    if abs(metres) < 1000:
+        return f"{metres:g}{_SPACE}m"
+    return f"{metres / 1000:,g}{_SPACE}km"
+
+
+def percent(share: float) -> str:
+    """A share of one as whole per cent."""
+    return f"{100 * share:.0f}{_SPACE}%" if math.isfinite(share) else _DASH
+
+
+def decimal(value: float, digits: int = 2) -> str:
+    """A plain number with fixed decimals, or a dash where there is none."""
+    text = f"{value:.{digits}f}" if math.isfinite(value) else _DASH
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def count(n: int, thing: str) -> str:
+    """`1 session`, `90 sessions`."""
+    return f"{n:,}{_SPACE}{thing if n == 1 else thing + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds up to two minutes, then minutes and seconds, then hours and minutes."""
+    if not math.isfinite(seconds):
+        return _DASH
+    if seconds < 119.95:
+        return f"{seconds:.1f}{_SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes}{_SPACE}min {rest:02d}{_SPACE}s"
+    return f"{minutes // 60}{_SPACE}h {minutes % 60:02d}{_SPACE}min"
+
+
+def file_size(n_bytes: int) -> str:
+    """Bytes in the decimal unit that leaves three figures."""
+    size, unit = float(n_bytes), "B"
+    for larger in ("kB", "MB", "GB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g}{_SPACE}{unit}"

@@ -1,0 +1,170 @@
+"""What each figure means, in words computed from what it shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_trainer.report.calibration import ONE_SIGMA_SHARE, coverage, predicted_error_m
+from heimdall_trainer.report.closeups import half_width_km
+from heimdall_trainer.report.conditions import known_snr
+from heimdall_trainer.report.intervals import rank_correlation
+from heimdall_trainer.report.learning_curves import best_epoch
+from heimdall_trainer.report.overview import frame_of
+from heimdall_trainer.report.projection import to_km
+from heimdall_trainer.report.quantities import count, decimal, distance, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from heimdall_trainer.report.contents import Evaluation, ReportContents
+
+__all__ = [
+    "about_closeups",
+    "about_coverage",
+    "about_errors",
+    "about_map",
+    "about_receivers",
+    "about_sigma",
+    "about_snr",
+    "about_training",
+    "headline",
+]
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The result in one sentence."""
+    n, sources = len(evaluation), len(set(evaluation.source_names))
+    if n == 0:
+        return "No session was evaluated."
+    median = distance(float(np.median(evaluation.error_m)))
+    seen = f"{count(n, 'held-out session')} of {count(sources, 'transmitter')}"
+    if n == 1:
+        return f"The one held-out session is placed {median} from the truth."
+    return f"Half of the {seen} are placed within {median} of the truth."
+
+
+def about_map(contents: ReportContents) -> str:
+    """How to read the map, and what of it cannot be seen."""
+    evaluation = contents.evaluation
+    estimates = to_km(contents.region, evaluation.position_deg)
+    outside = int(np.sum(~frame_of(contents, (0.5, 0.78)).holds(estimates)))
+    unseen = (
+        f" {count(outside, 'estimate')} fell outside the picture; the line points there."
+        if outside
+        else ""
+    )
+    return (
+        f"Each line is the error of one of {count(len(evaluation), 'held-out session')}, from the "
+        f"true position (ring) to the estimate (dot). The dashed square is the region that the "
+        f"network thinks in.{unseen}"
+    )
+
+
+def about_closeups(evaluation: Evaluation, chosen: Sequence[int]) -> str:
+    """Why these sessions, at which scale, and what their ellipses claim."""
+    across = distance(2000 * half_width_km(evaluation, chosen))
+    return (
+        f"The {count(len(chosen), 'numbered session')}, from the best to the worst at evenly spaced "
+        f"ranks of error; every panel is {across} wide. The filled one-sigma ellipse should hold the truth in "
+        f"{percent(ONE_SIGMA_SHARE)} of the cases, the thin one in 95\N{NO-BREAK SPACE}%."
+    )
+
+
+def about_errors(evaluation: Evaluation) -> str:
+    """Quartiles and tail of the error."""
+    low, median, high, p95 = np.percentile(evaluation.error_m, [25, 50, 75, 95])
+    return (
+        f"The network's error is between {distance(low)} and {distance(high)} for the middle half "
+        f"of the sessions, {distance(median)} at the median (dot) and below {distance(p95)} for "
+        f"95\N{NO-BREAK SPACE}%. Further left is better."
+    )
+
+
+def about_coverage(evaluation: Evaluation, claimed: float) -> str:
+    """How many truths the ellipse held, and whether that is honest."""
+    point = coverage(evaluation, claimed)
+    low, high = point.observed.low, point.observed.high
+    if point.observed.holds(claimed):
+        verdict = "consistent with an honest ellipse"
+    elif point.observed.value < claimed:
+        verdict = "the ellipses are too small, the network is surer than it should be"
+    else:
+        verdict = "the ellipses are larger than they need be"
+    return (
+        f"{point.n_inside} of {point.n} truths lie inside the {percent(claimed)} ellipse "
+        f"({percent(point.observed.value)}; 95\N{NO-BREAK SPACE}% interval "
+        f"{percent(low)} to {percent(high)}): {verdict}."
+    )
+
+
+def about_sigma(evaluation: Evaluation) -> str:
+    """Whether a larger sigma goes with a larger error."""
+    predicted = predicted_error_m(evaluation.sigma_m)
+    found = rank_correlation(predicted, evaluation.error_m, evaluation.source_names)
+    middle = (
+        f"The network expects errors from {distance(float(predicted.min()))} to "
+        f"{distance(float(predicted.max()))}."
+    )
+    if not found.known:
+        return f"{middle} Too few sessions to tell whether larger ones go with larger errors."
+    verdict = "so its sigma tells good estimates from bad ones"
+    if found.low <= 0:
+        verdict = "so these sessions do not show that its sigma tells good estimates from bad ones"
+    return (
+        f"{middle} Rank correlation of expected and actual error {decimal(found.value)} (95"
+        f"\N{NO-BREAK SPACE}% interval {decimal(found.low)} to {decimal(found.high)}), {verdict}."
+    )
+
+
+def about_training(contents: ReportContents) -> str:
+    """Which epoch was kept and why training ended there."""
+    best = best_epoch(contents)
+    epochs = count(len(contents.history), "epoch")
+    if best is None:
+        return f"{epochs}; none has a finite validation loss."
+    return (
+        f"{epochs}; epoch {best.epoch} (dotted line) was kept: validation loss "
+        f"{decimal(best.val_loss, 3)}, median validation error "
+        f"{distance(best.val_error_m_median)}, learning rate {best.learning_rate:.2g}."
+    )
+
+
+def about_snr(evaluation: Evaluation) -> str:
+    """How error goes with signal-to-noise ratio, or why that cannot be said."""
+    known = known_snr(evaluation)
+    if not known.any():
+        return "The catalogue holds no signal-to-noise ratio for these sessions."
+    sources = [
+        name for name, is_known in zip(evaluation.source_names, known, strict=True) if is_known
+    ]
+    snr_db = np.asarray(evaluation.snr_db, dtype=np.float64)[known]
+    found = rank_correlation(snr_db, evaluation.error_m[known], sources)
+    what = f"Signal-to-noise ratio is known for {known.sum()} of {len(known)} sessions"
+    if not found.known:
+        return f"{what}; too few to tell how error goes with it."
+    return f"{what}; {_trend(found.low, found.high)} (rank correlation {decimal(found.value)})."
+
+
+def about_receivers(evaluation: Evaluation) -> str:
+    """Median error by number of receivers."""
+    parts = [
+        f"{distance(_median(evaluation, heard))} with {count(int(heard), 'receiver')}"
+        for heard in np.unique(evaluation.n_present)
+    ]
+    return f"Median error: {', '.join(parts)}."
+
+
+def _median(evaluation: Evaluation, heard: NDArray[np.int64]) -> float:
+    return float(np.median(evaluation.error_m[evaluation.n_present == heard]))
+
+
+def _trend(low: float, high: float) -> str:
+    if high < 0:
+        return "stronger signals are placed better"
+    if low > 0:
+        return "stronger signals are placed worse"
+    return "no clear trend"
