@@ -105,7 +105,8 @@ class Evaluation:
         return len(self.session_ids)
 
     def _require_finite(self, name: str, values: NDArray[np.float64]) -> None:
-        bad = np.flatnonzero(~np.isfinite(np.reshape(values, (len(self), -1))).all(axis=1))
+        columns = np.reshape(values, (len(self), np.ndim(values)))
+        bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
         if bad.size:
             raise ReportError(
                 f"{name} of session {self.session_ids[bad[0]]!r} is {values[bad[0]]}; "

@@ -75,6 +75,12 @@ class Frame:
         """Kilometres from south to north."""
         return self.north - self.south
 
+    def shrunk(self, by_east: float, by_north: float) -> Frame:
+        """The frame without a margin, in kilometres, on each side."""
+        return Frame(
+            self.west + by_east, self.east - by_east, self.south + by_north, self.north - by_north
+        )
+
     def holds(self, points_km: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(n,) which of the points (n, 2) are in the picture."""
         x, y = points_km.T

@@ -35,14 +35,15 @@ def coverage_svg(evaluation: Evaluation) -> str:
         for point in curve:
             if point.claimed in _MARKED:
                 at = (point.claimed, point.observed.value)
+                crowded = at[0] < 0.9 < at[1]
                 axes.plot([at[0], at[0]], [at[0], at[1]], color=ink.WARNING, linewidth=1.4)
                 axes.scatter(*at, s=64, color=ink.NETWORK, edgecolor=ink.PAGE, zorder=5)
                 axes.annotate(
                     f"{point.claimed:.0%} ellipse holds {at[1]:.0%}",
                     at,
-                    xytext=(-10, 7),
+                    xytext=(10, -14) if crowded else (-10, 7),
                     textcoords="offset points",
-                    ha="right",
+                    ha="left" if crowded else "right",
                     gid=ink.HALO,
                 )
         ticks = [0, 0.25, 0.5, 0.75, 1]

@@ -11,7 +11,7 @@ from heimdall_trainer.report.closeups import half_width_km
 from heimdall_trainer.report.conditions import known_snr
 from heimdall_trainer.report.intervals import rank_correlation
 from heimdall_trainer.report.learning_curves import best_epoch
-from heimdall_trainer.report.overview import frame_of
+from heimdall_trainer.report.overview import MAX_DRAWN, frame_of
 from heimdall_trainer.report.projection import to_km
 from heimdall_trainer.report.quantities import count, decimal, distance, percent
 
@@ -57,10 +57,14 @@ def about_map(contents: ReportContents) -> str:
         if outside
         else ""
     )
+    n_drawn = min(len(evaluation), MAX_DRAWN)
+    which = f"one of {count(len(evaluation), 'held-out session')}"
+    if n_drawn < len(evaluation):
+        which += f" ({n_drawn} are drawn, at evenly spaced ranks of error)"
     return (
-        f"Each line is the error of one of {count(len(evaluation), 'held-out session')}, from the "
-        f"true position (ring) to the estimate (dot). The dashed square is the region that the "
-        f"network thinks in.{unseen}"
+        f"Each line is the error of {which}, from the "
+        f"true position (ring) to the estimate (dot). The dashed line is the border of the "
+        f"region that the model was made for.{unseen}"
     )
 
 
@@ -68,9 +72,10 @@ def about_closeups(evaluation: Evaluation, chosen: Sequence[int]) -> str:
     """Why these sessions, at which scale, and what their ellipses claim."""
     across = distance(2000 * half_width_km(evaluation, chosen))
     return (
-        f"The {count(len(chosen), 'numbered session')}, from the best to the worst at evenly spaced "
-        f"ranks of error; every panel is {across} wide. The filled one-sigma ellipse should hold the truth in "
-        f"{percent(ONE_SIGMA_SHARE)} of the cases, the thin one in 95\N{NO-BREAK SPACE}%."
+        f"The {count(len(chosen), 'numbered session')}, from the best to the worst at evenly "
+        f"spaced ranks of error; every panel is {across} wide. The filled one-sigma ellipse "
+        f"should hold the truth in {percent(ONE_SIGMA_SHARE)} of the cases, the "
+        f"thin one in 95\N{NO-BREAK SPACE}%."
     )
 
 

@@ -1,0 +1,138 @@
+"""What the sessions are drawn on: graticule, region, receivers, scale and north."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heimdall_trainer.report import ink
+from heimdall_trainer.report.projection import Frame, graticule, outline_km, to_km
+from heimdall_trainer.report.quantities import round_distance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heimdall_models import Region
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from heimdall_trainer.report.contents import ReportContents
+
+__all__ = ["draw_ground", "draw_receivers", "draw_scale", "emptiest_side"]
+
+
+def draw_ground(axes: Axes, region: Region, frame: Frame) -> None:
+    """Meridians and parallels with their degrees, and the border of the region."""
+    for line in graticule(region, frame):
+        x, y = line.points_km.T
+        axes.plot(x, y, color=ink.GRID, linewidth=0.8, zorder=0)
+        if line.along == "meridian":
+            at = (float(np.interp(frame.south, y, x)), frame.south + 0.012 * frame.height)
+            style: dict[str, Any] = {"ha": "center", "va": "bottom"}
+            inner = frame.shrunk(0.05 * frame.width, 0)
+        else:
+            at = (frame.west + 0.008 * frame.width, float(np.interp(frame.west, x, y)))
+            style, inner = {"ha": "left", "va": "center"}, frame.shrunk(0, 0.03 * frame.height)
+        if inner.holds(np.array([at]))[0]:
+            axes.text(*at, line.label, color=ink.MUTED, fontsize=8, gid=ink.HALO, **style)
+    border = outline_km(region)
+    axes.plot(*border.T, color=ink.MUTED, linewidth=0.9, dashes=(5, 4), alpha=0.8, zorder=1)
+
+
+def draw_receivers(axes: Axes, contents: ReportContents, frame: Frame) -> None:
+    """Triangles with names, each name where it hides the fewest true positions."""
+    places = to_km(contents.region, [(r.latitude_deg, r.longitude_deg) for r in contents.receivers])
+    marks = to_km(contents.region, contents.evaluation.truth_deg)
+    axes.scatter(
+        places[:, 0],
+        places[:, 1],
+        marker="^",
+        s=95,
+        color=ink.RECEIVER,
+        edgecolor=ink.PAGE,
+        linewidth=1,
+        zorder=7,
+    )
+    for names, place in _together(contents, places, within_km=frame.width / 30):
+        side = emptiest_side(place, len(names), frame, marks)
+        axes.annotate(
+            names,
+            (place[0], place[1]),
+            xytext=(9 * side[0], 11 * side[1]),
+            textcoords="offset points",
+            ha=("right", "center", "left")[side[0] + 1],
+            va="center",
+            fontsize=10,
+            fontweight="bold",
+            color=ink.RECEIVER,
+            gid=ink.HALO,
+            zorder=9,
+        )
+
+
+def emptiest_side(
+    place_km: NDArray[np.float64], n_letters: int, frame: Frame, marks_km: NDArray[np.float64]
+) -> tuple[int, int]:
+    """Where beside a place a label hides the fewest of the marks (n, 2), all of it in the frame.
+
+    Returns:
+        East and north, each -1, 0 or 1.
+    """
+    width, height = (0.3 + n_letters) * frame.width / 105, frame.width / 40
+
+    def hidden(side: tuple[int, int]) -> int:
+        middle = place_km + np.array([(width / 2 + height / 2) * side[0], height * side[1]])
+        corners = middle + np.array([[width, height], [-width, -height]]) / 2
+        covered = (np.abs(marks_km - middle) <= [width / 2, height / 2]).all(axis=1)
+        return int(covered.sum()) + (0 if frame.holds(corners).all() else len(marks_km) + 1)
+
+    return min(((1, 0), (-1, 0), (0, -1), (0, 1)), key=hidden)
+
+
+def _together(
+    contents: ReportContents, places: NDArray[np.float64], within_km: float
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Receivers too close for a label each share one."""
+    left = list(range(len(places)))
+    while left:
+        first = left[0]
+        near = [k for k in left if np.hypot(*(places[k] - places[first])) <= within_km]
+        yield ", ".join(contents.receivers[k].name for k in near), places[near].mean(axis=0)
+        left = [k for k in left if k not in near]
+
+
+def draw_scale(axes: Axes, frame: Frame) -> None:
+    """A bar of a round length at the lower right, and north at the upper right."""
+    length = _round_length(frame.width / 6)
+    x, y = frame.east - 0.03 * frame.width, frame.south + 0.05 * frame.height
+    tick = 0.008 * frame.height
+    axes.plot(
+        [x - length, x - length, x, x], [y + tick, y, y, y + tick], color=ink.INK, linewidth=1.3
+    )
+    axes.text(
+        x - length / 2,
+        y + tick,
+        round_distance(1000 * length),
+        ha="center",
+        va="bottom",
+        gid=ink.HALO,
+    )
+    top = frame.north - 0.03 * frame.height
+    axes.annotate(
+        "N",
+        xy=(x, top),
+        xytext=(0, -30),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontweight="bold",
+        gid=ink.HALO,
+        arrowprops={"arrowstyle": "-|>", "color": ink.INK, "linewidth": 1.2, "shrinkA": 1},
+    )
+
+
+def _round_length(wanted_km: float) -> float:
+    magnitude = 10.0 ** math.floor(math.log10(wanted_km))
+    return max(m * magnitude for m in (1, 2, 5) if m * magnitude <= wanted_km)
