@@ -45,6 +45,8 @@ def compute_mfcc(log_mel: NDArray[np.floating[Any]], n_mfcc: int = 13) -> NDArra
 @functools.lru_cache(maxsize=8)
 def _dct_matrix(size: int) -> NDArray[np.float64]:
     orders = np.arange(size)[:, None]
-    cosines = np.cos(np.pi * orders * (np.arange(size) + 0.5) / size) * np.sqrt(2 / size)
+    cosines: NDArray[np.float64] = np.cos(
+        np.pi * orders * (np.arange(size) + 0.5) / size
+    ) * np.sqrt(2 / size)
     cosines[0] /= np.sqrt(2)
     return cosines

@@ -9,7 +9,9 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Final, Literal, Self, get_args
 
 from heimdall_features.errors import FeatureError
@@ -58,7 +60,7 @@ class SpectrumConfig:
             FeatureError: says which setting is wrong and what to do.
         """
         for name in ("n_mels", "n_fft", "hop_length"):
-            _require_count(name, getattr(self, name))
+            object.__setattr__(self, name, _count(name, getattr(self, name)))
         for name in ("sample_rate_hz", "f_min_hz", "floor_db"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         if self.f_max_hz is not None:
@@ -118,19 +120,10 @@ class FeatureConfig(SpectrumConfig):
             FeatureError: says which setting is wrong and what to do.
         """
         SpectrumConfig.__post_init__(self)
-        _require_count("n_frames", self.n_frames)
+        object.__setattr__(self, "n_frames", _count("n_frames", self.n_frames))
         if self.missing_db is not None:
             object.__setattr__(self, "missing_db", _number("missing_db", self.missing_db))
-        if isinstance(self.receivers, str):
-            raise FeatureError(f"receivers is the one string {self.receivers!r}; give a tuple")
-        object.__setattr__(self, "receivers", tuple(self.receivers))
-        if not self.receivers:
-            raise FeatureError("receivers is empty; name at least one")
-        for name in self.receivers:
-            if not isinstance(name, str) or not name:
-                raise FeatureError(f"receiver {name!r} is no name; use a non-empty string")
-        if len(set(self.receivers)) < len(self.receivers):
-            raise FeatureError(f"receivers {self.receivers} names one twice")
+        object.__setattr__(self, "receivers", _names(self.receivers))
 
     @property
     def fill_db(self) -> float:
@@ -180,15 +173,30 @@ class FeatureConfig(SpectrumConfig):
         return cls(**fields)
 
 
-def _require_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise FeatureError(f"{name} is {value!r}; it must be a whole number of at least 1")
+    return int(value)
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise FeatureError(f"{name} is {value!r}; it must be a finite number")
     return float(value) + 0.0  # so that -0.0 and 0.0 are one setting
+
+
+def _names(receivers: object) -> tuple[str, ...]:
+    if isinstance(receivers, str) or not isinstance(receivers, Iterable):
+        raise FeatureError(f"receivers is {receivers!r}; give a tuple of names")
+    names = tuple(receivers)
+    if not names:
+        raise FeatureError("receivers is (); name at least one")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise FeatureError(f"receiver {name!r} is no name; use a non-empty string")
+    if len(set(names)) < len(names):
+        raise FeatureError(f"receivers {names} names one twice")
+    return names
 
 
 def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -1,7 +1,9 @@
 """Recordings of several receivers to the model's tensor, in training and in service alike."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -9,9 +11,10 @@ from numpy.typing import NDArray
 
 from heimdall_features.config import ALGORITHM_VERSION, FeatureConfig
 from heimdall_features.errors import FeatureError
+from heimdall_features.levels import decibels
 from heimdall_features.resample import rate_ratio, resampled
-from heimdall_features.signal import Blocks, Samples, require_rate
-from heimdall_features.spectrogram import mel_spectrogram
+from heimdall_features.signal import Blocks, Samples, Source, open_source, require_rate
+from heimdall_features.spectrum import column_powers
 
 __all__ = ["FeatureExtractor"]
 
@@ -19,22 +22,32 @@ CONFIG_KEY = "heimdall.features.config"
 FINGERPRINT_KEY = "heimdall.features.fingerprint"
 VERSION_KEY = "heimdall.features.version"
 
+Float32 = NDArray[np.float32]
+
 
 class FeatureExtractor:
     """Turns `{receiver: (iq, sample_rate_hz)}` into the model's input."""
 
-    def __init__(self, config: FeatureConfig) -> None:
-        """Extract as `config` says."""
+    def __init__(self, config: FeatureConfig, *, n_threads: int = 1) -> None:
+        """Extract as `config` says, so many receivers at a time.
+
+        Raises:
+            FeatureError: when there is not one thread.
+        """
+        if n_threads < 1:
+            raise FeatureError(f"n_threads is {n_threads}; it takes at least 1")
         self.config = config
+        self.n_threads = n_threads
 
     def __repr__(self) -> str:
         """Which features these are."""
         return f"FeatureExtractor({self.config!r})"
 
-    def __call__(
-        self, recordings: Mapping[str, tuple[Samples | Blocks, float] | None]
-    ) -> NDArray[np.float32]:
+    def __call__(self, recordings: Mapping[str, tuple[Samples | Blocks, float] | None]) -> Float32:
         """The features of one moment at several receivers.
+
+        The recordings are taken to start together. Where one ends first, the others are cut
+        there, so that a column is the same time at every receiver.
 
         Args:
             recordings: for each receiver its IQ `(n_samples,)`, full scale 1, and its true
@@ -46,24 +59,39 @@ class FeatureExtractor:
         Raises:
             FeatureError: names the receiver and says what is wrong with its recording.
         """
-        if unknown := sorted(set(recordings) - set(self.config.receivers)):
+        if unknown := sorted(map(str, set(recordings) - set(self.config.receivers))):
             raise FeatureError(f"unknown receivers {unknown}; known: {self.config.receivers}")
-        present = {name: found for name, found in recordings.items() if found is not None}
-        if not present:
+        sources = {
+            channel: self._source(name, *recording)
+            for channel, name in enumerate(self.config.receivers)
+            if (recording := recordings.get(name)) is not None
+        }
+        if not sources:
             raise FeatureError(f"no recording at all; give one of {self.config.receivers}")
+        n_samples = min(source.n_samples for source in sources.values())
         features = np.full(self.config.shape, self.config.fill_db, np.float32)
-        for channel, name in enumerate(self.config.receivers):
-            if name in present:
-                features[channel] = self._channel(name, *present[name])
+        for channel, levels in self._levels(sources, n_samples):
+            features[channel] = levels
         return features
 
-    def _channel(self, name: str, iq: Samples | Blocks, rate_hz: float) -> NDArray[np.float32]:
-        try:
+    def _source(self, name: str, iq: Samples | Blocks, rate_hz: float) -> Source:
+        with naming(name):
             ratio = rate_ratio(require_rate(rate_hz), self.config.sample_rate_hz)
-            samples = resampled(iq, ratio)
-            return mel_spectrogram(samples, self.config, self.config.n_frames)
-        except FeatureError as error:
-            raise FeatureError(f"receiver {name!r}: {error}") from error
+            return resampled(open_source(iq, self.config.spectrum), ratio)
+
+    def _levels(
+        self, sources: Mapping[int, Source], n_samples: int
+    ) -> Iterable[tuple[int, Float32]]:
+        def one(item: tuple[int, Source]) -> tuple[int, Float32]:
+            channel, source = item
+            with naming(self.config.receivers[channel]):
+                powers = column_powers(source, self.config, self.config.n_frames, n_samples)
+            return channel, decibels(powers, self.config.floor_db)
+
+        if self.n_threads == 1 or len(sources) == 1:
+            return map(one, sources.items())
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            return list(pool.map(one, sources.items()))
 
     def metadata(self) -> dict[str, str]:
         """What a model file carries so that its features can be made again."""
@@ -85,14 +113,27 @@ class FeatureExtractor:
             FeatureError: when this version cannot make the features the model was trained on.
         """
         if missing := [key for key in (CONFIG_KEY, FINGERPRINT_KEY) if key not in metadata]:
-            raise FeatureError(f"the model's metadata lack {missing}; it is no Heimdall model")
-        wanted = metadata[FINGERPRINT_KEY]
-        written_by = metadata.get(VERSION_KEY, "of unknown version")
-        config = FeatureConfig.from_json(metadata[CONFIG_KEY])
-        if config.fingerprint != wanted:
             raise FeatureError(
-                f"the model's features have fingerprint {wanted:.16}, this version's algorithm "
-                f"{ALGORITHM_VERSION} gives {config.fingerprint:.16}; "
-                f"install heimdall-features {written_by}, which made them"
+                f"the model's metadata lack {missing}; export it with FeatureExtractor.metadata()"
+            )
+        writer = f"heimdall-features {metadata.get(VERSION_KEY, 'of an unknown version')}"
+        try:
+            config = FeatureConfig.from_json(metadata[CONFIG_KEY])
+        except FeatureError as error:
+            raise FeatureError(f"{error}; {writer} made this model's features") from error
+        if config.fingerprint != metadata[FINGERPRINT_KEY]:
+            raise FeatureError(
+                f"the model's features have fingerprint {metadata[FINGERPRINT_KEY]:.16}, but "
+                f"algorithm version {ALGORITHM_VERSION} gives {config.fingerprint:.16}; "
+                f"install {writer}, which made them"
             )
         return cls(config)
+
+
+@contextmanager
+def naming(receiver: str) -> Iterator[None]:
+    """Errors inside say which receiver's recording they are about."""
+    try:
+        yield
+    except FeatureError as error:
+        raise FeatureError(f"receiver {receiver!r}: {error}") from error

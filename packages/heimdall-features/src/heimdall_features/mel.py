@@ -35,9 +35,8 @@ def bin_frequencies_hz(config: SpectrumConfig) -> Array:
         float64 `(n_fft,)` two-sided, else `(n_fft // 2 + 1,)`.
     """
     spacing_s = 1.0 / config.sample_rate_hz
-    if config.spectrum == "two-sided":
-        return np.fft.fftfreq(config.n_fft, spacing_s)
-    return np.fft.rfftfreq(config.n_fft, spacing_s)
+    transform = np.fft.fftfreq if config.spectrum == "two-sided" else np.fft.rfftfreq
+    return np.asarray(transform(config.n_fft, spacing_s), dtype=np.float64)
 
 
 def band_edges_hz(config: SpectrumConfig) -> Array:
@@ -89,7 +88,8 @@ def _slaney_edges_hz(config: SpectrumConfig) -> Array:
     mels = _span(config, to_mel(config.f_min_hz), to_mel(config.band_edge_hz))
     above = np.maximum(np.abs(mels) - SLANEY_CORNER_HZ / SLANEY_LINEAR_HZ, 0.0)
     linear_hz = np.minimum(np.abs(mels) * SLANEY_LINEAR_HZ, SLANEY_CORNER_HZ)
-    return np.copysign(linear_hz * np.exp(above * SLANEY_LOG_STEP), mels)
+    edges_hz: Array = np.copysign(linear_hz * np.exp(above * SLANEY_LOG_STEP), mels)
+    return edges_hz
 
 
 @functools.lru_cache(maxsize=32)
@@ -107,7 +107,7 @@ def filter_bank(config: SpectrumConfig) -> Array:
     low_hz, centre_hz, high_hz = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising = (offsets_hz - low_hz) / (centre_hz - low_hz)
     falling = (high_hz - offsets_hz) / (high_hz - centre_hz)
-    weights = np.maximum(0.0, np.minimum(rising, falling))
+    weights: Array = np.maximum(0.0, np.minimum(rising, falling))
     if config.mel_norm == "slaney":
         weights *= 2.0 / (high_hz - low_hz)
     _refuse_silent_bands(config, weights)

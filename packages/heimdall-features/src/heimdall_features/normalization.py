@@ -194,7 +194,8 @@ def normalize_per_sample(features: NDArray[np.floating[Any]]) -> NDArray[np.floa
     levels = _require_levels(features).astype(np.float64)
     mean = levels.mean(axis=(-2, -1), keepdims=True)
     std = levels.std(axis=(-2, -1), keepdims=True)
-    return ((levels - mean) / np.where(std < CONSTANT_DB, 1.0, std)).astype(np.float32)
+    scaled: NDArray[np.float64] = (levels - mean) / np.where(std < CONSTANT_DB, 1.0, std)
+    return scaled.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=16)
