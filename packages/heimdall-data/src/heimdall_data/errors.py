@@ -10,6 +10,7 @@ __all__ = [
     "IngestError",
     "ObjectMissing",
     "RecordingError",
+    "SimulationError",
     "SplitError",
     "StackError",
     "StoreError",
@@ -38,6 +39,10 @@ class RecordingError(DataError):
 
 class IngestError(DataError):
     """A session that must not be written to the catalogue as it stands."""
+
+
+class SimulationError(DataError):
+    """A scenario, or a request for simulated sessions, that makes no sense."""
 
 
 class SplitError(DataError):

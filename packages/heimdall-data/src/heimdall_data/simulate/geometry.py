@@ -1,0 +1,69 @@
+"""Where things are on the WGS84 ellipsoid, in metres.
+
+Sources: NIMA TR8350.2 (2000) for the ellipsoid; EPSG Guidance Note 7-2, section 4.1, for
+geographic to geocentric coordinates and the topocentric axes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["earth_centred_m", "east_north_axes", "east_north_m", "slant_range_m"]
+
+_SEMI_MAJOR_M = 6_378_137.0
+_FLATTENING = 1 / 298.257223563
+_ECCENTRICITY_SQUARED = _FLATTENING * (2 - _FLATTENING)
+
+
+def earth_centred_m(position_deg: ArrayLike, height_m: ArrayLike) -> NDArray[np.float64]:
+    """Geocentric X, Y and Z of points on or above the ellipsoid, in metres.
+
+    Shapes: `(..., 2)` latitude and longitude, and `(...)` heights, give `(..., 3)`.
+    """
+    latitude, longitude = np.moveaxis(np.radians(position_deg), -1, 0)
+    height = np.asarray(height_m, dtype=np.float64)
+    prime_vertical = _SEMI_MAJOR_M / np.sqrt(1 - _ECCENTRICITY_SQUARED * np.sin(latitude) ** 2)
+    across = (prime_vertical + height) * np.cos(latitude)
+    up = ((1 - _ECCENTRICITY_SQUARED) * prime_vertical + height) * np.sin(latitude)
+    return np.stack([across * np.cos(longitude), across * np.sin(longitude), up], axis=-1)
+
+
+def slant_range_m(
+    from_deg: ArrayLike, from_height_m: ArrayLike, to_deg: ArrayLike, to_height_m: ArrayLike
+) -> NDArray[np.float64]:
+    """Length of the straight line between two antennas, in metres.
+
+    The ray that hugs the earth is longer by `d^3 / (24 R^2)`: 8 m in 200 km.
+
+    Shapes: positions `(..., 2)` and heights `(...)`, which broadcast, give `(...)`.
+    """
+    apart = earth_centred_m(from_deg, from_height_m) - earth_centred_m(to_deg, to_height_m)
+    distance: NDArray[np.float64] = np.linalg.norm(apart, axis=-1)
+    return distance
+
+
+def east_north_axes(origin_deg: ArrayLike) -> NDArray[np.float64]:
+    """Unit vectors east and north at a point, in geocentric axes, `(2, 3)`."""
+    latitude, longitude = np.radians(origin_deg)
+    east = [-np.sin(longitude), np.cos(longitude), 0.0]
+    north = [
+        -np.sin(latitude) * np.cos(longitude),
+        -np.sin(latitude) * np.sin(longitude),
+        np.cos(latitude),
+    ]
+    return np.array([east, north])
+
+
+def east_north_m(position_deg: ArrayLike, origin_deg: ArrayLike) -> NDArray[np.float64]:
+    """Metres east and north of the origin, in the plane that touches the ellipsoid there.
+
+    Shapes: `(..., 2)` positions and a `(2,)` origin give `(..., 2)`.
+    """
+    height = np.zeros(np.shape(position_deg)[:-1])
+    from_origin = earth_centred_m(position_deg, height) - earth_centred_m(origin_deg, 0.0)
+    return from_origin @ east_north_axes(origin_deg).T

@@ -1,0 +1,105 @@
+"""A receiver: delay, carrier offset, noise and the converter.
+
+Sources: J. B. Johnson and H. Nyquist, Phys. Rev. 32 (1928), for `k T B`; ITU-R P.372 for the
+reference temperature of 290 K and the noise figure of a whole receiving site, man-made noise
+included. The gain is fixed (no AGC), as a network that compares levels sets it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "FULL_SCALE",
+    "Reception",
+    "delayed",
+    "npy_payload",
+    "phasor",
+    "received",
+    "thermal_noise_dbm",
+]
+
+FULL_SCALE = 32767
+"""Largest int16; an amplitude of 1 in the units of levels in dBFS."""
+_BOLTZMANN_J_K = 1.380649e-23
+_REFERENCE_K = 290.0
+
+
+def thermal_noise_dbm(bandwidth_hz: float, noise_figure_db: float) -> float:
+    """Noise power at the antenna terminals, `k T0 B F`, in dBm."""
+    watts = _BOLTZMANN_J_K * _REFERENCE_K * bandwidth_hz
+    return float(10 * np.log10(watts / 1e-3) + noise_figure_db)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reception:
+    """How one receiver is to receive a waveform."""
+
+    delay_s: float
+    """Arrival against the receiver's own clock: travel time plus clock error."""
+    frequency_offset_hz: float
+    phase_rad: float
+    signal_dbfs: float
+    noise_dbfs: float
+    """Power of the noise in the whole sampled band."""
+
+
+def phasor(n_samples: int, cycles_per_sample: float, phase_rad: float) -> NDArray[np.complex128]:
+    """`exp(i (2 pi n cycles_per_sample + phase))`, `(n_samples,)`.
+
+    As an outer product of two short ones, which takes a hundredth of the sines and cosines.
+    """
+    inner = int(np.ceil(np.sqrt(n_samples)))
+    turn = 2j * np.pi * cycles_per_sample
+    fine = np.exp(turn * np.arange(inner) + 1j * phase_rad)
+    coarse = np.exp(turn * inner * np.arange(-(-n_samples // inner)))
+    product: NDArray[np.complex128] = np.multiply.outer(coarse, fine).reshape(-1)[:n_samples]
+    return product
+
+
+def delayed(spectrum: NDArray[np.complex128], delay_samples: float) -> NDArray[np.complex128]:
+    """The periodic signal of this spectrum, later by any number of samples, `(n_samples,)`.
+
+    Exact for a signal without power at half the sample rate, by the shift theorem.
+    """
+    n_samples = len(spectrum)
+    ramp = phasor(n_samples, -delay_samples / n_samples, 0.0)
+    # Bins past the middle are negative frequencies: one period of the rate below.
+    ramp[(n_samples + 1) // 2 :] *= np.exp(2j * np.pi * delay_samples)
+    ramp *= spectrum
+    return np.fft.ifft(ramp)
+
+
+def received(
+    rng: np.random.Generator,
+    spectrum: NDArray[np.complex128],
+    reception: Reception,
+    n_samples: int,
+    sample_rate_hz: float,
+) -> NDArray[np.int16]:
+    """What the converter writes, I and Q, `(2, n_samples)`; it saturates at full scale."""
+    signal = delayed(spectrum, reception.delay_s * sample_rate_hz)[:n_samples]
+    cycles = reception.frequency_offset_hz / sample_rate_hz
+    signal *= phasor(n_samples, cycles, reception.phase_rad)
+    signal *= FULL_SCALE * 10 ** (reception.signal_dbfs / 20)
+    noise_rms = FULL_SCALE * 10 ** (reception.noise_dbfs / 20) / np.sqrt(2)
+    iq = noise_rms * rng.standard_normal((2, n_samples))
+    iq[0] += signal.real
+    iq[1] += signal.imag
+    np.rint(iq, out=iq)
+    samples: NDArray[np.int16] = np.clip(iq, -FULL_SCALE, FULL_SCALE, out=iq).astype(np.int16)
+    return samples
+
+
+def npy_payload(iq: NDArray[np.int16]) -> bytes:
+    """The samples as a NumPy file, version 1.0, little endian."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, iq.astype("<i2", copy=False), version=(1, 0))
+    return buffer.getvalue()

@@ -1,0 +1,169 @@
+"""What is simulated: where, with which radio, and how often something goes wrong.
+
+Two frozen values. `Scenario` is the radio and the region; `Mishaps`, how often recordings
+are incomplete or unfit, as they are in a network that records for years.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from heimdall_data.errors import SimulationError
+from heimdall_data.simulate.fm import carson_bandwidth_hz
+from heimdall_data.simulate.stations import NORTHWEST_ITALY_STATIONS
+from heimdall_data.simulate.voice import AUDIO_BAND_HZ
+
+if TYPE_CHECKING:
+    from heimdall_data.sessions import Station
+
+__all__ = ["NORTHWEST_ITALY", "NO_MISHAPS", "Mishaps", "Scenario"]
+
+_LEAST_SAMPLES = 1024
+"""One segment of the level estimate (see `levels`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mishaps:
+    """Probabilities, each for one session; for `no_position`, for one source."""
+
+    receiver_down: float = 0.10
+    """One station did not record."""
+    pending: float = 0.03
+    """Nobody has approved the session yet."""
+    rejected: float = 0.03
+    failed: float = 0.02
+    no_position: float = 0.01
+    """Where the transmitter stands is not known."""
+    object_missing: float = 0.01
+    """The catalogue announces one object that is not in the store."""
+    object_truncated: float = 0.01
+    """One object ends before its header says it does."""
+
+    def __post_init__(self) -> None:
+        for probability in fields(self):
+            value = getattr(self, probability.name)
+            if not 0 <= value <= 1:
+                raise SimulationError(
+                    f"mishap {probability.name} has probability {value}; give one from 0 to 1"
+                )
+        if self.pending + self.rejected + self.failed > 1:
+            raise SimulationError(
+                f"pending {self.pending}, rejected {self.rejected} and failed {self.failed} "
+                "exclude each other and add up to more than 1; lower them"
+            )
+
+
+NO_MISHAPS = Mishaps(
+    receiver_down=0,
+    pending=0,
+    rejected=0,
+    failed=0,
+    no_position=0,
+    object_missing=0,
+    object_truncated=0,
+)
+"""Every session complete, approved and sound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A region, its stations and its radio; valid once made."""
+
+    name: str = "northwest-italy"
+    stations: tuple[Station, ...] = NORTHWEST_ITALY_STATIONS
+    latitude_deg: tuple[float, float] = (44.3, 45.6)
+    longitude_deg: tuple[float, float] = (7.1, 9.3)
+    frequency_hz: tuple[float, float] = (144e6, 146e6)
+    """A source's nominal carrier, uniform; receivers are tuned to it."""
+    sessions_per_source: int = 1
+    antenna_height_m: tuple[float, float] = (150.0, 450.0)
+    """The transmitting antenna above sea level, uniform: a mast or a car in the plain."""
+    radiated_dbm: tuple[float, float] = (30.0, 43.0)
+    """EIRP of a source, uniform in dB: 1 W to 20 W."""
+    session_power_sigma_db: float = 1.0
+    deviation_hz: tuple[float, float] = (2500.0, 5000.0)
+    """Peak deviation of a source: 12.5 kHz to 25 kHz channels."""
+    path_loss_exponent: float = 3.2
+    reference_m: float = 1000.0
+    shadowing_sigma_db: float = 6.0
+    shadowing_decorrelation_m: float = 20_000.0
+    """Gudmundson's distance; long, since hills and not houses shade a VHF path."""
+    fading_sigma_db: float = 3.0
+    """Of each session and receiver: what no map can learn."""
+    gain_sigma_db: float = 2.0
+    """Of the stations, fixed and unknown."""
+    noise_figure_db: float = 8.0
+    """Receiver and man-made noise together."""
+    noise_floor_dbfs: float = -84.0
+    """Of a station with no gain error, in the sampled band: 2 LSB rms."""
+    transmitter_offset_ppm: float = 1.0
+    """Standard deviation of a source's carrier."""
+    receiver_offset_ppm: float = 0.5
+    """Standard deviation of a station's mixer, fixed."""
+    receiver_drift_ppm: float = 0.1
+    """Standard deviation of what a mixer adds to that in each session."""
+    clock_error_s: float = 1e-7
+    """Standard deviation of a time stamp; 0.1 us is a GNSS clock in lock."""
+    sample_rate_hz: float = 48_000.0
+    n_samples: int = 24_000
+    world_seed: int = 145
+    """Of what never changes: shadowing maps, gains and mixers of the stations."""
+    mishaps: Mishaps = field(default_factory=Mishaps)
+
+    def __post_init__(self) -> None:
+        for name in _RANGES:
+            low, high = getattr(self, name)
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise SimulationError(f"{name} is ({low}, {high}); give (least, largest)")
+        for name in _SPREADS:
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise SimulationError(f"{name} is {getattr(self, name)}; give 0 or more")
+        self._check_sampling()
+        if self.sessions_per_source < 1:
+            raise SimulationError(f"{self.sessions_per_source} sessions per source; give 1 or more")
+        names = [station.name for station in self.stations]
+        if not names or len(set(names)) < len(names):
+            raise SimulationError(f"stations {names}: give at least one, each with its own name")
+
+    @property
+    def channel_hz(self) -> float:
+        """Width of the widest signal by Carson's rule."""
+        return carson_bandwidth_hz(self.deviation_hz[1], AUDIO_BAND_HZ[1])
+
+    def _check_sampling(self) -> None:
+        if not self.sample_rate_hz > 1.5 * self.channel_hz:
+            raise SimulationError(
+                f"sample rate {self.sample_rate_hz} Hz leaves no noise beside a channel of "
+                f"{self.channel_hz:g} Hz; give more than {1.5 * self.channel_hz:g} Hz, "
+                "or less deviation"
+            )
+        if self.n_samples < _LEAST_SAMPLES:
+            raise SimulationError(
+                f"{self.n_samples} samples are too few to measure a level; "
+                f"give {_LEAST_SAMPLES} or more"
+            )
+
+
+_RANGES = (
+    "latitude_deg",
+    "longitude_deg",
+    "frequency_hz",
+    "antenna_height_m",
+    "radiated_dbm",
+    "deviation_hz",
+)
+_SPREADS = (
+    "session_power_sigma_db",
+    "shadowing_sigma_db",
+    "fading_sigma_db",
+    "gain_sigma_db",
+    "transmitter_offset_ppm",
+    "receiver_offset_ppm",
+    "receiver_drift_ppm",
+    "clock_error_s",
+)
+
+NORTHWEST_ITALY = Scenario()
+"""What `heimdall demo` simulates."""

@@ -1,0 +1,208 @@
+"""Sessions as ingestion takes them, with the truth beside each.
+
+What is said and how it is modulated is made once for a session and reaches every receiver;
+each receiver then delays, shifts, adds its noise and converts (see `receiver`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_data.errors import SimulationError
+from heimdall_data.new_session import NewRecording, NewSession, NewSource
+from heimdall_data.simulate.drawing import session_truth
+from heimdall_data.simulate.fm import fm_baseband
+from heimdall_data.simulate.levels import measured_levels_db
+from heimdall_data.simulate.receiver import Reception, npy_payload, received
+from heimdall_data.simulate.scenario import NORTHWEST_ITALY, Scenario
+from heimdall_data.simulate.seeds import noise_rng, waveform_rng
+from heimdall_data.simulate.voice import modulating_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from heimdall_data.simulate.truth import ReceptionTruth, SessionTruth
+
+__all__ = ["SimulatedSession", "simulate_session", "simulate_sessions", "waveform"]
+
+_FIRST_START = datetime(2026, 1, 1, tzinfo=UTC)
+_EVERY = timedelta(minutes=10)
+_GUARD_S = 2e-3
+"""Of a period beyond the recording: longer than any delay, 600 km, so that none wraps into it."""
+_SESSIONS_PER_TASK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedSession:
+    """A session to ingest and what is true of it.
+
+    Damage is in the session itself: a missing object is one without payload, a truncated one
+    a payload cut in half, so that ingesting the session is all that there is to do.
+    """
+
+    new_session: NewSession
+    truth: SessionTruth
+
+
+def simulate_sessions(
+    n_sessions: int, seed: int, scenario: Scenario = NORTHWEST_ITALY, *, workers: int = 1
+) -> Iterator[SimulatedSession]:
+    """Sessions 0 to `n_sessions - 1` of this seed, in order, each made when it is asked for.
+
+    A session depends on its number, the seed and the scenario alone: neither on how many are
+    made nor on `workers`, the number of processes that make them.
+
+    Raises:
+        SimulationError: a negative number of sessions or seed, or no worker.
+    """
+    if n_sessions < 0 or seed < 0 or workers < 1:
+        raise SimulationError(
+            f"{n_sessions} sessions of seed {seed} with {workers} workers: give 0 or more "
+            "sessions, a seed of 0 or more and at least one worker"
+        )
+    if workers == 1:
+        return (simulate_session(index, seed, scenario) for index in range(n_sessions))
+    return _in_processes(n_sessions, seed, scenario, workers)
+
+
+def simulate_session(
+    index: int, seed: int, scenario: Scenario = NORTHWEST_ITALY
+) -> SimulatedSession:
+    """Session number `index` of this seed."""
+    truth = session_truth(index, seed, scenario)
+    spectrum = np.fft.fft(waveform(truth, scenario))
+    recordings = tuple(
+        _recording(truth, reception, spectrum, scenario) for reception in truth.receptions
+    )
+    return SimulatedSession(_new_session(truth, recordings, scenario), truth)
+
+
+def waveform(truth: SessionTruth, scenario: Scenario) -> NDArray[np.complex128]:
+    """What the transmitter of the session sends, one period at the scenario's rate.
+
+    Of amplitude 1, around its own carrier. The recording is its first `n_samples`; the rest
+    is a guard.
+    """
+    n_period = _smooth_length(scenario.n_samples + round(_GUARD_S * scenario.sample_rate_hz))
+    rng = waveform_rng(truth.seed, truth.index)
+    modulating = modulating_signal(rng, n_period, scenario.sample_rate_hz)
+    return fm_baseband(modulating, truth.source.deviation_hz, scenario.sample_rate_hz)
+
+
+def _recording(
+    truth: SessionTruth,
+    reception: ReceptionTruth,
+    spectrum: NDArray[np.complex128],
+    scenario: Scenario,
+) -> NewRecording:
+    iq = received(
+        noise_rng(truth.seed, truth.index, reception.station.name),
+        spectrum,
+        Reception(
+            delay_s=reception.delay_s + reception.clock_error_s,
+            frequency_offset_hz=reception.frequency_offset_hz,
+            phase_rad=reception.phase_rad,
+            signal_dbfs=reception.signal_dbfs,
+            noise_dbfs=reception.noise_dbfs,
+        ),
+        n_samples=scenario.n_samples,
+        sample_rate_hz=scenario.sample_rate_hz,
+    )
+    channel_share = 1.25 * scenario.channel_hz / scenario.sample_rate_hz
+    snr_db, signal_strength_db = measured_levels_db(iq, channel_share)
+    return NewRecording(
+        station=reception.station,
+        payload=_as_stored(npy_payload(iq), reception),
+        format="npy",
+        sample_rate_hz=scenario.sample_rate_hz,
+        n_samples=scenario.n_samples,
+        frequency_hz=truth.source.frequency_hz,
+        snr_db=snr_db,
+        signal_strength_db=signal_strength_db,
+    )
+
+
+def _as_stored(payload: bytes, reception: ReceptionTruth) -> bytes | None:
+    if reception.damage == "missing":
+        return None
+    return payload[: len(payload) // 2] if reception.damage == "truncated" else payload
+
+
+def _new_session(
+    truth: SessionTruth, recordings: tuple[NewRecording, ...], scenario: Scenario
+) -> NewSession:
+    return NewSession(
+        source=_new_source(truth, scenario),
+        measurements=recordings,
+        name=f"{scenario.name} seed {truth.seed} session {truth.index:06d}",
+        start=_FIRST_START + truth.index * _EVERY,
+        duration_s=scenario.n_samples / scenario.sample_rate_hz,
+        status=truth.status,
+        approval_status=truth.approval_status,
+    )
+
+
+def _new_source(truth: SessionTruth, scenario: Scenario) -> NewSource:
+    """The source as the catalogue knows it: its power is not known."""
+    source = truth.source
+    latitude_deg, longitude_deg = source.position_deg
+    return NewSource(
+        name=f"{scenario.name} seed {truth.seed} source {source.index:06d}",
+        latitude_deg=latitude_deg if source.position_known else None,
+        longitude_deg=longitude_deg if source.position_known else None,
+        frequency_hz=source.frequency_hz,
+        source_type="simulated",
+    )
+
+
+def _in_processes(
+    n_sessions: int, seed: int, scenario: Scenario, workers: int
+) -> Iterator[SimulatedSession]:
+    """In order, never more than a few tasks ahead of whoever reads them."""
+    tasks = (
+        range(begin, min(begin + _SESSIONS_PER_TASK, n_sessions))
+        for begin in range(0, n_sessions, _SESSIONS_PER_TASK)
+    )
+    # Threads and open connections of the caller do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        ahead = deque(
+            pool.submit(_task, indices, seed, scenario) for indices in islice(tasks, 2 * workers)
+        )
+        try:
+            while ahead:
+                yield from ahead.popleft().result()
+                ahead.extend(
+                    pool.submit(_task, indices, seed, scenario) for indices in islice(tasks, 1)
+                )
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _task(indices: range, seed: int, scenario: Scenario) -> list[SimulatedSession]:
+    return [simulate_session(index, seed, scenario) for index in indices]
+
+
+def _smooth_length(at_least: int) -> int:
+    """The smallest length from here on without a prime factor above 5: a fast transform."""
+    length = at_least
+    while not _is_smooth(length):
+        length += 1
+    return length
+
+
+def _is_smooth(length: int) -> bool:
+    for prime in (2, 3, 5):
+        while length % prime == 0:
+            length //= prime
+    return length == 1
