@@ -9,6 +9,7 @@ import numpy as np
 from heimdall_data.errors import RecordingError
 from heimdall_data.kiwi_wav import recording_from_kiwi_wav
 from heimdall_data.npy import recording_from_npy
+from heimdall_data.sigmf_file import recording_from_sigmf
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "decode"]
 
-FORMATS = ("npy", "kiwi_wav")
+FORMATS = ("npy", "sigmf", "kiwi_wav")
 
 
 def decode(
@@ -27,15 +28,17 @@ def decode(
     name: str,
     sample_rate_hz: float | None = None,
     start: datetime | None = None,
+    metadata: bytes | None = None,
 ) -> Recording:
     """Decode one recording.
 
     Args:
         data: The object's bytes.
-        format: `npy` or `kiwi_wav`; None means `npy`, as in the catalogue.
+        format: `npy`, `sigmf` or `kiwi_wav`; None means `npy`, as in the catalogue.
         name: The object's key or the file's name, for messages and for the date in it.
         sample_rate_hz: What the catalogue says; needed for `npy`, which does not hold it.
         start: About when it was recorded, for the GPS week of a KiwiSDR recording.
+        metadata: The `.sigmf-meta` beside SigMF samples; None: `data` is a SigMF archive.
 
     Raises:
         RecordingError: If the bytes are not a usable recording of that format.
@@ -45,6 +48,8 @@ def decode(
     match format or "npy":
         case "npy":
             recording = recording_from_npy(data, name, sample_rate_hz)
+        case "sigmf":
+            recording = recording_from_sigmf(data, metadata, name)
         case "kiwi_wav":
             recording = recording_from_kiwi_wav(data, name, start)
         case _:

@@ -1,0 +1,206 @@
+"""Sessions as training samples, without losing or inventing one.
+
+A map-style dataset in the sense of `torch.utils.data`, which it does not import: it works in
+DataLoader workers under fork, spawn and forkserver, each with its own connections. The same
+seed gives the same samples at any number of workers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from heimdall_features import Augmentation, augment_features
+
+from heimdall_data.errors import DataError
+from heimdall_data.prepare import prepare_sessions
+from heimdall_data.session_features import FeatureSource
+from heimdall_data.shared_epoch import SharedEpoch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from heimdall_features import FeatureConfig
+
+    from heimdall_data.recording import Recording
+    from heimdall_data.s3 import S3Settings
+    from heimdall_data.sessions import Session
+
+__all__ = ["Exclusion", "HeimdallDataset", "Sample", "UnusableRecording"]
+
+
+class Sample(TypedDict):
+    """One session as the model learns from it."""
+
+    features: npt.NDArray[np.float32]
+    """`(receivers, n_mels, n_frames)`, dB relative to full scale, before normalisation."""
+    position_deg: npt.NDArray[np.float64]
+    """`(2,)`: latitude and longitude of the transmitter."""
+    present: npt.NDArray[np.bool_]
+    """`(receivers,)`: false where the channel is filled for want of a recording."""
+    clock_locked: npt.NDArray[np.bool_]
+    """`(receivers,)`: true where the recording's time is GNSS's."""
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """A session that cannot be used, and why."""
+
+    session_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnusableRecording:
+    """A recording left out of a session whose other recordings are used."""
+
+    session_id: str
+    station: str
+    reason: str
+
+
+class HeimdallDataset:
+    """Sessions of the catalogue as `Sample`s, in the order given."""
+
+    def __init__(
+        self,
+        sessions: Iterable[Session],
+        config: FeatureConfig,
+        s3: S3Settings,
+        *,
+        cache_dir: Path | None = None,
+        augment: bool = False,
+        seed: int = 42,
+    ) -> None:
+        """Describe the dataset; nothing is read yet.
+
+        Args:
+            sessions: What `Catalogue.sessions` returned, or a part of it.
+            config: Which receivers become which channel, and how.
+            s3: Where the recordings are.
+            cache_dir: Folder for computed features; None computes them each time.
+            augment: Vary each sample, anew each epoch, as `augment_features` does.
+            seed: Of the variation, together with the epoch and the sample's index.
+        """
+        self.sessions = tuple(sessions)
+        self.config = config
+        self.seed = seed
+        self.unusable_recordings: tuple[UnusableRecording, ...] = ()
+        """What `prepare` found; empty before."""
+        self._source = FeatureSource(config, s3, cache_dir)
+        self._keys: Mapping[str, str] = {}
+        self._augmentation = Augmentation(fill_db=config.fill_db) if augment else None
+        self._epoch = SharedEpoch() if augment else None
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample of session `index`.
+
+        Raises:
+            DataError: The session has no usable recording; `prepare` leaves such out.
+            StoreError: The store cannot be reached, refuses us or lacks the bucket.
+        """
+        session = self.sessions[index]
+        found = self._source.features(session, self._keys.get(session.id))
+        if not found.present.any():
+            raise DataError(
+                f"session {session.id} has no usable recording "
+                f"({_reasons(found.unusable)}); call prepare() and use what it returns"
+            )
+        features, present = found.features, found.present
+        if self._augmentation is not None:
+            rng = np.random.default_rng((self.seed, self.epoch, index % len(self)))
+            features = augment_features(features, rng, self._augmentation)
+            present = present & (features != np.float32(self.config.fill_db)).any(axis=(1, 2))
+        return Sample(
+            features=features,
+            position_deg=np.array(session.position_deg, np.float64),
+            present=present,
+            clock_locked=found.clock_locked & present,
+            session_id=session.id,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """Which variation of the samples is given; 0 without augmentation."""
+        return 0 if self._epoch is None else self._epoch.value
+
+    def set_epoch(self, epoch: int) -> None:
+        """Vary the samples as in this epoch, in all workers, persistent ones included.
+
+        Call it before the epoch's iterator is made: workers read ahead.
+        """
+        if self._epoch is not None:
+            self._epoch.value = epoch
+
+    def recordings(self, index: int) -> dict[str, Recording]:
+        """The usable recordings of session `index` by receiver, cut to one span of time."""
+        return self._source.recordings(self.sessions[index])
+
+    def subset(self, sessions: Iterable[Session], *, augment: bool = False) -> HeimdallDataset:
+        """A dataset of some sessions with the same settings; what is prepared stays so."""
+        cache = self._source.cache
+        part = HeimdallDataset(
+            sessions,
+            self.config,
+            self._source.reader.s3,
+            cache_dir=None if cache is None else cache.directory,
+            augment=augment,
+            seed=self.seed,
+        )
+        kept = {session.id for session in part.sessions}
+        part._keys = {id_: key for id_, key in self._keys.items() if id_ in kept}
+        part.unusable_recordings = tuple(
+            recording for recording in self.unusable_recordings if recording.session_id in kept
+        )
+        return part
+
+    def prepare(
+        self, workers: int | None = None, *, progress: bool = True
+    ) -> tuple[HeimdallDataset, list[Exclusion]]:
+        """Compute all features ahead of time, and find out what cannot be used.
+
+        Args:
+            workers: How many processes; None takes one for each core.
+            progress: Show a bar on standard error.
+
+        Returns:
+            The usable sessions as a dataset, and the others with their reasons. The dataset's
+            `unusable_recordings` are those left out of sessions that are used.
+
+        Raises:
+            StoreError: The store cannot be reached, refuses us or lacks the bucket.
+        """
+        found = prepare_sessions(self._source, self.sessions, workers=workers, progress=progress)
+        exclusions = [
+            Exclusion(session.id, _reasons(result.unusable) or self._absent(session))
+            for session, result in zip(self.sessions, found, strict=True)
+            if not result.usable
+        ]
+        self._keys = {
+            session.id: result.key
+            for session, result in zip(self.sessions, found, strict=True)
+            if result.key is not None
+        }
+        self.unusable_recordings = tuple(
+            UnusableRecording(session.id, station, reason)
+            for session, result in zip(self.sessions, found, strict=True)
+            for station, reason in result.unusable.items()
+        )
+        excluded = {exclusion.session_id for exclusion in exclusions}
+        usable = (session for session in self.sessions if session.id not in excluded)
+        return self.subset(usable, augment=self._augmentation is not None), exclusions
+
+    def _absent(self, session: Session) -> str:
+        stations = ", ".join(m.station for m in session.measurements) or "no station"
+        return f"none of the receivers {', '.join(self.config.receivers)} is in it ({stations})"
+
+
+def _reasons(unusable: Mapping[str, str]) -> str:
+    return "; ".join(f"{station}: {reason}" for station, reason in unusable.items())

@@ -1,0 +1,69 @@
+"""Which stations become the channels of the model's input, and in which order."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from heimdall_data.errors import DataError
+from heimdall_data.sessions import Station
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from heimdall_data.sessions import Session
+
+__all__ = ["choose_receivers"]
+
+
+def choose_receivers(
+    sessions: Iterable[Session], n: int, names: Sequence[str] | None = None
+) -> tuple[Station, ...]:
+    """The stations to learn from, in channel order.
+
+    Args:
+        sessions: What there is to train on.
+        n: How many.
+        names: Exactly these, in this order; None takes the `n` stations present in most
+            sessions, most often present first, equals by name.
+
+    Returns:
+        The stations where they stood in their latest session; altitudes are not known here.
+
+    Raises:
+        DataError: For fewer stations than asked, a name that no session has, a name given
+            twice, or as many names as not `n`.
+    """
+    n_sessions: Counter[str] = Counter()
+    latest: dict[str, tuple[float, tuple[float, float]]] = {}
+    for session in sessions:
+        when = session.start.timestamp()
+        places = {m.station: m.station_deg for m in session.measurements}
+        n_sessions.update(places.keys())
+        for name, place in places.items():
+            if name not in latest or when > latest[name][0]:
+                latest[name] = (when, place)
+    by_presence = sorted(n_sessions, key=lambda name: (-n_sessions[name], name))
+    chosen = by_presence[:n] if names is None else list(names)
+    if names is not None:
+        _check_names(chosen, n, by_presence)
+    if n < 1 or len(chosen) < n:
+        raise DataError(
+            f"{n} receivers asked for and {len(by_presence)} stations have recordings "
+            f"({', '.join(by_presence)}); set --n_receivers to 1..{len(by_presence)}"
+        )
+    return tuple(Station(name, *latest[name][1]) for name in chosen)
+
+
+def _check_names(names: list[str], n: int, known: list[str]) -> None:
+    """Refuse names that are no choice of `n` known stations."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise DataError(f"no session has a recording of the receiver {name!r}; {hint}")
+    if len(set(names)) != len(names):
+        raise DataError(f"a receiver is named twice in {names}; name each once")
+    if len(names) != n:
+        raise DataError(f"{len(names)} receivers are named and {n} asked for; set --n_receivers")

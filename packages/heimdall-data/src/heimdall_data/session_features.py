@@ -1,0 +1,142 @@
+"""The features of a session, computed once for each version of its recordings and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from heimdall_features import FeatureError, FeatureExtractor
+
+from heimdall_data.feature_cache import FeatureCache
+from heimdall_data.session_reader import SessionReader, chosen_measurements
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from heimdall_features import FeatureConfig
+
+    from heimdall_data.recording import Recording
+    from heimdall_data.s3 import S3Settings
+    from heimdall_data.sessions import Measurement, Session
+
+__all__ = ["FeatureSource", "SessionFeatures"]
+
+DECODING_VERSION = 1
+"""Rises whenever decoding or alignment gives other samples, so that caches are left behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SessionFeatures:
+    """What the model sees of a session, and what it should know of it."""
+
+    features: npt.NDArray[np.float32]
+    """`(receivers, n_mels, n_frames)`, dB relative to full scale."""
+    present: npt.NDArray[np.bool_]
+    """`(receivers,)`: the channel holds a recording and no filling."""
+    clock_locked: npt.NDArray[np.bool_]
+    """`(receivers,)`: the recording's time is GNSS's, fit for time differences."""
+    unusable: dict[str, str]
+    """By receiver, why its recording was left out."""
+
+    def to_tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+        """As plain arrays, for the cache."""
+        reasons = np.frombuffer(json.dumps(self.unusable).encode(), np.uint8)
+        return {
+            "features": self.features,
+            "present": self.present,
+            "clock_locked": self.clock_locked,
+            "unusable": reasons,
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, npt.NDArray[np.generic]]) -> SessionFeatures:
+        """The inverse of `to_tensors`."""
+        return cls(
+            features=np.asarray(tensors["features"], np.float32),
+            present=np.asarray(tensors["present"], np.bool_),
+            clock_locked=np.asarray(tensors["clock_locked"], np.bool_),
+            unusable=json.loads(tensors["unusable"].tobytes()),
+        )
+
+
+class FeatureSource:
+    """Where features come from: the cache, or else the store and the extractor."""
+
+    def __init__(self, config: FeatureConfig, s3: S3Settings, cache_dir: Path | None) -> None:
+        """Compute as `config` says from what `s3` holds; without `cache_dir`, each time."""
+        self.config = config
+        self.reader = SessionReader(s3)
+        self.cache = None if cache_dir is None else FeatureCache(cache_dir)
+        self._extract = FeatureExtractor(config)
+
+    def recordings(self, session: Session) -> dict[str, Recording]:
+        """The usable recordings of the session by receiver, in channel order."""
+        return self.reader.read(session, self.config.receivers).usable
+
+    def features(self, session: Session, key: str | None = None) -> SessionFeatures:
+        """The features of a session.
+
+        Args:
+            session: Which.
+            key: What `key` returned for it; None asks the store which versions it has.
+        """
+        if self.cache is None:
+            return self._compute(session)
+        key = key or self.key(session)
+        found = self.cache.get(key)
+        if found is not None:
+            return SessionFeatures.from_tensors(found)
+        computed = self._compute(session)
+        self.cache.put(key, computed.to_tensors())
+        return computed
+
+    def key(self, session: Session) -> str:
+        """A hash of all that the features depend on: settings and versions of the objects."""
+        chosen = chosen_measurements(session, self.config.receivers)
+        parts = [
+            self.config.fingerprint,
+            DECODING_VERSION,
+            str(session.start),
+            [self._version(m) for _, m in sorted(chosen.items())],
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _version(self, measurement: Measurement) -> list[object]:
+        found = self.reader.store(measurement.bucket).stat(measurement.key)
+        version = None if found is None else [found.etag, found.size]
+        return [
+            measurement.station,
+            measurement.bucket,
+            measurement.key,
+            measurement.format,
+            measurement.sample_rate_hz,
+            str(measurement.start),
+            version,
+        ]
+
+    def _compute(self, session: Session) -> SessionFeatures:
+        read = self.reader.read(session, self.config.receivers)
+        features = np.full(self.config.shape, self.config.fill_db, np.float32)
+        n_receivers = len(self.config.receivers)
+        present = np.zeros(n_receivers, np.bool_)
+        clock_locked = np.zeros(n_receivers, np.bool_)
+        unusable = dict(read.unusable)
+        for channel, name in enumerate(self.config.receivers):
+            recording = read.usable.get(name)
+            if recording is None:
+                continue
+            try:
+                alone = self._extract({name: (recording.iq, recording.sample_rate_hz)})
+            except FeatureError as error:
+                unusable[name] = str(error)
+                continue
+            features[channel] = alone[channel]
+            present[channel] = True
+            clock_locked[channel] = recording.clock_locked
+        return SessionFeatures(
+            features=features, present=present, clock_locked=clock_locked, unusable=unusable
+        )

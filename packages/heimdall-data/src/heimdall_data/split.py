@@ -1,0 +1,203 @@
+"""Training, validation and test sessions, such that the test tells the truth.
+
+Sessions that belong together form a group, and a group is never divided. Which side it is on
+follows from a hash of the seed and of the group's key alone, so that adding recordings never
+moves an old group. The price: fractions are met as well as chance allows, not exactly.
+
+With `by="source"` a group is a site: all sources within 100 m of each other (see `sites`).
+Its key is its oldest source, so that a source found later at an old site joins the old side;
+only a source that bridges two sites can move the younger of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from heimdall_data.errors import SplitError
+from heimdall_data.sites import site_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from heimdall_data.sessions import Session
+
+__all__ = ["Split", "SplitBy", "SplitReport", "split_sessions"]
+
+SplitBy = Literal["source", "session", "time", "region"]
+SIDES = ("train", "validation", "test")
+REGION_CELL_DEG = 0.25
+"""About 28 km north to south: far enough that a neighbouring cell is another place."""
+SEEDS_TRIED = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitReport:
+    """What a split came to, side by side with what was asked."""
+
+    by: SplitBy
+    seed: int
+    asked: Mapping[str, float]
+    """Fraction of the sessions asked for on each side; they sum to 1."""
+    n_groups: Mapping[str, int]
+    n_sessions: Mapping[str, int]
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Fraction of the sessions on each side."""
+        total = sum(self.n_sessions.values())
+        return {side: n / total for side, n in self.n_sessions.items()}
+
+    def __str__(self) -> str:
+        sides = (
+            f"{side} {self.n_sessions[side]} sessions of {self.n_groups[side]} groups "
+            f"({self.fractions[side]:.0%}, asked {self.asked[side]:.0%})"
+            for side in SIDES
+        )
+        return f"split by {self.by}, seed {self.seed}: " + "; ".join(sides)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The sessions of each side, in the order they were given."""
+
+    train: tuple[Session, ...]
+    validation: tuple[Session, ...]
+    test: tuple[Session, ...]
+    report: SplitReport
+
+    @property
+    def val(self) -> tuple[Session, ...]:
+        """The validation side under its short name."""
+        return self.validation
+
+
+def split_sessions(
+    sessions: Sequence[Session],
+    by: SplitBy = "source",
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    seed: int = 42,
+    *,
+    same_site_m: float = 100.0,
+) -> Split:
+    """Divide sessions into training, validation and test.
+
+    Args:
+        sessions: All there are.
+        by: What stays together. `source`: a transmitter site. `region`: all sites of a cell
+            of a quarter of a degree. `time`: a day in UTC. `session`: nothing but the session
+            itself (a transmitter is then on all sides, and the test flatters).
+        fractions: Training, validation, test; zero leaves a side empty.
+        seed: Another seed is another split.
+        same_site_m: Sources this close are one site, for `source` and `region`.
+
+    Raises:
+        SplitError: For fractions that are none, or when a side that was asked for stays
+            empty; the message says which seed or what else would do.
+    """
+    bounds = _bounds(fractions)
+    if by not in get_args(SplitBy):
+        raise SplitError(f"cannot split by {by!r}; use one of {', '.join(get_args(SplitBy))}")
+    keys = _group_keys(sessions, by, same_site_m)
+    side_of = {key: _side(key, seed, bounds) for key in set(keys)}
+    _require_all_sides(side_of, fractions, by, seed)
+    parts: dict[str, list[Session]] = {side: [] for side in SIDES}
+    for session, key in zip(sessions, keys, strict=True):
+        parts[side_of[key]].append(session)
+    groups = list(side_of.values())
+    report = SplitReport(
+        by=by,
+        seed=seed,
+        asked=dict(zip(SIDES, (f / sum(fractions) for f in fractions), strict=True)),
+        n_groups={side: groups.count(side) for side in SIDES},
+        n_sessions={side: len(part) for side, part in parts.items()},
+    )
+    return Split(**{side: tuple(part) for side, part in parts.items()}, report=report)
+
+
+def _bounds(fractions: tuple[float, float, float]) -> tuple[float, float]:
+    """Where on the unit interval validation and test begin."""
+    good = len(fractions) == 3 and all(0 <= f <= 1 for f in fractions) and fractions[0] > 0
+    if not good or abs(sum(fractions) - 1) > 1e-6:
+        raise SplitError(
+            f"fractions {fractions} are not three shares (train, validation, test) that sum "
+            f"to 1 with some training; use for example (0.7, 0.15, 0.15)"
+        )
+    return fractions[0], fractions[0] + fractions[1]
+
+
+def _side(key: str, seed: int, bounds: tuple[float, float]) -> str:
+    """The side of a group: a uniform number from its key and the seed, against the bounds."""
+    digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
+    uniform = int.from_bytes(digest, "big") / 2**64
+    return SIDES[sum(uniform >= bound for bound in bounds)]
+
+
+def _group_keys(sessions: Sequence[Session], by: SplitBy, same_site_m: float) -> list[str]:
+    """For each session, the key of the group it belongs to."""
+    match by:
+        case "session":
+            return [session.id for session in sessions]
+        case "time":
+            return [f"{session.start.date()}" for session in sessions]
+        case _:
+            site_of = _site_of_source(sessions, same_site_m)
+            if by == "source":
+                return [site_of[session.source_id][0] for session in sessions]
+            return [_cell(site_of[session.source_id][1]) for session in sessions]
+
+
+def _site_of_source(
+    sessions: Iterable[Session], same_site_m: float
+) -> dict[str, tuple[str, tuple[float, float]]]:
+    """For each source, the identity and position of the oldest source at its site."""
+    oldest: dict[str, Session] = {}
+    for session in sessions:
+        known = oldest.get(session.source_id)
+        if known is None or (session.start, session.id) < (known.start, known.id):
+            oldest[session.source_id] = session
+    if not oldest:
+        return {}
+    by_age = sorted(oldest.values(), key=lambda s: (s.start, s.source_id))
+    founder: dict[int, tuple[str, tuple[float, float]]] = {}
+    numbers = site_numbers([s.position_deg for s in by_age], same_site_m)
+    return {
+        session.source_id: founder.setdefault(number, (session.source_id, session.position_deg))
+        for session, number in zip(by_age, numbers.tolist(), strict=True)
+    }
+
+
+def _cell(position_deg: tuple[float, float]) -> str:
+    """The cell of the map that a position is in."""
+    north, east = (int(degrees // REGION_CELL_DEG) for degrees in position_deg)
+    return f"cell {north} {east}"
+
+
+def _require_all_sides(
+    side_of: Mapping[str, str], fractions: tuple[float, float, float], by: SplitBy, seed: int
+) -> None:
+    """Refuse a split that leaves a wanted side without a group."""
+    wanted = {side for side, fraction in zip(SIDES, fractions, strict=True) if fraction > 0}
+    empty = [side for side in SIDES if side in wanted - set(side_of.values())]
+    if not empty:
+        return
+    groups = {"source": "transmitter sites", "time": "days", "region": "regions"}.get(
+        by, "sessions"
+    )
+    found = f"{len(side_of)} {groups} leave nothing for {' and '.join(empty)}"
+    if len(side_of) < len(wanted):
+        raise SplitError(
+            f"{found}; a split by {by} into {len(wanted)} sides needs at least {len(wanted)} "
+            f"{groups}: record more, or set fewer sides"
+        )
+    bounds = _bounds(fractions)
+    for other in range(SEEDS_TRIED):
+        if wanted <= {_side(key, other, bounds) for key in side_of}:
+            raise SplitError(
+                f"{found} at seed {seed} and fractions {fractions}; record more {groups}, raise "
+                f"the fraction, or use --seed {other}, which fills every side"
+            )
+    raise SplitError(
+        f"{found} at fractions {fractions}; record more {groups} or raise the fraction"
+    )
