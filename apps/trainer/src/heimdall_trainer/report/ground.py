@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_ground", "draw_receivers", "draw_scale", "emptiest_side"]
 
+_LETTER, _LINE = 6.6, 13.0
+"""About the width of a bold letter and the height of a line, in points."""
+
 
 def draw_ground(axes: Axes, region: Region, frame: Frame) -> None:
     """Meridians and parallels with their degrees, and the border of the region."""
@@ -41,10 +44,18 @@ def draw_ground(axes: Axes, region: Region, frame: Frame) -> None:
     axes.plot(*border.T, color=ink.MUTED, linewidth=0.9, dashes=(5, 4), alpha=0.8, zorder=1)
 
 
-def draw_receivers(axes: Axes, contents: ReportContents, frame: Frame) -> None:
-    """Triangles with names, each name where it hides the fewest true positions."""
+def draw_receivers(axes: Axes, contents: ReportContents, frame: Frame, *, width_in: float) -> None:
+    """Triangles with names, each name where it hides the fewest true positions.
+
+    Args:
+        axes: Filling a figure that is `width_in` inches wide.
+        contents: The receivers and the true positions.
+        frame: What the axes show.
+        width_in: Tells how many kilometres a label takes.
+    """
     places = to_km(contents.region, [(r.latitude_deg, r.longitude_deg) for r in contents.receivers])
     marks = to_km(contents.region, contents.evaluation.truth_deg)
+    km_per_point = frame.width / (72 * width_in)
     axes.scatter(
         places[:, 0],
         places[:, 1],
@@ -53,10 +64,11 @@ def draw_receivers(axes: Axes, contents: ReportContents, frame: Frame) -> None:
         color=ink.RECEIVER,
         edgecolor=ink.PAGE,
         linewidth=1,
-        zorder=7,
+        zorder=8.5,
     )
     for names, place in _together(contents, places, within_km=frame.width / 30):
-        side = emptiest_side(place, len(names), frame, marks)
+        label = km_per_point * np.array([_LETTER * len(names), _LINE])
+        side = emptiest_side(place, label, frame, marks)
         axes.annotate(
             names,
             (place[0], place[1]),
@@ -73,19 +85,27 @@ def draw_receivers(axes: Axes, contents: ReportContents, frame: Frame) -> None:
 
 
 def emptiest_side(
-    place_km: NDArray[np.float64], n_letters: int, frame: Frame, marks_km: NDArray[np.float64]
+    place_km: NDArray[np.float64],
+    size_km: NDArray[np.float64],
+    frame: Frame,
+    marks_km: NDArray[np.float64],
 ) -> tuple[int, int]:
-    """Where beside a place a label hides the fewest of the marks (n, 2), all of it in the frame.
+    """Where a label hides the fewest of the marks (n, 2) and is not cut by the frame's edge.
+
+    Args:
+        place_km: (2,) what is labelled.
+        size_km: (2,) width and height of the label.
+        frame: The picture.
+        marks_km: (n, 2) what should stay visible.
 
     Returns:
         East and north, each -1, 0 or 1.
     """
-    width, height = (0.3 + n_letters) * frame.width / 105, frame.width / 40
 
     def hidden(side: tuple[int, int]) -> int:
-        middle = place_km + np.array([(width / 2 + height / 2) * side[0], height * side[1]])
-        corners = middle + np.array([[width, height], [-width, -height]]) / 2
-        covered = (np.abs(marks_km - middle) <= [width / 2, height / 2]).all(axis=1)
+        middle = place_km + (size_km + size_km[1]) / 2 * side
+        corners = middle + np.array([[1], [-1]]) * size_km / 2
+        covered = (np.abs(marks_km - middle) <= size_km / 2).all(axis=1)
         return int(covered.sum()) + (0 if frame.holds(corners).all() else len(marks_km) + 1)
 
     return min(((1, 0), (-1, 0), (0, -1), (0, 1)), key=hidden)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.collections import EllipseCollection, LineCollection
@@ -53,7 +53,7 @@ def map_svg(contents: ReportContents, chosen: Sequence[int], *, narrow: bool = F
         axes.spines[:].set_visible(False)
         draw_ground(axes, contents.region, frame)
         _draw_sessions(axes, contents, chosen)
-        draw_receivers(axes, contents, frame)
+        draw_receivers(axes, contents, frame, width_in=width)
         draw_scale(axes, frame)
         name = "map-narrow" if narrow else "map-wide"
         notes = {f"session-{k}": session_note(evaluation, k) for k in range(len(evaluation))}
@@ -117,47 +117,47 @@ def _draw_sessions(axes: Axes, contents: ReportContents, chosen: Sequence[int]) 
     evaluation = contents.evaluation
     truth = to_km(contents.region, evaluation.truth_deg)
     estimate = to_km(contents.region, evaluation.position_deg)
-    picked = np.array(chosen, dtype=np.int64)
+    drawn, picked = drawn_sessions(evaluation, chosen), list(chosen)
     draw_ellipses(axes, estimate[picked], evaluation.sigma_m[picked], outer_alpha=0.25)
-    drawn = drawn_sessions(evaluation, chosen)
     for k in drawn:
-        strong = k in chosen
-        axes.add_collection(
-            LineCollection(
-                [np.stack([truth[k], estimate[k]])],
-                colors=ink.NETWORK,
-                linewidths=1.7 if strong else 0.9,
-                alpha=1.0 if strong else 0.45,
-                zorder=4,
-                gid=f"session-{k}",
-            )
-        )
-    axes.scatter(
-        truth[drawn, 0],
-        truth[drawn, 1],
-        s=13,
-        facecolor=ink.PAGE,
-        edgecolor=ink.TRUTH,
-        linewidth=1,
-        zorder=5,
-    )
-    axes.scatter(
-        estimate[drawn, 0], estimate[drawn, 1], s=7, color=ink.NETWORK, linewidth=0, zorder=5
-    )
-    axes.scatter(
-        estimate[picked, 0], estimate[picked, 1], s=26, color=ink.NETWORK, linewidth=0, zorder=6
-    )
+        _draw_line(axes, np.stack([truth[k], estimate[k]]), f"session-{k}", strong=k in chosen)
+    ring: dict[str, Any] = {"facecolor": ink.PAGE, "edgecolor": ink.TRUTH, "linewidth": 1}
+    dot: dict[str, Any] = {"color": ink.NETWORK, "linewidth": 0}
+    for points, size, style in (
+        (truth[drawn], 13, ring),
+        (estimate[drawn], 7, dot),
+        (estimate[picked], 26, dot),
+    ):
+        axes.scatter(points[:, 0], points[:, 1], s=size, zorder=5, **style)
     for number, k in enumerate(chosen, start=1):
-        away = np.sign(truth[k] - estimate[k])
-        axes.annotate(
-            str(number),
-            (truth[k, 0], truth[k, 1]),
-            xytext=(6 * away[0], 6 * away[1]),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=9,
-            fontweight="bold",
-            gid=ink.HALO,
-            zorder=8,
-        )
+        _draw_number(axes, number, truth[k], np.sign(truth[k] - estimate[k]))
+
+
+def _draw_line(axes: Axes, ends_km: NDArray[np.float64], gid: str, *, strong: bool) -> None:
+    line = LineCollection(
+        [ends_km],
+        colors=ink.NETWORK,
+        linewidths=1.7 if strong else 0.9,
+        alpha=1.0 if strong else 0.45,
+        zorder=4,
+        gid=gid,
+    )
+    axes.add_collection(line)
+
+
+def _draw_number(
+    axes: Axes, number: int, place_km: NDArray[np.float64], away: NDArray[np.float64]
+) -> None:
+    """On the side of the true position where the line does not start."""
+    axes.annotate(
+        str(number),
+        (place_km[0], place_km[1]),
+        xytext=(6 * away[0], 6 * away[1]),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=9,
+        fontweight="bold",
+        gid=ink.HALO,
+        zorder=8,
+    )

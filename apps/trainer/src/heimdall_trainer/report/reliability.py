@@ -11,6 +11,8 @@ from heimdall_trainer.report.calibration import LEVELS, coverage, predicted_erro
 from heimdall_trainer.report.error_distribution import distance_axis
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from heimdall_trainer.report.contents import Evaluation
 
 __all__ = ["coverage_svg", "sigma_svg"]
@@ -34,24 +36,28 @@ def coverage_svg(evaluation: Evaluation) -> str:
         axes.plot(claimed, observed, color=ink.NETWORK, linewidth=2, marker="o", markersize=3.5)
         for point in curve:
             if point.claimed in _MARKED:
-                at = (point.claimed, point.observed.value)
-                crowded = at[0] < 0.9 < at[1]
-                axes.plot([at[0], at[0]], [at[0], at[1]], color=ink.WARNING, linewidth=1.4)
-                axes.scatter(*at, s=64, color=ink.NETWORK, edgecolor=ink.PAGE, zorder=5)
-                axes.annotate(
-                    f"{point.claimed:.0%} ellipse holds {at[1]:.0%}",
-                    at,
-                    xytext=(10, -14) if crowded else (-10, 7),
-                    textcoords="offset points",
-                    ha="left" if crowded else "right",
-                    gid=ink.HALO,
-                )
+                _mark(axes, point.claimed, point.observed.value)
         ticks = [0, 0.25, 0.5, 0.75, 1]
         axes.set(xlim=(0, 1.005), ylim=(0, 1.02), xlabel="probability that the ellipse claims")
         ink.label_above(axes, "truths inside")
         axes.set_xticks(ticks, [f"{p:.0%}" for p in ticks])
         axes.set_yticks(ticks, [f"{p:.0%}" for p in ticks])
         return ink.svg(figure, "coverage", "Observed over claimed coverage of the ellipses")
+
+
+def _mark(axes: Axes, claimed: float, observed: float) -> None:
+    """A claim that the page speaks of, with its distance from the truth."""
+    crowded = claimed < 0.9 < observed
+    axes.plot([claimed] * 2, [claimed, observed], color=ink.WARNING, linewidth=1.4)
+    axes.scatter([claimed], [observed], s=64, color=ink.NETWORK, edgecolor=ink.PAGE, zorder=5)
+    axes.annotate(
+        f"{claimed:.0%} ellipse holds {observed:.0%}",
+        (claimed, observed),
+        xytext=(10, -14) if crowded else (-10, 7),
+        textcoords="offset points",
+        ha="left" if crowded else "right",
+        gid=ink.HALO,
+    )
 
 
 def sigma_svg(evaluation: Evaluation) -> str:
