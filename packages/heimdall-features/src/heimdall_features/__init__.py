@@ -2,9 +2,12 @@
 
 from heimdall_features.augmentation import Augmentation, augment_features
 from heimdall_features.cepstrum import compute_mfcc
+from heimdall_features.clock import ClockedRecording
 from heimdall_features.config import FeatureConfig
+from heimdall_features.correlation import cross_correlation_features, time_differences_s
 from heimdall_features.errors import FeatureError
 from heimdall_features.extractor import FeatureExtractor
+from heimdall_features.lags import CorrelationConfig
 from heimdall_features.normalization import (
     NormalizationStats,
     normalize_features,
@@ -16,13 +19,17 @@ from heimdall_features.spectrogram import iq_to_mel_spectrogram
 __all__ = [
     "Augmentation",
     "Blocks",
+    "ClockedRecording",
+    "CorrelationConfig",
     "FeatureConfig",
     "FeatureError",
     "FeatureExtractor",
     "NormalizationStats",
     "augment_features",
     "compute_mfcc",
+    "cross_correlation_features",
     "iq_to_mel_spectrogram",
     "normalize_features",
     "normalize_per_sample",
+    "time_differences_s",
 ]

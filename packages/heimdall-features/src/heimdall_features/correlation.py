@@ -1,0 +1,152 @@
+"""Differences of arrival time between receivers, as pictures a network can read.
+
+Generalised cross-correlation: the cross-spectrum of two receivers, averaged over a column of
+time, weighted, and transformed back at just the lags that their distance allows. Because the
+transform is evaluated at those lags themselves, a delay of any fraction of a sample appears
+where it is.
+
+Source: C. H. Knapp and G. C. Carter, "The generalized correlation method for estimation of
+time delay", IEEE Trans. ASSP 24 (1976); PHAT is its phase transform.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heimdall_features.clock import ClockedRecording, Signal, together
+from heimdall_features.errors import FeatureError
+from heimdall_features.frames import FramePlan
+from heimdall_features.lags import CorrelationConfig, Pair
+
+__all__ = ["ABSENT", "cross_correlation_features", "time_differences_s"]
+
+ABSENT: Final = -1.0
+"""What a pair reads where a receiver is absent; a correlation is never below 0."""
+
+Float32 = NDArray[np.float32]
+Complex64 = NDArray[np.complex64]
+
+
+def cross_correlation_features(
+    recordings: Mapping[str, ClockedRecording | None], config: CorrelationConfig
+) -> Float32:
+    """How alike each pair of receivers sounds at each lag, over time.
+
+    Carrier offsets are estimated from the power spectra (`heimdall_features.carrier`) and
+    taken out; differences of start and of rate are taken out to a fraction of a sample.
+
+    Args:
+        recordings: by receiver; one missing, None or without a locked clock is absent.
+        config: pairs, lags and weighting.
+
+    Returns:
+        float32 `(pairs, n_lags, n_frames)`: from 0, unlike, to 1, the same; -1 where absent.
+
+    Raises:
+        FeatureError: when a receiver is unknown or a recording is unfit.
+    """
+    if unknown := sorted(map(str, set(recordings) - set(config.receivers))):
+        raise FeatureError(f"unknown receivers {unknown}; known: {config.receivers}")
+    clocked = {
+        name: recording
+        for name in config.receivers
+        if (recording := recordings.get(name)) is not None and recording.clock_locked
+    }
+    shape = (len(config.pairs), config.n_lags, config.n_frames)
+    features = np.full(shape, ABSENT, np.float32)
+    if len(clocked) < 2:
+        return features
+    signals = together({name: Signal(name, clocked[name], config) for name in clocked}, config)
+    steering = _steering(config)
+    for column, spectra in enumerate(_column_spectra(signals, config)):
+        for pair, (one, other) in enumerate(config.pairs):
+            if one in spectra and other in spectra:
+                weights = _cross_spectrum(spectra[one], spectra[other], config)
+                features[pair, :, column] = np.minimum(np.abs(weights @ steering), 1.0)
+    return features
+
+
+def time_differences_s(features: Float32, config: CorrelationConfig) -> dict[Pair, float]:
+    """Where each present pair's profile, averaged over time, peaks.
+
+    Args:
+        features: `(pairs, n_lags, n_frames)`, from `cross_correlation_features`.
+        config: that they were made with.
+
+    Returns:
+        For each present pair the seconds by which its first receiver hears the signal later.
+
+    Raises:
+        FeatureError: when the features are not of this configuration.
+    """
+    if features.shape != (len(config.pairs), config.n_lags, config.n_frames):
+        raise FeatureError(f"features of shape {features.shape} are not of {config}")
+    lags_s, found = config.lags_s, {}
+    for pair, profile in zip(config.pairs, features.mean(axis=2, dtype=np.float64), strict=True):
+        if profile[0] > ABSENT / 2:
+            at = int(np.clip(profile.argmax(), 1, config.n_lags - 2))
+            before, peak, after = np.square(profile[at - 1 : at + 2])
+            bend = 2 * peak - before - after
+            fraction = (after - before) / (2 * bend) if bend > 0 else 0.0
+            found[pair] = float(lags_s[at] + fraction * (lags_s[1] - lags_s[0]))
+    return found
+
+
+def _column_spectra(
+    signals: list[Signal], config: CorrelationConfig
+) -> Iterator[dict[str, Complex64]]:
+    """For each column the spectra of its frames at each receiver: `(frames, bins)`."""
+    plan = FramePlan(signals[0].samples.size, config.n_fft, config.n_fft // 2, config.n_frames)
+    for column in range(config.n_frames):
+        span = plan.column_start(column), plan.column_start(column + 1)
+        starts = np.concatenate(
+            [first + plan.hop_length * np.arange(n) for first, n in plan.runs(*span)]
+        )
+        yield {signal.name: _frame_spectra(signal, starts, config) for signal in signals}
+
+
+def _frame_spectra(
+    signal: Signal, starts: NDArray[np.int64], config: CorrelationConfig
+) -> Complex64:
+    """The band's bins of each frame, as if sampled at the configuration's very instants."""
+    # 0.4 s to import: only who computes pays.
+    import scipy.fft
+
+    bins, frequencies_hz = _band(config)
+    window = np.hanning(config.n_fft + 1)[:-1].astype(np.float32)
+    frames = signal.samples[starts[:, None] + np.arange(config.n_fft)] * window
+    spectra = scipy.fft.fft(frames, overwrite_x=True)[:, bins]
+    lateness_s = signal.lateness_s(starts + config.n_fft / 2)
+    turn = np.exp(-2j * np.pi * np.outer(lateness_s, frequencies_hz))
+    corrected: Complex64 = (spectra * turn).astype(np.complex64)
+    return corrected
+
+
+def _cross_spectrum(one: Complex64, other: Complex64, config: CorrelationConfig) -> Complex64:
+    """The weighted cross-spectrum `(bins,)`; its magnitudes add up to 1 at most."""
+    cross = np.einsum("fb,fb->b", one, other.conj())
+    if config.weighting == "phat":
+        scale = np.abs(cross) * cross.size
+    else:
+        scale = np.full(cross.size, np.linalg.norm(one) * np.linalg.norm(other), np.float32)
+    weighted: Complex64 = np.divide(cross, scale, out=np.zeros_like(cross), where=scale > 0)
+    return weighted
+
+
+def _band(config: CorrelationConfig) -> tuple[NDArray[np.intp], NDArray[np.floating[Any]]]:
+    """The bins that are correlated, and their frequencies in Hz."""
+    frequencies_hz = np.fft.fftfreq(config.n_fft, 1 / config.sample_rate_hz)
+    bins = np.flatnonzero(np.abs(frequencies_hz) <= config.correlated_hz / 2)
+    return bins, frequencies_hz[bins]
+
+
+@functools.lru_cache(maxsize=8)
+def _steering(config: CorrelationConfig) -> Complex64:
+    """The transform back to the lags: `(bins, n_lags)`."""
+    turns: Complex64 = np.exp(2j * np.pi * np.outer(_band(config)[1], config.lags_s)).astype(
+        np.complex64
+    )
+    return turns
