@@ -108,6 +108,8 @@ class Catalogue:
         only = only or SessionFilter()
         with self.transaction() as connection:
             query = sessions_query(only, by_column=self._has_session_column(connection))
+            # Every row will be fetched: the planner must not favour the first ones.
+            connection.execute("SET LOCAL cursor_tuple_fraction = 1")
             with connection.cursor("heimdall_sessions") as cursor:
                 cursor.itersize = _ROWS_AT_ONCE
                 cursor.execute(query, only.parameters())

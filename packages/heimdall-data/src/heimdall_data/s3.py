@@ -5,10 +5,11 @@ Only this module speaks S3. Nothing here prints or represents a secret.
 
 from __future__ import annotations
 
-import contextlib
 import io
+import random
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -18,21 +19,23 @@ from minio.error import MinioException, S3Error
 from heimdall_data.errors import ObjectMissing, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 __all__ = ["ObjectStore", "S3Settings", "StoredObject"]
 
 _CONNECT_S = 3.0
 _READ_S = 30.0
-# MinIO's own default waits for minutes on a server that is not there.
-_RETRIES = urllib3.Retry(
-    total=2, connect=1, read=1, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)
-)
 _POOL_SIZE = 32
+# What may have passed when we ask again, and how long we wait before we do.
+_PASSING = frozenset({"InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout"})
+_PAUSES_S = (0.1, 0.5, 1.5)
 _MISSING = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion"})
 _REFUSED = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 )
+# The client refuses odd names of buckets and keys with a ValueError.
+_FAULTS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +51,13 @@ class S3Settings:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.endpoint_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        plain = not (parts.username or parts.path.strip("/") or parts.query)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
+            # Whatever stands before an @ may be a password.
+            shown = self.endpoint_url.rpartition("@")[2]
             raise StoreError(
-                f"S3 endpoint {_without_login(self.endpoint_url)!r} is not a URL like "
-                "http://host:9000; correct HEIMDALL_S3_ENDPOINT_URL"
-            )
-        if parts.username or parts.path.strip("/") or parts.query:
-            raise StoreError(
-                f"S3 endpoint {_without_login(self.endpoint_url)!r} has more than scheme, host "
-                "and port; take the rest out of HEIMDALL_S3_ENDPOINT_URL"
+                f"S3 endpoint {shown!r} is not a URL like http://host:9000, without login or "
+                "path; correct HEIMDALL_S3_ENDPOINT_URL"
             )
 
     def client(self) -> Minio:
@@ -73,14 +74,11 @@ class S3Settings:
             region=self.region,
             http_client=urllib3.PoolManager(
                 timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
-                retries=_RETRIES,
+                # MinIO's own default waits for minutes on a server that is not there.
+                retries=urllib3.Retry(total=None, connect=0, read=0, redirect=2, status=0, other=0),
                 maxsize=_POOL_SIZE,
             ),
         )
-
-
-def _without_login(url: str) -> str:
-    return url.rpartition("@")[2] if "@" in url else url
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,8 @@ class ObjectStore:
             ObjectMissing: there is none under `key`.
             StoreError: the store cannot be reached, refuses us or lacks the bucket.
         """
-        with self._told_plainly(key):
+
+        def read() -> bytes:
             response = self._client.get_object(self.bucket, key)
             try:
                 return bytes(response.read())
@@ -121,18 +120,21 @@ class ObjectStore:
                 response.close()
                 response.release_conn()
 
+        return self._answer(key, read)
+
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         """Store `data` under `key`, whole or not at all, in place of what was there."""
-        with self._told_plainly(key):
-            self._client.put_object(
+        self._answer(
+            key,
+            lambda: self._client.put_object(
                 self.bucket, key, io.BytesIO(data), len(data), content_type=content_type
-            )
+            ),
+        )
 
     def stat(self, key: str) -> StoredObject | None:
         """Size and entity tag of the object, or None where there is none."""
         try:
-            with self._told_plainly(key):
-                found = self._client.stat_object(self.bucket, key)
+            found = self._answer(key, lambda: self._client.stat_object(self.bucket, key))
         except ObjectMissing:
             return None
         return StoredObject(key, int(found.size or 0), str(found.etag or ""))
@@ -143,21 +145,22 @@ class ObjectStore:
 
     def delete(self, key: str) -> None:
         """Delete the object; nothing happens where there is none."""
-        with self._told_plainly(key):
-            self._client.remove_object(self.bucket, key)
+        self._answer(key, lambda: self._client.remove_object(self.bucket, key))
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "") -> list[StoredObject]:
         """Every object whose key begins with `prefix`."""
-        with self._told_plainly(prefix):
-            for found in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
-                yield StoredObject(
-                    str(found.object_name), int(found.size or 0), str(found.etag or "").strip('"')
-                )
+        found = self._answer(
+            prefix,
+            lambda: [*self._client.list_objects(self.bucket, prefix=prefix, recursive=True)],
+        )
+        return [
+            StoredObject(str(item.object_name), int(item.size or 0), str(item.etag).strip('"'))
+            for item in found
+        ]
 
     def bucket_exists(self) -> bool:
         """Whether the bucket exists; proves on the way that the credentials are good."""
-        with self._told_plainly(""):
-            return bool(self._client.bucket_exists(self.bucket))
+        return bool(self._answer("", lambda: self._client.bucket_exists(self.bucket)))
 
     def require_bucket(self) -> None:
         """Refuse to go on where the bucket does not exist.
@@ -166,16 +169,12 @@ class ObjectStore:
             StoreError: it does not, or the store cannot be reached or refuses us.
         """
         if not self.bucket_exists():
-            raise StoreError(
-                f"no bucket {self.bucket!r} in {self.settings.endpoint_url}; make it, or "
-                "correct the bucket's name"
-            )
+            raise self._no_bucket()
 
     def ensure_bucket(self) -> None:
         """Make the bucket where it does not exist."""
-        with self._told_plainly(""):
-            if self._client.bucket_exists(self.bucket):
-                return
+
+        def make() -> None:
             try:
                 self._client.make_bucket(self.bucket)
             except S3Error as error:
@@ -183,43 +182,61 @@ class ObjectStore:
                 if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                     raise
 
-    @contextlib.contextmanager
-    def _told_plainly(self, key: str) -> Iterator[None]:
-        """Turn what the client raises into one sentence of ours, without secrets."""
-        try:
-            yield
-        except S3Error as error:
-            self._refuse(error, key)
-        except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise StoreError(
-                f"no usable answer from the object store {self.settings.endpoint_url} "
-                f"({_reason(error)}); check HEIMDALL_S3_ENDPOINT_URL and that the server runs"
-            ) from error
+        if not self.bucket_exists():
+            self._answer("", make)
 
-    def _refuse(self, error: S3Error, key: str) -> NoReturn:
-        where = f"{self.settings.endpoint_url}"
+    def _answer(self, key: str, ask: Callable[[], _Answer]) -> _Answer:
+        """What the store answers; what may heal is asked again, after a growing pause."""
+        pauses_s = iter(_PAUSES_S)
+        while True:
+            try:
+                return ask()
+            except _FAULTS as error:
+                pause_s = next(pauses_s, None)
+                if pause_s is None or not _may_heal(error):
+                    raise self._told_plainly(error, key) from error
+            time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+
+    def _told_plainly(self, error: Exception, key: str) -> StoreError:
+        """What went wrong in one sentence of ours, without secrets."""
+        where = self.settings.endpoint_url
+        if not isinstance(error, S3Error):
+            return StoreError(
+                f"no usable answer from the object store {where} ({_reason(error)}); "
+                "check HEIMDALL_S3_ENDPOINT_URL and that the server runs"
+            )
         if error.code in _MISSING:
-            raise ObjectMissing(
-                f"no object {key!r} in bucket {self.bucket!r} of {where}"
-            ) from error
+            return ObjectMissing(f"no object {key!r} in bucket {self.bucket!r} of {where}")
         if error.code == "NoSuchBucket":
-            raise StoreError(
-                f"no bucket {self.bucket!r} in {where}; make it, or correct the bucket's name"
-            ) from error
+            return self._no_bucket()
         if error.code in _REFUSED:
-            raise StoreError(
+            return StoreError(
                 f"{where} refuses our credentials for bucket {self.bucket!r} ({error.code}); "
                 "check HEIMDALL_S3_ACCESS_KEY and HEIMDALL_S3_SECRET_KEY"
-            ) from error
-        raise StoreError(
-            f"{where} answered {error.code} for {key!r} in bucket {self.bucket!r}"
-        ) from error
+            )
+        return StoreError(f"{where} answers {error.code} for {key!r} in bucket {self.bucket!r}")
+
+    def _no_bucket(self) -> StoreError:
+        return StoreError(
+            f"no bucket {self.bucket!r} in {self.settings.endpoint_url}; make it, or correct "
+            "the bucket's name"
+        )
+
+
+def _innermost(error: Exception) -> Exception:
+    """What urllib3 wrapped, perhaps several times."""
+    while isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
+        error = error.reason
+    return error
+
+
+def _may_heal(error: Exception) -> bool:
+    if isinstance(error, S3Error):
+        return error.code in _PASSING
+    # A host that swallows packets has cost seconds already; a bad name stays bad.
+    return not isinstance(_innermost(error), (urllib3.exceptions.ConnectTimeoutError, ValueError))
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause in few words: urllib3 wraps it several times."""
-    inner: object = error
-    while isinstance(inner, urllib3.exceptions.MaxRetryError) and inner.reason is not None:
-        inner = inner.reason
-    text = str(inner).rpartition(": ")[2] if isinstance(inner, urllib3.exceptions.HTTPError) else ""
-    return text or f"{type(inner).__name__}: {inner}"
+    cause = _innermost(error)
+    return str(cause).rpartition(": ")[2] or type(cause).__name__

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from heimdall_data.sessions import Measurement, Session, Station
 
@@ -74,6 +73,7 @@ WHERE s.approval_status = 'approved' AND s.status = 'completed'
   AND st.latitude IS NOT NULL AND st.longitude IS NOT NULL
 """
 _SESSION_WIDTH = 10
+_SCHEME = "s3://"
 
 
 def _belonging(*, by_column: bool) -> str:
@@ -103,10 +103,10 @@ def not_used_query(*, by_column: bool) -> str:
 
 def object_address(location: str, default_bucket: str) -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`; a bare key is in `default_bucket`."""
-    if not location.startswith("s3://"):
+    if not location.startswith(_SCHEME):
         return default_bucket, location.lstrip("/")
-    parts = urlsplit(location, allow_fragments=False)
-    return parts.netloc, parts.path.lstrip("/")
+    bucket, _, key = location.removeprefix(_SCHEME).partition("/")
+    return bucket, key.lstrip("/")
 
 
 def sessions_from_rows(rows: Iterable[tuple[Any, ...]], bucket: str) -> Iterator[Session]:

@@ -1,27 +1,82 @@
-"""Pytest fixtures on real servers: `pytest_plugins = ["heimdall_data.testing"]`.
+"""Pytest fixtures on real servers, and sessions to put there.
 
-One stack serves a whole test session; each test gets a bucket and a database of its own.
-Needs the extra `heimdall-data[embedded]` and pytest.
+`pytest_plugins = ["heimdall_data.testing"]` in a `conftest.py` makes the fixtures known. One
+stack serves a whole test run; each test gets a bucket and a database of its own. Needs the
+extra `heimdall-data[embedded]` and pytest.
 """
 
 from __future__ import annotations
 
+import io
 import uuid
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
 import psycopg
 import pytest
 from psycopg import sql
 
 from heimdall_data.embedded import EmbeddedStack
+from heimdall_data.new_session import NewRecording, NewSession, NewSource
 from heimdall_data.postgres import Catalogue
 from heimdall_data.s3 import ObjectStore, S3Settings
+from heimdall_data.sessions import Station
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["catalogue", "database_url", "raw_iq_store", "s3_settings", "stack"]
+__all__ = [
+    "GENOVA",
+    "TORINO",
+    "catalogue",
+    "database_url",
+    "new_recording",
+    "new_session",
+    "raw_iq_store",
+    "s3_settings",
+    "stack",
+]
+
+TORINO = Station("Torino", 45.044, 7.672, 250.0)
+GENOVA = Station("Genova", 44.395, 8.956, 100.0)
+_START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def new_recording(station: Station = TORINO, n_samples: int = 256, seed: int = 0) -> NewRecording:
+    """What `station` recorded: complex noise at 12.5 kHz in a NumPy file."""
+    parts = np.random.default_rng(seed).normal(scale=0.1, size=(n_samples, 2))
+    file = io.BytesIO()
+    np.save(file, (parts[:, 0] + 1j * parts[:, 1]).astype(np.complex64))
+    return NewRecording(
+        station=station,
+        payload=file.getvalue(),
+        format="npy",
+        sample_rate_hz=12_500.0,
+        n_samples=n_samples,
+        frequency_hz=145e6,
+        snr_db=20.0,
+        signal_strength_db=-60.0,
+    )
+
+
+def new_session(
+    name: str = "morning",
+    source: str = "Beacon",
+    stations: tuple[Station, ...] = (TORINO, GENOVA),
+    status: str = "completed",
+    approval_status: str = "approved",
+) -> NewSession:
+    """An approved session of a source at 45.0 N, 8.0 E, with one recording a station."""
+    return NewSession(
+        source=NewSource(name=source, latitude_deg=45.0, longitude_deg=8.0, source_type="beacon"),
+        measurements=tuple(new_recording(station, seed=n) for n, station in enumerate(stations)),
+        name=name,
+        start=_START,
+        status=status,
+        approval_status=approval_status,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +93,7 @@ def s3_settings(stack: EmbeddedStack) -> Iterator[S3Settings]:
     store = ObjectStore(settings, settings.raw_iq_bucket)
     store.ensure_bucket()
     yield settings
-    for found in list(store.list()):
+    for found in store.list():
         store.delete(found.key)
     settings.client().remove_bucket(settings.raw_iq_bucket)
 

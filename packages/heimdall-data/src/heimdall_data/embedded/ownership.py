@@ -6,8 +6,6 @@ number alone may belong to somebody else later.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Owner", "disown", "is_alive", "is_owned", "own", "read_token"]
 
-_FILE = "owner.json"
+_FILE = "owner"
 # Two readings of one process' start time may differ by the clock's corrections.
 _SAME_START_S = 2.0
 
@@ -48,7 +46,7 @@ class Owner:
 def own(state_dir: Path) -> Owner:
     """Make this process the owner, and start the watchdog."""
     me = psutil.Process()
-    token = json.dumps({"pid": me.pid, "started_s": me.create_time()})
+    token = f"{me.pid} {me.create_time()}"
     (state_dir / _FILE).write_text(token, encoding="utf-8")
     command = [sys.executable, "-m", "heimdall_data.embedded.watchdog", str(state_dir), token]
     watchdog = subprocess.Popen(  # noqa: S603 - our own command line
@@ -83,9 +81,11 @@ def is_owned(state_dir: Path) -> bool:
 
 def is_alive(token: str) -> bool:
     """Whether the process of `token` still runs, and is not another under its number."""
-    with contextlib.suppress(psutil.Error, ValueError, KeyError):
-        known = json.loads(token)
-        process = psutil.Process(known["pid"])
-        same = abs(process.create_time() - known["started_s"]) < _SAME_START_S
+    try:
+        number, started_s = token.split()
+        process = psutil.Process(int(number))
+        same = abs(process.create_time() - float(started_s)) < _SAME_START_S
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    return False
+    except (psutil.Error, ValueError):
+        # Ended, or a token that a killed process left half-written.
+        return False

@@ -56,6 +56,7 @@ class PostgresServer:
         self._password_file = state_dir / "postgres.password"
         self.log = state_dir / "postgres.log"
         self._program = processes.Program("postgres", ("-D", str(self._data)))
+        self._process: subprocess.Popen[bytes] | None = None
 
     def has_data(self) -> bool:
         """Whether the server was ever started here."""
@@ -78,7 +79,7 @@ class PostgresServer:
             f"@{LOOPBACK}:{settings.postgres_port}/{database}"
         )
 
-    def launch(self, settings: StackSettings) -> subprocess.Popen[bytes]:
+    def launch(self, settings: StackSettings) -> None:
         """Start the server process, on a data directory made first if need be."""
         programs = _programs()
         identity = identity_for((self._data, programs / "postgres"))
@@ -90,7 +91,7 @@ class PostgresServer:
         options = {**_OPTIONS, "port": str(settings.postgres_port)}
         arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         command = [*identity.prefix, str(programs / "postgres"), "-D", str(self._data), *arguments]
-        return processes.spawn(command, self.log)
+        self._process = processes.spawn(command, self.log)
 
     def _initialise(self, programs: Path, identity: Identity, settings: StackSettings) -> None:
         """Make the data directory beside its place, then move it there whole."""
@@ -134,7 +135,7 @@ class PostgresServer:
             return False
         return True
 
-    def wait_ready(self, settings: StackSettings, started: subprocess.Popen[bytes] | None) -> None:
+    def wait_ready(self, settings: StackSettings) -> None:
         """Return when the server is ready.
 
         Raises:
@@ -142,7 +143,7 @@ class PostgresServer:
         """
         deadline_s = time.monotonic() + _READY_S
         while not self.ready(settings):
-            if started is not None and started.poll() is not None:
+            if self._process is not None and self._process.poll() is not None:
                 raise StackError(f"Postgres ended at once: {self._last_words()}")
             if time.monotonic() > deadline_s:
                 raise StackError(
@@ -156,6 +157,9 @@ class PostgresServer:
         found = processes.find(self._program)
         if found is not None:
             processes.stop(found, signal.SIGINT, _STOP_S)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
 
     def _last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()

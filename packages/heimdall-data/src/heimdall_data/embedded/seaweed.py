@@ -7,6 +7,7 @@ key, so that only S3 with our credentials leads to the objects.
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heimdall_data.embedded import processes
-from heimdall_data.embedded.ports import LOOPBACK
+from heimdall_data.embedded.ports import LOOPBACK, is_free
 from heimdall_data.errors import StackError, StoreError
 from heimdall_data.s3 import ObjectStore, S3Settings
 
@@ -28,8 +29,8 @@ __all__ = ["BUCKETS", "SeaweedServer"]
 
 BUCKETS = ("heimdall-raw-iq", "heimdall-models", "heimdall-mlflow")
 _READY_S = 30.0
-# Longer than the idle time below, after which the server lets go of open connections.
-_STOP_S = 10.0
+# Several times the idle time below, after which the server lets go of open connections.
+_STOP_S = 5.0
 _OPTIONS = {
     "ip": LOOPBACK,
     "ip.bind": LOOPBACK,
@@ -45,7 +46,7 @@ _OPTIONS = {
     "master.volumeSizeLimitMB": "64",
     "volume.max": "0",
     "volume.preStopSeconds": "0",
-    "idleTimeout": "3",
+    "idleTimeout": "1",
     "bucket": ",".join(BUCKETS),
 }
 
@@ -60,6 +61,7 @@ class SeaweedServer:
         self._data = state_dir / "s3"
         self.log = state_dir / "s3.log"
         self._program = processes.Program("weed", (f"-dir={self._data}",))
+        self._process: subprocess.Popen[bytes] | None = None
 
     def has_data(self) -> bool:
         """Whether the server was ever started here."""
@@ -83,23 +85,29 @@ class SeaweedServer:
             secret_key=settings.s3_secret_key,
         )
 
-    def launch(self, settings: StackSettings) -> subprocess.Popen[bytes]:
+    def launch(self, settings: StackSettings) -> None:
         """Start the server process."""
         self._data.mkdir(mode=0o700, exist_ok=True)
         options = {**_OPTIONS, **_port_options(settings.seaweed_ports)}
         arguments = [f"-{name}={value}" for name, value in options.items()]
         command = [str(_program()), "-logtostderr", "mini", f"-dir={self._data}", *arguments]
-        return processes.spawn(command, self.log, _environment(settings))
+        self._process = processes.spawn(command, self.log, _environment(settings))
 
     def ready(self, settings: StackSettings) -> bool:
-        """Whether every bucket is there: before that the server refuses what it later takes."""
-        stores = (ObjectStore(self.s3_settings(settings), bucket) for bucket in BUCKETS)
+        """Whether every bucket is there, and objects are taken and given back.
+
+        The server listens before its buckets exist, and has buckets before it knows where
+        the objects of its last run are.
+        """
+        if is_free(self.port(settings)):
+            return False
+        stores = [ObjectStore(self.s3_settings(settings), bucket) for bucket in BUCKETS]
         try:
-            return all(store.bucket_exists() for store in stores)
+            return all(store.bucket_exists() for store in stores) and _keeps_objects(stores[-1])
         except StoreError:
             return False
 
-    def wait_ready(self, settings: StackSettings, started: subprocess.Popen[bytes] | None) -> None:
+    def wait_ready(self, settings: StackSettings) -> None:
         """Return when the server is ready.
 
         Raises:
@@ -107,7 +115,7 @@ class SeaweedServer:
         """
         deadline_s = time.monotonic() + _READY_S
         while not self.ready(settings):
-            if started is not None and started.poll() is not None:
+            if self._process is not None and self._process.poll() is not None:
                 raise StackError(f"the S3 server ended at once: {self._last_words()}")
             if time.monotonic() > deadline_s:
                 raise StackError(
@@ -121,12 +129,24 @@ class SeaweedServer:
         found = processes.find(self._program)
         if found is not None:
             processes.stop(found, signal.SIGTERM, _STOP_S)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
 
     def _last_words(self) -> str:
         text = self.log.read_text(encoding="utf-8", errors="replace")
         lines = [line for line in text.splitlines() if line.strip()] or ["no output"]
         telling = [line for line in lines if line.startswith("F")] or lines
         return f"{telling[-1].strip()} (log: {self.log})"
+
+
+def _keeps_objects(store: ObjectStore) -> bool:
+    key = f".ready-{secrets.token_hex(8)}"
+    store.put(key, key.encode())
+    try:
+        return store.get(key) == key.encode()
+    finally:
+        store.delete(key)
 
 
 def _port_options(ports: dict[str, int]) -> dict[str, str]:

@@ -180,9 +180,10 @@ class EmbeddedStack:
     def _launch(self, idle: list[_Server], settings: StackSettings) -> None:
         # Saved first: whoever finds the servers after we were killed can then use them.
         save_settings(self.state_dir, settings)
-        started = {server.key: server.launch(settings) for server in idle}
+        for server in idle:
+            server.launch(settings)
         for server in self._servers:
-            server.wait_ready(settings, started.get(server.key))
+            server.wait_ready(settings)
 
     def _stop_all(self, servers: Iterable[_Server]) -> None:
         for server in servers:

