@@ -44,6 +44,9 @@ NOT_WHERE_MODELS_SERVE = (
 )
 """Packages that the child process cannot import."""
 
+CHILD = Path(__file__).with_name("serving_child.py")
+"""What the other process runs; it belongs to no package there."""
+
 _STDERR_TAIL = 1500
 
 
@@ -123,9 +126,8 @@ def _hand_over(
 
 def _run_child(folder: Path) -> None:
     """Wait for the child; whatever interrupts the wait, Ctrl-C too, kills it first."""
-    script = Path(__file__).with_name("serving_child.py")
     child = subprocess.run(  # noqa: S603 - our own script, no shell
-        [sys.executable, "-I", str(script), str(folder)],
+        [sys.executable, "-I", str(CHILD), str(folder)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -49,6 +49,7 @@ def plausible_evaluation(n: int, *, seed: int = 1, honesty: float = 1.0) -> Eval
 
 
 def plausible_baselines(evaluation: Evaluation) -> tuple[BaselineResult, ...]:
+    """Two simple methods on the same sessions."""
     truth, n = evaluation.truth_deg, len(evaluation)
     rng = np.random.default_rng(5)
     mean = np.broadcast_to([44.95, 8.2], truth.shape)
@@ -68,6 +69,7 @@ def plausible_baselines(evaluation: Evaluation) -> tuple[BaselineResult, ...]:
 
 
 def plausible_contents(n: int = 90, *, honesty: float = 1.0) -> ReportContents:
+    """A whole run with `n` held-out sessions."""
     evaluation = plausible_evaluation(n, honesty=honesty)
     history = tuple(
         EpochRecord(
@@ -108,8 +110,9 @@ def plausible_contents(n: int = 90, *, honesty: float = 1.0) -> ReportContents:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def contents() -> ReportContents:
+    """A whole run, large enough for every figure."""
     return plausible_contents()
 
 

@@ -109,7 +109,7 @@ def share(hits: NDArray[np.bool_], clusters: Sequence[str]) -> Interval:
     z2 = _Z95**2 / n_effective
     centre = (p + z2 / 2) / (1 + z2)
     half = _Z95 * math.sqrt(p * (1 - p) / n_effective + z2 / (4 * n_effective)) / (1 + z2)
-    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
 
 
 def _design_effect(hits: NDArray[np.bool_], clusters: Sequence[str]) -> float:
@@ -121,7 +121,7 @@ def _design_effect(hits: NDArray[np.bool_], clusters: Sequence[str]) -> float:
     if k < 2 or p in (0.0, 1.0):
         return 1.0
     between = k / (k - 1) * float(np.sum(excess**2)) / n**2
-    return max(1.0, between / (p * (1 - p) / n))
+    return max(1.0, between / (p * (1 - p) / (n - 1)))
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

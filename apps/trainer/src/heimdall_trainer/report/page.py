@@ -144,7 +144,9 @@ def _write_at_once(target: Path, text: str) -> None:
     """Beside the target first, then in its place; an interruption leaves the old file or none."""
     target.parent.mkdir(parents=True, exist_ok=True)
     opened = partial(tempfile.NamedTemporaryFile, dir=target.parent, delete=False)
-    with opened("w", encoding="utf-8", suffix=".part", prefix=f".{target.name}.") as part:
+    with opened(
+        "w", encoding="utf-8", errors="backslashreplace", suffix=".part", prefix=f".{target.name}."
+    ) as part:
         try:
             part.write(text)
             part.flush()

@@ -1,0 +1,254 @@
+"""The page as a file: complete, alone, escaped, whole and the same every time."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from heimdall_trainer.report import Receiver, ReportError, render_report
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SECTIONS = (
+    "baselines",
+    "map",
+    "errors",
+    "calibration",
+    "conditions",
+    "worst",
+    "training",
+    "data",
+    "provenance",
+)
+HOSTILE = "<script>alert('x')</script>\"&$\\frac{1}{0}$"
+
+
+class Loads(HTMLParser):
+    """What a browser would fetch for the page, and which scripts it would run."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.scripts = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        """Called by the parser for every opening tag."""
+        self.scripts += tag == "script" or any(name.startswith("on") for name, _ in attrs)
+        self.addresses += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "srcset", "data", "action", "poster") and value
+        ]
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, with plain spaces."""
+    body = re.sub(r"<style>.*?</style>|<svg.*?</svg>", " ", page, flags=re.S)
+    words = unescape(re.sub(r"<[^>]+>", " ", body)).replace("\N{NO-BREAK SPACE}", " ")
+    return re.sub(r"\s+", " ", words)
+
+
+@pytest.fixture
+def page_of(tmp_path):
+    """Renders contents and gives the page's text."""
+
+    def render(contents) -> str:
+        return render_report(contents, tmp_path / "report.html").read_text(encoding="utf-8")
+
+    return render
+
+
+@given(name=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30))
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_no_name_can_put_markup_on_the_page(name, contents_of, page_of):
+    """Station and source names come from a database that anyone may have typed into."""
+    page = page_of(contents_of(3, receivers=(Receiver(name, 45.0, 8.0),), command=name))
+    plain = page_of(contents_of(3, receivers=(Receiver("Torino", 45.0, 8.0),), command="x"))
+    tags = re.compile(r"<(\w+)[\s>]")
+    assert tags.findall(page) == tags.findall(plain)
+
+
+def test_hostile_names_are_shown_and_not_run(contents_of, page_of):
+    """A script in any of the texts would run in the browser of whoever opens the report."""
+    contents = contents_of(6)
+    n = len(contents.evaluation)
+    page = page_of(
+        replace(
+            contents,
+            title=HOSTILE,
+            command=HOSTILE,
+            versions={HOSTILE: HOSTILE},
+            receivers=(Receiver(HOSTILE, 45.0, 8.0),),
+            evaluation=replace(
+                contents.evaluation, session_ids=(HOSTILE,) * n, source_names=(HOSTILE,) * n
+            ),
+            baselines=tuple(
+                replace(b, name=HOSTILE, explanation=HOSTILE) for b in contents.baselines
+            ),
+            excluded=((HOSTILE, HOSTILE),),
+            not_used={HOSTILE: 1},
+            split_report={HOSTILE: {HOSTILE: HOSTILE}},
+            timings={HOSTILE: 1.0},
+        )
+    )
+    assert Loads(page).scripts == 0
+    assert HOSTILE in text_of(page)
+
+
+def test_the_page_needs_nothing_but_itself(contents, page_of):
+    """It is opened from a disk, from an artifact store and behind firewalls."""
+    page = page_of(contents)
+    outside = [a for a in Loads(page).addresses if not a.startswith(("#", "data:"))]
+    assert outside == []
+    assert not re.search(r"https?://|@import|url\((?!#)", page)
+
+
+def test_the_probe_for_loads_can_find_one():
+    """The test above can fail: an image from elsewhere is seen."""
+    assert Loads("<img src=https://example.org/a.png>").addresses == ["https://example.org/a.png"]
+
+
+def test_links_within_the_page_lead_somewhere(contents_of, page_of):
+    """A table of contents with dead links is worse than none, also where nothing was judged."""
+    for n in (0, 90):
+        page = page_of(contents_of(n))
+        ids = set(re.findall(r'id="([^"]+)"', page))
+        links = {a[1:] for a in Loads(page).addresses if a.startswith("#")}
+        assert links <= ids
+
+
+def test_every_section_is_there(contents, page_of):
+    """The report is what people look at instead of the logs, so nothing may be missing."""
+    page = page_of(contents)
+    for section in SECTIONS:
+        assert f'<section id="section-{section}">' in page
+    for figure in ("map-wide", "map-narrow", "closeups-wide", "errors", "coverage", "sigma"):
+        assert f'id="{figure}"' in page
+    for figure in ("snr", "receivers", "loss", "error-by-epoch"):
+        assert f'id="{figure}"' in page
+
+
+def test_ids_are_unique(contents, page_of):
+    """Two figures that share an id would clip and mark each other's lines."""
+    ids = re.findall(r'\bid="([^"]+)"', page_of(contents))
+    assert len(ids) == len(set(ids))
+
+
+def test_the_numbers_in_the_text_are_the_computed_ones(contents, page_of):
+    """A reader must be able to believe the sentences without reading the figures."""
+    text = text_of(page_of(contents))
+    error_km = contents.evaluation.error_m / 1000
+    assert f"within {np.median(error_km):.1f} km of the truth" in text
+    assert f"95 % are within {np.percentile(error_km, 95):.1f} km" in text
+    for baseline in contents.baselines:
+        ratio = np.median(error_km) / np.median(baseline.error_m / 1000)
+        assert f"Its median error is {np.median(baseline.error_m) / 1000:.1f} km" in text
+        assert f"the network's is {ratio:.2f} times that" in text
+
+
+def test_the_worst_sessions_are_listed_worst_first(contents, page_of):
+    """The list is where someone starts to look for a broken receiver."""
+    text = text_of(page_of(contents))
+    worst = np.argsort(-contents.evaluation.error_m)[:10]
+    places = [text.index(contents.evaluation.session_ids[k]) for k in worst]
+    assert places == sorted(places)
+
+
+def test_what_made_the_report_is_on_it(contents, page_of):
+    """Someone else must be able to run it again."""
+    text = text_of(page_of(contents))
+    assert "heimdall demo --seed 42" in text
+    assert "Seed 42" in text
+    assert "torch 2.14.1" in text
+    assert "Time: 3 min 36 s" in text
+    assert "41 pending approval" in text
+    assert "the NumPy file ends 1024 bytes early" in text
+    assert "sites.train 180" in text
+
+
+def test_the_same_contents_give_the_same_bytes(contents, tmp_path):
+    """A report can then be compared and cached by its hash."""
+    first = render_report(contents, tmp_path / "first.html").read_bytes()
+    assert render_report(contents, tmp_path / "second.html").read_bytes() == first
+
+
+def test_a_network_that_is_not_better_is_called_so(contents_of, page_of):
+    """The page must not flatter: it is used to decide what goes into production."""
+    text = text_of(page_of(contents_of(90, honesty=4.0)))
+    assert "The network is worse than this baseline." in text
+    assert "the network is surer than it should be" in text
+
+
+def test_nothing_evaluated_still_says_why(contents_of, page_of):
+    """The run that excluded everything needs its reasons most."""
+    text = text_of(page_of(contents_of(0, baselines=())))
+    assert "No session was evaluated." in text
+    assert "the NumPy file ends 1024 bytes early" in text
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_few_sessions_make_a_page(n, contents_of, page_of):
+    """Trying things out on three recordings is how people begin."""
+    text = text_of(page_of(contents_of(n)))
+    assert ("cannot tell" in text) == (n < 4)
+    assert f"The worst {n} session" in text
+
+
+def test_a_page_without_history_baselines_or_snr_says_so(contents_of, page_of):
+    """An evaluation of someone else's model knows none of these."""
+    contents = contents_of(9, history=(), baselines=(), metrics={}, timings={}, excluded=())
+    text = text_of(page_of(replace(contents, evaluation=replace(contents.evaluation, snr_db=None))))
+    assert "this model was not trained in this run" in text
+    assert "No baseline was given" in text
+    assert "The catalogue holds no signal-to-noise ratio" in text
+    assert "No session was excluded" in text
+
+
+def test_a_history_of_nan_makes_a_page(contents_of, page_of):
+    """A diverged run is looked at, too."""
+    history = tuple(
+        replace(e, val_loss=np.nan, val_error_m_median=np.nan) for e in contents_of(3).history
+    )
+    assert "none has a finite validation loss" in text_of(page_of(contents_of(3, history=history)))
+
+
+def test_an_estimate_on_the_other_side_of_the_earth_is_reported(contents_of, page_of):
+    """One absurd answer must neither break the map nor shrink it to a dot."""
+    contents = contents_of(30)
+    position = contents.evaluation.position_deg.copy()
+    position[0] = -45, -172
+    error = contents.evaluation.error_m.copy()
+    error[0] = 2e7
+    evaluation = replace(contents.evaluation, position_deg=position, error_m=error)
+    text = text_of(page_of(replace(contents, evaluation=evaluation)))
+    assert "1 estimate fell outside the picture" in text
+    assert "20,000 km" in text
+
+
+def test_a_failed_write_leaves_nothing_behind(contents_of, tmp_path):
+    """The page is put in place whole; what could not be put there is removed again."""
+    target = tmp_path / "report.html"
+    target.mkdir()
+    with pytest.raises(ReportError, match=r"cannot write the report to .*: Is a directory"):
+        render_report(contents_of(3), target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_command_with_bytes_that_are_no_text_is_shown(contents_of, page_of):
+    """Python hands over undecodable arguments as lone surrogates, which no file can hold."""
+    assert r"demo \udcff" in page_of(contents_of(0, command="demo \udcff"))
+
+
+def test_a_place_that_cannot_be_written_is_named(contents_of, tmp_path):
+    """The run is over by then: the error must at least say what to change."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match=r"cannot write the report to .*file/report\.html: "):
+        render_report(contents_of(3), tmp_path / "file" / "report.html")
