@@ -10,6 +10,7 @@ Source: NumPy Enhancement Proposal 1, "A simple file format for NumPy arrays".
 from __future__ import annotations
 
 import io
+import tokenize
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,16 @@ READERS = {
     # Version 3 differs from 2 in the encoding of field names alone, and fields are refused.
     (3, 0): np.lib.format.read_array_header_2_0,
 }
+# What NumPy's parser raises on damaged headers, found by fuzzing as much as by reading.
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    SyntaxError,
+    tokenize.TokenError,
+)
 
 
 def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> Recording:
@@ -60,7 +71,7 @@ def _header(stream: io.BytesIO, name: str) -> tuple[tuple[int, ...], bool, np.dt
     try:
         version = np.lib.format.read_magic(stream)
         return READERS[version](stream, max_header_size=MAX_HEADER_BYTES)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except _UNREADABLE as error:
         size = stream.getbuffer().nbytes
         raise RecordingError(
             f"{name}: not a NumPy file of version 1 to 3 ({size} bytes: {_first_line(error)}); "

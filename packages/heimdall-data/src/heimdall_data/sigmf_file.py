@@ -117,7 +117,9 @@ def _samples(data: bytes, about: dict[str, Any], name: str) -> ComplexSamples:
         )
     values = np.frombuffer(data, dtype)
     if match["type"] == "f":
-        return values.astype(np.float32).view(np.complex64)
+        # What single precision cannot hold becomes infinite, which `decode` refuses.
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32).view(np.complex64)
     half_range = 2.0 ** (bits - 1)
     centre = half_range if match["type"] == "u" else 0.0
     return ((values - centre) / half_range).astype(np.float32).view(np.complex64)

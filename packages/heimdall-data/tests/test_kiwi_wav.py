@@ -1,0 +1,219 @@
+"""KiwiSDR WAVs: made ones with every trap, and the real ones."""
+
+import struct
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from heimdall_data.decode import decode
+from heimdall_data.errors import RecordingError
+from heimdall_data.kiwi_wav import kiwi_name
+from hypothesis import given
+from hypothesis import strategies as st
+
+NAME = "20171127T104156Z_77500_DF0KL_iq.wav"
+START = datetime(2017, 11, 27, 10, 41, 56, tzinfo=UTC)
+WEEK_S = 604_800
+FIRST_SECOND = 124_934
+PAIRS = 512
+
+
+def block(second, nanosecond, samples, age=1):
+    """A `kiwi` chunk and its `data` chunk."""
+    stamp = struct.pack("<4sIBBII", b"kiwi", 10, age, 0, second, nanosecond)
+    return stamp + struct.pack("<4sI", b"data", samples.nbytes) + samples.tobytes()
+
+
+def stamps_s(n, rate=12_001.145, first=FIRST_SECOND + 0.25):
+    """Seconds of the week of `n` blocks in a row."""
+    return (first + np.arange(n) * PAIRS / rate).tolist()
+
+
+def wav(stamps, *, age=1, header_rate=12_001, bits=16, channels=2):
+    """A file whose sample values count its blocks."""
+    body = b""
+    for number, stamp in enumerate(stamps):
+        second, nanosecond = divmod(round(stamp * 1e9), 10**9)
+        samples = np.full((PAIRS, 2), number, "<i2")
+        body += block(second % WEEK_S, nanosecond, samples, age)
+    form = struct.pack("<HHIIHH", 1, channels, header_rate, header_rate * 4, 4, bits)
+    head = b"WAVEfmt " + struct.pack("<I", 16) + form
+    return struct.pack("<4sI", b"RIFF", len(head) + len(body)) + head + body
+
+
+def decoded(data, name=NAME, **options):
+    """As the dataset reads it."""
+    return decode(data, "kiwi_wav", name=name, **options)
+
+
+def blocks_in(recording):
+    """Which blocks of `wav` the recording holds."""
+    return (recording.iq.real[::PAIRS] * 32768).astype(int).tolist()
+
+
+@given(
+    st.floats(-150, 150),
+    st.integers(4, 60),
+    st.floats(0, WEEK_S - 1),
+    st.lists(st.floats(0, WEEK_S - 1), max_size=3),
+    st.integers(0, 2**32 - 1),
+)
+def test_rate_and_start_come_from_the_stamps(ppm, n, first, stale, seed):
+    """The header's rate is 100 us wrong after a second, which is 30 km of radio path."""
+    rate = 12_001 * (1 + ppm * 1e-6)
+    jitter = np.random.default_rng(seed).uniform(-2e-7, 2e-7, n)
+    stamps = (np.array(stamps_s(n, rate, first)) + jitter).tolist()
+    near = datetime(2017, 11, 26, tzinfo=UTC) + timedelta(seconds=first - 18)
+    stale = [s for s in stale if abs((s - first + WEEK_S / 2) % WEEK_S - WEEK_S / 2) > 10]
+    recording = decoded(wav(stale + stamps), "a", start=near)
+    assert recording.clock_locked
+    assert len(recording.iq) == n * PAIRS
+    assert recording.n_dropped_samples == len(stale) * PAIRS
+    assert recording.sample_rate_hz == pytest.approx(rate, rel=4e-7 / (n * PAIRS / rate) * 4)
+    error_s = (recording.start_utc - near).total_seconds()
+    assert error_s == pytest.approx(0, abs=2e-6)
+
+
+def test_all_blocks_are_read_and_stale_ones_dropped():
+    """An ordinary WAV reader sees 512 samples; a stale stamp would shift all the others."""
+    recording = decoded(wav([0, 5.0, *stamps_s(6)]))
+    assert blocks_in(recording) == [2, 3, 4, 5, 6, 7]
+    assert recording.n_dropped_samples == 2 * PAIRS
+    assert recording.center_frequency_hz == 77_500
+
+
+def test_a_gap_leaves_the_longer_part():
+    """Samples after lost blocks would sit at a wrong time; nothing is invented between."""
+    stamps = stamps_s(20)
+    recording = decoded(wav(stamps[:5] + stamps[8:]))
+    assert blocks_in(recording) == list(range(5, 17))
+    assert (recording.start_utc - START).total_seconds() == pytest.approx(
+        stamps[8] - FIRST_SECOND, abs=1e-6
+    )
+
+
+def test_a_lone_wrong_stamp_costs_nothing():
+    """One damaged stamp in the middle says nothing about the samples."""
+    stamps = stamps_s(20)
+    stamps[9] += 0.3
+    recording = decoded(wav(stamps))
+    assert len(recording.iq) == 20 * PAIRS
+    assert recording.sample_rate_hz == pytest.approx(12_001.145, abs=1e-4)
+
+
+def test_the_week_may_end_inside_a_recording():
+    """Every Saturday night there is such a recording."""
+    saturday = datetime(2017, 12, 2, 23, 59, 41, tzinfo=UTC)
+    recording = decoded(
+        wav(stamps_s(100, first=WEEK_S - 1.0)), "20171202T235941Z_77500_DF0KL_iq.wav"
+    )
+    assert recording.start_utc == saturday
+    assert recording.duration_s == pytest.approx(100 * PAIRS / 12_001.145)
+
+
+@pytest.mark.parametrize("age", [254, 255])
+def test_without_a_lock_levels_are_kept_and_time_is_not(age):
+    """Stamps of a receiver that does not see GNSS can be hours wrong."""
+    recording = decoded(wav(stamps_s(6), age=age))
+    assert (recording.clock_locked, recording.start_gps_ns) == (False, None)
+    assert recording.sample_rate_hz == 12_001
+    assert len(recording.iq) == 6 * PAIRS
+
+
+def test_without_a_lock_stamps_may_stand_still():
+    """Some receivers stamp zero for ever; their samples are as good as any."""
+    recording = decoded(wav([0] * 6, age=255))
+    assert len(recording.iq) == 6 * PAIRS
+
+
+def test_without_any_date_the_time_is_unknown():
+    """Seconds of the week without a week are no time; guessing one would be a lie."""
+    recording = decoded(wav(stamps_s(6)), "sessions/7/websdr_DF0KL.wav")
+    assert (recording.clock_locked, recording.start_gps_ns) == (False, None)
+    assert recording.sample_rate_hz == pytest.approx(12_001.145, abs=1e-3)
+
+
+def test_a_last_block_cut_short_is_left_out():
+    """A recorder that is stopped leaves half a block behind its last header update."""
+    whole = wav(stamps_s(6))
+    recording = decoded(whole + wav(stamps_s(1))[36:500])
+    assert len(recording.iq) == 6 * PAIRS
+
+
+def test_a_file_shorter_than_its_header_says_is_truncated():
+    """An interrupted upload must not pass for a shorter recording."""
+    with pytest.raises(RecordingError, match=r"truncated: the header promises \d+ bytes and"):
+        decoded(wav(stamps_s(6))[:-1])
+
+
+@given(st.data())
+def test_a_damaged_file_is_refused_by_name_or_read(data):
+    """Whatever a bad disk makes of a file, the run goes on and says which object it was."""
+    broken = bytearray(wav(stamps_s(3)))
+    place = data.draw(st.integers(0, 120))
+    broken[place] ^= data.draw(st.integers(1, 255))
+    broken = bytes(broken[: data.draw(st.integers(1, len(broken)))])
+    try:
+        outcome = NAME if len(decoded(broken).iq) <= 3 * PAIRS else "too many samples"
+    except RecordingError as error:
+        outcome = str(error)
+    assert NAME in outcome
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"RIFF", "4 bytes, less than a WAV header"),
+        (b"\x93NUMPY" + bytes(60), "begins with .* not as a WAV does; correct iq_data_format"),
+        (wav(stamps_s(2), channels=1), r"1 channel\(s\) of 16 bit .* record in IQ mode"),
+        (wav(stamps_s(2), bits=8), r"2 channel\(s\) of 8 bit"),
+        (wav([]), "holds no block of samples"),
+        (wav([1.0, 9.0, 50.0]), "no two of 3 time stamps are 512 samples apart"),
+        (wav(stamps_s(3), header_rate=6000), "at the header's 6000 Hz; stamps or header are wrong"),
+    ],
+)
+def test_a_file_of_another_kind_says_what_it_is(data, message):
+    """Whoever stored it must learn from one line what is wrong."""
+    with pytest.raises(RecordingError, match=message):
+        decoded(data)
+
+
+def test_an_ordinary_wav_says_that_the_stamps_are_missing():
+    """Many programs write I/Q WAVs; they look alike and have no time."""
+    plain = wav([])[:36] + struct.pack("<4sI", b"data", 64) + bytes(64)
+    with pytest.raises(RecordingError, match="an ordinary WAV without `kiwi` stamps"):
+        decoded(plain)
+
+
+def test_a_name_tells_time_frequency_and_station():
+    """The station's own name may hold underscores; the date must be one."""
+    named = kiwi_name("some/folder/20171127T104156Z_77500_DF0KL_2_iq.wav")
+    assert (named.start, named.frequency_hz, named.station) == (START, 77_500, "DF0KL_2")
+    assert kiwi_name("websdr_DF0KL.wav") is None
+    assert kiwi_name("20171327T104156Z_77500_DF0KL_iq.wav") is None
+
+
+@pytest.mark.parametrize(
+    ("station", "rate", "start"),
+    [
+        ("DF0KL", 12_001.145, 56.1719),
+        ("F1JEK", 12_001.202, 56.4045),
+        ("HB9RYZ", 12_001.132, 55.9955),
+    ],
+)
+def test_the_real_recordings_have_their_known_rates(real_recordings, station, rate, start):
+    """The figures of the recordings' README, from a fit that somebody else made."""
+    name = f"20171127T104156Z_77500_{station}_iq.wav"
+    recording = decoded((real_recordings / "kiwisdr-dcf77-2017" / name).read_bytes(), name)
+    assert recording.clock_locked
+    assert recording.sample_rate_hz == pytest.approx(rate, abs=6e-4)
+    assert (recording.start_utc - START).total_seconds() == pytest.approx(start - 56, abs=1e-4)
+    assert recording.n_dropped_samples == PAIRS
+
+
+def test_the_real_recording_without_a_lock_has_no_time(real_recordings):
+    """Its stamps are five and a half hours wrong and look perfectly regular."""
+    name = "20251207T183506Z_100000_G7UAK_iq.wav"
+    recording = decoded((real_recordings / "kiwisdr-no-gnss-lock" / name).read_bytes(), name)
+    assert (recording.clock_locked, recording.start_gps_ns) == (False, None)
+    assert len(recording.iq) == 234 * PAIRS
