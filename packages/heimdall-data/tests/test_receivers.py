@@ -1,0 +1,68 @@
+"""Which stations become channels."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from heimdall_data.errors import DataError
+from heimdall_data.receivers import choose_receivers
+from heimdall_data.sessions import Measurement, Session
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def session(number, stations, position=(45.0, 7.0)):
+    """A session that these stations recorded."""
+    measurements = tuple(
+        Measurement(
+            station=name, station_deg=position, bucket="b", key="k", format=None, sample_rate_hz=1.0
+        )
+        for name in stations
+    )
+    return Session(
+        id=str(number),
+        session_name="",
+        source_id="s",
+        source_name="s",
+        position_deg=(45.0, 7.0),
+        start=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=number),
+        measurements=measurements,
+    )
+
+
+SESSIONS = [session(0, "AB"), session(1, "BC"), session(2, "BCD", (46.0, 8.0)), session(3, "A")]
+
+
+@given(st.permutations(SESSIONS))
+def test_the_choice_depends_on_no_order(sessions):
+    """Channel order is stored with the model; a re-run of the query must not change it."""
+    assert [s.name for s in choose_receivers(sessions, 3)] == ["B", "A", "C"]
+
+
+def test_named_receivers_keep_their_order_and_latest_place():
+    """Whoever names them has a model to continue; a station that moved is where it is now."""
+    chosen = choose_receivers(SESSIONS, 2, ["D", "B"])
+    assert [s.name for s in chosen] == ["D", "B"]
+    assert chosen[1].position_deg == (46.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "names", "message"),
+    [
+        (5, None, r"5 receivers asked for and 4 stations .*\(B, A, C, D\); set --n_receivers to"),
+        (0, None, "0 receivers asked for"),
+        (1, ["Torino"], "no session has a recording of the receiver 'Torino'; there are B, A"),
+        (2, ["A", "A"], "a receiver is named twice"),
+        (3, ["A", "B"], "2 receivers are named and 3 asked for"),
+    ],
+)
+def test_an_impossible_choice_says_what_there_is(n, names, message):
+    """A misspelt station must not become an always empty channel."""
+    with pytest.raises(DataError, match=message):
+        choose_receivers(SESSIONS, n, names)
+
+
+def test_a_misspelt_receiver_is_guessed():
+    """The usual mistake is one letter."""
+    sessions = [session(0, ["Torino", "Genova"])]
+    with pytest.raises(DataError, match=r"'Tornio'; did you mean 'Torino'\?"):
+        choose_receivers(sessions, 1, ["Tornio"])

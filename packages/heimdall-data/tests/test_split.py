@@ -1,0 +1,161 @@
+"""Splits: no site on two sides, ever, and old groups stay where they are."""
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from heimdall_data.errors import SplitError
+from heimdall_data.sessions import Session
+from heimdall_data.split import split_sessions
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+EARTH_M = 6_371_000
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def session(number, source, position=(45.0, 7.0)):
+    """The `number`th session, of this source."""
+    return Session(
+        id=f"session {number}",
+        session_name="",
+        source_id=source,
+        source_name=source,
+        position_deg=position,
+        start=EPOCH + timedelta(hours=7 * number),
+        measurements=(),
+    )
+
+
+def spread_out(n):
+    """Sessions of `n` sources, a tenth of a degree apart, three each."""
+    places = [(44 + 0.1 * (i % 40), 7 + 0.1 * (i // 40)) for i in range(n)]
+    return [session(3 * i + k, f"source {i}", places[i]) for i in range(n) for k in range(3)]
+
+
+def distance_m(a, b):
+    """On a sphere: wrong by half a per cent, and nobody's code but the test's."""
+    (lat_a, lon_a), (lat_b, lon_b) = (map(math.radians, p) for p in (a, b))
+    north, east = lat_b - lat_a, (lon_b - lon_a) * math.cos(lat_a)
+    return EARTH_M * math.hypot(north, east)
+
+
+def sides(split):
+    """Which side each session is on."""
+    return {s.id: side for side in ("train", "validation", "test") for s in getattr(split, side)}
+
+
+def split_or_discard(sessions, **options):
+    """The split, where there is one."""
+    try:
+        return split_sessions(sessions, **options)
+    except SplitError:
+        assume(condition=False)
+
+
+# Positions on a grid of some 50 m, so that chains of near sources come up often.
+near_places = st.tuples(st.integers(0, 60), st.integers(0, 60)).map(
+    lambda p: (45 + p[0] * 4.5e-4, 7 + p[1] * 6.4e-4)
+)
+sessions_somewhere = st.lists(near_places, min_size=8, max_size=60).map(
+    lambda places: [session(i, f"source {i}", place) for i, place in enumerate(places)]
+)
+
+
+@settings(max_examples=200)
+@given(sessions_somewhere, st.integers(0, 10_000), st.sampled_from(["source", "region"]))
+def test_no_site_is_on_two_sides_ever(sessions, seed, by):
+    """A model that has seen the transmitter's site would be praised for its memory."""
+    split = split_or_discard(sessions, by=by, seed=seed, fractions=(0.6, 0.2, 0.2))
+    side = sides(split)
+    assert side.keys() == {s.id for s in sessions}
+    for a in sessions:
+        for b in sessions:
+            if distance_m(a.position_deg, b.position_deg) < 99:
+                assert side[a.id] == side[b.id]
+
+
+@given(sessions_somewhere, st.integers(1, 59), st.integers(0, 10_000))
+def test_later_sources_move_an_old_one_only_if_they_bridge_two_sites(sessions, n_old, seed):
+    """A test set that changes with every recording compares no two models."""
+    old = sessions[:n_old]
+    before = sides(split_or_discard(old, seed=seed, fractions=(0.5, 0.5, 0.0)))
+    after = sides(split_or_discard(sessions, seed=seed, fractions=(0.5, 0.5, 0.0)))
+    moved = [s for s in old if before[s.id] != after[s.id]]
+    for one in moved:
+        # Someone older is now at its site, who was not before.
+        assert any(
+            after[other.id] == after[one.id] and before[other.id] != before[one.id]
+            for other in old
+            if other.start < one.start
+        )
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["source", "session", "time", "region"]))
+def test_neither_order_nor_more_recordings_move_anything(seed, by):
+    """The query's order is not defined, and every day adds sessions."""
+    sessions = spread_out(60)
+    more = [replace(s, id=f"{s.id} again", start=s.start + timedelta(days=900)) for s in sessions]
+    few = split_or_discard(sessions, by=by, seed=seed, fractions=(0.5, 0.25, 0.25))
+    many = split_or_discard([*more, *sessions[::-1]], by=by, seed=seed, fractions=(0.5, 0.25, 0.25))
+    assert sides(few).items() <= sides(many).items()
+
+
+def test_a_chain_of_near_sources_is_one_site():
+    """A lorry that stops every 90 m has been at one site, not at ten."""
+    chain = [session(i, f"stop {i}", (50 + i * 90 / 111_200, 7.0)) for i in range(10)]
+    split = split_sessions([*chain, *spread_out(60)], seed=1)
+    assert len({sides(split)[s.id] for s in chain}) == 1
+    assert sum(split.report.n_groups.values()) == 61
+
+
+@pytest.mark.parametrize(("apart_m", "n_sites"), [(99.0, 1), (101.0, 2)])
+def test_a_hundred_metres_is_a_hundred_metres(apart_m, n_sites):
+    """The limit is stated in metres on the ground, east to west as north to south."""
+    metres_per_degree = 78_847.0  # along the parallel of 45 degrees north, WGS84
+    pair = [session(0, "a"), session(1, "b", (45.0, 7 + apart_m / metres_per_degree))]
+    split = split_sessions(pair, fractions=(1.0, 0.0, 0.0))
+    assert split.report.n_groups["train"] == n_sites
+
+
+def test_fractions_are_met_as_well_as_chance_allows():
+    """With two thousand sites a fraction is met to three standard deviations of a coin."""
+    report = split_sessions(spread_out(2000), fractions=(0.7, 0.2, 0.1)).report
+    for side, asked in report.asked.items():
+        assert report.fractions[side] == pytest.approx(asked, abs=3 * math.sqrt(0.21 / 2000))
+    assert "train 42" in str(report)
+    assert "asked 70%" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "options", "message"),
+    [
+        ([], {}, "0 transmitter sites leave nothing for train and validation and test"),
+        (
+            [session(0, "a"), session(1, "b")],
+            {},
+            "needs at least 3 transmitter sites: record more, or set fewer sides",
+        ),
+        (spread_out(20), {"fractions": (0.98, 0.01, 0.01), "seed": 3}, "use --seed \\d+, which"),
+        (spread_out(20), {"fractions": (0.7, 0.2, 0.2)}, r"\(0.7, 0.2, 0.2\) are not three shares"),
+        (spread_out(20), {"fractions": (0.0, 0.5, 0.5)}, "with some training"),
+        (spread_out(20), {"by": "hour"}, "cannot split by 'hour'; use one of source, session"),
+    ],
+)
+def test_an_impossible_split_names_the_remedy(sessions, options, message):
+    """An empty test set would be noticed only at the end of the training."""
+    with pytest.raises(SplitError, match=message):
+        split_sessions(sessions, **options)
+
+
+def test_the_seed_that_is_proposed_works():
+    """A remedy that does not help is worse than none."""
+    fractions = (0.9, 0.05, 0.05)
+    sessions = spread_out(12)
+    for seed in range(50):
+        try:
+            split_sessions(sessions, fractions=fractions, seed=seed)
+        except SplitError as error:
+            proposed = int(str(error).partition("--seed ")[2].partition(",")[0])
+            split_sessions(sessions, fractions=fractions, seed=proposed)
