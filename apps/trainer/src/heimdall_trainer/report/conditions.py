@@ -36,7 +36,7 @@ def snr_svg(evaluation: Evaluation) -> str:
     error_m = evaluation.error_m[known]
     with ink.drawing():
         figure, axes = _axes(error_m)
-        axes.scatter(snr_db, error_m, s=14, color=ink.NETWORK, alpha=0.4, linewidth=0)
+        axes.scatter(snr_db, error_m, s=14, color=ink.NETWORK, alpha=0.5, linewidth=0)
         groups = np.array_split(np.argsort(snr_db), max(1, min(6, len(snr_db) // _PER_GROUP)))
         middles = [[np.median(snr_db[rows]), np.median(error_m[rows])] for rows in groups]
         axes.plot(*np.transpose(middles), color=ink.INK, linewidth=1.3, marker="D", markersize=5)
@@ -52,7 +52,7 @@ def receivers_svg(evaluation: Evaluation) -> str:
         for heard in present:
             error_m = evaluation.error_m[evaluation.n_present == heard]
             aside = (np.arange(len(error_m)) * _GOLDEN % 1 - 0.5) * 0.5
-            axes.scatter(heard + aside, error_m, s=14, color=ink.NETWORK, alpha=0.4, linewidth=0)
+            axes.scatter(heard + aside, error_m, s=14, color=ink.NETWORK, alpha=0.5, linewidth=0)
             median = float(np.median(error_m))
             axes.plot([heard - 0.32, heard + 0.32], [median] * 2, color=ink.INK, linewidth=2.2)
         labels = [f"{heard} (n = {np.sum(evaluation.n_present == heard)})" for heard in present]

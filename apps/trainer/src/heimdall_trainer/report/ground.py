@@ -54,7 +54,9 @@ def draw_receivers(axes: Axes, contents: ReportContents, frame: Frame, *, width_
         width_in: Tells how many kilometres a label takes.
     """
     places = to_km(contents.region, [(r.latitude_deg, r.longitude_deg) for r in contents.receivers])
-    marks = to_km(contents.region, contents.evaluation.truth_deg)
+    marks = np.concatenate(
+        [to_km(contents.region, contents.evaluation.truth_deg), _furniture(frame)]
+    )
     km_per_point = frame.width / (72 * width_in)
     axes.scatter(
         places[:, 0],
@@ -151,6 +153,14 @@ def draw_scale(axes: Axes, frame: Frame) -> None:
         gid=ink.HALO,
         arrowprops={"arrowstyle": "-|>", "color": ink.INK, "linewidth": 1.2, "shrinkA": 1},
     )
+
+
+def _furniture(frame: Frame) -> NDArray[np.float64]:
+    """Points on the scale bar and the arrow, which a name had better not hide; (n, 2)."""
+    bar = np.linspace(0.78, 0.97, 12)
+    x = frame.west + frame.width * np.concatenate([bar, bar, [0.97] * 3])
+    share = np.concatenate([np.full(12, 0.05), np.full(12, 0.085), [0.9, 0.93, 0.97]])
+    return np.stack([x, frame.south + frame.height * share], axis=1)
 
 
 def _round_length(wanted_km: float) -> float:

@@ -66,7 +66,7 @@ def sigma_svg(evaluation: Evaluation) -> str:
     with ink.drawing():
         figure = ink.sheet(5.4, 4.3)
         axes = ink.plain_axes(figure.add_axes((0.125, 0.115, 0.84, 0.83)))
-        axes.scatter(predicted, evaluation.error_m, s=14, color=ink.NETWORK, alpha=0.4, linewidth=0)
+        axes.scatter(predicted, evaluation.error_m, s=14, color=ink.NETWORK, alpha=0.5, linewidth=0)
         groups = np.array_split(np.argsort(predicted), max(1, min(6, len(predicted) // _PER_GROUP)))
         means = np.array(
             [[_rms(predicted[rows]), _rms(evaluation.error_m[rows])] for rows in groups]
