@@ -1,7 +1,7 @@
 """Where the catalogue, the object store and MLflow are: flags, environment, `.env`, defaults.
 
-The variables and their defaults are those of the contract's first section. Secrets come from
-the environment alone, so that no process listing shows them, and no `repr` carries them.
+The variables and their defaults are those of the contract's first section. No `repr` carries a
+secret, and the help does not offer the flags of secrets, which a process listing would show.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from heimdall_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
+    from heimdall_data.embedded import EmbeddedStack
     from heimdall_data.s3 import S3Settings
 
 __all__ = ["Connections", "default_state_dir"]
@@ -47,6 +48,12 @@ class Connections:
     """Catalogue, postgresql://… ."""
     s3_endpoint_url: Annotated[str | None, _variable("HEIMDALL_S3_ENDPOINT_URL")] = None
     """Object store, http://… or https://… ."""
+    s3_access_key: Annotated[
+        str | None, Parameter(env_var="HEIMDALL_S3_ACCESS_KEY", show=False)
+    ] = field(default=None, repr=False)
+    s3_secret_key: Annotated[
+        str | None, Parameter(env_var="HEIMDALL_S3_SECRET_KEY", show=False)
+    ] = field(default=None, repr=False)
     s3_region: Annotated[str, _variable("HEIMDALL_S3_REGION")] = "us-east-1"
     """Region of the object store."""
     raw_iq_bucket: Annotated[str, _variable("HEIMDALL_RAW_IQ_BUCKET")] = "heimdall-raw-iq"
@@ -57,6 +64,8 @@ class Connections:
         default=None, repr=False
     )
     """MLflow, as MLflow defines it; SQLite under the state directory when unset."""
+    mlflow_s3_endpoint_url: Annotated[str | None, _variable("MLFLOW_S3_ENDPOINT_URL")] = None
+    """Object store of MLflow's artifacts; the recordings' when unset."""
     mlflow_artifact_root: Annotated[str | None, _variable("HEIMDALL_MLFLOW_ARTIFACT_ROOT")] = None
     """Where a new experiment puts artifacts; s3://heimdall-mlflow when there is an endpoint."""
     state_dir: Annotated[Path | None, _variable("HEIMDALL_STATE_DIR")] = None
@@ -81,16 +90,18 @@ class Connections:
         """
         from heimdall_data.s3 import S3Settings
 
-        secrets = ("HEIMDALL_S3_ACCESS_KEY", "HEIMDALL_S3_SECRET_KEY")
-        values = {"HEIMDALL_S3_ENDPOINT_URL": self.s3_endpoint_url}
-        values |= {name: os.environ.get(name) for name in secrets}
+        values = {
+            "HEIMDALL_S3_ENDPOINT_URL": self.s3_endpoint_url,
+            "HEIMDALL_S3_ACCESS_KEY": self.s3_access_key,
+            "HEIMDALL_S3_SECRET_KEY": self.s3_secret_key,
+        }
         if missing := [name for name, value in values.items() if not value]:
             remedy = REMEDY.format(variable=" and ".join(missing))
             raise TrainerError(f"no object store is configured ({', '.join(missing)}): {remedy}")
         return S3Settings(
             endpoint_url=str(self.s3_endpoint_url),
-            access_key=os.environ[secrets[0]],
-            secret_key=os.environ[secrets[1]],
+            access_key=str(self.s3_access_key),
+            secret_key=str(self.s3_secret_key),
             region=self.s3_region,
             raw_iq_bucket=self.raw_iq_bucket,
             models_bucket=self.models_bucket,
@@ -116,6 +127,18 @@ class Connections:
                 "set HEIMDALL_STATE_DIR to a directory that you can write"
             )
         return path
+
+    @classmethod
+    def to_stack(cls, stack: EmbeddedStack) -> Connections:
+        """The connections to a running embedded stack."""
+        s3 = stack.s3
+        return cls(
+            database_url=stack.database_url,
+            s3_endpoint_url=s3.endpoint_url,
+            s3_access_key=s3.access_key,
+            s3_secret_key=s3.secret_key,
+            state_dir=stack.state_dir,
+        )
 
     def tracking_uri(self) -> str:
         """Where MLflow keeps its runs."""

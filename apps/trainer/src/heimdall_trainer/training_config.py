@@ -63,7 +63,7 @@ class TrainingConfig:
     """Train the heads alone."""
     n_receivers: int = 3
     """How many receivers the model listens to."""
-    receivers: tuple[str, ...] = ()
+    receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
     """Which receivers, in channel order; the most often present when not given."""
     sample_rate_hz: float | None = None
     """Rate that every recording is brought to; the most common one when unset."""

@@ -1,0 +1,5 @@
+"""`python -m heimdall_trainer` is `heimdall`."""
+
+from heimdall_trainer.cli import main
+
+main()

@@ -1,0 +1,107 @@
+"""What watches a training run: one readable line an epoch, the history, and MLflow."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.loggers.logger import Logger
+
+from heimdall_trainer.report import EpochRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import lightning.pytorch as pl
+    from heimdall_data import HeimdallDataset
+    from heimdall_export.tracking import MLflowTracker
+
+__all__ = ["AugmentationEpoch", "EpochHistory", "TrackerLogger"]
+
+
+class AugmentationEpoch(Callback):
+    """Tells the training samples which epoch's variation to take."""
+
+    def __init__(self, dataset: HeimdallDataset) -> None:
+        self._dataset = dataset
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the epoch before its batches are made."""
+        del pl_module
+        self._dataset.set_epoch(trainer.current_epoch)
+
+
+# A checkpoint to Lightning, which calls those after the module has logged the epoch's metrics.
+class EpochHistory(Checkpoint):
+    """Keeps what each epoch ended with, and prints it as one line.
+
+    The line has no control characters, so that it makes sense in a log file; with a progress
+    bar on the screen it is printed above the bar.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[EpochRecord] = []
+        self.metrics: list[dict[str, float]] = []
+        self._started_s = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clock."""
+        del trainer, pl_module
+        self._started_s = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep and print the epoch; its validation is done by now."""
+        del pl_module
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        record = _epoch_record(trainer, seen)
+        self.epochs.append(record)
+        self.metrics.append(seen)
+        if trainer.is_global_zero:
+            self._print(trainer, record)
+
+    def _print(self, trainer: pl.Trainer, record: EpochRecord) -> None:
+        line = (
+            f"epoch {record.epoch + 1:3d}/{trainer.max_epochs}"
+            f"  train {record.train_loss:6.3f}  val {record.val_loss:6.3f}"
+            f"  median error {record.val_error_m_median / 1000:5.1f} km"
+            f"  {time.monotonic() - self._started_s:4.1f} s"
+        )
+        bar = trainer.progress_bar_callback
+        (bar.print if bar is not None else print)(line)
+
+
+def _epoch_record(trainer: pl.Trainer, seen: Mapping[str, float]) -> EpochRecord:
+    return EpochRecord(
+        epoch=trainer.current_epoch,
+        train_loss=seen.get("train/loss", math.nan),
+        val_loss=seen.get("val/loss", math.nan),
+        val_error_m_median=seen.get("val/error_m_median", math.nan),
+        learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
+    )
+
+
+class TrackerLogger(Logger):
+    """Lightning's view of our MLflow run: metrics go through the one tracker that we have."""
+
+    def __init__(self, tracker: MLflowTracker) -> None:
+        super().__init__()
+        self._tracker = tracker
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return "mlflow"
+
+    @property
+    def version(self) -> str:
+        """The MLflow run id."""
+        return self._tracker.run_id
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Nothing: the pipeline logs the whole configuration once."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Hand Lightning's metrics of a step to MLflow."""
+        self._tracker.log_metrics(metrics, step=step or 0)

@@ -1,0 +1,68 @@
+"""The closing table of a run: the model beside the baselines, and where everything is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from heimdall_trainer.evaluation import EvaluatedModel
+    from heimdall_trainer.pipeline import RunOutcome
+
+__all__ = ["print_closing", "print_evaluation"]
+
+
+def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) -> None:
+    """Print the errors of a model and of the baselines, on the same held-out sessions."""
+    table = Table(title=f"{len(evaluated.evaluation)} held-out sessions", title_justify="left")
+    table.add_column("method")
+    for heading in ("median error", "68 %", "95 %", "inside 68 % / 95 % ellipse"):
+        table.add_column(heading, justify="right")
+    coverage = _coverage(evaluated.metrics)
+    table.add_row("model", *_quantiles_km(evaluated.evaluation.error_m), coverage)
+    for baseline in evaluated.baselines:
+        table.add_row(baseline.name, *_quantiles_km(baseline.error_m), "")
+    (console or Console(highlight=False, soft_wrap=True)).print(table)
+
+
+def print_closing(outcome: RunOutcome, console: Console | None = None) -> None:
+    """Print what a run came to, as tables that also read well in a log file."""
+    out = console or Console(highlight=False, soft_wrap=True)
+    print_evaluation(outcome.delivery.evaluated, out)
+    _print_left_out(outcome, out)
+    summary = outcome.summary
+    for name, value in (
+        ("model file", f"{summary.onnx_uri}  (version {summary.model_version}, alias staging)"),
+        ("local copy", summary.onnx_path),
+        ("MLflow run", f"{outcome.run_name}  ({summary.run_id})"),
+        ("checkpoint", summary.checkpoint),
+        ("report", summary.report),
+        ("took", f"{summary.elapsed_seconds:.0f} s"),
+    ):
+        out.print(f"{name:11s} {value}", markup=False)
+
+
+def _quantiles_km(error_m: NDArray[np.float64]) -> tuple[str, ...]:
+    return tuple(f"{q / 1000:.1f} km" for q in np.nanquantile(error_m, (0.5, 0.68, 0.95)))
+
+
+def _coverage(metrics: Mapping[str, float]) -> str:
+    return f"{metrics['test/coverage_68']:.0%} / {metrics['test/coverage_95']:.0%}"
+
+
+def _print_left_out(outcome: RunOutcome, out: Console) -> None:
+    data = outcome.data
+    not_used = ", ".join(f"{count} {reason}" for reason, count in data.not_used.items())
+    out.print(f"not for training: {not_used or 'none'}", markup=False)
+    out.print(f"excluded: {len(data.exclusions)} unusable", markup=False)
+    for left in data.exclusions[:5]:
+        out.print(f"  {left.session_id}: {left.reason}", markup=False)
+    if len(data.exclusions) > 5:
+        out.print(f"  and {len(data.exclusions) - 5} more, in the report", markup=False)

@@ -1,0 +1,43 @@
+"""`heimdall demo`: the whole path, on servers and recordings that it brings along."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from heimdall_trainer.connections import Connections
+
+__all__ = ["demo"]
+
+
+def demo(
+    *,
+    sessions: int = 900,
+    epochs: int = 40,
+    seed: int = 42,
+    summary: Path | None = None,
+    state_dir: Annotated[Path | None, Parameter(env_var="HEIMDALL_STATE_DIR")] = None,
+) -> None:
+    """Simulate recordings, train on them, export, evaluate, and write a report to look at.
+
+    Parameters
+    ----------
+    sessions
+        Simulated recording sessions, a tenth of which have something missing.
+    epochs
+        Most passes over the training sessions.
+    seed
+        Of the recordings, the split and the weights.
+    summary
+        Write the run's summary to this JSON file.
+    state_dir
+        Where servers keep their data; the user data directory when unset.
+    """
+    folder = Connections(state_dir=state_dir).state_directory()
+    from heimdall_trainer.closing import print_closing
+    from heimdall_trainer.demo import DemoConfig, run_demo
+
+    config = DemoConfig(n_sessions=sessions, epochs=epochs, seed=seed, summary=summary)
+    print_closing(run_demo(config, folder))

@@ -1,0 +1,144 @@
+"""From a checkpoint to a registered model: export, compare, evaluate, upload, register.
+
+The order is the point. A file that does not agree with its checkpoint is never evaluated, one
+that was not evaluated is never uploaded, and only what was uploaded is registered.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from heimdall_export.onnx_file import export_onnx
+from heimdall_export.parity import check_parity
+from heimdall_export.registry import register
+from heimdall_export.upload import upload_model
+from heimdall_features import FeatureExtractor
+from heimdall_models import LocalizationModule
+
+from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.evaluation import evaluate_model
+from heimdall_trainer.run_record import package_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from heimdall_data import S3Settings
+    from heimdall_export.parity import ParityReport
+    from heimdall_export.tracking import MLflowTracker
+    from numpy.typing import NDArray
+
+    from heimdall_trainer.evaluation import EvaluatedModel
+    from heimdall_trainer.training import TrainedModel
+    from heimdall_trainer.training_config import TrainingConfig
+    from heimdall_trainer.training_data import TrainingData
+
+__all__ = ["Delivery", "export_and_register"]
+
+N_COMPARED = 64
+"""Real feature tensors that the exported file is compared on, at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A model file, where it is, and what it is worth."""
+
+    path: Path
+    uri: str
+    version: str
+    parity: ParityReport
+    evaluated: EvaluatedModel
+    metrics: Mapping[str, float]
+    """Validation and test metrics, by the contract's names."""
+    n_parameters: int
+
+
+def model_metadata(data: TrainingData, run_id: str) -> dict[str, str]:
+    """What travels inside the model file, by the contract's keys."""
+    receivers = [
+        {"name": s.name, "latitude": s.latitude_deg, "longitude": s.longitude_deg}
+        for s in data.receivers
+    ]
+    return {
+        **FeatureExtractor(data.features).metadata(),
+        "heimdall.receivers": json.dumps(receivers),
+        "heimdall.region": data.region.to_json(),
+        "heimdall.run_id": run_id,
+        "heimdall.created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def features_to_compare(data: TrainingData) -> NDArray[np.float32]:
+    """Real feature tensors: the validation part, then what the other parts add up to 64.
+
+    Returns:
+        float32 (n, receivers, n_mels, n_frames), n at least 64 where there are as many sessions.
+    """
+    parts = (data.validation, data.test, data.train)
+    every = (part[index]["features"] for part in parts for index in range(len(part)))
+    wanted = max(N_COMPARED, len(data.validation))
+    return np.stack([features for features, _ in zip(every, range(wanted), strict=False)])
+
+
+def export_and_register(
+    trained: TrainedModel,
+    data: TrainingData,
+    config: TrainingConfig,
+    tracker: MLflowTracker,
+    s3: S3Settings,
+) -> Delivery:
+    """Make a registered model of a checkpoint.
+
+    Raises:
+        ModelError: The checkpoint is not one of ours.
+        ExportError: The file is not what was trained, or cannot be stored or registered.
+        TrainerError: The model listens to other receivers than the data has.
+    """
+    module = LocalizationModule.load(trained.checkpoint)
+    _require_same_receivers(module, data)
+    network = module.serving_net()
+    path = export_onnx(
+        network,
+        trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
+        input_shape=(len(data.receivers), data.features.n_mels, data.features.n_frames),
+        metadata=model_metadata(data, tracker.run_id),
+        opset=config.opset,
+    )
+    parity = check_parity(path, network, features_to_compare(data), scale_m=data.region.scale_m)
+    evaluated = evaluate_model(path, data)
+    metrics = {**trained.metrics, **evaluated.metrics}
+    uploaded = upload_model(
+        s3.client(),
+        s3.models_bucket,
+        path,
+        run_id=tracker.run_id,
+        metrics=metrics,
+        versions=package_versions(),
+    )
+    tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
+    version = register(tracker, path, model_name=config.model_name, tags=tags)
+    tracker.log_metrics({**evaluated.metrics, "export/mean_difference": parity.mean_difference})
+    tracker.set_tags(tags)
+    tracker.log_artifact(trained.checkpoint, "checkpoints")
+    return Delivery(
+        path=path,
+        uri=uploaded.uri,
+        version=version,
+        parity=parity,
+        evaluated=evaluated,
+        metrics=metrics,
+        n_parameters=sum(weights.numel() for weights in module.net.parameters()),
+    )
+
+
+def _require_same_receivers(module: LocalizationModule, data: TrainingData) -> None:
+    if module.config.n_receivers != len(data.receivers):
+        names = ", ".join(station.name for station in data.receivers)
+        raise TrainerError(
+            f"the checkpoint listens to {module.config.n_receivers} receivers, and the data has "
+            f"{len(data.receivers)} ({names}): give the --receivers it was trained with"
+        )

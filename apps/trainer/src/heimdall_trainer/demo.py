@@ -1,0 +1,89 @@
+"""The main job on embedded servers and simulated recordings: `heimdall demo`.
+
+Nothing here is special to the demo but where the servers come from and who made the
+recordings: ingestion, training, export and evaluation are those of every other command.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from heimdall_data import Catalogue, ObjectStore
+from heimdall_data.embedded import EmbeddedStack
+from heimdall_data.ingest import ingest
+from heimdall_data.simulate import simulate_sessions
+from tqdm import tqdm
+
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.pipeline import TrainingPipeline
+from heimdall_trainer.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from heimdall_trainer.pipeline import RunOutcome
+
+__all__ = ["DEMO_RECEIVERS", "DemoConfig", "run_demo"]
+
+DEMO_RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
+"""Three of the seven stations, as far apart as the region allows."""
+
+
+N_SIMULATORS = os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """How large a demonstration."""
+
+    n_sessions: int = 900
+    epochs: int = 40
+    seed: int = 42
+    summary: Path | None = None
+
+
+def run_demo(config: DemoConfig, state_dir: Path) -> RunOutcome:
+    """Start servers, fill them once, train, export, evaluate, report, and stop the servers.
+
+    Each seed has its own servers' data, apart from those of `heimdall stack`, so that no
+    simulated recording ever stands beside a real one.
+
+    Raises:
+        ValueError: A step failed; the servers are stopped all the same.
+    """
+    with EmbeddedStack(state_dir / "demo" / f"seed-{config.seed}") as stack:
+        connections = Connections.to_stack(stack)
+        fill(connections, config)
+        return TrainingPipeline(_training(config), connections).run()
+
+
+def _training(config: DemoConfig) -> TrainingConfig:
+    return TrainingConfig(
+        epochs=config.epochs,
+        seed=config.seed,
+        summary=config.summary,
+        backbone="convnext_atto",
+        receivers=DEMO_RECEIVERS,
+        validation_split=0.15,
+        test_split=0.15,
+    )
+
+
+def fill(connections: Connections, config: DemoConfig) -> None:
+    """Store the simulated sessions that the catalogue does not have yet.
+
+    Raises:
+        DataError: A server refused.
+    """
+    s3 = connections.need_s3()
+    store = ObjectStore(s3, s3.raw_iq_bucket)
+    with Catalogue(connections.need_database()) as catalogue:
+        catalogue.create_schema()
+        n_there = len(catalogue.sessions()) + sum(catalogue.not_used().values())
+        if n_there >= config.n_sessions:
+            return
+        simulated = simulate_sessions(config.n_sessions, config.seed, workers=N_SIMULATORS)
+        with tqdm(total=config.n_sessions, desc="simulate and ingest", unit="session") as bar:
+            ingest(catalogue, store, (made.new_session for made in simulated), progress=bar.update)

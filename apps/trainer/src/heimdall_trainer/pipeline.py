@@ -1,0 +1,197 @@
+"""The training pipeline: each step usable alone from Python, `run` all of them in order.
+
+Steps hand values on to each other. The pipeline itself holds the two frozen configurations it
+was made with, and the seconds its finished stages took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+from heimdall_models import LocalizationConfig, LocalizationModule
+
+from heimdall_trainer.delivery import Delivery, export_and_register
+from heimdall_trainer.errors import UsageError
+from heimdall_trainer.report import ModelSummary
+from heimdall_trainer.run_record import open_tracker, run_parameters, run_tags
+from heimdall_trainer.run_report import write_report
+from heimdall_trainer.summary import RunSummary, require_writable, write_summary
+from heimdall_trainer.training import TrainedModel, fit, make_trainer, newest_checkpoint
+from heimdall_trainer.training_data import TrainingData, load_training_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from heimdall_export.tracking import MLflowTracker
+
+    from heimdall_trainer.connections import Connections
+    from heimdall_trainer.training_config import TrainingConfig
+
+__all__ = ["RunOutcome", "TrainingPipeline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutcome:
+    """Everything that one run of the pipeline made."""
+
+    summary: RunSummary
+    delivery: Delivery
+    data: TrainingData
+    report: Path
+    run_name: str
+
+
+class TrainingPipeline:
+    """From approved recordings to a registered and evaluated model.
+
+    Attributes:
+        config: How to train.
+        connections: Where everything is.
+        timings: Seconds that each finished stage took, by its name, in order.
+    """
+
+    def __init__(self, config: TrainingConfig, connections: Connections) -> None:
+        self.config = config
+        self.connections = connections
+        self.timings: dict[str, float] = {}
+
+    def load_data(self) -> TrainingData:
+        """The three parts of the approved sessions, with their features ready.
+
+        Raises:
+            TrainerError, DataError: See `load_training_data`.
+        """
+        with self._stage("data"):
+            return load_training_data(self.config, self.connections)
+
+    def create_lightning_module(self, data: TrainingData) -> LocalizationModule:
+        """An untrained network for the data's receivers and region; same seed, same weights.
+
+        Raises:
+            ModelError: An unknown backbone, or weights that do not fit it.
+        """
+        pl.seed_everything(self.config.seed, workers=True, verbose=False)
+        network = LocalizationConfig(
+            n_receivers=len(data.receivers),
+            backbone=self.config.backbone,
+            weights=str(self.config.weights) if self.config.weights else None,
+            freeze_backbone=self.config.freeze_backbone,
+            sigma_min=self.config.sigma_min,
+            sigma_max=self.config.sigma_max,
+            learning_rate=self.config.learning_rate,
+        )
+        return LocalizationModule(network, data.region, data.stats.mean, data.stats.std)
+
+    def create_trainer(self, tracker: MLflowTracker | None = None) -> pl.Trainer:
+        """Lightning's trainer with this run's callbacks."""
+        name = tracker.run_name if tracker else "untracked"
+        return make_trainer(self.config, self._checkpoint_dir(name), tracker)
+
+    def train(self, data: TrainingData, tracker: MLflowTracker | None = None) -> TrainedModel:
+        """Train a new network, or go on with an interrupted one.
+
+        Raises:
+            TrainerError: There is nothing to resume from, or no loss was ever finite.
+        """
+        resume_from = self._resume_from() if self.config.resume_training else None
+        with self._stage("training"):
+            module = self.create_lightning_module(data)
+            return fit(self.create_trainer(tracker), module, data, self.config, resume_from)
+
+    def export_and_register(
+        self, trained: TrainedModel, data: TrainingData, tracker: MLflowTracker
+    ) -> Delivery:
+        """The model file: checked, compared, evaluated, uploaded and registered.
+
+        Raises:
+            ExportError: The file is not what was trained, or it cannot be stored.
+        """
+        with self._stage("export and evaluation"):
+            s3 = self.connections.need_s3()
+            return export_and_register(trained, data, self.config, tracker, s3)
+
+    def run(self) -> RunOutcome:
+        """Every step in order, as one MLflow run.
+
+        Raises:
+            ValueError: Whatever a step refuses; the MLflow run is then marked as failed.
+        """
+        started = time.monotonic()
+        if self.config.summary:
+            require_writable(self.config.summary)
+        data = self.load_data()
+        with open_tracker(self.config, self.connections) as tracker:
+            tracker.log_params(run_parameters(self.config, data))
+            tracker.set_tags(run_tags(self.config, data))
+            trained = self._given() if self.config.export_only else self.train(data, tracker)
+            delivery = self.export_and_register(trained, data, tracker)
+            report = self._report(trained, data, delivery, tracker)
+        summary = RunSummary(
+            run_id=tracker.run_id,
+            model_version=delivery.version,
+            onnx_uri=delivery.uri,
+            onnx_path=str(delivery.path),
+            checkpoint=str(trained.checkpoint),
+            metrics=delivery.metrics,
+            elapsed_seconds=time.monotonic() - started,
+            excluded_sessions=tuple(
+                {"id": left.session_id, "reason": left.reason} for left in data.exclusions
+            ),
+            report=str(report),
+        )
+        if self.config.summary:
+            write_summary(summary, self.config.summary)
+        return RunOutcome(
+            summary=summary, delivery=delivery, data=data, report=report, run_name=tracker.run_name
+        )
+
+    def _report(
+        self,
+        trained: TrainedModel,
+        data: TrainingData,
+        delivery: Delivery,
+        tracker: MLflowTracker,
+    ) -> Path:
+        path = self.connections.state_directory() / "reports" / f"{tracker.run_name}.html"
+        path.parent.mkdir(exist_ok=True)
+        model = ModelSummary(
+            name=self.config.backbone,
+            n_parameters=delivery.n_parameters,
+            size_bytes=delivery.path.stat().st_size,
+        )
+        with self._stage("report"):
+            write_report(
+                path,
+                data,
+                model,
+                delivery.evaluated,
+                seed=self.config.seed,
+                timings=self.timings,
+                trained=trained,
+            )
+            tracker.log_artifact(path)
+        return path
+
+    def _given(self) -> TrainedModel:
+        """What `--export_only` exports: a checkpoint, without a history."""
+        if self.config.checkpoint is None:
+            raise UsageError("--export_only needs --checkpoint")
+        return TrainedModel(checkpoint=self.config.checkpoint)
+
+    def _checkpoint_dir(self, run_name: str) -> Path:
+        given = self.config.checkpoint_dir
+        return given or self.connections.state_directory() / "checkpoints" / run_name
+
+    def _resume_from(self) -> Path:
+        return self.config.checkpoint or newest_checkpoint(self._checkpoint_dir(""))
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.timings[name] = time.monotonic() - started

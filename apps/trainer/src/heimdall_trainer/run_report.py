@@ -1,0 +1,61 @@
+"""The report of a run: what the pipeline made, as the page's contents."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from heimdall_trainer.report import Receiver, ReportContents, render_report
+from heimdall_trainer.run_record import command_line, package_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from heimdall_trainer.evaluation import EvaluatedModel
+    from heimdall_trainer.report import ModelSummary
+    from heimdall_trainer.training import TrainedModel
+    from heimdall_trainer.training_data import TrainingData
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    path: Path,
+    data: TrainingData,
+    model: ModelSummary,
+    evaluated: EvaluatedModel,
+    *,
+    seed: int,
+    timings: Mapping[str, float],
+    trained: TrainedModel | None = None,
+) -> Path:
+    """Write an evaluation's HTML report to `path`, with the training's curves where there are any.
+
+    Raises:
+        ReportError: It cannot be written.
+    """
+    contents = ReportContents(
+        title=f"Heimdall {path.stem}",
+        created_at=datetime.now(UTC),
+        command=command_line(),
+        seed=seed,
+        versions=package_versions(),
+        model=model,
+        region=data.region,
+        receivers=tuple(
+            Receiver(station.name, station.latitude_deg, station.longitude_deg)
+            for station in data.receivers
+        ),
+        evaluation=evaluated.evaluation,
+        baselines=evaluated.baselines,
+        metrics=evaluated.metrics,
+        history=trained.history if trained else (),
+        best_epoch=trained.best_epoch if trained else None,
+        excluded=tuple((left.session_id, left.reason) for left in data.exclusions),
+        not_used=data.not_used,
+        split_report=asdict(data.split.report),
+        timings=timings,
+    )
+    return render_report(contents, path)

@@ -1,0 +1,177 @@
+"""Lightning's trainer for a run: callbacks, checkpoints, and the fit itself."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from torch.utils.data import DataLoader
+
+from heimdall_trainer.callbacks import AugmentationEpoch, EpochHistory, TrackerLogger
+from heimdall_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from heimdall_data import HeimdallDataset
+    from heimdall_export.tracking import MLflowTracker
+    from heimdall_models import LocalizationModule
+
+    from heimdall_trainer.report import EpochRecord
+    from heimdall_trainer.training_config import TrainingConfig
+    from heimdall_trainer.training_data import TrainingData
+
+__all__ = ["TrainedModel", "fit", "make_loader", "make_trainer", "newest_checkpoint"]
+
+N_CHECKPOINTS = 3
+
+# Lightning's advertisements and its advice about worker counts are not about our run.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", module=r"lightning\..*", category=UserWarning)
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """The best checkpoint of a run and how the run went."""
+
+    checkpoint: Path
+    history: tuple[EpochRecord, ...] = ()
+    best_epoch: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the best epoch's validation, by the contract's names."""
+
+
+def make_loader(
+    dataset: HeimdallDataset, config: TrainingConfig, *, shuffle: bool = False
+) -> DataLoader[Any]:
+    """Batches of a dataset, as dictionaries of tensors."""
+    return DataLoader(
+        dataset,  # type: ignore[arg-type] # map-style, without torch in its bases
+        batch_size=config.batch_size,
+        shuffle=shuffle,
+        num_workers=config.num_workers,
+        persistent_workers=False,
+    )
+
+
+def make_trainer(
+    config: TrainingConfig, checkpoint_dir: Path, tracker: MLflowTracker | None
+) -> pl.Trainer:
+    """A Lightning trainer that keeps the best checkpoints and stops when nothing improves.
+
+    It has a progress bar where standard error is a terminal.
+
+    Args:
+        config: Epochs, devices, precision, patience.
+        checkpoint_dir: Where checkpoints go.
+        tracker: Where metrics go; None keeps them in the process.
+    """
+    callbacks = [
+        ModelCheckpoint(
+            checkpoint_dir,
+            filename="epoch={epoch:03d}",
+            auto_insert_metric_name=False,
+            monitor="val/loss",
+            save_top_k=N_CHECKPOINTS,
+            save_last=True,
+        ),
+        EarlyStopping("val/loss", patience=config.patience),
+        EpochHistory(),
+        *([TQDMProgressBar()] if sys.stderr.isatty() else []),
+        *([LearningRateMonitor("epoch")] if tracker else []),
+    ]
+    return pl.Trainer(
+        max_epochs=config.epochs,
+        accelerator=config.accelerator,
+        devices=_devices(config.devices),
+        num_nodes=config.num_nodes,
+        precision=config.precision,  # type: ignore[arg-type] # Lightning checks the name
+        callbacks=callbacks,
+        logger=TrackerLogger(tracker) if tracker else False,
+        gradient_clip_val=1.0,
+        deterministic="warn",
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        num_sanity_val_steps=0,
+        default_root_dir=checkpoint_dir,
+    )
+
+
+def _devices(given: str) -> str | int | list[int]:
+    try:
+        parts = [int(part) for part in given.split(",")]
+    except ValueError:
+        return given
+    return parts if "," in given else parts[0]
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint in a folder that was written last.
+
+    Raises:
+        TrainerError: There is none.
+    """
+    found = sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise TrainerError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
+    return found[-1]
+
+
+def fit(
+    trainer: pl.Trainer,
+    module: LocalizationModule,
+    data: TrainingData,
+    config: TrainingConfig,
+    resume_from: Path | None = None,
+) -> TrainedModel:
+    """Train to the end or until nothing improves.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
+        TrainerError: Training ended without a checkpoint.
+    """
+    trainer.callbacks.append(AugmentationEpoch(data.train))  # type: ignore[attr-defined] # set in Trainer.__init__
+    try:
+        trainer.fit(
+            module,
+            make_loader(data.train, config, shuffle=True),
+            make_loader(data.validation, config),
+            ckpt_path=resume_from,
+            weights_only=True,
+        )
+    except SystemExit:
+        # Lightning answers Ctrl-C with exit status 1; callers must see the interrupt.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    return _outcome(trainer)
+
+
+def _outcome(trainer: pl.Trainer) -> TrainedModel:
+    saver = trainer.checkpoint_callback
+    if not isinstance(saver, ModelCheckpoint) or not saver.best_model_path:
+        raise TrainerError(
+            f"training ended after epoch {trainer.current_epoch} without a checkpoint: "
+            "the validation loss was never finite; lower --learning_rate"
+        )
+    seen = next(c for c in trainer.callbacks if isinstance(c, EpochHistory))  # type: ignore[attr-defined]
+    best = min(range(len(seen.epochs)), key=lambda index: seen.epochs[index].val_loss)
+    return TrainedModel(
+        checkpoint=Path(saver.best_model_path),
+        history=tuple(seen.epochs),
+        best_epoch=seen.epochs[best].epoch,
+        metrics={name: v for name, v in seen.metrics[best].items() if name.startswith("val/")},
+    )

@@ -1,0 +1,121 @@
+"""From the catalogue to the three parts of a training run, and what was left out of them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from heimdall_data import (
+    Catalogue,
+    HeimdallDataset,
+    choose_receivers,
+    split_sessions,
+)
+from heimdall_features import FeatureConfig, NormalizationStats
+from heimdall_models import Region
+
+from heimdall_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from heimdall_data import Exclusion, Session, Split, Station
+
+    from heimdall_trainer.connections import Connections
+    from heimdall_trainer.training_config import TrainingConfig
+
+__all__ = ["TrainingData", "load_training_data"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What a run trains, chooses and tests on, and how features and plane are defined."""
+
+    receivers: tuple[Station, ...]
+    """In channel order."""
+    features: FeatureConfig
+    region: Region
+    stats: NormalizationStats
+    """Of the training part alone."""
+    train: HeimdallDataset
+    validation: HeimdallDataset
+    test: HeimdallDataset
+    split: Split
+    exclusions: tuple[Exclusion, ...]
+    """Sessions that the catalogue approves of and that cannot be used."""
+    not_used: Mapping[str, int]
+    """Sessions that the catalogue's own rules leave out, counted by reason."""
+
+
+def load_training_data(config: TrainingConfig, connections: Connections) -> TrainingData:
+    """Read the catalogue, prepare every session's features, and divide the sessions.
+
+    Raises:
+        TrainerError: There is no session to train on, or too many cannot be used.
+        DataError: The catalogue or the object store cannot be read, or the split fails.
+    """
+    s3 = connections.need_s3()
+    with Catalogue(connections.need_database()) as catalogue:
+        sessions = catalogue.sessions()
+        not_used = catalogue.not_used()
+    if not sessions:
+        raise TrainerError(
+            f"the catalogue has no approved and completed session (it has {dict(not_used)}): "
+            "approve some, store recordings with `heimdall ingest`, or try `heimdall demo`"
+        )
+    wanted = config.receivers or None
+    n_receivers = len(config.receivers) or config.n_receivers
+    receivers = choose_receivers(sessions, n_receivers, wanted)
+    features = FeatureConfig(
+        receivers=tuple(station.name for station in receivers),
+        sample_rate_hz=config.sample_rate_hz or _commonest_rate_hz(sessions),
+    )
+    every = HeimdallDataset(
+        sessions,
+        features,
+        s3,
+        cache_dir=connections.state_directory() / "features",
+        seed=config.seed,
+    )
+    usable, exclusions = every.prepare(workers=os.cpu_count() or 1, progress=True)
+    _refuse_too_many(exclusions, len(sessions), config.max_excluded)
+    split = split_sessions(
+        usable.sessions, by=config.split_by, fractions=config.fractions, seed=config.seed
+    )
+    train = usable.subset(split.train)
+    return TrainingData(
+        receivers=receivers,
+        features=features,
+        region=Region.around(*np.transpose([s.position_deg for s in split.train])),
+        stats=NormalizationStats.of(train[index]["features"] for index in range(len(train))),
+        train=usable.subset(split.train, augment=config.augment),
+        validation=usable.subset(split.validation),
+        test=usable.subset(split.test),
+        split=split,
+        exclusions=tuple(exclusions),
+        not_used=not_used,
+    )
+
+
+def _commonest_rate_hz(sessions: Sequence[Session]) -> float:
+    rates = Counter(
+        measurement.sample_rate_hz
+        for session in sessions
+        for measurement in session.measurements
+        if measurement.sample_rate_hz
+    )
+    if not rates:
+        raise TrainerError("no measurement states its sample rate; give --sample_rate_hz")
+    return float(rates.most_common(1)[0][0])
+
+
+def _refuse_too_many(exclusions: Sequence[Exclusion], total: int, most: float) -> None:
+    if len(exclusions) > most * total:
+        first = exclusions[0]
+        raise TrainerError(
+            f"{len(exclusions)} of {total} sessions cannot be used, more than --max_excluded "
+            f"{most:g} allows; the first is {first.session_id}: {first.reason}"
+        )
