@@ -200,6 +200,8 @@ def test_a_detached_stack_outlives_the_process_that_started_it(place):
     assert stack.stop()
     assert not pids(place)
     assert not stack.stop()
+    ports = load_settings(place).seaweed_ports.values()
+    assert not [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
 
 
 def test_two_starts_at_once_make_one_stack(place):
@@ -221,7 +223,7 @@ def test_a_data_directory_that_was_never_finished_is_made_again(place):
     (place / "postgres.password").write_text("left behind")
     with EmbeddedStack(place) as stack:
         assert stack.status().running
-    assert not (place / "postgres.unfinished").exists()
+    assert not list(place.glob("postgres.unfinished*"))
     assert not (place / "postgres.password").exists()
 
 

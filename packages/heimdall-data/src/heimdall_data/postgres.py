@@ -186,5 +186,7 @@ def _first_line(error: psycopg.Error) -> str:
 
 
 def _reason(error: psycopg.Error) -> str:
-    """What libpq says without where it says it: the end of its last line."""
-    return str(error).strip().splitlines()[-1].rpartition("failed: ")[2]
+    """What libpq says, without the addresses it says it of and its advice."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    telling = next((line for line in lines if "failed: " in line), lines[0])
+    return telling.rpartition("failed: ")[2].strip()

@@ -4,6 +4,16 @@
 generated credentials that live in one file of mode 0600 and are never printed.
 """
 
+from importlib.util import find_spec
+
+from heimdall_data.errors import StackError
+
+if find_spec("psutil") is None:
+    raise StackError(
+        "the embedded servers are not installed; install heimdall-data[embedded], or set "
+        "HEIMDALL_DATABASE_URL and HEIMDALL_S3_ENDPOINT_URL to servers of your own"
+    )
+
 from heimdall_data.embedded.stack import EmbeddedStack, ServerStatus, StackStatus
 
 __all__ = ["EmbeddedStack", "ServerStatus", "StackStatus"]

@@ -95,8 +95,10 @@ class PostgresServer:
 
     def _initialise(self, programs: Path, identity: Identity, settings: StackSettings) -> None:
         """Make the data directory beside its place, then move it there whole."""
-        unfinished = self._data.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for left_behind in self._data.parent.glob("postgres.unfinished*"):
+            shutil.rmtree(left_behind)
+        # A name of our own: the initdb of a process that was killed may still be writing.
+        unfinished = self._data.with_suffix(f".unfinished{os.getpid()}")
         unfinished.mkdir(mode=0o700)
         identity.own(unfinished)
         try:

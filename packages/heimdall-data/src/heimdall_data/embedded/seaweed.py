@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 
 from heimdall_data.embedded import processes
 from heimdall_data.embedded.ports import LOOPBACK, is_free
+from heimdall_data.embedded.state import StackSettings, load_settings
 from heimdall_data.errors import StackError, StoreError
 from heimdall_data.s3 import ObjectStore, S3Settings
 
 if TYPE_CHECKING:
     import subprocess
 
-    from heimdall_data.embedded.state import StackSettings
-
 __all__ = ["BUCKETS", "SeaweedServer"]
 
+_SOCKETS = Path("/tmp")  # noqa: S108 - the server's choice
 BUCKETS = ("heimdall-raw-iq", "heimdall-models", "heimdall-mlflow")
 _READY_S = 30.0
 # Several times the idle time below, after which the server lets go of open connections.
@@ -132,6 +132,14 @@ class SeaweedServer:
         if self._process is not None:
             self._process.wait()
             self._process = None
+        self._remove_sockets()
+
+    def _remove_sockets(self) -> None:
+        """Remove the sockets that the server leaves, whose place cannot be chosen."""
+        settings = load_settings(self._data.parent)
+        for port in settings.seaweed_ports.values() if settings else ():
+            for socket in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                socket.unlink(missing_ok=True)
 
     def _last_words(self) -> str:
         text = self.log.read_text(encoding="utf-8", errors="replace")

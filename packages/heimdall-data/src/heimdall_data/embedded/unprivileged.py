@@ -57,7 +57,13 @@ def identity_for(paths: Iterable[Path]) -> Identity:
             "Postgres does not run as root, and setpriv (Debian: util-linux) is not here to "
             "change that; install it, or start the stack as an ordinary user"
         )
-    nobody = pwd.getpwnam("nobody")
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        raise StackError(
+            "Postgres does not run as root, and this machine has no user 'nobody' to run it; "
+            "start the stack as an ordinary user"
+        ) from None
     words = [setpriv, f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
     if any(_closed(parent) for path in paths for parent in path.resolve().parents):
         keep = f"-all,+{_capability_held()}"

@@ -1,0 +1,308 @@
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+
+import psycopg
+import pytest
+from heimdall_data.embedded.ports import free_ports
+from heimdall_data.errors import CatalogueError
+from heimdall_data.ingest import ingest
+from heimdall_data.postgres import Catalogue
+from heimdall_data.session_filter import SessionFilter
+from heimdall_data.session_query import object_address, sessions_query
+from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+NOWHERE = new_session(source="Unknown")
+NOWHERE = replace(NOWHERE, source=replace(NOWHERE.source, latitude_deg=None, longitude_deg=None))
+
+
+@pytest.fixture
+def filled(catalogue, raw_iq_store):
+    """A catalogue with one session of each kind, of which one is a sample."""
+    sessions = [
+        new_session(),
+        new_session(name="undecided", approval_status="pending"),
+        new_session(name="bad", approval_status="rejected"),
+        new_session(name="running", status="in_progress"),
+        new_session(name="broken", status="failed", stations=()),
+        NOWHERE,
+    ]
+    ingest(catalogue, raw_iq_store, sessions, progress=False)
+    return catalogue
+
+
+def execute(catalogue, statement, *values):
+    """Change the database as its owner, behind our back."""
+    with catalogue.transaction() as connection:
+        return connection.execute(statement, values or None)
+
+
+def test_only_an_approved_and_completed_session_of_a_known_place_is_a_sample(filled):
+    """A model trained on what a person rejected would be worse than none."""
+    (session,) = filled.sessions()
+    assert (session.session_name, session.source_name) == ("morning", "Beacon")
+    assert session.position_deg == (45.0, 8.0)
+
+
+def test_what_is_left_out_is_counted_once_with_its_reason(filled):
+    """The run says what it did not train on."""
+    assert filled.not_used() == {
+        "not completed": 2,
+        "not approved yet": 1,
+        "rejected": 1,
+        "source without a position": 1,
+    }
+
+
+def test_a_session_whose_recordings_are_not_in_the_catalogue_is_counted(filled):
+    """It is approved and completed, and there is nothing to read."""
+    execute(filled, "DELETE FROM heimdall.measurements")
+    assert filled.sessions() == []
+    assert filled.not_used()["no recordings"] == 1
+
+
+def test_a_session_comes_with_what_each_station_measured(filled, raw_iq_store):
+    """Everything that a dataset needs, from one query."""
+    (session,) = filled.sessions()
+    genova, torino = session.measurements
+    assert (genova.station, torino.station) == ("Genova", "Torino")
+    assert torino.station_deg == TORINO.position_deg
+    assert torino.bucket == raw_iq_store.bucket
+    assert raw_iq_store.get(torino.key) == new_recording(TORINO, seed=0).payload
+    assert (torino.format, torino.sample_rate_hz) == ("npy", 12_500.0)
+    assert (torino.snr_db, torino.signal_strength_db) == (20.0, -60.0)
+    assert torino.start == session.start == new_session().start
+
+
+def test_a_database_without_the_session_column_gives_the_same(filled):
+    """Older backends know the session by the task id in the object's key alone."""
+    before = filled.sessions()
+    left_out = filled.not_used()
+    execute(filled, "ALTER TABLE heimdall.measurements DROP COLUMN recording_session_id")
+    assert filled.sessions() == before
+    assert filled.not_used() == left_out
+
+
+def test_measurements_whose_session_is_null_are_found_by_task_id(filled):
+    """The column may be there and empty for what was recorded before it."""
+    before = filled.sessions()
+    execute(
+        filled,
+        "UPDATE heimdall.measurements m SET recording_session_id = NULL "
+        "FROM heimdall.websdr_stations s WHERE s.id = m.websdr_station_id AND s.name = 'Genova'",
+    )
+    assert filled.sessions() == before
+
+
+def test_the_column_is_believed_before_the_key(filled):
+    """An object may have been moved below another task's prefix."""
+    other = uuid.uuid4()
+    execute(
+        filled,
+        "UPDATE heimdall.measurements SET iq_data_location = 's3://else/sessions/' || %s || '/x'",
+        other,
+    )
+    (session,) = filled.sessions()
+    assert {item.bucket for item in session.measurements} == {"else"}
+
+
+def test_reading_needs_nothing_but_select(filled, database_url):
+    """The trainer is given a role that cannot harm the backend's data."""
+    role = f"reader_{uuid.uuid4().hex}"
+    statements = [
+        "CREATE ROLE {} LOGIN PASSWORD 'reader'",
+        "GRANT USAGE ON SCHEMA heimdall TO {}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA heimdall TO {}",
+        "ALTER ROLE {} SET default_transaction_read_only = on",
+    ]
+    for statement in statements:
+        execute(filled, sql.SQL(statement).format(sql.Identifier(role)))
+    with Catalogue(make_conninfo(database_url, user=role, password="reader")) as reader:
+        assert reader.sessions() == filled.sessions()
+        assert reader.not_used() == filled.not_used()
+        assert reader.stations() == filled.stations()
+        with pytest.raises(CatalogueError, match="read-only transaction"):
+            execute(reader, "DELETE FROM heimdall.measurements")
+    execute(filled, sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+    execute(filled, sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def test_a_role_that_may_not_read_is_told_which_table(filled, database_url):
+    """The message is what the operator forwards to the administrator."""
+    role = f"stranger_{uuid.uuid4().hex}"
+    execute(filled, sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(sql.Identifier(role)))
+    with Catalogue(make_conninfo(database_url, user=role, password="x")) as stranger:
+        told = f"permission denied for schema heimdall for user '{role}'; grant it"
+        with pytest.raises(CatalogueError, match=told):
+            stranger.sessions()
+    execute(filled, sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def test_stations_are_read_with_their_height(filled):
+    """The report draws them, and the features are ordered by them."""
+    assert filled.stations() == [GENOVA, TORINO]
+
+
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        (SessionFilter(), ["early", "late"]),
+        (SessionFilter(since=new_session().start + timedelta(minutes=1)), ["late"]),
+        (SessionFilter(until=new_session().start + timedelta(minutes=1)), ["early"]),
+        (SessionFilter(sources=("Other",)), ["late"]),
+        (SessionFilter(source_types=("beacon",)), ["early"]),
+        (SessionFilter(lowest_hz=144e6, highest_hz=146e6), ["early", "late"]),
+        (SessionFilter(highest_hz=100e6), []),
+        (SessionFilter(min_snr_db=25.0), ["late"]),
+        (SessionFilter(max_error_margin_m=50.0), ["early"]),
+        (SessionFilter(stations=("Genova",)), ["early"]),
+    ],
+)
+def test_a_filter_keeps_what_it_says(catalogue, raw_iq_store, only, names):
+    """Each condition alone, on the server."""
+    early, late = new_session(name="early"), new_session(name="late", source="Other")
+    source = replace(late.source, source_type=None, error_margin_m=900.0)
+    late = replace(
+        late,
+        source=source,
+        start=late.start + timedelta(hours=1),
+        measurements=(replace(new_recording(TORINO), snr_db=30.0),),
+    )
+    ingest(catalogue, raw_iq_store, [early, late], progress=False)
+    assert [session.session_name for session in catalogue.sessions(only)] == names
+
+
+def test_a_filter_on_stations_drops_the_other_measurements(filled):
+    """Not the sessions that have others besides."""
+    (session,) = filled.sessions(SessionFilter(stations=("Genova",)))
+    assert [item.station for item in session.measurements] == ["Genova"]
+
+
+def test_a_value_of_a_filter_is_never_part_of_the_query(filled):
+    """Names are data: this one would empty a table."""
+    name = "x'); DELETE FROM heimdall.measurements; --"
+    assert filled.sessions(SessionFilter(stations=(name,), sources=(name,))) == []
+    assert len(filled.sessions()) == 1
+
+
+def test_every_session_is_read_with_the_help_of_indexes(filled):
+    """A million sessions must not be compared with seven million measurements."""
+    query = sessions_query(SessionFilter(), by_column=True)
+    with filled.transaction() as connection:
+        connection.execute("SET LOCAL enable_seqscan = off")
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query}"))
+    assert "recording_sessions_usable" in plan
+    assert "measurements_session" in plan
+    assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(
+    ("location", "address"),
+    [
+        ("s3://bucket/a/b.npy", ("bucket", "a/b.npy")),
+        ("sessions/1/x.npy", ("mine", "sessions/1/x.npy")),
+        ("/sessions/1/x.npy", ("mine", "sessions/1/x.npy")),
+        ("s3://bucket/what?is#this.npy", ("bucket", "what?is#this.npy")),
+        ("s3://", ("", "")),
+    ],
+)
+def test_a_location_is_a_bucket_and_a_key(location, address):
+    """Also when it was written by hand, or without its bucket."""
+    assert object_address(location, "mine") == address
+
+
+def test_a_schema_is_made_once(catalogue):
+    """`heimdall ingest` asks for it every time, and must not touch what is there."""
+    execute(catalogue, "ALTER TABLE heimdall.known_sources ADD COLUMN note text DEFAULT 'theirs'")
+    catalogue.create_schema()
+    assert execute(catalogue, "SELECT note FROM heimdall.known_sources").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            "ALTER TABLE heimdall.measurements RENAME COLUMN iq_data_format TO form",
+            r"lacks the column heimdall\.measurements\.iq_data_format; its schema is not",
+        ),
+        (
+            "ALTER TABLE heimdall.known_sources DROP COLUMN latitude",
+            r"lacks the column heimdall\.known_sources\.latitude;",
+        ),
+        (
+            "DROP TABLE heimdall.measurements",
+            r"lacks the table heimdall\.measurements$",
+        ),
+        ("DROP SCHEMA heimdall CASCADE", r"has no catalogue .*`heimdall ingest`, which makes"),
+    ],
+)
+def test_a_schema_of_another_version_is_named_by_what_it_lacks(catalogue, change, told):
+    """`column "x" does not exist` would leave the reader to search."""
+    execute(catalogue, change)
+    for read in (catalogue.sessions, catalogue.not_used, catalogue.stations):
+        with pytest.raises(CatalogueError, match=told):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"password": "hunter2"}, r"as user 'heimdall' \(.*password authentication failed"),
+        ({"dbname": "hunter"}, r"cannot open database 'hunter' on 127\.0\.0\.1:\d+ .*not exist"),
+        (
+            {"port": "closed"},
+            r":\d+ as user .*refused.*; check HEIMDALL_DATABASE_URL",
+        ),
+    ],
+)
+def test_a_database_that_does_not_open_is_named_without_the_password(stack, wrong, told):
+    """Host, port, database, user and reason: all that is needed to set it right."""
+    if "port" in wrong:
+        wrong = {"port": free_ports(1)[0]}
+    url = make_conninfo(stack.database_url, **wrong)
+    secret = conninfo_to_dict(url)["password"]
+    with Catalogue(url) as catalogue, pytest.raises(CatalogueError, match=told) as caught:
+        catalogue.sessions()
+    assert secret not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert secret not in repr(catalogue)
+
+
+def test_what_is_no_url_is_refused_at_once():
+    """Without repeating it: it may be a password in the wrong place."""
+    with pytest.raises(CatalogueError, match="is not a connection string like") as caught:
+        Catalogue("hunter2 is my password")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_connection_that_was_cut_is_named_and_the_next_use_opens_another(catalogue):
+    """A restart of the server costs one command, not the process."""
+    catalogue.create_schema()
+    with catalogue.transaction() as connection:
+        number = connection.info.backend_pid
+    with psycopg.connect(catalogue._url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", (number,))
+    with pytest.raises(CatalogueError, match=r"lost database '.*' on 127.0.0.1:\d+: .*terminat"):
+        catalogue.stations()
+    assert catalogue.stations() == []
+
+
+def test_a_station_without_a_place_is_no_receiver(filled):
+    """It cannot be in a model that knows its receivers by position."""
+    execute(filled, "ALTER TABLE heimdall.websdr_stations ALTER latitude DROP NOT NULL")
+    execute(filled, "UPDATE heimdall.websdr_stations SET latitude = NULL WHERE name = 'Genova'")
+    assert filled.stations() == [TORINO]
+    (session,) = filled.sessions()
+    assert [item.station for item in session.measurements] == ["Torino"]
+
+
+def test_sessions_come_in_the_order_of_their_starts(catalogue, raw_iq_store):
+    """The same catalogue gives the same list, whatever the server does."""
+    start = new_session().start
+    sessions = [
+        replace(new_session(name=f"{n}"), start=start + timedelta(minutes=n)) for n in (3, 1, 2)
+    ]
+    ingest(catalogue, raw_iq_store, sessions, progress=False)
+    assert [session.session_name for session in catalogue.sessions()] == ["1", "2", "3"]

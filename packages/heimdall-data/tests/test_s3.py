@@ -1,0 +1,149 @@
+import pickle
+import socketserver
+import threading
+from dataclasses import replace
+
+import pytest
+from heimdall_data.embedded.ports import LOOPBACK, free_ports
+from heimdall_data.errors import DataError, ObjectMissing, StoreError
+from heimdall_data.s3 import ObjectStore, S3Settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+real_server = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def nowhere(**changes):
+    """Settings of a store that does not run."""
+    known = {
+        "endpoint_url": f"http://{LOOPBACK}:{free_ports(1)[0]}",
+        "access_key": "who",
+        "secret_key": "hunter2",
+    }
+    return S3Settings(**(known | changes))
+
+
+@real_server
+@given(data=st.binary(max_size=4096))
+def test_what_was_put_comes_back(raw_iq_store, data):
+    """Bytes are bytes, also none at all."""
+    raw_iq_store.put("a/b.npy", data)
+    assert raw_iq_store.get("a/b.npy") == data
+    assert raw_iq_store.stat("a/b.npy").size == len(data)
+
+
+@real_server
+@given(name=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40))
+def test_any_name_in_a_key_is_only_a_name(raw_iq_store, name):
+    """Names of stations come from outside, with spaces, accents and question marks."""
+    key = f"named/{name.replace('/', '_')}.x"
+    raw_iq_store.put(key, name.encode())
+    assert raw_iq_store.get(key) == name.encode()
+
+
+def test_a_later_put_replaces_the_object(raw_iq_store):
+    """Repairing a truncated upload is uploading it again."""
+    raw_iq_store.put("key", b"first and longer")
+    raw_iq_store.put("key", b"second")
+    assert raw_iq_store.get("key") == b"second"
+
+
+def test_only_keys_below_the_prefix_are_listed(raw_iq_store):
+    """Ingestion asks what one session has."""
+    for key in ("sessions/a/1", "sessions/a/2", "sessions/b/1"):
+        raw_iq_store.put(key, b"x")
+    assert [found.key for found in raw_iq_store.list("sessions/a/")] == [
+        "sessions/a/1",
+        "sessions/a/2",
+    ]
+
+
+def test_a_missing_object_is_told_from_a_broken_store(raw_iq_store):
+    """One excludes a recording, the other ends the run."""
+    with pytest.raises(ObjectMissing, match=r"no object 'sessions/1/x' in bucket 'test-"):
+        raw_iq_store.get("sessions/1/x")
+    assert not raw_iq_store.exists("sessions/1/x")
+
+
+def test_deleting_what_is_not_there_is_no_error(raw_iq_store):
+    """Two who clean up may meet."""
+    raw_iq_store.put("key", b"x")
+    raw_iq_store.delete("key")
+    raw_iq_store.delete("key")
+    assert not raw_iq_store.exists("key")
+
+
+@pytest.mark.parametrize("key", ["", "/", "a//b", "../../etc/passwd", "x" * 2000])
+def test_an_odd_key_is_an_error_of_ours_and_nothing_else(raw_iq_store, key):
+    """Keys are read from the database: whatever stands there costs one recording at most."""
+    with pytest.raises(DataError):
+        raw_iq_store.get(key)
+
+
+def test_a_missing_bucket_is_named(stack):
+    """The first mistake in a new configuration."""
+    store = ObjectStore(stack.s3, "heimdall-raw-qi")
+    told = "no bucket 'heimdall-raw-qi' in http://.*; make it, or correct the bucket's name"
+    with pytest.raises(StoreError, match=told):
+        store.get("key")
+    with pytest.raises(StoreError, match=told):
+        store.require_bucket()
+
+
+def test_a_bucket_name_that_cannot_be_is_an_error_of_ours(stack):
+    """The client library refuses it before the server can."""
+    with pytest.raises(StoreError, match="no usable answer"):
+        ObjectStore(stack.s3, "Not A Bucket").get("key")
+
+
+@pytest.mark.parametrize("wrong", ["access_key", "secret_key"])
+def test_wrong_credentials_are_told_without_showing_them(stack, wrong):
+    """The second mistake in a new configuration; its message ends up in a log."""
+    store = ObjectStore(replace(stack.s3, **{wrong: "hunter2"}), "heimdall-models")
+    told = "refuses our credentials .* HEIMDALL_S3_SECRET_KEY"
+    with pytest.raises(StoreError, match=told) as caught:
+        store.get("key")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named(caplog):
+    """Said once, in one sentence, and not by the libraries below us."""
+    told = r"no usable answer .*:\d+ \(.*refused\); check HEIMDALL_S3"
+    with pytest.raises(StoreError, match=told):
+        ObjectStore(nowhere(), "bucket").get("key")
+    assert not caplog.records
+
+
+def test_a_server_that_hangs_up_is_named():
+    """Something listens there, and it is no object store."""
+    with socketserver.ThreadingTCPServer((LOOPBACK, 0), socketserver.BaseRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = f"http://{LOOPBACK}:{server.server_address[1]}"
+        with pytest.raises(StoreError, match="no usable answer from the object store"):
+            ObjectStore(nowhere(endpoint_url=where), "bucket").bucket_exists()
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:9000", "ftp://host", "http://", "http://host/path", "http://me:hunter2@host"],
+)
+def test_an_endpoint_that_is_no_url_is_refused_at_once(url):
+    """Before anything runs, and without repeating a password that stands in it."""
+    with pytest.raises(StoreError, match="is not a URL like http://host:9000") as caught:
+        nowhere(endpoint_url=url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_printing_the_settings_shows_no_secret():
+    """Settings end up in tracebacks."""
+    assert "hunter2" not in repr(nowhere())
+    assert "hunter2" not in repr(ObjectStore(nowhere(), "bucket"))
+
+
+def test_a_store_works_after_pickling(raw_iq_store):
+    """A DataLoader's workers get their copy that way, and connect by themselves."""
+    raw_iq_store.put("key", b"content")
+    assert pickle.loads(pickle.dumps(raw_iq_store)).get("key") == b"content"
