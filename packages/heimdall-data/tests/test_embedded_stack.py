@@ -264,6 +264,14 @@ def test_a_server_that_cannot_start_says_why_and_leaves_none(place):
     assert not pids(place)
 
 
+def test_a_place_that_cannot_be_written_is_told_in_one_line(place):
+    """A full disk, or a folder of another user's: here, a file in the way."""
+    (place / "s3").write_text("in the way")
+    save_settings(place, settings_with_free_ports(None))
+    with pytest.raises(StackError, match=r"cannot start in /.*: .*s3"):
+        EmbeddedStack(place).start()
+
+
 def test_a_directory_where_nothing_was_started_has_no_address(tmp_path):
     """The message names the command that helps."""
     with pytest.raises(StackError, match=r"no stack was ever started in .*heimdall stack up"):

@@ -119,7 +119,7 @@ def test_progress_is_told_in_sessions(catalogue, raw_iq_store):
 
 def test_the_bar_is_on_standard_error(catalogue, raw_iq_store, capsys):
     """Standard output is for what other programs read."""
-    ingest(catalogue, raw_iq_store, [new_session()])
+    ingest(catalogue, raw_iq_store, iter([new_session()]), total=1)
     out, err = capsys.readouterr()
     assert out == ""
     assert "1/1" in err

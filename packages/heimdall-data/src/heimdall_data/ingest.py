@@ -57,6 +57,7 @@ def ingest(
     *,
     workers: int = 8,
     progress: bool | Progress = True,
+    total: int | None = None,
 ) -> IngestReport:
     """Store every session of `sessions`, which is read as it goes and never held whole.
 
@@ -69,6 +70,7 @@ def ingest(
         sessions: a sequence is checked whole before the first is written.
         workers: how many sessions are stored at the same time.
         progress: True for a bar on standard error, or what to call instead.
+        total: how many sessions there are, for the bar; known where `sessions` has a length.
 
     Raises:
         IngestError: a session must not be written as it stands.
@@ -80,7 +82,8 @@ def ingest(
             check_session(session)
     store.require_bucket()
     catalogue.create_schema()
-    total = len(sessions) if isinstance(sessions, Sized) else None
+    if total is None and isinstance(sessions, Sized):
+        total = len(sessions)
     with (
         tqdm(total=total, unit="session", desc="ingest", disable=progress is not True) as bar,
         ThreadPoolExecutor(workers, thread_name_prefix="ingest") as pool,

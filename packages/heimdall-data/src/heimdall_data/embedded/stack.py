@@ -113,9 +113,11 @@ class EmbeddedStack:
                 self._owner = ownership.own(self.state_dir)
             try:
                 self._start(idle)
-            except BaseException:
+            except BaseException as error:
                 self._stop_all(idle)
                 self._forget_owner()
+                if isinstance(error, OSError):
+                    raise StackError(f"cannot start in {self.state_dir}: {error}") from error
                 raise
 
     def stop(self) -> bool:
