@@ -106,7 +106,7 @@ class FeatureSource:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _version(self, measurement: Measurement) -> list[object]:
-        found = self.reader.store(measurement.bucket).stat(measurement.key)
+        found = self.reader.stat(measurement)
         version = None if found is None else [found.etag, found.size]
         return [
             measurement.station,

@@ -8,6 +8,7 @@ so that error goes to the caller.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from heimdall_data.recording import Recording
-    from heimdall_data.s3 import S3Settings
+    from heimdall_data.s3 import S3Settings, StoredObject
     from heimdall_data.sessions import Measurement, Session
 
 __all__ = ["SessionReader", "SessionRecordings", "chosen_measurements"]
+
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,20 @@ class SessionReader:
                 return SessionRecordings({}, unusable | dict.fromkeys(usable, str(error)))
         return SessionRecordings(usable, unusable)
 
+    def stat(self, measurement: Measurement) -> StoredObject | None:
+        """Version of a measurement's object; None where there is none."""
+        if not _is_location(measurement.bucket, measurement.key):
+            return None
+        return self.store(measurement.bucket).stat(measurement.key)
+
     def _recording(self, session: Session, measurement: Measurement) -> Recording:
-        store = self.store(measurement.bucket)
-        key = measurement.key
+        bucket, key = measurement.bucket, measurement.key
+        if not _is_location(bucket, key):
+            raise RecordingError(
+                f"the catalogue says that the recording is at {key!r} in {bucket!r}, which can "
+                f"be no object; correct measurements.iq_data_location"
+            )
+        store = self.store(bucket)
         metadata = None
         if measurement.format == "sigmf" and key.endswith("-data"):
             metadata = store.get(key.removesuffix("-data") + "-meta")
@@ -102,3 +116,9 @@ class SessionReader:
         if recording.center_frequency_hz is None:
             return replace(recording, center_frequency_hz=measurement.frequency_hz)
         return recording
+
+
+def _is_location(bucket: str, key: str) -> bool:
+    """Whether S3 could hold an object there; what the database says may be nonsense."""
+    no_path = {".", ".."}.isdisjoint(key.split("/"))
+    return bool(BUCKET.fullmatch(bucket)) and 0 < len(key.encode()) <= 1024 and no_path

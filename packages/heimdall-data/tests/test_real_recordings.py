@@ -1,0 +1,158 @@
+"""Three receivers that heard DCF77 at once, and one without a clock, flow like any session."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from heimdall_data.align import align
+from heimdall_data.dataset import HeimdallDataset
+from heimdall_data.decode import decode
+from heimdall_data.from_files import new_session_from_files
+from heimdall_data.ingest import ingest
+from heimdall_data.new_session import NewSource
+from heimdall_data.postgres import Catalogue
+from heimdall_data.receivers import choose_receivers
+from heimdall_data.sessions import Station
+from heimdall_features import FeatureConfig
+
+DCF77 = NewSource(
+    name="DCF77", latitude_deg=50.0152, longitude_deg=9.0112, frequency_hz=77_500, power_dbm=77
+)
+STATIONS = (
+    Station("DF0KL", 53.665337, 7.282766),
+    Station("F1JEK", 45.779290, 0.614638),
+    Station("HB9RYZ", 47.1721, 8.42683),
+    Station("G7UAK", 54.0695, -3.1408),
+)
+TRUE_RATES_HZ = {"DF0KL": 12_001.145, "F1JEK": 12_001.202, "HB9RYZ": 12_001.132}
+
+
+@pytest.fixture
+def dcf77_files(real_recordings):
+    """The three files of one transmission."""
+    return sorted((real_recordings / "kiwisdr-dcf77-2017").glob("*.wav"))
+
+
+def decoded(files):
+    """By station."""
+    recordings = (decode(path.read_bytes(), "kiwi_wav", name=path.name) for path in files)
+    return dict(zip((path.name.split("_")[2] for path in files), recordings, strict=True))
+
+
+def carrier_hz(recording):
+    """Where the strongest line is, from the carrier frequency, to a few millihertz."""
+    iq = recording.iq * np.hanning(len(recording.iq))
+    n_fft = 1 << 21
+    power = np.abs(np.fft.fft(iq, n_fft)) ** 2
+    return float(np.fft.fftfreq(n_fft, 1 / recording.sample_rate_hz)[np.argmax(power)])
+
+
+def test_the_three_recordings_cover_the_same_span_of_true_time(dcf77_files):
+    """They began 0.4 s apart; sample n of one is not sample n of another."""
+    aligned = align(decoded(dcf77_files))
+    ends_ns = {
+        name: recording.start_gps_ns + recording.duration_s * 1e9
+        for name, recording in aligned.recordings.items()
+    }
+    sample_ns = 1e9 / 12_001
+    assert max(ends_ns.values()) - min(ends_ns.values()) < sample_ns
+    starts_ns = [recording.start_gps_ns for recording in aligned.recordings.values()]
+    assert max(starts_ns) - min(starts_ns) < sample_ns
+    assert aligned.duration_s == pytest.approx(28.97, abs=0.01)
+    for name, recording in aligned.recordings.items():
+        assert recording.sample_rate_hz == pytest.approx(TRUE_RATES_HZ[name], abs=6e-4)
+        assert abs(aligned.late_s[name]) <= 0.5 / recording.sample_rate_hz
+
+
+def test_the_carrier_is_where_the_true_rate_puts_it(dcf77_files):
+    """DCF77 is an atomic clock: at 77,500 Hz, where these receivers were tuned."""
+    for name, recording in align(decoded(dcf77_files)).recordings.items():
+        assert recording.center_frequency_hz == DCF77.frequency_hz, name
+        assert carrier_hz(recording) == pytest.approx(0, abs=0.02), name
+
+
+def test_the_second_begins_where_the_carrier_drops(dcf77_files):
+    """DCF77 lowers its carrier at every second of UTC: true time, seen in the signal itself."""
+    for name, recording in align(decoded(dcf77_files)).recordings.items():
+        level = np.abs(recording.iq)
+        start_s = recording.start_gps_ns % 10**9 * 1e-9
+        phase = (start_s + np.arange(len(level)) / recording.sample_rate_hz) % 1
+        by_phase = np.bincount((phase * 200).astype(int), level, 200)
+        drop = np.diff(np.concatenate([by_phase, by_phase[:1]]))
+        falls_s = (np.argmin(drop) + 1) % 200 / 200
+        # The path takes 1 to 3 ms, the transmitter's and receiver's filters some more.
+        assert falls_s < 0.03, (name, falls_s)
+
+
+def test_the_minutes_last_second_has_no_mark(dcf77_files):
+    """DCF77 leaves out the mark of second 59: week, leap seconds and start, proved on the air."""
+    for name, recording in decoded(dcf77_files).items():
+        level = np.abs(recording.iq)
+        begin = recording.start_utc
+        time_s = begin.second + begin.microsecond * 1e-6
+        time_s = time_s + np.arange(len(level)) / recording.sample_rate_hz
+        second, phase = time_s.astype(int), time_s % 1
+        mark = (phase > 0.02) & (phase < 0.09)
+        low = {s: np.median(level[mark & (second == s)]) for s in range(second[0] + 1, second[-1])}
+        assert max(low, key=low.get) == 59, name
+        assert sorted(low.values())[-2] < low[59] / 3, name
+
+
+def test_the_dcf77_session_flows_like_any_other(
+    dcf77_files, database_url, s3_settings, raw_iq_store, tmp_path
+):
+    """Ingest, catalogue, object store, decoding, features and a training batch."""
+    from torch.utils.data import DataLoader
+
+    session = new_session_from_files(dcf77_files, DCF77, STATIONS)
+    with Catalogue(database_url) as catalogue:
+        ingest(catalogue, raw_iq_store, [session], progress=False)
+        assert ingest(catalogue, raw_iq_store, [session], progress=False).sessions_known == 1
+        (found,) = catalogue.sessions()
+    assert found.position_deg == (50.0152, 9.0112)
+    receivers = tuple(station.name for station in choose_receivers([found], 3))
+    assert set(receivers) == {"DF0KL", "F1JEK", "HB9RYZ"}
+    config = FeatureConfig(receivers=receivers, sample_rate_hz=12_000)
+    dataset = HeimdallDataset([found], config, s3_settings, cache_dir=tmp_path)
+    usable, exclusions = dataset.prepare(progress=False)
+    assert exclusions == []
+    for name, recording in usable.recordings(0).items():
+        assert recording.sample_rate_hz == pytest.approx(TRUE_RATES_HZ[name], abs=6e-4)
+        assert recording.center_frequency_hz == 77_500
+    (batch,) = DataLoader(usable, batch_size=1, num_workers=1)
+    assert tuple(batch["features"].shape) == (1, 3, 128, 32)
+    assert batch["present"].all()
+    assert batch["clock_locked"].all()
+    assert batch["position_deg"].tolist() == [[50.0152, 9.0112]]
+    levels = batch["features"][0].mean(2)
+    # The band with the carrier is the strongest of every receiver, in the middle of 128.
+    assert all(abs(int(band) - 63.5) <= 1 for band in levels.argmax(1))
+
+
+def test_a_recording_without_a_lock_serves_for_levels_and_not_for_timing(
+    real_recordings, database_url, s3_settings, raw_iq_store
+):
+    """Half of all amateur receivers see no satellites, and hear all the same."""
+    (path,) = (real_recordings / "kiwisdr-no-gnss-lock").glob("*.wav")
+    source = NewSource(name="100 kHz", latitude_deg=54.9, longitude_deg=-3.3)
+    session = new_session_from_files([path], source, STATIONS)
+    with Catalogue(database_url) as catalogue:
+        ingest(catalogue, raw_iq_store, [session], progress=False)
+        sessions = catalogue.sessions()
+    config = FeatureConfig(receivers=("G7UAK", "DF0KL"), sample_rate_hz=12_000)
+    usable, exclusions = HeimdallDataset(sessions, config, s3_settings).prepare(progress=False)
+    assert exclusions == []
+    sample = usable[0]
+    assert sample["present"].tolist() == [True, False]
+    assert sample["clock_locked"].tolist() == [False, False]
+    assert sample["features"][0].max() > config.floor_db + 40
+
+
+def test_ingesting_a_real_recording_changes_no_byte(dcf77_files):
+    """What is stored is what was recorded; decoding is the reader's business."""
+    session = new_session_from_files(dcf77_files, DCF77, STATIONS)
+    assert [r.payload for r in session.measurements] == [p.read_bytes() for p in dcf77_files]
+    levels = [r.signal_strength_db for r in session.measurements]
+    assert all(-80 < level < 0 and math.isfinite(level) for level in levels)
+    assert replace(session, name="x").start == min(r.start for r in session.measurements)
