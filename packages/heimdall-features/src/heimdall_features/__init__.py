@@ -1,18 +1,19 @@
-"""IQ recordings to mel features, the same in training and in service."""
+"""IQ recordings to mel features, the same in training and in service.
+
+Importing this package loads NumPy and nothing else. Beside the names below there are
+`heimdall_features.nuisances` (augmentation of IQ), `heimdall_features.torch` (the same features
+as a module, extra `[torch]`) and `heimdall_features.testing` (signals and strategies for tests).
+"""
 
 from heimdall_features.augmentation import Augmentation, augment_features
 from heimdall_features.cepstrum import compute_mfcc
 from heimdall_features.clock import ClockedRecording
 from heimdall_features.config import FeatureConfig
-from heimdall_features.correlation import cross_correlation_features, time_differences_s
+from heimdall_features.correlation import cross_correlation_features
 from heimdall_features.errors import FeatureError
 from heimdall_features.extractor import FeatureExtractor
 from heimdall_features.lags import CorrelationConfig
-from heimdall_features.normalization import (
-    NormalizationStats,
-    normalize_features,
-    normalize_per_sample,
-)
+from heimdall_features.normalization import NormalizationStats, normalize_features
 from heimdall_features.signal import Blocks
 from heimdall_features.spectrogram import iq_to_mel_spectrogram
 
@@ -30,6 +31,4 @@ __all__ = [
     "cross_correlation_features",
     "iq_to_mel_spectrogram",
     "normalize_features",
-    "normalize_per_sample",
-    "time_differences_s",
 ]

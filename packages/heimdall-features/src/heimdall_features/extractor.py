@@ -4,7 +4,7 @@ import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ class FeatureExtractor:
         if unknown := sorted(map(str, set(recordings) - set(self.config.receivers))):
             raise FeatureError(f"unknown receivers {unknown}; known: {self.config.receivers}")
         sources = {
-            channel: self._source(name, *recording)
+            channel: self._source(name, recording)
             for channel, name in enumerate(self.config.receivers)
             if (recording := recordings.get(name)) is not None
         }
@@ -74,8 +74,9 @@ class FeatureExtractor:
             features[channel] = levels
         return features
 
-    def _source(self, name: str, iq: Samples | Blocks, rate_hz: float) -> Source:
+    def _source(self, name: str, recording: object) -> Source:
         with naming(name):
+            iq, rate_hz = _pair(recording)
             ratio = rate_ratio(require_rate(rate_hz), self.config.sample_rate_hz)
             return resampled(open_source(iq, self.config.spectrum), ratio)
 
@@ -128,6 +129,12 @@ class FeatureExtractor:
                 f"install {writer}, which made them"
             )
         return cls(config)
+
+
+def _pair(recording: object) -> tuple[Any, Any]:
+    if not isinstance(recording, tuple | list) or len(recording) != 2:
+        raise FeatureError(f"give (iq, sample_rate_hz), not {type(recording).__name__}")
+    return recording[0], recording[1]
 
 
 @contextmanager

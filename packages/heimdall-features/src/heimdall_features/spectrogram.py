@@ -66,9 +66,8 @@ def mel_spectrogram(
         FeatureError: when the recording allows no true feature.
     """
     source = open_source(iq, config.spectrum)
-    with np.errstate(over="ignore", invalid="ignore"):  # checked on the powers instead
-        if n_frames is None:
-            powers = frame_powers(source, config)
-        else:
-            powers = column_powers(source, config, n_frames)
+    if n_frames is None:
+        powers = frame_powers(source, config)
+    else:
+        powers = column_powers(source, config, n_frames)
     return decibels(powers, config.floor_db)

@@ -62,6 +62,10 @@ class Squares:
         Returns:
             float32 `(n_frames, 2 * n_bins)`, valid until the next call.
         """
+        with np.errstate(over="ignore", invalid="ignore"):  # refused once the bands are added up
+            return self._squares(samples, n_frames, hop_length)
+
+    def _squares(self, samples: Samples, n_frames: int, hop_length: int) -> Float32:
         signal = np.abs(samples) if self._is_envelope else samples
         frames = np.ndarray(
             (n_frames, self._window.size),
@@ -112,8 +116,9 @@ def column_powers(
         for column, start, stop in plan.columns(first, first + squares.shape[0]):
             totals[column] += squares[start - first : stop - first].sum(axis=0)
     frames_in = np.diff([plan.column_start(column) for column in range(n_columns + 1)])
-    means = _require_finite(np.asarray(totals) / frames_in[:, None])
-    return band_powers(means.astype(np.float32), config).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = (np.asarray(totals) / frames_in[:, None]).astype(np.float32)
+        return _require_finite(band_powers(means, config)).T
 
 
 def frame_powers(source: Source, config: SpectrumConfig) -> Float32:
@@ -128,7 +133,8 @@ def frame_powers(source: Source, config: SpectrumConfig) -> Float32:
     plan = FramePlan(source.n_samples, config.n_fft, config.hop_length, None)
     powers = np.empty((config.n_mels, plan.n_frames), np.float32)
     for first, squares in _blocks(source, plan, config):
-        bands = _require_finite(band_powers(squares, config))
+        with np.errstate(over="ignore", invalid="ignore"):
+            bands = _require_finite(band_powers(squares, config))
         powers[:, first : first + squares.shape[0]] = bands.T
     return powers
 

@@ -64,12 +64,13 @@ class MelFeatures(nn.Module):
         )
         powers = _column_means(self._frame_powers(signal, plan), plan)
         bands = self.bank.to(powers.dtype).T @ powers
-        levels = torchaudio.functional.amplitude_to_DB(
+        levels: Tensor = torchaudio.functional.amplitude_to_DB(
             bands, multiplier=10.0, amin=float(np.finfo(np.float32).tiny), db_multiplier=0.0
         ).clamp(min=self.config.floor_db)
         if present is None:
             return levels
-        return levels.where(present[..., None, None], self.config.fill_db)
+        filled: Tensor = levels.where(present[..., None, None], self.config.fill_db)
+        return filled
 
     def _checked(self, iq: Tensor) -> Tensor:
         if iq.ndim != 3 or iq.shape[1] != len(self.config.receivers):

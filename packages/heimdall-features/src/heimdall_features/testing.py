@@ -1,0 +1,81 @@
+"""Signals with known answers, and Hypothesis strategies; needs Hypothesis, as tests do."""
+
+from typing import get_args
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+from numpy.typing import NDArray
+
+from heimdall_features.config import FeatureConfig, Spectrum
+from heimdall_features.mel import filter_bank
+from heimdall_features.signal import Samples
+
+__all__ = ["chirp", "delayed", "feature_configs", "noise", "recordings", "tone"]
+
+Complex128 = NDArray[np.complex128]
+
+
+def tone(frequency_hz: float, rate_hz: float, n_samples: int) -> Complex128:
+    """A carrier of full scale, `(n_samples,)`."""
+    turns = frequency_hz / rate_hz * np.arange(n_samples)
+    return np.asarray(np.exp(2j * np.pi * turns), dtype=np.complex128)
+
+
+def chirp(n_samples: int) -> Complex128:
+    """A sweep of full scale from the lower end of the band to the upper, `(n_samples,)`."""
+    done = np.arange(n_samples) / n_samples
+    return np.asarray(np.exp(1j * np.pi * n_samples * (done**2 - done)), dtype=np.complex128)
+
+
+def noise(rng: np.random.Generator, n_samples: int, bandwidth: float = 1.0) -> Complex128:
+    """Gaussian noise of power 1, in the middle `bandwidth` of the spectrum, `(n_samples,)`."""
+    white = rng.normal(size=n_samples) + 1j * rng.normal(size=n_samples)
+    spectrum = np.fft.fft(white)
+    spectrum[np.abs(np.fft.fftfreq(n_samples)) > bandwidth / 2] = 0.0
+    shaped: Complex128 = np.fft.ifft(spectrum)
+    return np.asarray(shaped / np.sqrt(np.mean(np.square(np.abs(shaped)))), dtype=np.complex128)
+
+
+def delayed(signal: Complex128, delay_s: float, rate_hz: float) -> Complex128:
+    """The (periodic) signal later by any fraction of a sample: exact, by Fourier's shift."""
+    frequencies_hz = np.fft.fftfreq(signal.size, 1 / rate_hz)
+    later: Complex128 = np.fft.ifft(
+        np.fft.fft(signal) * np.exp(-2j * np.pi * frequencies_hz * delay_s)
+    )
+    return later
+
+
+@st.composite
+def feature_configs(draw: DrawFn, spectrum: Spectrum | None = None) -> FeatureConfig:
+    """Valid configurations, small enough to be quick."""
+    spectra: list[Spectrum] = [spectrum] if spectrum else list(get_args(Spectrum))
+    n_fft = draw(st.sampled_from([64, 96, 128, 256, 512, 1000, 1024]))
+    config = FeatureConfig(
+        receivers=("A", "B", "C")[: draw(st.integers(1, 3))],
+        sample_rate_hz=draw(st.sampled_from([8e3, 12e3, 12_001.145, 48e3, 192e3, 2.4e6])),
+        n_mels=draw(st.integers(1, n_fft // 8)),
+        n_frames=draw(st.integers(1, 40)),
+        n_fft=n_fft,
+        hop_length=draw(st.integers(max(1, n_fft // 8), n_fft)),
+        spectrum=draw(st.sampled_from(spectra)),
+        mel_norm=draw(st.sampled_from(["peak", "slaney"])),
+        floor_db=draw(st.sampled_from([-140.0, -120.0, -100.0])),
+    )
+    filter_bank(config)  # raises where a band would be silent
+    return config
+
+
+@st.composite
+def recordings(draw: DrawFn, config: FeatureConfig) -> dict[str, tuple[Samples, float]]:
+    """Noise and a tone at some of a configuration's receivers, long or short."""
+    names = draw(st.lists(st.sampled_from(config.receivers), min_size=1, unique=True))
+    n_samples = draw(st.integers(config.n_fft, 8 * config.n_fft))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    found: dict[str, tuple[Samples, float]] = {}
+    for name in names:
+        level = 10 ** (draw(st.floats(-4, 0)))
+        iq = level * (noise(rng, n_samples) + draw(st.floats(0, 10)) * tone(0.1, 1.0, n_samples))
+        kept = iq.real.astype(np.float32) if config.spectrum == "one-sided" else iq
+        found[name] = (kept, config.sample_rate_hz)
+    return found

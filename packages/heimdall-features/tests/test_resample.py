@@ -1,0 +1,87 @@
+"""Rates: what is in the band stays, what is outside goes, and time stays true."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import scipy.signal
+from heimdall_features import FeatureError
+from heimdall_features.resample import RATE_TOLERANCE, low_pass, rate_ratio, resampled
+from heimdall_features.signal import open_source
+from heimdall_features.testing import noise, tone
+from hypothesis import given
+from hypothesis import strategies as st
+
+RATES = [(192e3, 48e3), (200e3, 48e3), (12_001.145, 12e3), (12.5e3, 12e3), (12e3, 48e3)]
+
+
+def brought(iq, rate_hz, wanted_hz):
+    """All of a recording at another rate."""
+    source = resampled(open_source(iq, "two-sided"), rate_ratio(rate_hz, wanted_hz))
+    return source.read(0, source.n_samples)
+
+
+@given(st.floats(1e3, 1e7), st.floats(1e3, 1e7))
+def test_the_ratio_is_true_to_a_millionth(rate_hz, wanted_hz):
+    """Clocks are seldom truer; the error is the one the documentation states."""
+    if not 1e-3 < wanted_hz / rate_hz < 1e3:
+        return
+    assert abs(rate_ratio(rate_hz, wanted_hz) * rate_hz / wanted_hz - 1) <= 2 * RATE_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "wanted_hz", "ratio"),
+    [
+        (192e3, 48e3, Fraction(1, 4)),
+        (12_500.0, 12e3, Fraction(24, 25)),
+        (48e3, 48e3, Fraction(1)),
+        (12_001.145, 12e3, Fraction(10_480, 10_481)),
+    ],
+)
+def test_usual_rates_have_the_ratio_one_would_write(rate_hz, wanted_hz, ratio):
+    """By hand: 12000 / 12001.145 = 1 - 1 / 10481."""
+    assert rate_ratio(rate_hz, wanted_hz) == ratio
+
+
+@pytest.mark.parametrize(("rate_hz", "wanted_hz"), RATES)
+@pytest.mark.parametrize("where", [-0.8, -0.3, 0.0, 0.5, 0.85])
+def test_a_tone_in_the_band_keeps_frequency_phase_and_level(rate_hz, wanted_hz, where):
+    """Sample for sample the tone at the new rate, but for the filter's length at the ends."""
+    frequency_hz = where * min(rate_hz, wanted_hz) / 2
+    out = brought(tone(frequency_hz, rate_hz, 60_000), rate_hz, wanted_hz)
+    true_rate_hz = rate_hz * float(rate_ratio(rate_hz, wanted_hz))
+    inner = slice(400, -400)
+    expected = tone(frequency_hz, true_rate_hz, out.size)
+    np.testing.assert_allclose(out[inner], expected[inner], atol=2e-3)
+
+
+@pytest.mark.parametrize("where", [1.01, 1.5, -2.7])
+def test_a_tone_outside_the_band_is_gone(where):
+    """What would alias into the band is another station's signal."""
+    out = brought(tone(where * 24e3, 192e3, 192_000), 192e3, 48e3)
+    assert 20 * np.log10(np.abs(out[400:-400]).max()) < -78
+
+
+@pytest.mark.parametrize(("rate_hz", "wanted_hz"), RATES)
+def test_a_polyphase_filter_gives_the_same(rate_hz, wanted_hz):
+    """An outside oracle: SciPy's other resampler with the same filter, down to its stopband."""
+    iq = noise(np.random.default_rng(0), 50_000)
+    ratio = rate_ratio(rate_hz, wanted_hz)
+    taps = low_pass(max(ratio.numerator, ratio.denominator))
+    expected = scipy.signal.resample_poly(iq, ratio.numerator, ratio.denominator, window=taps)
+    out = brought(iq, rate_hz, wanted_hz)
+    assert out.size == expected.size
+    assert np.sqrt(np.mean(np.abs(out - expected) ** 2)) < 1e-4
+
+
+def test_equal_rates_cost_nothing():
+    """The samples are not even copied."""
+    iq = np.ones(5000, np.complex64)
+    assert np.shares_memory(brought(iq, 48e3, 48e3), iq)
+
+
+@pytest.mark.parametrize("rate_hz", [1.0, 1e9])
+def test_rates_worlds_apart_are_refused(rate_hz):
+    """Most likely the rate is in kHz, or is no rate."""
+    with pytest.raises(FeatureError, match=r"to 48000\.0 Hz; is the rate in Hz\?"):
+        rate_ratio(rate_hz, 48e3)
