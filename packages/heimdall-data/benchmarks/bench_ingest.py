@@ -7,6 +7,7 @@ are random bytes, made before the clock starts; both servers are embedded ones.
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,8 @@ def main():
         try:
             measure(stack, options)
             print(f"{'state directory':<28} {disk_mb(folder):7.0f} MB")
+            peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+            print(f"{'peak memory of this process':<28} {peak_mb:7.0f} MB")
         finally:
             timed("stop the servers", stack.stop)
 

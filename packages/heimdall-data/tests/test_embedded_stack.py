@@ -190,6 +190,17 @@ def test_a_stack_made_detached_outlives_its_first_owner(owner, place):
     assert EmbeddedStack(place).status().detached
 
 
+def test_a_stack_can_be_stopped_under_its_owner_and_started_again(owner, place):
+    """`stack down` during a demo: what ended is a zombie until the demo looks."""
+    stack = EmbeddedStack(place)
+    assert stack.stop()
+    assert not stack.status().running
+    stack.start(detached=True)
+    owner.send_signal(signal.SIGINT)
+    owner.wait()
+    assert stack.status().running
+
+
 def test_a_detached_stack_outlives_the_process_that_started_it(place):
     """`heimdall stack up` returns to the prompt, and the servers stay."""
     start = "import sys; from heimdall_data.embedded import EmbeddedStack as S; "
@@ -282,6 +293,7 @@ def test_a_directory_where_nothing_was_started_is_not_running(tmp_path):
     """`stack status` on a fresh machine is an answer, not an error."""
     status = EmbeddedStack(tmp_path).status()
     assert not status.running
+    assert not status.detached
     assert [server.pid for server in status.servers] == [None, None]
 
 

@@ -233,8 +233,13 @@ def _innermost(error: Exception) -> Exception:
 def _may_heal(error: Exception) -> bool:
     if isinstance(error, S3Error):
         return error.code in _PASSING
-    # A host that swallows packets has cost seconds already; a bad name stays bad.
-    return not isinstance(_innermost(error), (urllib3.exceptions.ConnectTimeoutError, ValueError))
+    cause = _innermost(error)
+    # A host that does not answer has cost seconds already, and a bad name stays bad. The
+    # exact type: a refused connection, which a restart heals, is a subclass of it.
+    silent = isinstance(cause, urllib3.exceptions.ReadTimeoutError) or (
+        type(cause) is urllib3.exceptions.ConnectTimeoutError
+    )
+    return not (silent or isinstance(cause, (urllib3.exceptions.NameResolutionError, ValueError)))
 
 
 def _reason(error: Exception) -> str:

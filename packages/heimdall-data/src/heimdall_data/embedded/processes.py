@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,10 +74,21 @@ def spawn(
 
 def stop(process: psutil.Process, number: int, patience_s: float) -> None:
     """Ask `process` to end with signal `number`; kill it when `patience_s` have passed."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(number)
+    for signal_number in (number, signal.SIGKILL):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal_number)
+        if _ends_within(process, patience_s):
+            return
+
+
+def _ends_within(process: psutil.Process, patience_s: float) -> bool:
+    """Whether `process` ends in time. A zombie has ended: its parent need not be us."""
+    deadline_s = time.monotonic() + patience_s
+    while time.monotonic() < deadline_s:
         try:
-            process.wait(patience_s)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(patience_s)
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False

@@ -145,7 +145,8 @@ class EmbeddedStack:
         return StackStatus(
             state_dir=self.state_dir,
             servers=servers,
-            detached=not ownership.is_owned(self.state_dir),
+            detached=any(server.pid for server in servers)
+            and not ownership.is_owned(self.state_dir),
         )
 
     def _settings(self) -> StackSettings:
