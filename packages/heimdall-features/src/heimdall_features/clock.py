@@ -47,7 +47,8 @@ class Signal:
         ratio = rate_ratio(rate_hz, config.sample_rate_hz)
         try:
             source = resampled(open_source(recording.iq, "two-sided"), ratio)
-            self.samples: Complex64 = source.read(0, source.n_samples).astype(np.complex64)
+            with np.errstate(over="ignore", invalid="ignore"):  # refused just below
+                self.samples: Complex64 = source.read(0, source.n_samples).astype(np.complex64)
         except FeatureError as error:
             raise FeatureError(f"receiver {name!r}: {error}") from error
         if not np.isfinite(self.samples).all():

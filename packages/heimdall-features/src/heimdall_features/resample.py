@@ -79,8 +79,7 @@ def _pieces(source: Source, ratio: Fraction, n_samples: int) -> Iterator[Samples
     kept = slice(int(margin * ratio), int((size - margin) * ratio))
     for start in range(0, source.n_samples, size - 2 * margin):
         piece = _padded(source, start - margin, start - margin + size)
-        with np.errstate(over="ignore", invalid="ignore"):  # refused once power is added up
-            out = resample(piece, int(size * ratio), window=response)[kept]
+        out = resample(piece, int(size * ratio), window=response)[kept]
         yield out[: n_samples - int(start * ratio)]
 
 

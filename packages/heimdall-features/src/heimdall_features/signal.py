@@ -154,5 +154,4 @@ def _form_message(dtype: np.dtype[Any], spectrum: Spectrum) -> str:
 
 def _single_precision(samples: Samples) -> Samples:
     wanted = np.complex64 if samples.dtype.kind == "c" else np.float32
-    with np.errstate(over="ignore"):  # what overflows is refused once its power is infinite
-        return np.ascontiguousarray(samples, wanted)
+    return np.ascontiguousarray(samples, wanted)

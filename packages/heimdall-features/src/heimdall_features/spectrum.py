@@ -62,10 +62,6 @@ class Squares:
         Returns:
             float32 `(n_frames, 2 * n_bins)`, valid until the next call.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # refused once the bands are added up
-            return self._squares(samples, n_frames, hop_length)
-
-    def _squares(self, samples: Samples, n_frames: int, hop_length: int) -> Float32:
         signal = np.abs(samples) if self._is_envelope else samples
         frames = np.ndarray(
             (n_frames, self._window.size),
@@ -90,6 +86,7 @@ def scaled_window(n_fft: int) -> Float32:
     return scaled
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end
 def column_powers(
     source: Source, config: SpectrumConfig, n_columns: int, n_samples: int | None = None
 ) -> Float32:
@@ -116,11 +113,11 @@ def column_powers(
         for column, start, stop in plan.columns(first, first + squares.shape[0]):
             totals[column] += squares[start - first : stop - first].sum(axis=0)
     frames_in = np.diff([plan.column_start(column) for column in range(n_columns + 1)])
-    with np.errstate(over="ignore", invalid="ignore"):
-        means = (np.asarray(totals) / frames_in[:, None]).astype(np.float32)
-        return _require_finite(band_powers(means, config)).T
+    means = (np.asarray(totals) / frames_in[:, None]).astype(np.float32)
+    return _require_finite(band_powers(means, config)).T
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end
 def frame_powers(source: Source, config: SpectrumConfig) -> Float32:
     """The power of each band in each frame, a frame every hop.
 
@@ -133,8 +130,7 @@ def frame_powers(source: Source, config: SpectrumConfig) -> Float32:
     plan = FramePlan(source.n_samples, config.n_fft, config.hop_length, None)
     powers = np.empty((config.n_mels, plan.n_frames), np.float32)
     for first, squares in _blocks(source, plan, config):
-        with np.errstate(over="ignore", invalid="ignore"):
-            bands = _require_finite(band_powers(squares, config))
+        bands = _require_finite(band_powers(squares, config))
         powers[:, first : first + squares.shape[0]] = bands.T
     return powers
 
