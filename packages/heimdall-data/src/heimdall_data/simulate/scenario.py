@@ -120,6 +120,9 @@ class Scenario:
         for name in _SPREADS:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise SimulationError(f"{name} is {getattr(self, name)}; give 0 or more")
+        for name in ("shadowing_decorrelation_m", "reference_m"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise SimulationError(f"{name} is {getattr(self, name)}; give more than 0")
         self._check_sampling()
         if self.sessions_per_source < 1:
             raise SimulationError(f"{self.sessions_per_source} sessions per source; give 1 or more")

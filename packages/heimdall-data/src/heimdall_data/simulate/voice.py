@@ -25,7 +25,7 @@ AUDIO_BAND_HZ = (300.0, 3000.0)
 _AUDIO_RATE_HZ = 8000.0
 _MEAN_SPURT_S, _MEAN_PAUSE_S = 1.004, 0.4
 _MEAN_SYLLABLE_S = 0.25
-_BREATH_DB = -40.0
+_BREATH_DB = -60.0
 # Peterson and Barney, table II: F1, F2 and F3 of ten vowels, the means of men.
 _FORMANTS_HZ = np.array(
     [

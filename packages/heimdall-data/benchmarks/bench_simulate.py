@@ -1,0 +1,47 @@
+"""Simulated sessions per second and core: a markdown table.
+
+    OMP_NUM_THREADS=1 python benchmarks/bench_simulate.py [sessions]
+
+Processor time, not wall time: what other processes take from the core does not count.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from dataclasses import replace
+
+from heimdall_data.simulate import NORTHWEST_ITALY, simulate_sessions, simulate_truths
+
+REPEATS = 3
+
+
+def rate(make, n_sessions):
+    """Best of a few runs, sessions per second of processor time."""
+    best = 0.0
+    for repeat in range(REPEATS):
+        begin = time.process_time()
+        deque(make(n_sessions, repeat), maxlen=0)
+        best = max(best, n_sessions / (time.process_time() - begin))
+    return best
+
+
+def main():
+    """Print the table."""
+    n_sessions = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    second = replace(NORTHWEST_ITALY, n_samples=48_000)
+    cases = {
+        "1 s at 48 kHz (target: 20)": lambda n, seed: simulate_sessions(n, seed, second),
+        "0.5 s at 48 kHz, the default": lambda n, seed: simulate_sessions(n, seed),
+        "truths alone": lambda n, seed: simulate_truths(n, seed, NORTHWEST_ITALY),
+    }
+    print("| 7 receivers | sessions / (s core) |")
+    print("|---|---|")
+    for name, make in cases.items():
+        rate(make, 2)
+        print(f"| {name} | {rate(make, n_sessions):.1f} |")
+
+
+if __name__ == "__main__":
+    main()
