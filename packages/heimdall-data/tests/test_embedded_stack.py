@@ -190,6 +190,21 @@ def test_a_stack_made_detached_outlives_its_first_owner(owner, place):
     assert EmbeddedStack(place).status().detached
 
 
+def test_a_stack_whose_owner_was_killed_is_taken_over(owner, place):
+    """The next demo may be quicker than the watchdog, which must then leave it alone."""
+    children = psutil.Process(owner.pid).children()
+    watchdog = next(child for child in children if "python" in child.name())
+    servers = pids(place)
+    watchdog.suspend()
+    owner.kill()
+    owner.wait()
+    with EmbeddedStack(place):
+        watchdog.resume()
+        assert ended([watchdog.pid])
+        assert pids(place) == servers
+    assert not pids(place)
+
+
 def test_a_stack_can_be_stopped_under_its_owner_and_started_again(owner, place):
     """`stack down` during a demo: what ended is a zombie until the demo looks."""
     stack = EmbeddedStack(place)

@@ -16,7 +16,7 @@ import psutil
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Owner", "disown", "is_alive", "is_owned", "own", "read_token"]
+__all__ = ["Owner", "disown", "is_abandoned", "is_alive", "is_owned", "own", "read_token"]
 
 _FILE = "owner"
 # Two readings of one process' start time may differ by the clock's corrections.
@@ -77,6 +77,12 @@ def is_owned(state_dir: Path) -> bool:
     """Whether a living process owns the stack."""
     token = read_token(state_dir)
     return token is not None and is_alive(token)
+
+
+def is_abandoned(state_dir: Path) -> bool:
+    """Whether the stack's owner has ended and nobody has tidied up yet."""
+    token = read_token(state_dir)
+    return token is not None and not is_alive(token)
 
 
 def is_alive(token: str) -> bool:

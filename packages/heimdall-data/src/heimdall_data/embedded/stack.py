@@ -109,7 +109,8 @@ class EmbeddedStack:
             if detached:
                 ownership.disown(self.state_dir)
             idle = [server for server in self._servers if server.pid() is None]
-            if len(idle) == len(self._servers) and not detached:
+            unowned = len(idle) == len(self._servers) or ownership.is_abandoned(self.state_dir)
+            if unowned and not detached:
                 self._owner = ownership.own(self.state_dir)
             try:
                 self._start(idle)
