@@ -101,6 +101,13 @@ def test_a_lone_wrong_stamp_costs_nothing():
     assert recording.sample_rate_hz == pytest.approx(12_001.145, abs=1e-4)
 
 
+def test_a_few_late_stamps_do_not_bend_the_clock():
+    """A fit that believed them would be a kilometre off at the end of a minute."""
+    stamps = np.array(stamps_s(100))
+    stamps[-5:] += 20e-6
+    assert decoded(wav(stamps.tolist())).sample_rate_hz == pytest.approx(12_001.145, abs=1e-3)
+
+
 def test_the_week_may_end_inside_a_recording():
     """Every Saturday night there is such a recording."""
     saturday = datetime(2017, 12, 2, 23, 59, 41, tzinfo=UTC)

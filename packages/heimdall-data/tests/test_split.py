@@ -59,8 +59,20 @@ near_places = st.tuples(st.integers(0, 60), st.integers(0, 60)).map(
     lambda p: (45 + p[0] * 4.5e-4, 7 + p[1] * 6.4e-4)
 )
 sessions_somewhere = st.lists(near_places, min_size=8, max_size=60).map(
-    lambda places: [session(i, f"source {i}", place) for i, place in enumerate(places)]
+    # The sources' names must not happen to be in the order of their age.
+    lambda places: [session(i, f"source {i * 37 % 61}", p) for i, p in enumerate(places)]
 )
+
+
+def one_site(sessions, session):
+    """Ids of the sessions that a chain of steps below 100 m joins to `session`."""
+    found, edge = {session.id}, [session]
+    while edge:
+        here = edge.pop()
+        near = [s for s in sessions if distance_m(s.position_deg, here.position_deg) < 100]
+        edge += [s for s in near if s.id not in found]
+        found |= {s.id for s in near}
+    return found
 
 
 @settings(max_examples=200)
@@ -82,14 +94,10 @@ def test_later_sources_move_an_old_one_only_if_they_bridge_two_sites(sessions, n
     old = sessions[:n_old]
     before = sides(split_or_discard(old, seed=seed, fractions=(0.5, 0.5, 0.0)))
     after = sides(split_or_discard(sessions, seed=seed, fractions=(0.5, 0.5, 0.0)))
-    moved = [s for s in old if before[s.id] != after[s.id]]
-    for one in moved:
-        # Someone older is now at its site, who was not before.
-        assert any(
-            after[other.id] == after[one.id] and before[other.id] != before[one.id]
-            for other in old
-            if other.start < one.start
-        )
+    for one in old:
+        if before[one.id] != after[one.id]:
+            joined = one_site(sessions, one) - one_site(old, one)
+            assert any(s.id in joined and s.start < one.start for s in old)
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["source", "session", "time", "region"]))
