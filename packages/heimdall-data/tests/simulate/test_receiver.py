@@ -85,16 +85,19 @@ def test_correlation_finds_the_delay_between_two_receivers(delay_a_s, delay_b_s)
 
 
 def lag_s(late, early):
-    """The peak of the cross-correlation, from the phase slope around the coarse peak."""
+    """The peak of the cross-correlation, a parabola through the finest grid."""
     cross = np.fft.fft(late) * np.conj(np.fft.fft(early))
     frequency = np.fft.fftfreq(len(late))
     coarse = int(np.argmax(np.abs(np.fft.ifft(cross))))
-    fine = np.arange(-1, 1, 1e-3)
+    fine = np.linspace(-1, 1, 201)
     in_band = np.abs(frequency) < 0.2
     aligned = cross[in_band] * np.exp(2j * np.pi * frequency[in_band] * coarse)
     heights = np.abs(np.exp(2j * np.pi * np.outer(fine, frequency[in_band])) @ aligned)
     whole = coarse - len(late) if coarse > len(late) / 2 else coarse
-    return (whole + fine[np.argmax(heights)]) / RATE_HZ
+    top = int(np.clip(np.argmax(heights), 1, len(fine) - 2))
+    before, at, after = heights[top - 1 : top + 2]
+    vertex = (before - after) / (before - 2 * at + after) / 2
+    return (whole + fine[top] + 0.01 * vertex) / RATE_HZ
 
 
 @settings(max_examples=20)

@@ -3,7 +3,7 @@
 `simulate_sessions` makes sessions that go through the same ingestion as recorded ones. The
 modules, from the earth to the session: `geometry`, `propagation`, `shadowing` (where and how
 strong), `voice`, `fm` (what is sent), `receiver`, `levels` (what is written), `scenario`,
-`drawing` (what is drawn), `sessions`.
+`drawing` (what is drawn), `sessions`; and `cramer_rao`, how well it could be located.
 """
 
 from heimdall_data.simulate.drawing import simulate_truths
