@@ -86,8 +86,9 @@ def make_trainer(
             auto_insert_metric_name=False,
             monitor="val/loss",
             save_top_k=N_CHECKPOINTS,
-            save_last=True,
         ),
+        # Of its own, because `save_last` above would keep the last one that was among the best.
+        ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
         EarlyStopping("val/loss", patience=config.patience),
         EpochHistory(),
         *([TQDMProgressBar()] if sys.stderr.isatty() else []),
@@ -106,6 +107,7 @@ def make_trainer(
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
         num_sanity_val_steps=0,
+        log_every_n_steps=1,
         default_root_dir=checkpoint_dir,
     )
 

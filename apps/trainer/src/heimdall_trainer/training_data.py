@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,7 +81,7 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
         cache_dir=connections.state_directory() / "features",
         seed=config.seed,
     )
-    usable, exclusions = every.prepare(workers=os.cpu_count() or 1, progress=True)
+    usable, exclusions = every.prepare(workers=os.cpu_count() or 1, progress=sys.stderr.isatty())
     _refuse_too_many(exclusions, len(sessions), config.max_excluded)
     split = split_sessions(
         usable.sessions, by=config.split_by, fractions=config.fractions, seed=config.seed

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,10 +36,8 @@ class Standardize(nn.Module):
 
     def __init__(self, mean: ArrayLike, std: ArrayLike) -> None:
         super().__init__()
-        values = (
-            torch.as_tensor(mean, dtype=torch.float32),
-            torch.as_tensor(std, dtype=torch.float32),
-        )
+        # Copies, because statistics may be read-only.
+        values = [torch.from_numpy(np.asarray(v, dtype=np.float32).copy()) for v in (mean, std)]
         if values[0].shape != values[1].shape:
             raise ModelError(
                 f"mean {tuple(values[0].shape)} and std {tuple(values[1].shape)} differ in shape"
@@ -48,8 +47,8 @@ class Standardize(nn.Module):
                 f"normalisation needs finite means and positive deviations; the least deviation "
                 f"is {values[1].min().item():g}"
             )
-        self.register_buffer("mean", values[0].clone())
-        self.register_buffer("std", values[1].clone())
+        self.register_buffer("mean", values[0])
+        self.register_buffer("std", values[1])
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalised features, same shape `(batch, receivers, bands, frames)`."""

@@ -32,8 +32,9 @@ def evaluate(
     report
         Where the HTML report goes; beside the model when unset.
     """
-    connections.need_database()
-    connections.need_s3()
+    from heimdall_trainer.preflight import check_connections
+
+    check_connections(connections)
     from heimdall_trainer.closing import print_evaluation
     from heimdall_trainer.model_file import evaluate_file
 

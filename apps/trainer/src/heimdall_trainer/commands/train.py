@@ -13,9 +13,10 @@ NOWHERE = Connections()
 
 def train(*, config: TrainingConfig = DEFAULTS, connections: Connections = NOWHERE) -> None:
     """Train a model on the approved recordings, export, register and evaluate it."""
+    from heimdall_trainer.preflight import check_connections
+
+    check_connections(connections)
     from heimdall_trainer.closing import print_closing
     from heimdall_trainer.pipeline import TrainingPipeline
 
-    connections.need_database()
-    connections.need_s3()
     print_closing(TrainingPipeline(config, connections).run())

@@ -1,0 +1,135 @@
+"""`heimdall ingest`: recordings on disk, or simulated ones, into the store and the catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime  # noqa: TC003 - cyclopts reads the annotations
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import cyclopts
+from cyclopts import Parameter
+
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from heimdall_data import NewSession
+
+__all__ = ["app"]
+
+app = cyclopts.App(
+    name="ingest", help="Store recordings and catalogue them.", help_formatter="plain"
+)
+NOWHERE = Connections()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SourceFlags:
+    """What transmitted, and where it is."""
+
+    source: str
+    """Name of the transmitter; recordings of one name are of one source."""
+    latitude: float
+    """Of the transmitter, degrees north (WGS84)."""
+    longitude: float
+    """Of the transmitter, degrees east (WGS84)."""
+    frequency_hz: float | None = None
+    """Its nominal carrier; the recordings' own frequency when unset."""
+    error_margin_m: float = 50.0
+    """How well its position is known."""
+
+
+@app.default
+def files(
+    recordings: Annotated[tuple[Path, ...], Parameter(negative="")],
+    /,
+    *,
+    source: SourceFlags,
+    stations: Path,
+    start: datetime | None = None,
+    sample_rate_hz: float | None = None,
+    approval: Literal["pending", "approved"] = "pending",
+    connections: Connections = NOWHERE,
+) -> None:
+    """Store the recordings of one transmission as one session.
+
+    KiwiSDR's WAV, NumPy and SigMF files are stored as they are, once each decodes. Storing
+    them again changes nothing.
+
+    Parameters
+    ----------
+    recordings
+        One file of each receiver; its name tells the station.
+    stations
+        CSV with the columns name, latitude, longitude and perhaps altitude_m.
+    start
+        When it began, where the files do not tell; UTC unless it says otherwise.
+    sample_rate_hz
+        Of NumPy files, which do not hold it.
+    approval
+        Only approved sessions are trained on.
+    """
+    from heimdall_data import NewSource
+    from heimdall_data.from_files import new_session_from_files, stations_from_csv
+
+    if not recordings:
+        raise UsageError("no recording is given; name one file of each receiver")
+    session = new_session_from_files(
+        recordings,
+        NewSource(
+            name=source.source,
+            latitude_deg=source.latitude,
+            longitude_deg=source.longitude,
+            frequency_hz=source.frequency_hz,
+            error_margin_m=source.error_margin_m,
+        ),
+        stations_from_csv(stations),
+        start=_aware(start),
+        sample_rate_hz=sample_rate_hz,
+    )
+    _ingest([replace(session, approval_status=approval)], 1, connections)
+
+
+@app.command
+def simulated(*, sessions: int, seed: int = 42, connections: Connections = NOWHERE) -> None:
+    """Store simulated sessions of north-west Italy.
+
+    Parameters
+    ----------
+    sessions
+        How many.
+    seed
+        The same seed gives the same recordings.
+    """
+    from heimdall_data.simulate import simulate_sessions
+
+    made = (session.new_session for session in simulate_sessions(sessions, seed))
+    _ingest(made, sessions, connections)
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    from datetime import UTC
+
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def _ingest(sessions: Iterable[NewSession], total: int, connections: Connections) -> None:
+    from heimdall_data import Catalogue, ObjectStore
+    from heimdall_data.ingest import ingest
+    from tqdm import tqdm
+
+    s3 = connections.need_s3()
+    with (
+        Catalogue(connections.need_database()) as catalogue,
+        tqdm(total=total, unit="session", desc="ingest", disable=None) as bar,
+    ):
+        store = ObjectStore(s3, s3.raw_iq_bucket)
+        report = ingest(catalogue, store, sessions, progress=bar.update)
+    print(
+        f"{report.sessions_added} sessions added, {report.sessions_known} known before; "
+        f"{report.objects_stored} objects stored ({report.bytes_stored / 1e6:.1f} MB)"
+    )

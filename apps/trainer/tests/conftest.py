@@ -1,0 +1,47 @@
+"""A catalogue with a few simulated sessions on the real servers, for the tests that train."""
+
+from dataclasses import replace
+
+import pytest
+from heimdall_data import Catalogue, ObjectStore
+from heimdall_data.ingest import ingest
+from heimdall_data.simulate import simulate_sessions
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.training_config import TrainingConfig
+
+pytest_plugins = ["heimdall_data.testing"]
+
+N_SESSIONS = 48
+
+
+@pytest.fixture(scope="session")
+def connections(stack, tmp_path_factory):
+    """Connections to the test stack, whose catalogue holds simulated sessions."""
+    there = replace(Connections.to_stack(stack), state_dir=tmp_path_factory.mktemp("state"))
+    s3 = there.need_s3()
+    made = (session.new_session for session in simulate_sessions(N_SESSIONS, seed=3))
+    with Catalogue(there.need_database()) as catalogue:
+        ingest(catalogue, ObjectStore(s3, s3.raw_iq_bucket), made, progress=False)
+    return there
+
+
+@pytest.fixture(scope="session")
+def quick():
+    """The smallest training that still goes through everything."""
+    return TrainingConfig(
+        epochs=2,
+        batch_size=8,
+        backbone="convnext_atto",
+        receivers=("Torino", "Genova", "Milano-Baggio"),
+        validation_split=0.25,
+        test_split=0.25,
+        seed=7,
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(connections, quick):
+    """One whole run of the pipeline; several tests look at what it left."""
+    from heimdall_trainer.pipeline import TrainingPipeline
+
+    return TrainingPipeline(quick, connections).run()
