@@ -53,8 +53,9 @@ def level_covariance_m2(
     distance_m = np.array([reception.distance_m for reception in truth.receptions])
     exponent = np.where(distance_m > scenario.reference_m, scenario.path_loss_exponent, 2.0)
     slope = -_DB_PER_NEPER * (exponent / distance_m)[:, None] * _directions(truth)
-    # The relative error of a power measured over n independent samples (Kay, section 3.11).
-    measured_db = _DB_PER_NEPER * (1 + 1 / _snr(truth)) / np.sqrt(scenario.n_samples)
+    # Of the mean of n powers of a constant envelope in Gaussian noise, relative to the signal.
+    snr = _snr(truth)
+    measured_db = _DB_PER_NEPER * np.sqrt((2 * snr + 1) / scenario.n_samples) / snr
     variance = sigma_db**2 + measured_db**2
     return _bound(_later_than_first(slope), np.diag(variance[1:]) + variance[0])
 
@@ -120,7 +121,7 @@ def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _later_than_first(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """What remains of observations when a part common to all of them is unknown."""
-    return values[1:] - values[0]
+    return np.asarray(values[1:] - values[0], dtype=np.float64)
 
 
 def _directions(truth: SessionTruth) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Where things are on the WGS84 ellipsoid, in metres.
 
-Sources: NIMA TR8350.2 (2000) for the ellipsoid; EPSG Guidance Note 7-2, section 4.1, for
+Sources: NIMA TR8350.2 (2000) for the ellipsoid; EPSG Guidance Note 7-2 for
 geographic to geocentric coordinates and the topocentric axes.
 """
 

@@ -1,7 +1,7 @@
 """What the path between two antennas costs, and how long it takes.
 
 Sources: H. T. Friis, "A note on a simple transmission formula", Proc. IRE 34 (1946), for
-free space; T. S. Rappaport, "Wireless Communications" (2nd ed., 2002), eq. 4.69, for the
+free space; T. S. Rappaport, "Wireless Communications" (2nd ed., 2002), section 4.9, for the
 log-distance law beyond a reference distance. The exponent stands for what terrain and the
 horizon do on average: no diffraction is added on top of it, which would count them twice.
 """
@@ -36,7 +36,7 @@ def log_distance_loss_db(
 ) -> NDArray[np.float64]:
     """Mean path loss in dB: free space to the reference, `10 exponent` dB a decade beyond.
 
-    Source: Rappaport (2002), eq. 4.69, without its random term (see `shadowing`).
+    Source: Rappaport (2002), section 4.9, without its random term (see `shadowing`).
     """
     distance = np.asarray(distance_m, dtype=np.float64)
     near = free_space_loss_db(np.minimum(distance, reference_m), frequency_hz)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["AUDIO_BAND_HZ", "modulating_signal"]
 
 AUDIO_BAND_HZ = (300.0, 3000.0)
-"""What a narrow-band FM transmitter lets through (ETSI EN 300 086)."""
+"""What a narrow-band FM transmitter lets through, as TIA-603 has it."""
 _AUDIO_RATE_HZ = 8000.0
 _MEAN_SPURT_S, _MEAN_PAUSE_S = 1.004, 0.4
 _MEAN_SYLLABLE_S = 0.25
@@ -134,7 +134,7 @@ def _talking(rng: np.random.Generator, n_audio: int) -> NDArray[np.float64]:
 
 
 def _emphasised(spectrum: NDArray[np.complex128], duration_s: float) -> NDArray[np.complex128]:
-    """6 dB an octave up, within the audio band (TIA-603, section 2.2.6)."""
+    """6 dB an octave up, within the audio band, as TIA-603 asks."""
     frequency_hz = np.arange(len(spectrum)) / duration_s
     emphasised: NDArray[np.complex128] = spectrum * (
         1j * frequency_hz / AUDIO_BAND_HZ[0] * _band_pass(frequency_hz)
