@@ -24,7 +24,7 @@ from heimdall_features.signal import Samples, Source
 
 __all__ = ["column_powers", "frame_powers"]
 
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 20
 """What one block of frames takes as it is transformed: it stays in a core's own cache."""
 
 Float32 = NDArray[np.float32]
@@ -106,15 +106,15 @@ def column_powers(
     """
     n_samples = source.n_samples if n_samples is None else n_samples
     plan = FramePlan(n_samples, config.n_fft, config.hop_length, n_columns)
-    totals: NDArray[np.float64] | None = None
+    means: Float32 | None = None
     for first, squares in _blocks(source, plan, config):
-        if totals is None:
-            totals = np.zeros((n_columns, squares.shape[1]))
+        if means is None:
+            means = np.zeros((n_columns, squares.shape[1]), np.float32)
         for column, start, stop in plan.columns(first, first + squares.shape[0]):
-            totals[column] += squares[start - first : stop - first].sum(axis=0)
-    frames_in = np.diff([plan.column_start(column) for column in range(n_columns + 1)])
-    means = (np.asarray(totals) / frames_in[:, None]).astype(np.float32)
-    return _require_finite(band_powers(means, config)).T
+            n_frames = plan.column_start(column + 1) - plan.column_start(column)
+            shares = np.full(stop - start, 1.0 / n_frames, np.float32)
+            means[column] += shares @ squares[start - first : stop - first]  # faster than np.sum
+    return _require_finite(band_powers(np.asarray(means), config)).T
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end

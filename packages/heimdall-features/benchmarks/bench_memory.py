@@ -1,0 +1,46 @@
+"""Peak memory beyond the input, and what it takes to read more than memory holds.
+
+    python benchmarks/bench_memory.py
+
+Each row is a process of its own; its peak is the kernel's high-water mark less what the
+process held just before extracting, with everything imported and the input in memory.
+"""
+
+import subprocess
+import sys
+
+PROBE = """
+import resource, time, numpy as np, scipy.fft, scipy.signal
+from heimdall_features import Blocks, FeatureConfig, FeatureExtractor
+
+def peak_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+config = FeatureConfig(receivers=("A",), sample_rate_hz={wanted_hz})
+small = np.zeros(100_000, np.complex64)
+FeatureExtractor(config)({{"A": (small, {rate_hz})}})
+{make}
+before = peak_mb()
+start = time.perf_counter()
+FeatureExtractor(config)({{"A": (iq, {rate_hz})}})
+print(peak_mb() - before, time.perf_counter() - start)
+"""
+TEN_SECONDS = "iq = np.full({n}, 0.1 + 0j, np.complex64)"
+BLOCKS = (
+    "iq = Blocks((np.full(100_000, 0.1 + 0j, np.complex64) for _ in range({n} // 100_000)), {n})"
+)
+ENDLESS = "iq = np.broadcast_to(np.complex64(0.1), {n})"
+CASES = [
+    ("array, 10 s at 200 kHz", TEN_SECONDS, 2_000_000, 200_000, 200_000),
+    ("array, 10 s at 200 kHz, resampled to 48 kHz", TEN_SECONDS, 2_000_000, 200_000, 48_000),
+    ("array, 60 s at 12 kHz, resampled to 48 kHz", TEN_SECONDS, 720_000, 12_000, 48_000),
+    ("blocks, 500 s at 200 kHz", BLOCKS, 100_000_000, 200_000, 200_000),
+    ("10^9 samples, never in memory", ENDLESS, 1_000_000_000, 200_000, 200_000),
+]
+
+print("| input | its size, MB | peak beyond it, MB | seconds |\n|---|---|---|---|")
+for name, make, n, rate_hz, wanted_hz in CASES:
+    code = PROBE.format(make=make.format(n=n), rate_hz=rate_hz, wanted_hz=wanted_hz)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    peak, seconds = map(float, run.stdout.split())
+    print(f"| {name} | {8 * n / 1e6:.0f} | {peak:.1f} | {seconds:.2f} |")
