@@ -27,6 +27,7 @@ def data(connections, quick):
 
 
 def first_batch(dataset, config):
+    """What training sees first."""
     return next(iter(make_loader(dataset, config)))
 
 
@@ -152,9 +153,10 @@ def test_the_registered_version_loads_by_its_alias(connections, finished):
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(connections.tracking_uri())
     try:
-        loaded = mlflow.onnx.load_model(
-            f"models:/heimdall-localization-onnx/{registered.version}"
-        )
+        with connections.artifact_store().environment():
+            loaded = mlflow.onnx.load_model(
+                f"models:/heimdall-localization-onnx/{registered.version}"
+            )
     finally:
         mlflow.set_tracking_uri(before)
     assert loaded.graph.input[0].name == "mel_spectrogram"

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["print_closing", "print_evaluation"]
 
+N_EXAMPLES = 4
+
 
 def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) -> None:
     """Print the errors of a model and of the baselines, on the same held-out sessions."""
     table = Table(title=f"{len(evaluated.evaluation)} held-out sessions", title_justify="left")
     table.add_column("method")
-    for heading in ("median error", "68 %", "95 %", "inside 68 % / 95 % ellipse"):
+    for heading in ("median error", "68 %", "95 %", "in 68 / 95 % ellipse"):
         table.add_column(heading, justify="right")
     coverage = _coverage(evaluated.metrics)
     table.add_row("model", *_quantiles_km(evaluated.evaluation.error_m), coverage)
@@ -60,9 +62,17 @@ def _coverage(metrics: Mapping[str, float]) -> str:
 def _print_left_out(outcome: RunOutcome, out: Console) -> None:
     data = outcome.data
     not_used = ", ".join(f"{count} {reason}" for reason, count in data.not_used.items())
-    out.print(f"not for training: {not_used or 'none'}", markup=False)
-    out.print(f"excluded: {len(data.exclusions)} unusable", markup=False)
-    for left in data.exclusions[:5]:
-        out.print(f"  {left.session_id}: {left.reason}", markup=False)
-    if len(data.exclusions) > 5:
-        out.print(f"  and {len(data.exclusions) - 5} more, in the report", markup=False)
+    out.print(f"sessions not for training: {not_used or 'none'}", markup=False)
+    out.print(f"sessions excluded as unusable: {len(data.exclusions) or 'none'}", markup=False)
+    _print_some([f"{left.session_id}: {left.reason}" for left in data.exclusions], out)
+    out.print(f"recordings left out: {len(data.unusable) or 'none'}", markup=False)
+    _print_some(
+        [f"{left.session_id}, {left.station}: {left.reason}" for left in data.unusable], out
+    )
+
+
+def _print_some(lines: list[str], out: Console) -> None:
+    for line in lines[:N_EXAMPLES]:
+        out.print(f"  {line}", markup=False)
+    if len(lines) > N_EXAMPLES:
+        out.print(f"  and {len(lines) - N_EXAMPLES} more, in the report", markup=False)

@@ -18,6 +18,7 @@ from heimdall_trainer.errors import TrainerError
 if TYPE_CHECKING:
     from heimdall_data.embedded import EmbeddedStack
     from heimdall_data.s3 import S3Settings
+    from heimdall_export.artifact_store import ArtifactStore
 
 __all__ = ["Connections", "default_state_dir"]
 
@@ -151,3 +152,19 @@ class Connections:
         if self.s3_endpoint_url:
             return "s3://heimdall-mlflow"
         return (self.state_directory() / "mlflow-artifacts").as_uri()
+
+    def artifact_store(self) -> ArtifactStore:
+        """The object store of MLflow's `s3://` artifacts.
+
+        Raises:
+            TrainerError: The object store is not configured.
+        """
+        from heimdall_export.artifact_store import ArtifactStore
+
+        s3 = self.need_s3()
+        return ArtifactStore(
+            endpoint_url=self.mlflow_s3_endpoint_url or s3.endpoint_url,
+            access_key=s3.access_key,
+            secret_key=s3.secret_key,
+            region=s3.region,
+        )

@@ -53,6 +53,7 @@ def run_demo(config: DemoConfig, state_dir: Path) -> RunOutcome:
     Raises:
         ValueError: A step failed; the servers are stopped all the same.
     """
+    print("starting Postgres and S3 …", flush=True)
     with EmbeddedStack(state_dir / "demo" / f"seed-{config.seed}") as stack:
         connections = Connections.to_stack(stack)
         fill(connections, config)
@@ -84,6 +85,7 @@ def fill(connections: Connections, config: DemoConfig) -> None:
         n_there = len(catalogue.sessions()) + sum(catalogue.not_used().values())
         if n_there >= config.n_sessions:
             return
+        print(f"simulating {config.n_sessions} sessions …", flush=True)
         simulated = simulate_sessions(config.n_sessions, config.seed, workers=N_SIMULATORS)
-        with tqdm(total=config.n_sessions, desc="simulate and ingest", unit="session") as bar:
+        with tqdm(total=config.n_sessions, desc="simulate", unit="session", disable=None) as bar:
             ingest(catalogue, store, (made.new_session for made in simulated), progress=bar.update)

@@ -125,6 +125,7 @@ class TrainingPipeline:
         if self.config.summary:
             require_writable(self.config.summary)
         data = self.load_data()
+        print(data.describe(), flush=True)
         with open_tracker(self.config, self.connections) as tracker:
             tracker.log_params(run_parameters(self.config, data))
             tracker.set_tags(run_tags(self.config, data))
@@ -192,6 +193,7 @@ class TrainingPipeline:
 
     @contextlib.contextmanager
     def _stage(self, name: str) -> Iterator[None]:
+        print(f"{name} …", flush=True)
         started = time.monotonic()
         yield
         self.timings[name] = time.monotonic() - started

@@ -27,18 +27,12 @@ def open_tracker(config: TrainingConfig, connections: Connections) -> MLflowTrac
     Raises:
         ExportError: MLflow refuses or is out of reach.
     """
-    from heimdall_export.tracking import MLflowTracker, s3_environment
+    from heimdall_export.tracking import MLflowTracker
 
-    s3 = connections.need_s3()
-    s3_environment(
-        connections.mlflow_s3_endpoint_url or s3.endpoint_url,
-        s3.access_key,
-        s3.secret_key,
-        s3.region,
-    )
     return MLflowTracker(
         connections.tracking_uri(),
         artifact_root=connections.artifact_root(),
+        artifact_store=connections.artifact_store(),
         experiment_name=config.experiment_name,
         run_name_prefix=config.run_name_prefix,
     )

@@ -53,9 +53,18 @@ def write_report(
         metrics=evaluated.metrics,
         history=trained.history if trained else (),
         best_epoch=trained.best_epoch if trained else None,
-        excluded=tuple((left.session_id, left.reason) for left in data.exclusions),
+        excluded=_left_out(data),
         not_used=data.not_used,
         split_report=asdict(data.split.report),
         timings=timings,
     )
     return render_report(contents, path)
+
+
+def _left_out(data: TrainingData) -> tuple[tuple[str, str], ...]:
+    """Session ids and reasons: sessions that cannot be used, and what others had to do without."""
+    sessions = [(left.session_id, left.reason) for left in data.exclusions]
+    recordings = [
+        (left.session_id, f"used without {left.station}: {left.reason}") for left in data.unusable
+    ]
+    return (*sessions, *recordings)

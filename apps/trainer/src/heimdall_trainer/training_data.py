@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from heimdall_data import Exclusion, Session, Split, Station
+    from heimdall_data.dataset import UnusableRecording
 
     from heimdall_trainer.connections import Connections
     from heimdall_trainer.training_config import TrainingConfig
@@ -47,8 +48,20 @@ class TrainingData:
     split: Split
     exclusions: tuple[Exclusion, ...]
     """Sessions that the catalogue approves of and that cannot be used."""
+    unusable: tuple[UnusableRecording, ...]
+    """Recordings left out of sessions that are used for the sake of their other receivers."""
     not_used: Mapping[str, int]
     """Sessions that the catalogue's own rules leave out, counted by reason."""
+
+    def describe(self) -> str:
+        """One line: which receivers, how many sessions on each side, and how large the map is."""
+        names = ", ".join(station.name for station in self.receivers)
+        parts = [len(part) for part in (self.train, self.validation, self.test)]
+        return (
+            f"{names}; {parts[0]} sessions to train, {parts[1]} to validate, {parts[2]} to test; "
+            f"region of {self.region.scale_m / 1000:.0f} km around "
+            f"{self.region.latitude_deg:.3f}, {self.region.longitude_deg:.3f}"
+        )
 
 
 def load_training_data(config: TrainingConfig, connections: Connections) -> TrainingData:
@@ -97,6 +110,7 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
         test=usable.subset(split.test),
         split=split,
         exclusions=tuple(exclusions),
+        unusable=usable.unusable_recordings,
         not_used=not_used,
     )
 

@@ -1,0 +1,134 @@
+"""`heimdall demo` as a newcomer runs it, small: in a process of its own, on servers of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+SMALL = ("--sessions", "60", "--epochs", "2", "--seed", "5")
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """Start a small demo in a process group of its own, with only a state directory set."""
+    configured = ("HEIMDALL_", "MLFLOW_", "AWS_")
+    bare = {k: v for k, v in os.environ.items() if not k.startswith(configured)}
+    bare["HEIMDALL_STATE_DIR"] = str(tmp_path / "state")
+    begun = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "heimdall_trainer", "demo", *SMALL, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=bare,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+
+
+def read_until(process, text):
+    """What the process says up to the line with `text`."""
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if text in line:
+            return said
+    pytest.fail(f"{text!r} was never said; instead: {''.join(said)}")
+
+
+def left_running(state_dir):
+    """Processes that mention the state directory, once they had time to end."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = [p.info for p in psutil.process_iter(["pid", "cmdline"]) if mentions(p, state_dir)]
+        if not found:
+            return []
+        time.sleep(0.2)
+    return found
+
+
+def mentions(process, state_dir):
+    """Whether the state directory is in a process's command line."""
+    return any(str(state_dir) in word for word in process.info["cmdline"] or ())
+
+
+def half_written(state_dir):
+    """Files that are named as being written."""
+    return [p for p in state_dir.rglob("*") if p.suffix in {".part", ".tmp", ".new"}]
+
+
+def test_the_demo_goes_from_nothing_to_a_report_and_reuses_it_the_second_time(demo, tmp_path):
+    """The first line of the README is the first thing that anybody tries."""
+    first = demo("--summary", "first.json")
+    said, _ = first.communicate(timeout=600)
+    assert first.returncode == 0, said
+    assert "simulating 60 sessions" in said
+    assert "epoch   2/2" in said
+    assert "power-weighted" in said
+    summary = json.loads((tmp_path / "first.json").read_text())
+    assert summary["model_version"] == "1"
+    assert summary["metrics"]["test/error_m_median"] > 0
+    assert (tmp_path / "state" / "demo" / "seed-5" / "reports").is_dir()
+    assert not left_running(tmp_path)
+    assert not half_written(tmp_path)
+
+    second = demo("--summary", "second.json")
+    said, _ = second.communicate(timeout=600)
+    assert second.returncode == 0, said
+    assert "simulating" not in said
+    again = json.loads((tmp_path / "second.json").read_text())
+    assert again["model_version"] == "2"
+    assert again["metrics"] == summary["metrics"]
+    assert not left_running(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["starting Postgres", "simulating", "data …", "epoch   1/2"])
+def test_an_interrupted_demo_leaves_no_process_and_no_half_written_file(demo, tmp_path, moment):
+    """Ctrl-C is how most people end something that takes minutes."""
+    process = demo()
+    read_until(process, moment)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert not left_running(tmp_path)
+    assert not half_written(tmp_path)
+
+
+def test_a_killed_demo_leaves_no_server_and_the_next_one_goes_on(demo, tmp_path):
+    """`kill -9` and power cuts happen; nobody should have to hunt processes after them."""
+    process = demo()
+    read_until(process, "data …")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    assert not left_running(tmp_path)
+    again = demo()
+    said, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, said
+    assert "simulating" not in said
+
+
+def test_a_terminated_demo_cleans_up(demo, tmp_path):
+    """Clusters and service managers send SIGTERM."""
+    process = demo()
+    read_until(process, "epoch   1/2")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not left_running(tmp_path)
