@@ -1,1 +1,83 @@
-"""From a checkpoint to a model in production, proven equal."""
+"""From a checkpoint to a model in production, proven equal.
+
+Importing this package loads none of its parts. Each name below loads what it needs when it is
+first used: `Predictor` ONNX Runtime and NumPy alone; the others one of the extras `onnx`
+(PyTorch and ONNX), `mlflow` and `s3`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from heimdall_export.artifact_store import ArtifactStore
+    from heimdall_export.errors import ExportError
+    from heimdall_export.onnx_file import export_onnx
+    from heimdall_export.parity import ParityReport, check_parity
+    from heimdall_export.registry import (
+        RegisteredVersion,
+        list_versions,
+        promote,
+        register,
+        rollback,
+    )
+    from heimdall_export.runtime import Estimate, Predictor
+    from heimdall_export.tracking import MLflowTracker
+    from heimdall_export.upload import UploadedModel, upload_model
+
+__all__ = [
+    "ArtifactStore",
+    "Estimate",
+    "ExportError",
+    "MLflowTracker",
+    "ParityReport",
+    "Predictor",
+    "RegisteredVersion",
+    "UploadedModel",
+    "check_parity",
+    "export_onnx",
+    "list_versions",
+    "promote",
+    "register",
+    "rollback",
+    "upload_model",
+]
+
+_MODULES = {
+    "ArtifactStore": ("artifact_store", "mlflow"),
+    "Estimate": ("runtime", None),
+    "ExportError": ("errors", None),
+    "MLflowTracker": ("tracking", "mlflow"),
+    "ParityReport": ("parity", "onnx"),
+    "Predictor": ("runtime", None),
+    "RegisteredVersion": ("registry", "mlflow"),
+    "UploadedModel": ("upload", "s3"),
+    "check_parity": ("parity", "onnx"),
+    "export_onnx": ("onnx_file", "onnx"),
+    "list_versions": ("registry", "mlflow"),
+    "promote": ("registry", "mlflow"),
+    "register": ("registry", "mlflow"),
+    "rollback": ("registry", "mlflow"),
+    "upload_model": ("upload", "s3"),
+}
+"""Where each name is, and the extra that it needs."""
+
+
+def __getattr__(name: str) -> object:
+    """A public name, on first use.
+
+    Raises:
+        ImportError: It needs an extra that is not installed; the message says which.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, extra = _MODULES[name]
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if extra is None:
+            raise
+        raise ImportError(
+            f"{__name__}.{name} needs {error.name}: pip install 'heimdall-export[{extra}]'"
+        ) from error

@@ -3,17 +3,34 @@
 __all__ = [
     "EXPERIMENT",
     "INPUT",
+    "METADATA_KEYS",
     "MODEL_FOLDER",
     "OUTPUTS",
     "PRODUCTION",
+    "RECEIVERS_KEY",
+    "REGION_KEY",
     "REGISTERED_MODEL",
+    "RUN_NAME_PREFIX",
     "STAGING",
 ]
 
 INPUT = "mel_spectrogram"
 OUTPUTS = ("positions", "uncertainties")
+RECEIVERS_KEY = "heimdall.receivers"
+REGION_KEY = "heimdall.region"
+METADATA_KEYS = (
+    "heimdall.features.config",
+    "heimdall.features.fingerprint",
+    "heimdall.features.version",
+    RECEIVERS_KEY,
+    REGION_KEY,
+    "heimdall.run_id",
+    "heimdall.created_at",
+)
+"""What every model file says about itself."""
 MODEL_FOLDER = "models/localization"
 EXPERIMENT = "heimdall-localization"
+RUN_NAME_PREFIX = "rf-localization"
 REGISTERED_MODEL = "heimdall-localization-onnx"
 STAGING = "staging"
 PRODUCTION = "production"

@@ -1,12 +1,16 @@
-"""From a PyTorch module to the contract's ONNX file, checked, and whole or not there at all."""
+"""From a PyTorch module to the contract's ONNX file, checked, and whole or not there at all.
+
+The graph is written by `torch.onnx.export` from a `torch.export` program, with a dynamic batch.
+What the exporter notes beside each node is removed: it names the files and folders of the
+machine that exported.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
-import tempfile
+import uuid
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +18,10 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from heimdall_export.contract import INPUT, OUTPUTS
+from heimdall_export.contract import INPUT, METADATA_KEYS, OUTPUTS
 from heimdall_export.errors import ExportError
+from heimdall_export.evaluation_mode import evaluating
+from heimdall_export.non_finite import NanGuard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,8 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_OPSET", "OPSETS", "export_onnx"]
 
 OPSETS = range(18, 24)
-"""Operator sets that torch's exporter writes and ONNX Runtime runs."""
+"""Operator sets that torch's exporter writes without conversion and ONNX Runtime 1.24 runs."""
 DEFAULT_OPSET = 20
+_LARGEST_FILE = 2**31 - 2**26
+"""Bytes of weights in one file; Protocol Buffers end at 2 GiB, graph and names included."""
+_CHATTY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 def export_onnx(
@@ -37,97 +46,164 @@ def export_onnx(
 ) -> Path:
     """Write a module as an ONNX file with a dynamic batch.
 
+    In the file, an input that is not finite has NaN for an answer, whatever the network does.
+
     Args:
-        network: Takes float32 `(batch, *input_shape)`, returns positions and uncertainties,
-            float32 `(batch, 2)` each. Put into evaluation mode.
+        network: Takes float32 `(batch, *input_shape)` in dB; returns positions in degrees and
+            uncertainties in metres, float32 `(batch, 2)` each. Exported in evaluation mode.
         path: Where the file goes; a file that is there is replaced at once.
         input_shape: Receivers, mel bands and frames.
-        metadata: Goes into the file, by the contract's keys.
-        opset: ONNX operator set.
+        metadata: Goes into the file; all of the contract's keys must be there.
+        opset: ONNX operator set, one of `OPSETS`.
 
     Returns:
         The path.
 
     Raises:
-        ExportError: An operator set that nobody runs, weights that are not finite, a graph that
-            the checker refuses, or a place that cannot be written.
+        ExportError: An operator set that nobody runs, metadata that lack a key, weights that
+            are not finite or more than 2 GiB, a network of another shape, a graph that the
+            exporter or the checker refuses, or a place that cannot be written.
     """
-    if opset not in OPSETS:
-        raise ExportError(f"opset {opset} is not supported; give {OPSETS[0]} to {OPSETS[-1]}")
-    _require_finite(network)
     target = Path(path)
-    model = _graph(network.eval(), input_shape, opset)
+    _require_opset(opset)
+    _require_metadata(metadata)
+    _require_weights(network)
+    with evaluating(network) as device:
+        # Two sessions: of a batch of one the exporter would make a constant.
+        example = torch.zeros((2, *input_shape), device=device)
+        _require_outputs(network, example)
+        model = _graph(NanGuard(network), example, opset)
+    _remove_traces(model)
     onnx.helper.set_model_props(model, dict(metadata))
-    _check(model)
     try:
-        _write_at_once(target, model.SerializeToString())
+        with _written_at_once(target) as part:
+            onnx.save(model, part)
+            _check(part)
     except OSError as error:
-        raise ExportError(f"cannot write the model to {target}: {error.strerror}") from error
+        raise ExportError(
+            f"the model cannot be written to {target}: {error.strerror or error}"
+        ) from error
     return target
 
 
-def _require_finite(network: torch.nn.Module) -> None:
-    for name, values in network.state_dict().items():
+def _require_opset(opset: int) -> None:
+    if opset not in OPSETS:
+        raise ExportError(
+            f"opset {opset} is not supported; give one from {OPSETS[0]} to {OPSETS[-1]}, "
+            f"{DEFAULT_OPSET} by default"
+        )
+
+
+def _require_metadata(metadata: Mapping[str, str]) -> None:
+    if missing := [key for key in METADATA_KEYS if key not in metadata]:
+        raise ExportError(f"the model's metadata lack {', '.join(missing)}")
+    for key, value in metadata.items():
+        if not isinstance(value, str):
+            raise ExportError(f"metadata {key!r} is {value!r}; it must be text")
+
+
+def _require_weights(network: torch.nn.Module) -> None:
+    weights = network.state_dict()
+    for name, values in weights.items():
         if values.is_floating_point() and not values.isfinite().all():
             raise ExportError(
                 f"{name} holds values that are not finite; the training diverged, "
                 "take an earlier checkpoint"
             )
-
-
-def _graph(
-    network: torch.nn.Module, input_shape: tuple[int, int, int], opset: int
-) -> onnx.ModelProto:
-    # Two sessions: of a batch of one the exporter would make a constant.
-    example = torch.zeros((2, *input_shape))
-    with _quiet():
-        program = torch.onnx.export(
-            network,
-            (example,),
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=opset,
-            dynamo=True,
-            verbose=False,
+    size = sum(values.nbytes for values in weights.values())
+    if size > _LARGEST_FILE:
+        raise ExportError(
+            f"the weights take {size / 2**30:.2f} GiB and one ONNX file holds 2 GiB; "
+            "take a smaller backbone"
         )
+
+
+def _require_outputs(network: torch.nn.Module, example: torch.Tensor) -> None:
+    try:
+        with torch.no_grad():
+            outputs = network(example)
+    except RuntimeError as error:
+        raise ExportError(
+            f"the network does not take an input of shape {tuple(example.shape)}: {error}"
+        ) from error
+    found = [
+        f"{output.dtype} {tuple(output.shape)}" for output in outputs if torch.is_tensor(output)
+    ]
+    wanted = f"{torch.float32} {(len(example), 2)}"
+    if found[:2] != [wanted, wanted]:
+        raise ExportError(
+            f"the network returned {', '.join(found) or type(outputs).__name__} for a batch of "
+            f"{len(example)}; {' and '.join(OUTPUTS)} are {wanted} each"
+        )
+
+
+def _graph(network: torch.nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ExportError(
+            f"torch.onnx.export cannot make a graph with a free batch size of "
+            f"{type(network.network).__name__}: {reason}"
+        ) from error
     if program is None:
-        raise ExportError("torch.onnx.export gave no program")
+        raise ExportError("torch.onnx.export gave no program; report the versions of torch")
     return program.model_proto
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its advice to its own developers off the screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
+    """Keep the exporter's advice to its own developers off the screen; its errors are raised."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
-        finally:
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
-def _check(model: onnx.ModelProto) -> None:
+def _remove_traces(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    ends = (*graph.input, *graph.output, *graph.value_info)
+    for noted in (graph, *graph.node, *graph.initializer, *ends):
+        noted.ClearField("metadata_props")
+
+
+def _check(path: Path) -> None:
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"onnx.checker refuses the exported graph: {error}") from error
 
 
-def _write_at_once(target: Path, contents: bytes) -> None:
+@contextlib.contextmanager
+def _written_at_once(target: Path) -> Iterator[Path]:
+    """A path beside the target, which becomes the target if the body ends well."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
-        try:
-            part.write(contents)
-            part.flush()
-            os.fsync(part.fileno())
-            Path(part.name).replace(target)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        _to_disk(part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

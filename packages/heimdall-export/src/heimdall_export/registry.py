@@ -1,44 +1,40 @@
 """The model registry: versions of one model, and the aliases that say which one is used.
 
 Aliases and not MLflow's stages, which it has deprecated; the tag `stage` is for those who still
-read it. Each promotion leaves a tag with the version that was in production before, which is
-what rollback returns to.
+read it. The registered model's tag `production.history` lists what was in production, the present
+version last; rollback goes back along it.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version as installed
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx
-
-from heimdall_export.contract import INPUT, OUTPUTS, PRODUCTION, REGISTERED_MODEL, STAGING
+from heimdall_export.contract import PRODUCTION, REGISTERED_MODEL, STAGING
 from heimdall_export.errors import ExportError
-from heimdall_export.tracking import told_plainly  # first, for the environment it sets
-
-import mlflow.onnx  # isort: skip
-from mlflow import MlflowClient  # isort: skip
-from mlflow.exceptions import MlflowException  # isort: skip
-from mlflow.models import ModelSignature  # isort: skip
-from mlflow.types import Schema, TensorSpec  # isort: skip
+from heimdall_export.mlflow_client import MlflowException, open_client, told_plainly
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from mlflow.entities.model_registry import ModelVersion
+    import numpy as np
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from numpy.typing import NDArray
 
     from heimdall_export.tracking import MLflowTracker
 
 __all__ = ["RegisteredVersion", "list_versions", "promote", "register", "rollback"]
 
 _ARTIFACT = "model"
-_PREVIOUS = "production.previous"
-_REQUIREMENTS = ("onnx", "onnxruntime", "numpy", "heimdall-features")
+_HISTORY = "production.history"
+_LONGEST_HISTORY = 20
+_IS_PROMPT = "mlflow.prompt.is_prompt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +53,7 @@ def register(
     *,
     model_name: str = REGISTERED_MODEL,
     tags: Mapping[str, str],
+    input_example: NDArray[np.float32] | None = None,
 ) -> str:
     """Store a model file with its run and register it, with the alias `staging`.
 
@@ -64,54 +61,54 @@ def register(
         tracker: The run that made it.
         onnx_path: A checked model file.
         model_name: Name in the registry.
-        tags: Of the version, such as where the file is.
+        tags: Of the version, such as where the file is and what it is worth.
+        input_example: Feature tensors, float32 `(n, receivers, n_mels, n_frames)`.
 
     Returns:
         The version's number.
 
     Raises:
-        ExportError: The registry cannot be reached or refuses.
+        ExportError: The file is no model of ours, the name belongs to something else, or the
+            registry cannot be reached or refuses. No version is left then.
     """
+    from heimdall_export.mlflow_model import save_mlflow_model
+
+    client = tracker.client
     with told_plainly(f"register {model_name!r}"):
-        _save(tracker, Path(onnx_path))
-        _ensure_model(tracker.client, model_name)
-        made = tracker.client.create_model_version(
-            model_name,
-            source=f"runs:/{tracker.run_id}/{_ARTIFACT}",
-            run_id=tracker.run_id,
-            tags={"stage": "Staging", **tags},
+        _ensure_model(client, model_name)
+        with tempfile.TemporaryDirectory(prefix="heimdall-register-") as temporary:
+            folder = Path(temporary, _ARTIFACT)
+            save_mlflow_model(Path(onnx_path), folder, input_example=input_example)
+            tracker.log_artifact(folder, _ARTIFACT)
+        source = f"runs:/{tracker.run_id}/{_ARTIFACT}"
+        made = client.create_model_version(
+            model_name, source, tracker.run_id, tags={"stage": "Staging", **tags}
         )
-        tracker.client.set_registered_model_alias(model_name, STAGING, made.version)
+        try:
+            client.set_registered_model_alias(model_name, STAGING, made.version)
+        except BaseException:
+            client.delete_model_version(model_name, made.version)
+            raise
     return str(made.version)
 
 
-def _save(tracker: MLflowTracker, onnx_path: Path) -> None:
-    """Lay the model out as MLflow wants it, and store that with the run."""
-    model = onnx.load(onnx_path)
-    shape = [d.dim_value or -1 for d in model.graph.input[0].type.tensor_type.shape.dim]
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("float32"), shape, INPUT)]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, 2), name) for name in OUTPUTS]),
-    )
-    with tempfile.TemporaryDirectory(prefix="heimdall-register-") as temporary:
-        folder = Path(temporary, _ARTIFACT)
-        mlflow.onnx.save_model(
-            model,
-            folder,
-            signature=signature,
-            input_example={INPUT: np.zeros((1, *shape[1:]), np.float32)},
-            # Given, because MLflow would otherwise load the model to guess them.
-            pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
-            save_as_external_data=False,
-        )
-        tracker.client.log_artifacts(tracker.run_id, str(folder), _ARTIFACT)
-
-
 def _ensure_model(client: MlflowClient, name: str) -> None:
-    try:
-        client.get_registered_model(name)
-    except MlflowException:
+    found = _registered(client, name)
+    if found is None:
         client.create_registered_model(name)
+    elif found.tags.get(_IS_PROMPT) == "true":
+        raise ExportError(
+            f"the registry's name {name!r} belongs to a prompt; choose another --model_name"
+        )
+
+
+def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def list_versions(
@@ -122,13 +119,18 @@ def list_versions(
     Raises:
         ExportError: The registry cannot be reached.
     """
-    client = _client(tracking_uri)
-    quoted = model_name.replace("'", "''")
+    return _versions(open_client(tracking_uri), model_name)
+
+
+def _versions(client: MlflowClient, model_name: str) -> tuple[RegisteredVersion, ...]:
     with told_plainly(f"list the versions of {model_name!r}"):
+        model = _registered(client, model_name)
+        if model is None:
+            return ()
+        quoted = model_name.replace("'", "''")
         found = client.search_model_versions(f"name = '{quoted}'")
-        aliases = client.get_registered_model(model_name).aliases if found else {}
-    versions = sorted(found, key=lambda version: int(version.version), reverse=True)
-    return tuple(_described(version, aliases) for version in versions)
+    newest_first = sorted(found, key=lambda version: int(version.version), reverse=True)
+    return tuple(_described(version, model.aliases) for version in newest_first)
 
 
 def _described(version: ModelVersion, aliases: Mapping[str, str]) -> RegisteredVersion:
@@ -141,23 +143,24 @@ def _described(version: ModelVersion, aliases: Mapping[str, str]) -> RegisteredV
     )
 
 
-def promote(tracking_uri: str, version: str, model_name: str = REGISTERED_MODEL) -> None:
+def promote(tracking_uri: str, model_name: str, version: str) -> None:
     """Put a version into production, and remember which one was there before.
 
     Raises:
         ExportError: There is no such version, or the registry cannot be reached.
     """
-    client = _client(tracking_uri)
-    versions = {found.version: found for found in list_versions(tracking_uri, model_name)}
-    if version not in versions:
-        known = ", ".join(versions) or "none"
-        raise ExportError(f"{model_name!r} has no version {version!r}; it has {known}")
-    before = next((v.version for v in versions.values() if PRODUCTION in v.aliases), None)
-    with told_plainly(f"promote version {version} of {model_name!r}"):
-        if before not in {None, version}:
-            client.set_model_version_tag(model_name, version, _PREVIOUS, before)
-        client.set_registered_model_alias(model_name, PRODUCTION, version)
-        client.set_model_version_tag(model_name, version, "stage", "Production")
+    client = open_client(tracking_uri)
+    known = _versions(client, model_name)
+    if version not in {found.version for found in known}:
+        numbers = ", ".join(found.version for found in known) or "none"
+        raise ExportError(f"{model_name!r} has no version {version!r}; it has {numbers}")
+    present = _in_production(known)
+    if present == version:
+        return
+    history = _history(client, model_name)
+    if present is not None and (not history or history[-1]["version"] != present):
+        history.append(_entry(present))  # someone moved the alias without us
+    _produce(client, model_name, [*history, _entry(version)], retired=present)
 
 
 def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> str:
@@ -169,23 +172,56 @@ def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> str:
     Raises:
         ExportError: Nothing is in production, or nothing was before it.
     """
-    versions = list_versions(tracking_uri, model_name)
-    present = next((found for found in versions if PRODUCTION in found.aliases), None)
+    client = open_client(tracking_uri)
+    known = _versions(client, model_name)
+    present = _in_production(known)
     if present is None:
         raise ExportError(f"no version of {model_name!r} is in production; promote one")
-    before = present.tags.get(_PREVIOUS)
-    if before is None or before not in {found.version for found in versions}:
+    history = _history(client, model_name)
+    there = {found.version for found in known} - {present}
+    while history and history[-1]["version"] not in there:
+        history.pop()
+    if not history:
         raise ExportError(
-            f"version {present.version} of {model_name!r} has no predecessor in production"
+            f"version {present} of {model_name!r} has no predecessor in production; "
+            "promote the version that you want"
         )
-    client = _client(tracking_uri)
-    with told_plainly(f"roll {model_name!r} back to version {before}"):
-        client.set_registered_model_alias(model_name, PRODUCTION, before)
-        client.set_model_version_tag(model_name, present.version, "stage", "Archived")
-        client.set_model_version_tag(model_name, before, "stage", "Production")
-    return before
+    _produce(client, model_name, history, retired=present)
+    return history[-1]["version"]
 
 
-def _client(tracking_uri: str) -> MlflowClient:
-    with told_plainly("open the registry"):
-        return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+def _produce(
+    client: MlflowClient,
+    model_name: str,
+    history: Sequence[Mapping[str, str]],
+    *,
+    retired: str | None,
+) -> None:
+    """Move the alias to the history's last version. The alias, which services read, goes first."""
+    version = history[-1]["version"]
+    with told_plainly(f"put version {version} of {model_name!r} into production"):
+        client.set_registered_model_alias(model_name, PRODUCTION, version)
+        text = json.dumps(list(history[-_LONGEST_HISTORY:]))
+        client.set_registered_model_tag(model_name, _HISTORY, text)
+        client.set_model_version_tag(model_name, version, "stage", "Production")
+        if retired is not None:
+            client.set_model_version_tag(model_name, retired, "stage", "Archived")
+
+
+def _in_production(versions: Sequence[RegisteredVersion]) -> str | None:
+    return next((found.version for found in versions if PRODUCTION in found.aliases), None)
+
+
+def _history(client: MlflowClient, model_name: str) -> list[dict[str, str]]:
+    with told_plainly(f"read the history of {model_name!r}"):
+        text = client.get_registered_model(model_name).tags.get(_HISTORY, "[]")
+    try:
+        return [{**entry, "version": str(entry["version"])} for entry in json.loads(text)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ExportError(
+            f"tag {_HISTORY!r} of {model_name!r} is not a history: {text:.100}; delete the tag"
+        ) from error
+
+
+def _entry(version: str) -> dict[str, str]:
+    return {"version": version, "at": datetime.now(UTC).isoformat(timespec="seconds")}

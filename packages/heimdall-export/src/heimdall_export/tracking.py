@@ -1,80 +1,41 @@
 """A training run in MLflow: parameters, metrics, tags and artifacts, and how it ended.
 
-Everything goes through one explicit client; MLflow's global state is left alone, save for the
-environment variables through which its S3 library takes addresses and credentials.
+Everything goes through one explicit client; MLflow's global state is left alone.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 import os
+import re
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from heimdall_export.contract import EXPERIMENT
+from heimdall_export.contract import EXPERIMENT, RUN_NAME_PREFIX
 from heimdall_export.errors import ExportError
+from heimdall_export.mlflow_client import open_client, told_plainly
 
-# Before MLflow is imported: no telemetry, no advice about git, no network but the named servers.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Metric, Param, RunTag  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
-__all__ = ["MLflowTracker", "s3_environment", "told_plainly"]
+    from heimdall_export.artifact_store import ArtifactStore
 
-for _noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
-    logging.getLogger(_noisy).setLevel(logging.WARNING)
+__all__ = ["MLflowTracker"]
 
-_SECRET_WORDS = ("password", "secret", "access_key", "token", "database_url")
-_LONGEST_PARAM = 6000
+_SECRET_NAME = re.compile(
+    r"password|passwd|secret|access_?key|api_?key|token|credential|database_url|private_key",
+    re.IGNORECASE,
+)
+_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s@]*:[^/\s@]+@")
+_LONGEST_VALUE = 5000
+"""Characters that MLflow keeps of a tag; a parameter may have 6000."""
 _BATCH = 100
-
-
-@contextlib.contextmanager
-def told_plainly(doing: str) -> Iterator[None]:
-    """Turn whatever MLflow or its stores raise into one `ExportError`."""
-    try:
-        yield
-    except ExportError:
-        raise
-    except MlflowException as error:
-        raise ExportError(f"MLflow cannot {doing}: {_first_line(error)}") from error
-    except OSError as error:
-        raise ExportError(f"MLflow cannot {doing}: {error}") from error
-    except Exception as error:
-        # boto3 and SQLAlchemy have bases of their own, and are MLflow's dependencies, not ours.
-        if type(error).__module__.partition(".")[0] in {"boto3", "botocore", "sqlalchemy"}:
-            raise ExportError(f"MLflow cannot {doing}: {_first_line(error)}") from error
-        raise
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
-def s3_environment(
-    endpoint_url: str, access_key: str, secret_key: str, region: str = "us-east-1"
-) -> None:
-    """Tell MLflow's S3 library where the artifacts are and who we are there.
-
-    It reads the process's environment and offers no other way. Variables that the user set keep
-    their values.
-    """
-    os.environ.setdefault("MLFLOW_S3_ENDPOINT_URL", endpoint_url)
-    os.environ.setdefault("AWS_ACCESS_KEY_ID", access_key)
-    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", secret_key)
-    os.environ.setdefault("AWS_DEFAULT_REGION", region)
-    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+"""Parameters or tags in one request; metrics may be 1000."""
 
 
 class MLflowTracker:
@@ -82,6 +43,9 @@ class MLflowTracker:
 
     Attributes:
         client: MLflow's client of the tracking server.
+        tracking_uri: Address of the tracking server and registry.
+        artifact_store: Where `s3://` artifacts go; None leaves that to MLflow's environment.
+        artifact_uri: Where this run's artifacts are.
         run_id: MLflow's id of the run.
         run_name: `{prefix}_{YYYYMMDD_HHMMSS}` in UTC.
         experiment_id: MLflow's id of the experiment.
@@ -92,27 +56,31 @@ class MLflowTracker:
         tracking_uri: str,
         *,
         artifact_root: str,
+        artifact_store: ArtifactStore | None = None,
         experiment_name: str = EXPERIMENT,
-        run_name_prefix: str = "rf-localization",
+        run_name_prefix: str = RUN_NAME_PREFIX,
     ) -> None:
         """Begin a run; the experiment is made where it is missing.
 
         Args:
             tracking_uri: As MLflow defines it.
             artifact_root: Where a new experiment puts artifacts; an existing one keeps its own.
+            artifact_store: The S3 of `s3://` artifacts.
             experiment_name: The experiment.
             run_name_prefix: Of the run's name.
 
         Raises:
             ExportError: The tracking server cannot be reached or refuses.
         """
+        self.tracking_uri = tracking_uri
+        self.artifact_store = artifact_store
+        self.client = open_client(tracking_uri)
         with told_plainly(f"begin a run in experiment {experiment_name!r}"):
-            self.client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-            self.tracking_uri = tracking_uri
             self.experiment_id = self._experiment(experiment_name, artifact_root)
             self.run_name = f"{run_name_prefix}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
             run = self.client.create_run(self.experiment_id, run_name=self.run_name)
-            self.run_id = str(run.info.run_id)
+        self.run_id = str(run.info.run_id)
+        self.artifact_uri = str(run.info.artifact_uri)
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +91,13 @@ class MLflowTracker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.end(_status(kind))
+        try:
+            self.end(_status(kind))
+        except ExportError as unable:
+            if error is None:
+                raise
+            # What ended the run is the news, not that MLflow could not be told.
+            logging.getLogger(__name__).warning("%s", unable)
 
     def _experiment(self, name: str, artifact_root: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -131,58 +105,73 @@ class MLflowTracker:
             return str(self.client.create_experiment(name, artifact_location=artifact_root))
         if found.lifecycle_stage == "deleted":
             raise ExportError(
-                f"experiment {name!r} was deleted in MLflow; restore it, or give another "
-                "--experiment_name"
+                f"experiment {name!r} was deleted in MLflow; restore it, or choose another name"
             )
         return str(found.experiment_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record what the run was told.
+        """Record what the run was told; nested mappings become names with dots.
 
         Raises:
-            ExportError: A name that speaks of a secret, or MLflow refuses.
+            ExportError: A name that speaks of a secret, an address with a password, another
+                value than before, or MLflow refuses.
         """
-        for name in params:
-            if any(word in name.lower() for word in _SECRET_WORDS):
-                raise ExportError(f"parameter {name!r} could be a secret; it is not recorded")
-        entries = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in params.items()]
+        flat = _presentable(_flat(params), "parameter")
+        entries = [Param(name, value) for name, value in flat.items()]
         with told_plainly("record the parameters"):
             for start in range(0, len(entries), _BATCH):
                 self.client.log_batch(self.run_id, params=entries[start : start + _BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record the finite ones of some metrics at a step.
+        """Record metrics at a step; MLflow keeps a NaN as one.
 
         Raises:
             ExportError: MLflow refuses.
         """
         now_ms = int(time.time() * 1000)
-        entries = [
-            Metric(name, float(value), now_ms, step)
-            for name, value in metrics.items()
-            if math.isfinite(value)
-        ]
+        entries = [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
         with told_plainly("record metrics"):
             self.client.log_batch(self.run_id, metrics=entries)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record what identifies the run.
+        """Record what identifies the run: versions, seed, fingerprints, the git commit.
 
         Raises:
-            ExportError: MLflow refuses.
+            ExportError: A name that speaks of a secret, an address with a password, or MLflow
+                refuses.
         """
-        entries = [RunTag(name, value[:_LONGEST_PARAM]) for name, value in tags.items()]
+        flat = _presentable(tags.items(), "tag")
+        entries = [RunTag(name, value) for name, value in flat.items()]
         with told_plainly("record tags"):
-            self.client.log_batch(self.run_id, tags=entries)
+            for start in range(0, len(entries), _BATCH):
+                self.client.log_batch(self.run_id, tags=entries[start : start + _BATCH])
 
     def log_artifact(self, path: str | os.PathLike[str], folder: str | None = None) -> None:
-        """Store a file with the run.
+        """Store a file with the run, or all of a folder's files.
+
+        Args:
+            path: The file or folder.
+            folder: Where it goes among the run's artifacts; their root when None.
 
         Raises:
-            ExportError: It cannot be stored.
+            ExportError: It is not there or cannot be stored.
         """
-        with told_plainly(f"store {os.fspath(path)}"):
-            self.client.log_artifact(self.run_id, os.fspath(path), folder)
+        source = os.fspath(path)
+        if not os.path.exists(source):  # noqa: PTH110 - any path-like is welcome
+            raise ExportError(f"there is no file {source} to store with run {self.run_id}")
+        with told_plainly(f"store {source} at {self.artifact_uri}"):
+            self._store(source, folder)
+
+    def _store(self, source: str, folder: str | None) -> None:
+        whole = os.path.isdir(source)  # noqa: PTH112
+        if self.artifact_store is not None and self.artifact_uri.startswith("s3://"):
+            with self.artifact_store.repository(self.artifact_uri) as repository:
+                put = repository.log_artifacts if whole else repository.log_artifact
+                put(source, folder)  # type: ignore[no-untyped-call]
+        elif whole:
+            self.client.log_artifacts(self.run_id, source, folder)
+        else:
+            self.client.log_artifact(self.run_id, source, folder)
 
     def end(self, status: str = "FINISHED") -> None:
         """Say how the run ended: FINISHED, FAILED or KILLED.
@@ -190,11 +179,32 @@ class MLflowTracker:
         Raises:
             ExportError: MLflow cannot be reached.
         """
-        with told_plainly("close the run"):
+        with told_plainly(f"mark run {self.run_id} as {status}"):
             self.client.set_terminated(self.run_id, status)
 
 
 def _status(kind: type[BaseException] | None) -> str:
     if kind is None:
         return "FINISHED"
-    return "KILLED" if issubclass(kind, (KeyboardInterrupt, SystemExit)) else "FAILED"
+    return "FAILED" if issubclass(kind, Exception) else "KILLED"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _presentable(entries: Iterable[tuple[str, Any]], what: str) -> dict[str, str]:
+    """Names and values as MLflow may keep them, each as text.
+
+    Raises:
+        ExportError: One of them is, or holds, a secret; its value is not repeated.
+    """
+    texts = {name: str(value) for name, value in entries}
+    for name, text in texts.items():
+        if _SECRET_NAME.search(name) or _PASSWORD_IN_ADDRESS.search(text):
+            raise ExportError(f"{what} {name!r} may hold a secret; leave it out of the run")
+    return {name: text[:_LONGEST_VALUE] for name, text in texts.items()}

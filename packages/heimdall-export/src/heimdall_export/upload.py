@@ -1,15 +1,18 @@
 """A model file into the object store: under a new name, verified, never over another.
 
-The name is claimed by the upload itself: it asks the store to refuse where an object is there
-already (`If-None-Match`, RFC 9110, section 13.1.2), so that two trainers that finish in the same
-second do not overwrite each other. A model whose `.json` is there is complete.
+The sidecar goes first and claims the name; the model follows, whole or not at all, and is read
+back. So a model that can be seen has its sidecar, and what fails on the way leaves neither. A
+sidecar alone is a claim whose owner was killed: the name is used up, nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 import json
+import logging
+import math
+import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,33 +23,26 @@ from minio.error import MinioException, S3Error
 
 from heimdall_export.contract import MODEL_FOLDER
 from heimdall_export.errors import ExportError
+from heimdall_export.new_object import put_new
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import BinaryIO
 
     from minio import Minio
 
 __all__ = ["UploadedModel", "upload_model"]
 
-_ATTEMPTS = 60
-_PRECONDITION_FAILED = 412
-_OK = 200
+_MOST_NAMES = 60
+"""So many seconds after the wanted one are tried before something must be wrong."""
 _CHUNK = 2**20
-_RETRIES = urllib3.Retry(
-    total=4,
-    backoff_factor=0.2,
-    backoff_jitter=0.2,
-    status_forcelist=(500, 502, 503, 504),
-    allowed_methods=("PUT",),
-    raise_on_status=False,
-)
+_MEDIA_TYPES = {"json": "application/json", "onnx": "application/octet-stream"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadedModel:
-    """A model in the object store; the fields beside `uri` and `key` are in its sidecar."""
+    """A model in the object store; these fields are in its sidecar too."""
 
     uri: str
     key: str
@@ -72,121 +68,136 @@ def upload_model(
         bucket: Must be there.
         path: The ONNX file.
         run_id: MLflow run that made it.
-        metrics: What it is worth; goes into the sidecar.
+        metrics: What it is worth; goes into the sidecar, null for what is not finite.
         versions: Of our packages; goes into the sidecar.
         created_at: Aware; now when None. A second that is taken moves on to the next one.
 
     Raises:
         ExportError: The file cannot be read, the store refuses or is out of reach, or what it
-            gives back is not what was sent (it is then removed again).
+            gives back is not what was sent. Nothing is left in the store then.
     """
     source = Path(path)
+    first = (created_at or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
+    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    # The upload's id tells our claim from the equal one of another upload of the same file.
+    says = {
+        "run_id": run_id,
+        "metrics": finite,
+        "versions": dict(versions),
+        "upload_id": uuid.uuid4().hex,
+    }
     try:
+        sha256, size = _sha256(_chunks(source)), source.stat().st_size
         _require_bucket(client, bucket)
-        with source.open("rb") as file:
-            sha256 = _sha256(iter(lambda: file.read(_CHUNK), b""))
-            moment = _store(client, bucket, file, created_at or datetime.now(UTC))
-        key = _key(moment)
-        _verify(client, bucket, key, sha256)
-        model = UploadedModel(
-            uri=f"s3://{bucket}/{key}",
-            key=key,
-            sha256=sha256,
-            size=source.stat().st_size,
-            created_at=moment.isoformat(timespec="seconds"),
-        )
-        _write_sidecar(client, bucket, model, run_id=run_id, metrics=metrics, versions=versions)
+        for model in _names(bucket, sha256, size, first):
+            if _stored(client, bucket, source, model, says):
+                return model
     except (MinioException, urllib3.exceptions.HTTPError) as error:
         raise ExportError(_told(error, bucket)) from error
     except OSError as error:
         raise ExportError(f"the model file {source} cannot be read: {error.strerror}") from error
-    return model
+    raise ExportError(
+        f"the names from v{first:%Y%m%d_%H%M%S} on are taken in {bucket!r}; is the clock right?"
+    )
 
 
 def _require_bucket(client: Minio, bucket: str) -> None:
     # Some stores make a missing bucket on the first object; a misspelt name must not pass.
-    if not client.bucket_exists(bucket):
+    try:
+        found = client.bucket_exists(bucket)
+    except ValueError as error:
+        raise ExportError(f"{bucket!r} is no name for a bucket: {error}") from error
+    if not found:
         raise ExportError(f"there is no bucket {bucket!r}; make it, or set HEIMDALL_MODELS_BUCKET")
 
 
-def _key(moment: datetime) -> str:
-    return f"{MODEL_FOLDER}/v{moment.astimezone(UTC):%Y%m%d_%H%M%S}.onnx"
+def _names(bucket: str, sha256: str, size: int, first: datetime) -> Iterator[UploadedModel]:
+    """What the model would be called in each second from the first one on."""
+    for second in range(_MOST_NAMES):
+        moment = first + timedelta(seconds=second)
+        key = f"{MODEL_FOLDER}/v{moment:%Y%m%d_%H%M%S}.onnx"
+        yield UploadedModel(
+            uri=f"s3://{bucket}/{key}",
+            key=key,
+            sha256=sha256,
+            size=size,
+            created_at=moment.isoformat(),
+        )
 
 
-def _store(client: Minio, bucket: str, file: BinaryIO, first: datetime) -> datetime:
-    """Send the file under the first name that is free; the moment that names it."""
-    with urllib3.PoolManager(retries=_RETRIES) as pool:
-        for second in range(_ATTEMPTS):
-            moment = first + timedelta(seconds=second)
-            file.seek(0)
-            answer = pool.request(
-                "PUT",
-                client.presigned_put_object(bucket, _key(moment), timedelta(hours=1)),
-                body=file,
-                headers={
-                    "Content-Type": "application/octet-stream",
-                    "Content-Length": str(_size(file)),
-                    "If-None-Match": "*",
-                },
+def _stored(
+    client: Minio, bucket: str, source: Path, model: UploadedModel, says: Mapping[str, object]
+) -> bool:
+    """Whether the model has the name now; if not, it is another's."""
+    sidecar = f"{model.key.removesuffix('.onnx')}.json"
+    text = json.dumps(asdict(model) | dict(says), indent=2, sort_keys=True).encode()
+    claim = hashlib.sha256(text).hexdigest()
+    with contextlib.ExitStack() as undo:
+        # Before each act: one that was interrupted may have been carried out.
+        undo.callback(_withdraw, client, bucket, sidecar, claim)
+        if not _put_verified(client, bucket, sidecar, text, claim):
+            return False
+        undo.callback(_withdraw, client, bucket, model.key, model.sha256)
+        with source.open("rb") as file:
+            if not _put_verified(client, bucket, model.key, file, model.sha256):
+                return False
+        undo.pop_all()
+    return True
+
+
+def _put_verified(
+    client: Minio, bucket: str, key: str, body: bytes | BinaryIO, sha256: str
+) -> bool:
+    """Whether the object under a key is now this one, by reading it back."""
+    is_new = put_new(client, bucket, key, body, _MEDIA_TYPES[key.rpartition(".")[2]])
+    found = _sha256(_object(client, bucket, key))
+    if is_new and found != sha256:
+        client.remove_object(bucket, key)
+        raise ExportError(
+            f"{key} came back from {bucket!r} with sha256 {found}, sent was {sha256}; "
+            "it was removed, try again"
+        )
+    return found == sha256
+
+
+def _withdraw(client: Minio, bucket: str, key: str, sha256: str) -> None:
+    """Remove an object that we wrote, and no other."""
+    try:
+        if _sha256(_object(client, bucket, key)) == sha256:
+            client.remove_object(bucket, key)
+    except (MinioException, urllib3.exceptions.HTTPError) as error:
+        if not (isinstance(error, S3Error) and error.code == "NoSuchKey"):
+            # What went wrong before is on its way to the caller.
+            logging.getLogger(__name__).warning(
+                "%s may be left in bucket %r: %s", key, bucket, _told(error, bucket)
             )
-            if answer.status == _OK:
-                return moment
-            if answer.status != _PRECONDITION_FAILED:
-                raise ExportError(
-                    f"the object store answered {answer.status} to the upload of {_key(moment)} "
-                    f"into {bucket!r}: {answer.data[:300].decode(errors='replace')}"
-                )
-    raise ExportError(f"all names from {_key(first)} on are taken in {bucket!r}; clear its folder")
 
 
-def _size(file: BinaryIO) -> int:
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    return size
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from iter(lambda: file.read(_CHUNK), b"")
 
 
-def _sha256(chunks: Iterator[bytes]) -> str:
+def _object(client: Minio, bucket: str, key: str) -> Iterator[bytes]:
+    answer = client.get_object(bucket, key)
+    try:
+        yield from answer.stream(_CHUNK)
+    finally:
+        answer.close()
+        answer.release_conn()
+
+
+def _sha256(chunks: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
     return digest.hexdigest()
 
 
-def _verify(client: Minio, bucket: str, key: str, sha256: str) -> None:
-    answer = client.get_object(bucket, key)
-    try:
-        found = _sha256(answer.stream(_CHUNK))
-    finally:
-        answer.close()
-        answer.release_conn()
-    if found != sha256:
-        client.remove_object(bucket, key)
-        raise ExportError(
-            f"{key} came back from {bucket!r} with sha256 {found}, sent was {sha256}; "
-            "it was removed, try again"
-        )
-
-
-def _write_sidecar(
-    client: Minio,
-    bucket: str,
-    model: UploadedModel,
-    *,
-    run_id: str,
-    metrics: Mapping[str, float],
-    versions: Mapping[str, str],
-) -> None:
-    said = asdict(model) | {"run_id": run_id, "metrics": dict(metrics), "versions": dict(versions)}
-    text = json.dumps(said, indent=2, sort_keys=True).encode()
-    key = f"{model.key.removesuffix('.onnx')}.json"
-    client.put_object(bucket, key, io.BytesIO(text), len(text), content_type="application/json")
-
-
 def _told(error: Exception, bucket: str) -> str:
-    where = f"bucket {bucket!r}"
     if isinstance(error, S3Error):
         return (
-            f"the object store refused the model for {where}: {error.code}, {error.message}; "
-            "check the credentials and what they may do"
+            f"the object store refused the model for bucket {bucket!r}: {error.code}, "
+            f"{error.message}; check the credentials and what they may do"
         )
-    return f"the object store with {where} is out of reach: {error}; is it running?"
+    return f"the object store with bucket {bucket!r} is out of reach: {error}; is it running?"

@@ -1,0 +1,86 @@
+"""The S3 where MLflow keeps artifacts, with credentials that stay out of the environment.
+
+MLflow takes them from the process's environment, from where they reach every child process and
+are still there when the run is over. Here they are handed over in person, or lent for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+
+__all__ = ["ArtifactStore"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactStore:
+    """Where the artifacts' S3 is and who we are there."""
+
+    endpoint_url: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    region: str = "us-east-1"
+
+    @contextlib.contextmanager
+    def repository(self, artifact_uri: str) -> Iterator[S3ArtifactRepository]:
+        """MLflow's artifacts at an `s3://` address; the environment tells the place alone."""
+        from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+
+        with lent(self._place()):
+            yield S3ArtifactRepository(
+                artifact_uri,
+                access_key_id=self.access_key,
+                secret_access_key=self.secret_key,
+            )
+
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[None]:
+        """The environment in which MLflow's own functions find this store.
+
+        `mlflow.onnx.load_model` is one of them. The environment is afterwards as it was.
+        """
+        import boto3  # type: ignore[import-untyped]
+
+        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+        with lent(self._place() | keys):
+            boto3.setup_default_session()  # it keeps what it found first
+            try:
+                yield
+            finally:
+                boto3.setup_default_session()
+
+    def _place(self) -> dict[str, str | None]:
+        return {
+            "MLFLOW_S3_ENDPOINT_URL": self.endpoint_url,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            # They would win over, or mix with, what is given here.
+            "AWS_PROFILE": None,
+            "AWS_SESSION_TOKEN": None,
+        }
+
+
+@contextlib.contextmanager
+def lent(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables for a while; None takes one away."""
+    before = {name: os.environ.get(name) for name in variables}
+    try:
+        _set(variables)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

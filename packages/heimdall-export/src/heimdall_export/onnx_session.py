@@ -1,0 +1,75 @@
+"""ONNX Runtime, and what it says when it refuses a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heimdall_export.contract import INPUT, OUTPUTS
+from heimdall_export.errors import ExportError
+
+if TYPE_CHECKING:
+    import os
+
+    from onnxruntime import InferenceSession
+
+__all__ = ["open_session"]
+
+_ERRORS_ONLY = 3
+
+
+def open_session(
+    model: str | os.PathLike[str] | bytes, *, n_threads: int | None = None
+) -> InferenceSession:
+    """A session on the CPU for one of our model files.
+
+    Args:
+        model: A path, or the file's contents.
+        n_threads: Of one call; None leaves it to ONNX Runtime.
+
+    Raises:
+        ExportError: There is no file, it is not an ONNX file that this ONNX Runtime can run, or
+            it has other inputs and outputs than our models.
+    """
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as refusals
+
+    name = "the model" if isinstance(model, bytes) else str(model)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    if n_threads is not None:
+        options.intra_op_num_threads = n_threads
+    try:
+        contents = model if isinstance(model, bytes) else str(_existing(Path(model)))
+        session = onnxruntime.InferenceSession(
+            contents, options, providers=["CPUExecutionProvider"]
+        )
+    except (
+        refusals.Fail,
+        refusals.InvalidArgument,
+        refusals.InvalidGraph,
+        refusals.InvalidProtobuf,
+        refusals.NotImplemented,
+        refusals.RuntimeException,
+    ) as error:
+        raise ExportError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {error}"
+        ) from error
+    _require_ends(session, name)
+    return session
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ExportError(f"there is no model file at {path}")
+    return path
+
+
+def _require_ends(session: InferenceSession, name: str) -> None:
+    inputs = [end.name for end in session.get_inputs()]
+    outputs = [end.name for end in session.get_outputs()]
+    if inputs != [INPUT] or not set(OUTPUTS) <= set(outputs):
+        raise ExportError(
+            f"{name} takes {inputs} and gives {outputs}; a model of ours takes [{INPUT!r}] "
+            f"and gives {list(OUTPUTS)}"
+        )
