@@ -95,6 +95,7 @@ def augment_features(
     for _ in range(augmentation.n_band_masks):
         heard[:, _stretch(out.shape[1], augmentation.max_mask_bands, rng)] = augmentation.fill_db
     heard[_dropped(absent, rng, augmentation.drop_probability)] = augmentation.fill_db
+    # Last, so that no gain or mask invents a level where there was no receiver.
     heard[absent] = out[absent]
     return np.asarray(heard, dtype=np.float32)
 

@@ -92,6 +92,7 @@ def together(signals: dict[str, Signal], config: CorrelationConfig) -> list[Sign
         [signal.samples for signal in found], config.sample_rate_hz, config.offset_limit_hz
     )
     time_s = np.arange(n_samples) / config.sample_rate_hz
+    # Estimated once over all that is shared: the longer, the finer the resolution.
     for signal, offset_hz in zip(found, offsets_hz, strict=True):
         if offset_hz:
             turn = np.exp(-2j * np.pi * offset_hz * time_s)

@@ -138,6 +138,7 @@ class FeatureConfig(SpectrumConfig):
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits, the same wherever the features are the same."""
+        # The version of the algorithm, not of the package: most releases change no number.
         text = f"heimdall-features:{ALGORITHM_VERSION}:{self.to_json()}"
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -119,6 +119,7 @@ def _frame_spectra(
     window = np.hanning(config.n_fft + 1)[:-1].astype(np.float32)
     frames = signal.samples[starts[:, None] + np.arange(config.n_fft)] * window
     spectra = scipy.fft.fft(frames, overwrite_x=True)[:, bins]
+    # A sample taken late shows the signal early: turned back, frequency by frequency.
     lateness_s = signal.lateness_s(starts + config.n_fft / 2)
     turn = np.exp(-2j * np.pi * np.outer(lateness_s, frequencies_hz))
     corrected: Complex64 = (spectra * turn).astype(np.complex64)
@@ -128,6 +129,7 @@ def _frame_spectra(
 def _cross_spectrum(one: Complex64, other: Complex64, config: CorrelationConfig) -> Complex64:
     """The weighted cross-spectrum `(bins,)`; its magnitudes add up to 1 at most."""
     cross = np.einsum("fb,fb->b", one, other.conj())
+    # Magnitudes add up to 1 at most: over the bins, or by Cauchy and Schwarz over the power.
     if config.weighting == "phat":
         scale = np.abs(cross) * cross.size
     else:

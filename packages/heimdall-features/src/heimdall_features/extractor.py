@@ -68,6 +68,7 @@ class FeatureExtractor:
         }
         if not sources:
             raise FeatureError(f"no recording at all; give one of {self.config.receivers}")
+        # Cut to the shortest, so that a column is one moment.
         n_samples = min(source.n_samples for source in sources.values())
         features = np.full(self.config.shape, self.config.fill_db, np.float32)
         for channel, levels in self._levels(sources, n_samples):

@@ -71,6 +71,7 @@ def _radio_corner_hz(config: SpectrumConfig) -> float:
 
     if wide_enough(HTK_CORNER_HZ):
         return HTK_CORNER_HZ
+    # Far above the band the scale is linear: no corner gives wider bands than that.
     low, high = math.log(HTK_CORNER_HZ), math.log(HTK_CORNER_HZ + 1e4 * config.band_edge_hz)
     for _ in range(60):
         middle = (low + high) / 2
@@ -105,6 +106,7 @@ def filter_bank(config: SpectrumConfig) -> Array:
     edges_hz = band_edges_hz(config)
     offsets_hz = bin_frequencies_hz(config)[:, None]
     low_hz, centre_hz, high_hz = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
+    # Each triangle is the lower of its two sides, and nothing outside them.
     rising = (offsets_hz - low_hz) / (centre_hz - low_hz)
     falling = (high_hz - offsets_hz) / (high_hz - centre_hz)
     weights: Array = np.maximum(0.0, np.minimum(rising, falling))

@@ -74,6 +74,7 @@ class NormalizationStats:
     @classmethod
     def _of_one(cls, tensor: NDArray[np.floating[Any]]) -> Self:
         steps = _steps(tensor)
+        # No noise holds one level: a channel that does is a fill.
         absent = (steps == steps[:, :1, :1]).all(axis=(1, 2))
         n_frames = steps.shape[2]
         present = steps * ~absent[:, None, None]
@@ -207,6 +208,7 @@ def _mean_and_std(
     for channel, n in enumerate(counts):
         n_fill, fill = fills[channel]
         for band, (total, square) in enumerate(zip(sums[channel], squares[channel], strict=True)):
+            # Python's integers have no largest: nothing overflows, nothing is rounded.
             spread = math.sqrt(n * square - total * total) / (n * STEPS_PER_DB) if n else 0.0
             centre = total / n if n else fill / max(1, n_fill)
             mean[channel, band] = centre / STEPS_PER_DB

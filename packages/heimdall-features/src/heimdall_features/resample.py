@@ -51,6 +51,7 @@ def rate_ratio(rate_hz: float, wanted_hz: float) -> Fraction:
         raise FeatureError(
             f"{rate_hz} Hz cannot sensibly be brought to {wanted_hz} Hz; is the rate in Hz?"
         )
+    # Doubling the terms finds a ratio at most twice as long as the shortest.
     near, terms = Fraction(round(exact)), 1
     while abs(near / exact - 1) > RATE_TOLERANCE:
         terms *= 2
@@ -76,6 +77,7 @@ def _pieces(source: Source, ratio: Fraction, n_samples: int) -> Iterator[Samples
 
     margin, size = _piece_layout(ratio)
     response = _response(ratio, size)
+    # Both ends of a piece are spoilt by the transform's wrapping around.
     kept = slice(int(margin * ratio), int((size - margin) * ratio))
     for start in range(0, source.n_samples, size - 2 * margin):
         piece = _padded(source, start - margin, start - margin + size)

@@ -74,6 +74,7 @@ class BlockSource:
         Raises:
             FeatureError: when the blocks hold another number of samples than declared.
         """
+        # What lies before `start` is never asked for again, and is dropped on the next pull.
         if stop > self._stop:
             self._pull(start, stop)
         if stop == self.n_samples:
@@ -114,6 +115,7 @@ def open_source(samples: Samples | Blocks, spectrum: Spectrum) -> Source:
         FeatureError: when it is not the kind of signal that `spectrum` analyses.
     """
     if isinstance(samples, Blocks):
+        # A generator: blocks are checked as they come, not gathered.
         checked = (_require_form(block, spectrum) for block in samples.blocks)
         return BlockSource(Blocks(checked, samples.n_samples))
     return ArraySource(_require_form(samples, spectrum))

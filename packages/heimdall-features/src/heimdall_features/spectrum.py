@@ -62,6 +62,7 @@ class Squares:
         Returns:
             float32 `(n_frames, 2 * n_bins)`, valid until the next call.
         """
+        # The strided view costs no copy; the product writes each sample once per frame.
         signal = np.abs(samples) if self._is_envelope else samples
         frames = np.ndarray(
             (n_frames, self._window.size),
@@ -73,6 +74,7 @@ class Squares:
         spectrum = self._transform(
             work.view(np.complex64) if self._is_complex else work, overwrite_x=True
         )
+        # Real and imaginary part side by side: squaring needs no complex arithmetic.
         squares: Float32 = spectrum.view(np.float32)
         return np.multiply(squares, squares, out=squares)
 
@@ -140,6 +142,7 @@ def _blocks(
 ) -> Iterator[tuple[int, Float32]]:
     """All frames in order, a block at a time: (first frame, its squares)."""
     squares = Squares(config)
+    # A short recording's frames are unevenly spaced: then each run is one frame.
     for first in range(0, plan.n_frames, squares.frames_per_block):
         stop = min(first + squares.frames_per_block, plan.n_frames)
         for start, n_frames in plan.runs(first, stop):
