@@ -16,6 +16,10 @@ __all__ = ["band_powers"]
 
 BANDS_PER_TILE = 16
 
+UNTHREADED_PRODUCT = 1 << 18
+"""Multiplications up to which OpenBLAS starts no threads (`interface/gemm.c`). Products this
+small gain nothing by threads, and lose much where workers already fill the machine."""
+
 Float32 = NDArray[np.float32]
 
 
@@ -31,7 +35,10 @@ def band_powers(squares: Float32, config: SpectrumConfig) -> Float32:
     """
     powers = np.zeros((squares.shape[0], config.n_mels), np.float32)
     for bins, bands, weights in _tiles(config):
-        powers[:, bands] += squares[:, bins] @ weights
+        n_rows = max(1, UNTHREADED_PRODUCT // weights.size)
+        for first in range(0, squares.shape[0], n_rows):
+            rows = slice(first, first + n_rows)
+            powers[rows, bands] += squares[rows, bins] @ weights
     return powers
 
 

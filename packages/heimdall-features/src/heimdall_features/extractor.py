@@ -1,8 +1,6 @@
 """Recordings of several receivers to the model's tensor, in training and in service alike."""
 
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -92,15 +90,20 @@ class FeatureExtractor:
 
         if self.n_threads == 1 or len(sources) == 1:
             return map(one, sources.items())
+        # Imported here, as below, so that importing the package stays light.
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(self.n_threads) as pool:
             return list(pool.map(one, sources.items()))
 
     def metadata(self) -> dict[str, str]:
         """What a model file carries so that its features can be made again."""
+        from importlib.metadata import version
+
         return {
             CONFIG_KEY: self.config.to_json(),
             FINGERPRINT_KEY: self.config.fingerprint,
-            VERSION_KEY: importlib.metadata.version("heimdall-features"),
+            VERSION_KEY: version("heimdall-features"),
         }
 
     @classmethod

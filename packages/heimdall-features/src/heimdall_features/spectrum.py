@@ -114,8 +114,8 @@ def column_powers(
             means = np.zeros((n_columns, squares.shape[1]), np.float32)
         for column, start, stop in plan.columns(first, first + squares.shape[0]):
             n_frames = plan.column_start(column + 1) - plan.column_start(column)
-            shares = np.full(stop - start, 1.0 / n_frames, np.float32)
-            means[column] += shares @ squares[start - first : stop - first]  # faster than np.sum
+            total = np.add.reduce(squares[start - first : stop - first], axis=0)
+            means[column] += np.multiply(total, np.float32(1.0 / n_frames), out=total)
     return _require_finite(band_powers(np.asarray(means), config)).T
 
 
