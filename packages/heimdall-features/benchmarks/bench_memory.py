@@ -1,29 +1,24 @@
-"""Peak memory beyond the input, and what it takes to read more than memory holds.
+"""Peak memory of an extraction beyond its input, also where that is larger than memory.
 
     python benchmarks/bench_memory.py
 
-Each row is a process of its own; its peak is the kernel's high-water mark less what the
-process held just before extracting, with everything imported and the input in memory.
+Each row is a process of its own. NumPy reports its arrays to tracemalloc; the peak is of all
+arrays that are alive at once while extracting, without the input.
 """
 
 import subprocess
 import sys
 
 PROBE = """
-import resource, time, numpy as np, scipy.fft, scipy.signal
+import time, tracemalloc, numpy as np, scipy.fft, scipy.signal
 from heimdall_features import Blocks, FeatureConfig, FeatureExtractor
 
-def peak_mb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-config = FeatureConfig(receivers=("A",), sample_rate_hz={wanted_hz})
-small = np.zeros(100_000, np.complex64)
-FeatureExtractor(config)({{"A": (small, {rate_hz})}})
+extract = FeatureExtractor(FeatureConfig(receivers=("A",), sample_rate_hz={wanted_hz}))
 {make}
-before = peak_mb()
 start = time.perf_counter()
-FeatureExtractor(config)({{"A": (iq, {rate_hz})}})
-print(peak_mb() - before, time.perf_counter() - start)
+tracemalloc.start()
+extract({{"A": (iq, {rate_hz})}})
+print(tracemalloc.get_traced_memory()[1] / 1e6, time.perf_counter() - start)
 """
 TEN_SECONDS = "iq = np.full({n}, 0.1 + 0j, np.complex64)"
 BLOCKS = (

@@ -10,6 +10,9 @@ itself can show (noise, carrier offset, phase, start) is in `heimdall_features.n
 Source of the masks: D. S. Park et al., "SpecAugment", Interspeech 2019.
 """
 
+# numpy.random loads when it is first named, and takes as long as all the rest.
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, fields
 from typing import Any

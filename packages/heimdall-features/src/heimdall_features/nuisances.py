@@ -3,15 +3,21 @@
 Each is applied to the IQ itself, before any feature is made.
 """
 
+# numpy.random loads when it is first named, and takes as long as all the rest.
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heimdall_features.errors import FeatureError
 from heimdall_features.signal import Samples, require_rate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Nuisances", "augment_iq"]
 
