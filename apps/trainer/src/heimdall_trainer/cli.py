@@ -38,6 +38,7 @@ app = cyclopts.App(
     help="Where a transmitter is, and how sure we are.",
     help_epilogue="Any command takes --debug, to see the traceback of an error.",
     version=_version,
+    suppress_keyboard_interrupt=False,
     help_formatter="plain",
 )
 COMMANDS = "heimdall_trainer.commands"

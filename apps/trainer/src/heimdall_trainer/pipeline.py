@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
-from heimdall_models import LocalizationConfig, LocalizationModule
+from heimdall_models import LocalizationConfig, LocalizationModule, LocalizationNet
 
 from heimdall_trainer.delivery import Delivery, export_and_register
 from heimdall_trainer.errors import UsageError
@@ -59,6 +59,23 @@ class TrainingPipeline:
         self.config = config
         self.connections = connections
         self.timings: dict[str, float] = {}
+
+    def check(self) -> None:
+        """Find out what is wrong with files and names before data is read for minutes.
+
+        Raises:
+            TrainerError: The summary cannot be written.
+            ModelError: No such backbone, weights that do not fit it, or no such checkpoint.
+        """
+        config = self.config
+        if config.summary:
+            require_writable(config.summary)
+        if config.checkpoint:
+            LocalizationModule.load(config.checkpoint)
+        else:
+            n_receivers = len(config.receivers) or config.n_receivers
+            weights = str(config.weights) if config.weights else None
+            LocalizationNet(n_receivers, config.backbone, weights)
 
     def load_data(self) -> TrainingData:
         """The three parts of the approved sessions, with their features ready.
@@ -122,8 +139,7 @@ class TrainingPipeline:
             ValueError: Whatever a step refuses; the MLflow run is then marked as failed.
         """
         started = time.monotonic()
-        if self.config.summary:
-            require_writable(self.config.summary)
+        self.check()
         data = self.load_data()
         print(data.describe(), flush=True)
         with open_tracker(self.config, self.connections) as tracker:

@@ -1,0 +1,195 @@
+"""What a user does wrong, at the command line, on real servers: one line, and nothing half-done."""
+
+import io
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import psycopg
+import pytest
+from heimdall_data import Catalogue, ObjectStore
+from heimdall_data.ingest import ingest
+from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
+
+STATIONS = "name,latitude,longitude\nTorino,45.044,7.672\nGenova,44.395,8.956\n"
+SOURCE = ("--source", "Beacon", "--latitude", "45", "--longitude", "8", "--frequency-hz", "145e6")
+
+
+@pytest.fixture
+def heimdall(stack, s3_settings, database_url, tmp_path):
+    """Run `heimdall` on this test's own empty database and bucket."""
+    configured = {
+        "HEIMDALL_DATABASE_URL": database_url,
+        "HEIMDALL_S3_ENDPOINT_URL": s3_settings.endpoint_url,
+        "HEIMDALL_S3_ACCESS_KEY": s3_settings.access_key,
+        "HEIMDALL_S3_SECRET_KEY": s3_settings.secret_key,
+        "HEIMDALL_RAW_IQ_BUCKET": s3_settings.raw_iq_bucket,
+        "HEIMDALL_STATE_DIR": str(tmp_path / "state"),
+    }
+    with Catalogue(database_url) as catalogue:
+        catalogue.create_schema()
+
+    def run(*arguments, **environment):
+        finished = subprocess.run(
+            [sys.executable, "-m", "heimdall_trainer", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | configured | environment,
+            timeout=300,
+        )
+        lines = finished.stderr.strip().splitlines()
+        assert len(lines) == 1, finished.stderr
+        assert "Traceback" not in finished.stdout
+        return finished.returncode, lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"HEIMDALL_S3_SECRET_KEY": "wrong"}, "HEIMDALL_S3_ACCESS_KEY"),
+        ({"HEIMDALL_S3_ENDPOINT_URL": "http://127.0.0.1:1"}, "127.0.0.1:1"),
+        ({"HEIMDALL_RAW_IQ_BUCKET": "no-such-bucket"}, "'no-such-bucket'"),
+        ({"HEIMDALL_DATABASE_URL": "postgresql://u:geheim@127.0.0.1:1/x"}, "127.0.0.1:1"),
+        ({"HEIMDALL_DATABASE_URL": "mysql://x"}, "HEIMDALL_DATABASE_URL"),
+        ({"HEIMDALL_STATE_DIR": "/proc/heimdall"}, "HEIMDALL_STATE_DIR"),
+    ],
+)
+def test_what_cannot_be_reached_is_named_with_its_variable(heimdall, variables, said):
+    """An operator must know from one line which of six settings is wrong."""
+    status, line = heimdall("train", "--backbone", "convnext_atto", **variables)
+    assert status == 1
+    assert said in line
+    assert "geheim" not in line
+
+
+def test_a_wrong_database_password_is_said_and_not_shown(heimdall, database_url):
+    """Logs are shared."""
+    wrong = psycopg.conninfo.conninfo_to_dict(database_url) | {"password": "geheim"}
+    url = "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**wrong)
+    status, line = heimdall("train", HEIMDALL_DATABASE_URL=url)
+    assert status == 1
+    assert "password" in line
+    assert "geheim" not in line
+
+
+def test_an_empty_catalogue_names_the_ways_to_fill_it(heimdall):
+    """The first thing a new operator meets."""
+    status, line = heimdall("train", "--backbone", "convnext_atto")
+    assert status == 1
+    assert "no approved and completed session" in line
+    assert "`heimdall ingest`" in line
+
+
+def test_too_few_sources_for_the_split_are_counted(heimdall, s3_settings, database_url):
+    """Training and testing on the same transmitter would mean nothing."""
+    store = ObjectStore(s3_settings, s3_settings.raw_iq_bucket)
+    heard = tuple(new_recording(station, n_samples=8192) for station in (TORINO, GENOVA))
+    times = ("morning", "noon", "evening")
+    sessions = [replace(new_session(name), measurements=heard) for name in times]
+    with Catalogue(database_url) as catalogue:
+        ingest(catalogue, store, sessions, progress=False)
+    status, line = heimdall("train", "--n_receivers", "2", "--backbone", "convnext_atto")
+    assert status == 1
+    assert "1 transmitter sites" in line
+
+
+def test_an_unknown_backbone_suggests_the_nearest(heimdall):
+    """A misspelt name must never train something else."""
+    status, line = heimdall("train", "--backbone", "convnext_ato")
+    assert status == 1
+    assert "convnext_ato" in line
+    assert "convnext_atto" in line
+
+
+def numpy_file(values):
+    """The bytes of a NumPy file."""
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=True)
+    return file.getvalue()
+
+
+GOOD = numpy_file(np.full(4096, 0.1 + 0.1j, np.complex64))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(GOOD[:-100], id="truncated"),
+        pytest.param(numpy_file(np.array([{"a": 1}])), id="pickled"),
+        pytest.param(numpy_file(np.zeros(4096)), id="real"),
+        pytest.param(numpy_file(np.full(4096, np.nan, np.complex64)), id="NaN"),
+        pytest.param(b"this is no recording at all", id="text"),
+    ],
+)
+def test_a_bad_recording_is_refused_and_nothing_is_stored(
+    heimdall, s3_settings, database_url, tmp_path, payload
+):
+    """A recording that is learnt from for years must be one."""
+    (tmp_path / "stations.csv").write_text(STATIONS)
+    (tmp_path / "Torino.npy").write_bytes(payload)
+    (tmp_path / "Genova.npy").write_bytes(GOOD)
+    told = ("--stations", "stations.csv", "--start", "2026-03-01T12:00", "--sample-rate-hz", "48e3")
+    status, line = heimdall("ingest", "Genova.npy", "Torino.npy", *SOURCE, *told)
+    assert status == 1
+    assert "Torino.npy" in line
+    assert ObjectStore(s3_settings, s3_settings.raw_iq_bucket).list() == []
+    with psycopg.connect(database_url) as connection:
+        for table in ("recording_sessions", "measurements", "known_sources"):
+            assert connection.execute(f"select count(*) from heimdall.{table}").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "contents", [b"", b"not a checkpoint", b"\x80\x04\x95ceverything evil."], ids=str
+)
+def test_what_is_no_checkpoint_is_refused_before_any_work(heimdall, tmp_path, contents):
+    """`--checkpoint` takes files from anywhere; they must not be able to run code."""
+    (tmp_path / "x.ckpt").write_bytes(contents)
+    status, line = heimdall("train", "--export_only", "--checkpoint", "x.ckpt")
+    assert status == 1
+    assert "x.ckpt" in line
+
+
+@pytest.mark.parametrize("flag", ["--checkpoint", "--weights"])
+def test_a_file_that_is_not_there_is_named(heimdall, flag):
+    """Said at once, not after the data was loaded."""
+    mode = ("--export_only",) if flag == "--checkpoint" else ()
+    status, line = heimdall("train", *mode, flag, "nowhere.file", "--backbone", "convnext_atto")
+    assert status in {1, 2}
+    assert "nowhere.file" in line
+
+
+def test_a_taken_port_does_not_matter(tmp_path):
+    """The embedded servers remember their ports; another program may have taken them since."""
+    import json
+    import socket
+
+    from heimdall_data.embedded import EmbeddedStack
+
+    with EmbeddedStack(tmp_path):
+        pass
+    settings = json.loads((tmp_path / "stack.json").read_text())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", settings["postgres_port"]))
+        taken.listen()
+        with EmbeddedStack(tmp_path) as stack:
+            assert stack.status().running
+
+
+def test_a_summary_that_cannot_be_written_is_refused_before_training(heimdall, connections):
+    """An hour of training must not end in `no such directory`."""
+    s3 = connections.need_s3()
+    status, line = heimdall(
+        "train",
+        "--summary",
+        "no/such/folder/run.json",
+        HEIMDALL_DATABASE_URL=connections.need_database(),
+        HEIMDALL_RAW_IQ_BUCKET=s3.raw_iq_bucket,
+    )
+    assert status == 1
+    assert "no/such/folder" in line
