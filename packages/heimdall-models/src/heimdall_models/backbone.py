@@ -90,7 +90,14 @@ def _optional_arguments(
 
 
 def _load(network: nn.Module, backbone: str, n_receivers: int, path: Path) -> None:
-    state = adapted(state_dict_from_file(path), network, n_receivers)
+    try:
+        state = adapted(state_dict_from_file(path), network, n_receivers)
+    except (KeyError, IndexError, RuntimeError) as error:
+        # timm's renaming of older files takes the architecture for granted.
+        raise ModelError(
+            f"{path} holds weights of another architecture than {backbone}: "
+            f"its tensor {error} has no place there"
+        ) from error
     wanted = network.state_dict()
     missing = sorted(set(wanted) - set(state))
     reshaped = [

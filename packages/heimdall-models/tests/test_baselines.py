@@ -1,0 +1,69 @@
+"""Baselines: what a network must beat."""
+
+import numpy as np
+import pytest
+from heimdall_models import (
+    ModelError,
+    empirical_sigma_m,
+    error_m,
+    localization_metrics,
+    mean_position,
+    power_weighted_centroid,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+RECEIVERS = np.array([[45.044, 7.672], [44.395, 8.956], [45.478, 9.123]])
+levels = st.lists(st.floats(-150, 0), min_size=3, max_size=3)
+
+
+@given(levels, st.floats(-60, 60))
+def test_a_common_offset_does_not_move_the_centroid(levels_db, offset_db):
+    """Transmit power is unknown; a baseline that depends on it would be no baseline."""
+    present = [[True, True, True]]
+    before = power_weighted_centroid([levels_db], present, RECEIVERS)
+    after = power_weighted_centroid([np.add(levels_db, offset_db)], present, RECEIVERS)
+    assert error_m(before, after)[0] < 1e-3
+
+
+@given(levels)
+def test_the_centroid_is_among_the_receivers(levels_db):
+    """Weights are positive, so it cannot leave their triangle."""
+    ((latitude, longitude),) = power_weighted_centroid([levels_db], [[True] * 3], RECEIVERS)
+    assert 44.39 < latitude < 45.49
+    assert 7.67 < longitude < 9.13
+
+
+def test_one_receiver_alone_is_the_answer():
+    """An absent receiver's level, whatever fills its place, weighs nothing."""
+    centroid = power_weighted_centroid([[np.nan, -70.0, 0.0]], [[False, True, False]], RECEIVERS)
+    assert error_m(centroid, RECEIVERS[1:2])[0] < 1e-3
+
+
+def test_equal_levels_give_the_middle():
+    """By hand: the mean of the receivers, but for the Earth's curve."""
+    centroid = power_weighted_centroid([[-80.0] * 3], [[True] * 3], RECEIVERS)
+    assert centroid[0] == pytest.approx(RECEIVERS.mean(axis=0), abs=0.01)
+
+
+def test_the_mean_position_is_honest_about_itself():
+    """With its empirical sigma, the baseline is calibrated by construction."""
+    truth = np.random.default_rng(1).normal([45.0, 8.0], [0.2, 0.4], (4000, 2))
+    middle = mean_position(truth)
+    metrics = localization_metrics(middle, empirical_sigma_m(middle, truth), truth)
+    assert middle == pytest.approx([45.0, 8.0], abs=0.02)
+    assert metrics["coverage_68"] == pytest.approx(0.68, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("levels_db", "present", "message"),
+    [
+        ([[-80.0] * 3], [[False] * 3], "session 0 has no receiver"),
+        ([[-80.0, np.nan, -80.0]], [[True] * 3], "a receiver that is present is not finite"),
+        ([[-80.0] * 2], [[True] * 2], r"levels \(1, 2\), present \(1, 2\) and receivers \(3, 2\)"),
+    ],
+)
+def test_sessions_without_a_level_are_refused(levels_db, present, message):
+    """Silence has no position; the caller must decide, not a NaN."""
+    with pytest.raises(ModelError, match=message):
+        power_weighted_centroid(levels_db, present, RECEIVERS)

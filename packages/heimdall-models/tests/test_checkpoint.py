@@ -1,0 +1,113 @@
+"""Files that are no checkpoint of ours: one clear refusal each."""
+
+import pickle
+
+import pytest
+import torch
+from heimdall_models import LocalizationConfig, LocalizationModule, ModelError, Region
+from heimdall_models.checkpoint import described
+
+REGION = Region(45.0, 8.2, 1e5)
+CONFIG = LocalizationConfig(backbone="test_convnext")
+
+
+@pytest.fixture(scope="module")
+def contents():
+    """What Lightning writes, less what only resuming needs."""
+    module = LocalizationModule(CONFIG, REGION, [[[0.0]]] * 3, [[[1.0]]] * 3)
+    return {"state_dict": module.state_dict(), "heimdall_models": described(CONFIG, REGION)}
+
+
+def refused(path, message):
+    """Loading raises the one error, and its message starts from the file."""
+    with pytest.raises(ModelError, match=message) as caught:
+        LocalizationModule.load(path)
+    assert path.name in str(caught.value)
+
+
+def saved(tmp_path, contents):
+    """The contents as a PyTorch file."""
+    torch.save(contents, path := tmp_path / "model.ckpt")
+    return path
+
+
+def test_the_contents_as_they_are_load(tmp_path, contents):
+    """The refusals below are not refusals of everything."""
+    assert LocalizationModule.load(saved(tmp_path, contents)).config == CONFIG
+
+
+def test_loading_does_not_look_for_the_weights_that_training_started_from(tmp_path, contents):
+    """That file was on another machine; the checkpoint has every weight."""
+    config = LocalizationConfig(backbone="test_convnext", weights="/gone/weights.safetensors")
+    record = described(config, REGION)
+    module = LocalizationModule.load(saved(tmp_path, {**contents, "heimdall_models": record}))
+    assert module.config == config
+
+
+def test_an_absent_file_is_said_to_be_absent(tmp_path):
+    """Not a traceback from the unpickler."""
+    refused(tmp_path / "absent.ckpt", "no checkpoint at")
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", pickle.dumps({"state_dict": {}})])
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
+    """Empty, a picture, a bare pickle."""
+    (path := tmp_path / "model.ckpt").write_bytes(content)
+    refused(path, "is not a PyTorch checkpoint, or was cut short")
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, contents, kept):
+    """A full disk or a broken copy."""
+    path = saved(tmp_path, contents)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    refused(path, "was cut short")
+
+
+def test_a_damaged_file_is_refused(tmp_path, contents):
+    """The archive's directory survives, its contents do not."""
+    path = saved(tmp_path, contents)
+    whole = bytearray(path.read_bytes())
+    whole[50:500] = bytes(450)
+    path.write_bytes(whole)
+    refused(path, "is not a PyTorch checkpoint|holds pickled objects|no checkpoint of")
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path, contents):
+    """A checkpoint from a stranger must not be a program."""
+    ran = tmp_path / "ran"
+
+    class Malice:
+        def __reduce__(self):
+            return ran.touch, ()
+
+    refused(saved(tmp_path, {**contents, "extra": Malice()}), "holds pickled objects")
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("other", [{"state_dict": {}}, {"epoch": 1}, [1, 2], torch.zeros(2)])
+def test_somebody_else_s_pytorch_file_is_refused(tmp_path, other):
+    """Another project's checkpoint has weights too."""
+    refused(saved(tmp_path, other), "no checkpoint of a Heimdall model")
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path, contents):
+    """The record says one backbone, the weights are another's."""
+    config = LocalizationConfig(backbone="test_resnet")
+    record = {**contents, "heimdall_models": described(config, REGION)}
+    refused(saved(tmp_path, record), "of another architecture than the test_resnet")
+
+
+def test_a_checkpoint_without_statistics_is_refused(tmp_path, contents):
+    """Without them every input would mean something else."""
+    state = {name: v for name, v in contents["state_dict"].items() if name != "standardize.std"}
+    refused(saved(tmp_path, {**contents, "state_dict": state}), "lacks standardize.std")
+
+
+def test_a_later_format_is_refused_by_its_number(tmp_path, contents):
+    """Guessing at a newer record could rebuild another network."""
+    record = {**contents["heimdall_models"], "format": 2}
+    refused(
+        saved(tmp_path, {**contents, "heimdall_models": record}), "checkpoint format 2; .*reads 1"
+    )

@@ -1,0 +1,58 @@
+"""Metrics of a whole epoch, over batches and processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from heimdall_models import Region
+from heimdall_models.epoch import EpochPredictions, metrics_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+REGION = Region(45.0, 8.2, 1e5)
+
+
+def predictions(n, seed=0):
+    """Positions, sigmas and targets in plane units."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.rand(n, 2, generator=generator) - 0.5
+    error = torch.randn(n, 2, generator=generator) / 10
+    return target + error, torch.full((n, 2), 0.1), target
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6))
+def test_metrics_do_not_depend_on_the_batches(sizes):
+    """A mean of batches' medians is not the median, and a small last batch counts too much."""
+    whole = predictions(sum(sizes))
+    epoch = EpochPredictions()
+    for batch in zip(*(values.split(sizes) for values in whole), strict=True):
+        epoch.add(*batch)
+    assert metrics_of(REGION, *epoch.gathered()) == metrics_of(REGION, *whole)
+
+
+def test_a_session_that_comes_twice_counts_once():
+    """A distributed sampler repeats sessions so that every process has as many."""
+    position, sigma, target = predictions(5)
+    epoch = EpochPredictions()
+    epoch.add(position[:3], sigma[:3], target[:3], ["a", "b", "c"])
+    epoch.add(position[[0, 3]], sigma[[0, 3]], target[[0, 3]], ["a", "d"])
+    assert torch.equal(epoch.gathered()[0], position[:4])
+
+
+def test_without_ids_everything_counts():
+    """Two transmissions may look the same; only an id tells that they are one."""
+    position, sigma, target = predictions(2)
+    epoch = EpochPredictions()
+    epoch.add(position[[0, 0]], sigma[[0, 0]], target[[0, 0]])
+    assert len(epoch.gathered()[0]) == 2
+
+
+def test_two_processes_report_the_metrics_of_one():
+    """Seven sessions under Lightning's own DDP are padded to eight, and counted as seven."""
+    program = Path(__file__).parent / "ddp_program.py"
+    result = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.count("AGREES") == 2, result.stdout

@@ -1,0 +1,90 @@
+"""Metrics of a position and its ellipse, in metres on the ellipsoid."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from heimdall_models import ModelError, Region, error_m, localization_metrics
+from heimdall_models.metrics import offset_east_north_m
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+CONTRACT_NAMES = {
+    *("error_m_median", "error_m_mean", "error_m_rmse", "error_m_p68", "error_m_p95"),
+    *("accuracy_30m", "coverage_68", "coverage_95", "ece", "nll"),
+}
+
+
+def simulated(region, n, *, claimed=1.0):
+    """Positions whose errors are Gaussian with sigmas of 2 and 5 km, times what is claimed."""
+    rng = np.random.default_rng(0)
+    sigma_m = np.tile([2000.0, 5000.0], (n, 1))
+    truth = rng.uniform(-0.8, 0.8, (n, 2))
+    position = truth + rng.normal(size=(n, 2)) * sigma_m / region.scale_m
+    return region.to_degrees(position), sigma_m * claimed, region.to_degrees(truth)
+
+
+def test_honest_ellipses_cover_what_they_say(region):
+    """The promise of the whole package, on 20,000 positions whose law is known."""
+    metrics = localization_metrics(*simulated(region, 20_000))
+    assert metrics["coverage_68"] == pytest.approx(0.68, abs=0.01)
+    assert metrics["coverage_95"] == pytest.approx(0.95, abs=0.005)
+    assert metrics["ece"] < 0.01
+
+
+@settings(max_examples=20)
+@given(st.floats(1.3, 10), st.booleans())
+def test_a_wrong_sigma_is_found_out(factor, too_sure):
+    """Both lies cost: in calibration and in likelihood."""
+    region = Region(45.0, 8.2, 1e5)
+    claimed = 1 / factor if too_sure else factor
+    honest = localization_metrics(*simulated(region, 2000))
+    lying = localization_metrics(*simulated(region, 2000, claimed=claimed))
+    assert lying["ece"] > honest["ece"]
+    assert lying["nll"] > honest["nll"]
+    assert (lying["coverage_68"] < honest["coverage_68"]) == too_sure
+
+
+def test_likelihood_is_that_of_torch_s_gaussian(region):
+    """Another implementation, fed kilometres, agrees."""
+    position, sigma_m, truth = simulated(region, 50)
+    offset_km = torch.from_numpy(offset_east_north_m(position, truth)) / 1000
+    gaussian = torch.distributions.Normal(0.0, torch.from_numpy(sigma_m) / 1000)
+    expected = -gaussian.log_prob(offset_km).sum(dim=1).mean().item()
+    assert localization_metrics(position, sigma_m, truth)["nll"] == pytest.approx(expected)
+
+
+def test_a_degree_is_as_long_as_the_ellipsoid_says():
+    """Closed form along the equator; along the meridian, the value of NIMA TR8350.2's ellipsoid."""
+    from_origin = error_m([[0.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]])
+    assert from_origin == pytest.approx([6_378_137 * math.pi / 180, 110_574.389], abs=1e-3)
+
+
+def test_three_errors_by_hand():
+    """Errors of 20, 30 and 1000 m: median, mean and who is accurate need no computer."""
+    north_deg = np.array([20.0, 30.0, 1000.0]) / 110_574.389 * 0.999999
+    truth = np.stack([north_deg, np.zeros(3)], axis=1)
+    metrics = localization_metrics([0.0, 0.0], [1000.0, 1000.0], truth)
+    assert set(metrics) == CONTRACT_NAMES
+    assert metrics["error_m_median"] == pytest.approx(30, abs=0.01)
+    assert metrics["error_m_mean"] == pytest.approx(350, abs=0.1)
+    assert metrics["accuracy_30m"] == pytest.approx(2 / 3)
+    assert metrics["coverage_68"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("position", "sigma", "truth", "message"),
+    [
+        ([[0, 0]], [[1, 0]], [[0, 0]], "positive metres; the least is 0"),
+        ([[0, 0]], [[1, math.nan]], [[0, 0]], "sigmas are not finite; the first, row 0"),
+        ([[0, math.inf]], [[1, 1]], [[0, 0]], r"positions are not finite; the first, row 0, is"),
+        ([[0, 0]], [[1, 1]], [[math.nan, 0]], "truths are not finite"),
+        ([[0, 0]] * 2, [[1, 1]] * 2, [[0, 0]] * 3, r"positions \(2, 2\) do not match 3 truths"),
+        ([], [], [], r"truths must be \(n, 2\), n at least 1; got \(0,\)"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(position, sigma, truth, message):
+    """A NaN that slips into a median vanishes; it must not."""
+    with pytest.raises(ModelError, match=message):
+        localization_metrics(position, sigma, truth)

@@ -1,0 +1,152 @@
+"""Training under Lightning: it learns, it logs, and its checkpoints stand alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from heimdall_models import LocalizationConfig, LocalizationModule, ModelError
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch.utils.data import DataLoader
+
+NAMES = {
+    *("loss", "nll", "error_m_median", "error_m_mean", "error_m_rmse", "error_m_p68"),
+    *("error_m_p95", "accuracy_30m", "coverage_68", "coverage_95", "ece"),
+}
+STATISTICS = (np.full((3, 128, 1), -80.0), np.full((3, 128, 1), 10.0))
+
+
+def new_module(region, **options):
+    """A small network, always the same one."""
+    seed_everything(2, verbose=False)
+    options = {"backbone": "test_convnext", "learning_rate": 3e-3, **options}
+    return LocalizationModule(LocalizationConfig(**options), region, *STATISTICS)
+
+
+def trainer(folder, **options):
+    """Lightning without its chatter."""
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **{"max_epochs": 1, "gradient_clip_val": 1.0, **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(region, sessions, tmp_path_factory):
+    """A short training run: the module, Lightning's trainer and the best checkpoint."""
+    folder = tmp_path_factory.mktemp("run")
+    module = new_module(region)
+    checkpoints = ModelCheckpoint(folder, monitor="val/loss", save_top_k=1)
+    runner = trainer(folder, max_epochs=12, callbacks=[checkpoints])
+    untrained = trainer(folder).validate(module, DataLoader(sessions, 16), verbose=False)[0]
+    runner.fit(module, DataLoader(sessions, 16, shuffle=True), DataLoader(sessions, 16))
+    return module.eval(), runner, checkpoints.best_model_path, untrained
+
+
+def test_training_brings_loss_and_error_down(trained):
+    """On levels that tell the place, a dozen epochs must show."""
+    _, runner, _, untrained = trained
+    after = runner.callback_metrics
+    assert after["val/loss"] < untrained["val/loss"] - 0.1
+    assert after["val/error_m_median"] < 0.8 * untrained["val/error_m_median"]
+
+
+def test_every_metric_of_the_contract_is_logged(trained):
+    """Dashboards and early stopping look for these names."""
+    logged = set(trained[1].callback_metrics)
+    assert logged == {f"{stage}/{name}" for stage in ("train", "val") for name in NAMES}
+
+
+def test_logged_metrics_are_those_of_the_predictions(trained, sessions, region):
+    """Computed again from the module's own outputs, all sessions at once."""
+    module, runner, _, _ = trained
+    features = torch.stack([torch.from_numpy(s["features"]) for s in sessions])
+    truth = torch.tensor(region.to_plane([s["position_deg"] for s in sessions])).float()
+    with torch.no_grad():
+        position, sigma = module(features)
+    expected = torch.nn.GaussianNLLLoss(full=True)(position, truth, sigma.square())
+    assert runner.callback_metrics["val/loss"] == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_testing_logs_under_its_own_prefix(trained, sessions, tmp_path):
+    """The test split's figures must not pass for the validation's."""
+    figures = trainer(tmp_path).test(trained[0], DataLoader(sessions, 16), verbose=False)[0]
+    assert set(figures) == {f"test/{name}" for name in NAMES}
+
+
+def test_a_checkpoint_loads_back_to_identical_outputs(trained, sessions):
+    """From the file alone: network, region, statistics and configuration."""
+    module, runner, _, _ = trained
+    runner.save_checkpoint(path := f"{runner.default_root_dir}/last.ckpt")
+    again = LocalizationModule.load(path)
+    features = torch.from_numpy(np.stack([s["features"] for s in sessions[:3]]))
+    with torch.no_grad():
+        for ours, theirs in zip(
+            (*module(features), *module.serving_net()(features)),
+            (*again(features), *again.serving_net()(features)),
+            strict=True,
+        ):
+            assert torch.equal(ours, theirs)
+    assert (again.config, again.region) == (module.config, module.region)
+
+
+def test_checkpoints_are_tensors_and_text_alone(trained):
+    """Anyone may load one without running anyone's code."""
+    contents = torch.load(trained[2], weights_only=True)
+    assert {"heimdall_models", "state_dict", "optimizer_states"} <= set(contents)
+
+
+def test_training_resumes_from_a_checkpoint(trained, region, sessions, tmp_path):
+    """With the optimiser, the schedule and the epoch where they were, reading tensors only."""
+    runner = trainer(tmp_path, max_epochs=14)
+    runner.fit(
+        new_module(region),
+        DataLoader(sessions, 16),
+        DataLoader(sessions, 16),
+        ckpt_path=trained[2],
+        weights_only=True,
+    )
+    assert runner.current_epoch == 14
+
+
+def test_averaged_weights_are_what_a_checkpoint_holds(region, sessions, tmp_path):
+    """Lightning's own moving average works with the module, and its average is what serves."""
+    module = new_module(region)
+    average = EMAWeightAveraging(decay=0.5)
+    runner = trainer(tmp_path, max_epochs=2, callbacks=[average])
+    runner.fit(module, DataLoader(sessions, 16), DataLoader(sessions, 16))
+    runner.save_checkpoint(path := tmp_path / "average.ckpt")
+    loaded = LocalizationModule.load(path).state_dict()
+    torch.testing.assert_close(loaded["net.position.weight"], module.net.position.weight.data)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_mixed_precision_keeps_the_loss_finite(precision, region, sessions, tmp_path):
+    """Positions in bfloat16 would be 400 m coarse; the heads stay in float32."""
+    # Not test_convnext: its 48-channel stride-2 kernel gives NaN at times in torch 2.14's bfloat16.
+    module = new_module(region, backbone="test_resnet")
+    runner = trainer(tmp_path, precision=precision)
+    runner.fit(module, DataLoader(sessions, 16), DataLoader(sessions, 16))
+    assert math.isfinite(runner.callback_metrics["train/loss"])
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16-mixed"):
+        position, sigma = module(torch.zeros(1, 3, 128, 32))
+    assert position.dtype == sigma.dtype == torch.float32
+
+
+def test_training_without_an_end_is_refused(region, sessions, tmp_path):
+    """The learning rate falls towards an end; without one it would never fall."""
+    with pytest.raises(ModelError, match="set max_epochs or max_steps"):
+        trainer(tmp_path, max_epochs=-1).fit(new_module(region), DataLoader(sessions, 16))
+
+
+def test_a_session_outside_any_plane_stops_training_by_name(region, sessions, tmp_path):
+    """One mistyped coordinate says where it is, instead of spoiling the loss."""
+    astray = {**sessions[0], "position_deg": np.array([45.0, 80.0])}
+    with pytest.raises(ModelError, match=r"position \(45.0000, 80.0000\) is \d+ km"):
+        trainer(tmp_path).fit(new_module(region), DataLoader([astray, *sessions[1:]], 16))

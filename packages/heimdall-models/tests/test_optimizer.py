@@ -1,0 +1,63 @@
+"""AdamW and its schedule."""
+
+import pytest
+import torch
+from heimdall_models import ModelError
+from heimdall_models.optimizer import adamw, warmup_cosine
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def network():
+    """A matrix, biases and a norm."""
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+
+
+def rates(n_steps, warmup_fraction):
+    """The learning rate of each step, of a peak of 1."""
+    optimizer = adamw(network(), 1.0, 0.0)
+    schedule = warmup_cosine(optimizer, n_steps, warmup_fraction)
+    seen = []
+    for _ in range(n_steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return [*seen, optimizer.param_groups[0]["lr"]]
+
+
+@given(st.integers(2, 60), st.floats(0, 0.9))
+def test_the_rate_rises_to_its_peak_and_falls_to_nothing(n_steps, warmup_fraction):
+    """A rate of zero at a step would waste it; one above the peak was not asked for."""
+    seen = rates(n_steps, warmup_fraction)
+    peak = seen.index(max(seen))
+    assert all(0 < rate <= 1 for rate in seen[:-1])
+    assert seen[: peak + 1] == sorted(seen[: peak + 1])
+    assert seen[peak:] == sorted(seen[peak:], reverse=True)
+    assert seen[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_rate_after_the_warm_up_is_pytorch_s_cosine():
+    """The same curve as torch's own scheduler draws."""
+    optimizer = torch.optim.SGD(network().parameters(), lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+    expected = []
+    for _ in range(20):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    assert rates(20, 0.0)[:20] == pytest.approx(expected)
+
+
+def test_norms_and_biases_do_not_decay():
+    """Pulling a norm's gain to zero silences a layer for no gain in generality."""
+    net = network()
+    decaying, steady = adamw(net, 1e-3, 0.05).param_groups
+    assert [p is net[0].weight for p in decaying["params"]] == [True]
+    assert (decaying["weight_decay"], steady["weight_decay"]) == (0.05, 0.0)
+    assert len(steady["params"]) == 3
+
+
+def test_a_network_that_is_all_frozen_is_refused():
+    """An optimiser of nothing would run for hours and change nothing."""
+    with pytest.raises(ModelError, match="no parameter of the network trains"):
+        adamw(network().requires_grad_(requires_grad=False), 1e-3, 0.05)

@@ -1,0 +1,121 @@
+"""Pretrained weights: fitted where they fit, refused where they do not, never random by silence."""
+
+import pickle
+
+import pytest
+import timm
+import torch
+from heimdall_models import LocalizationNet, ModelError
+from heimdall_models.pretrained import repeated_stem
+from safetensors.torch import save_file
+
+
+@pytest.fixture(scope="module")
+def donor():
+    """A classifier of colour pictures, as the hub has them."""
+    torch.manual_seed(8)
+    return timm.create_model("test_convnext", in_chans=3, num_classes=10)
+
+
+@pytest.fixture(params=["safetensors", "pth", "wrapped"])
+def weights_file(request, donor, tmp_path):
+    """The donor's weights in each form that people hand around."""
+    state = donor.state_dict()
+    if request.param == "safetensors":
+        save_file(state, path := tmp_path / "weights.safetensors")
+    elif request.param == "pth":
+        torch.save(state, path := tmp_path / "weights.pth")
+    else:
+        prefixed = {f"module.{name}": value for name, value in state.items()}
+        torch.save({"epoch": 3, "state_dict": prefixed}, path := tmp_path / "weights.tar")
+    return path
+
+
+@pytest.mark.parametrize("n_receivers", [1, 3, 7])
+def test_weights_from_a_file_fit_any_number_of_receivers(weights_file, donor, n_receivers):
+    """All but the stem is the donor's; the stem answers equal channels as it answered grey."""
+    net = LocalizationNet(n_receivers, "test_convnext", weights=weights_file)
+    theirs, ours = donor.state_dict(), net.backbone.state_dict()
+    stem = "stem.0.weight"
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name != stem)
+    torch.testing.assert_close(ours[stem].sum(dim=1), theirs[stem].sum(dim=1))
+
+
+def test_a_stem_of_as_many_channels_is_unchanged():
+    """Adapting three colours to three receivers must do nothing."""
+    weight = torch.randn(4, 3, 2, 2)
+    torch.testing.assert_close(repeated_stem(weight, 3), weight)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("test_resnet", "its tensor .* has no place there"),
+        ("test_convnext2", "have another shape"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(tmp_path, other, message):
+    """Loading what fits and keeping the rest random would look like success."""
+    state = timm.create_model(other).state_dict()
+    save_file(state, path := tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match=f"another architecture than test_convnext: .*{message}"):
+        LocalizationNet(backbone="test_convnext", weights=path)
+
+
+def test_weights_with_a_tensor_missing_are_refused(tmp_path, donor):
+    """Half a file is no start."""
+    state = donor.state_dict()
+    state.pop("stages.0.blocks.0.conv_dw.weight")
+    save_file(state, path := tmp_path / "half.safetensors")
+    with pytest.raises(ModelError, match=r"1 of \d+ tensors are missing \(stages.0.blocks.0.conv"):
+        LocalizationNet(backbone="test_convnext", weights=path)
+
+
+def test_pickled_code_is_not_run(tmp_path):
+    """A weights file from a stranger is a program unless it is refused."""
+    ran = tmp_path / "ran"
+
+    class Malice:
+        def __reduce__(self):
+            return ran.touch, ()
+
+    (path := tmp_path / "weights.pth").write_bytes(pickle.dumps(Malice()))
+    with pytest.raises(ModelError, match="not loaded, because it could run code"):
+        LocalizationNet(backbone="test_convnext", weights=path)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all"])
+def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path, name, content):
+    """The path is in the message, since a command line gives several."""
+    (path := tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=name):
+        LocalizationNet(backbone="test_convnext", weights=path)
+
+
+def test_a_file_without_tensors_is_refused(tmp_path):
+    """An optimiser's state is a PyTorch file too."""
+    torch.save({"epoch": 3}, path := tmp_path / "state.pth")
+    with pytest.raises(ModelError, match="holds no named tensors"):
+        LocalizationNet(backbone="test_convnext", weights=path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    """The commonest mistake of all."""
+    with pytest.raises(ModelError, match=r"no weights file at .*absent\.pth"):
+        LocalizationNet(backbone="test_convnext", weights=tmp_path / "absent.pth")
+
+
+def test_without_a_network_the_hub_is_a_clear_error():
+    """Random weights where pretrained ones were asked for would waste days (tests are offline)."""
+    with pytest.raises(
+        ModelError, match=r"no pretrained weights of convnext_atto from the hub .*file"
+    ):
+        LocalizationNet(backbone="convnext_atto", weights="hub")
+
+
+def test_a_backbone_that_nobody_trained_is_said_so():
+    """Timm would warn in a log and go on with random weights."""
+    with pytest.raises(ModelError, match="hub has no pretrained weights of 'convnextv2_small'"):
+        LocalizationNet(backbone="convnextv2_small", weights="hub")

@@ -1,0 +1,108 @@
+"""The tangent plane: exact both ways, and refused where it means nothing."""
+
+import numpy as np
+import pytest
+from heimdall_models import ModelError, Region
+from hypothesis import given
+from hypothesis import strategies as st
+from pyproj import Transformer
+
+centres = st.builds(
+    Region,
+    latitude_deg=st.floats(-85, 85),
+    longitude_deg=st.floats(-180, 180),
+    scale_m=st.floats(1e3, 5e5),
+)
+units = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(np.array)
+
+
+@given(centres, units)
+def test_there_and_back_is_the_same_point(region, point):
+    """Training goes one way and serving the other; a millimetre lost is lost twice."""
+    returned = region.to_plane(region.to_degrees(point))
+    assert np.abs(returned - point).max() * region.scale_m < 1e-6
+
+
+@given(centres, units)
+def test_the_plane_is_proj_s_orthographic_one(region, point):
+    """PROJ has the same projection on the ellipsoid, written by others."""
+    proj = Transformer.from_pipeline(
+        "+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad +step "
+        f"+proj=ortho +ellps=WGS84 +lat_0={region.latitude_deg!r} +lon_0={region.longitude_deg!r}"
+    )
+    position = region.to_degrees(point)
+    metres = np.array(proj.transform(*position[::-1]))
+    assert np.abs(metres - point * region.scale_m).max() < 1e-5
+
+
+@given(st.floats(-60, 60), st.floats(-180, 180), st.lists(units, min_size=1, max_size=9))
+def test_a_region_around_points_holds_them(latitude, longitude, offsets):
+    """A transmitter outside its own region would be a target that no bound foresaw."""
+    points = np.array([[latitude, longitude]]) + np.array(offsets)
+    points[:, 1] = (points[:, 1] + 180) % 360 - 180
+    region = Region.around(points[:, 0], points[:, 1], margin=0.01)
+    assert np.abs(region.to_plane(points)).max() <= 1
+
+
+def test_east_is_first_and_north_second(region):
+    """Swapped axes train just as well and put every ellipse on its side."""
+    east = region.to_degrees([0.5, 0])
+    north = region.to_degrees([0, 0.5])
+    assert east[1] > region.longitude_deg + 0.5
+    assert north[0] > region.latitude_deg + 0.3
+
+
+def test_a_region_may_straddle_the_180th_meridian():
+    """Fiji does."""
+    region = Region.around([-17.0, -18.0], [179.0, -179.0])
+    assert abs(abs(region.longitude_deg) - 180) < 1e-9
+    assert region.scale_m < 120_000
+    assert region.to_degrees(region.to_plane([-17.5, -179.5]))[1] == pytest.approx(-179.5)
+
+
+def test_json_brings_back_the_same_region(region):
+    """The model file and the checkpoint carry the region as text."""
+    assert Region.from_json(region.to_json()) == region
+
+
+def test_beyond_the_limb_there_is_no_position(region):
+    """A plausible position for an impossible output would be a lie."""
+    assert np.isnan(region.to_degrees([100.0, 0.0])).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Region(89.0, 0.0, 1e4), "latitude 89.0000: east and north have no steady"),
+        (lambda: Region(0.0, 181.0, 1e4), "longitude 181.0 is outside"),
+        (lambda: Region(0.0, 0.0, 9e5), "scale 900000 m: a plane serves .* split a larger area"),
+        (lambda: Region(float("nan"), 0.0, 1e4), "latitude_deg is nan"),
+        (lambda: Region.around([], []), "at least one; got 0 and 0"),
+        (lambda: Region.around([0.0, 1.0], [0.0]), "got 2 and 1"),
+        (lambda: Region.around([0.0, 60.0], [0.0, 0.0]), r"is \d+ km from the region's centre"),
+        (lambda: Region.around([95.0], [0.0]), r"\(95.0000, 0.0000\) is not a latitude"),
+        (lambda: Region.around([88.0], [0.0]), "near a pole"),
+        (lambda: Region.from_json("{"), "is not a region"),
+        (lambda: Region.from_json('{"latitude_deg": 1}'), "expected exactly"),
+        (
+            lambda: Region.from_json('{"latitude_deg": "a", "longitude_deg": 0, "scale_m": 9}'),
+            "a value is no number",
+        ),
+    ],
+)
+def test_a_region_that_no_plane_serves_is_refused(make, message):
+    """Each message names the value that came and what would do."""
+    with pytest.raises(ModelError, match=message):
+        make()
+
+
+def test_a_far_position_is_refused_by_name(region):
+    """One mistyped longitude must not become one very large target."""
+    with pytest.raises(ModelError, match=r"\(45.0000, 79.0000\) is \d+ km .* leave it out"):
+        region.to_plane([[45.0, 8.0], [45.0, 79.0]])
+
+
+def test_positions_come_in_pairs(region):
+    """Latitudes alone are not positions."""
+    with pytest.raises(ModelError, match=r"must be \(..., 2\), latitude and longitude; got \(3,\)"):
+        region.to_plane([1.0, 2.0, 3.0])

@@ -1,0 +1,120 @@
+"""What is exported: the same answer from ONNX Runtime as from PyTorch, in degrees and metres."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from heimdall_models import LocalizationNet, ModelError, Region, ServingNet, Standardize
+from heimdall_models.serving import plane_to_degrees
+from hypothesis import given
+from hypothesis import strategies as st
+
+STATISTICS = (np.full((3, 128, 1), -80.0), np.full((3, 128, 1), 12.0))
+
+
+@pytest.fixture(scope="module", params=[18, 20])
+def exported(request, region, tmp_path_factory):
+    """A network and its file, at the oldest and the newest operator set that we promise."""
+    torch.manual_seed(4)
+    serving = ServingNet(
+        Standardize(*STATISTICS), LocalizationNet(backbone="convnext_atto"), region
+    )
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    torch.onnx.export(
+        serving.eval(),
+        (torch.full((2, 3, 128, 32), -80.0),),
+        path,
+        dynamo=True,
+        opset_version=request.param,
+        input_names=["mel_spectrogram"],
+        output_names=["positions", "uncertainties"],
+        dynamic_shapes={"mel_spectrogram": {0: torch.export.Dim("batch")}},
+        verbose=False,
+    )
+    return serving, path
+
+
+@given(
+    st.floats(-85, 85),
+    st.floats(-180, 180),
+    st.floats(1e3, 5e5),
+    st.tuples(st.floats(-1, 1), st.floats(-1, 1)),
+)
+def test_tensors_and_arrays_come_to_the_same_place(latitude, longitude, scale_m, point):
+    """The exact conversion judges the one that ONNX Runtime can do: 10 cm at 700 km."""
+    region = Region(latitude, longitude, scale_m)
+    exact = region.to_degrees(np.array([point]))
+    ours = plane_to_degrees(region, torch.tensor([point], dtype=torch.float64)).numpy()
+    # Longitudes differ by whole turns where the meridian is crossed.
+    turns = np.abs((ours - exact + 180) % 360 - 180)
+    assert turns[0, 0] * 111_000 < 0.1
+    assert turns[0, 1] * 111_000 * np.cos(np.radians(exact[0, 0])) < 0.1
+
+
+@pytest.mark.parametrize("batch", [1, 4, 8, 16, 32, 64])
+def test_onnx_runtime_agrees_at_every_batch_size(exported, batch):
+    """The service never sees PyTorch; a float32 degree is 4e-6 coarse, a metre of sigma is not."""
+    serving, path = exported
+    features = torch.randn(batch, 3, 128, 32, generator=torch.Generator().manual_seed(batch))
+    features = features * 12 - 80
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    positions, uncertainties = session.run(None, {"mel_spectrogram": features.numpy()})
+    with torch.no_grad():
+        expected = serving(features)
+    np.testing.assert_allclose(positions, expected[0].numpy(), atol=2e-5)
+    np.testing.assert_allclose(uncertainties, expected[1].numpy(), rtol=1e-4)
+    assert positions.dtype == uncertainties.dtype == np.float32
+
+
+def test_the_file_passes_the_checker_with_a_dynamic_batch(exported):
+    """The contract's names, and a first axis without a number."""
+    model = onnx.load(exported[1])
+    onnx.checker.check_model(model, full_check=True)
+    (given,) = model.graph.input
+    assert given.name == "mel_spectrogram"
+    assert given.type.tensor_type.shape.dim[0].dim_param
+    assert [output.name for output in model.graph.output] == ["positions", "uncertainties"]
+
+
+def test_degrees_are_computed_in_float64_inside_the_file(exported):
+    """A float32 Earth radius is half a metre coarse, and its square far more."""
+    nodes = onnx.load(exported[1]).graph.node
+    casts = [
+        a.i for node in nodes if node.op_type == "Cast" for a in node.attribute if a.name == "to"
+    ]
+    assert onnx.TensorProto.DOUBLE in casts
+
+
+def test_a_network_that_answers_zero_is_at_the_centre(region):
+    """By hand: zero units are the region's centre, and sigma units are scale metres."""
+
+    class Still(torch.nn.Module):
+        def forward(self, x):
+            return x.new_zeros(len(x), 2), x.new_full((len(x), 2), 0.25)
+
+    serving = ServingNet(Standardize(*STATISTICS), Still(), region)
+    position, uncertainty = serving(torch.zeros(1, 3, 128, 32))
+    assert position[0].tolist() == pytest.approx([region.latitude_deg, region.longitude_deg])
+    assert uncertainty[0].tolist() == pytest.approx([region.scale_m / 4] * 2)
+
+
+def test_standardizing_the_mean_gives_zero():
+    """And one deviation more gives one."""
+    standardize = Standardize([[[-80.0]], [[-90.0]]], [[[10.0]], [[20.0]]])
+    features = torch.tensor([-70.0, -90.0]).reshape(1, 2, 1, 1)
+    assert standardize(features).flatten().tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ([1.0, 2.0], [1.0], r"mean \(2,\) and std \(1,\) differ"),
+        ([1.0, 2.0], [1.0, 0.0], "the least deviation is 0"),
+        ([1.0, float("nan")], [1.0, 1.0], "finite means"),
+    ],
+)
+def test_statistics_that_cannot_normalise_are_refused(mean, std, message):
+    """A silent band has deviation zero, and would divide every session by it."""
+    with pytest.raises(ModelError, match=message):
+        Standardize(mean, std)
