@@ -142,9 +142,8 @@ def table(title: str, jobs: dict[str, Job], n_samples: int) -> None:
     times = timed(jobs)
     reference = next(iter(jobs))
     bare = times["bare FFTs, SciPy"]
-    print(
-        f"\n{title}, {THREADS} thread{'s' * (THREADS > 1)}, median of {ROUNDS} rounds of {CLOCK.__name__}\n"
-    )
+    threads = f"{THREADS} thread{'s' * (THREADS > 1)}"
+    print(f"\n{title}, {threads}, median of {ROUNDS} rounds of {CLOCK.__name__}\n")
     print(f"| | ms | million samples/s | times {reference} | time / bare FFTs |")
     print("|---|---|---|---|---|")
     for name, found in times.items():

@@ -14,7 +14,7 @@ from heimdall_features.mel import filter_bank
 
 __all__ = ["band_powers"]
 
-BANDS_PER_TILE = 16
+BANDS_PER_TILE = 8
 
 UNTHREADED_PRODUCT = 1 << 18
 """Multiplications up to which OpenBLAS starts no threads (`interface/gemm.c`). Products this

@@ -107,9 +107,12 @@ def filter_bank(config: SpectrumConfig) -> Array:
     offsets_hz = bin_frequencies_hz(config)[:, None]
     low_hz, centre_hz, high_hz = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     # Each triangle is the lower of its two sides, and nothing outside them.
-    rising = (offsets_hz - low_hz) / (centre_hz - low_hz)
-    falling = (high_hz - offsets_hz) / (high_hz - centre_hz)
-    weights: Array = np.maximum(0.0, np.minimum(rising, falling))
+    weights: Array = offsets_hz - low_hz
+    weights /= centre_hz - low_hz
+    falling = high_hz - offsets_hz
+    falling /= high_hz - centre_hz
+    np.minimum(weights, falling, out=weights)
+    np.maximum(weights, 0.0, out=weights)
     if config.mel_norm == "slaney":
         weights *= 2.0 / (high_hz - low_hz)
     _refuse_silent_bands(config, weights)
