@@ -139,7 +139,8 @@ def test_the_run_is_in_mlflow_with_everything(connections, finished):
     for name in ("train/loss", "val/loss", "val/error_m_median", "test/error_m_median"):
         assert np.isfinite(run.data.metrics[name])
     assert run.data.tags["features.fingerprint"] == finished.data.features.fingerprint
-    kept = MlflowClient(connections.tracking_uri()).list_artifacts(finished.summary.run_id)
+    with connections.artifact_store().environment():
+        kept = MlflowClient(connections.tracking_uri()).list_artifacts(finished.summary.run_id)
     names = {artifact.path for artifact in kept}
     assert names >= {"model", "checkpoints", f"{finished.run_name}.html"}
     assert run.info.artifact_uri.startswith("s3://heimdall-mlflow/")

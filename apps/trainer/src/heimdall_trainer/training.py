@@ -154,9 +154,9 @@ def fit(
             ckpt_path=resume_from,
             weights_only=True,
         )
-    except SystemExit:
+    except SystemExit as ended:
         # Lightning answers Ctrl-C with exit status 1; callers must see the interrupt.
-        if trainer.interrupted:
+        if trainer.interrupted and ended.code == 1:
             raise KeyboardInterrupt from None
         raise
     return _outcome(trainer)
