@@ -108,15 +108,15 @@ def column_powers(
     """
     n_samples = source.n_samples if n_samples is None else n_samples
     plan = FramePlan(n_samples, config.n_fft, config.hop_length, n_columns)
-    means: Float32 | None = None
+    totals: Float32 | None = None
     for first, squares in _blocks(source, plan, config):
-        if means is None:
-            means = np.zeros((n_columns, squares.shape[1]), np.float32)
+        if totals is None:
+            totals = np.zeros((n_columns, squares.shape[1]), np.float32)
         for column, start, stop in plan.columns(first, first + squares.shape[0]):
-            n_frames = plan.column_start(column + 1) - plan.column_start(column)
-            total = np.add.reduce(squares[start - first : stop - first], axis=0)
-            means[column] += np.multiply(total, np.float32(1.0 / n_frames), out=total)
-    return _require_finite(band_powers(np.asarray(means), config)).T
+            totals[column] += np.add.reduce(squares[start - first : stop - first], axis=0)
+    frames_in = np.diff([plan.column_start(column) for column in range(n_columns + 1)])
+    means: Float32 = np.asarray(totals) / frames_in[:, None].astype(np.float32)
+    return _require_finite(band_powers(means, config)).T
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end
