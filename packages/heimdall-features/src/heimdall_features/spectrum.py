@@ -115,8 +115,8 @@ def column_powers(
         for column, start, stop in plan.columns(first, first + squares.shape[0]):
             totals[column] += np.add.reduce(squares[start - first : stop - first], axis=0)
     frames_in = np.diff([plan.column_start(column) for column in range(n_columns + 1)])
-    means: Float32 = np.asarray(totals) / frames_in[:, None].astype(np.float32)
-    return _require_finite(band_powers(means, config)).T
+    means = np.asarray(totals) / frames_in[:, None]
+    return _require_finite(band_powers(means.astype(np.float32), config)).T
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end
