@@ -66,7 +66,8 @@ def tests(session, package):
     """One package's tests, with that package's own dependencies and nothing else."""
     for group, folder in suites(package).items():
         sync(session, "--package", package, "--no-default-groups", "--group", group)
-        session.run("pytest", folder, *session.posargs, env={"PYTHONPATH": ""}, external=False)
+        with session.chdir(PACKAGES[package]):
+            session.run("pytest", "-q", folder, *session.posargs)
 
 
 @nox.session
