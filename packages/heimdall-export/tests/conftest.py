@@ -1,7 +1,9 @@
 """A small network of the contract's shape, its file, and real servers to put it on."""
 
+import importlib.util
 import json
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +109,16 @@ def features():
     """70 feature tensors of IQ, as the extractor makes them."""
     extract = FeatureExtractor(CONFIG)
     return np.stack([extract(_recordings_of(seed)) for seed in range(70)])
+
+
+@pytest.fixture(scope="session")
+def faulty():
+    """The module `faulty_store`; tests are collected without `sys.path`."""
+    path = Path(__file__).with_name("faulty_store.py")
+    spec = importlib.util.spec_from_file_location("faulty_store", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ are still there when the run is over. Here they are handed over in person, or le
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from heimdall_export.lent_environment import lent
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 
@@ -65,22 +66,3 @@ class ArtifactStore:
             "AWS_PROFILE": None,
             "AWS_SESSION_TOKEN": None,
         }
-
-
-@contextlib.contextmanager
-def lent(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Environment variables for a while; None takes one away."""
-    before = {name: os.environ.get(name) for name in variables}
-    try:
-        _set(variables)
-        yield
-    finally:
-        _set(before)
-
-
-def _set(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value

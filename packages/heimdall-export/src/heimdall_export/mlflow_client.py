@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from typing import TYPE_CHECKING
 
 from heimdall_export.errors import ExportError
@@ -18,18 +19,23 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
-import mlflow
 from boto3.exceptions import Boto3Error  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
+
+from heimdall_export.lent_environment import lent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MlflowClient", "MlflowException", "mlflow", "open_client", "told_plainly"]
+__all__ = ["MlflowException", "open_client", "told_plainly", "with_driver"]
+
+_PATIENCE_S = 10
+_USER_IN_ADDRESS = re.compile(r"://[^/\s@'\"]*@")
 
 # Ends the client of a process that imported MLflow before this module could say no.
 set_telemetry_client()  # type: ignore[no-untyped-call]
@@ -55,21 +61,42 @@ def told_plainly(doing: str) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return without_password(str(error).strip().partition("\n")[0]) or type(error).__name__
+
+
+def without_password(text: str) -> str:
+    """A text as it may be shown: its addresses without user and password."""
+    return _USER_IN_ADDRESS.sub("://", text)
 
 
 def open_client(tracking_uri: str) -> MlflowClient:
-    """A client of a tracking server and registry; MLflow's global settings are left alone.
+    """A client of a tracking server and registry that answers now.
+
+    MLflow asks a server that does not answer again for minutes, which is right in the middle of a
+    run; here, before one begins, it is asked once. MLflow's global settings are left alone.
 
     Raises:
-        ExportError: The address is none that MLflow knows, or its database cannot be opened.
+        ExportError: The address is none that MLflow knows, or nobody answers there.
     """
+    uri = with_driver(tracking_uri)
     with told_plainly(f"open {without_password(tracking_uri)}"):
-        return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        if uri.startswith("postgresql"):
+            _connect_once(uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if uri.startswith("http"):
+            with lent({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}):
+                client.search_experiments(max_results=1)
+    return client
 
 
-def without_password(uri: str) -> str:
-    """An address as it may be shown: no user, no password."""
-    scheme, separator, rest = uri.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+def with_driver(uri: str) -> str:
+    """The address with psycopg 3 for `postgresql://`, where SQLAlchemy would look for psycopg2."""
+    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", uri)
+
+
+def _connect_once(uri: str) -> None:
+    engine = create_engine(uri, connect_args={"connect_timeout": _PATIENCE_S})
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()

@@ -7,6 +7,7 @@ MinIO client sends no such header, a presigned address takes it.
 
 from __future__ import annotations
 
+import io
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ def put_new(
         client: The object store.
         bucket: Must be there.
         key: The name.
-        body: The contents, or a file that is open at its beginning.
+        body: The contents, or a file, which is sent from its beginning.
         content_type: Its media type.
 
     Returns:
@@ -50,7 +51,12 @@ def put_new(
     Raises:
         ExportError: The store refuses, or is out of reach after four attempts.
     """
-    headers = {"Content-Type": content_type, "If-None-Match": "*"}
+    headers = {
+        "Content-Type": content_type,
+        # Without it a file would go in chunks of unknown number, which S3 does not take.
+        "Content-Length": str(_size(body)),
+        "If-None-Match": "*",
+    }
     said = ""
     for wait_s in (0.0, *_WAITS_S):
         time.sleep(wait_s)
@@ -65,6 +71,10 @@ def put_new(
         f"the object store took no {key} into bucket {bucket!r}: {said}; "
         "check that it runs and what the credentials may do"
     )
+
+
+def _size(body: bytes | BinaryIO) -> int:
+    return len(body) if isinstance(body, bytes) else body.seek(0, io.SEEK_END)
 
 
 def _put(url: str, body: bytes | BinaryIO, headers: dict[str, str]) -> tuple[int | None, str]:

@@ -33,7 +33,7 @@ OPSETS = range(18, 24)
 DEFAULT_OPSET = 20
 _LARGEST_FILE = 2**31 - 2**26
 """Bytes of weights in one file; Protocol Buffers end at 2 GiB, graph and names included."""
-_CHATTY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+_CHATTY = ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir")
 
 
 def export_onnx(
@@ -126,14 +126,13 @@ def _require_outputs(network: torch.nn.Module, example: torch.Tensor) -> None:
         raise ExportError(
             f"the network does not take an input of shape {tuple(example.shape)}: {error}"
         ) from error
-    found = [
-        f"{output.dtype} {tuple(output.shape)}" for output in outputs if torch.is_tensor(output)
-    ]
+    tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+    found = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in tensors]
     wanted = f"{torch.float32} {(len(example), 2)}"
     if found[:2] != [wanted, wanted]:
         raise ExportError(
-            f"the network returned {', '.join(found) or type(outputs).__name__} for a batch of "
-            f"{len(example)}; {' and '.join(OUTPUTS)} are {wanted} each"
+            f"the network returned {', '.join(found)} for a batch of {len(example)}; "
+            f"{' and '.join(OUTPUTS)} are {wanted} each"
         )
 
 

@@ -34,7 +34,6 @@ __all__ = ["RegisteredVersion", "list_versions", "promote", "register", "rollbac
 _ARTIFACT = "model"
 _HISTORY = "production.history"
 _LONGEST_HISTORY = 20
-_IS_PROMPT = "mlflow.prompt.is_prompt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +92,8 @@ def register(
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:
-    found = _registered(client, name)
-    if found is None:
+    if _registered(client, name) is None:
         client.create_registered_model(name)
-    elif found.tags.get(_IS_PROMPT) == "true":
-        raise ExportError(
-            f"the registry's name {name!r} belongs to a prompt; choose another --model_name"
-        )
 
 
 def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:

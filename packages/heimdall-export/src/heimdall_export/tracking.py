@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["MLflowTracker"]
 
 _SECRET_NAME = re.compile(
-    r"password|passwd|secret|access_?key|api_?key|token|credential|database_url|private_key",
+    r"password|passwd|secret|(access|api|private)[-_]?key|token|credential|database_url",
     re.IGNORECASE,
 )
 _PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s@]*:[^/\s@]+@")

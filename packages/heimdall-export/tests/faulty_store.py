@@ -1,0 +1,105 @@
+"""A proxy in front of the real object store that breaks requests on demand.
+
+It forwards bytes as they are, signatures included, so that everything but the fault is real.
+"""
+
+import http.client
+import http.server
+import threading
+from contextlib import contextmanager
+
+HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
+
+
+def cut(handler):
+    """Break the connection without an answer."""
+    handler.close_connection = True
+
+
+def unavailable(handler):
+    """Answer 503, as a store does that is overloaded."""
+    handler.send_response(503)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+def carry_out_and_cut(handler):
+    """Do what was asked, and break the connection before the answer."""
+    handler.upstream()
+    handler.close_connection = True
+
+
+def damage(handler):
+    """Store the object with one bit changed."""
+    handler.body = bytes([handler.body[0] ^ 1]) + handler.body[1:]
+    handler.answer(*handler.upstream())
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Forwards a request, unless a fault is due."""
+
+    protocol_version = "HTTP/1.1"
+
+    def forward(self):
+        """Read the request and do what is due with it."""
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        request = f"{self.command} {self.path.partition('?')[0]}"
+        self.server.seen.append(request)
+        due = next(
+            (n for n, (end, _) in enumerate(self.server.faults) if matches(request, end)), None
+        )
+        if due is None:
+            self.answer(*self.upstream())
+        else:
+            self.server.faults.pop(due)[1](self)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward  # noqa: N815 - http.server wants them
+
+    def upstream(self):
+        """The real store's status, headers and body."""
+        connection = http.client.HTTPConnection(self.server.upstream, timeout=30)
+        connection.request(self.command, self.path, self.body, dict(self.headers))
+        answer = connection.getresponse()
+        found = answer.status, answer.getheaders(), answer.read()
+        connection.close()
+        return found
+
+    def answer(self, status, headers, body):
+        """Pass on what the real store said."""
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in HOP_BY_HOP:
+                self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Nothing: pytest's output is for pytest."""
+
+
+def matches(request, end):
+    """Whether a request has the method and the end of the path."""
+    method, suffix = end.split(" ")
+    return request.startswith(f"{method} ") and request.endswith(suffix)
+
+
+@contextmanager
+def faulty_store(host_and_port, faults):
+    """A proxy's address, and the list of requests that it has seen.
+
+    Args:
+        host_and_port: The real store.
+        faults: (method and end of the path, what to do), each done once.
+    """
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.upstream, server.faults, server.seen = host_and_port, list(faults), []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}", server.seen
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

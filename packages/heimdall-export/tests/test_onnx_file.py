@@ -1,0 +1,229 @@
+"""The exported file: what is in it, what is not, and that it is whole or absent."""
+
+import errno
+import json
+import logging
+import resource
+import stat
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from heimdall_export import ExportError, export_onnx
+from heimdall_export.onnx_file import OPSETS
+from heimdall_export.onnx_session import open_session
+from torch import nn
+
+
+class Doubled(nn.Module):
+    """The smallest network of the contract's ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+
+    def forward(self, mel_spectrogram):
+        """Both outputs follow the mean of the input."""
+        mean = mel_spectrogram.mean(dim=(1, 2, 3))[:, None]
+        return mean * self.scale, mean.abs() + self.scale.abs()
+
+
+def export(network, path, metadata, **changes):
+    """Export a network of one receiver, four bands and two frames."""
+    return export_onnx(network, path, input_shape=(1, 4, 2), metadata=metadata, **changes)
+
+
+def test_the_file_has_the_ends_and_metadata_of_the_contract(onnx_path, metadata):
+    """Services find inputs, outputs and features by these names and nothing else."""
+    session = open_session(onnx_path)
+    assert [(e.name, e.type, e.shape) for e in session.get_inputs()] == [
+        ("mel_spectrogram", "tensor(float)", ["batch", 3, 128, 32])
+    ]
+    assert [(e.name, e.type, e.shape) for e in session.get_outputs()] == [
+        ("positions", "tensor(float)", ["batch", 2]),
+        ("uncertainties", "tensor(float)", ["batch", 2]),
+    ]
+    assert session.get_modelmeta().custom_metadata_map == metadata
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_every_supported_operator_set_is_what_was_asked_for(opset, metadata, tmp_path):
+    """An exporter that silently takes another operator set breaks old runtimes in the field."""
+    path = export(Doubled(), tmp_path / "m.onnx", metadata, opset=opset)
+    assert [entry.version for entry in onnx.load(path).opset_import] == [opset]
+    positions, _ = open_session(path).run(None, {"mel_spectrogram": np.ones((3, 1, 4, 2), "f4")})
+    assert positions.tolist() == [[1.0, 1.0]] * 3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0, 0), (2, 127, 31), (1, 64, 3)])
+def test_an_input_that_is_not_finite_has_no_confident_answer(onnx_path, features, value, place):
+    """One bad sample in a recording must not become a transmitter on the map."""
+    batch = features[:3].copy()
+    batch[(1, *place)] = value
+    for output in open_session(onnx_path).run(None, {"mel_spectrogram": batch}):
+        assert np.isnan(output[1]).all()
+        assert np.isfinite(output[[0, 2]]).all()
+
+
+class Deaf(Doubled):
+    """A network that turns what it does not understand into zeros."""
+
+    def forward(self, mel_spectrogram):
+        """A position, whatever the input."""
+        return super().forward(mel_spectrogram.nan_to_num(0.0, 0.0, 0.0))
+
+
+def test_not_even_a_network_that_hides_a_nan_answers_one(metadata, tmp_path):
+    """Max-pooling and clipping hide a NaN in ONNX Runtime; the file is guarded all the same."""
+    bad = np.full((1, 1, 4, 2), np.nan, np.float32)
+    assert all(output.isfinite().all() for output in Deaf()(torch.from_numpy(bad)))
+    session = open_session(export(Deaf(), tmp_path / "m.onnx", metadata))
+    assert all(np.isnan(output).all() for output in session.run(None, {"mel_spectrogram": bad}))
+
+
+def test_the_file_names_nothing_of_the_machine_that_made_it(onnx_path):
+    """The exporter notes a stack trace at every node: folders and user names for everyone."""
+    assert b"conftest" not in onnx_path.read_bytes()
+    assert not any(node.metadata_props for node in onnx.load(onnx_path).graph.node)
+
+
+def test_export_is_silent_and_leaves_logging_as_it_was(metadata, tmp_path, capfd, recwarn):
+    """A training run's screen belongs to the training run."""
+    logging.getLogger("torch.onnx").setLevel(logging.INFO)
+    try:
+        export(Doubled(), tmp_path / "m.onnx", metadata)
+        assert logging.getLogger("torch.onnx").level == logging.INFO
+    finally:
+        logging.getLogger("torch.onnx").setLevel(logging.NOTSET)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+def test_a_network_in_training_is_exported_in_evaluation_mode_and_goes_on(
+    network, onnx_path, metadata, features, tmp_path
+):
+    """Dropout in the file would make its answers random; export must not end the training."""
+    network.train()
+    network.norm.eval()
+    try:
+        path = export_onnx(network, tmp_path / "m.onnx", metadata=metadata)
+        assert network.training
+        assert network.dropout.training
+        assert not network.norm.training
+    finally:
+        network.eval()
+    feed = {"mel_spectrogram": features[:2]}
+    for one, other in zip(
+        open_session(path).run(None, feed), open_session(onnx_path).run(None, feed), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+def test_others_may_read_the_file(onnx_path):
+    """Services run as other users; a temporary file's mode 0600 must not survive."""
+    assert onnx_path.stat().st_mode & stat.S_IRGRP
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(metadata, tmp_path):
+    """Half a model under the right name is worse than none."""
+    path = export(Doubled(), tmp_path / "m.onnx", metadata)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
+    try:
+        with pytest.raises(ExportError, match=rf"cannot be written to {path}: File too large"):
+            export(Doubled(), path, metadata)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_folder_that_is_a_file_is_named(metadata, tmp_path):
+    """The user gave the path; the message must show which one."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match=r"cannot be written to .*/file/m\.onnx"):
+        export(Doubled(), tmp_path / "file" / "m.onnx", metadata)
+
+
+@pytest.mark.parametrize("opset", [-1, 14, 17, 24, 999])
+def test_an_operator_set_that_is_not_supported_is_refused(opset, metadata, tmp_path):
+    """Torch would fall back to another one and only mention it in its log."""
+    said = f"opset {opset} is not supported; give one from 18 to 23, 20 by default"
+    with pytest.raises(ExportError, match=said):
+        export(Doubled(), tmp_path / "m.onnx", metadata, opset=opset)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(value, metadata, tmp_path):
+    """A diverged training must end here, not in production."""
+    network = Doubled()
+    network.scale.data[1] = value
+    with pytest.raises(ExportError, match="scale holds values that are not finite"):
+        export(network, tmp_path / "m.onnx", metadata)
+
+
+def test_metadata_that_lack_a_key_are_refused_by_name(metadata, tmp_path):
+    """A file without its features' settings is of no use to anyone."""
+    short = {name: text for name, text in metadata.items() if "region" not in name}
+    with pytest.raises(ExportError, match=r"metadata lack heimdall\.region"):
+        export(Doubled(), tmp_path / "m.onnx", short)
+
+
+def test_metadata_that_are_not_text_are_refused(metadata, tmp_path):
+    """ONNX keeps text alone; a dictionary would become something else."""
+    with pytest.raises(ExportError, match=r"'heimdall\.run_id' is 7; it must be text"):
+        export(Doubled(), tmp_path / "m.onnx", {**metadata, "heimdall.run_id": 7})
+
+
+def test_a_network_for_another_input_is_refused_with_the_shape(network, metadata, tmp_path):
+    """Three receivers' network with two receivers' input is a mistake of the caller."""
+    with pytest.raises(ExportError, match=r"does not take an input of shape \(2, 2, 128, 32\)"):
+        export_onnx(network, tmp_path / "m.onnx", input_shape=(2, 128, 32), metadata=metadata)
+
+
+def test_a_network_with_other_outputs_is_refused(metadata, tmp_path):
+    """The contract fixes two outputs of two columns."""
+    said = (
+        r"returned torch\.float32 \(2, 8\) for a batch of 2; "
+        r"positions and uncertainties are torch\.float32 \(2, 2\) each"
+    )
+    with pytest.raises(ExportError, match=said):
+        export(nn.Flatten(), tmp_path / "m.onnx", metadata)
+
+
+def test_a_graph_that_cannot_be_captured_is_refused_with_the_reason(metadata, tmp_path, capfd):
+    """Python that decides by values cannot become a graph; the message names the network."""
+
+    class Curious(Doubled):
+        def forward(self, mel_spectrogram):
+            loud = mel_spectrogram.sum() > 0
+            return super().forward(mel_spectrogram if loud else -mel_spectrogram)
+
+    with pytest.raises(ExportError, match="cannot make a graph with a free batch size of Curious"):
+        export(Curious(), tmp_path / "m.onnx", metadata)
+    assert "Traceback" not in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_survive_any_language(metadata, tmp_path):
+    """Receivers are named by people."""
+    named = json.dumps([{"name": "Orsières 東京", "latitude": 46.0, "longitude": 7.1}])
+    given = {**metadata, "heimdall.receivers": named}
+    path = export(Doubled(), tmp_path / "m.onnx", given)
+    assert open_session(path).get_modelmeta().custom_metadata_map == given
+
+
+def test_the_limit_of_the_full_disk_test_is_real(tmp_path):
+    """The test above can fail: with that limit, writing 1 kB is refused by the system."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"\[Errno 27\]") as refused:
+            (tmp_path / "big").write_bytes(bytes(1024))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert refused.value.errno == errno.EFBIG

@@ -1,0 +1,139 @@
+"""Parity: what passes must be equal, and what is not equal must not pass."""
+
+import copy
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from heimdall_export import ExportError, check_parity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyproj import Geod
+
+
+@pytest.fixture
+def moved(network):
+    """Makes a copy of the network whose positions are off by so many degrees, north and east."""
+
+    def move(north_deg, east_deg):
+        other = copy.deepcopy(network)
+        answer = other.forward
+
+        def forward(features):
+            positions, sigmas = answer(features)
+            return positions + torch.tensor([north_deg, east_deg]), sigmas
+
+        other.forward = forward
+        return other
+
+    return move
+
+
+def test_the_exported_file_agrees_with_its_network(onnx_path, network, features, scale_m):
+    """The promise of the whole package."""
+    report = check_parity(onnx_path, network, features, scale_m=scale_m)
+    assert report.mean_difference < 1e-5
+    assert report.max_difference < 1e-4
+    assert report.worst_m == pytest.approx(report.max_difference * scale_m)
+    assert (report.n_features, report.batch_sizes) == (70, (1, 4, 8, 16, 32, 64))
+
+
+@settings(max_examples=10, deadline=None)
+@given(north_m=st.floats(20, 2000), east_m=st.floats(20, 2000))
+def test_any_difference_that_matters_is_found_and_told_in_metres(
+    onnx_path, network, features, scale_m, north_m, east_m
+):
+    """A file that is off by metres must be stopped, and the message must say by how many."""
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.head.bias[:2] += torch.tensor([north_m / 111_120, east_m / 78_850]) / 0.5
+    with pytest.raises(ExportError, match=r"differs from its network by .* in the mean") as told:
+        check_parity(onnx_path, other, features[:8], scale_m=scale_m, batch_sizes=(8,))
+    worst_m = float(str(told.value).split("and by ")[1].split(" m at worst")[0])
+    assert worst_m == pytest.approx(max(north_m, east_m), rel=0.06)
+
+
+def test_metres_are_those_of_the_ellipsoid(onnx_path, network, features, moved, scale_m):
+    """Oracle: PROJ's geodesic between the two answers, at 45 degrees north."""
+    with torch.inference_mode():
+        latitude, longitude = network(torch.from_numpy(features[:1]))[0][0].tolist()
+    _, _, north_m = Geod(ellps="WGS84").inv(longitude, latitude, longitude, latitude + 0.01)
+    _, _, east_m = Geod(ellps="WGS84").inv(longitude, latitude, longitude + 0.01, latitude)
+    for step, expected_m in (((0.01, 0.0), north_m), ((0.0, 0.01), east_m)):
+        with pytest.raises(ExportError) as told:
+            check_parity(onnx_path, moved(*step), features[:1], scale_m=scale_m, batch_sizes=(1,))
+        assert f"{expected_m:.2g} m at worst" in str(told.value)
+
+
+def test_a_last_batch_that_is_not_full_is_compared_too(onnx_path, features, moved, scale_m):
+    """The 70th tensor is in no full batch of 64; a fault there counts like any other."""
+    off = moved(0.0, 0.0)
+    answer = off.forward
+
+    def forward(batch):
+        positions, sigmas = answer(batch)
+        wrong = (batch == torch.from_numpy(features[69])).flatten(1).all(dim=1)
+        return positions + wrong[:, None] * 1.0, sigmas
+
+    off.forward = forward
+    with pytest.raises(ExportError, match="on 70 feature tensors"):
+        check_parity(onnx_path, off, features, scale_m=scale_m, batch_sizes=(64,))
+
+
+def test_an_answer_of_nan_does_not_pass(onnx_path, network, features, scale_m):
+    """NaN compares false with everything, also with the limit."""
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        broken.head.bias.fill_(torch.nan)
+    with pytest.raises(ExportError, match="differs from its network by nan"):
+        check_parity(onnx_path, broken, features, scale_m=scale_m)
+
+
+def test_a_file_with_one_changed_weight_does_not_pass(
+    onnx_path, network, features, scale_m, tmp_path
+):
+    """Parity judges the file on disk: damage after export must show."""
+    model = onnx.load(onnx_path)
+    bias = next(w for w in model.graph.initializer if list(w.dims) == [4])
+    changed = onnx.numpy_helper.to_array(bias) + 0.01
+    bias.CopyFrom(onnx.numpy_helper.from_array(changed, bias.name))
+    onnx.save(model, tmp_path / "changed.onnx")
+    with pytest.raises(ExportError, match="so it is not used"):
+        check_parity(tmp_path / "changed.onnx", network, features, scale_m=scale_m)
+
+
+def test_the_network_keeps_its_mode(onnx_path, network, features, scale_m):
+    """Training may go on after an export in between."""
+    network.train()
+    try:
+        check_parity(onnx_path, network, features[:4], scale_m=scale_m, batch_sizes=(4,))
+        assert network.training
+    finally:
+        network.eval()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f[:0], "there are no features to compare"),
+        (lambda f: np.where(np.arange(70)[:, None, None, None] == 3, np.nan, f), "tensor 3 of 70"),
+        (lambda f: f[:, :2], r"the features are float32 \(2, 128, 32\), the model takes float32"),
+        (lambda f: f.astype(np.float64), r"the features are float64 \(3, 128, 32\)"),
+    ],
+)
+def test_features_that_prove_nothing_are_refused(
+    onnx_path, network, features, scale_m, change, said
+):
+    """A comparison on the wrong features passes for the wrong reason."""
+    with pytest.raises(ExportError, match=said):
+        check_parity(onnx_path, network, change(features), scale_m=scale_m)
+
+
+def test_a_file_that_is_not_onnx_is_named(network, features, scale_m, tmp_path):
+    """A wrong path is the commonest mistake."""
+    (tmp_path / "notes.txt").write_text("not a model")
+    with pytest.raises(ExportError, match=r"cannot load .*notes\.txt"):
+        check_parity(tmp_path / "notes.txt", network, features, scale_m=scale_m)
+    with pytest.raises(ExportError, match=r"there is no model file at .*gone\.onnx"):
+        check_parity(tmp_path / "gone.onnx", network, features, scale_m=scale_m)

@@ -1,0 +1,187 @@
+"""The other side: positions from IQ where neither torch nor MLflow is installed."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from heimdall_export import Estimate, ExportError, Predictor
+from heimdall_features import FeatureExtractor
+
+
+@pytest.fixture(scope="session")
+def predictor(onnx_path):
+    """The small network, ready to answer."""
+    return Predictor(onnx_path)
+
+
+@pytest.fixture
+def changed(onnx_path, metadata, tmp_path):
+    """Makes the model file with other metadata."""
+
+    def change(**changes):
+        model = onnx.load(onnx_path)
+        texts = metadata | {f"heimdall.{k.replace('__', '.')}": v for k, v in changes.items()}
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, {k: v for k, v in texts.items() if v is not None})
+        onnx.save(model, tmp_path / "changed.onnx")
+        return tmp_path / "changed.onnx"
+
+    return change
+
+
+def test_it_says_what_the_contracts_example_says(predictor, onnx_path, recordings_of):
+    """Oracle: the few lines of the contract, which need nothing of this package."""
+    session = onnxruntime.InferenceSession(onnx_path)
+    extract = FeatureExtractor.from_metadata(session.get_modelmeta().custom_metadata_map)
+    features = extract(recordings_of(7))
+    positions, sigmas = session.run(None, {"mel_spectrogram": features[None]})
+    estimate = predictor.predict(recordings_of(7))
+    assert dataclasses.astuple(estimate) == (*positions[0].tolist(), *sigmas[0].tolist())
+
+
+def test_many_moments_at_once_are_what_they_are_one_by_one(predictor, recordings_of):
+    """A service batches requests; nobody's answer may depend on the neighbours'."""
+    sessions = [recordings_of(seed) for seed in range(5)]
+    together = predictor.predict_many(sessions)
+    for estimate, session in zip(together, sessions, strict=True):
+        alone = predictor.predict(session)
+        assert dataclasses.astuple(estimate) == pytest.approx(dataclasses.astuple(alone), rel=1e-6)
+
+
+def test_a_receiver_may_be_missing(predictor, recordings_of):
+    """Stations are down in any given session."""
+    two = recordings_of(3, receivers=("Torino", "Milano-Baggio"))
+    assert isinstance(predictor.predict(two), Estimate)
+
+
+def test_it_tells_what_it_hears(predictor, feature_config):
+    """A service must know whom to ask for recordings."""
+    assert tuple(r.name for r in predictor.receivers) == feature_config.receivers
+    assert predictor.receivers[1].latitude_deg == 45.1
+    assert predictor.region == {"latitude_deg": 45.0, "longitude_deg": 8.0}
+    assert (predictor.run_id, predictor.created_at) == ("0123abcd", "2026-11-20T12:00:00+00:00")
+    assert predictor.input_shape == (3, 128, 32)
+
+
+def test_it_opens_contents_as_well_as_a_path(predictor, onnx_path, recordings_of):
+    """Services read models from object stores, not from disks."""
+    other = Predictor(onnx_path.read_bytes(), n_threads=1)
+    assert other.predict(recordings_of(1)) == predictor.predict(recordings_of(1))
+
+
+def test_no_moments_have_no_estimates(predictor):
+    """An empty batch happens at the end of a queue."""
+    assert predictor.predict_many([]) == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_have_no_estimate(predictor, features, value):
+    """Never a confident position; the message says which of the batch it was."""
+    batch = features[:3].copy()
+    batch[1, 0, 5, 5] = value
+    with pytest.raises(ExportError, match="no answer for session 1: its features hold NaN"):
+        predictor.predict_features(batch)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r: {**r, "Genova": (r["Genova"][0] * np.nan, 12_500.0)}, "session 0: .*'Genova'"),
+        (lambda r: {"Genova": (r["Genova"][0][:0], 12_500.0)}, "session 0: receiver 'Genova': 0 s"),
+        (lambda r: {**r, "Roma": r["Genova"]}, r"session 0: unknown receivers \['Roma'\]"),
+        (lambda r: {}, "session 0: no recording at all"),
+    ],
+)
+def test_a_recording_that_cannot_be_used_is_told_with_its_receiver(
+    predictor, recordings_of, change, said
+):
+    """A bad request must be answered with its reason, in one kind of error."""
+    with pytest.raises(ExportError, match=said):
+        predictor.predict(change(recordings_of(0)))
+
+
+def test_features_of_another_shape_are_refused(predictor, features):
+    """The commonest mistake is to forget the batch."""
+    with pytest.raises(ExportError, match=r"features are \(3, 128, 32\), the model takes \(n, "):
+        predictor.predict_features(features[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"features__fingerprint": "0" * 64}, "features do not match: .* fingerprint 0000"),
+        ({"features__config": '{"n_mels": 3}'}, "features do not match: .* lacks"),
+        ({"region": None}, r"metadata lack heimdall\.region; export it with export_onnx"),
+        ({"region": "around Torino"}, r"heimdall\.region is not JSON: around Torino"),
+        ({"receivers": '[{"name": "Torino"}]'}, "must list name, latitude and longitude"),
+        (
+            {"receivers": json.dumps([{"name": "Roma", "latitude": 41.9, "longitude": 12.5}])},
+            r"receivers are \('Roma',\), its features are of \('Torino'",
+        ),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(changed, changes, said):
+    """Positions from the wrong features look like positions."""
+    with pytest.raises(ExportError, match=said):
+        Predictor(changed(**changes))
+
+
+def test_a_graph_for_other_features_than_the_metadata_say_is_refused(changed, feature_config):
+    """Four frames fewer, and every position is quietly wrong."""
+    other = FeatureExtractor(dataclasses.replace(feature_config, n_frames=28)).metadata()
+    path = changed(**{k.removeprefix("heimdall.").replace(".", "__"): v for k, v in other.items()})
+    with pytest.raises(ExportError, match=r"takes features \(3, 128, 32\), its metadata describe"):
+        Predictor(path)
+
+
+@pytest.mark.parametrize("contents", [b"", b"not a model", b"\x08\x0a" * 50])
+def test_what_is_not_onnx_is_refused(contents, tmp_path):
+    """A download that broke off, or an error page under a model's name."""
+    (tmp_path / "m.onnx").write_bytes(contents)
+    for model in (tmp_path / "m.onnx", contents):
+        with pytest.raises(ExportError, match=r"ONNX Runtime .* cannot load"):
+            Predictor(model)
+
+
+def test_another_systems_model_is_refused_by_its_ends(tmp_path):
+    """It is ONNX, and still not one of ours."""
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:]
+    )
+    opset = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m")
+    with pytest.raises(ExportError, match=r"takes \['x'\] and gives \['y'\]; a model of ours"):
+        Predictor(tmp_path / "m")
+
+
+SERVICE = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "onnx", "mlflow", "minio", "boto3", "heimdall_data"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+from heimdall_export import Predictor
+
+iq = np.load(sys.argv[2])
+print(repr(Predictor(sys.argv[1]).predict({"Torino": (iq, 12_500.0)})))
+"""
+
+
+def test_a_service_without_torch_says_the_same(onnx_path, predictor, recordings_of, tmp_path):
+    """Where models serve, neither torch nor onnx nor MLflow is installed."""
+    recording = recordings_of(2, receivers=("Torino",))
+    np.save(tmp_path / "iq.npy", recording["Torino"][0])
+    said = subprocess.check_output(
+        [sys.executable, "-c", SERVICE, str(onnx_path), str(tmp_path / "iq.npy")], text=True
+    )
+    assert said.strip() == repr(predictor.predict(recording))

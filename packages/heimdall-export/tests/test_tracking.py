@@ -1,0 +1,300 @@
+"""Runs in a real MLflow store: what is kept, what never is, and how a run ends."""
+
+import logging
+import math
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from heimdall_export import ArtifactStore, ExportError, MLflowTracker
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+
+NESTED = st.recursive(
+    st.integers() | st.booleans() | st.text(st.characters(codec="ascii", exclude_characters=":@")),
+    lambda inner: st.dictionaries(st.sampled_from("abcdefg"), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def begin(tracking_uri, tmp_path, **changes):
+    """A run with its artifacts in a folder."""
+    return MLflowTracker(
+        tracking_uri,
+        artifact_root=(tmp_path / "artifacts").as_uri(),
+        **({"experiment_name": "on-disk"} | changes),
+    )
+
+
+def status(tracker):
+    """How MLflow says that the run ended."""
+    return tracker.client.get_run(tracker.run_id).info.status
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(params=st.dictionaries(st.sampled_from("abcdefg"), NESTED, max_size=4))
+def test_every_parameter_is_kept_under_its_path(tracking_uri, tmp_path, params):
+    """A run that forgets a setting cannot be repeated."""
+    with begin(tracking_uri, tmp_path) as tracker:
+        tracker.log_params(params)
+    kept = tracker.client.get_run(tracker.run_id).data.params
+    for name, value in kept.items():
+        found = params
+        for step in name.split("."):
+            found = found[step]
+        assert value == str(found)
+    assert len(kept) == sum(1 for _ in leaves(params))
+
+
+def leaves(values):
+    """The values at the ends of nested dictionaries."""
+    for value in values.values():
+        if isinstance(value, dict):
+            yield from leaves(value)
+        else:
+            yield value
+
+
+@pytest.mark.parametrize("count", [1, 100, 101, 250])
+def test_more_parameters_than_one_request_takes_are_all_kept(tracking_uri, tmp_path, count):
+    """MLflow refuses more than 100 at once."""
+    with begin(tracking_uri, tmp_path) as tracker:
+        tracker.log_params({f"p{n}": n for n in range(count)})
+    assert len(tracker.client.get_run(tracker.run_id).data.params) == count
+
+
+def test_metrics_keep_their_steps_and_a_nan_stays_one(tracking_uri, tmp_path):
+    """A loss that became NaN is what the reader of the curve must see."""
+    with begin(tracking_uri, tmp_path) as tracker:
+        for step, loss in enumerate([3.0, math.nan, 1.0]):
+            tracker.log_metrics({"val/loss": loss}, step=step)
+    history = tracker.client.get_metric_history(tracker.run_id, "val/loss")
+    assert [entry.step for entry in history] == [0, 1, 2]
+    assert [entry.value for entry in history][::2] == [3.0, 1.0]
+    assert math.isnan(history[1].value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("s3_secret_key", "abc"),
+        ("HEIMDALL_S3_ACCESS_KEY", "abc"),
+        ("database_url", "here"),
+        ("api-key", "abc"),
+        ("broker", "redis://me:hunter2@queue.example/0"),
+        ("where", "postgresql://me:hunter2@db.example/heimdall"),
+    ],
+)
+def test_what_may_be_a_secret_is_refused_and_not_repeated(tracking_uri, tmp_path, name, value):
+    """Everybody in the house can read a run, and MLflow forgets nothing."""
+    with begin(tracking_uri, tmp_path) as tracker:
+        for log in (tracker.log_params, tracker.set_tags):
+            with pytest.raises(ExportError, match=f"'{name}' may hold a secret") as told:
+                log({"harmless": "1", name: value})
+            assert value not in str(told.value).replace(name, "")
+    data = tracker.client.get_run(tracker.run_id).data
+    assert name not in data.params
+    assert name not in data.tags
+
+
+def test_an_address_without_a_password_is_no_secret(tracking_uri, tmp_path):
+    """The rule above must not refuse the addresses that help to find things again."""
+    with begin(tracking_uri, tmp_path) as tracker:
+        tracker.set_tags({"onnx_uri": "s3://heimdall-models/models/localization/v1.onnx"})
+        tracker.log_params({"at": "http://user@host:80/path", "time": "12:00"})
+    assert status(tracker) == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (None, "FINISHED"),
+        (ValueError("diverged"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit(143), "KILLED"),
+    ],
+)
+def test_the_run_ends_as_its_body_ended(tracking_uri, tmp_path, error, ended):
+    """A run that says RUNNING forever hides that it died."""
+
+    def body():
+        with begin(tracking_uri, tmp_path) as tracker:
+            runs.append(tracker)
+            if error is not None:
+                raise error
+
+    runs = []
+    if error is None:
+        body()
+    else:
+        with pytest.raises(type(error)):
+            body()
+    assert status(runs[0]) == ended
+
+
+def test_the_name_of_a_run_is_its_utc_second(tracking_uri, tmp_path):
+    """The contract's name, under which other systems look for it."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    with begin(tracking_uri, tmp_path, run_name_prefix="trial") as tracker:
+        named = datetime.strptime(tracker.run_name, "trial_%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+    assert before <= named <= datetime.now(UTC)
+    assert tracker.client.get_run(tracker.run_id).info.run_name == tracker.run_name
+
+
+def test_the_second_run_goes_into_the_same_experiment(tracking_uri, tmp_path):
+    """Runs are compared within an experiment."""
+    with begin(tracking_uri, tmp_path) as one, begin(tracking_uri, tmp_path) as other:
+        assert one.experiment_id == other.experiment_id
+        assert one.run_id != other.run_id
+
+
+def test_files_and_folders_are_stored_with_the_run(tracking_uri, tmp_path):
+    """Reports are files, checkpoints come in folders; also without any S3."""
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "curve.svg").write_text("<svg/>")
+    with begin(tracking_uri, tmp_path) as tracker:
+        tracker.log_artifact(tmp_path / "plots" / "curve.svg")
+        tracker.log_artifact(tmp_path / "plots", "report")
+    paths = {entry.path for entry in tracker.client.list_artifacts(tracker.run_id, "report")}
+    assert paths == {"report/curve.svg"}
+    assert {e.path for e in tracker.client.list_artifacts(tracker.run_id)} >= {"curve.svg"}
+
+
+def test_a_file_that_is_not_there_is_named(tracking_uri, tmp_path):
+    """MLflow's own message would name its temporary copy."""
+    with (
+        pytest.raises(ExportError, match=r"there is no file .*gone\.html to store"),
+        begin(tracking_uri, tmp_path) as tracker,
+    ):
+        tracker.log_artifact(tmp_path / "gone.html")
+    assert status(tracker) == "FAILED"
+
+
+def test_keys_reach_neither_the_environment_nor_a_representation(
+    tracker, artifact_store, tmp_path, monkeypatch
+):
+    """Child processes inherit the environment, and tracebacks show representations."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of another account")
+    before = dict(os.environ)
+    (tmp_path / "a.txt").write_text("a")
+    tracker.log_artifact(tmp_path / "a.txt")
+    assert dict(os.environ) == before
+    with artifact_store.environment():
+        assert os.environ["AWS_ACCESS_KEY_ID"] == artifact_store.access_key
+    assert dict(os.environ) == before
+    assert artifact_store.secret_key not in repr(artifact_store)
+    assert artifact_store.access_key not in repr(artifact_store)
+
+
+def test_wrong_keys_of_the_artifact_store_are_told(tracking_uri, artifact_store, tmp_path):
+    """An hour of training must not end in a page of boto3."""
+    wrong = ArtifactStore(
+        endpoint_url=artifact_store.endpoint_url,
+        access_key=artifact_store.access_key,
+        secret_key="not-the-key",
+    )
+    (tmp_path / "a.txt").write_text("a")
+    with (
+        pytest.raises(ExportError, match=r"cannot store .*a\.txt at s3://.*") as told,
+        MLflowTracker(
+            tracking_uri, artifact_root="s3://heimdall-mlflow", artifact_store=wrong
+        ) as run,
+    ):
+        run.log_artifact(tmp_path / "a.txt")
+    assert "not-the-key" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("sqlite:////proc/nowhere/mlflow.db", r"cannot open sqlite:////proc/nowhere/mlflow\.db"),
+        ("gopher://me:hunter2@somewhere", "cannot open gopher://somewhere: "),
+        ("postgresql://me:hunter2@127.0.0.1:1/m", r"cannot open postgresql://127\.0\.0\.1:1/m: "),
+        ("http://me:hunter2@127.0.0.1:1", r"cannot open http://127\.0\.0\.1:1: "),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_told_in_one_line(uri, said, tmp_path):
+    """Its address, wrong or right, may hold a password."""
+    with pytest.raises(ExportError, match=f"^MLflow {said}") as told:
+        begin(uri, tmp_path)
+    assert "\n" not in str(told.value)
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_run_is_kept_in_postgres(database_url, tmp_path):
+    """`postgresql://` is what the contract's variable holds; SQLAlchemy wants a driver's name."""
+    with begin(database_url, tmp_path) as tracker:
+        tracker.log_metrics({"val/loss": 1.0})
+    assert tracker.client.get_run(tracker.run_id).data.metrics == {"val/loss": 1.0}
+    tracker.client._tracking_client.store.engine.dispose()
+
+
+def test_a_deleted_experiment_is_not_brought_back_silently(tracking_uri, tmp_path):
+    """Somebody deleted it for a reason; MLflow alone would say that a run cannot be created."""
+    with begin(tracking_uri, tmp_path, experiment_name="gone") as tracker:
+        pass
+    tracker.client.delete_experiment(tracker.experiment_id)
+    with pytest.raises(ExportError, match="'gone' was deleted in MLflow; restore it"):
+        begin(tracking_uri, tmp_path, experiment_name="gone")
+
+
+def end_badly(tracker):
+    """MLflow forgets the run, and then the training fails."""
+    tracker.run_id = "no-such-run"
+    raise ValueError("diverged")
+
+
+def test_what_ended_the_run_is_told_even_if_mlflow_is_gone(tracking_uri, tmp_path, caplog):
+    """The error of the training must not be hidden behind one of the bookkeeping."""
+    tracker = begin(tracking_uri, tmp_path)
+    run_id = tracker.run_id
+    with (
+        caplog.at_level(logging.WARNING, "heimdall_export.tracking"),
+        pytest.raises(ValueError, match="diverged"),
+        tracker,
+    ):
+        end_badly(tracker)
+    assert "MLflow cannot mark run no-such-run as FAILED" in caplog.text
+    MlflowClient(tracking_uri).set_terminated(run_id, "FAILED")
+
+
+SILENT_RUN = """
+import socket, sys
+
+def refuse(*args, **kwargs):
+    raise AssertionError(f"network: {args[1:]}")
+
+socket.socket.connect = refuse
+import mlflow  # before us, as another library might
+from heimdall_export import MLflowTracker
+from mlflow.telemetry import get_telemetry_client
+
+with MLflowTracker(sys.argv[1], artifact_root=sys.argv[2]) as run:
+    run.log_params({"a": 1})
+    run.log_metrics({"b": 2.0})
+assert get_telemetry_client() is None
+"""
+
+
+def test_a_run_asks_no_network_and_prints_nothing(tmp_path):
+    """MLflow reports home by default, and its database talks about every table it makes."""
+    quiet = {
+        name: value for name, value in os.environ.items() if name not in ("CI", "DO_NOT_TRACK")
+    }
+    quiet.pop("PYTEST_CURRENT_TEST", None)
+    arguments = [f"sqlite:///{tmp_path / 'm.db'}", (tmp_path / "artifacts").as_uri()]
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT_RUN, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**quiet, "HOME": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,231 @@
+"""Upload to a real object store: never over another model, never half a model."""
+
+import hashlib
+import io
+import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+
+import heimdall_export.upload as uploading
+import minio
+import pytest
+from heimdall_export import ExportError, upload_model
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+MODEL, SIDECAR = "v20261120_120000.onnx", "v20261120_120000.json"
+
+
+def upload(client, bucket, path, **changes):
+    """Upload at noon, or as the test wants it."""
+    given_ = {"run_id": "0123abcd", "metrics": {"val/loss": 1.5}, "versions": {"numpy": "2"}}
+    return upload_model(client, bucket, path, **(given_ | {"created_at": NOON} | changes))
+
+
+def keys(client, bucket):
+    """All objects of a bucket, without the contract's folder."""
+    found = client.list_objects(bucket, recursive=True)
+    return sorted(entry.object_name.removeprefix("models/localization/") for entry in found)
+
+
+@pytest.fixture
+def client(s3_settings):
+    """A client of the real store."""
+    return s3_settings.client()
+
+
+@pytest.fixture
+def through(s3_settings):
+    """Makes a client that reaches the store through a proxy."""
+
+    def make(address, secret_key=None):
+        return minio.Minio(
+            address,
+            s3_settings.access_key,
+            secret_key or s3_settings.secret_key,
+            secure=False,
+            region=s3_settings.region,
+        )
+
+    return make
+
+
+@pytest.fixture
+def store_address(s3_settings):
+    """Host and port of the real store."""
+    return s3_settings.endpoint_url.removeprefix("http://")
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    moment=st.datetimes(datetime(2020, 1, 1), datetime(2090, 1, 1)),
+    hours=st.integers(-12, 14),
+    contents=st.binary(min_size=1, max_size=100),
+)
+def test_the_name_is_the_utc_second_and_the_contents_come_back(
+    client, models_bucket, tmp_path, moment, hours, contents
+):
+    """The contract's name is in UTC, wherever the trainer stands."""
+    (tmp_path / "m.onnx").write_bytes(contents)
+    local = moment.replace(tzinfo=timezone(timedelta(hours=hours)))
+    made = upload(client, models_bucket, tmp_path / "m.onnx", created_at=local)
+    key = f"models/localization/v{local.astimezone(UTC):%Y%m%d_%H%M%S}.onnx"
+    assert made.uri == f"s3://{models_bucket}/{key}"
+    assert made.sha256 == hashlib.sha256(contents).hexdigest()
+    assert client.get_object(models_bucket, key).data == contents
+    for name in (key, key.replace(".onnx", ".json")):
+        client.remove_object(models_bucket, name)
+
+
+def test_the_sidecar_says_what_the_contract_wants(client, models_bucket, onnx_path):
+    """Whoever deploys a file decides by its sidecar."""
+    made = upload(
+        client, models_bucket, onnx_path, metrics={"val/loss": 1.5, "val/ece": float("nan")}
+    )
+    key = f"models/localization/{SIDECAR}"
+    says = json.loads(client.get_object(models_bucket, key).data)
+    assert says.pop("upload_id")
+    assert says == {
+        "uri": f"s3://{models_bucket}/models/localization/{MODEL}",
+        "key": f"models/localization/{MODEL}",
+        "sha256": made.sha256,
+        "size": onnx_path.stat().st_size,
+        "created_at": "2026-11-20T12:00:00+00:00",
+        "run_id": "0123abcd",
+        "metrics": {"val/loss": 1.5, "val/ece": None},
+        "versions": {"numpy": "2"},
+    }
+    assert client.stat_object(models_bucket, key).content_type == "application/json"
+    model = client.stat_object(models_bucket, f"models/localization/{MODEL}")
+    assert model.content_type == "application/octet-stream"
+
+
+def test_a_second_that_is_taken_moves_on_to_the_next(client, models_bucket, onnx_path, tmp_path):
+    """The first model is in production perhaps; not a byte of it may change."""
+    upload(client, models_bucket, onnx_path)
+    (tmp_path / "other.onnx").write_bytes(b"other")
+    second = upload(client, models_bucket, tmp_path / "other.onnx")
+    assert second.key.endswith("v20261120_120001.onnx")
+    first = client.get_object(models_bucket, f"models/localization/{MODEL}").data
+    assert first == onnx_path.read_bytes()
+
+
+def test_a_model_without_a_sidecar_is_not_overwritten_either(client, models_bucket, onnx_path):
+    """The predecessor's models have none."""
+    client.put_object(models_bucket, f"models/localization/{MODEL}", io.BytesIO(b"old"), 3)
+    upload(client, models_bucket, onnx_path)
+    assert client.get_object(models_bucket, f"models/localization/{MODEL}").data == b"old"
+    assert keys(client, models_bucket) == [
+        MODEL,
+        "v20261120_120001.json",
+        "v20261120_120001.onnx",
+    ]
+
+
+def test_uploads_in_the_same_second_each_get_a_name(s3_settings, models_bucket, tmp_path):
+    """Two trainers that finish together must not overwrite each other; the store decides."""
+    paths = [tmp_path / f"{n}.onnx" for n in range(6)]
+    for n, path in enumerate(paths):
+        path.write_bytes(b"model %d" % (n // 2))  # pairs are equal, and still two models
+    start = threading.Barrier(len(paths))
+
+    def one(path):
+        start.wait()
+        return upload(s3_settings.client(), models_bucket, path)
+
+    with ThreadPoolExecutor(len(paths)) as pool:
+        made = list(pool.map(one, paths))
+    assert len({model.key for model in made}) == len(paths)
+    for path, model in zip(paths, made, strict=True):
+        client = s3_settings.client()
+        assert client.get_object(models_bucket, model.key).data == path.read_bytes()
+    assert len(keys(client, models_bucket)) == 2 * len(paths)
+
+
+@pytest.mark.parametrize("fault", ["cut", "unavailable", "carry_out_and_cut"])
+@pytest.mark.parametrize("where", ["PUT .json", "PUT .onnx"])
+def test_what_can_heal_is_tried_again(
+    through, store_address, models_bucket, onnx_path, client, faulty, fault, where
+):
+    """An overloaded store or a dropped connection must not cost an hour of training."""
+    with faulty.faulty_store(store_address, [(where, getattr(faulty, fault))] * 2) as (at, seen):
+        made = upload(through(at), models_bucket, onnx_path)
+    assert made.key.endswith(MODEL)
+    assert keys(client, models_bucket) == [SIDECAR, MODEL]
+    assert sum(request.endswith(where.split(" ")[1]) for request in seen) > 2
+
+
+def test_damage_on_the_way_is_found_and_nothing_is_left(
+    through, store_address, models_bucket, onnx_path, client, faulty
+):
+    """A model with one wrong bit answers confidently and wrongly."""
+    with (
+        faulty.faulty_store(store_address, [("PUT .onnx", faulty.damage)]) as (at, _),
+        pytest.raises(ExportError, match=r"came back from .* with sha256 .*it was removed"),
+    ):
+        upload(through(at), models_bucket, onnx_path)
+    assert keys(client, models_bucket) == []
+
+
+def test_a_store_that_stays_down_leaves_nothing_and_no_address_that_can_write(
+    through, store_address, models_bucket, onnx_path, client, faulty
+):
+    """A presigned address in a log would let its reader write into the bucket."""
+    with (
+        faulty.faulty_store(store_address, [("PUT .onnx", faulty.cut)] * 9) as (at, _),
+        pytest.raises(ExportError, match=r"took no models/localization/v\S+\.onnx") as told,
+    ):
+        upload(through(at), models_bucket, onnx_path)
+    assert "X-Amz" not in str(told.value)
+    assert keys(client, models_bucket) == []
+
+
+def test_an_interruption_leaves_nothing(client, models_bucket, onnx_path, monkeypatch):
+    """Ctrl-C between model and verification: the model is there and nobody has vouched for it."""
+    real = uploading.put_new
+
+    def interrupted(*args):
+        real(*args)
+        if args[2].endswith(".onnx"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(uploading, "put_new", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        upload(client, models_bucket, onnx_path)
+    assert keys(client, models_bucket) == []
+
+
+def test_wrong_credentials_are_told_without_repeating_them(
+    through, store_address, models_bucket, onnx_path, client
+):
+    """The message goes to logs that many can read."""
+    with pytest.raises(ExportError, match="check the credentials") as told:
+        upload(through(store_address, "wrong-secret-key"), models_bucket, onnx_path)
+    assert "wrong-secret-key" not in str(told.value)
+    assert keys(client, models_bucket) == []
+
+
+@pytest.mark.parametrize(
+    ("bucket", "said"),
+    [
+        ("heimdall-modles", r"no bucket 'heimdall-modles'; make it, or set HEIMDALL_MODELS_BUCKET"),
+        ("A", "'A' is no name for a bucket"),
+    ],
+)
+def test_a_bucket_that_is_not_there_is_named_and_not_made(client, onnx_path, bucket, said):
+    """SeaweedFS would make a misspelt bucket on the first object."""
+    with pytest.raises(ExportError, match=said):
+        upload(client, bucket, onnx_path)
+    assert "heimdall-modles" not in {found.name for found in client.list_buckets()}
+
+
+def test_a_file_that_is_not_there_is_named(client, models_bucket, tmp_path):
+    """And the bucket stays as it was."""
+    with pytest.raises(ExportError, match=re.escape(f"{tmp_path / 'm.onnx'} cannot be read: No ")):
+        upload(client, models_bucket, tmp_path / "m.onnx")
+    assert keys(client, models_bucket) == []
