@@ -81,3 +81,7 @@ def __getattr__(name: str) -> object:
         raise ImportError(
             f"{__name__}.{name} needs {error.name}: pip install 'heimdall-export[{extra}]'"
         ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heimdall_export.errors import ExportError
@@ -18,13 +19,17 @@ from heimdall_export.errors import ExportError
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+# A server that is gone costs half a minute a call, long enough for it to be restarted; MLflow's
+# seven attempts take four minutes, at the end of which the training still waits.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 from boto3.exceptions import Boto3Error  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
-from sqlalchemy import create_engine
+from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from heimdall_export.lent_environment import lent
@@ -34,8 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MlflowException", "open_client", "told_plainly", "with_driver"]
 
+_REFUSALS = (MlflowException, OSError, Boto3Error, BotoCoreError, ClientError, SQLAlchemyError)
 _PATIENCE_S = 10
-_USER_IN_ADDRESS = re.compile(r"://[^/\s@'\"]*@")
+_ASKED_ONCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_PATIENCE_S),
+}
+_USER_IN_ADDRESS = re.compile(r"://[^/\s'\"]*@")
 
 # Ends the client of a process that imported MLflow before this module could say no.
 set_telemetry_client()  # type: ignore[no-untyped-call]
@@ -54,14 +64,20 @@ def told_plainly(doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MlflowException, OSError, Boto3Error, BotoCoreError, ClientError) as error:
-        raise ExportError(f"MLflow cannot {doing}: {_first_line(error)}") from error
-    except SQLAlchemyError as error:
-        raise ExportError(f"MLflow cannot {doing}: {_first_line(error)}") from error
+    except _REFUSALS as error:
+        raise _plain(doing, error) from _presentable(error)
 
 
-def _first_line(error: Exception) -> str:
-    return without_password(str(error).strip().partition("\n")[0]) or type(error).__name__
+def _plain(doing: str, error: Exception) -> ExportError:
+    first_line = str(error).strip().partition("\n")[0]
+    return ExportError(
+        f"MLflow cannot {doing}: {without_password(first_line) or type(error).__name__}"
+    )
+
+
+def _presentable(error: Exception) -> Exception | None:
+    """The error, if a traceback may show it."""
+    return error if without_password(str(error)) == str(error) else None
 
 
 def without_password(text: str) -> str:
@@ -72,7 +88,7 @@ def without_password(text: str) -> str:
 def open_client(tracking_uri: str) -> MlflowClient:
     """A client of a tracking server and registry that answers now.
 
-    MLflow asks a server that does not answer again for minutes, which is right in the middle of a
+    MLflow asks a server that does not answer again and again, which is right in the middle of a
     run; here, before one begins, it is asked once. MLflow's global settings are left alone.
 
     Raises:
@@ -80,11 +96,11 @@ def open_client(tracking_uri: str) -> MlflowClient:
     """
     uri = with_driver(tracking_uri)
     with told_plainly(f"open {without_password(tracking_uri)}"):
-        if uri.startswith("postgresql"):
-            _connect_once(uri)
+        if uri.startswith(("postgresql", "sqlite:///")):
+            _connect_once(make_url(uri))
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         if uri.startswith("http"):
-            with lent({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}):
+            with lent(_ASKED_ONCE):
                 client.search_experiments(max_results=1)
     return client
 
@@ -94,8 +110,12 @@ def with_driver(uri: str) -> str:
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", uri)
 
 
-def _connect_once(uri: str) -> None:
-    engine = create_engine(uri, connect_args={"connect_timeout": _PATIENCE_S})
+def _connect_once(url: URL) -> None:
+    """MLflow would try ten times, for 100 s, with a warning each time."""
+    patience = {"connect_timeout": _PATIENCE_S}
+    if is_file := url.get_backend_name() == "sqlite":
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={} if is_file else patience)
     try:
         engine.connect().close()
     finally:

@@ -149,12 +149,14 @@ def promote(tracking_uri: str, model_name: str, version: str) -> None:
         numbers = ", ".join(found.version for found in known) or "none"
         raise ExportError(f"{model_name!r} has no version {version!r}; it has {numbers}")
     present = _in_production(known)
-    if present == version:
-        return
     history = _history(client, model_name)
-    if present is not None and (not history or history[-1]["version"] != present):
-        history.append(_entry(present))  # someone moved the alias without us
-    _produce(client, model_name, [*history, _entry(version)], retired=present)
+    last = history[-1]["version"] if history else None
+    if present == version == last:
+        return
+    retired = None if present == version else present  # it was interrupted, and is repeated
+    if retired not in (None, last):
+        history.append(_entry(retired))  # someone moved the alias without us
+    _produce(client, model_name, [*history, _entry(version)], retired=retired)
 
 
 def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> str:
@@ -180,6 +182,8 @@ def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> str:
             f"version {present} of {model_name!r} has no predecessor in production; "
             "promote the version that you want"
         )
+    # Before the alias: interrupted and repeated, a rollback goes to the same version.
+    _remember(client, model_name, history)
     _produce(client, model_name, history, retired=present)
     return history[-1]["version"]
 
@@ -195,11 +199,16 @@ def _produce(
     version = history[-1]["version"]
     with told_plainly(f"put version {version} of {model_name!r} into production"):
         client.set_registered_model_alias(model_name, PRODUCTION, version)
-        text = json.dumps(list(history[-_LONGEST_HISTORY:]))
-        client.set_registered_model_tag(model_name, _HISTORY, text)
+        _remember(client, model_name, history)
         client.set_model_version_tag(model_name, version, "stage", "Production")
         if retired is not None:
             client.set_model_version_tag(model_name, retired, "stage", "Archived")
+
+
+def _remember(client: MlflowClient, model_name: str, history: Sequence[Mapping[str, str]]) -> None:
+    with told_plainly(f"remember the history of {model_name!r}"):
+        text = json.dumps(list(history[-_LONGEST_HISTORY:]))
+        client.set_registered_model_tag(model_name, _HISTORY, text)
 
 
 def _in_production(versions: Sequence[RegisteredVersion]) -> str | None:
