@@ -1,5 +1,7 @@
 """The network: its shapes, its bounds, its gradients, and what it refuses."""
 
+import math
+
 import pytest
 import torch
 from heimdall_models import LocalizationNet, ModelError
@@ -49,15 +51,26 @@ def test_sigma_stays_within_its_bounds_and_keeps_a_gradient(raw, low, high):
     assert low * (1 - 1e-5) <= sigma.item() <= high * (1 + 1e-5)
     sigma.backward()
     assert value.grad.isfinite()
-    # Its square underflows float32 beyond 1e18; no optimiser comes near.
-    assert value.grad > 0 or abs(raw) > 1e15
+    # 1/r^2 underflows float32 beyond 1e19; no optimiser comes near.
+    assert value.grad > 0 or abs(raw) > 1e18
 
 
 @given(st.floats(-100, 100), st.floats(0.01, 10))
 def test_sigma_grows_with_its_raw_output(raw, step):
     """Otherwise two outputs would claim one sigma, and training could stall between them."""
     bounded = BoundedSigma(0.01, 1.0).double()
-    assert bounded(torch.tensor(raw + step)) > bounded(torch.tensor(raw))
+    raws = torch.tensor([raw, raw + step], dtype=torch.float64, requires_grad=True)
+    lower, upper = bounded(raws)
+    assert upper > lower
+
+
+def test_sigma_s_gradient_at_zero_is_the_curve_s():
+    """Where training starts, both halves of the curve meet: slope sigma log(max / min) / 2."""
+    raw = torch.tensor(0.0, requires_grad=True)
+    sigma = BoundedSigma(0.01, 1.0)(raw)
+    sigma.backward()
+    assert sigma.item() == pytest.approx(0.1)
+    assert raw.grad.item() == pytest.approx(0.1 * math.log(100) / 2)
 
 
 def test_an_untrained_network_claims_a_third_of_the_region(atto):
@@ -73,6 +86,17 @@ def test_a_level_difference_alone_moves_the_answer(atto):
     louder = quiet + torch.tensor([1.0, 0.0, -1.0]).reshape(1, 3, 1, 1)
     with torch.no_grad():
         assert (atto.eval()(quiet)[0] - atto(louder)[0]).abs().max() > 1e-3
+
+
+def test_mixed_precision_leaves_positions_in_float32(atto):
+    """A bfloat16 position is 400 m coarse; the same features must give the same position."""
+    features, x = torch.randn(4, 320), torch.randn(4, 3, 128, 32)
+    with torch.no_grad():
+        expected = atto.eval().heads(features, x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            position, sigma = atto.heads(features, x)
+    assert torch.equal(position, expected[0])
+    assert torch.equal(sigma, expected[1])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +118,7 @@ def test_a_frozen_backbone_does_not_move():
     position, sigma = net(torch.randn(4, 3, 128, 32))
     (position.sum() + sigma.sum()).backward()
     assert all(parameter.grad is None for parameter in net.backbone.parameters())
-    assert net.position.weight.grad is not None
+    assert net.heads.position.weight.grad is not None
     after = net.backbone.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 

@@ -15,7 +15,7 @@ def network():
 
 def rates(n_steps, warmup_fraction):
     """The learning rate of each step, of a peak of 1."""
-    optimizer = adamw(network(), 1.0, 0.0)
+    optimizer = adamw([(network(), 1.0)], 0.0)
     schedule = warmup_cosine(optimizer, n_steps, warmup_fraction)
     seen = []
     for _ in range(n_steps):
@@ -51,13 +51,19 @@ def test_the_rate_after_the_warm_up_is_pytorch_s_cosine():
 def test_norms_and_biases_do_not_decay():
     """Pulling a norm's gain to zero silences a layer for no gain in generality."""
     net = network()
-    decaying, steady = adamw(net, 1e-3, 0.05).param_groups
+    decaying, steady = adamw([(net, 1e-3)], 0.05).param_groups
     assert [p is net[0].weight for p in decaying["params"]] == [True]
     assert (decaying["weight_decay"], steady["weight_decay"]) == (0.05, 0.0)
     assert len(steady["params"]) == 3
 
 
+def test_each_part_learns_at_its_own_rate():
+    """Heads start from nothing and may hurry; a pretrained backbone may not."""
+    groups = adamw([(network(), 1e-4), (network(), 3e-4)], 0.05).param_groups
+    assert [group["lr"] for group in groups] == [1e-4, 1e-4, 3e-4, 3e-4]
+
+
 def test_a_network_that_is_all_frozen_is_refused():
     """An optimiser of nothing would run for hours and change nothing."""
     with pytest.raises(ModelError, match="no parameter of the network trains"):
-        adamw(network().requires_grad_(requires_grad=False), 1e-3, 0.05)
+        adamw([(network().requires_grad_(requires_grad=False), 1e-3)], 0.05)

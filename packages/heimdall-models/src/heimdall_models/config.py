@@ -25,10 +25,14 @@ class LocalizationConfig:
     sigma_min: float = 0.01
     sigma_max: float = 1.0
     """Bounds of the standard deviations in plane units."""
+    dropout: float = 0.5
+    """Of the backbone's vector."""
     drop_path: float = 0.0
     """Stochastic depth rate."""
     learning_rate: float = 1e-3
-    """The peak, reached after the warm-up."""
+    """The backbone's peak, reached after the warm-up."""
+    head_rate: float = 5.0
+    """How many times faster the heads learn."""
     weight_decay: float = 0.05
     """Of matrices and kernels; norms and biases have none."""
     warmup_fraction: float = 0.1
@@ -39,8 +43,10 @@ class LocalizationConfig:
             "n_receivers": self.n_receivers >= 1,
             "sigma_min": 0 < self.sigma_min < self.sigma_max,
             "sigma_max": self.sigma_max < float("inf"),
+            "dropout": 0 <= self.dropout < 1,
             "drop_path": 0 <= self.drop_path < 1,
             "learning_rate": 0 < self.learning_rate < float("inf"),
+            "head_rate": 0 < self.head_rate < float("inf"),
             "weight_decay": 0 <= self.weight_decay < float("inf"),
             "warmup_fraction": 0 <= self.warmup_fraction < 1,
         }

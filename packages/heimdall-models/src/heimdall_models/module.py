@@ -16,7 +16,7 @@ from heimdall_models.checkpoint import NORMALISATION, RECORD, described, read_ch
 from heimdall_models.epoch import EpochPredictions, metrics_of
 from heimdall_models.errors import ModelError
 from heimdall_models.losses import GaussianNLLLoss
-from heimdall_models.network import LocalizationNet
+from heimdall_models.network import LocalizationNet, Regularization
 from heimdall_models.optimizer import adamw, warmup_cosine
 from heimdall_models.serving import ServingNet, Standardize
 
@@ -68,7 +68,7 @@ class LocalizationModule(lightning.LightningModule):
             freeze_backbone=config.freeze_backbone,
             sigma_min=config.sigma_min,
             sigma_max=config.sigma_max,
-            drop_path=config.drop_path,
+            regularization=Regularization(config.dropout, config.drop_path),
         )
         self.loss = GaussianNLLLoss()
         self._predictions = {stage: EpochPredictions() for stage in STAGES}
@@ -127,7 +127,9 @@ class LocalizationModule(lightning.LightningModule):
                 "the learning rate falls until the end of training, and the Trainer has none; "
                 "set max_epochs or max_steps"
             )
-        optimizer = adamw(self.net, self.config.learning_rate, self.config.weight_decay)
+        rate = self.config.learning_rate
+        parts = ((self.net.backbone, rate), (self.net.heads, rate * self.config.head_rate))
+        optimizer = adamw(parts, self.config.weight_decay)
         schedule = warmup_cosine(optimizer, int(n_steps), self.config.warmup_fraction)
         return {
             "optimizer": optimizer,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,7 +52,10 @@ class BoundedSigma(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         """Sigmas of the raw outputs, same shape; zero maps to the bounds' geometric mean."""
-        return torch.exp(self.middle + self.half_range * raw / (1 + raw.abs()))
+        # raw / (1 + |raw|), written so that autograd does not subtract near-equal numbers.
+        above = raw.relu()
+        share = 1 / (1 + (above - raw)) - 1 / (1 + above)
+        return torch.exp(self.middle + self.half_range * share)
 
     def raw(self, sigma: float) -> float:
         """The raw output that gives `sigma`, or the nearest sigma well within the bounds."""
@@ -88,6 +92,49 @@ def _soft_maximum(x: Tensor) -> Tensor:
     return (torch.logsumexp(SHARPNESS * x, dim=-1) - math.log(x.shape[-1])) / SHARPNESS
 
 
+class Heads(nn.Module):
+    """Position and sigma from the backbone's vector and the receivers' levels, in float32."""
+
+    def __init__(self, n_receivers: int, width: int, dropout: float, sigma: BoundedSigma) -> None:
+        super().__init__()
+        self.levels = ReceiverLevels(n_receivers, LEVEL_WIDTH)
+        self.dropout = nn.Dropout(dropout)
+        self.position = nn.Linear(width + LEVEL_WIDTH, 2)
+        self.spread = nn.Linear(width + LEVEL_WIDTH, 2)
+        self.sigma = sigma
+        for head, bias in ((self.position, 0.0), (self.spread, sigma.raw(INITIAL_SIGMA))):
+            nn.init.trunc_normal_(head.weight, std=0.02)
+            nn.init.constant_(head.bias, bias)
+
+    def forward(self, features: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions and sigmas `(batch, 2)`.
+
+        Args:
+            features: The backbone's vectors, `(batch, width)`.
+            x: What the backbone saw.
+        """
+        with _full_precision(x):
+            both = torch.cat([self.dropout(features.float()), self.levels(x.float())], dim=1)
+            return self.position(both), self.sigma(self.spread(both))
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No autocast inside: a bfloat16 position is 400 m coarse in a region of 100 km."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class Regularization:
+    """What training leaves out at random; each from 0 to below 1."""
+
+    dropout: float = 0.5
+    """Of the backbone's vector: with hundreds of sessions it learns each one's noise by heart."""
+    drop_path: float = 0.0
+    """Stochastic depth: of whole blocks of the backbone, where it has them."""
+
+
 class LocalizationNet(nn.Module):
     """Positions and standard deviations in plane units, from normalised spectrograms.
 
@@ -99,7 +146,7 @@ class LocalizationNet(nn.Module):
         freeze_backbone: Train the heads alone.
         sigma_min: The net never claims to be surer than this, in plane units.
         sigma_max: Nor less sure than this.
-        drop_path: Stochastic depth rate of the backbone.
+        regularization: What training leaves out at random.
 
     Raises:
         ModelError: If the backbone, its weights or the bounds cannot be used.
@@ -113,25 +160,17 @@ class LocalizationNet(nn.Module):
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - the contract's signature
         sigma_min: float = 0.01,
         sigma_max: float = 1.0,
-        *,
-        drop_path: float = 0.0,
+        regularization: Regularization = Regularization(),
     ) -> None:
         super().__init__()
         if n_receivers < 1:
             raise ModelError(f"n_receivers is {n_receivers}; a network needs at least one")
         self.n_receivers = n_receivers
         self.backbone, width = trunk(
-            backbone, n_receivers, IMAGE_SHAPE, weights=weights, drop_path=drop_path
+            backbone, n_receivers, IMAGE_SHAPE, weights=weights, drop_path=regularization.drop_path
         )
-        self.levels = ReceiverLevels(n_receivers, LEVEL_WIDTH)
-        width += LEVEL_WIDTH
-        self.position = nn.Linear(width, 2)
-        self.spread = nn.Linear(width, 2)
-        self.sigma = BoundedSigma(sigma_min, sigma_max)
-        nn.init.trunc_normal_(self.position.weight, std=0.02)
-        nn.init.trunc_normal_(self.spread.weight, std=0.02)
-        nn.init.zeros_(self.position.bias)
-        nn.init.constant_(self.spread.bias, self.sigma.raw(INITIAL_SIGMA))
+        bounds = BoundedSigma(sigma_min, sigma_max)
+        self.heads = Heads(n_receivers, width, regularization.dropout, bounds)
         self.backbone_is_frozen = False
         if freeze_backbone:
             self.freeze()
@@ -150,10 +189,8 @@ class LocalizationNet(nn.Module):
                 f"the network takes (batch, {self.n_receivers}, {IMAGE_SHAPE[0]}, "
                 f"{IMAGE_SHAPE[1]}); got {tuple(x.shape)}"
             )
-        features = self.backbone(x).flatten(1)
-        with _full_precision(x):
-            features = torch.cat([features.float(), self.levels(x.float())], dim=1)
-            return self.position(features), self.sigma(self.spread(features))
+        position, sigma = self.heads(self.backbone(x).flatten(1), x)
+        return position, sigma
 
     def freeze(self) -> None:
         """Keep the backbone as it is: no gradients, no dropout, no running statistics."""
@@ -173,10 +210,3 @@ class LocalizationNet(nn.Module):
         if self.backbone_is_frozen:
             self.backbone.eval()
         return self
-
-
-def _full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """No autocast inside: a bfloat16 position is 400 m coarse in a region of 100 km."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return nullcontext()

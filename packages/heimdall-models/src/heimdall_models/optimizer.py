@@ -16,29 +16,40 @@ from torch.optim.lr_scheduler import LambdaLR
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
     from torch.optim import Optimizer
 
 
-def adamw(network: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
+def adamw(parts: Iterable[tuple[nn.Module, float]], weight_decay: float) -> AdamW:
     """AdamW over the parameters that train; only matrices and kernels decay.
+
+    Args:
+        parts: Modules, each with its learning rate.
+        weight_decay: Of what decays.
 
     Raises:
         ModelError: If no parameter trains.
     """
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not trained:
+    groups = []
+    for part, rate in parts:
+        trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
+        decaying = [parameter for parameter in trained if parameter.ndim > 1]
+        steady = [parameter for parameter in trained if parameter.ndim <= 1]
+        groups += [
+            {"params": parameters, "lr": rate, "weight_decay": decay}
+            for parameters, decay in ((decaying, weight_decay), (steady, 0.0))
+            if parameters
+        ]
+    if not groups:
         raise ModelError("no parameter of the network trains; everything is frozen")
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return AdamW(groups, lr=learning_rate)
+    return AdamW(groups)
 
 
 def warmup_cosine(optimizer: Optimizer, n_steps: int, warmup_fraction: float) -> LambdaLR:
     """The schedule over `n_steps` optimiser steps, to be stepped after each."""
-    n_warmup = round(n_steps * warmup_fraction)
+    n_warmup = min(round(n_steps * warmup_fraction), n_steps - 1)
 
     def factor(step: int) -> float:
         if step < n_warmup:
