@@ -53,8 +53,8 @@ class BoundedSigma(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
         """Sigmas of the raw outputs, same shape; zero maps to the bounds' geometric mean."""
         # raw / (1 + |raw|), written so that autograd does not subtract near-equal numbers.
-        above = raw.relu()
-        share = 1 / (1 + (above - raw)) - 1 / (1 + above)
+        short = 1 / (1 + torch.where(raw > 0, raw, -raw))
+        share = torch.where(raw > 0, 1 - short, short - 1)
         return torch.exp(self.middle + self.half_range * share)
 
     def raw(self, sigma: float) -> float:
