@@ -60,3 +60,8 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(name, missin
     )
     said = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert f"pip install 'heimdall-export[{extra}]'" in said
+
+
+def test_completion_offers_the_public_names():
+    """They are loaded late, and can be found all the same."""
+    assert set(heimdall_export.__all__) <= set(dir(heimdall_export))

@@ -1,5 +1,7 @@
 """The registry on a real store: which version is used, and what is refused."""
 
+from contextlib import contextmanager
+
 import pytest
 from heimdall_export import ExportError, list_versions, promote, register, rollback
 from hypothesis import HealthCheck, given, settings
@@ -137,3 +139,54 @@ def test_an_example_that_does_not_fit_is_refused(tracker, onnx_path, model_name,
     """The example in the registry is what people try first."""
     with pytest.raises(ExportError, match=r"input example is \(1, 2, 128, 32\)"):
         register(tracker, onnx_path, model_name=model_name, tags={}, input_example=features[:1, :2])
+
+
+@contextmanager
+def interrupted(monkeypatch, step):
+    """Ctrl-C arrives as MLflow is asked for one step."""
+
+    def ctrl_c(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+STEPS = ("set_registered_model_alias", "set_registered_model_tag", "set_model_version_tag")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_promotion_that_was_interrupted_can_be_repeated(tracking_uri, three, monkeypatch, step):
+    """The operator sees an error, and types the same line again."""
+    promote(tracking_uri, three, "1")
+    with interrupted(monkeypatch, step):
+        promote(tracking_uri, three, "2")
+    promote(tracking_uri, three, "2")
+    stages = {v.version: v.tags["stage"] for v in list_versions(tracking_uri, three)}
+    assert stages == {"1": "Archived", "2": "Production", "3": "Staging"}
+    assert production(tracking_uri, three) == "2"
+    assert rollback(tracking_uri, three) == "1"
+
+
+@pytest.mark.parametrize("step", STEPS[:2])
+def test_a_rollback_that_was_interrupted_goes_to_the_same_version(
+    tracking_uri, three, monkeypatch, step
+):
+    """In an incident, typing it twice must not bring the bad version back."""
+    for version in ("3", "2", "3"):
+        promote(tracking_uri, three, version)
+    with interrupted(monkeypatch, step):
+        rollback(tracking_uri, three)
+    assert production(tracking_uri, three) == "3"
+    assert rollback(tracking_uri, three) == "2"
+
+
+def test_a_registration_that_was_interrupted_leaves_no_version(
+    tracker, tracking_uri, onnx_path, model_name, monkeypatch
+):
+    """A version without an alias would be a model that nobody decided about."""
+    with interrupted(monkeypatch, "set_registered_model_alias"):
+        register(tracker, onnx_path, model_name=model_name, tags={})
+    assert list_versions(tracking_uri, model_name) == ()

@@ -216,6 +216,7 @@ def test_wrong_keys_of_the_artifact_store_are_told(tracking_uri, artifact_store,
         ("sqlite:////proc/nowhere/mlflow.db", r"cannot open sqlite:////proc/nowhere/mlflow\.db"),
         ("gopher://me:hunter2@somewhere", "cannot open gopher://somewhere: "),
         ("postgresql://me:hunter2@127.0.0.1:1/m", r"cannot open postgresql://127\.0\.0\.1:1/m: "),
+        ("postgres://me:hunter2@2@127.0.0.1:1/m", r"cannot open postgres://127\.0\.0\.1:1/m: "),
         ("http://me:hunter2@127.0.0.1:1", r"cannot open http://127\.0\.0\.1:1: "),
     ],
 )
@@ -224,7 +225,22 @@ def test_a_store_that_cannot_be_opened_is_told_in_one_line(uri, said, tmp_path):
     with pytest.raises(ExportError, match=f"^MLflow {said}") as told:
         begin(uri, tmp_path)
     assert "\n" not in str(told.value)
-    assert "hunter2" not in str(told.value)
+    # What `--debug` prints: the error with all that led to it.
+    assert "hunter2" not in "".join(map(str, causes(told.value)))
+
+
+def causes(error):
+    """An error, and those that a traceback shows above it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def test_a_folder_in_place_of_a_database_is_told_at_once(tmp_path, capfd):
+    """MLflow alone would try for 100 s, with a page of warnings."""
+    with pytest.raises(ExportError, match="unable to open database file"):
+        begin(f"sqlite:///{tmp_path}", tmp_path)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_run_is_kept_in_postgres(database_url, tmp_path):

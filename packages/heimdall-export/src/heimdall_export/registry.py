@@ -151,12 +151,11 @@ def promote(tracking_uri: str, model_name: str, version: str) -> None:
     present = _in_production(known)
     history = _history(client, model_name)
     last = history[-1]["version"] if history else None
-    if present == version == last:
-        return
-    retired = None if present == version else present  # it was interrupted, and is repeated
-    if retired not in (None, last):
-        history.append(_entry(retired))  # someone moved the alias without us
-    _produce(client, model_name, [*history, _entry(version)], retired=retired)
+    if present not in (None, version, last):
+        history.append(_entry(present))  # someone moved the alias without us
+    if not present == version == last:
+        history.append(_entry(version))
+    _produce(client, model_name, history, known)
 
 
 def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> str:
@@ -184,7 +183,7 @@ def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> str:
         )
     # Before the alias: interrupted and repeated, a rollback goes to the same version.
     _remember(client, model_name, history)
-    _produce(client, model_name, history, retired=present)
+    _produce(client, model_name, history, known)
     return history[-1]["version"]
 
 
@@ -192,8 +191,7 @@ def _produce(
     client: MlflowClient,
     model_name: str,
     history: Sequence[Mapping[str, str]],
-    *,
-    retired: str | None,
+    known: Sequence[RegisteredVersion],
 ) -> None:
     """Move the alias to the history's last version. The alias, which services read, goes first."""
     version = history[-1]["version"]
@@ -201,8 +199,9 @@ def _produce(
         client.set_registered_model_alias(model_name, PRODUCTION, version)
         _remember(client, model_name, history)
         client.set_model_version_tag(model_name, version, "stage", "Production")
-        if retired is not None:
-            client.set_model_version_tag(model_name, retired, "stage", "Archived")
+        for other in known:
+            if other.version != version and other.tags.get("stage") == "Production":
+                client.set_model_version_tag(model_name, other.version, "stage", "Archived")
 
 
 def _remember(client: MlflowClient, model_name: str, history: Sequence[Mapping[str, str]]) -> None:
