@@ -1,0 +1,45 @@
+"""The README's Python is run as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+STATIONS = """name,latitude,longitude
+DF0KL,53.665337,7.282766
+F1JEK,45.779290,0.614638
+HB9RYZ,47.1721,8.42683
+"""
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """The README's blocks of Python, in order."""
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run(code, folder):
+    """What an example prints, run as a script in a folder."""
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_the_examples_go_from_nothing_to_a_sample(examples, tmp_path):
+    """Examples are copied; one that does not work costs every reader an hour."""
+    first, _, samples = examples
+    assert "samples; left out:" in run(first, tmp_path)
+    assert "(3, 128, 32) and 0 sessions excluded" in run(samples, tmp_path)
+
+
+def test_files_of_ones_own_become_a_session(examples, tmp_path, real_recordings):
+    """Most users come with files on disk."""
+    (tmp_path / "recordings").symlink_to(real_recordings / "kiwisdr-dcf77-2017")
+    (tmp_path / "stations.csv").write_text(STATIONS)
+    shown = "\nprint(session.name, [m.station.name for m in session.measurements])"
+    assert "['DF0KL', 'F1JEK', 'HB9RYZ']" in run(examples[1] + shown, tmp_path)
