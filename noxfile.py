@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import signal
 
 import nox
 
@@ -9,6 +10,9 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "typecheck", "tests", "wheels"]
+
+# A command in a shell's background ignores Ctrl-C, and so do its children; some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = pathlib.Path(__file__).parent
 MEMBERS = {p.parent.name: p.parent for p in sorted(ROOT.glob("*/*/pyproject.toml"))}
