@@ -29,6 +29,13 @@ def carry_out_and_cut(handler):
     handler.close_connection = True
 
 
+def hang(handler):
+    """Take the request, and never answer; the client hangs up."""
+    handler.connection.settimeout(30)
+    handler.rfile.read(1)
+    handler.close_connection = True
+
+
 def damage(handler):
     """Store the object with one bit changed."""
     handler.body = bytes([handler.body[0] ^ 1]) + handler.body[1:]

@@ -6,12 +6,14 @@ import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import heimdall_export.upload as uploading
 import minio
 import pytest
-from heimdall_export import ExportError, upload_model
+import urllib3
+from heimdall_export import ExportError, new_object, upload_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -158,6 +160,24 @@ def test_what_can_heal_is_tried_again(
     assert made.key.endswith(MODEL)
     assert keys(client, models_bucket) == [SIDECAR, MODEL]
     assert sum(request.endswith(where.split(" ")[1]) for request in seen) > 2
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for_forever(
+    through, store_address, models_bucket, onnx_path, client, faulty, monkeypatch
+):
+    """A connection that a firewall forgot looks like this."""
+    monkeypatch.setattr(new_object, "_TIMEOUT", urllib3.Timeout(connect=2, read=2))
+    with faulty.faulty_store(store_address, [("PUT .onnx", faulty.hang)]) as (at, seen):
+        upload(through(at), models_bucket, onnx_path)
+    assert keys(client, models_bucket) == [SIDECAR, MODEL]
+    assert sum(request.endswith(".onnx") for request in seen) > 2
+
+
+def test_a_store_that_is_not_there_is_told(s3_settings, onnx_path):
+    """The commonest cause is an address with a typing error."""
+    nowhere = replace(s3_settings, endpoint_url="http://127.0.0.1:1").client()
+    with pytest.raises(ExportError, match=r"'heimdall-models' is out of reach: .*is it running"):
+        upload(nowhere, "heimdall-models", onnx_path)
 
 
 def test_damage_on_the_way_is_found_and_nothing_is_left(

@@ -29,7 +29,7 @@ _STORED = (200, 201, 204)
 _NAME_TAKEN = (409, 412)
 _CAN_HEAL = (429, 500, 502, 503, 504)
 _VALID = timedelta(minutes=15)
-_TIMEOUT = urllib3.Timeout(connect=10, read=300)
+_TIMEOUT = urllib3.Timeout(connect=10, read=60)
 
 
 def put_new(

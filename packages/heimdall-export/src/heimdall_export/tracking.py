@@ -112,6 +112,8 @@ class MLflowTracker:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record what the run was told; nested mappings become names with dots.
 
+        A value is cut after 5000 characters, which MLflow would refuse.
+
         Raises:
             ExportError: A name that speaks of a secret, an address with a password, another
                 value than before, or MLflow refuses.
