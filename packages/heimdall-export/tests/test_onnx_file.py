@@ -141,6 +141,16 @@ def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(metadata, tmp_pa
     assert [found.name for found in tmp_path.iterdir()] == ["m.onnx"]
 
 
+def test_who_reads_the_old_file_goes_on_reading_it(metadata, tmp_path):
+    """A service may be loading the model that is being replaced; half of each would be neither."""
+    path = export(Doubled(), tmp_path / "m.onnx", metadata)
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        export(Doubled(), path, metadata | {"heimdall.run_id": "another"})
+        assert reader.read() == before
+    assert path.read_bytes() != before
+
+
 def test_a_folder_that_is_a_file_is_named(metadata, tmp_path):
     """The user gave the path; the message must show which one."""
     (tmp_path / "file").touch()
