@@ -69,7 +69,10 @@ class EpochHistory(Checkpoint):
             f"  {time.monotonic() - self._started_s:4.1f} s"
         )
         bar = trainer.progress_bar_callback
-        (bar.print if bar is not None else print)(line)
+        if bar is None:
+            print(line, flush=True)
+        else:
+            bar.print(line)
 
 
 def _epoch_record(trainer: pl.Trainer, seen: Mapping[str, float]) -> EpochRecord:
