@@ -63,6 +63,9 @@ def run_demo(config: DemoConfig, state_dir: Path) -> RunOutcome:
 def _training(config: DemoConfig) -> TrainingConfig:
     return TrainingConfig(
         epochs=config.epochs,
+        # At 1e-3 the heads, which learn five times faster, overshoot on a few hundred sessions:
+        # 36 km of median validation error after 40 epochs instead of 32.
+        learning_rate=3e-4,
         seed=config.seed,
         summary=config.summary,
         backbone="convnext_atto",
