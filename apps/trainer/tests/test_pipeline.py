@@ -190,9 +190,8 @@ def test_the_report_is_a_page_that_needs_nothing_else(finished):
     """It is mailed around and opened from disk."""
     page = finished.report.read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert finished.summary.run_id not in {"", None}
     for session in finished.data.test.sessions[:3]:
-        assert session.id in page or len(finished.data.test) > 10
+        assert session.id in page
 
 
 def test_a_catalogue_without_an_approved_session_says_so(connections, database_url, quick):

@@ -1,9 +1,8 @@
 """The command line `heimdall`: which commands there are, and how each one ends.
 
 Commands load when they are called, so that `heimdall --help` needs none of the heavy
-libraries. Library chosen: cyclopts. It turns a frozen dataclass and its docstrings into flags
-and help, suggests the right spelling, loads commands lazily and imports in 13 ms; Typer would
-need every flag as a function argument, tyro and jsonargparse load no command lazily.
+libraries. The library is cyclopts: it turns a frozen dataclass and its docstrings into flags and
+help, suggests the right spelling, and loads commands lazily.
 """
 
 from __future__ import annotations
