@@ -117,6 +117,12 @@ def test_a_fault_is_told_with_the_receivers_name():
         FeatureExtractor(CONFIG)({"Genova": (IQ[:100], 48e3)})
 
 
+def test_the_recording_that_is_too_short_is_the_one_that_is_named():
+    """The others are cut to it, and would look too short themselves."""
+    with pytest.raises(FeatureError, match="'Genova': 0 samples are less than one frame"):
+        FeatureExtractor(CONFIG)({"Torino": (IQ, 48e3), "Genova": (IQ[:0], 48e3)})
+
+
 def test_there_must_be_at_least_one_thread():
     """Zero threads would wait for ever."""
     with pytest.raises(FeatureError, match="n_threads is 0"):

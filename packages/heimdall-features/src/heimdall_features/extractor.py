@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from heimdall_features.config import ALGORITHM_VERSION, FeatureConfig
 from heimdall_features.errors import FeatureError
+from heimdall_features.frames import FramePlan
 from heimdall_features.levels import decibels
 from heimdall_features.resample import rate_ratio, resampled
 from heimdall_features.signal import Blocks, Samples, Source, open_source, require_rate
@@ -67,7 +68,10 @@ class FeatureExtractor:
         if not sources:
             raise FeatureError(f"no recording at all; give one of {self.config.receivers}")
         # Cut to the shortest, so that a column is one moment.
-        n_samples = min(source.n_samples for source in sources.values())
+        shortest = min(sources, key=lambda channel: sources[channel].n_samples)
+        n_samples = sources[shortest].n_samples
+        with naming(self.config.receivers[shortest]):
+            FramePlan(n_samples, self.config.n_fft, self.config.hop_length, self.config.n_frames)
         features = np.full(self.config.shape, self.config.fill_db, np.float32)
         for channel, levels in self._levels(sources, n_samples):
             features[channel] = levels
