@@ -189,13 +189,28 @@ def test_a_value_of_a_filter_is_never_part_of_the_query(filled):
 
 def test_every_session_is_read_with_the_help_of_indexes(filled):
     """A million sessions must not be compared with seven million measurements."""
-    query = sessions_query(SessionFilter(), by_column=True)
-    with filled.transaction() as connection:
-        connection.execute("SET LOCAL enable_seqscan = off")
-        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query}"))
+    plan = explain(filled, sessions_query(SessionFilter(), "column"))
     assert "recording_sessions_usable" in plan
     assert "measurements_session" in plan
     assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize("membership", ["column", "both"])
+def test_a_batch_of_sessions_is_found_by_indexes_alone(filled, membership):
+    """A worker asks for one with every batch: reading a whole table would take seconds."""
+    query = sessions_query(SessionFilter(), membership, by_id=True)
+    plan = explain(filled, query, {"ids": [str(uuid.uuid4())]})
+    assert "measurements_session" in plan
+    assert ("measurements_task" in plan) == (membership == "both")
+    assert "Seq Scan" not in plan
+
+
+def explain(catalogue, query, parameters=None):
+    """The server's plan, which it makes without indexes only where there is none that serves."""
+    with catalogue.transaction() as connection:
+        connection.execute("SET LOCAL enable_seqscan = off")
+        rows = connection.execute(f"EXPLAIN {query}", parameters)
+        return "\n".join(row[0] for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -277,16 +292,45 @@ def test_what_is_no_url_is_refused_at_once():
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_connection_that_was_cut_is_named_and_the_next_use_opens_another(catalogue):
-    """A restart of the server costs one command, not the process."""
+def test_a_connection_that_was_cut_is_replaced(catalogue, database_url):
+    """Firewalls cut idle ones in the night; nobody need notice."""
     catalogue.create_schema()
     with catalogue.transaction() as connection:
         number = connection.info.backend_pid
-    with psycopg.connect(catalogue._url, autocommit=True) as other:
-        other.execute("SELECT pg_terminate_backend(%s)", (number,))
-    with pytest.raises(CatalogueError, match=r"lost database '.*' on 127.0.0.1:\d+: .*terminat"):
-        catalogue.stations()
+    cut(database_url, number)
     assert catalogue.stations() == []
+
+
+def test_reading_begins_again_when_its_connection_is_cut(filled, database_url, caplog):
+    """All of what there is or nothing: half a catalogue would be a false one."""
+    seen = []
+
+    def read(connection):
+        seen.append(connection.info.backend_pid)
+        if len(seen) == 1:
+            cut(database_url, seen[0])
+        return connection.execute("SELECT 7").fetchone()
+
+    assert filled.read(read) == (7,)
+    assert len(set(seen)) == 2
+    assert "terminating connection due to administrator command" in caplog.text
+
+
+def test_a_connection_that_is_always_cut_is_an_error_in_the_end(filled, database_url):
+    """Trying for ever would look like working."""
+    with pytest.raises(CatalogueError, match=r"lost database '.*' on 127.0.0.1:\d+: .*terminat"):
+        filled.read(
+            lambda connection: (
+                cut(database_url, connection.info.backend_pid),
+                connection.execute("SELECT 7"),
+            )
+        )
+
+
+def cut(database_url, number):
+    """As a server does that is shut down."""
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", (number,))
 
 
 def test_a_station_without_a_place_is_no_receiver(filled):

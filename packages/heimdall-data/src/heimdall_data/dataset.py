@@ -17,10 +17,11 @@ from heimdall_features import Augmentation, augment_features
 from heimdall_data.errors import DataError
 from heimdall_data.prepare import prepare_sessions
 from heimdall_data.session_features import FeatureSource
+from heimdall_data.session_table import SessionTable
 from heimdall_data.shared_epoch import SharedEpoch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from heimdall_features import FeatureConfig
@@ -86,7 +87,7 @@ class HeimdallDataset:
             augment: Vary each sample, anew each epoch, as `augment_features` does.
             seed: Of the variation, together with the epoch and the sample's index.
         """
-        self.sessions = tuple(sessions)
+        self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
         self.config = config
         self.seed = seed
         self.unusable_recordings: tuple[UnusableRecording, ...] = ()
@@ -154,6 +155,8 @@ class HeimdallDataset:
             augment=augment,
             seed=self.seed,
         )
+        if not self._keys and not self.unusable_recordings:
+            return part  # the sessions of a large table are not read for nothing
         kept = {session.id for session in part.sessions}
         part._keys = {id_: key for id_, key in self._keys.items() if id_ in kept}
         part.unusable_recordings = tuple(
@@ -194,8 +197,13 @@ class HeimdallDataset:
             for station, reason in result.unusable.items()
         )
         excluded = {exclusion.session_id for exclusion in exclusions}
-        usable = (session for session in self.sessions if session.id not in excluded)
-        return self.subset(usable, augment=self._augmentation is not None), exclusions
+        usable = self.subset(self._without(excluded), augment=self._augmentation is not None)
+        return usable, exclusions
+
+    def _without(self, excluded: Collection[str]) -> Iterable[Session]:
+        if isinstance(self.sessions, SessionTable):
+            return self.sessions.without(excluded)
+        return (session for session in self.sessions if session.id not in excluded)
 
     def _absent(self, session: Session) -> str:
         stations = ", ".join(m.station for m in session.measurements) or "no station"

@@ -7,59 +7,100 @@ to Postgres. Passwords never show: not in a message, not in a `repr`.
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
+from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from heimdall_data.catalogue_columns import check_columns, columns_present
 from heimdall_data.errors import CatalogueError
+from heimdall_data.postgres_pool import CatalogueLost, ConnectionPools, first_line
+from heimdall_data.session_columns import read_columns
 from heimdall_data.session_filter import SessionFilter
 from heimdall_data.session_query import (
     STATIONS,
+    UNCLAIMED,
     not_used_query,
+    rates_query,
     sessions_from_rows,
     sessions_query,
     station_from_row,
 )
+from heimdall_data.session_table import SessionTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from heimdall_data.session_query import Membership
     from heimdall_data.sessions import Session, Station
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
 
 __all__ = ["Catalogue"]
 
-_CONNECT_S = 5
 _ROWS_AT_ONCE = 10_000
+_FEW_SESSIONS = 20_000
+"""Up to here sessions are read whole (some 5 KB each), and nothing is asked of Postgres later."""
+_PATIENCE_S = 60.0
+_ATTEMPTS = 3
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+_log = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True)
+class _Readings:
+    """Reads sessions by id, in any process."""
+
+    catalogue: Catalogue
+    only: SessionFilter
+    membership: Membership
+
+    def read(self, ids: Sequence[str]) -> list[Session]:
+        """Those of these sessions that are still usable."""
+        return self.catalogue.sessions_by_id(ids, self)
 
 
 class Catalogue:
     """One database with the contract's tables.
 
-    It connects on first use and when the server has closed the connection. Reading needs no
-    more than SELECT on four tables.
+    It connects on first use, through a pool that threads share. A server that goes away is
+    waited for, and reading begins again. Reading needs no more than SELECT on four tables.
     """
 
-    def __init__(self, database_url: str, *, default_bucket: str = "heimdall-raw-iq") -> None:
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        default_bucket: str = "heimdall-raw-iq",
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
         """Remember where the database is.
 
         Args:
             database_url: `postgresql://user:password@host:port/database`.
             default_bucket: where objects are whose location names no bucket.
+            patience_s: how long a server that goes away is waited for.
 
         Raises:
             CatalogueError: the URL is none.
         """
-        self._url = database_url
-        self._parts = _parts(database_url)
+        self._pools = ConnectionPools(database_url, patience_s)
         self._default_bucket = default_bucket
-        self._connection: psycopg.Connection | None = None
 
     def __repr__(self) -> str:
         return f"Catalogue({self.where})"
+
+    def __reduce__(self) -> tuple[Callable[[str], Catalogue], tuple[str]]:
+        """A copy in another process opens its own connections."""
+        again = functools.partial(
+            Catalogue, default_bucket=self._default_bucket, patience_s=self._pools.patience_s
+        )
+        return (again, (self._pools.url,))
 
     def __enter__(self) -> Self:
         return self
@@ -75,14 +116,11 @@ class Catalogue:
     @property
     def where(self) -> str:
         """Which database this is, in words without the password."""
-        host, port = self._parts.get("host", "localhost"), self._parts.get("port", 5432)
-        return f"database {self._parts.get('dbname', '')!r} on {host}:{port}"
+        return self._pools.where
 
     def close(self) -> None:
-        """Close the connection, if there is one; the next use opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connections, if there are any; the next use opens others."""
+        self._pools.close()
 
     def create_schema(self) -> None:
         """Make the schema and its tables where there are none; what is there is left alone.
@@ -94,99 +132,124 @@ class Catalogue:
             # Two at once would both find nothing, and the second would fail.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext('heimdall schema'))")
             if any(columns_present(connection).values()):
-                self._has_session_column(connection)
+                self._membership(connection)
                 return
             script = resources.files("heimdall_data").joinpath("schema.sql").read_text("utf-8")
             connection.execute(script)
 
-    def sessions(self, only: SessionFilter | None = None) -> list[Session]:
+    def sessions(self, only: SessionFilter | None = None) -> SessionTable:
         """Every usable session that `only` asks for, by start, with its measurements.
+
+        Of more than some thousands, the measurements are read when they are asked for.
 
         Raises:
             CatalogueError: the database cannot be reached or read, or lacks a column.
         """
         only = only or SessionFilter()
-        with self.transaction() as connection:
-            query = sessions_query(only, by_column=self._has_session_column(connection))
-            # Every row will be fetched: the planner must not favour the first ones.
-            connection.execute("SET LOCAL cursor_tuple_fraction = 1")
-            with connection.cursor("heimdall_sessions") as cursor:
-                cursor.itersize = _ROWS_AT_ONCE
-                cursor.execute(query, only.parameters())
-                return list(sessions_from_rows(cursor, self._default_bucket))
+
+        def table(connection: Connection) -> SessionTable:
+            membership = self._membership(connection)
+            columns = read_columns(connection, only, membership)
+            readings = _Readings(self, only, membership)
+            if columns.ids.size > _FEW_SESSIONS:
+                return SessionTable(columns, readings)
+            query = sessions_query(only, membership)
+            loaded = tuple(self._sessions(connection, query, only.parameters()))
+            return SessionTable(columns, readings, loaded)
+
+        return self.read(table)
 
     def not_used(self) -> dict[str, int]:
         """How many sessions are no sample, by the first reason that makes them none."""
-        with self.transaction() as connection:
-            query = not_used_query(by_column=self._has_session_column(connection))
+
+        def counts(connection: Connection) -> dict[str, int]:
+            query = not_used_query(self._membership(connection))
             rows: list[tuple[str, int]] = connection.execute(query).fetchall()
             return dict(rows)
 
+        return self.read(counts)
+
+    def sample_rates_hz(self, only: SessionFilter | None = None) -> dict[float, int]:
+        """How many measurements of usable sessions state each sample rate, most first."""
+        only = only or SessionFilter()
+
+        def counts(connection: Connection) -> dict[float, int]:
+            query = rates_query(only, self._membership(connection))
+            rows = connection.execute(query, only.parameters())
+            return {float(rate_hz): n for rate_hz, n in rows}
+
+        return self.read(counts)
+
     def stations(self) -> list[Station]:
         """Every station with a position, by name."""
-        with self.transaction() as connection:
-            self._has_session_column(connection)
+
+        def found(connection: Connection) -> list[Station]:
+            self._membership(connection)
             return [station_from_row(row) for row in connection.execute(STATIONS)]
 
+        return self.read(found)
+
+    def sessions_by_id(self, ids: Sequence[str], readings: _Readings) -> list[Session]:
+        """Those of the usable sessions with these ids, by start."""
+        query = sessions_query(readings.only, readings.membership, by_id=True)
+        parameters = readings.only.parameters() | {"ids": list(ids)}
+        return self.read(lambda connection: [*self._sessions(connection, query, parameters)])
+
+    def _sessions(
+        self, connection: Connection, query: str, parameters: Mapping[str, object]
+    ) -> Iterator[Session]:
+        # Every row will be fetched: the planner must not favour the first ones.
+        connection.execute("SET LOCAL cursor_tuple_fraction = 1")
+        with connection.cursor("heimdall_sessions") as cursor:
+            cursor.itersize = _ROWS_AT_ONCE
+            cursor.execute(query, parameters)
+            yield from sessions_from_rows(cursor, self._default_bucket)
+
+    def read(self, ask: Callable[[Connection], _Found]) -> _Found:
+        """What `ask` finds in one unchanging state of the database.
+
+        A server that goes away while it answers is waited for and asked again.
+
+        Raises:
+            CatalogueError: in place of what Postgres says.
+        """
+        attempts_left = _ATTEMPTS
+        while True:
+            try:
+                with self.transaction() as connection:
+                    connection.execute(_SNAPSHOT)
+                    return ask(connection)
+            except CatalogueLost as error:
+                attempts_left -= 1
+                if not attempts_left:
+                    raise
+                _log.warning("%s; it is waited for, and asked again", error)
+
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def transaction(self) -> Iterator[Connection]:
         """A connection in a transaction, which ends in all of it or none.
 
         Raises:
             CatalogueError: in place of what Postgres says.
         """
         try:
-            connection = self._connected()
-            with connection.transaction():
+            with self._pools.connection() as connection, connection.transaction():
                 yield connection
         except psycopg.errors.InsufficientPrivilege as error:
             raise CatalogueError(
-                f"{self.where}: {_first_line(error)} for user {self._parts.get('user')!r}; "
+                f"{self.where}: {first_line(error)} for user {self._pools.user!r}; "
                 "grant it, or use another user in HEIMDALL_DATABASE_URL"
             ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise CatalogueError(
-                f"lost {self.where}: {_first_line(error)}; check that the server runs"
-            ) from error
+            raise self._pools.lost(error) from error
         except psycopg.Error as error:
-            raise CatalogueError(f"{self.where} refuses: {_first_line(error)}") from error
+            raise CatalogueError(f"{self.where} refuses: {first_line(error)}") from error
 
-    def _connected(self) -> psycopg.Connection:
-        if self._connection is None or self._connection.closed:
-            try:
-                self._connection = psycopg.connect(
-                    self._url, connect_timeout=_CONNECT_S, autocommit=True
-                )
-            except psycopg.OperationalError as error:
-                # The chain is cut: what libpq tells may quote the connection string.
-                raise CatalogueError(
-                    f"cannot open {self.where} as user {self._parts.get('user')!r} "
-                    f"({_reason(error)}); check HEIMDALL_DATABASE_URL and that the server runs"
-                ) from None
-        return self._connection
-
-    def _has_session_column(self, connection: psycopg.Connection) -> bool:
+    def _membership(self, connection: Connection) -> Membership:
+        """How this database tells which session a measurement belongs to."""
         present = columns_present(connection)
         check_columns(present, self.where)
-        return "recording_session_id" in present["measurements"]
-
-
-def _parts(url: str) -> dict[str, Any]:
-    try:
-        return dict(conninfo_to_dict(url))
-    except psycopg.ProgrammingError:
-        raise CatalogueError(
-            "HEIMDALL_DATABASE_URL is not a connection string like "
-            "postgresql://user:password@host:5432/database"
-        ) from None
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _reason(error: psycopg.Error) -> str:
-    """What libpq says, without the addresses it says it of and its advice."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    telling = next((line for line in lines if "failed: " in line), lines[0])
-    return telling.rpartition("failed: ")[2].strip()
+        if "recording_session_id" not in present["measurements"]:
+            return "task"
+        unclaimed = connection.execute(UNCLAIMED).fetchone()
+        return "both" if unclaimed == (True,) else "column"

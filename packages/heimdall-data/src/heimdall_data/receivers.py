@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from heimdall_data.errors import DataError
+from heimdall_data.session_table import SessionTable
 from heimdall_data.sessions import Station
 
 if TYPE_CHECKING:
@@ -35,15 +36,7 @@ def choose_receivers(
         DataError: For fewer stations than asked, a name that no session has, a name given
             twice, or as many names as not `n`.
     """
-    n_sessions: Counter[str] = Counter()
-    latest: dict[str, tuple[float, tuple[float, float]]] = {}
-    for session in sessions:
-        when = session.start.timestamp()
-        places = {m.station: m.station_deg for m in session.measurements}
-        n_sessions.update(places.keys())
-        for name, place in places.items():
-            if name not in latest or when > latest[name][0]:
-                latest[name] = (when, place)
+    n_sessions, places = _presence(sessions)
     by_presence = sorted(n_sessions, key=lambda name: (-n_sessions[name], name))
     chosen = by_presence[:n] if names is None else list(names)
     if names is not None:
@@ -53,7 +46,26 @@ def choose_receivers(
             f"{n} receivers asked for and {len(by_presence)} stations have recordings "
             f"({', '.join(by_presence)}); set --n_receivers to 1..{len(by_presence)}"
         )
-    return tuple(Station(name, *latest[name][1]) for name in chosen)
+    return tuple(Station(name, *places[name]) for name in chosen)
+
+
+def _presence(
+    sessions: Iterable[Session],
+) -> tuple[dict[str, int], dict[str, tuple[float, float]]]:
+    """In how many sessions each station is, and where it stood in the latest."""
+    if isinstance(sessions, SessionTable):
+        places = {station.name: station.position_deg for station in sessions.columns.stations}
+        return sessions.n_sessions_of_stations(), places
+    n_sessions: Counter[str] = Counter()
+    latest: dict[str, tuple[float, tuple[float, float]]] = {}
+    for session in sessions:
+        when = session.start.timestamp()
+        found = {m.station: m.station_deg for m in session.measurements}
+        n_sessions.update(found.keys())
+        for name, place in found.items():
+            if name not in latest or when > latest[name][0]:
+                latest[name] = (when, place)
+    return dict(n_sessions), {name: place for name, (_, place) in latest.items()}
 
 
 def _check_names(names: list[str], n: int, known: list[str]) -> None:

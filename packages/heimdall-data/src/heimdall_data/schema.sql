@@ -69,3 +69,7 @@ CREATE INDEX IF NOT EXISTS measurements_session
     ON heimdall.measurements (recording_session_id);
 CREATE INDEX IF NOT EXISTS measurements_station
     ON heimdall.measurements (websdr_station_id);
+-- What was recorded before there was a recording_session_id belongs by its key.
+CREATE INDEX IF NOT EXISTS measurements_task
+    ON heimdall.measurements (substring(iq_data_location FROM '(?:^|/)sessions/([^/]+)/'))
+    WHERE recording_session_id IS NULL AND iq_data_location IS NOT NULL;

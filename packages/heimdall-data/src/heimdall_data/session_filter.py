@@ -40,9 +40,10 @@ class SessionFilter:
             for name, value in values.items()
         }
 
-    def conditions(self) -> list[str]:
-        """SQL for the conditions that are set, over the names of `session_query`."""
-        return [sql for name, sql in _SQL.items() if getattr(self, name) is not None]
+    def sql(self) -> str:
+        """The conditions that are set, each after an AND, over the names of `session_query`."""
+        conditions = (sql for name, sql in _SQL.items() if getattr(self, name) is not None)
+        return "".join(f"  AND {condition}\n" for condition in conditions)
 
 
 _SQL = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from heimdall_data.sessions import Measurement, Session, Station
 
@@ -20,12 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STATIONS",
+    "UNCLAIMED",
+    "USABLE",
+    "Membership",
+    "belonging",
     "not_used_query",
     "object_address",
+    "rates_query",
     "sessions_from_rows",
     "sessions_query",
     "station_from_row",
 ]
+
+Membership = Literal["column", "task", "both"]
+"""How a database tells which session a measurement belongs to."""
 
 STATIONS = """
 SELECT name, latitude, longitude, altitude_asl FROM heimdall.websdr_stations
@@ -43,6 +51,12 @@ SELECT m.recording_session_id AS session_id, m.* FROM heimdall.measurements m
 WHERE m.recording_session_id IS NOT NULL AND m.iq_data_location IS NOT NULL
 """
 
+UNCLAIMED = """
+SELECT EXISTS (SELECT FROM heimdall.measurements
+               WHERE recording_session_id IS NULL AND iq_data_location IS NOT NULL)
+"""
+"""Whether some measurements belong to a session by their key alone."""
+
 # Each session has one reason, the first that holds in this order.
 _NOT_USED = """
 SELECT reason, count(*) FROM (
@@ -51,23 +65,28 @@ SELECT reason, count(*) FROM (
         WHEN s.approval_status IS DISTINCT FROM 'approved' THEN 'not approved yet'
         WHEN s.status IS DISTINCT FROM 'completed' THEN 'not completed'
         WHEN src.latitude IS NULL OR src.longitude IS NULL THEN 'source without a position'
-        WHEN NOT EXISTS (SELECT FROM belonging m WHERE m.session_id = s.id) THEN 'no recordings'
+        WHEN recorded.session_id IS NULL THEN 'no recordings'
     END AS reason
     FROM heimdall.recording_sessions s
     LEFT JOIN heimdall.known_sources src ON src.id = s.known_source_id
+    LEFT JOIN (SELECT DISTINCT session_id FROM belonging) recorded ON recorded.session_id = s.id
 ) AS reasons
 WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
 """
 
-_SESSIONS = """
+_SELECTED = """
 SELECT s.id::text, s.session_name, s.session_start, src.id::text, src.name, src.latitude,
        src.longitude, src.source_type, src.frequency_hz, src.error_margin_meters,
        st.name, st.latitude, st.longitude, m.iq_data_location, m.iq_data_format,
        m.iq_sample_rate, m.snr_db, m.signal_strength_db, m.frequency_hz, m.timestamp
+"""
+_TABLES = """
 FROM heimdall.recording_sessions s
 JOIN heimdall.known_sources src ON src.id = s.known_source_id
 JOIN belonging m ON m.session_id = s.id
 JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id
+"""
+USABLE = """
 WHERE s.approval_status = 'approved' AND s.status = 'completed'
   AND src.latitude IS NOT NULL AND src.longitude IS NOT NULL
   AND st.latitude IS NOT NULL AND st.longitude IS NOT NULL
@@ -76,29 +95,39 @@ _SESSION_WIDTH = 10
 _SCHEME = "s3://"
 
 
-def _belonging(*, by_column: bool) -> str:
+def belonging(membership: Membership) -> str:
     """The measurements with the session that each belongs to, as a subquery of that name."""
-    if not by_column:
-        return f"WITH belonging AS NOT MATERIALIZED ({_BY_TASK})"
-    by_task = f"{_BY_TASK} AND m.recording_session_id IS NULL"
-    return f"WITH belonging AS NOT MATERIALIZED ({_BY_COLUMN} UNION ALL {by_task})"
+    parts = {
+        "column": _BY_COLUMN,
+        "task": _BY_TASK,
+        "both": f"{_BY_COLUMN} UNION ALL {_BY_TASK} AND m.recording_session_id IS NULL",
+    }
+    return f"WITH belonging AS NOT MATERIALIZED ({parts[membership]})"
 
 
-def sessions_query(only: SessionFilter, *, by_column: bool) -> str:
+def sessions_query(only: SessionFilter, membership: Membership, *, by_id: bool = False) -> str:
     """SQL for every usable session with its measurements, one row a measurement.
 
     Args:
         only: further conditions; their values are the query's parameters.
-        by_column: whether `measurements.recording_session_id` exists.
+        membership: how the database tells which session a measurement belongs to.
+        by_id: only sessions whose id is in the parameter `ids`.
     """
-    conditions = "".join(f"  AND {condition}\n" for condition in only.conditions())
+    chosen = "  AND s.id = ANY(%(ids)s::uuid[])\n" if by_id else ""
     order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"
-    return f"{_belonging(by_column=by_column)}{_SESSIONS}{conditions}{order}"
+    return f"{belonging(membership)}{_SELECTED}{_TABLES}{USABLE}{chosen}{only.sql()}{order}"
 
 
-def not_used_query(*, by_column: bool) -> str:
+def not_used_query(membership: Membership) -> str:
     """SQL for the number of sessions that are no sample, by reason."""
-    return f"{_belonging(by_column=by_column)}{_NOT_USED}"
+    return f"{belonging(membership)}{_NOT_USED}"
+
+
+def rates_query(only: SessionFilter, membership: Membership) -> str:
+    """SQL for the number of measurements of usable sessions at each stated sample rate."""
+    select = "SELECT m.iq_sample_rate, count(*)"
+    rest = "AND m.iq_sample_rate > 0 GROUP BY 1 ORDER BY 2 DESC, 1"
+    return f"{belonging(membership)}{select}{_TABLES}{USABLE}{only.sql()}{rest}"
 
 
 def object_address(location: str, default_bucket: str) -> tuple[str, str]:

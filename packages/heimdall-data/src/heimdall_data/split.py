@@ -15,11 +15,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from heimdall_data.errors import SplitError
-from heimdall_data.sites import site_numbers
+from heimdall_data.session_table import SessionTable
+from heimdall_data.split_keys import group_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from heimdall_data.sessions import Session
 
@@ -27,8 +31,6 @@ __all__ = ["Split", "SplitBy", "SplitReport", "split_sessions"]
 
 SplitBy = Literal["source", "session", "time", "region"]
 SIDES = ("train", "validation", "test")
-REGION_CELL_DEG = 0.25
-"""About 28 km north to south: far enough that a neighbouring cell is another place."""
 SEEDS_TRIED = 1000
 
 
@@ -62,13 +64,13 @@ class SplitReport:
 class Split:
     """The sessions of each side, in the order they were given."""
 
-    train: tuple[Session, ...]
-    validation: tuple[Session, ...]
-    test: tuple[Session, ...]
+    train: Sequence[Session]
+    validation: Sequence[Session]
+    test: Sequence[Session]
     report: SplitReport
 
     @property
-    def val(self) -> tuple[Session, ...]:
+    def val(self) -> Sequence[Session]:
         """The validation side under its short name."""
         return self.validation
 
@@ -99,21 +101,28 @@ def split_sessions(
     bounds = _bounds(fractions)
     if by not in get_args(SplitBy):
         raise SplitError(f"cannot split by {by!r}; use one of {', '.join(get_args(SplitBy))}")
-    keys = _group_keys(sessions, by, same_site_m)
-    side_of = {key: _side(key, seed, bounds) for key in set(keys)}
-    _require_all_sides(side_of, fractions, by, seed)
-    parts: dict[str, list[Session]] = {side: [] for side in SIDES}
-    for session, key in zip(sessions, keys, strict=True):
-        parts[side_of[key]].append(session)
-    groups = list(side_of.values())
+    keys, key_of = group_keys(sessions, by, same_site_m)
+    sides = [_side(key, seed, bounds) for key in keys]
+    _require_all_sides(dict(zip(keys, sides, strict=True)), fractions, by, seed)
+    numbers = np.array([SIDES.index(side) for side in sides], np.int8)
+    side_of = numbers[key_of]
+    parts = {side: _part(sessions, side_of == number) for number, side in enumerate(SIDES)}
     report = SplitReport(
         by=by,
         seed=seed,
         asked=dict(zip(SIDES, (f / sum(fractions) for f in fractions), strict=True)),
-        n_groups={side: groups.count(side) for side in SIDES},
+        n_groups={side: sides.count(side) for side in SIDES},
         n_sessions={side: len(part) for side, part in parts.items()},
     )
-    return Split(**{side: tuple(part) for side, part in parts.items()}, report=report)
+    return Split(**parts, report=report)
+
+
+def _part(sessions: Sequence[Session], chosen: npt.NDArray[np.bool_]) -> Sequence[Session]:
+    """The chosen sessions, in their order; of a table without reading them."""
+    indices = np.flatnonzero(chosen)
+    if isinstance(sessions, SessionTable):
+        return sessions.take(indices)
+    return tuple(sessions[index] for index in indices.tolist())
 
 
 def _bounds(fractions: tuple[float, float, float]) -> tuple[float, float]:
@@ -132,46 +141,6 @@ def _side(key: str, seed: int, bounds: tuple[float, float]) -> str:
     digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
     uniform = int.from_bytes(digest, "big") / 2**64
     return SIDES[sum(uniform >= bound for bound in bounds)]
-
-
-def _group_keys(sessions: Sequence[Session], by: SplitBy, same_site_m: float) -> list[str]:
-    """For each session, the key of the group it belongs to."""
-    match by:
-        case "session":
-            return [session.id for session in sessions]
-        case "time":
-            return [f"{session.start.date()}" for session in sessions]
-        case _:
-            site_of = _site_of_source(sessions, same_site_m)
-            if by == "source":
-                return [site_of[session.source_id][0] for session in sessions]
-            return [_cell(site_of[session.source_id][1]) for session in sessions]
-
-
-def _site_of_source(
-    sessions: Iterable[Session], same_site_m: float
-) -> dict[str, tuple[str, tuple[float, float]]]:
-    """For each source, the identity and position of the oldest source at its site."""
-    oldest: dict[str, Session] = {}
-    for session in sessions:
-        known = oldest.get(session.source_id)
-        if known is None or (session.start, session.id) < (known.start, known.id):
-            oldest[session.source_id] = session
-    if not oldest:
-        return {}
-    by_age = sorted(oldest.values(), key=lambda s: (s.start, s.source_id))
-    founder: dict[int, tuple[str, tuple[float, float]]] = {}
-    numbers = site_numbers([s.position_deg for s in by_age], same_site_m)
-    return {
-        session.source_id: founder.setdefault(number, (session.source_id, session.position_deg))
-        for session, number in zip(by_age, numbers.tolist(), strict=True)
-    }
-
-
-def _cell(position_deg: tuple[float, float]) -> str:
-    """The cell of the map that a position is in."""
-    north, east = (int(degrees // REGION_CELL_DEG) for degrees in position_deg)
-    return f"cell {north} {east}"
 
 
 def _require_all_sides(

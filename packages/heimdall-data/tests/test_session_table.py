@@ -1,0 +1,174 @@
+"""A million sessions behave as a few do, and are read when they are asked for."""
+
+import multiprocessing
+import pickle
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from heimdall_data import (
+    Catalogue,
+    HeimdallDataset,
+    SessionFilter,
+    Station,
+    choose_receivers,
+    split_sessions,
+)
+from heimdall_data.errors import CatalogueError
+from heimdall_data.ingest import ingest
+from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
+from heimdall_features import FeatureConfig
+
+FAR = [Station(f"far {n:02d}", 40 + n / 10, 9.0) for n in range(17)]
+
+
+@pytest.fixture
+def few(catalogue, raw_iq_store):
+    """Nine sessions of five sources, read as usual."""
+    first = new_session()
+    sources = [replace(first.source, name=f"s{n}", latitude_deg=45 + n / 3) for n in range(5)]
+    sessions = [
+        replace(
+            first,
+            name=f"{n}",
+            start=first.start + timedelta(hours=n * 7),
+            source=sources[n % 5],
+            measurements=tuple(new_recording(station) for station in stations_of(n)),
+        )
+        for n in range(9)
+    ]
+    ingest(catalogue, raw_iq_store, sessions, progress=False)
+    return catalogue.sessions()
+
+
+def stations_of(n):
+    """Two or three stations, from all over a list that takes more than two bytes of bits."""
+    return [TORINO, *([GENOVA] if n % 2 else []), FAR[2 * n]]
+
+
+@pytest.fixture
+def many(few, catalogue, monkeypatch):
+    """The same sessions, read as if they were too many to hold."""
+    monkeypatch.setattr("heimdall_data.postgres._FEW_SESSIONS", 0)
+    return catalogue.sessions()
+
+
+def test_many_sessions_are_the_same_as_few(few, many):
+    """One at a time, all in turn, from the end, and in parts."""
+    assert many == few == list(many)
+    assert [many[index] for index in range(-9, 9)] == [*few, *few]
+    assert many[2:8:3] == [few[2], few[5]]
+    assert many.read([7, 0, 7]) == [few[7], few[0], few[7]]
+    assert [many.session_id(n) for n in range(9)] == [session.id for session in few]
+    assert many != few[:8]
+    with pytest.raises(IndexError, match="session 9 of 9"):
+        many[9]
+
+
+def test_many_sessions_are_not_read_until_they_are_asked_for(many, monkeypatch):
+    """Splitting and choosing receivers needs none of the seven million measurements."""
+
+    def read(self, *_):
+        raise AssertionError
+
+    monkeypatch.setattr(Catalogue, "read", read)
+    split_sessions(many, fractions=(0.5, 0.25, 0.25), seed=2)
+    choose_receivers(many, 3)
+    with pytest.raises(AssertionError):
+        many[0]
+
+
+@pytest.mark.parametrize("by", ["source", "session", "time", "region"])
+def test_many_sessions_are_divided_as_few_are(few, many, by):
+    """The split must not depend on how large the catalogue has become."""
+    expected = split_sessions(list(few), by, (0.6, 0.4, 0.0), seed=3)
+    split = split_sessions(many, by, (0.6, 0.4, 0.0), seed=3)
+    assert split.report == expected.report
+    for side in ("train", "validation", "test"):
+        assert getattr(split, side) == list(getattr(expected, side))
+
+
+def test_receivers_are_counted_without_reading_sessions(few, many):
+    """Each station has a bit, and there may be more than eight."""
+    expected = choose_receivers(list(few), 11)
+    assert {s.name for s in choose_receivers(many, 11)} == {s.name for s in expected}
+    assert choose_receivers(many, 2) == choose_receivers(list(few), 2)
+    assert many.n_sessions_of_stations() == {
+        "Torino": 9,
+        "Genova": 4,
+        **{f"far {2 * n:02d}": 1 for n in range(9)},
+    }
+
+
+def test_the_positions_are_those_of_the_sources(few, many):
+    """They are the labels."""
+    np.testing.assert_array_equal(many.positions_deg, [s.position_deg for s in few])
+
+
+def test_sessions_are_left_out_by_id(few, many):
+    """What cannot be used is known by its id alone."""
+    assert many.without({few[3].id, few[8].id}) == [*few[:3], *few[4:8]]
+    assert many.without(()) is many
+
+
+def test_a_filter_holds_for_what_is_read_later(catalogue, few, monkeypatch):
+    """Else a batch would bring back the stations that were not asked for."""
+    only = SessionFilter(stations=("Genova",))
+    expected = catalogue.sessions(only)
+    monkeypatch.setattr("heimdall_data.postgres._FEW_SESSIONS", 0)
+    assert len(expected) == 4
+    assert catalogue.sessions(only) == expected
+
+
+def test_a_session_that_is_withdrawn_meanwhile_is_named(catalogue, few, many):
+    """An operator rejects it while the run goes on: the run must not go on without saying."""
+    with catalogue.transaction() as connection:
+        connection.execute(
+            "UPDATE heimdall.recording_sessions SET approval_status = 'rejected' WHERE id = %s",
+            (few[4].id,),
+        )
+    assert few[4].session_name == "4"
+    with pytest.raises(CatalogueError, match=f"session {few[4].id} is no usable session any more"):
+        many.read([3, 4])
+
+
+def test_a_null_start_is_an_error_that_says_so(catalogue, few):
+    """Rows of another width would be read as nonsense."""
+    with catalogue.transaction() as connection:
+        connection.execute(
+            "ALTER TABLE heimdall.recording_sessions ALTER session_start DROP NOT NULL"
+        )
+        connection.execute("UPDATE heimdall.recording_sessions SET session_start = NULL")
+    with pytest.raises(CatalogueError, match="an id, a start or a source that is null"):
+        catalogue.sessions()
+
+
+def test_no_sessions_at_all_are_an_empty_table(catalogue):
+    """A fresh catalogue."""
+    assert list(catalogue.sessions()) == []
+    assert catalogue.sessions() == []
+    assert catalogue.sessions().n_sessions_of_stations() == {}
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_another_process_reads_for_itself(many, method):
+    """A DataLoader's workers: a connection that two use at once answers neither."""
+    assert many[0].session_name == "0"
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(many.__getitem__, range(9), chunksize=1) == list(many)
+
+
+def test_a_dataset_of_many_sessions_reads_only_its_batches(many, few, s3_settings):
+    """The first batch follows at once."""
+    config = FeatureConfig(receivers=("Torino",), sample_rate_hz=12_500, n_fft=256, hop_length=128)
+    dataset = HeimdallDataset(many, config, s3_settings)
+    assert dataset.sessions is many
+    assert dataset[4]["session_id"] == few[4].id
+    assert len(dataset.subset(many[:3])) == 3
+
+
+def test_a_table_is_pickled_without_its_connections(many):
+    """And with the password, which a worker needs: it goes through a pipe, never to disk."""
+    assert pickle.loads(pickle.dumps(many)) == many
+    assert "heimdall:" not in repr(many)
