@@ -85,6 +85,22 @@ def test_an_empty_catalogue_names_the_ways_to_fill_it(heimdall):
     assert "`heimdall ingest`" in line
 
 
+def test_a_filter_that_leaves_nothing_is_repeated(heimdall):
+    """The catalogue may be full: it is the condition that is too narrow."""
+    status, said = heimdall("train", "--min-snr-db", "90", "--stations", "Torino", "Genova")
+    assert status == 1
+    assert (
+        "no approved and completed session with {'stations': ['Torino', 'Genova'], 'min_s" in said
+    )
+
+
+def test_a_filter_that_nothing_can_meet_is_wrong_usage(heimdall):
+    """It is refused before anything is opened."""
+    status, said = heimdall("train", "--since", "2026-01-01", "--until", "2025-01-01")
+    assert status == 2
+    assert "since=2026-01-01 00:00:00+00:00 is above until=2025" in said
+
+
 def test_too_few_sources_for_the_split_are_counted(heimdall, s3_settings, database_url):
     """Training and testing on the same transmitter would mean nothing."""
     store = ObjectStore(s3_settings, s3_settings.raw_iq_bucket)

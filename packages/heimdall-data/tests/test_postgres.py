@@ -8,7 +8,7 @@ from heimdall_data.embedded.ports import free_ports
 from heimdall_data.errors import CatalogueError
 from heimdall_data.ingest import ingest
 from heimdall_data.postgres import Catalogue
-from heimdall_data.session_filter import SessionFilter
+from heimdall_data.session_filter import FilterError, SessionFilter
 from heimdall_data.session_query import object_address, sessions_query
 from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
 from psycopg import sql
@@ -140,6 +140,14 @@ def test_a_role_that_may_not_read_is_told_which_table(filled, database_url):
     execute(filled, sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
+def test_sample_rates_are_counted_by_the_server(filled):
+    """The commonest is what recordings are brought to."""
+    assert filled.sample_rates_hz() == {12_500.0: 2}
+    assert filled.sample_rates_hz(SessionFilter(stations=("Genova",))) == {12_500.0: 1}
+    execute(filled, "UPDATE heimdall.measurements SET iq_sample_rate = NULL")
+    assert filled.sample_rates_hz() == {}
+
+
 def test_stations_are_read_with_their_height(filled):
     """The report draws them, and the features are ordered by them."""
     assert filled.stations() == [GENOVA, TORINO]
@@ -172,6 +180,25 @@ def test_a_filter_keeps_what_it_says(catalogue, raw_iq_store, only, names):
     )
     ingest(catalogue, raw_iq_store, [early, late], progress=False)
     assert [session.session_name for session in catalogue.sessions(only)] == names
+
+
+def test_a_filter_without_a_zone_means_utc():
+    """Recordings are in UTC, wherever the trainer stands."""
+    moment = new_session().start
+    assert SessionFilter(since=moment.replace(tzinfo=None)) == SessionFilter(since=moment)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "told"),
+    [
+        ({"lowest_hz": 2.0, "highest_hz": 1.0}, r"lowest_hz=2\.0 is above highest_hz=1\.0"),
+        ({"min_snr_db": float("nan")}, "min_snr_db=nan is no finite number"),
+    ],
+)
+def test_a_filter_that_nothing_can_meet_is_refused(conditions, told):
+    """A run over no sessions would blame the catalogue."""
+    with pytest.raises(FilterError, match=told):
+        SessionFilter(**conditions)
 
 
 def test_a_filter_on_stations_drops_the_other_measurements(filled):

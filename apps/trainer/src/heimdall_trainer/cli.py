@@ -14,6 +14,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 import cyclopts
+from heimdall_data.session_filter import FilterError
 
 from heimdall_trainer.errors import UsageError, is_expected
 
@@ -67,7 +68,7 @@ def _run(given: list[str], *, debug: bool) -> int:
         app(given, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
-    except (cyclopts.CycloptsError, UsageError) as error:
+    except (cyclopts.CycloptsError, UsageError, FilterError) as error:
         _trace(debug=debug)
         return _say(f"{_one_line(error)} (see heimdall --help)", WRONG_USAGE)
     except Exception as error:  # noqa: BLE001 - the outermost edge: one line, never a traceback

@@ -68,8 +68,9 @@ SECRET_FLAGS = frozenset(
 
 def run_parameters(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
     """The configuration and what the data made of it, flat."""
+    settings = {**asdict(config), **config.only.parameters(), "only": None}
     return {
-        **{name: value for name, value in asdict(config).items() if value is not None},
+        **{name: value for name, value in settings.items() if value is not None},
         "receivers": ",".join(station.name for station in data.receivers),
         "sample_rate_hz": data.features.sample_rate_hz,
         "n_train": len(data.train),

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from heimdall_data.session_filter import SessionFilter
 
 from heimdall_trainer.errors import UsageError
 
 __all__ = ["TrainingConfig"]
+
+FILTER = Parameter(name="*", negative="", consume_multiple=True)
 
 
 @Parameter(name="*")
@@ -65,6 +68,7 @@ class TrainingConfig:
     """How many receivers the model listens to."""
     receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
     """Which receivers, in channel order; the most often present when not given."""
+    only: Annotated[SessionFilter, FILTER] = SessionFilter()  # noqa: RUF009 - frozen
     sample_rate_hz: float | None = None
     """Rate that every recording is brought to; the most common one when unset."""
     patience: int = 10

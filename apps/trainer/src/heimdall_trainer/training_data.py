@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from heimdall_trainer.errors import TrainerError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from heimdall_data import Exclusion, Session, Split, Station
+    from heimdall_data import Exclusion, Split, Station
     from heimdall_data.dataset import UnusableRecording
 
     from heimdall_trainer.connections import Connections
@@ -73,19 +72,17 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
     """
     s3 = connections.need_s3()
     with Catalogue(connections.need_database()) as catalogue:
-        sessions = catalogue.sessions()
+        sessions = catalogue.sessions(config.only)
         not_used = catalogue.not_used()
+        rates_hz = catalogue.sample_rates_hz(config.only)
     if not sessions:
-        raise TrainerError(
-            f"the catalogue has no approved and completed session (it has {dict(not_used)}): "
-            "approve some, store recordings with `heimdall ingest`, or try `heimdall demo`"
-        )
+        raise _no_session(config, not_used)
     wanted = config.receivers or None
     n_receivers = len(config.receivers) or config.n_receivers
     receivers = choose_receivers(sessions, n_receivers, wanted)
     features = FeatureConfig(
         receivers=tuple(station.name for station in receivers),
-        sample_rate_hz=config.sample_rate_hz or _commonest_rate_hz(sessions),
+        sample_rate_hz=config.sample_rate_hz or _commonest(rates_hz),
     )
     every = HeimdallDataset(
         sessions,
@@ -115,16 +112,19 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
     )
 
 
-def _commonest_rate_hz(sessions: Sequence[Session]) -> float:
-    rates = Counter(
-        measurement.sample_rate_hz
-        for session in sessions
-        for measurement in session.measurements
-        if measurement.sample_rate_hz
+def _no_session(config: TrainingConfig, not_used: Mapping[str, int]) -> TrainerError:
+    asked = {name: value for name, value in config.only.parameters().items() if value is not None}
+    such = f" with {asked}" if asked else ""
+    return TrainerError(
+        f"the catalogue has no approved and completed session{such} (it has {dict(not_used)}): "
+        "approve some, store recordings with `heimdall ingest`, or try `heimdall demo`"
     )
-    if not rates:
+
+
+def _commonest(rates_hz: Mapping[float, int]) -> float:
+    if not rates_hz:
         raise TrainerError("no measurement states its sample rate; give --sample_rate_hz")
-    return float(rates.most_common(1)[0][0])
+    return next(iter(rates_hz))
 
 
 def _refuse_too_many(exclusions: Sequence[Exclusion], total: int, most: float) -> None:

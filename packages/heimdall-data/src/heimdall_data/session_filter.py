@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
 
-if TYPE_CHECKING:
-    from datetime import datetime
+from heimdall_data.errors import DataError
 
-__all__ = ["SessionFilter"]
+__all__ = ["FilterError", "SessionFilter"]
+
+
+class FilterError(DataError):
+    """Conditions that no session can meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,18 +23,41 @@ class SessionFilter:
     """
 
     since: datetime | None = None
+    """Only sessions that started then or later; UTC unless it says otherwise."""
     until: datetime | None = None
-    """Sessions that started from `since` (included) to `until` (excluded)."""
+    """Only sessions that started before then."""
     lowest_hz: float | None = None
+    """Only measurements at this carrier frequency or higher."""
     highest_hz: float | None = None
-    """Measurements in this band of carrier frequencies, both ends included."""
+    """Only measurements at this carrier frequency or lower."""
     stations: tuple[str, ...] | None = None
+    """Only measurements of these stations."""
     sources: tuple[str, ...] | None = None
+    """Only sessions of these sources."""
     source_types: tuple[str, ...] | None = None
+    """Only sessions of sources of these types."""
     min_snr_db: float | None = None
-    """Measurements with a stated SNR of at least this."""
+    """Only measurements with a stated SNR of at least this."""
     max_error_margin_m: float | None = None
-    """Sources whose position is stated to be known at least this well."""
+    """Only sources whose position is stated to be known at least this well."""
+
+    def __post_init__(self) -> None:
+        """Take times without a zone as UTC, and refuse what no session can meet.
+
+        Raises:
+            FilterError: names the conditions.
+        """
+        for name in ("since", "until"):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                object.__setattr__(self, name, moment.replace(tzinfo=UTC))
+        for low, high in (("since", "until"), ("lowest_hz", "highest_hz")):
+            least, most = getattr(self, low), getattr(self, high)
+            if least is not None and most is not None and least > most:
+                raise FilterError(f"{low}={least} is above {high}={most}; nothing is between")
+        for name in ("lowest_hz", "highest_hz", "min_snr_db", "max_error_margin_m"):
+            if not math.isfinite(getattr(self, name) or 0.0):
+                raise FilterError(f"{name}={getattr(self, name)} is no finite number")
 
     def parameters(self) -> dict[str, object]:
         """The conditions by name, as a query takes them; sequences become lists."""
