@@ -7,7 +7,6 @@ to Postgres. Passwords never show: not in a message, not in a `repr`.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 from dataclasses import dataclass
 from importlib import resources
@@ -95,12 +94,10 @@ class Catalogue:
     def __repr__(self) -> str:
         return f"Catalogue({self.where})"
 
-    def __reduce__(self) -> tuple[Callable[[str], Catalogue], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., Catalogue], tuple[str, str, float, bool]]:
         """A copy in another process opens its own connections."""
-        again = functools.partial(
-            Catalogue, default_bucket=self._default_bucket, patience_s=self._pools.patience_s
-        )
-        return (again, (self._pools.url,))
+        pools = self._pools
+        return (_copy, (pools.url, self._default_bucket, pools.patience_s, pools.has_opened))
 
     def __enter__(self) -> Self:
         return self
@@ -253,3 +250,10 @@ class Catalogue:
             return "task"
         unclaimed = connection.execute(UNCLAIMED).fetchone()
         return "both" if unclaimed == (True,) else "column"
+
+
+def _copy(url: str, default_bucket: str, patience_s: float, has_opened: bool) -> Catalogue:  # noqa: FBT001
+    """A catalogue in another process, which waits for the server if the first one saw it."""
+    copied = Catalogue(url, default_bucket=default_bucket, patience_s=patience_s)
+    copied._pools.has_opened = has_opened
+    return copied

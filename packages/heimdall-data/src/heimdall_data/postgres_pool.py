@@ -50,6 +50,8 @@ class ConnectionPools:
         self.url = url
         self.patience_s = patience_s
         self._parts = _parts(url)
+        self.has_opened = False
+        """The address and the password were right once, here or in the process that made us."""
         self._pools: dict[int, ConnectionPool] = {}
         self._lock = threading.Lock()
 
@@ -91,7 +93,8 @@ class ConnectionPools:
     def _pool(self) -> ConnectionPool:
         with self._lock:
             if os.getpid() not in self._pools:
-                self._require_open()
+                if not self.has_opened:
+                    self._require_open()
                 pool = ConnectionPool(
                     self.url,
                     kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
@@ -116,6 +119,7 @@ class ConnectionPools:
                 f"cannot open {self.where} as user {self.user!r} "
                 f"({_reason(error)}); check HEIMDALL_DATABASE_URL and that the server runs"
             ) from None
+        self.has_opened = True
 
 
 def _parts(url: str) -> dict[str, Any]:
