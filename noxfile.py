@@ -1,4 +1,4 @@
-"""Every check this repository knows; `nox` alone runs all of them but `bench`."""
+"""Every check this repository knows. `nox` alone formats, types, and tests the built packages."""
 
 import pathlib
 import shutil
@@ -9,7 +9,8 @@ import nox
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "typecheck", "tests", "wheels"]
+# `tests` runs the same tests as `wheels`, sooner, on the sources in place: for daily work.
+nox.options.sessions = ["lint", "typecheck", "wheels"]
 
 # A command in a shell's background ignores Ctrl-C, and so do its children; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,16 +76,16 @@ def tests(session, package):
 
 
 @nox.session
-def wheels(session):
-    """Build every wheel, install each alone, and test it with the sources out of reach."""
+@nox.parametrize("package", list(PACKAGES), ids=list(PACKAGES))
+def wheels(session, package):
+    """One package as its users get it: its wheel alone, tested with the sources out of reach."""
     dist = pathlib.Path(session.create_tmp(), "dist").resolve()
     shutil.rmtree(dist, ignore_errors=True)
     session.run("uv", "build", "--quiet", "--all-packages", "--wheel", f"--out-dir={dist}")
     built = [f"{n} @ {next(dist.glob(f'{m}-*.whl')).as_uri()}" for n, m in IMPORT_NAMES.items()]
     (dist / "ours.txt").write_text("\n".join(built) + "\n")
-    for package in session.posargs or PACKAGES:
-        for group, folder in suites(package).items():
-            test_wheel(session, package, group, folder)
+    for group, folder in suites(package).items():
+        test_wheel(session, package, group, folder)
 
 
 def test_wheel(session, package, group, folder):
@@ -100,7 +101,9 @@ def test_wheel(session, package, group, folder):
     install = ("uv", "pip", "install", "--quiet", f"--python={python}", f"--constraints={ours}")
     session.run(*install, package, *tools)
     with session.chdir(place):
-        session.run(str(python), "-P", "-m", "pytest", "-q", folder, external=True)
+        session.run(
+            str(python), "-P", "-m", "pytest", "-q", folder, *session.posargs, external=True
+        )
 
 
 @nox.session
