@@ -167,7 +167,7 @@ def test_the_same_features_come_with_and_without_the_cache(stored, s3_settings, 
     cached = HeimdallDataset(sessions, CONFIG, s3_settings, cache_dir=tmp_path)
     for _ in range(2):
         assert all(same(plain[index], cached[index]) for index in range(2))
-    assert len(list(tmp_path.glob("*/*.safetensors"))) == 2
+    assert len(list(tmp_path.glob("*/*.features"))) == 2
 
 
 def test_a_prepared_dataset_needs_the_store_no_more(stored, s3_settings, tmp_path):

@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
+import time
 
 import numpy as np
 import pytest
-from heimdall_data.feature_cache import FeatureCache
+from heimdall_data.errors import DataError
+from heimdall_data.feature_cache import CacheStatus, FeatureCache
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,24 +42,137 @@ def test_what_is_stored_comes_back(tmp_path):
     assert FeatureCache(tmp_path).get(KEY[::-1]) is None
 
 
+def test_a_tensor_is_read_to_where_it_is_wanted(tmp_path):
+    """A batch is read without a copy; the result must be that of the plain way."""
+    cache = FeatureCache(tmp_path)
+    cache.put(KEY, tensors())
+    batch = np.full((2, 3, 8, 4), np.nan, np.float32)
+    rest = cache.get_into(KEY, "features", batch[1])
+    assert same({**rest, "features": batch[1]}, tensors())
+    assert np.isnan(batch[0]).all()
+    assert cache.get_into(KEY[::-1], "features", batch[1]) is None
+
+
+def test_a_tensor_that_is_not_first_in_the_file_is_read_too(tmp_path):
+    """Nobody promises which one the format puts first."""
+    cache = FeatureCache(tmp_path)
+    cache.put(KEY, {**tensors(), "wide": np.arange(3.0)})
+    out = np.empty((3, 8, 4), np.float32)
+    rest = cache.get_into(KEY, "features", out)
+    assert same({**rest, "features": out}, {**tensors(), "wide": np.arange(3.0)})
+
+
+def test_a_tensor_of_another_shape_is_computed_again(tmp_path):
+    """Whatever wrote it, it is not what this version of the features is."""
+    cache = FeatureCache(tmp_path)
+    cache.put(KEY, tensors())
+    with pytest.warns(RuntimeWarning, match=r"features is float32 \(3, 8, 4\), not .* \(3, 8, 5\)"):
+        assert cache.get_into(KEY, "features", np.empty((3, 8, 5), np.float32)) is None
+    assert KEY not in cache
+
+
+def test_a_type_that_the_cache_does_not_know_is_refused(tmp_path):
+    """It would fail when it is read, far from the cause."""
+    with pytest.raises(DataError, match="stores no int64 tensor"):
+        FeatureCache(tmp_path).put(KEY, {"number": np.array([1])})
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda cache: cache.get(KEY),
+        lambda cache: cache.get_into(KEY, "features", np.empty((3, 8, 4), np.float32)),
+    ],
+    ids=["get", "get_into"],
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_any_flipped_bit_or_lost_tail_is_noticed(tmp_path, data):
+@given(data=st.data())
+def test_any_flipped_bit_or_lost_tail_is_noticed(tmp_path, read, data):
     """Training on a damaged feature is worse than computing it again."""
     cache = FeatureCache(tmp_path)
     cache.put(KEY, tensors())
-    path = next(tmp_path.glob("*/*.safetensors"))
+    path = next(tmp_path.glob("*/*.features"))
     intact = path.read_bytes()
     broken = bytearray(intact)
     bit = data.draw(st.integers(0, 8 * len(intact) - 1))
     broken[bit // 8] ^= 1 << bit % 8
     path.write_bytes(broken[: data.draw(st.sampled_from([len(intact), bit // 8]))])
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        found = cache.get(KEY)
-    # A flipped space of the header's padding changes nothing that is read.
-    assert same(found, tensors()) if found else "is damaged" in str(said[0].message)
-    assert path.exists() == (found is not None)
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        assert read(cache) is None
+    assert not path.exists()
+
+
+def filled(directory, n_entries, max_bytes):
+    """A cache to which so many entries were written, each older than the next; their keys."""
+    cache = FeatureCache(directory, max_bytes)
+    keys = [hashlib.sha256(bytes([number])).hexdigest() for number in range(n_entries)]
+    for age, key in zip(range(n_entries, 0, -1), keys, strict=True):
+        cache.put(key, {"features": np.zeros(10_000, np.float32)})
+        for path in directory.glob(f"*/{key}.*"):
+            os.utime(path, (time.time() - 10_000 * age,) * 2)
+    return cache, keys
+
+
+def test_beyond_its_limit_the_cache_evicts_what_was_used_longest_ago(tmp_path):
+    """A cache that grows for years would fill the disk."""
+    cache, keys = filled(tmp_path, 100, 1_000_000)
+    assert 0 < cache.status().n_bytes <= 1_000_000
+    kept = [key in cache for key in keys]
+    assert kept == sorted(kept)
+    assert 15 <= sum(kept) < 25
+
+
+def test_an_entry_in_use_outlives_older_ones(tmp_path):
+    """Else each epoch would evict what the next one begins with."""
+    cache, keys = filled(tmp_path, 20, 1_000_000)
+    assert cache.get(keys[0]) is not None
+    for number in range(100, 112):
+        cache.put(hashlib.sha256(bytes([number])).hexdigest(), tensors())
+        cache.put(
+            hashlib.sha256(bytes([number, 1])).hexdigest(), {"a": np.zeros(9_999, np.float32)}
+        )
+    assert keys[0] in cache
+    assert keys[1] not in cache
+
+
+FILLER = """
+import hashlib, sys
+import numpy as np
+from heimdall_data.feature_cache import FeatureCache
+
+cache = FeatureCache(sys.argv[1], 1_000_000)
+for number in range(150):
+    key = hashlib.sha256(f"{sys.argv[2]} {number}".encode()).hexdigest()
+    cache.put(key, {"features": np.full(10_000, number, np.float32)})
+    found = cache.get(key)
+    assert found is None or (found["features"] == number).all()
+"""
+
+
+def test_many_processes_keep_the_limit_together(tmp_path):
+    """Workers of several runs share the folder; each may exceed by a twentieth for a while."""
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", FILLER, str(tmp_path), name],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in "abc"
+    ]
+    said = [child.communicate()[1] for child in children]
+    assert said == ["", "", ""]
+    assert 0 < FeatureCache(tmp_path).status().n_bytes <= 1_000_000 * (1 + 3 / 20)
+
+
+def test_status_counts_and_clear_empties(tmp_path):
+    """What the commands of these names say and do."""
+    assert FeatureCache(tmp_path / "never").status() == CacheStatus(0, 0)
+    cache, keys = filled(tmp_path, 3, None)
+    assert cache.status().n_entries == 3
+    assert cache.status().n_bytes >= 3 * 40_000
+    assert cache.clear().n_entries == 3
+    assert cache.status() == CacheStatus(0, 0)
+    assert cache.get(keys[0]) is None
 
 
 WRITER = """
@@ -103,28 +217,44 @@ def test_what_killed_writers_left_is_removed_after_an_hour(tmp_path):
     assert not old.exists()
 
 
-def test_a_full_disk_costs_one_warning_and_no_run(tmp_path):
-    """The cache saves time; a run must not end for want of it."""
-    script = """
-import resource, signal, sys, warnings
+FULL = """
+import sys, warnings
 import numpy as np
 from heimdall_data.feature_cache import FeatureCache
 
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 warnings.simplefilter("always")
 cache = FeatureCache(sys.argv[1])
-for key in ("aa", "bb"):
-    cache.put(key, {"features": np.zeros(10_000, np.float32)})
-print(cache.get("aa"))
+keys = [f"{number:02}" for number in range(40)]
+for key in keys:
+    cache.put(key, {"features": np.full(10_000, int(key), np.float32)})
+found = [cache.get(key) for key in keys]
+assert all((f["features"] == int(k)).all() for k, f in zip(keys, found) if f is not None)
+assert not list((cache.directory / "partial").iterdir())
+print(*(f is not None for f in found))
 """
+
+
+def small_disk(folder):
+    """How to run a command with a disk of 1 MB at `folder`, in a mount namespace of its own."""
+    command = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=1m full "$0" && exec "$@"']
+    return [*command, str(folder)]
+
+
+def test_a_full_disk_costs_one_warning_and_no_run(tmp_path):
+    """The cache saves time; a run must not end for want of it, nor read half an entry."""
+    prefix = small_disk(tmp_path)
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        # Where nothing can be mounted, a limit on the size of files fails writes likewise.
+        prefix = ["sh", "-c", "trap '' XFSZ; ulimit -f 40; exec \"$@\"", "sh"]
     ran = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+        [*prefix, sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True
     )
-    assert ran.stdout == "None\n"
+    assert ran.returncode == 0, ran.stderr
+    kept = ran.stdout.split()
+    assert kept == sorted(kept, reverse=True)
+    assert kept[-1] == "False"
     assert ran.stderr.count("cannot be written") == 1
     assert "free some space" in ran.stderr
-    assert not list((tmp_path / "partial").iterdir())
 
 
 def test_a_folder_that_cannot_be_made_costs_one_warning(tmp_path):

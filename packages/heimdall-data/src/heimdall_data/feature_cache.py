@@ -1,81 +1,114 @@
 """Computed features on local disk, so that no epoch computes them again.
 
-An entry is one safetensors file named by its key, a hash of everything that the features
-depend on; a changed object or setting is another key, and nothing is ever updated in place.
-Files are written aside and renamed, so that a reader in any process, also after a `kill -9`,
-sees a whole entry or none. Every entry carries a checksum; one that does not hold is deleted
-and computed again. If the disk is full the cache stops writing, warns once, and training
-goes on.
+An entry is one file (see `cache_entry`) named by its key, a hash of everything that the
+features depend on; a changed object or setting is another key, and nothing is ever updated in
+place. Files are written aside and renamed, so that a reader in any process, also after a
+`kill -9`, sees a whole entry or none. An entry whose checksum does not hold is deleted and
+computed again. If the disk is full the cache stops writing, warns once, and training goes on.
 
-Measured over 700 entries of 49 KB, microseconds to write and to read one: this, with its
-checksum, 209 and 44; diskcache 449 and 21, LMDB 1503 and 17, zarr 2023 and 530, all without.
-All but zarr read faster than a training step can take. In LMDB and diskcache one flipped bit
-in a page of the shared index can take all entries with it; here it takes one.
+Why not a library: `benchmarks/bench_cache.py` measures those that were considered.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
 import warnings
-import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from heimdall_data.cache_entry import DamagedEntry, encode, read, read_into
+from heimdall_data.cache_limit import CacheLimit, note_use, stored_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    import numpy as np
     import numpy.typing as npt
 
-    Tensors = Mapping[str, npt.NDArray[np.generic]]
+    Array = npt.NDArray[np.generic]
 
-__all__ = ["FeatureCache"]
+__all__ = ["CacheStatus", "FeatureCache"]
 
-CHECKSUM = "crc32"
 ABANDONED_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """What a cache holds."""
+
+    n_entries: int
+    n_bytes: int
+    """As the disk counts them."""
 
 
 class FeatureCache:
     """A folder of entries. Safe with many processes and threads; pickles as its folder."""
 
-    def __init__(self, directory: Path) -> None:
-        """Use `directory`, which is made with the first entry."""
+    def __init__(self, directory: Path, max_bytes: int | None = None) -> None:
+        """Use `directory`, which is made with the first entry.
+
+        Args:
+            directory: Of this cache alone.
+            max_bytes: Beyond this the entries used longest ago are evicted; None keeps all.
+        """
         self.directory = Path(directory)
+        self.max_bytes = max_bytes
+        self._folder = os.fspath(self.directory)
         self._writes = True
+        self._limit = None if max_bytes is None else CacheLimit(self.directory, max_bytes)
 
-    def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path, int | None]]:
         """A copy in another process finds out for itself whether the disk is full."""
-        return (FeatureCache, (self.directory,))
+        return (FeatureCache, (self.directory, self.max_bytes))
 
-    def get(self, key: str) -> dict[str, npt.NDArray[np.generic]] | None:
+    def __contains__(self, key: str) -> bool:
+        """Whether there is an entry; `get` may yet find it damaged."""
+        return os.path.exists(self._path(key))  # noqa: PTH110 - asked for each session
+
+    def get(self, key: str) -> dict[str, Array] | None:
         """The tensors stored under `key`; None if there are none, or they are damaged."""
+        return self._read(key, read)
+
+    def get_into(self, key: str, name: str, out: Array) -> dict[str, Array] | None:
+        """As `get`, but the tensor `name` is read to `out`, and only the others are returned.
+
+        `out` is C-contiguous, and is left in any state where None is returned.
+        """
+        return self._read(key, lambda descriptor: read_into(descriptor, name, out))
+
+    def _read(self, key: str, read: Callable[[int], dict[str, Array]]) -> dict[str, Array] | None:
         path = self._path(key)
         try:
-            tensors = dict(load(path.read_bytes()))
-            stored = tensors.pop(CHECKSUM, None)
-        except FileNotFoundError:
+            descriptor = os.open(path, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (SafetensorError, ValueError, KeyError, OSError) as error:
-            self._discard(path, f"{type(error).__name__}: {error}")
+        except OSError as error:
+            self._discard(path, str(error))
             return None
-        if stored is None or stored.tolist() != _checksum(tensors).tolist():
-            self._discard(path, "its checksum does not hold")
+        try:
+            tensors = read(descriptor)
+            if self._limit is not None:
+                note_use(descriptor)
+        except (DamagedEntry, OSError) as error:
+            self._discard(path, str(error))
             return None
+        finally:
+            os.close(descriptor)
         return tensors
 
-    def put(self, key: str, tensors: Tensors) -> None:
+    def put(self, key: str, tensors: Mapping[str, Array]) -> None:
         """Store tensors under `key`; whoever stores last wins, all write the same."""
         if not self._writes:
             return
-        path = self._path(key)
-        data = save({**tensors, CHECKSUM: _checksum(tensors)})
+        data = encode(tensors)
         try:
-            _write_atomically(path, data, self.directory / "partial")
+            _write_atomically(Path(self._path(key)), data, self.directory / "partial")
+            if self._limit is not None:
+                self._limit.wrote(len(data))
         except OSError as error:
             self._writes = False
             warnings.warn(
@@ -84,6 +117,18 @@ class FeatureCache:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def status(self) -> CacheStatus:
+        """How much the folder holds now."""
+        entries = list(stored_entries(self.directory))
+        return CacheStatus(len(entries), sum(entry.n_bytes for entry in entries))
+
+    def clear(self) -> CacheStatus:
+        """Delete every entry; returns what there was. Other processes may go on using it."""
+        before = self.status()
+        for entry in stored_entries(self.directory):
+            Path(entry.path).unlink(missing_ok=True)
+        return before
 
     def remove_abandoned(self) -> int:
         """Delete what writers that were killed left half-written; returns how many files."""
@@ -97,26 +142,18 @@ class FeatureCache:
                 continue  # its writer has just finished
         return n_removed
 
-    def _path(self, key: str) -> Path:
-        return self.directory / key[:2] / f"{key}.safetensors"
+    def _path(self, key: str) -> str:
+        return f"{self._folder}/{key[:2]}/{key}.features"
 
-    def _discard(self, path: Path, why: str) -> None:
+    def _discard(self, path: str, why: str) -> None:
         """Delete a damaged entry, so that it is computed again."""
         warnings.warn(
             f"feature cache entry {path} is damaged ({why}); it is computed again",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-        path.unlink(missing_ok=True)
-
-
-def _checksum(tensors: Tensors) -> npt.NDArray[np.uint32]:
-    """CRC-32 over names, types, shapes and bytes of all tensors, shape `(1,)`."""
-    total = 0
-    for name, tensor in sorted(tensors.items()):
-        total = zlib.crc32(f"{name} {tensor.dtype.str} {tensor.shape}".encode(), total)
-        total = zlib.crc32(np.ascontiguousarray(tensor).tobytes(), total)
-    return np.array([total], np.uint32)
+        with contextlib.suppress(OSError):  # gone, or on a disk that can only be read
+            Path(path).unlink()
 
 
 def _write_atomically(path: Path, data: bytes, scratch: Path) -> None:
