@@ -15,13 +15,14 @@ import numpy.typing as npt
 from heimdall_features import Augmentation, augment_features
 
 from heimdall_data.errors import DataError
+from heimdall_data.feature_cache import FeatureCache
 from heimdall_data.prepare import prepare_sessions
 from heimdall_data.session_features import FeatureSource
 from heimdall_data.session_table import SessionTable
 from heimdall_data.shared_epoch import SharedEpoch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from heimdall_features import FeatureConfig
@@ -76,6 +77,7 @@ class HeimdallDataset:
         cache_dir: Path | None = None,
         augment: bool = False,
         seed: int = 42,
+        cache_limit_bytes: int | None = None,
     ) -> None:
         """Describe the dataset; nothing is read yet.
 
@@ -86,13 +88,15 @@ class HeimdallDataset:
             cache_dir: Folder for computed features; None computes them each time.
             augment: Vary each sample, anew each epoch, as `augment_features` does.
             seed: Of the variation, together with the epoch and the sample's index.
+            cache_limit_bytes: Beyond this the cache evicts what was used longest ago.
         """
         self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
         self.config = config
         self.seed = seed
         self.unusable_recordings: tuple[UnusableRecording, ...] = ()
         """What `prepare` found; empty before."""
-        self._source = FeatureSource(config, s3, cache_dir)
+        cache = None if cache_dir is None else FeatureCache(cache_dir, cache_limit_bytes)
+        self._source = FeatureSource(config, s3, cache)
         self._keys: Mapping[str, str] = {}
         self._augmentation = Augmentation(fill_db=config.fill_db) if augment else None
         self._epoch = SharedEpoch() if augment else None
@@ -107,8 +111,31 @@ class HeimdallDataset:
             DataError: The session has no usable recording; `prepare` leaves such out.
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
         """
-        session = self.sessions[index]
-        found = self._source.features(session, self._keys.get(session.id))
+        return self._sample(index, self.sessions[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples of a batch: PyTorch's DataLoader asks for them so, if it can.
+
+        Raises:
+            DataError: As `__getitem__`.
+        """
+        from heimdall_data.batch import FeatureBlock
+
+        block = FeatureBlock((len(indices), *self.config.shape))
+        sessions = self._sessions_at(indices)
+        rows = zip(indices, sessions, block.rows, strict=True)
+        return block.samples([self._sample(index, session, row) for index, session, row in rows])
+
+    def _sessions_at(self, indices: Sequence[int]) -> list[Session]:
+        if isinstance(self.sessions, SessionTable):
+            return self.sessions.read(indices)
+        return [self.sessions[index] for index in indices]
+
+    def _sample(
+        self, index: int, session: Session, out: npt.NDArray[np.float32] | None = None
+    ) -> Sample:
+        """The sample of `session`; with `out`, its features are there."""
+        found = self._source.features(session, self._keys.get(session.id), out)
         if not found.present.any():
             raise DataError(
                 f"session {session.id} has no usable recording "
@@ -117,8 +144,9 @@ class HeimdallDataset:
         features, present = found.features, found.present
         if self._augmentation is not None:
             rng = np.random.default_rng((self.seed, self.epoch, index % len(self)))
-            features = augment_features(features, rng, self._augmentation)
-            present = present & (features != np.float32(self.config.fill_db)).any(axis=(1, 2))
+            varied = augment_features(features, rng, self._augmentation)
+            present = present & (varied != np.float32(self.config.fill_db)).any(axis=(1, 2))
+            features[...] = varied
         return Sample(
             features=features,
             position_deg=np.array(session.position_deg, np.float64),
@@ -154,6 +182,7 @@ class HeimdallDataset:
             cache_dir=None if cache is None else cache.directory,
             augment=augment,
             seed=self.seed,
+            cache_limit_bytes=None if cache is None else cache.max_bytes,
         )
         if not self._keys and not self.unusable_recordings:
             return part  # the sessions of a large table are not read for nothing

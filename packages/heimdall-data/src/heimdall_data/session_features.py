@@ -11,14 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from heimdall_features import FeatureError, FeatureExtractor
 
-from heimdall_data.feature_cache import FeatureCache
 from heimdall_data.session_reader import SessionReader, chosen_measurements
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from heimdall_features import FeatureConfig
 
+    from heimdall_data.feature_cache import FeatureCache
     from heimdall_data.recording import Recording
     from heimdall_data.s3 import S3Settings
     from heimdall_data.sessions import Measurement, Session
@@ -66,31 +64,38 @@ class SessionFeatures:
 class FeatureSource:
     """Where features come from: the cache, or else the store and the extractor."""
 
-    def __init__(self, config: FeatureConfig, s3: S3Settings, cache_dir: Path | None) -> None:
-        """Compute as `config` says from what `s3` holds; without `cache_dir`, each time."""
+    def __init__(self, config: FeatureConfig, s3: S3Settings, cache: FeatureCache | None) -> None:
+        """Compute as `config` says from what `s3` holds; without a cache, each time."""
         self.config = config
         self.reader = SessionReader(s3)
-        self.cache = None if cache_dir is None else FeatureCache(cache_dir)
+        self.cache = cache
         self._extract = FeatureExtractor(config)
 
     def recordings(self, session: Session) -> dict[str, Recording]:
         """The usable recordings of the session by receiver, in channel order."""
         return self.reader.read(session, self.config.receivers).usable
 
-    def features(self, session: Session, key: str | None = None) -> SessionFeatures:
+    def features(
+        self,
+        session: Session,
+        key: str | None = None,
+        out: npt.NDArray[np.float32] | None = None,
+    ) -> SessionFeatures:
         """The features of a session.
 
         Args:
             session: Which.
             key: What `key` returned for it; None asks the store which versions it has.
+            out: Where the features go, `(receivers, n_mels, n_frames)`; None takes new memory.
         """
+        out = np.empty(self.config.shape, np.float32) if out is None else out
         if self.cache is None:
-            return self._compute(session)
+            return self._computed(session, out)
         key = key or self.key(session)
-        found = self.cache.get(key)
+        found = self.cache.get_into(key, "features", out)
         if found is not None:
-            return SessionFeatures.from_tensors(found)
-        computed = self._compute(session)
+            return SessionFeatures.from_tensors({**found, "features": out})
+        computed = self._computed(session, out)
         self.cache.put(key, computed.to_tensors())
         return computed
 
@@ -118,9 +123,9 @@ class FeatureSource:
             version,
         ]
 
-    def _compute(self, session: Session) -> SessionFeatures:
+    def _computed(self, session: Session, out: npt.NDArray[np.float32]) -> SessionFeatures:
         read = self.reader.read(session, self.config.receivers)
-        features = np.full(self.config.shape, self.config.fill_db, np.float32)
+        out[...] = self.config.fill_db
         n_receivers = len(self.config.receivers)
         present = np.zeros(n_receivers, np.bool_)
         clock_locked = np.zeros(n_receivers, np.bool_)
@@ -134,9 +139,9 @@ class FeatureSource:
             except FeatureError as error:
                 unusable[name] = str(error)
                 continue
-            features[channel] = alone[channel]
+            out[channel] = alone[channel]
             present[channel] = True
             clock_locked[channel] = recording.clock_locked
         return SessionFeatures(
-            features=features, present=present, clock_locked=clock_locked, unusable=unusable
+            features=out, present=present, clock_locked=clock_locked, unusable=unusable
         )
