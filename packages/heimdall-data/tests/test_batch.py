@@ -47,7 +47,12 @@ def test_a_batch_is_what_its_samples_collate_to(dataset, n_workers, augment, war
     assert len(batches) == 2
     assert same(batches[0], default_collate([dataset[index] for index in range(3)]))
     assert same(batches[1], default_collate([dataset[index] for index in (3, 4)]))
-    assert sum(int(batch["present"].sum()) for batch in batches) == 9
+
+
+def test_a_missing_receiver_is_marked_in_a_batch(dataset):
+    """The sessions above are not all whole; else the marks would be compared in vain."""
+    (batch,) = DataLoader(dataset, batch_size=5)
+    assert batch["present"].sum() == 9
 
 
 def test_a_batch_costs_no_copy_of_its_features(dataset):
