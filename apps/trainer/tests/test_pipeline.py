@@ -14,6 +14,7 @@ from heimdall_data import Catalogue, ObjectStore
 from heimdall_export.registry import list_versions
 from heimdall_features import FeatureExtractor
 from heimdall_models import LocalizationModule
+from heimdall_trainer.cli import main
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.pipeline import TrainingPipeline
 from heimdall_trainer.training import fit, make_loader
@@ -161,6 +162,22 @@ def test_the_registered_version_loads_by_its_alias(connections, finished):
     finally:
         mlflow.set_tracking_uri(before)
     assert loaded.graph.input[0].name == "mel_spectrogram"
+
+
+def test_a_trained_version_can_be_shown_and_promoted(connections, finished, monkeypatch, capsys):
+    """It carries the figures that promotion asks for, and of which sessions they are."""
+    monkeypatch.setattr("heimdall_trainer.cli._load_dotenv", lambda: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", connections.tracking_uri())
+    version = finished.summary.model_version
+    for words in (["promote", version, "--reason", "a good one"], ["show", version]):
+        with pytest.raises(SystemExit) as ended:
+            main(["models", *words])
+        assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert f"version {version} of heimdall-localization-onnx is in production" in said
+    assert f"run {finished.summary.run_id}" in said
+    assert '"test/error_m_median"' in said
+    assert f"promote: version {version}  a good one" in said
 
 
 def test_no_secret_reaches_mlflow(connections, finished):

@@ -10,7 +10,15 @@ import urllib.error
 import urllib.request
 
 import pytest
-from heimdall_export import ExportError, MLflowTracker, list_versions, promote, register, rollback
+from heimdall_export import (
+    ExportError,
+    MLflowTracker,
+    evaluation_tags,
+    list_versions,
+    promote,
+    register,
+    rollback,
+)
 
 
 def free_port():
@@ -65,13 +73,14 @@ def end(process):
 def test_a_run_and_its_model_live_on_a_server(server, artifact_store, onnx_path):
     """A team's MLflow is a server, not a file."""
     _, uri = server
+    tags = evaluation_tags({"test/error_m_median": 1000.0, "test/nll": 5.0}, ["a session"])
     with MLflowTracker(
         uri, artifact_root="s3://heimdall-mlflow", artifact_store=artifact_store
     ) as run:
         run.log_params({"seed": 42})
         run.log_metrics({"val/loss": 1.5}, step=3)
         for _ in range(2):
-            register(run, onnx_path, model_name="m", tags={"sha256": "ab"})
+            register(run, onnx_path, model_name="m", tags=tags)
     found = run.client.get_run(run.run_id)
     assert (found.info.status, found.data.params) == ("FINISHED", {"seed": "42"})
     assert found.data.metrics == {"val/loss": 1.5}
@@ -97,7 +106,9 @@ def diverge(run, process):
     """A run whose server dies before it fails by itself."""
     with run:
         end(process)
-        with pytest.raises(ExportError, match=r"^MLflow cannot record metrics: .*Connection") as told:
+        with pytest.raises(
+            ExportError, match=r"^MLflow cannot record metrics: .*Connection"
+        ) as told:
             run.log_metrics({"val/loss": 1.5})
         assert "\n" not in str(told.value)
         _ = 1 / 0

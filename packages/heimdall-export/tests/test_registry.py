@@ -3,7 +3,14 @@
 from contextlib import contextmanager
 
 import pytest
-from heimdall_export import ExportError, list_versions, promote, register, rollback
+from heimdall_export import (
+    ExportError,
+    evaluation_tags,
+    list_versions,
+    promote,
+    register,
+    rollback,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
@@ -11,10 +18,15 @@ from mlflow import MlflowClient
 
 @pytest.fixture
 def three(tracker, onnx_path, model_name):
-    """Registers three versions; the model's name."""
+    """Registers three equally good versions; the model's name."""
     for _ in range(3):
-        register(tracker, onnx_path, model_name=model_name, tags={})
+        register(tracker, onnx_path, model_name=model_name, tags=judged_by(1000.0))
     return model_name
+
+
+def judged_by(error_m, nll=5.0, sessions=("a", "b")):
+    """Tags of a version with these figures."""
+    return evaluation_tags({"test/error_m_median": error_m, "test/nll": nll}, sessions)
 
 
 def production(tracking_uri, name):

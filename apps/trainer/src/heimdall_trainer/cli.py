@@ -46,11 +46,14 @@ app.command(f"{COMMANDS}.demo:demo", help="Run the whole path on simulated recor
 app.command(f"{COMMANDS}.train:train", help="Train, export, register and evaluate a model.")
 app.command(f"{COMMANDS}.evaluate:evaluate", help="Report on a model, on held-out recordings.")
 app.command(f"{COMMANDS}.ingest:app", name="ingest", help="Store recordings and catalogue them.")
+app.command(f"{COMMANDS}.cache:app", name="cache", help="Computed features: build, status, clear.")
 app.command(
     f"{COMMANDS}.stack:app", name="stack", help="Embedded Postgres and S3: up, down, status."
 )
 app.command(
-    f"{COMMANDS}.models:app", name="models", help="Registered models: list, promote, rollback."
+    f"{COMMANDS}.models:app",
+    name="models",
+    help="Registered models: list, show, promote, rollback.",
 )
 
 

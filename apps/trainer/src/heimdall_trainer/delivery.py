@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from heimdall_export.onnx_file import export_onnx
 from heimdall_export.parity import check_parity
+from heimdall_export.promotion import evaluation_tags
 from heimdall_export.registry import register
 from heimdall_export.upload import upload_model
 from heimdall_features import FeatureExtractor
@@ -120,7 +121,8 @@ def export_and_register(
         versions=package_versions(),
     )
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
-    version = register(tracker, path, model_name=config.model_name, tags=tags)
+    tested = evaluation_tags(metrics, (session.id for session in data.test.sessions))
+    version = register(tracker, path, model_name=config.model_name, tags=tags | tested)
     tracker.log_metrics({**evaluated.metrics, "export/mean_difference": parity.mean_difference})
     tracker.set_tags(tags)
     tracker.log_artifact(trained.checkpoint, "checkpoints")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,9 @@ from typing import TYPE_CHECKING
 from heimdall_export.contract import PRODUCTION, REGISTERED_MODEL, STAGING
 from heimdall_export.errors import ExportError
 from heimdall_export.mlflow_client import MlflowException, open_client, told_plainly
+from heimdall_export.production_log import Move, production_moves, record_move
+from heimdall_export.promotion import refuse_worse
+from heimdall_export.registered_version import RegisteredVersion
 
 if TYPE_CHECKING:
     import os
@@ -29,21 +31,20 @@ if TYPE_CHECKING:
 
     from heimdall_export.tracking import MLflowTracker
 
-__all__ = ["RegisteredVersion", "list_versions", "promote", "register", "rollback"]
+__all__ = [
+    "Move",
+    "RegisteredVersion",
+    "find_version",
+    "list_versions",
+    "moves",
+    "promote",
+    "register",
+    "rollback",
+]
 
 _ARTIFACT = "model"
 _HISTORY = "production.history"
 _LONGEST_HISTORY = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisteredVersion:
-    """One version in the registry."""
-
-    version: str
-    run_id: str
-    aliases: tuple[str, ...]
-    tags: Mapping[str, str]
 
 
 def register(
@@ -137,17 +138,44 @@ def _described(version: ModelVersion, aliases: Mapping[str, str]) -> RegisteredV
     )
 
 
-def promote(tracking_uri: str, model_name: str, version: str) -> None:
-    """Put a version into production, and remember which one was there before.
+def find_version(tracking_uri: str, model_name: str, version: str) -> RegisteredVersion:
+    """One version of a model.
 
     Raises:
         ExportError: There is no such version, or the registry cannot be reached.
     """
+    return _found(list_versions(tracking_uri, model_name), model_name, version)
+
+
+def _found(known: Sequence[RegisteredVersion], model_name: str, version: str) -> RegisteredVersion:
+    for found in known:
+        if found.version == version:
+            return found
+    numbers = ", ".join(found.version for found in known) or "none"
+    raise ExportError(f"{model_name!r} has no version {version!r}; it has {numbers}")
+
+
+def promote(
+    tracking_uri: str, model_name: str, version: str, *, reason: str = "", force: bool = False
+) -> None:
+    """Put a version into production, and remember which one was there before.
+
+    Args:
+        tracking_uri: Of the registry.
+        model_name: Name in the registry.
+        version: Its number.
+        reason: Why, for the record.
+        force: Also one without test metrics, worse than the present one, or tested on other
+            sessions.
+
+    Raises:
+        ExportError: There is no such version, it is not fit, or the registry cannot be reached.
+    """
     client = open_client(tracking_uri)
     known = _versions(client, model_name)
-    if version not in {found.version for found in known}:
-        numbers = ", ".join(found.version for found in known) or "none"
-        raise ExportError(f"{model_name!r} has no version {version!r}; it has {numbers}")
+    candidate = _found(known, model_name, version)
+    if not force:
+        refuse_worse(candidate, next((v for v in known if PRODUCTION in v.aliases), None))
     present = _in_production(known)
     history = _history(client, model_name)
     last = history[-1]["version"] if history else None
@@ -156,9 +184,19 @@ def promote(tracking_uri: str, model_name: str, version: str) -> None:
     if not present == version == last:
         history.append(_entry(version))
     _produce(client, model_name, history, known)
+    record_move(client, model_name, "promote", version, reason)
 
 
-def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> str:
+def moves(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> tuple[Move, ...]:
+    """What was done to production, by whom and why, oldest first.
+
+    Raises:
+        ExportError: There is no such model, or the registry cannot be reached.
+    """
+    return production_moves(open_client(tracking_uri), model_name)
+
+
+def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL, *, reason: str = "") -> str:
     """Return production to the version that was there before the present one.
 
     Returns:
@@ -184,6 +222,7 @@ def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> str:
     # Before the alias: interrupted and repeated, a rollback goes to the same version.
     _remember(client, model_name, history)
     _produce(client, model_name, history, known)
+    record_move(client, model_name, "rollback", history[-1]["version"], reason)
     return history[-1]["version"]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import cyclopts
+from cyclopts import Parameter
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.training_config import TrainingConfig
@@ -10,7 +13,7 @@ from heimdall_trainer.training_config import TrainingConfig
 __all__ = ["app"]
 
 app = cyclopts.App(
-    name="models", help="List, promote and roll back models.", help_formatter="plain"
+    name="models", help="List, show, promote and roll back models.", help_formatter="plain"
 )
 NOWHERE = Connections()
 MODEL_NAME = TrainingConfig().model_name
@@ -33,10 +36,10 @@ def list_versions(*, model_name: str = MODEL_NAME, connections: Connections = NO
 
 
 @app.command
-def promote(
+def show(
     version: str, /, *, model_name: str = MODEL_NAME, connections: Connections = NOWHERE
 ) -> None:
-    """Make a version the one in production.
+    """Show what a version is worth, where it came from, and what was done to production.
 
     Parameters
     ----------
@@ -45,22 +48,61 @@ def promote(
     model_name
         Name in the MLflow registry.
     """
+    from heimdall_export.registry import find_version, moves
+
+    uri = connections.tracking_uri()
+    found = find_version(uri, model_name, version)
+    print(f"version {found.version} of {model_name} ({', '.join(found.aliases) or 'no alias'})")
+    print(f"run {found.run_id}")
+    for name, value in sorted(found.tags.items()):
+        print(f"{name:20s}  {value}")
+    for move in moves(uri, model_name):
+        print(f"{move.at}  {move.by} {move.action}: version {move.version}  {move.why}")
+
+
+@app.command
+def promote(
+    version: str,
+    /,
+    *,
+    reason: str = "",
+    force: Annotated[bool, Parameter(negative="")] = False,
+    model_name: str = MODEL_NAME,
+    connections: Connections = NOWHERE,
+) -> None:
+    """Make a version the one in production, unless it is worse than the present one.
+
+    Parameters
+    ----------
+    version
+        Number of the version, as `heimdall models list` shows it.
+    reason
+        Why, for the record.
+    force
+        Also a version without test metrics, worse ones, or ones of other sessions.
+    model_name
+        Name in the MLflow registry.
+    """
     from heimdall_export.registry import promote as move
 
-    move(connections.tracking_uri(), model_name, version)
+    move(connections.tracking_uri(), model_name, version, reason=reason, force=force)
     print(f"version {version} of {model_name} is in production")
 
 
 @app.command
-def rollback(*, model_name: str = MODEL_NAME, connections: Connections = NOWHERE) -> None:
+def rollback(
+    *, reason: str = "", model_name: str = MODEL_NAME, connections: Connections = NOWHERE
+) -> None:
     """Put the version before the present one back into production.
 
     Parameters
     ----------
+    reason
+        Why, for the record.
     model_name
         Name in the MLflow registry.
     """
     from heimdall_export.registry import rollback as back
 
-    version = back(connections.tracking_uri(), model_name)
+    version = back(connections.tracking_uri(), model_name, reason=reason)
     print(f"version {version} of {model_name} is in production again")
