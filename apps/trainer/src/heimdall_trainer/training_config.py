@@ -87,6 +87,8 @@ class TrainingConfig:
     """Precision of the exported model; only float32 for now."""
     max_excluded: float = 0.1
     """Largest fraction of unusable sessions that a run puts up with."""
+    cache_gb: float = 100.0
+    """Most that computed features may take on disk, in GB; what was used longest ago goes."""
     summary: Path | None = None
     """Write the run's summary to this JSON file."""
 
@@ -109,6 +111,7 @@ class TrainingConfig:
         self._need("max_excluded", 0 <= self.max_excluded <= 1, "a fraction from 0 to 1")
         rate = self.sample_rate_hz
         self._need("sample_rate_hz", rate is None or 0 < rate < math.inf, "a positive rate")
+        self._need("cache_gb", 0 < self.cache_gb < math.inf, "a positive number")
         self._need("sigma_min", 0 < self.sigma_min < self.sigma_max, "above 0, below sigma_max")
         self._need("sigma_max", self.sigma_max < math.inf, "finite")
         named = self.receivers

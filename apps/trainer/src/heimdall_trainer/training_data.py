@@ -8,22 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_data import (
-    Catalogue,
-    HeimdallDataset,
-    choose_receivers,
-    split_sessions,
-)
-from heimdall_features import FeatureConfig, NormalizationStats
+from heimdall_data import split_sessions
+from heimdall_features import NormalizationStats
 from heimdall_models import Region
 
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.session_choice import choose_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from heimdall_data import Exclusion, Split, Station
+    from heimdall_data import Exclusion, HeimdallDataset, Split, Station
     from heimdall_data.dataset import UnusableRecording
+    from heimdall_features import FeatureConfig
 
     from heimdall_trainer.connections import Connections
     from heimdall_trainer.training_config import TrainingConfig
@@ -70,36 +67,17 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
         TrainerError: There is no session to train on, or too many cannot be used.
         DataError: The catalogue or the object store cannot be read, or the split fails.
     """
-    s3 = connections.need_s3()
-    with Catalogue(connections.need_database()) as catalogue:
-        sessions = catalogue.sessions(config.only)
-        not_used = catalogue.not_used()
-        rates_hz = catalogue.sample_rates_hz(config.only)
-    if not sessions:
-        raise _no_session(config, not_used)
-    wanted = config.receivers or None
-    n_receivers = len(config.receivers) or config.n_receivers
-    receivers = choose_receivers(sessions, n_receivers, wanted)
-    features = FeatureConfig(
-        receivers=tuple(station.name for station in receivers),
-        sample_rate_hz=config.sample_rate_hz or _commonest(rates_hz),
-    )
-    every = HeimdallDataset(
-        sessions,
-        features,
-        s3,
-        cache_dir=connections.state_directory() / "features",
-        seed=config.seed,
-    )
+    chosen = choose_sessions(config, connections)
+    every = chosen.dataset
     usable, exclusions = every.prepare(workers=os.cpu_count() or 1, progress=sys.stderr.isatty())
-    _refuse_too_many(exclusions, len(sessions), config.max_excluded)
+    _refuse_too_many(exclusions, len(every), config.max_excluded)
     split = split_sessions(
         usable.sessions, by=config.split_by, fractions=config.fractions, seed=config.seed
     )
     train = usable.subset(split.train)
     return TrainingData(
-        receivers=receivers,
-        features=features,
+        receivers=chosen.receivers,
+        features=every.config,
         region=Region.around(*np.transpose([s.position_deg for s in split.train])),
         stats=NormalizationStats.of(train[index]["features"] for index in range(len(train))),
         train=usable.subset(split.train, augment=config.augment),
@@ -108,23 +86,8 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
         split=split,
         exclusions=tuple(exclusions),
         unusable=usable.unusable_recordings,
-        not_used=not_used,
+        not_used=chosen.not_used,
     )
-
-
-def _no_session(config: TrainingConfig, not_used: Mapping[str, int]) -> TrainerError:
-    asked = {name: value for name, value in config.only.parameters().items() if value is not None}
-    such = f" with {asked}" if asked else ""
-    return TrainerError(
-        f"the catalogue has no approved and completed session{such} (it has {dict(not_used)}): "
-        "approve some, store recordings with `heimdall ingest`, or try `heimdall demo`"
-    )
-
-
-def _commonest(rates_hz: Mapping[float, int]) -> float:
-    if not rates_hz:
-        raise TrainerError("no measurement states its sample rate; give --sample_rate_hz")
-    return next(iter(rates_hz))
 
 
 def _refuse_too_many(exclusions: Sequence[Exclusion], total: int, most: float) -> None:

@@ -16,7 +16,7 @@ from heimdall_features import Augmentation, augment_features
 
 from heimdall_data.errors import DataError
 from heimdall_data.feature_cache import FeatureCache
-from heimdall_data.prepare import prepare_sessions
+from heimdall_data.prepare import prepare_sessions, reasons
 from heimdall_data.session_features import FeatureSource
 from heimdall_data.session_table import SessionTable
 from heimdall_data.shared_epoch import SharedEpoch
@@ -95,6 +95,8 @@ class HeimdallDataset:
         self.seed = seed
         self.unusable_recordings: tuple[UnusableRecording, ...] = ()
         """What `prepare` found; empty before."""
+        self.n_computed = 0
+        """For how many sessions `prepare` computed features; the others' were in the cache."""
         cache = None if cache_dir is None else FeatureCache(cache_dir, cache_limit_bytes)
         self._source = FeatureSource(config, s3, cache)
         self._keys: Mapping[str, str] = {}
@@ -139,7 +141,7 @@ class HeimdallDataset:
         if not found.present.any():
             raise DataError(
                 f"session {session.id} has no usable recording "
-                f"({_reasons(found.unusable)}); call prepare() and use what it returns"
+                f"({reasons(found.unusable)}); call prepare() and use what it returns"
             )
         features, present = found.features, found.present
         if self._augmentation is not None:
@@ -199,7 +201,7 @@ class HeimdallDataset:
         """Compute all features ahead of time, and find out what cannot be used.
 
         Args:
-            workers: How many processes; None takes one for each core.
+            workers: On how many cores; None takes all.
             progress: Show a bar on standard error.
 
         Returns:
@@ -211,33 +213,22 @@ class HeimdallDataset:
         """
         found = prepare_sessions(self._source, self.sessions, workers=workers, progress=progress)
         exclusions = [
-            Exclusion(session.id, _reasons(result.unusable) or self._absent(session))
-            for session, result in zip(self.sessions, found, strict=True)
-            if not result.usable
+            Exclusion(result.session_id, result.reason)
+            for result in found
+            if result.reason is not None
         ]
-        self._keys = {
-            session.id: result.key
-            for session, result in zip(self.sessions, found, strict=True)
-            if result.key is not None
-        }
+        self._keys = {result.session_id: result.key for result in found if result.key is not None}
         self.unusable_recordings = tuple(
-            UnusableRecording(session.id, station, reason)
-            for session, result in zip(self.sessions, found, strict=True)
+            UnusableRecording(result.session_id, station, reason)
+            for result in found
             for station, reason in result.unusable.items()
         )
         excluded = {exclusion.session_id for exclusion in exclusions}
         usable = self.subset(self._without(excluded), augment=self._augmentation is not None)
+        usable.n_computed = sum(result.computed for result in found)
         return usable, exclusions
 
     def _without(self, excluded: Collection[str]) -> Iterable[Session]:
         if isinstance(self.sessions, SessionTable):
             return self.sessions.without(excluded)
         return (session for session in self.sessions if session.id not in excluded)
-
-    def _absent(self, session: Session) -> str:
-        stations = ", ".join(m.station for m in session.measurements) or "no station"
-        return f"none of the receivers {', '.join(self.config.receivers)} is in it ({stations})"
-
-
-def _reasons(unusable: Mapping[str, str]) -> str:
-    return "; ".join(f"{station}: {reason}" for station, reason in unusable.items())

@@ -39,6 +39,8 @@ class SessionFeatures:
     """`(receivers,)`: the recording's time is GNSS's, fit for time differences."""
     unusable: dict[str, str]
     """By receiver, why its recording was left out."""
+    computed: bool = False
+    """Just now, and not found in the cache."""
 
     def to_tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """As plain arrays, for the cache."""
@@ -143,5 +145,9 @@ class FeatureSource:
             present[channel] = True
             clock_locked[channel] = recording.clock_locked
         return SessionFeatures(
-            features=out, present=present, clock_locked=clock_locked, unusable=unusable
+            features=out,
+            present=present,
+            clock_locked=clock_locked,
+            unusable=unusable,
+            computed=True,
         )
