@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from psycopg import sql
 
 from heimdall_data.embedded import processes
 from heimdall_data.embedded.ports import LOOPBACK
+from heimdall_data.embedded.server import Server
 from heimdall_data.embedded.unprivileged import Identity, identity_for
 from heimdall_data.errors import StackError
 
@@ -30,8 +30,6 @@ __all__ = ["PostgresServer"]
 
 _ROLE = "heimdall"
 _DATABASE = "heimdall"
-_READY_S = 30.0
-_STOP_S = 15.0
 # A server for one machine's tests and demo: little memory, little log to keep on disk.
 _OPTIONS = {
     "listen_addresses": LOOPBACK,
@@ -45,31 +43,23 @@ _OPTIONS = {
 }
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """One Postgres on `state_dir/postgres`, with the catalogue's database made."""
 
     name = "Postgres"
     key = "postgres"
+    stop_signal = signal.SIGINT  # a fast shutdown, which ends its clients' sessions
+    stop_s = 15.0
 
     def __init__(self, state_dir: Path) -> None:
-        self._data = state_dir / "postgres"
+        data = state_dir / "postgres"
+        program = processes.Program("postgres", ("-D", str(data)))
+        super().__init__(data, state_dir / "postgres.log", program)
         self._password_file = state_dir / "postgres.password"
-        self.log = state_dir / "postgres.log"
-        self._program = processes.Program("postgres", ("-D", str(self._data)))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def has_data(self) -> bool:
-        """Whether the server was ever started here."""
-        return self._data.exists()
 
     def port(self, settings: StackSettings) -> int:
         """The port that clients use."""
         return settings.postgres_port
-
-    def pid(self) -> int | None:
-        """The server's process, if it runs."""
-        found = processes.find(self._program)
-        return found.pid if found else None
 
     @staticmethod
     def url(settings: StackSettings, database: str = _DATABASE) -> str:
@@ -137,36 +127,9 @@ class PostgresServer:
             return False
         return True
 
-    def wait_ready(self, settings: StackSettings) -> None:
-        """Return when the server is ready.
-
-        Raises:
-            StackError: it ended, or did not become ready in time.
-        """
-        deadline_s = time.monotonic() + _READY_S
-        while not self.ready(settings):
-            if self._process is not None and self._process.poll() is not None:
-                raise StackError(f"Postgres ended at once: {self._last_words()}")
-            if time.monotonic() > deadline_s:
-                raise StackError(
-                    f"Postgres on {LOOPBACK}:{settings.postgres_port} was not ready within "
-                    f"{_READY_S:.0f} s; its log is {self.log}"
-                )
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        """Stop the server if it runs: a fast shutdown, which ends its clients' sessions."""
-        found = processes.find(self._program)
-        if found is not None:
-            processes.stop(found, signal.SIGINT, _STOP_S)
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
-
-    def _last_words(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        telling = [line for line in lines if "FATAL" in line] or lines or ["no output"]
-        return f"{telling[-1]} (log: {self.log})"
+    @staticmethod
+    def _is_fatal(line: str) -> bool:
+        return "FATAL" in line
 
 
 def _programs() -> Path:

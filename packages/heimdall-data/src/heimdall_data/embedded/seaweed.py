@@ -11,26 +11,19 @@ import secrets
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from heimdall_data.embedded import processes
 from heimdall_data.embedded.ports import LOOPBACK, is_free
+from heimdall_data.embedded.server import Server
 from heimdall_data.embedded.state import StackSettings, load_settings
 from heimdall_data.errors import StackError, StoreError
 from heimdall_data.s3 import ObjectStore, S3Settings
-
-if TYPE_CHECKING:
-    import subprocess
 
 __all__ = ["BUCKETS", "SeaweedServer"]
 
 _SOCKETS = Path("/tmp")  # noqa: S108 - the server's choice
 BUCKETS = ("heimdall-raw-iq", "heimdall-models", "heimdall-mlflow")
-_READY_S = 30.0
-# Several times the idle time below, after which the server lets go of open connections.
-_STOP_S = 5.0
 _OPTIONS = {
     "ip": LOOPBACK,
     "ip.bind": LOOPBACK,
@@ -51,30 +44,23 @@ _OPTIONS = {
 }
 
 
-class SeaweedServer:
+class SeaweedServer(Server):
     """One `weed mini` on `state_dir/s3`, with our buckets made."""
 
     name = "S3"
     key = "s3"
+    stop_signal = signal.SIGTERM  # what it has acknowledged is on its way to disk
+    # Several times the idle time above, after which the server lets go of open connections.
+    stop_s = 5.0
 
     def __init__(self, state_dir: Path) -> None:
-        self._data = state_dir / "s3"
-        self.log = state_dir / "s3.log"
-        self._program = processes.Program("weed", (f"-dir={self._data}",))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def has_data(self) -> bool:
-        """Whether the server was ever started here."""
-        return self._data.exists()
+        data = state_dir / "s3"
+        program = processes.Program("weed", (f"-dir={data}",))
+        super().__init__(data, state_dir / "s3.log", program)
 
     def port(self, settings: StackSettings) -> int:
         """The port that clients use."""
         return settings.seaweed_ports["s3"]
-
-    def pid(self) -> int | None:
-        """The server's process, if it runs."""
-        found = processes.find(self._program)
-        return found.pid if found else None
 
     @staticmethod
     def s3_settings(settings: StackSettings) -> S3Settings:
@@ -107,31 +93,9 @@ class SeaweedServer:
         except StoreError:
             return False
 
-    def wait_ready(self, settings: StackSettings) -> None:
-        """Return when the server is ready.
-
-        Raises:
-            StackError: it ended, or did not become ready in time.
-        """
-        deadline_s = time.monotonic() + _READY_S
-        while not self.ready(settings):
-            if self._process is not None and self._process.poll() is not None:
-                raise StackError(f"the S3 server ended at once: {self._last_words()}")
-            if time.monotonic() > deadline_s:
-                raise StackError(
-                    f"the S3 server on {LOOPBACK}:{settings.seaweed_ports['s3']} was not ready "
-                    f"within {_READY_S:.0f} s; its log is {self.log}"
-                )
-            time.sleep(0.05)
-
     def stop(self) -> None:
-        """Stop the server if it runs. What it has acknowledged is on its way to disk."""
-        found = processes.find(self._program)
-        if found is not None:
-            processes.stop(found, signal.SIGTERM, _STOP_S)
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
+        """Stop the server if it runs."""
+        super().stop()
         self._remove_sockets()
 
     def _remove_sockets(self) -> None:
@@ -141,11 +105,9 @@ class SeaweedServer:
             for socket in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
                 socket.unlink(missing_ok=True)
 
-    def _last_words(self) -> str:
-        text = self.log.read_text(encoding="utf-8", errors="replace")
-        lines = [line for line in text.splitlines() if line.strip()] or ["no output"]
-        telling = [line for line in lines if line.startswith("F")] or lines
-        return f"{telling[-1].strip()} (log: {self.log})"
+    @staticmethod
+    def _is_fatal(line: str) -> bool:
+        return line.startswith("F")
 
 
 def _keeps_objects(store: ObjectStore) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
 from heimdall_data.embedded import ownership
 from heimdall_data.embedded.lock import exclusive
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
+    from heimdall_data.embedded.server import Server
     from heimdall_data.s3 import S3Settings
 
 __all__ = ["EmbeddedStack", "ServerStatus", "StackStatus"]
 
 _ATTEMPTS = 3
-_Server: TypeAlias = PostgresServer | SeaweedServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class EmbeddedStack:
         self.state_dir = Path(state_dir).expanduser().resolve()
         self._postgres = PostgresServer(self.state_dir)
         self._seaweed = SeaweedServer(self.state_dir)
-        self._servers: tuple[_Server, ...] = (self._seaweed, self._postgres)
+        self._servers: tuple[Server, ...] = (self._seaweed, self._postgres)
         self._owner: ownership.Owner | None = None
 
     def __enter__(self) -> Self:
@@ -158,7 +158,7 @@ class EmbeddedStack:
             )
         return settings
 
-    def _start(self, idle: list[_Server]) -> None:
+    def _start(self, idle: list[Server]) -> None:
         """Launch the idle servers; once more on other ports where one was lost to somebody."""
         remembered = load_settings(self.state_dir)
         if remembered is None and any(server.has_data() for server in self._servers):
@@ -181,7 +181,7 @@ class EmbeddedStack:
                 return
         self._launch(idle, settings)
 
-    def _launch(self, idle: list[_Server], settings: StackSettings) -> None:
+    def _launch(self, idle: list[Server], settings: StackSettings) -> None:
         # Saved first: whoever finds the servers after we were killed can then use them.
         save_settings(self.state_dir, settings)
         for server in idle:
@@ -189,7 +189,7 @@ class EmbeddedStack:
         for server in self._servers:
             server.wait_ready(settings)
 
-    def _stop_all(self, servers: Iterable[_Server]) -> None:
+    def _stop_all(self, servers: Iterable[Server]) -> None:
         for server in servers:
             server.stop()
 
@@ -199,7 +199,7 @@ class EmbeddedStack:
             self._owner = None
 
 
-def _status_of(server: _Server, settings: StackSettings | None) -> ServerStatus:
+def _status_of(server: Server, settings: StackSettings | None) -> ServerStatus:
     pid = server.pid()
     return ServerStatus(
         name=server.name,
