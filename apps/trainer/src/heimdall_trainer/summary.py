@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = ["RunSummary", "require_writable", "write_summary"]
 
@@ -40,11 +40,7 @@ def write_summary(summary: RunSummary, path: Path) -> None:
     """
     text = json.dumps(asdict(summary), indent=2) + "\n"
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.absolute().parent, suffix=".part", delete=False, encoding="utf-8"
-        ) as part:
-            part.write(text)
-        Path(part.name).replace(path)
+        write_whole(path, text)
     except OSError as error:
         raise TrainerError(
             f"the summary cannot be written to {path} ({error.strerror}); the run itself is "

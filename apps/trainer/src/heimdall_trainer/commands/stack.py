@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from cyclopts import Parameter
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.whole_file import write_whole
 
 if TYPE_CHECKING:
     from heimdall_data.embedded import EmbeddedStack
@@ -96,10 +96,6 @@ def environment_of(stack: EmbeddedStack) -> dict[str, str]:
 def write_environment(stack: EmbeddedStack) -> Path:
     """Write the stack's variables to a file that a shell can read and others cannot."""
     path = stack.state_dir / "stack.env"
-    part = path.with_suffix(".part")
-    lines = [f"{name}={shlex.quote(value)}\n" for name, value in environment_of(stack).items()]
-    part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - a descriptor
-        file.writelines(lines)
-    part.replace(path)
+    lines = (f"{name}={shlex.quote(value)}\n" for name, value in environment_of(stack).items())
+    write_whole(path, "".join(lines), mode=0o600)
     return path

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +24,11 @@ from heimdall_trainer.report.tables import (
     told,
     worst_sessions,
 )
+from heimdall_trainer.whole_file import write_whole
 
 if TYPE_CHECKING:
+    import os
+
     from heimdall_trainer.report.contents import Evaluation, ReportContents
 
 __all__ = ["render_report"]
@@ -59,7 +59,8 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
         distance=distance,
     )
     try:
-        _write_at_once(target, page)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, page)
     except OSError as error:
         raise ReportError(f"cannot write the report to {target}: {error.strerror}") from error
     return target
@@ -138,21 +139,3 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html")
-
-
-def _write_at_once(target: Path, text: str) -> None:
-    """Beside the target first, then in its place; an interruption leaves the old file or none."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    opened = partial(tempfile.NamedTemporaryFile, dir=target.parent, delete=False)
-    with opened(
-        "w", encoding="utf-8", errors="backslashreplace", suffix=".part", prefix=f".{target.name}."
-    ) as part:
-        try:
-            part.write(text)
-            part.flush()
-            os.fsync(part.fileno())
-            Path(part.name).chmod(0o644)
-            Path(part.name).replace(target)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
