@@ -17,6 +17,7 @@ from heimdall_models import LocalizationModule
 from heimdall_trainer.cli import main
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.pipeline import TrainingPipeline
+from heimdall_trainer.provenance import source_commit
 from heimdall_trainer.training import fit, make_loader
 from mlflow import MlflowClient
 
@@ -140,6 +141,8 @@ def test_the_run_is_in_mlflow_with_everything(connections, finished):
     for name in ("train/loss", "val/loss", "val/error_m_median", "test/error_m_median"):
         assert np.isfinite(run.data.metrics[name])
     assert run.data.tags["features.fingerprint"] == finished.data.features.fingerprint
+    assert len(run.data.tags["dataset.fingerprint"]) == 64
+    assert run.data.tags.get("git.commit") == source_commit()
     with connections.artifact_store().environment():
         kept = MlflowClient(connections.tracking_uri()).list_artifacts(finished.summary.run_id)
     names = {artifact.path for artifact in kept}

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from heimdall_trainer.provenance import dataset_fingerprint, source_commit
+
 if TYPE_CHECKING:
     from heimdall_export.tracking import MLflowTracker
 
@@ -81,10 +83,15 @@ def run_parameters(config: TrainingConfig, data: TrainingData) -> dict[str, Any]
 
 
 def run_tags(config: TrainingConfig, data: TrainingData) -> dict[str, str]:
-    """What identifies the run: versions, seed, fingerprints."""
+    """What identifies the run: versions, seed, fingerprints, the source's commit if it has one."""
+    commit = source_commit()
     return {
+        **({} if commit is None else {"git.commit": commit}),
         **{f"version.{name}": found for name, found in package_versions().items()},
         "seed": str(config.seed),
         "features.fingerprint": data.features.fingerprint,
+        "dataset.fingerprint": dataset_fingerprint(
+            {side: getattr(data.split, side) for side in ("train", "validation", "test")}
+        ),
         "command": command_line(),
     }
