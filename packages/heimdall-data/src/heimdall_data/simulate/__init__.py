@@ -2,20 +2,40 @@
 
 `simulate_sessions` makes sessions that go through the same ingestion as recorded ones. The
 modules, from the earth to the session: `geometry`, `propagation`, `shadowing` (where and how
-strong), `voice`, `fm` (what is sent), `receiver`, `levels` (what is written), `scenario`,
+strong), `channel` (fading, echoes), `voice`, `fm`, `packets`, `modulation`, `waveforms` (what
+is sent), `interference` (who else sends), `receiver`, `levels` (what is written), `scenario`,
 `drawing` (what is drawn), `sessions`; and `cramer_rao`, how well it could be located.
+
+All beyond FM over a still, direct path is off until a `Scenario` asks for it.
 """
 
+from heimdall_data.simulate.channel import Channel
 from heimdall_data.simulate.drawing import simulate_truths
+from heimdall_data.simulate.interference import Interference
+from heimdall_data.simulate.modulation import MODULATIONS, Modulation
 from heimdall_data.simulate.scenario import NO_MISHAPS, NORTHWEST_ITALY, Mishaps, Scenario
 from heimdall_data.simulate.sessions import SimulatedSession, simulate_session, simulate_sessions
-from heimdall_data.simulate.truth import ReceptionTruth, SessionTruth, SourceTruth
+from heimdall_data.simulate.truth import (
+    EchoTruth,
+    InterfererTruth,
+    ReceptionTruth,
+    RicianTruth,
+    SessionTruth,
+    SourceTruth,
+)
 
 __all__ = [
+    "MODULATIONS",
     "NORTHWEST_ITALY",
     "NO_MISHAPS",
+    "Channel",
+    "EchoTruth",
+    "Interference",
+    "InterfererTruth",
     "Mishaps",
+    "Modulation",
     "ReceptionTruth",
+    "RicianTruth",
     "Scenario",
     "SessionTruth",
     "SimulatedSession",

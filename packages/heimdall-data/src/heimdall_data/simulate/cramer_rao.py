@@ -6,6 +6,9 @@ W. R. Hahn and S. A. Tretter, "Optimum processing for delay-vector estimation in
 signal arrays", IEEE Trans. IT 19 (1973), for delays of one unknown waveform among many
 sensors; S. M. Kay, "Fundamentals of Statistical Signal Processing" I (1993), sections 3.7 and
 3.9, for nuisances by the Schur complement and for Gaussian observations.
+
+They hold for every modulation. Fading within a recording, echoes and interferers are left
+out: each only takes information away, so that the bounds stay bounds and grow optimistic.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy as np
 from heimdall_data.errors import SimulationError
 from heimdall_data.simulate.geometry import earth_centred_m, east_north_axes
 from heimdall_data.simulate.propagation import SPEED_OF_LIGHT_M_S
-from heimdall_data.simulate.sessions import waveform
+from heimdall_data.simulate.waveforms import waveform
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +56,8 @@ def level_covariance_m2(
     distance_m = np.array([reception.distance_m for reception in truth.receptions])
     exponent = np.where(distance_m > scenario.reference_m, scenario.path_loss_exponent, 2.0)
     slope = -_DB_PER_NEPER * (exponent / distance_m)[:, None] * _directions(truth)
-    # Of the mean of n powers of a constant envelope in Gaussian noise, relative to the signal.
+    # Of the mean of n powers in Gaussian noise, relative to the signal, whose own mean power
+    # over the recording is common to all receivers: whatever the modulation.
     snr = _snr(truth)
     measured_db = _DB_PER_NEPER * np.sqrt((2 * snr + 1) / scenario.n_samples) / snr
     variance = sigma_db**2 + measured_db**2

@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_data.errors import SimulationError
+from heimdall_data.simulate.channel import drawn_echoes, drawn_fading
 from heimdall_data.simulate.geometry import east_north_m, slant_range_m
 from heimdall_data.simulate.propagation import log_distance_loss_db, propagation_delay_s
 from heimdall_data.simulate.receiver import thermal_noise_dbm
 from heimdall_data.simulate.scenario import NORTHWEST_ITALY, Mishaps, Scenario
-from heimdall_data.simulate.seeds import session_rng, source_rng
-from heimdall_data.simulate.truth import ReceptionTruth, SessionTruth, SourceTruth
+from heimdall_data.simulate.seeds import (
+    channel_rng,
+    interferer_rng,
+    modulation_rng,
+    session_rng,
+    source_rng,
+)
+from heimdall_data.simulate.truth import InterfererTruth, ReceptionTruth, SessionTruth, SourceTruth
 from heimdall_data.simulate.world import StationWorld, world_of
 
 if TYPE_CHECKING:
@@ -41,8 +48,11 @@ def session_truth(index: int, seed: int, scenario: Scenario) -> SessionTruth:
     rng = session_rng(seed, index)
     source = source_truth(index // scenario.sessions_per_source, seed, scenario)
     radiated_dbm = source.radiated_dbm + scenario.session_power_sigma_db * rng.standard_normal()
+    world = world_of(scenario)
+    direct = [_reception(rng, source, radiated_dbm, station, scenario) for station in world]
     everywhere = [
-        _reception(rng, source, radiated_dbm, station, scenario) for station in world_of(scenario)
+        _through_channel(channel_rng(seed, index, there.station.name), there, scenario)
+        for there in direct
     ]
     status, approval_status = _verdict(rng.random(), scenario.mishaps)
     receptions, down = _without_one_down(rng, everywhere, scenario.mishaps)
@@ -55,12 +65,23 @@ def session_truth(index: int, seed: int, scenario: Scenario) -> SessionTruth:
         stations_down=down,
         status=status,
         approval_status=approval_status,
+        interferers=tuple(
+            _interferer((seed, index, number), source, everywhere, scenario)
+            for number in range(scenario.interference.n_interferers)
+        ),
     )
 
 
 def source_truth(index: int, seed: int, scenario: Scenario) -> SourceTruth:
     """The truth of source number `index`."""
-    rng = source_rng(seed, index)
+    return _modulating(
+        modulation_rng(seed, index),
+        _transmitter(source_rng(seed, index), index, scenario),
+        scenario,
+    )
+
+
+def _transmitter(rng: np.random.Generator, index: int, scenario: Scenario) -> SourceTruth:
     return SourceTruth(
         index=index,
         position_deg=_uniform_place_deg(rng, scenario),
@@ -70,6 +91,62 @@ def source_truth(index: int, seed: int, scenario: Scenario) -> SourceTruth:
         radiated_dbm=rng.uniform(*scenario.radiated_dbm),
         deviation_hz=rng.uniform(*scenario.deviation_hz),
         position_known=bool(rng.random() >= scenario.mishaps.no_position),
+    )
+
+
+def _modulating(rng: np.random.Generator, source: SourceTruth, scenario: Scenario) -> SourceTruth:
+    """The same transmitter with a modulation of the scenario's."""
+    which = int(rng.integers(len(scenario.modulations)))
+    return replace(
+        source,
+        modulation=scenario.modulations[which],
+        am_depth=rng.uniform(*scenario.am_depth),
+    )
+
+
+def _interferer(
+    branch: tuple[int, int, int],
+    source: SourceTruth,
+    everywhere: Sequence[ReceptionTruth],
+    scenario: Scenario,
+) -> InterfererTruth:
+    """A transmitter near the source's frequency, and how it reaches every station.
+
+    `branch` is the seed, the session's index and the interferer's number.
+    """
+    rng, interference = interferer_rng(*branch), scenario.interference
+    spacing_hz = float(rng.choice((-1.0, 1.0))) * interference.offset_hz
+    other = replace(
+        _modulating(rng, _transmitter(rng, branch[-1], scenario), scenario),
+        frequency_hz=source.frequency_hz + spacing_hz,
+        radiated_dbm=rng.uniform(*interference.radiated_dbm),
+        position_known=False,
+    )
+    apart_hz = spacing_hz + 1e-6 * (
+        other.frequency_hz * other.offset_ppm - source.frequency_hz * source.offset_ppm
+    )
+    receptions = [
+        replace(
+            _through_channel(
+                rng, _reception(rng, other, other.radiated_dbm, station, scenario), scenario
+            ),
+            # One receiver hears both: its clock and its mixer are the same for both.
+            clock_error_s=of_source.clock_error_s,
+            frequency_offset_hz=of_source.frequency_offset_hz + apart_hz,
+        )
+        for station, of_source in zip(world_of(scenario), everywhere, strict=True)
+    ]
+    return InterfererTruth(source=other, receptions=tuple(receptions))
+
+
+def _through_channel(
+    rng: np.random.Generator, reception: ReceptionTruth, scenario: Scenario
+) -> ReceptionTruth:
+    """The same reception with what the scenario's channel does to it."""
+    return replace(
+        reception,
+        rician=drawn_fading(rng, scenario.channel),
+        echoes=drawn_echoes(rng, scenario.channel),
     )
 
 

@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from heimdall_data.simulate.channel import echo_response, fading_gain
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from heimdall_data.simulate.truth import EchoTruth, RicianTruth
 
 __all__ = [
     "FULL_SCALE",
     "Reception",
+    "arrived",
     "delayed",
     "npy_payload",
     "phasor",
@@ -47,8 +52,12 @@ class Reception:
     frequency_offset_hz: float
     phase_rad: float
     signal_dbfs: float
+    """Power of the direct path, of a waveform of power 1."""
     noise_dbfs: float
     """Power of the noise in the whole sampled band."""
+    rician: RicianTruth | None = None
+    """How the direct path fades; None for one that stands still."""
+    echoes: tuple[EchoTruth, ...] = ()
 
 
 def phasor(n_samples: int, cycles_per_sample: float, phase_rad: float) -> NDArray[np.complex128]:
@@ -77,18 +86,39 @@ def delayed(spectrum: NDArray[np.complex128], delay_samples: float) -> NDArray[n
     return np.fft.ifft(ramp)
 
 
+def arrived(
+    spectrum: NDArray[np.complex128], reception: Reception, n_samples: int, sample_rate_hz: float
+) -> NDArray[np.complex128]:
+    """The waveform of this spectrum at the converter, in its steps and without noise."""
+    late = reception.delay_s * sample_rate_hz
+    signal = delayed(spectrum, late)[:n_samples]
+    if reception.rician is not None:
+        signal *= fading_gain(reception.rician, n_samples, sample_rate_hz)
+    if reception.echoes:
+        echoed = spectrum * echo_response(reception.echoes, len(spectrum), sample_rate_hz)
+        signal += delayed(echoed, late)[:n_samples]
+    cycles = reception.frequency_offset_hz / sample_rate_hz
+    signal *= phasor(n_samples, cycles, reception.phase_rad)
+    signal *= FULL_SCALE * 10 ** (reception.signal_dbfs / 20)
+    return signal
+
+
 def received(
     rng: np.random.Generator,
     spectrum: NDArray[np.complex128],
     reception: Reception,
     n_samples: int,
     sample_rate_hz: float,
+    *,
+    others: NDArray[np.complex128] | None = None,
 ) -> NDArray[np.int16]:
-    """What the converter writes, I and Q, `(2, n_samples)`; it saturates at full scale."""
-    signal = delayed(spectrum, reception.delay_s * sample_rate_hz)[:n_samples]
-    cycles = reception.frequency_offset_hz / sample_rate_hz
-    signal *= phasor(n_samples, cycles, reception.phase_rad)
-    signal *= FULL_SCALE * 10 ** (reception.signal_dbfs / 20)
+    """What the converter writes, I and Q, `(2, n_samples)`; it saturates at full scale.
+
+    `others` is what other transmitters make at the converter, as `arrived` gives it.
+    """
+    signal = arrived(spectrum, reception, n_samples, sample_rate_hz)
+    if others is not None:
+        signal += others
     noise_rms = FULL_SCALE * 10 ** (reception.noise_dbfs / 20) / np.sqrt(2)
     iq = noise_rms * rng.standard_normal((2, n_samples))
     iq[0] += signal.real

@@ -11,15 +11,21 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from heimdall_data.errors import SimulationError
-from heimdall_data.simulate.fm import carson_bandwidth_hz
+from heimdall_data.simulate.channel import Channel
+from heimdall_data.simulate.geometry import slant_range_m
+from heimdall_data.simulate.interference import Interference
+from heimdall_data.simulate.modulation import MODULATIONS, Modulation, channel_width_hz
+from heimdall_data.simulate.packets import PACKET_FORMATS
+from heimdall_data.simulate.propagation import propagation_delay_s
 from heimdall_data.simulate.stations import NORTHWEST_ITALY_STATIONS
-from heimdall_data.simulate.voice import AUDIO_BAND_HZ
 
 if TYPE_CHECKING:
     from heimdall_data.sessions import Station
 
 __all__ = ["NORTHWEST_ITALY", "NO_MISHAPS", "Mishaps", "Scenario"]
 
+_LEAST_GUARD_S = 2e-3
+"""600 km of travel; a wider region has more."""
 _LEAST_SAMPLES = 1024
 """One segment of the level estimate (see `levels`)."""
 
@@ -84,7 +90,13 @@ class Scenario:
     """EIRP of a source, uniform in dB: 1 W to 20 W."""
     session_power_sigma_db: float = 1.0
     deviation_hz: tuple[float, float] = (2500.0, 5000.0)
-    """Peak deviation of a source: 12.5 kHz to 25 kHz channels."""
+    """Peak deviation of a source with FM: 12.5 kHz to 25 kHz channels."""
+    modulations: tuple[Modulation, ...] = ("fm",)
+    """Each source has one of these, all equally likely."""
+    am_depth: tuple[float, float] = (0.6, 0.95)
+    """Of a source with AM, uniform; 1 is a carrier that just vanishes in the deepest trough."""
+    channel: Channel = field(default_factory=Channel)
+    interference: Interference = field(default_factory=Interference)
     path_loss_exponent: float = 3.2
     reference_m: float = 1000.0
     shadowing_sigma_db: float = 6.0
@@ -123,6 +135,7 @@ class Scenario:
         for name in ("shadowing_decorrelation_m", "reference_m"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise SimulationError(f"{name} is {getattr(self, name)}; give more than 0")
+        self._check_modulations()
         self._check_sampling()
         if self.sessions_per_source < 1:
             raise SimulationError(f"{self.sessions_per_source} sessions per source; give 1 or more")
@@ -132,8 +145,37 @@ class Scenario:
 
     @property
     def channel_hz(self) -> float:
-        """Width of the widest signal by Carson's rule."""
-        return carson_bandwidth_hz(self.deviation_hz[1], AUDIO_BAND_HZ[1])
+        """Width of the widest signal there may be."""
+        return max(channel_width_hz(name, self.deviation_hz[1]) for name in self.modulations)
+
+    @property
+    def guard_s(self) -> float:
+        """Of a period beyond the recording: longer than any delay, so that none wraps into it."""
+        corners = [(south, west) for south in self.latitude_deg for west in self.longitude_deg]
+        stations = [[station.position_deg] for station in self.stations]
+        farthest_m = float(slant_range_m(stations, 0.0, corners, 0.0).max())
+        # A tenth for altitudes, clocks, and the edges of a map that is no rectangle.
+        return max(
+            _LEAST_GUARD_S,
+            1.1 * float(propagation_delay_s(farthest_m)) + self.channel.longest_echo_s,
+        )
+
+    def _check_modulations(self) -> None:
+        unknown = [name for name in self.modulations if name not in MODULATIONS]
+        if unknown or not self.modulations:
+            raise SimulationError(
+                f"modulations {list(self.modulations)}: give one or more of "
+                f"{', '.join(MODULATIONS)}"
+            )
+        if not 0 < self.am_depth[0] <= self.am_depth[1] <= 1:
+            raise SimulationError(f"am_depth is {self.am_depth}; give (least, largest) up to 1")
+        for name in set(self.modulations) & set(PACKET_FORMATS):
+            burst_s = PACKET_FORMATS[name].burst_s
+            if self.n_samples < burst_s * self.sample_rate_hz:
+                raise SimulationError(
+                    f"{self.n_samples} samples are less than one {name} burst of "
+                    f"{1e3 * burst_s:.1f} ms; give more"
+                )
 
     def _check_sampling(self) -> None:
         if not self.sample_rate_hz > 1.5 * self.channel_hz:
@@ -141,6 +183,14 @@ class Scenario:
                 f"sample rate {self.sample_rate_hz} Hz leaves no noise beside a channel of "
                 f"{self.channel_hz:g} Hz; give more than {1.5 * self.channel_hz:g} Hz, "
                 "or less deviation"
+            )
+        others = self.interference
+        highest_hz = others.offset_hz + self.channel_hz / 2
+        if others.n_interferers and highest_hz > self.sample_rate_hz / 2:
+            raise SimulationError(
+                f"interferers {others.offset_hz:g} Hz beside a channel of {self.channel_hz:g} Hz "
+                f"are not within the {self.sample_rate_hz:g} Hz sampled; give an offset_hz of at "
+                f"most {(self.sample_rate_hz - self.channel_hz) / 2:g}"
             )
         if self.n_samples < _LEAST_SAMPLES:
             raise SimulationError(

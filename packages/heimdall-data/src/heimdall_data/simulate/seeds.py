@@ -14,10 +14,21 @@ import numpy as np
 
 from heimdall_data.errors import SimulationError
 
-__all__ = ["noise_rng", "session_rng", "source_rng", "station_rng", "waveform_rng"]
+__all__ = [
+    "channel_rng",
+    "interferer_rng",
+    "interferer_waveform_rng",
+    "modulation_rng",
+    "noise_rng",
+    "session_rng",
+    "source_rng",
+    "station_rng",
+    "waveform_rng",
+]
 
 # Branches of the tree; a new one goes last and never moves an old one.
 _SOURCE, _SESSION, _WAVEFORM, _NOISE, _MAP, _HARDWARE = range(6)
+_MODULATION, _CHANNEL, _INTERFERER, _INTERFERER_WAVEFORM = range(6, 10)
 
 
 def source_rng(seed: int, source: int) -> np.random.Generator:
@@ -38,6 +49,26 @@ def waveform_rng(seed: int, session: int) -> np.random.Generator:
 def noise_rng(seed: int, session: int, station: str) -> np.random.Generator:
     """The noise of one station in a session, whichever others were there."""
     return _rng(seed, _NOISE, session, _number(station))
+
+
+def modulation_rng(seed: int, source: int) -> np.random.Generator:
+    """How a transmitter modulates."""
+    return _rng(seed, _MODULATION, source)
+
+
+def channel_rng(seed: int, session: int, station: str) -> np.random.Generator:
+    """Fading and echoes between a session's source and a station."""
+    return _rng(seed, _CHANNEL, session, _number(station))
+
+
+def interferer_rng(seed: int, session: int, number: int) -> np.random.Generator:
+    """What an interferer is, and how it reaches the stations."""
+    return _rng(seed, _INTERFERER, session, number)
+
+
+def interferer_waveform_rng(seed: int, session: int, number: int) -> np.random.Generator:
+    """What an interferer sends."""
+    return _rng(seed, _INTERFERER_WAVEFORM, session, number)
 
 
 def station_rng(world_seed: int, station: str, *, hardware: bool) -> np.random.Generator:

@@ -19,12 +19,11 @@ import numpy as np
 from heimdall_data.errors import SimulationError
 from heimdall_data.new_session import NewRecording, NewSession, NewSource
 from heimdall_data.simulate.drawing import session_truth
-from heimdall_data.simulate.fm import fm_baseband
 from heimdall_data.simulate.levels import measured_levels_db
-from heimdall_data.simulate.receiver import Reception, npy_payload, received
+from heimdall_data.simulate.receiver import Reception, arrived, npy_payload, received
 from heimdall_data.simulate.scenario import NORTHWEST_ITALY, Scenario
-from heimdall_data.simulate.seeds import noise_rng, waveform_rng
-from heimdall_data.simulate.voice import modulating_signal
+from heimdall_data.simulate.seeds import noise_rng
+from heimdall_data.simulate.waveforms import interferer_waveform, waveform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +32,10 @@ if TYPE_CHECKING:
 
     from heimdall_data.simulate.truth import ReceptionTruth, SessionTruth
 
-__all__ = ["SimulatedSession", "simulate_session", "simulate_sessions", "waveform"]
+__all__ = ["SimulatedSession", "simulate_session", "simulate_sessions"]
 
 _FIRST_START = datetime(2026, 1, 1, tzinfo=UTC)
 _EVERY = timedelta(minutes=10)
-_GUARD_S = 2e-3
-"""Of a period beyond the recording: longer than any delay, 600 km, so that none wraps into it."""
 _SESSIONS_PER_TASK = 4
 
 
@@ -81,42 +78,31 @@ def simulate_session(
     """Session number `index` of this seed."""
     truth = session_truth(index, seed, scenario)
     spectrum = np.fft.fft(waveform(truth, scenario))
+    interfering = [
+        np.fft.fft(interferer_waveform(truth, number, scenario))
+        for number in range(len(truth.interferers))
+    ]
     recordings = tuple(
-        _recording(truth, reception, spectrum, scenario) for reception in truth.receptions
+        _recording(truth, reception, spectrum, interfering, scenario)
+        for reception in truth.receptions
     )
     return SimulatedSession(_new_session(truth, recordings, scenario), truth)
-
-
-def waveform(truth: SessionTruth, scenario: Scenario) -> NDArray[np.complex128]:
-    """What the transmitter of the session sends, one period at the scenario's rate.
-
-    Of amplitude 1, around its own carrier. The recording is its first `n_samples`; the rest
-    is a guard.
-    """
-    n_period = _smooth_length(scenario.n_samples + round(_GUARD_S * scenario.sample_rate_hz))
-    rng = waveform_rng(truth.seed, truth.index)
-    modulating = modulating_signal(rng, n_period, scenario.sample_rate_hz)
-    return fm_baseband(modulating, truth.source.deviation_hz, scenario.sample_rate_hz)
 
 
 def _recording(
     truth: SessionTruth,
     reception: ReceptionTruth,
     spectrum: NDArray[np.complex128],
+    interfering: list[NDArray[np.complex128]],
     scenario: Scenario,
 ) -> NewRecording:
     iq = received(
         noise_rng(truth.seed, truth.index, reception.station.name),
         spectrum,
-        Reception(
-            delay_s=reception.delay_s + reception.clock_error_s,
-            frequency_offset_hz=reception.frequency_offset_hz,
-            phase_rad=reception.phase_rad,
-            signal_dbfs=reception.signal_dbfs,
-            noise_dbfs=reception.noise_dbfs,
-        ),
+        _received_as(reception),
         n_samples=scenario.n_samples,
         sample_rate_hz=scenario.sample_rate_hz,
+        others=_others(truth, reception.station.name, interfering, scenario),
     )
     channel_share = 1.25 * scenario.channel_hz / scenario.sample_rate_hz
     snr_db, signal_strength_db = measured_levels_db(iq, channel_share)
@@ -130,6 +116,33 @@ def _recording(
         snr_db=snr_db,
         signal_strength_db=signal_strength_db,
     )
+
+
+def _received_as(truth: ReceptionTruth) -> Reception:
+    return Reception(
+        delay_s=truth.delay_s + truth.clock_error_s,
+        frequency_offset_hz=truth.frequency_offset_hz,
+        phase_rad=truth.phase_rad,
+        signal_dbfs=truth.signal_dbfs,
+        noise_dbfs=truth.noise_dbfs,
+        rician=truth.rician,
+        echoes=truth.echoes,
+    )
+
+
+def _others(
+    truth: SessionTruth,
+    station: str,
+    interfering: list[NDArray[np.complex128]],
+    scenario: Scenario,
+) -> NDArray[np.complex128] | None:
+    """All interferers at one station's converter; None where there are none."""
+    n_samples, rate_hz = scenario.n_samples, scenario.sample_rate_hz
+    arrivals = [
+        arrived(spectrum, _received_as(interferer.at(station)), n_samples, rate_hz)
+        for spectrum, interferer in zip(interfering, truth.interferers, strict=True)
+    ]
+    return np.sum(arrivals, axis=0) if arrivals else None
 
 
 def _as_stored(payload: bytes, reception: ReceptionTruth) -> bytes | None:
@@ -191,18 +204,3 @@ def _in_processes(
 
 def _task(indices: range, seed: int, scenario: Scenario) -> list[SimulatedSession]:
     return [simulate_session(index, seed, scenario) for index in indices]
-
-
-def _smooth_length(at_least: int) -> int:
-    """The smallest length from here on without a prime factor above 5: a fast transform."""
-    length = at_least
-    while not _is_smooth(length):
-        length += 1
-    return length
-
-
-def _is_smooth(length: int) -> bool:
-    for prime in (2, 3, 5):
-        while length % prime == 0:
-            length //= prime
-    return length == 1

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from heimdall_data.sessions import Station
+    from heimdall_data.simulate.modulation import Modulation
 
-__all__ = ["Damage", "ReceptionTruth", "SessionTruth", "SourceTruth"]
+__all__ = [
+    "Damage",
+    "EchoTruth",
+    "InterfererTruth",
+    "ReceptionTruth",
+    "RicianTruth",
+    "SessionTruth",
+    "SourceTruth",
+]
 
 Damage = Literal["missing", "truncated"]
 
@@ -26,12 +35,43 @@ class SourceTruth:
     """Of the carrier as it is."""
     radiated_dbm: float
     deviation_hz: float
+    """Of FM."""
     position_known: bool
+    modulation: Modulation = "fm"
+    am_depth: float = 0.8
+    """Of AM."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoTruth:
+    """One echo, against the direct path."""
+
+    excess_s: float
+    """How much later."""
+    gain_db: float
+    phase_rad: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RicianTruth:
+    """The waves of a path that fades; `channel.fading_gain` makes its gain over time of them."""
+
+    k_db: float
+    doppler_hz: float
+    """Of a wave from straight ahead; each has its angle's cosine of that."""
+    direct_angle_rad: float
+    """Of the steady wave."""
+    angles_rad: tuple[float, ...]
+    """Of the scattered waves, all of one power."""
+    phases_rad: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceptionTruth:
-    """How a session reaches one station. Levels are powers in the sampled band."""
+    """How a session reaches one station. Levels are powers in the sampled band.
+
+    Signal levels are the direct path's, fading within the recording averaged out.
+    """
 
     station: Station
     distance_m: float
@@ -51,6 +91,9 @@ class ReceptionTruth:
     phase_rad: float
     damage: Damage | None = None
     """What happened to the object in the store."""
+    rician: RicianTruth | None = None
+    """Of the direct path; None where it stands still."""
+    echoes: tuple[EchoTruth, ...] = ()
 
     @property
     def snr_db(self) -> float:
@@ -69,6 +112,19 @@ class ReceptionTruth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InterfererTruth:
+    """Another transmitter of the session, and how it reaches every station."""
+
+    source: SourceTruth
+    receptions: tuple[ReceptionTruth, ...]
+    """In the scenario's order, with the stations that were down."""
+
+    def at(self, station: str) -> ReceptionTruth:
+        """How it reaches the station of this name."""
+        return next(r for r in self.receptions if r.station.name == station)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionTruth:
     """Everything that made a session; `receptions` lacks the stations that were down."""
 
@@ -80,3 +136,4 @@ class SessionTruth:
     stations_down: tuple[str, ...]
     status: str
     approval_status: str
+    interferers: tuple[InterfererTruth, ...] = ()
