@@ -116,21 +116,6 @@ def test_a_server_that_is_not_there_is_named(caplog):
     assert not caplog.records
 
 
-def test_a_server_that_comes_back_is_asked_again(raw_iq_store, monkeypatch):
-    """A restart of the store in mid-epoch costs a pause, not the run."""
-    raw_iq_store.put("key", b"content")
-    late = ObjectStore(nowhere(), raw_iq_store.bucket)
-    asked = []
-
-    def pause(_):
-        asked.append("again")
-        late._client = raw_iq_store._client
-
-    monkeypatch.setattr("heimdall_data.s3.time.sleep", pause)
-    assert late.get("key") == b"content"
-    assert asked == ["again"]
-
-
 def test_a_server_that_hangs_up_is_named():
     """Something listens there, and it is no object store."""
     with socketserver.ThreadingTCPServer((LOOPBACK, 0), socketserver.BaseRequestHandler) as server:

@@ -5,10 +5,12 @@ line and an exit status. The message says what came, what was expected and what 
 """
 
 __all__ = [
+    "BucketUnusable",
     "CatalogueError",
     "DataError",
     "IngestError",
     "ObjectMissing",
+    "ObjectUnreadable",
     "RecordingError",
     "SimulationError",
     "SplitError",
@@ -31,6 +33,14 @@ class StoreError(DataError):
 
 class ObjectMissing(StoreError):
     """The store answers, and has no object under the key."""
+
+
+class BucketUnusable(StoreError):
+    """The store answers, and lacks the bucket or keeps us out of it."""
+
+
+class ObjectUnreadable(StoreError):
+    """The store answers, and this one object does not come whole, or can be none."""
 
 
 class RecordingError(DataError):

@@ -6,17 +6,18 @@ Only this module speaks S3. Nothing here prints or represents a secret.
 from __future__ import annotations
 
 import io
-import random
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
-from minio.error import MinioException, S3Error
+from minio.error import S3Error
 
 from heimdall_data.errors import ObjectMissing, StoreError
+from heimdall_data.s3_download import download
+from heimdall_data.s3_faults import FAULTS, no_bucket, told_plainly
+from heimdall_data.s3_waiting import Waiting, has_answered, remember_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,17 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ObjectStore", "S3Settings", "StoredObject"]
 
 _CONNECT_S = 3.0
-_READ_S = 30.0
 _POOL_SIZE = 32
-# What may have passed when we ask again, and how long we wait before we do.
-_PASSING = frozenset({"InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout"})
-_PAUSES_S = (0.1, 0.5, 1.5)
-_MISSING = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion"})
-_REFUSED = frozenset(
-    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
-)
-# The client refuses odd names of buckets and keys with a ValueError.
-_FAULTS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
 _Answer = TypeVar("_Answer")
 
 
@@ -48,6 +39,14 @@ class S3Settings:
     region: str = "us-east-1"
     raw_iq_bucket: str = "heimdall-raw-iq"
     models_bucket: str = "heimdall-models"
+    patience_s: float = 60.0
+    """How long a store that has answered before is waited for when it goes away."""
+    stall_s: float = 20.0
+    """A connection on which nothing comes for so long is given up."""
+    least_bytes_per_s: float = 4096.0
+    """An object must reach this mean rate once `stall_s` have passed: half a 64 kbit/s line."""
+    check_md5: bool = True
+    """Compare objects with their entity tags. Off where those look like MD5 sums and are none."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.endpoint_url)
@@ -73,7 +72,7 @@ class S3Settings:
             secure=parts.scheme == "https",
             region=self.region,
             http_client=urllib3.PoolManager(
-                timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
+                timeout=urllib3.Timeout(connect=_CONNECT_S, read=self.stall_s),
                 # MinIO's own default waits for minutes on a server that is not there.
                 retries=urllib3.Retry(total=None, connect=0, read=0, redirect=2, status=0, other=0),
                 maxsize=_POOL_SIZE,
@@ -96,29 +95,58 @@ class ObjectStore:
     Safe to use from several threads. Pickles: a copy in another process connects by itself.
     """
 
-    def __init__(self, settings: S3Settings, bucket: str) -> None:
+    def __init__(self, settings: S3Settings, bucket: str, *, known: bool = False) -> None:
+        """Talk to `bucket`; nothing is asked yet.
+
+        Args:
+            settings: where the store is, and who we are there.
+            bucket: its name.
+            known: the store has answered elsewhere, and is waited for if it does not here.
+        """
         self.settings = settings
         self.bucket = bucket
         self._client = settings.client()
+        self._waiting = Waiting(settings.endpoint_url, settings.patience_s)
+        if known:
+            remember_answer(settings.endpoint_url)
 
-    def __reduce__(self) -> tuple[type[ObjectStore], tuple[S3Settings, str]]:
-        return (ObjectStore, (self.settings, self.bucket))
+    def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[S3Settings, str, bool]]:
+        return (_copy, (self.settings, self.bucket, has_answered(self.settings.endpoint_url)))
 
     def get(self, key: str) -> bytes:
-        """The object's bytes.
+        """The object's bytes, all of them.
 
         Raises:
             ObjectMissing: there is none under `key`.
-            StoreError: the store cannot be reached, refuses us or lacks the bucket.
+            ObjectUnreadable: it does not come whole, or there can be none of that name.
+            BucketUnusable: the bucket is missing or closed to us.
+            StoreError: the store cannot be reached or refuses us.
+        """
+        return self.get_with_version(key)[0]
+
+    def get_with_version(self, key: str) -> tuple[bytes, StoredObject]:
+        """The object's bytes, and which version of it they are.
+
+        Raises:
+            StoreError: as `get`.
         """
 
-        def read() -> bytes:
+        def read() -> tuple[bytes, StoredObject]:
             response = self._client.get_object(self.bucket, key)
+            whole = False
             try:
-                return bytes(response.read())
+                data = download(
+                    response,
+                    grace_s=self.settings.stall_s,
+                    least_bytes_per_s=self.settings.least_bytes_per_s,
+                    check_md5=self.settings.check_md5,
+                )
+                whole = True
             finally:
-                response.close()
+                if not whole:  # the rest of the object is still on its way
+                    response.close()
                 response.release_conn()
+            return data, StoredObject(key, len(data), _tag(response.headers.get("etag")))
 
         return self._answer(key, read)
 
@@ -137,7 +165,7 @@ class ObjectStore:
             found = self._answer(key, lambda: self._client.stat_object(self.bucket, key))
         except ObjectMissing:
             return None
-        return StoredObject(key, int(found.size or 0), str(found.etag or ""))
+        return StoredObject(key, int(found.size or 0), _tag(found.etag))
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under `key`."""
@@ -154,7 +182,7 @@ class ObjectStore:
             lambda: [*self._client.list_objects(self.bucket, prefix=prefix, recursive=True)],
         )
         return [
-            StoredObject(str(item.object_name), int(item.size or 0), str(item.etag).strip('"'))
+            StoredObject(str(item.object_name), int(item.size or 0), _tag(item.etag))
             for item in found
         ]
 
@@ -169,7 +197,7 @@ class ObjectStore:
             StoreError: it does not, or the store cannot be reached or refuses us.
         """
         if not self.bucket_exists():
-            raise self._no_bucket()
+            raise no_bucket(self.settings.endpoint_url, self.bucket)
 
     def ensure_bucket(self) -> None:
         """Make the bucket where it does not exist."""
@@ -186,62 +214,17 @@ class ObjectStore:
             self._answer("", make)
 
     def _answer(self, key: str, ask: Callable[[], _Answer]) -> _Answer:
-        """What the store answers; what may heal is asked again, after a growing pause."""
-        pauses_s = iter(_PAUSES_S)
-        while True:
-            try:
-                return ask()
-            except _FAULTS as error:
-                pause_s = next(pauses_s, None)
-                if pause_s is None or not _may_heal(error):
-                    raise self._told_plainly(error, key) from error
-            time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-
-    def _told_plainly(self, error: Exception, key: str) -> StoreError:
-        """What went wrong in one sentence of ours, without secrets."""
-        where = self.settings.endpoint_url
-        if not isinstance(error, S3Error):
-            return StoreError(
-                f"no usable answer from the object store {where} ({_reason(error)}); "
-                "check HEIMDALL_S3_ENDPOINT_URL and that the server runs"
-            )
-        if error.code in _MISSING:
-            return ObjectMissing(f"no object {key!r} in bucket {self.bucket!r} of {where}")
-        if error.code == "NoSuchBucket":
-            return self._no_bucket()
-        if error.code in _REFUSED:
-            return StoreError(
-                f"{where} refuses our credentials for bucket {self.bucket!r} ({error.code}); "
-                "check HEIMDALL_S3_ACCESS_KEY and HEIMDALL_S3_SECRET_KEY"
-            )
-        return StoreError(f"{where} answers {error.code} for {key!r} in bucket {self.bucket!r}")
-
-    def _no_bucket(self) -> StoreError:
-        return StoreError(
-            f"no bucket {self.bucket!r} in {self.settings.endpoint_url}; make it, or correct "
-            "the bucket's name"
-        )
+        """What the store answers in the end."""
+        try:
+            return self._waiting.answer(ask)
+        except FAULTS as error:
+            raise told_plainly(error, self.settings, self.bucket, key) from error
 
 
-def _innermost(error: Exception) -> Exception:
-    """What urllib3 wrapped, perhaps several times."""
-    while isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
-        error = error.reason
-    return error
+def _copy(settings: S3Settings, bucket: str, known: bool) -> ObjectStore:  # noqa: FBT001 - for pickle
+    return ObjectStore(settings, bucket, known=known)
 
 
-def _may_heal(error: Exception) -> bool:
-    if isinstance(error, S3Error):
-        return error.code in _PASSING
-    cause = _innermost(error)
-    # A host that does not answer has cost seconds already, and a bad name stays bad. The
-    # exact type: a refused connection, which a restart heals, is a subclass of it.
-    silent = isinstance(cause, urllib3.exceptions.ReadTimeoutError) or (
-        type(cause) is urllib3.exceptions.ConnectTimeoutError
-    )
-    return not (silent or isinstance(cause, (urllib3.exceptions.NameResolutionError, ValueError)))
-
-
-def _reason(error: Exception) -> str:
-    cause = _innermost(error)
-    return str(cause).rpartition(": ")[2] or type(cause).__name__
+def _tag(etag: str | None) -> str:
+    """The entity tag without its quotes."""
+    return (etag or "").strip('"')

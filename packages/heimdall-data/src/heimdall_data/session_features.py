@@ -14,11 +14,14 @@ from heimdall_features import FeatureError, FeatureExtractor
 from heimdall_data.session_reader import SessionReader, chosen_measurements
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from heimdall_features import FeatureConfig
 
     from heimdall_data.feature_cache import FeatureCache
     from heimdall_data.recording import Recording
     from heimdall_data.s3 import S3Settings
+    from heimdall_data.session_reader import ObjectVersions, SessionRecordings
     from heimdall_data.sessions import Measurement, Session
 
 __all__ = ["FeatureSource", "SessionFeatures"]
@@ -95,40 +98,36 @@ class FeatureSource:
         """
         out = np.empty(self.config.shape, np.float32) if out is None else out
         if self.cache is None:
-            return self._computed(session, out)
+            return self._computed(session, out)[0]
         key = key or self.key(session)
         found = self.cache.get_into(key, "features", out)
         if found is not None:
             return SessionFeatures.from_tensors({**found, "features": out})
-        computed = self._computed(session, out)
-        self.cache.put(key, computed.to_tensors())
+        computed, read = self._computed(session, out)
+        if read.lasting:
+            # Under what was read: since the store was asked, an object may have been replaced.
+            self.cache.put(self._key(session, read.versions), computed.to_tensors())
         return computed
 
     def key(self, session: Session) -> str:
         """A hash of all that the features depend on: settings and versions of the objects."""
         chosen = chosen_measurements(session, self.config.receivers)
+        versions = {name: self.reader.versions(m) for name, m in chosen.items()}
+        return self._key(session, versions)
+
+    def _key(self, session: Session, versions: Mapping[str, ObjectVersions]) -> str:
+        chosen = chosen_measurements(session, self.config.receivers)
         parts = [
             self.config.fingerprint,
             DECODING_VERSION,
             str(session.start),
-            [self._version(m) for _, m in sorted(chosen.items())],
+            [_identity(m, versions[name]) for name, m in sorted(chosen.items())],
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def _version(self, measurement: Measurement) -> list[object]:
-        found = self.reader.stat(measurement)
-        version = None if found is None else [found.etag, found.size]
-        return [
-            measurement.station,
-            measurement.bucket,
-            measurement.key,
-            measurement.format,
-            measurement.sample_rate_hz,
-            str(measurement.start),
-            version,
-        ]
-
-    def _computed(self, session: Session, out: npt.NDArray[np.float32]) -> SessionFeatures:
+    def _computed(
+        self, session: Session, out: npt.NDArray[np.float32]
+    ) -> tuple[SessionFeatures, SessionRecordings]:
         read = self.reader.read(session, self.config.receivers)
         out[...] = self.config.fill_db
         n_receivers = len(self.config.receivers)
@@ -147,10 +146,24 @@ class FeatureSource:
             out[channel] = alone[channel]
             present[channel] = True
             clock_locked[channel] = recording.clock_locked
-        return SessionFeatures(
+        computed = SessionFeatures(
             features=out,
             present=present,
             clock_locked=clock_locked,
             unusable=unusable,
             computed=True,
         )
+        return computed, read
+
+
+def _identity(measurement: Measurement, versions: ObjectVersions) -> list[object]:
+    """All that a recording depends on."""
+    return [
+        measurement.station,
+        measurement.bucket,
+        measurement.key,
+        measurement.format,
+        measurement.sample_rate_hz,
+        str(measurement.start),
+        versions,
+    ]

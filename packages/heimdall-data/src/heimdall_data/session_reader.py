@@ -1,8 +1,9 @@
 """From a session of the catalogue to its recordings in memory, and why some are not there.
 
 A recording that is missing or cannot be decoded is left out with its reason; the session's
-others are kept. A store that does not answer is another matter: nobody knows what it holds,
-so that error goes to the caller.
+others are kept; so is one whose row names another bucket than the configured one, if that
+bucket is missing or closed to us. A store that does not answer is another matter: nobody knows
+what it holds, so that error goes to the caller.
 """
 
 from __future__ import annotations
@@ -14,19 +15,35 @@ from typing import TYPE_CHECKING
 
 from heimdall_data.align import align
 from heimdall_data.decode import decode
-from heimdall_data.errors import ObjectMissing, RecordingError
+from heimdall_data.errors import (
+    BucketUnusable,
+    ObjectMissing,
+    ObjectUnreadable,
+    RecordingError,
+)
 from heimdall_data.s3 import ObjectStore
+from heimdall_data.s3_waiting import has_answered, remember_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from heimdall_data.errors import StoreError
     from heimdall_data.recording import Recording
-    from heimdall_data.s3 import S3Settings, StoredObject
+    from heimdall_data.s3 import S3Settings
     from heimdall_data.sessions import Measurement, Session
 
-__all__ = ["SessionReader", "SessionRecordings", "chosen_measurements"]
+__all__ = ["ObjectVersions", "SessionReader", "SessionRecordings", "chosen_measurements"]
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+ObjectVersion = tuple[str, int] | None
+"""Entity tag and size of an object; None where there is none."""
+ObjectVersions = tuple[ObjectVersion, ...]
+"""Of each object of a recording: SigMF has two."""
+
+
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +54,20 @@ class SessionRecordings:
     """By receiver, cut to one span of time."""
     unusable: dict[str, str]
     """By receiver, why its recording is left out."""
+    versions: dict[str, ObjectVersions]
+    """By receiver, of what was read: in a run that lasts, objects are replaced."""
+    lasting: bool
+    """Reading the same versions again gives the same; not so where one did not come whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What came of one measurement."""
+
+    recording: Recording | None
+    reason: str
+    versions: ObjectVersions
+    lasting: bool
 
 
 def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str, Measurement]:
@@ -52,13 +83,20 @@ def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str,
 class SessionReader:
     """Fetches and decodes sessions; every process that uses it opens its own connections."""
 
-    def __init__(self, s3: S3Settings) -> None:
-        """Read from the store that `s3` names; nothing is opened yet."""
+    def __init__(self, s3: S3Settings, *, known: bool = False) -> None:
+        """Read from the store that `s3` names; nothing is opened yet.
+
+        Args:
+            s3: The store.
+            known: It has answered elsewhere, and is waited for if it does not here.
+        """
         self.s3 = s3
         self._stores: dict[tuple[int, str], ObjectStore] = {}
+        if known:
+            remember_answer(s3.endpoint_url)
 
-    def __reduce__(self) -> tuple[type[SessionReader], tuple[S3Settings]]:
-        return (SessionReader, (self.s3,))
+    def __reduce__(self) -> tuple[Callable[..., SessionReader], tuple[S3Settings, bool]]:
+        return (_copy, (self.s3, has_answered(self.s3.endpoint_url)))
 
     def store(self, bucket: str) -> ObjectStore:
         """This process's own connections to a bucket: a socket cannot be shared after fork."""
@@ -73,52 +111,123 @@ class SessionReader:
         Raises:
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
         """
-        usable: dict[str, Recording] = {}
-        unusable: dict[str, str] = {}
         measurements = chosen_measurements(session, receivers)
-        for name in (name for name in receivers if name in measurements):
-            try:
-                usable[name] = self._recording(session, measurements[name])
-            except (ObjectMissing, RecordingError) as error:
-                unusable[name] = str(error)
+        read = {
+            name: self._read_one(session, measurements[name])
+            for name in receivers
+            if name in measurements
+        }
+        usable = {name: one.recording for name, one in read.items() if one.recording is not None}
+        unusable = {name: one.reason for name, one in read.items() if one.recording is None}
         if len(usable) > 1:
             try:
                 usable = align(usable).recordings
             except RecordingError as error:
-                return SessionRecordings({}, unusable | dict.fromkeys(usable, str(error)))
-        return SessionRecordings(usable, unusable)
-
-    def stat(self, measurement: Measurement) -> StoredObject | None:
-        """Version of a measurement's object; None where there is none."""
-        if not _is_location(measurement.bucket, measurement.key):
-            return None
-        return self.store(measurement.bucket).stat(measurement.key)
-
-    def _recording(self, session: Session, measurement: Measurement) -> Recording:
-        bucket, key = measurement.bucket, measurement.key
-        if not _is_location(bucket, key):
-            raise RecordingError(
-                f"the catalogue says that the recording is at {key!r} in {bucket!r}, which can "
-                f"be no object; correct measurements.iq_data_location"
-            )
-        store = self.store(bucket)
-        metadata = None
-        if measurement.format == "sigmf" and key.endswith("-data"):
-            metadata = store.get(key.removesuffix("-data") + "-meta")
-        recording = decode(
-            store.get(key),
-            measurement.format,
-            name=key,
-            sample_rate_hz=measurement.sample_rate_hz,
-            start=measurement.start or session.start,
-            metadata=metadata,
+                unusable |= dict.fromkeys(usable, str(error))
+                usable = {}
+        return SessionRecordings(
+            usable,
+            unusable,
+            {name: one.versions for name, one in read.items()},
+            all(one.lasting for one in read.values()),
         )
-        if recording.center_frequency_hz is None:
-            return replace(recording, center_frequency_hz=measurement.frequency_hz)
-        return recording
+
+    def versions(self, measurement: Measurement) -> ObjectVersions:
+        """Versions that the store has now of a measurement's objects.
+
+        Raises:
+            StoreError: As `read`.
+        """
+        return tuple(self._version(measurement, key) for key in _keys(measurement))
+
+    def _version(self, measurement: Measurement, key: str) -> ObjectVersion:
+        if not _is_location(measurement.bucket, key):
+            return None
+        try:
+            found = self.store(measurement.bucket).stat(key)
+        except (BucketUnusable, ObjectUnreadable) as error:
+            self._raise_if_ours(error, measurement)
+            return None
+        return None if found is None else (found.etag, found.size)
+
+    def _read_one(self, session: Session, measurement: Measurement) -> _Read:
+        versions: list[ObjectVersion] = []
+        try:
+            objects = self._objects(measurement, versions)
+            recording = _decoded(session, measurement, *objects)
+        except (ObjectMissing, RecordingError) as error:
+            return _Read(None, str(error), tuple(versions), lasting=True)
+        except (BucketUnusable, ObjectUnreadable) as error:
+            self._raise_if_ours(error, measurement)
+            return _Read(None, str(error), tuple(versions), lasting=False)
+        return _Read(recording, "", tuple(versions), lasting=True)
+
+    def _objects(self, measurement: Measurement, versions: list[ObjectVersion]) -> list[bytes]:
+        """Data and, where it has its own object, metadata; `versions` gets what was found.
+
+        All are asked for also where one is missing, so that the versions are complete.
+        """
+        missing: ObjectMissing | None = None
+        objects = []
+        for key in _keys(measurement):
+            if not _is_location(measurement.bucket, key):
+                versions.append(None)
+                raise RecordingError(
+                    f"the catalogue says that the recording is at {key!r} in "
+                    f"{measurement.bucket!r}, which can be no object; correct "
+                    "measurements.iq_data_location"
+                )
+            try:
+                data, found = self.store(measurement.bucket).get_with_version(key)
+            except ObjectMissing as error:
+                missing = missing or error
+                versions.append(None)
+            else:
+                objects.append(data)
+                versions.append((found.etag, found.size))
+        if missing is not None:
+            raise missing
+        return objects
+
+    def _raise_if_ours(self, error: StoreError, measurement: Measurement) -> None:
+        """The configured bucket missing is a mistake of the run's; another's is of its row."""
+        if isinstance(error, BucketUnusable) and measurement.bucket == self.s3.raw_iq_bucket:
+            raise error
+
+
+def _copy(s3: S3Settings, known: bool) -> SessionReader:  # noqa: FBT001 - for pickle
+    return SessionReader(s3, known=known)
+
+
+def _decoded(
+    session: Session, measurement: Measurement, data: bytes, metadata: bytes | None = None
+) -> Recording:
+    recording = decode(
+        data,
+        measurement.format,
+        name=measurement.key,
+        sample_rate_hz=measurement.sample_rate_hz,
+        start=measurement.start or session.start,
+        metadata=metadata,
+    )
+    if recording.center_frequency_hz is None:
+        return replace(recording, center_frequency_hz=measurement.frequency_hz)
+    return recording
+
+
+def _keys(measurement: Measurement) -> tuple[str, ...]:
+    """Of the object with the samples, and of the one that describes them, if there is one."""
+    key = measurement.key
+    if measurement.format == "sigmf" and key.endswith("-data"):
+        return (key, key.removesuffix("-data") + "-meta")
+    return (key,)
 
 
 def _is_location(bucket: str, key: str) -> bool:
     """Whether S3 could hold an object there; what the database says may be nonsense."""
-    no_path = {".", ".."}.isdisjoint(key.split("/"))
-    return bool(BUCKET.fullmatch(bucket)) and 0 < len(key.encode()) <= 1024 and no_path
+    try:
+        n_bytes = len(key.encode())
+    except UnicodeEncodeError:
+        return False
+    plain = {".", ".."}.isdisjoint(key.split("/")) and not _CONTROL.search(key)
+    return bool(BUCKET.fullmatch(bucket)) and 0 < n_bytes <= 1024 and plain

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from heimdall_data.embedded import processes
@@ -87,7 +88,9 @@ class SeaweedServer(Server):
         """
         if is_free(self.port(settings)):
             return False
-        stores = [ObjectStore(self.s3_settings(settings), bucket) for bucket in BUCKETS]
+        # This loop is the waiting; the client's own, made for outages, would sleep too long.
+        s3 = replace(self.s3_settings(settings), patience_s=0)
+        stores = [ObjectStore(s3, bucket) for bucket in BUCKETS]
         try:
             return all(store.bucket_exists() for store in stores) and _keeps_objects(stores[-1])
         except StoreError:
