@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
+from heimdall_trainer.simulation_flags import SimulationFlags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +25,7 @@ app = cyclopts.App(
     name="ingest", help="Store recordings and catalogue them.", help_formatter="plain"
 )
 NOWHERE = Connections()
+AS_IN_THE_DEMO = SimulationFlags()
 
 
 @Parameter(name="*")
@@ -95,8 +97,14 @@ def files(
 
 
 @app.command
-def simulated(*, sessions: int, seed: int = 42, connections: Connections = NOWHERE) -> None:
-    """Store simulated sessions of north-west Italy.
+def simulated(
+    *,
+    sessions: int,
+    seed: int = 42,
+    radio: SimulationFlags = AS_IN_THE_DEMO,
+    connections: Connections = NOWHERE,
+) -> None:
+    """Store simulated sessions, of north-west Italy unless stations are given.
 
     Parameters
     ----------
@@ -107,7 +115,8 @@ def simulated(*, sessions: int, seed: int = 42, connections: Connections = NOWHE
     """
     from heimdall_data.simulate import simulate_sessions
 
-    made = (session.new_session for session in simulate_sessions(sessions, seed))
+    simulated_sessions = simulate_sessions(sessions, seed, radio.scenario())
+    made = (session.new_session for session in simulated_sessions)
     _ingest(made, sessions, connections)
 
 
