@@ -102,6 +102,17 @@ def test_any_flipped_bit_or_lost_tail_is_noticed(tmp_path, read, data):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("length", [0, 3, 4, 8, 511, 512])
+def test_the_beginning_of_an_entry_is_none(tmp_path, length):
+    """A checksum that is cut off must not be taken for that of nothing."""
+    cache = FeatureCache(tmp_path)
+    cache.put(KEY, tensors())
+    path = next(tmp_path.glob("*/*.features"))
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        assert cache.get(KEY) is None
+
+
 def filled(directory, n_entries, max_bytes):
     """A cache to which so many entries were written, each older than the next; their keys."""
     cache = FeatureCache(directory, max_bytes)

@@ -130,7 +130,7 @@ def _read_and_copy(descriptor: int, name: str, out: Array) -> dict[str, Array]:
 def _check(parts: Sequence[bytearray | memoryview]) -> None:
     """Compare the checksum of an entry that is in memory in parts, the first with the preface."""
     first = memoryview(parts[0])
-    if first[:4] != MAGIC:
+    if len(first) < PREFACE or first[:4] != MAGIC:
         raise DamagedEntry("it does not begin as an entry does")
     total = crc32c(first[CHECKED_FROM:])
     for part in parts[1:]:
