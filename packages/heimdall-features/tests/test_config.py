@@ -65,6 +65,8 @@ def test_one_meaning_has_one_fingerprint(same):
         ({"receivers": ()}, "name at least one"),
         ({"receivers": ("A", 3)}, "receiver 3 is no name"),
         ({"receivers": ("A", "A")}, "names one twice"),
+        ({"sample_rate_hz": 10**400}, "000; it must be a finite number"),
+        ({"missing_db": 1e39}, "missing_db is 1e+39; use a level such as -140 dB"),
         ({"missing_db": True}, "missing_db is True; it must be a finite number"),
     ],
 )
@@ -81,6 +83,7 @@ def test_a_wrong_setting_is_refused_with_the_remedy(wrong, says):
         ("{", "is JSON, not '{'"),
         ("[1]", "is a JSON object"),
         ("null", "is a JSON object"),
+        ("[" * 100_000, "is JSON, not '[["),
         ('{"receivers": ["A"]}', "lacks ['f_max_hz'"),
     ],
 )

@@ -131,6 +131,13 @@ def test_silence_is_unlike_anything():
     assert features[1].max() > 0.5
 
 
+@pytest.mark.parametrize("baseline_m", [1.0, 150.0])
+def test_receivers_may_stand_side_by_side(baseline_m):
+    """Two antennas of one roof: all lags are within a sample."""
+    config = CorrelationConfig(receivers=("A", "B"), baseline_m=baseline_m)
+    assert config.n_fft == 512
+
+
 def test_the_lags_span_the_longest_baseline():
     """By hand: light takes 433.6 us for 130 km, and no difference can be longer."""
     np.testing.assert_allclose(CONFIG.lags_s[[0, -1]] * 1e6, [-433.64, 433.64], atol=0.01)

@@ -1,6 +1,7 @@
 """Statistics that are the same however the data were shared out."""
 
 import functools
+import json
 import random
 
 import numpy as np
@@ -92,6 +93,12 @@ def test_normalising_a_sample_by_itself_erases_what_carries_the_position():
     assert (kept[0] - kept[1]).mean() > 1.5
 
 
+def stored(**changed):
+    """Two frames of four steps each, as a file has them, but for what is changed."""
+    whole = {"counts": [2], "sums": [[8]], "squares": [[32]], "fills": [[0, 0]]}
+    return NormalizationStats.from_json(json.dumps(whole | changed))
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -106,6 +113,12 @@ def test_normalising_a_sample_by_itself_erases_what_carries_the_position():
         ),
         (lambda: NormalizationStats.from_json("[]"), "statistics are JSON, not '[]'"),
         (lambda: NormalizationStats.from_json("{"), "statistics are JSON, not '{'"),
+        (lambda: stored(sums=[[1.5]]), "the statistics hold 1.5; they are sums of whole steps"),
+        (lambda: stored(counts=[float("nan")]), "the statistics hold nan"),
+        (lambda: stored(squares=[[10**100]]), "the statistics hold 1000"),
+        (lambda: stored(sums=[[4, 4]]), "rows of the statistics differ in length: [1, 2]"),
+        (lambda: stored(counts=[-5]), "sums that no levels add up to"),
+        (lambda: stored(squares=[[7]]), "sums that no levels add up to"),
         (
             lambda: NormalizationStats.from_json('{"counts":[],"sums":[],"squares":[],"fills":[]}'),
             "tables of the statistics differ in length",

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from heimdall_features.errors import FeatureError
 
@@ -79,8 +79,7 @@ class SpectrumConfig:
                 f"hop_length {self.hop_length} exceeds n_fft {self.n_fft}, so that samples "
                 f"between frames would be lost; use at most {self.n_fft}"
             )
-        if not -1000.0 < self.floor_db < 1000.0:
-            raise FeatureError(f"floor_db is {self.floor_db}; use a level such as -140 dB")
+        _require_level("floor_db", self.floor_db)
 
     def _require_band(self) -> None:
         if self.sample_rate_hz <= 0.0:
@@ -123,6 +122,7 @@ class FeatureConfig(SpectrumConfig):
         object.__setattr__(self, "n_frames", _count("n_frames", self.n_frames))
         if self.missing_db is not None:
             object.__setattr__(self, "missing_db", _number("missing_db", self.missing_db))
+            _require_level("missing_db", self.missing_db)
         object.__setattr__(self, "receivers", _names(self.receivers))
 
     @property
@@ -137,7 +137,10 @@ class FeatureConfig(SpectrumConfig):
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits, the same wherever the features are the same."""
+        """64 hexadecimal digits, the same on every machine for the same settings.
+
+        A setting that is None and the value it stands for are two settings.
+        """
         # The version of the algorithm, not of the package: most releases change no number.
         text = f"heimdall-features:{ALGORITHM_VERSION}:{self.to_json()}"
         return hashlib.sha256(text.encode()).hexdigest()
@@ -157,7 +160,7 @@ class FeatureConfig(SpectrumConfig):
         """
         try:
             fields = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise FeatureError(f"a feature configuration is JSON, not {text!r:.200}") from error
         if not isinstance(fields, dict):
             raise FeatureError(f"a feature configuration is a JSON object, not {text!r:.200}")
@@ -181,9 +184,23 @@ def _count(name: str, value: object) -> int:
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise FeatureError(f"{name} is {value!r}; it must be a finite number")
-    return float(value) + 0.0  # so that -0.0 and 0.0 are one setting
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    number = _nearest_float(value) if is_number else math.nan
+    if not math.isfinite(number):
+        raise FeatureError(f"{name} is {value!r:.50}; it must be a finite number")
+    return number + 0.0  # so that -0.0 and 0.0 are one setting
+
+
+def _nearest_float(value: Any) -> float:  # noqa: ANN401 - any real number
+    try:
+        return float(value)
+    except OverflowError:  # an integer may be larger than any float
+        return math.inf
+
+
+def _require_level(name: str, level_db: float) -> None:
+    if not -1000.0 < level_db < 1000.0:
+        raise FeatureError(f"{name} is {level_db}; use a level such as -140 dB")
 
 
 def _names(receivers: object) -> tuple[str, ...]:

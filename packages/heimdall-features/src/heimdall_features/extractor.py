@@ -132,7 +132,7 @@ class FeatureExtractor:
             raise FeatureError(f"{error}; {writer} made this model's features") from error
         if config.fingerprint != metadata[FINGERPRINT_KEY]:
             raise FeatureError(
-                f"the model's features have fingerprint {metadata[FINGERPRINT_KEY]:.16}, but "
+                f"the model's features have fingerprint {metadata[FINGERPRINT_KEY]!s:.16}, but "
                 f"algorithm version {ALGORITHM_VERSION} gives {config.fingerprint:.16}; "
                 f"install {writer}, which made them"
             )

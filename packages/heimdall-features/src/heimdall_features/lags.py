@@ -87,4 +87,4 @@ class CorrelationConfig:
     def n_fft(self) -> int:
         """Samples a frame: so long that even the largest lag leaves most of it in common."""
         span = 2 * self.baseline_m / SPEED_OF_LIGHT_M_S * self.sample_rate_hz
-        return max(512, 1 << math.ceil(math.log2(8 * span)))
+        return max(512, 1 << max(0, math.ceil(math.log2(8 * span))))

@@ -29,6 +29,9 @@ LEVEL_LIMIT_DB: Final = 1024.0
 FRAMES_PER_SUM: Final = 1024
 """Squares below 2**52 cannot overflow 63 bits in so few terms."""
 
+LARGEST_SUM: Final = 1 << 200
+"""More than any data set adds up to, and still a float."""
+
 CONSTANT_DB: Final = 1e-3
 """A band that varies by less is taken as constant: its deviation is then 1 dB."""
 
@@ -144,12 +147,31 @@ class NormalizationStats:
                 tuple(found["counts"]),
                 *(tuple(map(tuple, found[field.name])) for field in fields(cls)[1:]),
             )
-            sizes = {len(stats.counts), len(stats.sums), len(stats.squares), len(stats.fills)}
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, RecursionError) as error:
             raise FeatureError(f"normalisation statistics are JSON, not {text!r:.200}") from error
-        if len(sizes) != 1 or not stats.counts:
-            raise FeatureError(f"the tables of the statistics differ in length: {sorted(sizes)}")
+        stats._require_sums()
         return stats
+
+    def _require_sums(self) -> None:
+        """Refuse what no features add up to."""
+        sizes = {len(table) for table in (self.counts, self.sums, self.squares, self.fills)}
+        if len(sizes) != 1 or not self.counts:
+            raise FeatureError(f"the tables of the statistics differ in length: {sorted(sizes)}")
+        widths = {len(row) for row in (*self.sums, *self.squares)}
+        if len(widths) != 1 or 0 in widths or {len(row) for row in self.fills} != {2}:
+            raise FeatureError(f"the rows of the statistics differ in length: {sorted(widths)}")
+        numbers = (
+            *self.counts,
+            *(n for t in (self.sums, self.squares, self.fills) for r in t for n in r),
+        )
+        if wrong := [n for n in numbers if type(n) is not int or abs(n) > LARGEST_SUM]:
+            raise FeatureError(
+                f"the statistics hold {wrong[0]!r:.50}; they are sums of whole steps"
+            )
+        for count, sums, squares in zip(self.counts, self.sums, self.squares, strict=True):
+            # Cauchy and Schwarz: a sum's square is at most the count times the sum of squares.
+            if count < 0 or any(a * a > count * b for a, b in zip(sums, squares, strict=True)):
+                raise FeatureError("the statistics hold sums that no levels add up to")
 
 
 def normalize_features(

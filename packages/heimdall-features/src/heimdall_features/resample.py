@@ -29,7 +29,8 @@ __all__ = ["RATE_TOLERANCE", "rate_ratio", "resampled"]
 RATE_TOLERANCE: Final = 1e-6
 """A receiver's clock is seldom truer than this, one part per million."""
 
-RATIO_LIMIT: Final = 1000
+RATIO_LIMIT: Final = 200
+"""From 2.4 MHz to 12 kHz; what is further apart is a rate in kHz by mistake."""
 
 STOPBAND_DB: Final = 80.0
 HALF_LENGTH: Final = 36
@@ -44,7 +45,7 @@ def rate_ratio(rate_hz: float, wanted_hz: float) -> Fraction:
     """A ratio of small whole numbers near `wanted / rate`, within one part per million.
 
     Raises:
-        FeatureError: when the rates are more than a factor of 1,000 apart.
+        FeatureError: when the rates are more than a factor of 200 apart.
     """
     exact = Fraction(wanted_hz) / Fraction(rate_hz)
     if not Fraction(1, RATIO_LIMIT) <= exact <= RATIO_LIMIT:

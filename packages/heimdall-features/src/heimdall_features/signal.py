@@ -4,7 +4,6 @@ An array or a memory map is read in place. An iterator of blocks is held only as
 the next frame needs, so that a recording of hours takes no more memory than one of seconds.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +15,9 @@ from heimdall_features.config import Spectrum
 from heimdall_features.errors import FeatureError
 
 __all__ = ["BlockSource", "Blocks", "Samples", "Source", "open_source", "require_rate"]
+
+LARGEST_RATE_HZ = 1e15
+"""No receiver is faster; an integer may be larger than any float."""
 
 Samples = NDArray[np.inexact[Any]]
 
@@ -127,8 +129,8 @@ def require_rate(rate_hz: float) -> float:
     Raises:
         FeatureError: when it is not a positive, finite number.
     """
-    is_number = isinstance(rate_hz, int | float | np.number) and not isinstance(rate_hz, bool)
-    if not is_number or not math.isfinite(rate_hz) or rate_hz <= 0:
+    is_number = isinstance(rate_hz, int | float | np.integer | np.floating)
+    if not is_number or isinstance(rate_hz, bool) or not 0 < rate_hz < LARGEST_RATE_HZ:
         raise FeatureError(f"the sample rate is {rate_hz!r}; it must be a positive number of Hz")
     return float(rate_hz)
 
