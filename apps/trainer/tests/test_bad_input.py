@@ -114,6 +114,23 @@ def test_too_few_sources_for_the_split_are_counted(heimdall, s3_settings, databa
     assert "1 transmitter sites" in line
 
 
+def test_more_unusable_sessions_than_max_excluded_end_the_run(heimdall, s3_settings, database_url):
+    """A model of what happens to be left is not the model that was asked for."""
+    store = ObjectStore(s3_settings, s3_settings.raw_iq_bucket)
+    heard = (new_recording(TORINO, n_samples=8192),)
+    times = ("morning", "noon", "evening")
+    sessions = [replace(new_session(name), measurements=heard) for name in times]
+    with Catalogue(database_url) as catalogue:
+        ingest(catalogue, store, sessions, progress=False)
+    store.delete(store.list()[0].key)
+    train = ("train", "--n_receivers", "1", "--backbone", "convnext_atto")
+    status, said = heimdall(*train)
+    assert status == 1
+    assert "1 of 3 sessions cannot be used, more than --max_excluded 0.1 allows" in said
+    assert "no object 'sessions/" in said
+    assert "1 transmitter sites" in heimdall(*train, "--max_excluded", "0.4")[1]
+
+
 def test_an_unknown_backbone_suggests_the_nearest(heimdall):
     """A misspelt name must never train something else."""
     status, line = heimdall("train", "--backbone", "convnext_ato")
