@@ -39,6 +39,11 @@ def archive(**files):
     return stream.getvalue()
 
 
+def point(longitude_deg, latitude_deg):
+    """A place as GeoJSON has it."""
+    return {"type": "Point", "coordinates": [longitude_deg, latitude_deg, 250.0]}
+
+
 def decoded(data, metadata=None):
     """As the dataset reads it."""
     return decode(data, "sigmf", name="sessions/7/a.sigmf", metadata=metadata)
@@ -89,6 +94,50 @@ def test_of_several_captures_the_longest_is_read():
     assert (recording.center_frequency_hz, recording.n_dropped_samples) == (2, 5)
 
 
+@given(st.data())
+def test_foreign_bytes_are_cut_out_as_the_formats_own_library_does(tmp_path_factory, data):
+    """A header taken for samples is a click at full scale, and shifts all that follows."""
+    lengths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    # The library maps whole samples only, so that the foreign bytes are such here.
+    foreign = st.sampled_from([0, 4, 8, 44])
+    headers = data.draw(st.lists(foreign, min_size=len(lengths), max_size=len(lengths)))
+    trailing = data.draw(foreign)
+    starts = [sum(lengths[:n]) for n in range(len(lengths))]
+    captures = [
+        {"core:sample_start": start, "core:header_bytes": header}
+        for start, header in zip(starts, headers, strict=True)
+    ]
+    described = meta(captures=captures, **{"core:trailing_bytes": trailing})
+    size = 4 * sum(lengths) + sum(headers) + trailing
+    content = bytes(n * 37 % 251 for n in range(size))
+    path = tmp_path_factory.mktemp("sigmf") / "a.sigmf-data"
+    path.write_bytes(content)
+    path.with_suffix(".sigmf-meta").write_bytes(described)
+    longest = int(np.argmax(lengths))
+    theirs = sigmf.fromfile(path).read_samples_in_capture(longest)
+    np.testing.assert_array_equal(decoded(content, described).iq, np.asarray(theirs))
+
+
+def test_a_recording_split_over_files_counts_from_its_own_first_sample():
+    """The second file of a recording says where it goes on: all indices are absolute."""
+    captures = [{"core:sample_start": 1000, "core:frequency": 5.0}]
+    described = meta(captures=captures, **{"core:offset": 1000})
+    recording = decoded(np.arange(8, dtype="<i2").tobytes(), described)
+    assert (len(recording.iq), recording.center_frequency_hz) == (4, 5)
+
+
+def test_the_receivers_place_is_the_captures_or_else_that_of_all():
+    """A van moves between captures; a mast does not, and says it once."""
+    data = np.arange(20, dtype="<i2").tobytes()
+    captures = [{"core:sample_start": 0}, {"core:sample_start": 2}]
+    fixed = meta(captures=captures, **{"core:geolocation": point(7.672, 45.044)})
+    assert decoded(data, fixed).receiver_deg == (45.044, 7.672)
+    captures[1]["core:geolocation"] = point(8.956, 44.395)
+    moved = meta(captures=captures, **{"core:geolocation": point(7.672, 45.044)})
+    assert decoded(data, moved).receiver_deg == (44.395, 8.956)
+    assert decoded(data, meta()).receiver_deg is None
+
+
 def test_a_true_checksum_is_accepted_and_a_false_one_is_not():
     """The checksum is how a truncated SigMF recording is noticed at all."""
     data = np.arange(20, dtype="<i2").tobytes()
@@ -104,12 +153,27 @@ def test_a_true_checksum_is_accepted_and_a_false_one_is_not():
         (bytes(8), meta("rf32_le"), "core:datatype 'rf32_le' is real; record complex I and Q"),
         (bytes(8), meta("ci12_le"), "core:datatype is 'ci12_le'; use one such as 'ci16_le'"),
         (bytes(8), meta(**{"core:num_channels": 2}), "2 channels; store each receiver by itself"),
-        (bytes(7), meta(), "7 bytes are not 1 to .* whole samples of ci16_le; truncated"),
+        (bytes(7), meta(), "7 bytes are not 1 to .* whole samples of 4 bytes; truncated"),
         (bytes(8), b"{", "the SigMF metadata cannot be read"),
         (bytes(8), b"[]", "the SigMF metadata cannot be read"),
         (bytes(8), meta(**{"core:sample_rate": "fast"}), "lack a usable core:sample_rate"),
         (bytes(8), meta(captures=[{"core:sample_start": 9}]), "samples 9 to 2 are not all inside"),
-        (bytes(8), meta(captures=[{"core:header_bytes": 4}]), "core:header_bytes .* not supported"),
+        (bytes(8), meta(captures=[{"core:header_bytes": 9}]), "add up to 9, the dataset has 8"),
+        (bytes(8), meta(captures=[{"core:header_bytes": -4}]), "core:header_bytes is -4, which is"),
+        (bytes(8), meta(**{"core:trailing_bytes": 9}), "add up to 9, the dataset has 8 bytes"),
+        (bytes(8), meta(**{"core:trailing_bytes": 2}), "6 bytes are not 1 to .* whole samples"),
+        (
+            bytes(8),
+            meta(captures=[{"core:sample_start": 1}, {"core:sample_start": 0}]),
+            r"captures start at \[1, 0\] and must begin at 0, and ascend",
+        ),
+        (bytes(8), meta(**{"core:geolocation": point(45, 97)}), "GeoJSON has the longitude first"),
+        (
+            bytes(8),
+            meta(**{"core:geolocation": {"type": "Polygon", "coordinates": []}}),
+            "core:geolocation is a 'Polygon' and must be a 'Point'",
+        ),
+        (bytes(8), meta(**{"core:geolocation": {"type": "Point"}}), "KeyError: 'coordinates'"),
         (b"no tar", None, "not a SigMF archive .* needs its .sigmf-meta beside it"),
         (archive(data=bytes(8)), None, "holds 1 data and 0 metadata files"),
     ],

@@ -44,6 +44,8 @@ class Recording:
     clock_locked: bool = False
     """Start and rate come from GNSS stamps: fit for time differences between receivers."""
     center_frequency_hz: float | None = None
+    receiver_deg: tuple[float, float] | None = None
+    """Latitude and longitude of the receiver, where the file tells them."""
     n_dropped_samples: int = 0
     """Samples the object holds and decoding left out: stale stamps, beyond a gap."""
 
