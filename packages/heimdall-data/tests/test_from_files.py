@@ -89,13 +89,22 @@ def test_nothing_unusable_is_ingested(torino):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("Torino.npy", "cannot read the recording: .*Torino.npy"), ("Torino.mp3", "'.mp3' is none")],
+    ("message", "names"),
+    [
+        (
+            "there is no .*none/Torino.npy, .*none/Genova.npy; correct the path",
+            ("none/Torino.npy", "none/Genova.npy"),
+        ),
+        ("'.mp3' is none of .npy, .wav", ("Torino.mp3",)),
+        ("folder: no recording is in this folder itself; looked for .*npy", ("folder",)),
+    ],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path, name, message):
-    """A misspelt path is the commonest mistake of all."""
+def test_a_file_that_cannot_be_read_is_named(tmp_path, names, message):
+    """A misspelt path is the commonest mistake of all, and no station's fault."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "Torino.mp3").touch()
     with pytest.raises(IngestError, match=message):
-        new_session_from_files([tmp_path / name], SOURCE, STATIONS, sample_rate_hz=1.0)
+        new_session_from_files([tmp_path / n for n in names], SOURCE, [], sample_rate_hz=1.0)
 
 
 def test_stations_come_from_a_spreadsheet(tmp_path):
@@ -118,5 +127,5 @@ def test_a_bad_line_of_stations_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(IngestError, match=message):
         stations_from_csv(path)
-    with pytest.raises(IngestError, match=r"cannot read the stations in .*none\.csv"):
+    with pytest.raises(IngestError, match=r"cannot read .*none\.csv: No such file"):
         stations_from_csv(tmp_path / "none.csv")

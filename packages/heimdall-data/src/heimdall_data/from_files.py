@@ -2,60 +2,66 @@
 
 KiwiSDR WAVs, NumPy files and SigMF recordings (an archive, or a data file with its metadata
 beside it). Each is decoded first, so that nothing unusable is ingested, and then stored as it
-is, byte by byte. Positions of stations are not in the files and come from the caller.
+is, byte by byte. Positions of stations come from the caller, or from SigMF's geolocation.
+
+Source: R. W. Sinnott, "Virtues of the haversine", Sky and Telescope 68 (1984), p. 159.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
+import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from heimdall_data.decode import decode
 from heimdall_data.errors import IngestError
-from heimdall_data.kiwi_wav import kiwi_name
 from heimdall_data.new_session import NewRecording, NewSession
+from heimdall_data.recording_file import RecordingFile, station_in_name
+from heimdall_data.recording_paths import recording_paths
 from heimdall_data.sessions import Station
+from heimdall_data.table_file import read_table
+from heimdall_data.validation import check_station
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
     from heimdall_data.new_session import NewSource
-    from heimdall_data.recording import Recording
+    from heimdall_data.table_file import Row
 
-__all__ = ["new_session_from_files", "stations_from_csv"]
+__all__ = ["SessionFiles", "new_session_from_files", "session_files", "stations_from_csv"]
 
-FORMATS = {
-    ".npy": "npy",
-    ".wav": "kiwi_wav",
-    ".sigmf": "sigmf",
-    ".sigmf-data": "sigmf",
-    ".sigmf-meta": "sigmf",
-}
+EARTH_RADIUS_M = 6_371_009
+FARTHEST_M = 5_000
+"""A receiver's own position may be of its town hall; farther off, one of the two is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    """One file as read, before anything is known of the session."""
+class SessionFiles:
+    """A session whose files were checked and are not in memory."""
 
-    station: Station
-    payload: bytes
-    format: str
-    metadata: bytes | None
-    recording: Recording
-    start: datetime | None
+    announced: NewSession
+    """All of it but the recordings' bytes."""
+    files: tuple[RecordingFile, ...]
+    """Of its measurements, in their order."""
 
-    @property
-    def level_db(self) -> float | None:
-        """Mean power relative to full scale; None for silence, which has no level in dB."""
-        power = float(np.mean(np.abs(self.recording.iq) ** 2, dtype=np.float64))
-        return 10 * float(np.log10(power)) if power > 0 else None
+    def loaded(self) -> NewSession:
+        """The session with the bytes of its recordings.
+
+        Raises:
+            IngestError: A file is no longer what was checked.
+        """
+        contents = [file.content() for file in self.files]
+        measurements = tuple(
+            replace(measurement, payload=payload, metadata=metadata)
+            for measurement, (payload, metadata) in zip(
+                self.announced.measurements, contents, strict=True
+            )
+        )
+        return replace(self.announced, measurements=measurements)
 
 
 def new_session_from_files(
@@ -70,11 +76,11 @@ def new_session_from_files(
     """A session of one transmission of a source, as these files hold it.
 
     Args:
-        paths: A file for each station's name; or files whose own names tell the station:
-            `{utc}_{Hz}_{station}_iq.wav` as KiwiSDR's recorder writes it,
-            `websdr_{station}.npy`, or `{station}.npy`.
+        paths: A file for each station's name; or files whose own names tell the station,
+            as `station_in_name` has it, folders of such, and SigMF collections.
         source: What transmitted, and where.
-        stations: All stations that may occur, with their positions.
+        stations: All stations that may occur, with their positions; others need a SigMF
+            recording that tells its place.
         name: The session's name; None makes one of the source and the start.
         start: When it began, aware; None takes the earliest time the files tell.
         sample_rate_hz: Of NumPy files, which do not hold it.
@@ -84,27 +90,52 @@ def new_session_from_files(
             start or frequency.
         RecordingError: A file cannot be decoded.
     """
-    known = {station.name: station for station in stations}
-    pairs = paths.items() if isinstance(paths, Mapping) else ((_station_in(p), p) for p in paths)
+    if isinstance(paths, Mapping):
+        recording_paths(paths.values())
+        pairs = [(station, Path(path)) for station, path in paths.items()]
+    else:
+        pairs = [(station_in_name(path), path) for path in recording_paths(paths)]
     files = [
-        _read(Path(path), _known(station, known, Path(path)), sample_rate_hz, start)
+        (station, RecordingFile.inspected(path, sample_rate_hz=sample_rate_hz, start=start))
         for station, path in pairs
     ]
+    return session_files(files, source, stations, name=name, start=start).loaded()
+
+
+def session_files(
+    files: Iterable[tuple[str, RecordingFile]],
+    source: NewSource,
+    stations: Iterable[Station],
+    *,
+    name: str | None = None,
+    start: datetime | None = None,
+) -> SessionFiles:
+    """A session of files that were inspected, each with its station's name.
+
+    Raises:
+        IngestError: There is no file, a station's position is not known or contradicts the
+            file's, or the session has no start or frequency.
+    """
+    files = tuple(files)
     if not files:
         raise IngestError(f"no file for the session of {source.name!r}; give at least one")
-    began = start or min((f.start for f in files if f.start is not None), default=None)
+    began = start or min((f.start for _, f in files if f.start is not None), default=None)
     if began is None:
         raise IngestError(
             f"none of the {len(files)} files of {source.name!r} tells when it was recorded; "
             f"give the session's start"
         )
-    return NewSession(
+    known = {station.name: station for station in stations}
+    announced = NewSession(
         source=source,
-        measurements=tuple(_new_recording(file, source) for file in files),
+        measurements=tuple(
+            _announced(file, _station(station, known, file), source) for station, file in files
+        ),
         name=name or f"{source.name} {began:%Y-%m-%d %H:%M:%S}",
         start=began,
-        duration_s=max(file.recording.duration_s for file in files),
+        duration_s=max(file.duration_s for _, file in files),
     )
+    return SessionFiles(announced=announced, files=tuple(file for _, file in files))
 
 
 def stations_from_csv(path: Path) -> tuple[Station, ...]:
@@ -113,92 +144,79 @@ def stations_from_csv(path: Path) -> tuple[Station, ...]:
     Raises:
         IngestError: The file cannot be read, lacks a column, or holds what is no number.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise IngestError(f"cannot read the stations in {path}: {error}") from error
-    return tuple(_station(row, f"{path}, line {line}") for line, row in enumerate(rows, 2))
+    table = read_table(path)
+    for problem in table.problems:
+        raise IngestError(problem)
+    stations = [_listed(row) for row in table.rows]
+    names = Counter(station.name for station in stations)
+    if twice := [name for name, n in names.items() if n > 1]:
+        raise IngestError(f"{path} lists {', '.join(twice)} twice; keep one line of each")
+    return tuple(stations)
 
 
-def _station(row: Mapping[str, str | None], where: str) -> Station:
-    if missing := [column for column in ("name", "latitude", "longitude") if not row.get(column)]:
-        raise IngestError(f"{where} has no {' and no '.join(missing)}; found {dict(row)}")
-    altitude = row.get("altitude_m")
+def _listed(row: Row) -> Station:
+    if missing := [name for name in ("name", "latitude", "longitude") if name not in row.cells]:
+        raise IngestError(f"{row.where} has no {' and no '.join(missing)}; found {row.cells}")
     try:
-        return Station(
-            str(row["name"]).strip(),
-            float(str(row["latitude"])),
-            float(str(row["longitude"])),
-            float(altitude) if altitude else None,
-        )
+        numbers = [
+            float(row.cells[name])
+            for name in ("latitude", "longitude", "altitude_m")
+            if name in row.cells
+        ]
     except ValueError as error:
-        raise IngestError(f"{where}: {error}; give degrees and metres as numbers") from error
+        raise IngestError(f"{row.where}: {error}; give degrees and metres as numbers") from error
+    station = Station(row.cells["name"], *numbers)
+    check_station(station, row.where)
+    return station
 
 
-def _station_in(path: Path) -> str:
-    """The station that a file's own name tells."""
-    named = kiwi_name(Path(path).name)
-    return named.station if named else Path(path).stem.removeprefix("websdr_")
+def _station(name: str, stations: Mapping[str, Station], file: RecordingFile) -> Station:
+    """The station where the caller says it is, or else where the file does."""
+    own = file.receiver_deg
+    if name not in stations:
+        if own is not None:
+            return Station(name, *own)
+        near = difflib.get_close_matches(name, stations, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {_some(stations)}"
+        raise IngestError(f"{file.path}: the position of station {name!r} is not given; {hint}")
+    station = stations[name]
+    if own is not None and (apart_m := _distance_m(own, station.position_deg)) > FARTHEST_M:
+        raise IngestError(
+            f"{file.path}: core:geolocation is {own[0]}, {own[1]}, which is {apart_m / 1e3:.0f} km "
+            f"from where station {name!r} is said to be ({station.latitude_deg}, "
+            f"{station.longitude_deg}); correct the wrong one"
+        )
+    return station
 
 
-def _known(name: str, stations: Mapping[str, Station], path: Path) -> Station:
-    if name in stations:
-        return stations[name]
-    near = difflib.get_close_matches(name, stations, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(stations) or 'none'}"
-    raise IngestError(f"{path}: the position of station {name!r} is not given; {hint}")
+def _some(names: Iterable[str], most: int = 8) -> str:
+    """Some of the names; a network has hundreds."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"
 
 
-def _read(
-    path: Path, station: Station, sample_rate_hz: float | None, start: datetime | None
-) -> _File:
-    """Read and decode a file."""
-    form = FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise IngestError(f"{path}: {path.suffix!r} is none of {', '.join(FORMATS)}; convert it")
-    if form == "npy" and sample_rate_hz is None:
-        raise IngestError(f"{path}: a NumPy file does not hold its sample rate; give it")
-    beside = path.suffix.lower() in (".sigmf-data", ".sigmf-meta")
-    try:
-        payload = (path.with_suffix(".sigmf-data") if beside else path).read_bytes()
-        metadata = path.with_suffix(".sigmf-meta").read_bytes() if beside else None
-    except OSError as error:
-        raise IngestError(f"cannot read the recording: {error}") from error
-    recording = decode(
-        payload,
-        form,
-        name=path.name,
-        sample_rate_hz=sample_rate_hz,
-        start=start,
-        metadata=metadata,
-    )
-    named = kiwi_name(path.name)
-    return _File(
-        station=station,
-        payload=payload,
-        format=form,
-        metadata=metadata,
-        recording=recording,
-        # Without a lock the recorder's own clock is what there is.
-        start=recording.start_utc or (named.start if named else None),
-    )
+def _distance_m(one_deg: tuple[float, float], other_deg: tuple[float, float]) -> float:
+    """Along a sphere; half a percent is no matter here."""
+    (lat1, lon1), (lat2, lon2) = (map(math.radians, place) for place in (one_deg, other_deg))
+    half = math.sin((lat2 - lat1) / 2) ** 2
+    half += math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
+    return 2 * EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(half)))
 
 
-def _new_recording(file: _File, source: NewSource) -> NewRecording:
-    frequency_hz = file.recording.center_frequency_hz or source.frequency_hz
+def _announced(file: RecordingFile, station: Station, source: NewSource) -> NewRecording:
+    frequency_hz = file.center_frequency_hz or source.frequency_hz
     if frequency_hz is None:
         raise IngestError(
-            f"neither the recording of {file.station.name!r} nor the source {source.name!r} "
+            f"neither the recording of {station.name!r} nor the source {source.name!r} "
             f"tells the frequency; give the source's"
         )
     return NewRecording(
-        station=file.station,
-        payload=file.payload,
+        station=station,
+        payload=None,
         format=file.format,
-        metadata=file.metadata,
-        sample_rate_hz=file.recording.sample_rate_hz,
-        n_samples=len(file.recording.iq),
+        sample_rate_hz=file.sample_rate_hz,
+        n_samples=file.n_samples,
         frequency_hz=frequency_hz,
         signal_strength_db=file.level_db,
         start=file.start,

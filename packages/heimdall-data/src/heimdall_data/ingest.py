@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from heimdall_data.manifest import Manifest
 from heimdall_data.session_identity import session_id
 from heimdall_data.session_objects import size_of, store_objects
-from heimdall_data.session_rows import known_sessions, write_sessions
+from heimdall_data.session_rows import check_places, known_sessions, write_sessions
 from heimdall_data.validation import check_session
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def ingest(
     Args:
         catalogue: where the rows go; its tables are made where there are none.
         store: where the objects go; the bucket must exist.
-        sessions: a sequence is checked whole before the first is written.
+        sessions: a sequence or a `Manifest` is checked whole before the first is written, and
+            its sources and stations are compared with the catalogue's.
         workers: how many sessions are stored at the same time.
         progress: True for a bar on standard error, or what to call instead.
         total: how many sessions there are, for the bar; known where `sessions` has a length.
@@ -77,11 +79,13 @@ def ingest(
         CatalogueError: the database cannot be reached or written.
         StoreError: the object store cannot be reached or written, or lacks the bucket.
     """
-    if isinstance(sessions, Sequence):
-        for session in sessions:
-            check_session(session)
+    ahead = _known_ahead(sessions)
+    for session in ahead:
+        check_session(session)
     store.require_bucket()
     catalogue.create_schema()
+    with catalogue.transaction() as connection:
+        check_places(connection, ahead)
     if total is None and isinstance(sessions, Sized):
         total = len(sessions)
     with (
@@ -94,6 +98,13 @@ def ingest(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _known_ahead(sessions: Iterable[NewSession]) -> Sequence[NewSession]:
+    """What can be checked before anything is stored; of a stream, nothing."""
+    if isinstance(sessions, Manifest):
+        return sessions.announced
+    return sessions if isinstance(sessions, Sequence) else ()
 
 
 @dataclass(slots=True)

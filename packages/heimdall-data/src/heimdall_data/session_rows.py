@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from heimdall_data.new_session import NewRecording, NewSession, NewSource
     from heimdall_data.sessions import Station
 
-__all__ = ["known_sessions", "write_sessions"]
+__all__ = ["check_places", "known_sessions", "write_sessions"]
 
 # Positions further apart than this are two places: about 100 m of latitude.
 _SAME_PLACE_DEG = 0.001
@@ -36,6 +36,21 @@ def known_sessions(connection: Connection, ids: Sequence[uuid.UUID]) -> set[uuid
     """Those of `ids` that the catalogue has."""
     query = "SELECT id FROM heimdall.recording_sessions WHERE id = ANY(%s)"
     return {row[0] for row in connection.execute(query, (list(ids),))}
+
+
+def check_places(connection: Connection, sessions: Sequence[NewSession]) -> None:
+    """Refuse sessions whose source or station is in the catalogue at another place.
+
+    Raises:
+        IngestError: it names both places.
+    """
+    sources = {session.source.name: session.source for session in sessions}
+    for name, _, *place in _found(connection, "known_sources", list(sources)):
+        wanted = (sources[name].latitude_deg, sources[name].longitude_deg)
+        _check_place(f"source {name!r}", place, wanted)
+    stations = {item.station.name: item.station for each in sessions for item in each.measurements}
+    for name, _, *place in _found(connection, "websdr_stations", list(stations)):
+        _check_place(f"station {name!r}", place, stations[name].position_deg)
 
 
 def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucket: str) -> None:
@@ -68,8 +83,7 @@ def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucke
 def _write_sources(connection: Connection, sources: Sequence[NewSource]) -> dict[str, uuid.UUID]:
     """The id of each source by name; those that the catalogue lacks are added."""
     by_name = {source.name: source for source in sources}
-    query = "SELECT name, id, latitude, longitude FROM heimdall.known_sources WHERE name = ANY(%s)"
-    known = connection.execute(query, (list(by_name),)).fetchall()
+    known = _found(connection, "known_sources", list(by_name))
     for name, _, *place in known:
         wanted = (by_name[name].latitude_deg, by_name[name].longitude_deg)
         _check_place(f"source {name!r}", place, wanted)
@@ -83,14 +97,19 @@ def _write_stations(connection: Connection, stations: Sequence[Station]) -> dict
     """The id of each station by name; those that the catalogue lacks are added."""
     by_name = {station.name: station for station in stations}
     _insert(connection, "websdr_stations", [_station_row(station) for station in by_name.values()])
-    query = (
-        "SELECT name, id, latitude, longitude FROM heimdall.websdr_stations WHERE name = ANY(%s)"
-    )
     ids = {}
-    for name, identity, *place in connection.execute(query, (list(by_name),)):
+    for name, identity, *place in _found(connection, "websdr_stations", list(by_name)):
         _check_place(f"station {name!r}", place, by_name[name].position_deg)
         ids[name] = identity
     return ids
+
+
+def _found(connection: Connection, table: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Name, id, latitude and longitude of those of `names` that the table has."""
+    statement = sql.SQL("SELECT name, id, latitude, longitude FROM {} WHERE name = ANY(%s)").format(
+        sql.Identifier("heimdall", table)
+    )
+    return connection.execute(statement, (names,)).fetchall()
 
 
 def _check_place(what: str, known: Sequence[float | None], wanted: Sequence[float | None]) -> None:

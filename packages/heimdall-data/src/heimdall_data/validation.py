@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from heimdall_data.new_session import NewRecording, NewSession, NewSource
     from heimdall_data.sessions import Station
 
-__all__ = ["check_session"]
+__all__ = ["check_session", "check_station"]
 
 _STATUS = ("pending", "in_progress", "completed", "failed")
 _APPROVAL = ("pending", "approved", "rejected")
 _FORMATS = ("npy", "sigmf", "kiwi_wav")
 # The catalogue's columns are 32 bits wide.
 _MAX_RATE_HZ = 2**31 - 1
+# Where radio ends, by the ITU's definition.
+_MAX_FREQUENCY_HZ = 3e12
 
 
 def check_session(session: NewSession) -> None:
@@ -58,16 +60,26 @@ def _check_source(source: NewSource, where: str) -> None:
         )
     for quantity in (source.frequency_hz, source.power_dbm):
         _check_finite(quantity, where)
+    if source.frequency_hz is not None and not 0 <= source.frequency_hz <= _MAX_FREQUENCY_HZ:
+        raise IngestError(
+            f"{where}: the source's frequency {source.frequency_hz} Hz is no frequency of radio, "
+            f"0 to {_MAX_FREQUENCY_HZ:.0e} Hz"
+        )
 
 
-def _check_station(station: Station, where: str) -> None:
+def check_station(station: Station, where: str) -> None:
+    """Refuse a station without a name, or at no place on the globe.
+
+    Raises:
+        IngestError: it begins with `where`.
+    """
     _check_name(station.name, f"{where}: the station's name")
     _check_position(station.latitude_deg, station.longitude_deg, where)
     _check_finite(station.altitude_m, where)
 
 
 def _check_recording(recording: NewRecording, where: str) -> None:
-    _check_station(recording.station, where)
+    check_station(recording.station, where)
     _check_choice(recording.format, _FORMATS, f"{where}: format")
     if recording.payload is not None and not recording.payload:
         raise IngestError(f"{where}: the recording is empty (0 bytes); leave it out")
@@ -81,8 +93,11 @@ def _check_recording(recording: NewRecording, where: str) -> None:
         )
     if not 0 < recording.n_samples <= _MAX_RATE_HZ:
         raise IngestError(f"{where}: {recording.n_samples} samples; a recording has at least one")
-    if not (math.isfinite(recording.frequency_hz) and recording.frequency_hz >= 0):
-        raise IngestError(f"{where}: frequency {recording.frequency_hz} Hz is no frequency")
+    if not 0 <= recording.frequency_hz <= _MAX_FREQUENCY_HZ:
+        raise IngestError(
+            f"{where}: frequency {recording.frequency_hz} Hz is no frequency of radio, "
+            f"0 to {_MAX_FREQUENCY_HZ:.0e} Hz"
+        )
     if recording.start is not None and recording.start.tzinfo is None:
         raise IngestError(f"{where} starts at {recording.start}, without a time zone; add one")
     for quantity in (recording.snr_db, recording.signal_strength_db, recording.frequency_offset_hz):

@@ -1,0 +1,145 @@
+"""Many sessions from one table: a CSV file, or a YAML list, with one recording a row.
+
+All of it is checked before any of it is stored: the table, that its rows agree, and each
+recording by decoding it, one at a time. What is wrong comes in one error, with its lines. What
+is right is kept as a few numbers a file, and the bytes are read again, session by session,
+when they are stored.
+
+Files are found from the manifest's own folder. Paths may lead out of it, since whoever runs an
+ingestion may read those files; none of a path reaches an object's key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from heimdall_data.errors import DataError, IngestError
+from heimdall_data.from_files import SessionFiles, session_files
+from heimdall_data.manifest_entries import session_entries
+from heimdall_data.manifest_problems import ManifestError, Problems
+from heimdall_data.recording_file import RecordingFile
+from heimdall_data.table_file import read_table
+from heimdall_data.validation import check_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from heimdall_data.manifest_entries import Entry, SessionEntry
+    from heimdall_data.new_session import NewSession
+    from heimdall_data.sessions import Station
+
+__all__ = ["Manifest", "ManifestError", "read_manifest"]
+
+_SAME_PLACE_DEG = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Sessions that were checked; to be given to `ingest`, which loads them one after another."""
+
+    sessions: tuple[SessionFiles, ...]
+
+    @property
+    def announced(self) -> tuple[NewSession, ...]:
+        """All sessions, without the bytes of their recordings."""
+        return tuple(session.announced for session in self.sessions)
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def __iter__(self) -> Iterator[NewSession]:
+        return (session.loaded() for session in self.sessions)
+
+
+def read_manifest(
+    path: Path, stations: Iterable[Station] = (), *, progress: bool = True
+) -> Manifest:
+    """The sessions of a manifest, all of them checked.
+
+    Args:
+        path: A CSV file with a line of columns, or `.yaml` with a list `sessions`. Columns that
+            must be there: session, source, source_latitude, source_longitude, file. That may:
+            `manifest_entries.COLUMNS`.
+        stations: With their positions; those that the manifest gives are added.
+        progress: A bar on standard error.
+
+    Raises:
+        ManifestError: What is wrong with it, up to 20 mistakes, each with its line.
+        IngestError: It cannot be read at all.
+    """
+    problems = Problems(path)
+    sessions = session_entries(read_table(path), path.parent, problems)
+    entries = [entry for session in sessions for entry in session.entries]
+    known = _stations(entries, stations, problems)
+    checked = []
+    with tqdm(total=len(entries), unit="file", desc="check", disable=not progress) as bar:
+        for session in sessions:
+            if problems.full:
+                break
+            made = _checked(session, known, problems, bar.update)
+            checked += [made] if made is not None else []
+    problems.raise_any()
+    return Manifest(tuple(checked))
+
+
+def _stations(
+    entries: Iterable[Entry], listed: Iterable[Station], problems: Problems
+) -> dict[str, Station]:
+    """All stations whose positions are given, each at one place."""
+    known = {station.name: (station, "the list of stations") for station in listed}
+    for entry in entries:
+        if entry.station_at is None:
+            continue
+        first, where = known.setdefault(entry.station, (entry.station_at, entry.where))
+        here, there = entry.station_at.position_deg, first.position_deg
+        if max(abs(a - b) for a, b in zip(here, there, strict=True)) > _SAME_PLACE_DEG:
+            problems.add(
+                f"{entry.where}: station {entry.station!r} is at {here[0]}, {here[1]} here and at "
+                f"{there[0]}, {there[1]} in {where}; correct one, or name two stations"
+            )
+    return {name: station for name, (station, _) in known.items()}
+
+
+def _checked(
+    session: SessionEntry,
+    stations: dict[str, Station],
+    problems: Problems,
+    advance: Callable[[], object],
+) -> SessionFiles | None:
+    """The session with all its files decoded once, or None and why not."""
+    files = []
+    for entry in session.entries:
+        file = _inspected(entry, session, problems)
+        files += [(entry.station, file)] if file is not None else []
+        advance()
+    if len(files) < len(session.entries):
+        return None
+    try:
+        made = session_files(
+            files, session.source, stations.values(), name=session.name, start=session.start
+        )
+        announced = replace(made.announced, approval_status=session.approval)
+        check_session(announced)
+    except DataError as error:
+        problems.add(f"{session.entries[0].where}: {error}")
+        return None
+    return replace(made, announced=announced)
+
+
+def _inspected(entry: Entry, session: SessionEntry, problems: Problems) -> RecordingFile | None:
+    if not entry.file.exists():
+        # It is among the problems already.
+        return None
+    try:
+        if entry.file.is_dir():
+            raise IngestError(f"{entry.file} is a folder; give each recording a row")
+        return RecordingFile.inspected(
+            entry.file, sample_rate_hz=entry.sample_rate_hz, start=session.start
+        )
+    except DataError as error:
+        problems.add(f"{entry.where}: {error}")
+        return None
