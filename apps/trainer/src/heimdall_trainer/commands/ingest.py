@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from datetime import datetime  # noqa: TC003 - cyclopts reads the annotations
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
@@ -11,13 +12,13 @@ import cyclopts
 from cyclopts import Parameter
 
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.errors import UsageError
+from heimdall_trainer.errors import TrainerError, UsageError
 from heimdall_trainer.simulation_flags import SimulationFlags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from heimdall_data import NewSession
+    from heimdall_data import NewSession, Station
 
 __all__ = ["app"]
 
@@ -51,7 +52,7 @@ def files(
     /,
     *,
     source: SourceFlags,
-    stations: Path,
+    stations: Path | None = None,
     start: datetime | None = None,
     sample_rate_hz: float | None = None,
     approval: Literal["pending", "approved"] = "pending",
@@ -60,14 +61,16 @@ def files(
     """Store the recordings of one transmission as one session.
 
     KiwiSDR's WAV, NumPy and SigMF files are stored as they are, once each decodes. Storing
-    them again changes nothing.
+    them again changes nothing. For many sessions see `heimdall ingest manifest`.
 
     Parameters
     ----------
     recordings
-        One file of each receiver; its name tells the station.
+        One file of each receiver, whose name tells the station; or a folder of such files, or
+        a .sigmf-collection.
     stations
-        CSV with the columns name, latitude, longitude and perhaps altitude_m.
+        CSV with the columns name, latitude, longitude and perhaps altitude_m. Only stations
+        whose SigMF recordings tell where they are need not be in it.
     start
         When it began, where the files do not tell; UTC unless it says otherwise.
     sample_rate_hz
@@ -76,12 +79,13 @@ def files(
         Only approved sessions are trained on.
     """
     from heimdall_data import NewSource
-    from heimdall_data.from_files import new_session_from_files, stations_from_csv
+    from heimdall_data.from_files import new_session_from_files
+    from heimdall_data.recording_paths import recording_paths
 
     if not recordings:
         raise UsageError("no recording is given; name one file of each receiver")
     session = new_session_from_files(
-        recordings,
+        recording_paths(recordings),
         NewSource(
             name=source.source,
             latitude_deg=source.latitude,
@@ -89,11 +93,53 @@ def files(
             frequency_hz=source.frequency_hz,
             error_margin_m=source.error_margin_m,
         ),
-        stations_from_csv(stations),
+        _stations(stations),
         start=_aware(start),
         sample_rate_hz=sample_rate_hz,
     )
     _ingest([replace(session, approval_status=approval)], 1, connections)
+
+
+@app.command
+def manifest(
+    file: Path,
+    /,
+    *,
+    stations: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    connections: Connections = NOWHERE,
+) -> None:
+    """Store many sessions, as a table of one recording a row lists them.
+
+    All of it is checked before any of it is stored, and all mistakes are told at once. Storing
+    it again changes nothing, so that rows may be added to the same file.
+
+    Parameters
+    ----------
+    file
+        CSV with the columns session, source, source_latitude, source_longitude, file, and
+        perhaps station, station_latitude, station_longitude, station_altitude_m, frequency_hz,
+        start, sample_rate_hz, approval, source_type, power_dbm, error_margin_m, notes; or
+        YAML with a list `sessions`, each with these names and a list `recordings`.
+    stations
+        CSV with the columns name, latitude, longitude and perhaps altitude_m.
+    dry_run
+        Only check.
+    """
+    from heimdall_data.manifest import ManifestError, read_manifest
+
+    try:
+        sessions = read_manifest(file, _stations(stations), progress=sys.stderr.isatty())
+    except ManifestError as error:
+        if len(error.problems) == 1:
+            raise
+        print(error, file=sys.stderr)
+        raise TrainerError(error.summary) from error
+    if dry_run:
+        n_files = sum(len(session.files) for session in sessions.sessions)
+        print(f"{len(sessions)} sessions of {n_files} recordings are in order; nothing was stored")
+    else:
+        _ingest(sessions, len(sessions), connections)
 
 
 @app.command
@@ -118,6 +164,12 @@ def simulated(
     simulated_sessions = simulate_sessions(sessions, seed, radio.scenario())
     made = (session.new_session for session in simulated_sessions)
     _ingest(made, sessions, connections)
+
+
+def _stations(path: Path | None) -> tuple[Station, ...]:
+    from heimdall_data.from_files import stations_from_csv
+
+    return () if path is None else stations_from_csv(path)
 
 
 def _aware(moment: datetime | None) -> datetime | None:

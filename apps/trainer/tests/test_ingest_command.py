@@ -1,0 +1,118 @@
+"""`heimdall ingest` at the command line, on real servers: files, folders and manifests."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from heimdall_data import Catalogue
+
+STATIONS = "name,latitude,longitude\nTorino,45.044,7.672\nGenova,44.395,8.956\n"
+COLUMNS = "source_latitude,source_longitude,frequency_hz,start,sample_rate_hz,approval,file"
+MANIFEST = f"""session,source,{COLUMNS}
+one,Beacon,45,8,145e6,2026-03-01T12:00Z,12500,approved,a/Torino.npy
+one,Beacon,,,,,12500,,a/Genova.npy
+two,Other,45.5,8.5,145e6,2026-03-01T13:00Z,12500,approved,b/Genova.npy
+"""
+SOURCE = ("--source", "Beacon", "--latitude", "45", "--longitude", "8", "--frequency-hz", "145e6")
+ONE = (*SOURCE, "--stations", "stations.csv", "--start", "2026-03-01", "--sample-rate-hz", "12500")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two transmissions, their stations and a manifest."""
+    for name, level in (("a/Torino", 0.1), ("a/Genova", 0.2), ("b/Genova", 0.3)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / f"{name}.npy", np.full(1250, level, np.complex64))
+    (tmp_path / "stations.csv").write_text(STATIONS)
+    (tmp_path / "m.csv").write_text(MANIFEST)
+    return tmp_path
+
+
+@pytest.fixture
+def heimdall(s3_settings, database_url, folder):
+    """Run `heimdall ingest` on this test's own empty database and bucket."""
+    configured = {
+        "HEIMDALL_DATABASE_URL": database_url,
+        "HEIMDALL_S3_ENDPOINT_URL": s3_settings.endpoint_url,
+        "HEIMDALL_S3_ACCESS_KEY": s3_settings.access_key,
+        "HEIMDALL_S3_SECRET_KEY": s3_settings.secret_key,
+        "HEIMDALL_RAW_IQ_BUCKET": s3_settings.raw_iq_bucket,
+    }
+
+    def run(*arguments):
+        finished = subprocess.run(
+            [sys.executable, "-m", "heimdall_trainer", "ingest", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=os.environ | configured,
+            timeout=300,
+        )
+        return finished.returncode, finished.stdout.strip(), finished.stderr.strip()
+
+    return run
+
+
+@pytest.fixture
+def stored(database_url):
+    """The names of the usable sessions, and how many recordings each has."""
+
+    def names():
+        with Catalogue(database_url) as catalogue:
+            catalogue.create_schema()
+            return {each.session_name: len(each.measurements) for each in catalogue.sessions()}
+
+    return names
+
+
+def test_a_manifest_is_stored_once_however_often_it_is_given(heimdall, stored):
+    """And a look at it first stores nothing."""
+    told = ("manifest", "m.csv", "--stations", "stations.csv")
+    status, out, _ = heimdall(*told, "--dry-run")
+    assert (status, out) == (0, "2 sessions of 3 recordings are in order; nothing was stored")
+    assert stored() == {}
+    status, out, _ = heimdall(*told)
+    assert status == 0
+    assert out.startswith("2 sessions added, 0 known before; 3 objects stored")
+    assert stored() == {"one": 2, "two": 1}
+    assert heimdall(*told)[1].startswith("0 sessions added, 2 known before; 0 objects stored")
+
+
+def test_all_mistakes_of_a_manifest_are_lines_of_their_own(heimdall, stored, folder):
+    """Twenty on one line could not be read; and nothing of the good sessions is stored."""
+    text = MANIFEST.replace("b/Genova", "b/Genua").replace("approved,a", "yes,a")
+    (folder / "m.csv").write_text(text)
+    status, out, err = heimdall("manifest", "m.csv", "--stations", "stations.csv")
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [
+        "m.csv, line 2: approval is 'yes'; it must be one of pending, approved, rejected",
+        "m.csv, line 4: there is no b/Genua.npy; correct the path",
+        "heimdall: m.csv: 2 mistakes, nothing was written; correct them",
+    ]
+    assert stored() == {}
+
+
+def test_one_mistake_is_one_line(heimdall, folder):
+    """As with every other command."""
+    (folder / "m.csv").write_text(MANIFEST.replace("b/Genova", "b/Genua"))
+    status, _, err = heimdall("manifest", "m.csv", "--stations", "stations.csv")
+    assert (status, err) == (
+        1,
+        "heimdall: m.csv, line 4: there is no b/Genua.npy; correct the path",
+    )
+
+
+def test_a_folder_is_one_session_of_all_recordings_in_it(heimdall, stored):
+    """The shortest way from a campaign's folder to a sample."""
+    status, out, _ = heimdall("a", *ONE, "--approval", "approved")
+    assert status == 0, out
+    assert stored() == {"Beacon 2026-03-01 00:00:00": 2}
+
+
+@pytest.mark.parametrize("name", ["none.wav", "none/Torino.npy"])
+def test_a_file_that_is_not_there_is_named_and_no_station_blamed(heimdall, name):
+    """A misspelt path is the commonest mistake of all."""
+    status, _, err = heimdall(name, *ONE)
+    assert (status, err) == (1, f"heimdall: there is no {name}; correct the path")
