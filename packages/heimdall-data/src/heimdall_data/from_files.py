@@ -177,7 +177,7 @@ def _station(name: str, stations: Mapping[str, Station], file: RecordingFile) ->
         if own is not None:
             return Station(name, *own)
         near = difflib.get_close_matches(name, stations, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {_some(stations)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {_some(stations)}; add it"
         raise IngestError(f"{file.path}: the position of station {name!r} is not given; {hint}")
     station = stations[name]
     if own is not None and (apart_m := _distance_m(own, station.position_deg)) > FARTHEST_M:

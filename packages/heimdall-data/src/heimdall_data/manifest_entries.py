@@ -82,10 +82,11 @@ class SessionEntry:
 
 def session_entries(table: Table, folder: Path, problems: Problems) -> list[SessionEntry]:
     """The sessions whose rows are in order; what is wrong with the others is in `problems`."""
-    for problem in table.problems:
-        problems.add(problem)
+    # Of a file that is no manifest, every line would be wrong.
     if not _columns_are_known(table, problems):
         return []
+    for problem in table.problems:
+        problems.add(problem)
     entries = [entry for row in table.rows if (entry := _Cells(row, problems).entry(folder))]
     _check_files(entries, problems)
     sessions: dict[tuple[str, str], list[Entry]] = {}

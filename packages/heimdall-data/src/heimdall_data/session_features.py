@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureSource", "SessionFeatures"]
 
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 """Rises whenever decoding or alignment gives other samples, so that caches are left behind."""
 
 
