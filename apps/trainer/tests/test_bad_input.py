@@ -207,11 +207,11 @@ def test_a_taken_port_does_not_matter(tmp_path):
     with EmbeddedStack(tmp_path):
         pass
     settings = json.loads((tmp_path / "stack.json").read_text())
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", settings["postgres_port"]))
-        taken.listen()
-        with EmbeddedStack(tmp_path) as stack:
-            assert stack.status().running
+    with (
+        socket.create_server(("127.0.0.1", settings["postgres_port"])),
+        EmbeddedStack(tmp_path) as stack,
+    ):
+        assert stack.status().running
 
 
 def test_a_summary_that_cannot_be_written_is_refused_before_training(heimdall, connections):
