@@ -169,7 +169,6 @@ def test_the_registered_version_loads_by_its_alias(connections, finished):
 
 def test_a_trained_version_can_be_shown_and_promoted(connections, finished, monkeypatch, capsys):
     """It carries the figures that promotion asks for, and of which sessions they are."""
-    monkeypatch.setattr("heimdall_trainer.cli._load_dotenv", lambda: None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", connections.tracking_uri())
     version = finished.summary.model_version
     for words in (["promote", version, "--reason", "a good one"], ["show", version]):

@@ -80,14 +80,14 @@ def choose_sessions(choice: SessionChoice, connections: Connections) -> ChosenSe
     with Catalogue(connections.need_database()) as catalogue:
         sessions = catalogue.sessions(choice.only)
         not_used = catalogue.not_used()
-        rates_hz = catalogue.sample_rates_hz(choice.only)
-    if not sessions:
-        raise _no_session(choice.only, not_used)
+        if not sessions:
+            raise _no_session(choice.only, not_used)
+        rate_hz = choice.sample_rate_hz or _commonest(catalogue.sample_rates_hz(choice.only))
     n_receivers = len(choice.receivers) or choice.n_receivers
     receivers = choose_receivers(sessions, n_receivers, choice.receivers or None)
     features = FeatureConfig(
         receivers=tuple(station.name for station in receivers),
-        sample_rate_hz=choice.sample_rate_hz or _commonest(rates_hz),
+        sample_rate_hz=rate_hz,
     )
     dataset = HeimdallDataset(
         sessions,

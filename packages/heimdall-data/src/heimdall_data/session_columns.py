@@ -1,4 +1,4 @@
-"""All usable sessions as columns of fixed width: a million of them in seconds and 40 MB.
+"""All usable sessions as columns of fixed width: a million of them in seconds.
 
 What a split and a choice of receivers need of a session is small: who it is, when it began,
 which source it heard, and which stations were there. Postgres groups the measurements and
