@@ -1,0 +1,138 @@
+"""The nearest training sessions in level, transmit power aside.
+
+The distance between two sessions is the Mahalanobis length of their levels' difference over the
+receivers that both have, when each receiver deviates by itself and power moves all alike: with
+the difference e, m receivers and power over own variance q, e^T e - q (sum e)^2 / (1 + q m), per
+receiver. How many neighbours is chosen, and how far their scatter is the truth's, by what is
+likeliest on the training sessions themselves, each left out of its own neighbours.
+
+Source: P. Bahl and V. N. Padmanabhan, "RADAR: an in-building RF-based user location and tracking
+system", IEEE INFOCOM 2000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_models.baselines.levels import PositionEstimate, checked_levels
+from heimdall_models.baselines.path_loss import PathLossLaw
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from heimdall_models.baselines.levels import TrainingLevels
+
+_COUNTS = (1, 2, 4, 8, 16, 32, 64)
+_LEAST_SCATTER = 8
+"""Neighbours that an ellipse is drawn through, where fewer give the position."""
+_ROUNDING = 1e-8
+"""Plane units squared, added to scatters: neighbours may stand on one site."""
+_SESSIONS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LevelNeighbours:
+    """Training sessions, and how many of the nearest to trust how far."""
+
+    training: TrainingLevels
+    power_to_own: float
+    """Variance of transmit power over that of a receiver's own deviations."""
+    n_neighbours: int = 1
+    inflation: float = 1.0
+    """What the neighbours' scatter is multiplied by to be the error's covariance."""
+
+    def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
+        """Mean place of the nearest sessions, and their scatter; see `LevelEstimator`."""
+        levels, up = checked_levels(levels_db, present, len(self.training.receivers_deg))
+        order = self.nearest(levels, up, max(self.n_neighbours, _LEAST_SCATTER))
+        mean, scatter = _of_neighbours(self.training.places[order], self.n_neighbours)
+        region = self.training.region
+        return PositionEstimate(
+            region.to_degrees(mean), self.inflation * scatter * region.scale_m**2
+        )
+
+    def nearest(
+        self,
+        levels_db: NDArray[np.float64],
+        present: NDArray[np.bool_],
+        count: int,
+        *,
+        are_training: bool = False,
+    ) -> NDArray[np.intp]:
+        """Rows of the nearest training sessions, nearest first: `(n, count)` or all there are.
+
+        Args:
+            levels_db: `(n, receivers)`; zero where absent.
+            present: `(n, receivers)`.
+            count: How many.
+            are_training: The sessions are the training sessions; none is its own neighbour.
+        """
+        found = []
+        for at in range(0, len(levels_db), _SESSIONS_AT_ONCE):
+            rows = slice(at, at + _SESSIONS_AT_ONCE)
+            far = self._distance(levels_db[rows], present[rows])
+            if are_training:
+                far[np.arange(len(far)), at + np.arange(len(far))] = np.inf
+            found.append(_least_first(far, min(count, far.shape[1] - are_training)))
+        return np.concatenate(found)
+
+    def _distance(
+        self, levels_db: NDArray[np.float64], present: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """Squared distances a receiver to all training sessions, `(n, training)`."""
+        middle = self.training.levels_db.mean(axis=0)
+        up, train_up = present.astype(np.float64), self.training.present.astype(np.float64)
+        level = (levels_db - middle) * up
+        train = (self.training.levels_db - middle) * train_up
+        shared = up @ train_up.T
+        total = level @ train_up.T - up @ train.T
+        squares = level**2 @ train_up.T - 2 * level @ train.T + up @ (train**2).T
+        power = self.power_to_own * total**2 / (1 + self.power_to_own * shared)
+        # Nothing in common is no reason to be near.
+        distance: NDArray[np.float64] = np.where(
+            shared > 0, (squares - power) / np.maximum(shared, 1.0), np.finfo(np.float64).max
+        )
+        return distance
+
+
+def fit_nearest_neighbours(training: TrainingLevels) -> LevelNeighbours:
+    """As many neighbours as make the training sessions likeliest, each left out of its own."""
+    law = PathLossLaw.of(training)
+    neighbours = LevelNeighbours(training, law.power_variance / law.variance)
+    order = neighbours.nearest(
+        training.levels_db, training.present, max(_COUNTS), are_training=True
+    )
+    around, truth = training.places[order], training.places
+    choices = [(*_judged(around, truth, count), count) for count in _COUNTS]
+    _, inflation, count = min(choice for choice in choices if choice[2] <= around.shape[1])
+    return LevelNeighbours(training, neighbours.power_to_own, count, inflation)
+
+
+def _judged(
+    around: NDArray[np.float64], truth: NDArray[np.float64], count: int
+) -> tuple[float, float]:
+    """Cost of a number of neighbours, and the likeliest inflation of their scatter."""
+    mean, scatter = _of_neighbours(around[:, : max(count, _LEAST_SCATTER)], count)
+    error = (truth - mean)[:, :, None]
+    squares = (error * np.linalg.solve(scatter, error)).sum(axis=(1, 2))
+    inflation = float(squares.mean()) / 2
+    return 2 * np.log(inflation) + float(np.linalg.slogdet(scatter)[1].mean()), inflation
+
+
+def _of_neighbours(
+    around: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean of the nearest, `(n, 2)`, and all neighbours' scatter around it, `(n, 2, 2)`."""
+    mean = around[:, :count].mean(axis=1)
+    apart = around - mean[:, None]
+    scatter = np.einsum("nki,nkj->nij", apart, apart) / around.shape[1]
+    return mean, scatter + _ROUNDING * np.eye(2)
+
+
+def _least_first(far: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    chosen = np.argpartition(far, count - 1, axis=1)[:, :count]
+    order = np.argsort(np.take_along_axis(far, chosen, axis=1), axis=1)
+    return np.take_along_axis(chosen, order, axis=1)

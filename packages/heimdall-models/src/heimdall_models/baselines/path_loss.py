@@ -1,0 +1,116 @@
+"""The log-distance law of path loss, fitted to sessions whose transmitters are known.
+
+    level = power + gain of the receiver - 10 exponent log10(distance) + deviation
+
+A session's power is unknown, so the law is fitted to differences within sessions (their mean
+taken out), which is ordinary least squares with a fixed effect for each session. Deviations hold
+shadowing and fading together: the law knows no map.
+
+Source: T. S. Rappaport, "Wireless Communications" (2nd ed., 2002), section 4.9; fixed effects:
+J. M. Wooldridge, "Econometric Analysis of Cross Section and Panel Data" (2010), section 10.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_models.baselines.level_map import LevelMap, cells_around
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from heimdall_models.baselines.levels import TrainingLevels
+
+LEAST_DISTANCE_M = 200.0
+"""Nearer than this the logarithm runs away from what antennas do."""
+_N_CELLS = 128
+_LEAST_VARIANCE = 1e-2
+"""dB^2: levels are not measured better than this, nor does a law hold better."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathLossLaw:
+    """A fitted law; levels in dB, places in plane units."""
+
+    exponent: float
+    gains_db: NDArray[np.float64]
+    """`(receivers,)`: expected level at 1 m, at the mean transmit power."""
+    variance: float
+    """dB^2, of a receiver's own deviations."""
+    power_variance: float
+    """dB^2, of transmit power."""
+    receivers: NDArray[np.float64]
+    """`(receivers, 2)`, plane units."""
+    scale_m: float
+
+    @classmethod
+    def of(cls, training: TrainingLevels) -> PathLossLaw:
+        """The law that fits the training sessions best."""
+        receivers, scale_m = training.receiver_places, training.region.scale_m
+        decades = _decades(training.places, receivers, scale_m)
+        levels, up = training.levels_db, training.present
+        columns = [np.where(up, -10 * decades, 0.0), *_indicators(up)]
+        design = np.stack([_within(column, up)[up] for column in columns], axis=1)
+        answer = np.linalg.lstsq(design, _within(levels, up)[up], rcond=None)[0]
+        exponent, gains = float(answer[0]), np.asarray(answer[1:], dtype=np.float64)
+        residual = np.where(up, levels - gains + 10 * exponent * decades, 0.0)
+        n_free = max(int(up.sum()) - int(up.any(axis=1).sum()) - len(gains), 1)
+        variance = max(float(np.square(_within(residual, up)).sum() / n_free), _LEAST_VARIANCE)
+        mean_power, power_variance = _power(residual, up, variance)
+        return cls(exponent, gains + mean_power, variance, power_variance, receivers, scale_m)
+
+    def mean_db(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Expected levels at places `(n, 2)` in plane units: `(n, receivers)`."""
+        decades = _decades(places, self.receivers, self.scale_m)
+        mean: NDArray[np.float64] = self.gains_db - 10 * self.exponent * decades
+        return mean
+
+
+def fit_path_loss(training: TrainingLevels) -> LevelMap:
+    """Level likelihood under the log-distance law: the map is the law's."""
+    law = PathLossLaw.of(training)
+    cells, size = cells_around(training.places, _N_CELLS)
+    mean = law.mean_db(cells)
+    return LevelMap(
+        region=training.region,
+        cells=cells,
+        cell_size=size,
+        mean_db=mean,
+        own_variance=np.full_like(mean, law.variance),
+        common_variance=np.full(len(cells), law.power_variance),
+    )
+
+
+def _decades(
+    places: NDArray[np.float64], receivers: NDArray[np.float64], scale_m: float
+) -> NDArray[np.float64]:
+    distance_m = np.linalg.norm(places[:, None] - receivers, axis=-1) * scale_m
+    decades: NDArray[np.float64] = np.log10(np.maximum(distance_m, LEAST_DISTANCE_M))
+    return decades
+
+
+def _indicators(up: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """For each receiver, one where it is the column and present: `(n, receivers)` each."""
+    return [up * row for row in np.eye(up.shape[1])]
+
+
+def _within(values: NDArray[np.float64], up: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values less their session's mean over the receivers that are up; zero elsewhere."""
+    counts = np.maximum(up.sum(axis=1, keepdims=True), 1)
+    means = (values * up).sum(axis=1, keepdims=True) / counts
+    within: NDArray[np.float64] = (values - means) * up
+    return within
+
+
+def _power(
+    residual: NDArray[np.float64], up: NDArray[np.bool_], variance: float
+) -> tuple[float, float]:
+    """Mean and variance of transmit power, the deviations' share of the latter taken out."""
+    heard = up.any(axis=1)
+    counts = up[heard].sum(axis=1)
+    powers = residual[heard].sum(axis=1) / counts
+    spread = float(powers.var()) - variance * float((1 / counts).mean())
+    return float(powers.mean()), max(spread, _LEAST_VARIANCE)
