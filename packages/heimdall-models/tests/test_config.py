@@ -10,7 +10,9 @@ configs = st.builds(
     n_receivers=st.integers(1, 20),
     backbone=st.text(max_size=20),
     weights=st.none() | st.text(max_size=20),
-    freeze_backbone=st.booleans(),
+    freeze_backbone=st.just(False),
+    unfreeze_epoch=st.integers(0, 9),
+    compile=st.booleans(),
     learning_rate=st.floats(1e-6, 1),
 )
 
@@ -38,6 +40,8 @@ def test_a_record_of_an_older_version_still_opens():
         ("learning_rate", float("nan")),
         ("weight_decay", -1.0),
         ("warmup_fraction", 1.0),
+        ("unfreeze_epoch", -1),
+        ("unfreeze_every", -1),
     ],
 )
 def test_a_value_out_of_range_is_named(field, value):
@@ -58,3 +62,9 @@ def test_text_that_is_no_record_is_refused(text, message):
     """A field from a later version may matter; ignoring it would rebuild another network."""
     with pytest.raises(ModelError, match=message):
         LocalizationConfig.from_json(text)
+
+
+def test_a_backbone_that_is_frozen_for_good_cannot_thaw():
+    """Either wish would silently overrule the other."""
+    with pytest.raises(ModelError, match="leave it out to unfreeze from epoch 2"):
+        LocalizationConfig(freeze_backbone=True, unfreeze_epoch=2)

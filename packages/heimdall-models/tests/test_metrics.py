@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from heimdall_models import ModelError, Region, error_m, localization_metrics
-from heimdall_models.metrics import offset_east_north_m
+from heimdall_models.metrics import offset_east_north_m, sigma_saturation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,3 +88,9 @@ def test_what_cannot_be_measured_is_refused(position, sigma, truth, message):
     """A NaN that slips into a median vanishes; it must not."""
     with pytest.raises(ModelError, match=message):
         localization_metrics(position, sigma, truth)
+
+
+def test_saturation_is_the_share_of_predictions_at_a_bound():
+    """By hand: one at the upper bound, one at the lower, one in between, one beside a bound."""
+    sigma = [[1.0, 0.3], [0.2, 0.01005], [0.5, 0.5], [0.0102, 0.98]]
+    assert sigma_saturation(sigma, 0.01, 1.0) == 0.5

@@ -10,12 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from heimdall_models.averaging import AveragedWeights
     from heimdall_models.baselines import (
         empirical_sigma_m,
         mean_position,
         power_weighted_centroid,
     )
     from heimdall_models.config import LocalizationConfig
+    from heimdall_models.divergence import DivergenceGuard
     from heimdall_models.errors import ModelError
     from heimdall_models.losses import GaussianNLLLoss
     from heimdall_models.metrics import error_m, localization_metrics
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AveragedWeights",
+    "DivergenceGuard",
     "GaussianNLLLoss",
     "LocalizationConfig",
     "LocalizationModule",
@@ -43,6 +47,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "AveragedWeights": "averaging",
+    "DivergenceGuard": "divergence",
     "GaussianNLLLoss": "losses",
     "LocalizationConfig": "config",
     "LocalizationModule": "module",

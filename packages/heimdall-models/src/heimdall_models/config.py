@@ -22,6 +22,11 @@ class LocalizationConfig:
     weights: str | None = None
     """Where the backbone starts: None for random, a local file, or `hub`."""
     freeze_backbone: bool = False
+    """Train the heads alone, to the end."""
+    unfreeze_epoch: int = 0
+    """Epoch from which the backbone learns; the heads learn alone before."""
+    unfreeze_every: int = 0
+    """Epochs from one stage of the backbone to the next, the last stage first; 0 is all at once."""
     sigma_min: float = 0.01
     sigma_max: float = 1.0
     """Bounds of the standard deviations in plane units."""
@@ -37,6 +42,12 @@ class LocalizationConfig:
     """Of matrices and kernels; norms and biases have none."""
     warmup_fraction: float = 0.1
     """Share of all steps in which the learning rate rises; then it falls along a cosine."""
+    channels_last: bool = True
+    """Keep the backbone's kernels with the channels innermost, as fast convolutions want them."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """Compile the backbone with torch.compile; the checkpoints are the same."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -49,10 +60,22 @@ class LocalizationConfig:
             "head_rate": 0 < self.head_rate < float("inf"),
             "weight_decay": 0 <= self.weight_decay < float("inf"),
             "warmup_fraction": 0 <= self.warmup_fraction < 1,
+            "unfreeze_epoch": self.unfreeze_epoch >= 0,
+            "unfreeze_every": self.unfreeze_every >= 0,
         }
         for name, holds in limits.items():
             if not holds:
                 raise ModelError(f"{name} is {getattr(self, name)!r}, out of range")
+        if self.freeze_backbone and self.unfreezes:
+            raise ModelError(
+                "freeze_backbone keeps the backbone frozen to the end; leave it out to unfreeze "
+                f"from epoch {self.unfreeze_epoch}"
+            )
+
+    @property
+    def unfreezes(self) -> bool:
+        """Whether the backbone starts frozen and thaws in training."""
+        return self.unfreeze_epoch > 0 or self.unfreeze_every > 0
 
     def to_json(self) -> str:
         """The record as one JSON object."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pyproj import Geod
 
 ACCURATE_WITHIN_M = 30.0
+SATURATED = 0.01
+"""How near a bound, as a share of it, a sigma counts as being at it."""
 NOMINAL_LEVELS = np.arange(1, 20) / 20
 
 
@@ -68,6 +70,21 @@ def localization_metrics(
         "ece": calibration_error(mahalanobis_squared),
         "nll": float(nll.mean()),
     }
+
+
+def sigma_saturation(sigma: ArrayLike, sigma_min: float, sigma_max: float) -> float:
+    """Share of predictions of which a sigma is within 1 % of one of its bounds.
+
+    Such a sigma says what the bounds allow and not what the network found: widen them.
+
+    Args:
+        sigma: Standard deviations `(n, 2)`, in the unit of the bounds.
+        sigma_min: The least that the network can say.
+        sigma_max: The most.
+    """
+    values = np.asarray(sigma, dtype=np.float64)
+    near = (values <= sigma_min * (1 + SATURATED)) | (values >= sigma_max * (1 - SATURATED))
+    return float(near.any(axis=1).mean())
 
 
 def error_m(position_deg: ArrayLike, truth_deg: ArrayLike) -> NDArray[np.float64]:

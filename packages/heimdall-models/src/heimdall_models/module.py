@@ -1,7 +1,7 @@
 """Training as Lightning runs it: steps, metrics, optimiser, and checkpoints that stand alone.
 
-Gradient clipping, precision and devices are the Trainer's; averaged weights are Lightning's
-`EMAWeightAveraging` callback, whose averages land in the checkpoint as the weights.
+Gradient clipping, precision and devices are the Trainer's; averaged weights and the stop at a
+loss that is not finite are callbacks, `AveragedWeights` and `DivergenceGuard`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import torch
 from heimdall_models.checkpoint import NORMALISATION, RECORD, described, read_checkpoint
 from heimdall_models.epoch import EpochPredictions, metrics_of
 from heimdall_models.errors import ModelError
+from heimdall_models.execution import arrange
 from heimdall_models.losses import GaussianNLLLoss
+from heimdall_models.metrics import sigma_saturation
 from heimdall_models.network import LocalizationNet, Regularization
 from heimdall_models.optimizer import adamw, warmup_cosine
 from heimdall_models.serving import ServingNet, Standardize
+from heimdall_models.unfreezing import check_strategy, set_learning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +45,8 @@ class LocalizationModule(lightning.LightningModule):
     Batches are dictionaries with `features`, float32 `(batch, receivers, 128, 32)` in dB, and
     `position_deg`, float64 `(batch, 2)`; `session_id` is used to count no session twice, other
     keys are ignored. Logs the contract's metrics under `train/`, `val/` and `test/`, those of the
-    whole epoch over all processes; `loss` is in nats per axis, in plane units.
+    whole epoch over all processes; `loss` is in nats per axis, in plane units. Beside them
+    `sigma_saturation`, the share of predictions of which a sigma is at a bound.
 
     Args:
         config: Network and optimiser.
@@ -70,6 +74,7 @@ class LocalizationModule(lightning.LightningModule):
             sigma_max=config.sigma_max,
             regularization=Regularization(config.dropout, config.drop_path),
         )
+        arrange(self.net.backbone, config)
         self.loss = GaussianNLLLoss()
         self._predictions = {stage: EpochPredictions() for stage in STAGES}
 
@@ -102,6 +107,20 @@ class LocalizationModule(lightning.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The loss of one batch; its predictions are kept for the epoch's metrics."""
         return self._step("test", batch)
+
+    def on_train_start(self) -> None:
+        """Refuse strategies under which a backbone cannot thaw.
+
+        Raises:
+            ModelError: See `check_strategy`.
+        """
+        if self.config.unfreezes:
+            check_strategy(self.trainer.strategy.model)
+
+    def on_train_epoch_start(self) -> None:
+        """Let as much of the backbone learn as the configuration says for this epoch."""
+        if self.config.unfreezes:
+            set_learning(self.net, self.config, self.current_epoch)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's `train/` metrics."""
@@ -150,8 +169,12 @@ class LocalizationModule(lightning.LightningModule):
         """
         checkpoint = read_checkpoint(path)
         mean, std = (checkpoint.state[name] for name in NORMALISATION)
-        # The weights are all here: the file that training started from may be gone.
-        module = cls(replace(checkpoint.config, weights=None), checkpoint.region, mean, std)
+        # The weights are all here: the file that training started from may be gone. How training
+        # computed is no concern of who loads the result.
+        plain = replace(
+            checkpoint.config, weights=None, gradient_checkpointing=False, compile=False
+        )
+        module = cls(plain, checkpoint.region, mean, std)
         module.config = checkpoint.config
         try:
             module.load_state_dict(checkpoint.state)
@@ -175,6 +198,9 @@ class LocalizationModule(lightning.LightningModule):
         metrics = {
             "loss": float(self.loss(position, sigma, target)),
             **metrics_of(self.region, position, sigma, target),
+            "sigma_saturation": sigma_saturation(
+                sigma, self.config.sigma_min, self.config.sigma_max
+            ),
         }
         for name, value in metrics.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in SHOWN)

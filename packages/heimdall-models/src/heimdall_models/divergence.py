@@ -1,0 +1,107 @@
+"""The end of a training run that has left the finite numbers: which batch, and what to keep.
+
+Looked for in the gradients, after all processes have added theirs and before the optimiser
+spoils the weights with them: every process sees the same and stops, and what is saved is the
+last good state.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import distributed
+from torch.nn.utils import get_total_norm
+
+from heimdall_models.errors import ModelError
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    from torch.optim import Optimizer
+
+N_NAMED = 8
+PATIENCE_WITH_SCALER = 32
+"""Steps in a row. A gradient scaler tries scales until one fits, half of the last each time."""
+
+
+class DivergenceGuard(Callback):
+    """Stops training at gradients that are not finite, before they reach the weights.
+
+    The error names the sessions of the batch, those with features that are not finite if there
+    are any, and the checkpoint that was saved.
+
+    Args:
+        folder: Where the checkpoint `diverged.ckpt` goes.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "diverged.ckpt"
+        self._batches: list[dict[str, Any]] = []
+        self._bad_steps = 0
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: dict[str, Any],
+        batch_idx: int,
+    ) -> None:
+        """Remember what the coming step learns from; several batches where they accumulate."""
+        del trainer, pl_module, batch_idx
+        self._batches.append(batch)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Look at the gradients of all processes.
+
+        Raises:
+            ModelError: They are not finite.
+        """
+        del optimizer
+        batches, self._batches = self._batches, []
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        if get_total_norm(gradients).isfinite():
+            self._bad_steps = 0
+            return
+        self._bad_steps += 1
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is None or self._bad_steps >= PATIENCE_WITH_SCALER:
+            trainer.save_checkpoint(self.path)
+            raise ModelError(self._what_happened(trainer, _of_all_processes(batches)))
+
+    def _what_happened(self, trainer: pl.Trainer, sessions: dict[str, bool]) -> str:
+        broken = [session_id for session_id, is_finite in sessions.items() if not is_finite]
+        where = f"training diverged in epoch {trainer.current_epoch}, step {trainer.global_step}"
+        kept = f"the state before that step is in {self.path}"
+        if broken:
+            return (
+                f"{where}: the features of {_listed(broken)} are not finite; leave "
+                f"{'them' if len(broken) > 1 else 'it'} out or record again; {kept}"
+            )
+        return (
+            f"{where}: the gradients are not finite, on the batch with {_listed(list(sessions))}; "
+            f"lower the learning rate, clip gradients, or use precision 32-true; {kept}"
+        )
+
+
+def _of_all_processes(batches: list[dict[str, Any]]) -> dict[str, bool]:
+    """Session ids, and whether their features are finite."""
+    mine: dict[str, bool] = {}
+    for batch in batches:
+        features = batch["features"]
+        finite = torch.isfinite(features.flatten(1)).all(dim=1).tolist()
+        names = batch["session_id"] or [f"row {row}" for row in range(len(features))]
+        mine |= dict(zip(names, finite, strict=True))
+    everyone: list[Any] = [mine]
+    if distributed.is_available() and distributed.is_initialized():
+        everyone = [None] * distributed.get_world_size()
+        distributed.all_gather_object(everyone, mine)
+    return {name: finite for sessions in everyone for name, finite in sessions.items()}
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return f"session{'s' if len(names) > 1 else ''} {', '.join(names[:N_NAMED])}{more}"
