@@ -24,6 +24,7 @@ from heimdall_models.baselines.levels import PositionEstimate, checked_levels
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from heimdall_models.baselines.grid import Grid
     from heimdall_models.region import Region
 
 _SESSIONS_AT_ONCE = 64
@@ -35,10 +36,8 @@ class LevelMap:
     """What every receiver is expected to read of a transmitter in every cell of the plane."""
 
     region: Region
-    cells: NDArray[np.float64]
-    """`(cells, 2)`: their middles, east and north in plane units; transmitters may be here."""
-    cell_size: float
-    """Plane units."""
+    grid: Grid
+    """The cells in which transmitters may be."""
     mean_db: NDArray[np.float64]
     """`(cells, receivers)`: expected level at the mean transmit power."""
     own_variance: NDArray[np.float64]
@@ -87,25 +86,10 @@ class LevelMap:
         likelihood = self.log_likelihood(levels_db, present)
         posterior = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
         posterior /= posterior.sum(axis=1, keepdims=True)
-        east, north = self.cells.T
-        mean = posterior @ self.cells
+        cells = self.grid.cells
+        east, north = cells.T
+        mean = posterior @ cells
         squares = posterior @ np.stack([east**2, east * north, east * north, north**2], axis=1)
         covariance = squares.reshape(-1, 2, 2) - mean[:, :, None] * mean[:, None, :]
         # A transmitter is anywhere in its cell.
-        return mean, covariance + np.eye(2) * self.cell_size**2 / 12
-
-
-def cells_around(places: NDArray[np.float64], n_cells: int) -> tuple[NDArray[np.float64], float]:
-    """Square cells that cover the places' bounding box: middles `(cells, 2)`, and their size.
-
-    Args:
-        places: `(n, 2)` in plane units.
-        n_cells: Along the longer side.
-    """
-    low, high = places.min(axis=0), places.max(axis=0)
-    size = float((high - low).max()) / n_cells
-    counts = np.maximum(np.ceil((high - low) / size - 1e-9).astype(int), 1)
-    axes = [
-        start + size * (np.arange(count) + 0.5) for start, count in zip(low, counts, strict=True)
-    ]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2), size
+        return mean, covariance + np.diag(np.square(self.grid.size) / 12)

@@ -7,7 +7,7 @@ the same for all sessions of a receiver; a transmitter's power is known to none 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -94,6 +94,22 @@ class TrainingLevels:
     def receiver_places(self) -> NDArray[np.float64]:
         """The receivers in plane units, `(receivers, 2)`."""
         return self.region.to_plane(self.receivers_deg)
+
+    def some(self, n_sessions: int) -> TrainingLevels:
+        """At most so many of the sessions, chosen at random, always the same ones."""
+        if len(self.levels_db) <= n_sessions:
+            return self
+        chosen = np.random.default_rng(0).permutation(len(self.levels_db))[:n_sessions]
+        return self.only(chosen)
+
+    def only(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> TrainingLevels:
+        """The sessions in these rows."""
+        return replace(
+            self,
+            levels_db=self.levels_db[rows],
+            present=self.present[rows],
+            position_deg=self.position_deg[rows],
+        )
 
 
 def checked_levels(

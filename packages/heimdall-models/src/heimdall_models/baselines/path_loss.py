@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_models.baselines.level_map import LevelMap, cells_around
+from heimdall_models.baselines.grid import Grid
+from heimdall_models.baselines.level_map import LevelMap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,9 +50,20 @@ class PathLossLaw:
     @classmethod
     def of(cls, training: TrainingLevels) -> PathLossLaw:
         """The law that fits the training sessions best."""
-        receivers, scale_m = training.receiver_places, training.region.scale_m
-        decades = _decades(training.places, receivers, scale_m)
-        levels, up = training.levels_db, training.present
+        levels, up, scale_m = training.levels_db, training.present, training.region.scale_m
+        return cls.fitted(training.places, levels, up, training.receiver_places, scale_m)
+
+    @classmethod
+    def fitted(
+        cls,
+        places: NDArray[np.float64],
+        levels: NDArray[np.float64],
+        up: NDArray[np.bool_],
+        receivers: NDArray[np.float64],
+        scale_m: float,
+    ) -> PathLossLaw:
+        """The same of arrays: places `(n, 2)`, levels and presence `(n, receivers)`."""
+        decades = _decades(places, receivers, scale_m)
         columns = [np.where(up, -10 * decades, 0.0), *_indicators(up)]
         design = np.stack([_within(column, up)[up] for column in columns], axis=1)
         answer = np.linalg.lstsq(design, _within(levels, up)[up], rcond=None)[0]
@@ -72,15 +84,14 @@ class PathLossLaw:
 def fit_path_loss(training: TrainingLevels) -> LevelMap:
     """Level likelihood under the log-distance law: the map is the law's."""
     law = PathLossLaw.of(training)
-    cells, size = cells_around(training.places, _N_CELLS)
-    mean = law.mean_db(cells)
+    grid = Grid.of_squares(training.places, _N_CELLS)
+    mean = law.mean_db(grid.cells)
     return LevelMap(
         region=training.region,
-        cells=cells,
-        cell_size=size,
+        grid=grid,
         mean_db=mean,
         own_variance=np.full_like(mean, law.variance),
-        common_variance=np.full(len(cells), law.power_variance),
+        common_variance=np.full(len(mean), law.power_variance),
     )
 
 
