@@ -5,6 +5,8 @@ Importing this package loads NumPy and nothing else. Beside the names below ther
 as a module, extra `[torch]`) and `heimdall_features.testing` (signals and strategies for tests).
 """
 
+from heimdall_features.arrival_config import ArrivalConfig
+from heimdall_features.arrivals import ARRIVAL_COLUMNS, ArrivalExtractor
 from heimdall_features.augmentation import Augmentation, augment_features
 from heimdall_features.cepstrum import compute_mfcc
 from heimdall_features.clock import ClockedRecording
@@ -18,6 +20,9 @@ from heimdall_features.signal import Blocks
 from heimdall_features.spectrogram import iq_to_mel_spectrogram
 
 __all__ = [
+    "ARRIVAL_COLUMNS",
+    "ArrivalConfig",
+    "ArrivalExtractor",
     "Augmentation",
     "Blocks",
     "ClockedRecording",

@@ -10,6 +10,7 @@ Source of the idea: S. Stein, "Algorithms for ambiguity function processing", IE
 29 (1981), of whose ambiguity function this is the delay-blind magnitude.
 """
 
+import itertools
 from typing import Final
 
 import numpy as np
@@ -52,11 +53,11 @@ def carrier_offsets_hz(
     limit = min(round(limit_hz * n_samples / rate_hz), n_samples // 2)
     shifts = np.zeros((len(signals), len(signals)))
     fits = np.zeros_like(shifts)
-    for one in range(len(signals)):
-        for other in range(len(signals)):
-            if one != other:
-                fit = scipy.fft.irfft(profiles[other] * profiles[one].conj(), size)
-                shifts[one, other], fits[one, other] = _peak(fit, limit)
+    for one, other in itertools.combinations(range(len(signals)), 2):
+        fit = scipy.fft.irfft(profiles[other] * profiles[one].conj(), size)
+        shift, height = _peak(fit, limit)
+        shifts[one, other], shifts[other, one] = shift, -shift
+        fits[one, other] = fits[other, one] = height
     reference = int(fits.sum(axis=1).argmax())
     offsets_hz: NDArray[np.float64] = shifts[reference] * rate_hz / n_samples
     return offsets_hz

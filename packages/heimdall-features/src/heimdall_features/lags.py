@@ -88,3 +88,8 @@ class CorrelationConfig:
         """Samples a frame: so long that even the largest lag leaves most of it in common."""
         span = 2 * self.baseline_m / SPEED_OF_LIGHT_M_S * self.sample_rate_hz
         return max(512, 1 << max(0, math.ceil(math.log2(8 * span))))
+
+    @property
+    def least_samples(self) -> int:
+        """What receivers must have in common: a frame."""
+        return self.n_fft

@@ -1,0 +1,90 @@
+"""Where one recording best fits another, over lag and carrier offset.
+
+The recordings are cut to segments. Each segment's cross-correlation shows the lag; how its
+phase turns from segment to segment shows the offset that is left. Both at once are the
+ambiguity function, and its highest cell is a start for what refines it.
+
+Source: S. Stein, "Algorithms for ambiguity function processing", IEEE Trans. ASSP 29 (1981).
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["N_SEGMENTS", "Fit", "best_fit", "segment_edges"]
+
+N_SEGMENTS: Final = 16
+_OFFSETS_PER_BIN: Final = 4
+"""The grid of offsets is so much finer than the recording resolves."""
+_FALSE_ALARM: Final = 1e-3
+"""How often noise alone may pass for an arrival."""
+
+Complex = NDArray[np.complexfloating]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The highest cell of an ambiguity function."""
+
+    lag: int
+    """Samples by which the signal comes later than the reference."""
+    cycles_per_sample: float
+    """By how much its carrier lies above the reference's."""
+    height: float
+    """Over the median cell; in noise alone cells are Rayleigh distributed."""
+    threshold: float
+    """What noise alone exceeds once in a thousand times."""
+
+    @property
+    def is_arrival(self) -> bool:
+        """The cell stands above what noise would show."""
+        return self.height > self.threshold
+
+
+def segment_edges(n_samples: int) -> NDArray[np.intp]:
+    """Where the segments begin, and the end: `(N_SEGMENTS + 1,)`."""
+    return np.linspace(0, n_samples, N_SEGMENTS + 1).astype(np.intp)
+
+
+def best_fit(signal: Complex, reference: Complex, longest_lag: int) -> Fit:
+    """The lag and offset at which a signal is most like a reference.
+
+    Args:
+        signal: `(n_samples,)`.
+        reference: the same length.
+        longest_lag: in samples, either way.
+    """
+    # 0.4 s to import: only who computes pays.
+    import scipy.fft
+
+    lags = _segment_lags(signal, reference, longest_lag)
+    cells = np.abs(scipy.fft.fft(lags, N_SEGMENTS * _OFFSETS_PER_BIN, axis=0))
+    offset, lag = np.unravel_index(int(np.argmax(cells)), cells.shape)
+    middle = float(np.median(cells))
+    return Fit(
+        lag=int(lag) - longest_lag,
+        cycles_per_sample=float(np.fft.fftfreq(len(cells))[offset]) * N_SEGMENTS / signal.size,
+        height=float(cells[offset, lag]) / middle if middle > 0 else 0.0,
+        threshold=math.sqrt(math.log(cells.size / _FALSE_ALARM) / math.log(2)),
+    )
+
+
+def _segment_lags(signal: Complex, reference: Complex, longest_lag: int) -> Complex:
+    """Each segment's cross-correlation at the lags in question: `(segments, lags)`."""
+    import scipy.fft
+
+    edges = segment_edges(signal.size)
+    size = scipy.fft.next_fast_len(int(np.diff(edges).max()) + 2 * longest_lag)
+    shifts = np.arange(-longest_lag, longest_lag + 1)
+    rows = []
+    for begin, end in itertools.pairwise(edges):
+        first = max(int(begin) - longest_lag, 0)
+        wide = scipy.fft.fft(signal[first : end + longest_lag], size)
+        narrow = scipy.fft.fft(reference[begin:end], size)
+        correlation = scipy.fft.ifft(wide * narrow.conj())
+        rows.append(correlation[(shifts + begin - first) % size])
+    return np.array(rows)

@@ -1,0 +1,236 @@
+"""Receivers of one unknown waveform, each aligned with what the others hear together.
+
+Every receiver hears the waveform at its own time, carrier offset, phase and level, in noise of
+its own. The likelihood is greatest where the recordings, each weighted by its level over its
+noise, add up to the most power; bins in which the sum is mostly noise count less. One receiver
+at a time is moved to where it best fits the others' sum, by Newton's method.
+
+Sources: W. R. Hahn and S. A. Tretter, "Optimum processing for delay-vector estimation in
+passive signal arrays", IEEE Trans. IT 19 (1973), for the likelihood and for what its curvature
+says of the delays; S. M. Kay, "Fundamentals of Statistical Signal Processing" I (1993),
+section 7.7, for Newton's method on it.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heimdall_features.ambiguity import N_SEGMENTS, Fit, best_fit, segment_edges
+
+__all__ = ["CommonWaveform"]
+
+_NOISE_QUANTILE: Final = 0.4
+"""Of the smoothed spectrum: below the signal, above the stop band of a receiver's filter."""
+_SMOOTHING_BINS: Final = 129
+_TAPER_LAGS: Final = 2.0
+"""Where the ends of shifted recordings have nothing in common, nothing is compared."""
+_MOST_STEP: Final = 0.5
+"""Samples; what is further away is no longer the same peak."""
+
+Float64 = NDArray[np.float64]
+Complex = NDArray[np.complexfloating]
+
+
+class CommonWaveform:
+    """Spectra of one waveform at several receivers, and how they lie to each other.
+
+    Args:
+        samples: `(receivers, n_samples)` complex, of one moment, at one rate, their carriers
+            within the reach of `best_fit` of each other.
+        rate_hz: that rate.
+        bandwidth_hz: what is compared.
+        longest_lag_s: no two receivers hear the waveform further apart.
+    """
+
+    def __init__(
+        self, samples: Complex, rate_hz: float, bandwidth_hz: float, longest_lag_s: float
+    ) -> None:
+        # 0.4 s to import: only who computes pays.
+        import scipy.fft
+
+        n_receivers, n_samples = samples.shape
+        spectra = scipy.fft.fft(samples, axis=1)
+        power = np.array([smoothed(np.abs(spectrum) ** 2) for spectrum in spectra])
+        n_band = min(scipy.fft.next_fast_len(round(n_samples * bandwidth_hz / rate_hz)), n_samples)
+        bins = np.r_[0 : n_band - n_band // 2, n_samples - n_band // 2 : n_samples]
+        self.rate_hz = rate_hz * n_band / n_samples
+        self.spectra = spectra[:, bins]
+        self.turn = 2j * np.pi * np.fft.fftfreq(n_samples, 1 / rate_hz)[bins]
+        self.time_s = (np.arange(n_band) - (n_band - 1) / 2) / self.rate_hz
+        self.longest_lag_s = longest_lag_s
+        self.noise = np.maximum(np.quantile(power, _NOISE_QUANTILE, axis=1), 1e-30)
+        excess = np.maximum(power - self.noise[:, None], 0)[:, bins]
+        total = (excess / self.noise[:, None]).sum(axis=0)
+        self.weight = total / (1 + total)
+        self.gain = np.sqrt(excess.mean(axis=1)).astype(np.complex128)
+        self.delay_s = np.zeros(n_receivers)
+        self.offset_hz = np.zeros(n_receivers)
+        self.fit: list[Fit | None] = [None] * n_receivers
+        self.aligned = self.spectra.copy()
+        self._edges = segment_edges(n_band)
+        self._taper = _taper(n_band, _TAPER_LAGS * longest_lag_s * self.rate_hz)
+
+    def align(self, n_rounds: int = 2) -> None:
+        """Find every receiver's delay, the strongest's being 0; those unheard are left out."""
+        strongest_first = np.argsort(-(np.abs(self.gain) ** 2) / self.noise)
+        heard = [int(strongest_first[0])]
+        for receiver in map(int, strongest_first[1:]):
+            self._find(receiver, heard)
+            if (fit := self.fit[receiver]) is not None and fit.is_arrival:
+                heard.append(receiver)
+        for _ in range(n_rounds):
+            self._weigh(heard)
+            for receiver in heard:
+                self._improve(receiver, [other for other in heard if other != receiver])
+        self._weigh(heard)
+
+    @property
+    def heard(self) -> NDArray[np.bool_]:
+        """Which receivers' arrivals stand above noise; the strongest's if any other's does."""
+        found = np.array([fit is not None and fit.is_arrival for fit in self.fit])
+        strongest = int(np.argmax([fit is None for fit in self.fit]))
+        found[strongest] = found.any()
+        return found
+
+    def snr(self) -> Float64:
+        """Signal to noise in each bin at each receiver, `(receivers, bins)`."""
+        over_noise: Float64 = np.abs(self.gain) ** 2 / self.noise
+        return over_noise[:, None] * self._waveform_power()
+
+    def information(self) -> Float64:
+        """Fisher information of each delay, were the time of emission known, in 1/s^2.
+
+        For signal to noise that differs between receivers by factors alone, these and an
+        unknown time of emission say all that Hahn and Tretter's matrix says.
+        """
+        weights = self.snr() * self.weight
+        frequency = self.turn.imag
+        middle = (weights @ frequency) / np.maximum(weights.sum(axis=1), 1e-30)
+        information: Float64 = 2 * np.sum(weights * (frequency - middle[:, None]) ** 2, axis=1)
+        return information
+
+    def misfit(self) -> Float64:
+        """What remains of each receiver beside the others' waveform, over the noise expected.
+
+        1 where all is noise; more where echoes, fading or strangers are heard, `(receivers,)`.
+        """
+        import scipy.fft
+
+        heard = [int(one) for one in np.flatnonzero(self.heard)]
+        share = float(np.mean(self._taper**2) * self.weight.sum())
+        ratio = np.ones(len(self.gain))
+        for receiver in heard:
+            reference, strength = self._sum([other for other in heard if other != receiver])
+            rest = self.aligned[receiver] - self.gain[receiver] / strength * reference
+            rest = scipy.fft.ifft(rest * np.sqrt(self.weight), norm="ortho") * self._taper
+            expected = self.noise[receiver] + np.abs(self.gain[receiver]) ** 2 / strength
+            ratio[receiver] = np.sum(np.abs(rest) ** 2) / (expected * share)
+        return ratio
+
+    def _sum(self, receivers: list[int]) -> tuple[Complex, float]:
+        """The receivers' weighted sum, and its gain over the waveform."""
+        weights = self.gain[receivers].conj() / self.noise[receivers]
+        strength = float(np.sum(np.abs(self.gain[receivers]) ** 2 / self.noise[receivers]))
+        return weights @ self.aligned[receivers], strength
+
+    def _waveform_power(self) -> Float64:
+        """Of the common waveform, smoothed over frequency, `(bins,)`."""
+        total, strength = self._sum([int(one) for one in np.flatnonzero(self.heard)] or [0])
+        return np.maximum(smoothed(np.abs(total) ** 2) / strength - 1, 0) / strength
+
+    def _weigh(self, heard: list[int]) -> None:
+        """What of each bin of the sum is the waveform's: the weights of a Wiener filter."""
+        total, strength = self._sum(heard)
+        over_noise = np.maximum(smoothed(np.abs(total) ** 2) / strength - 1, 0)
+        self.weight = over_noise / (1 + over_noise)
+
+    def _find(self, receiver: int, heard: list[int]) -> None:
+        import scipy.fft
+
+        reference, strength = self._sum(heard)
+        longest = int(np.ceil(self.longest_lag_s * self.rate_hz))
+        found = best_fit(
+            scipy.fft.ifft(self.spectra[receiver]),
+            scipy.fft.ifft(reference * self.weight),
+            min(longest, self.time_s.size // (2 * N_SEGMENTS)),
+        )
+        self.fit[receiver] = found
+        self.delay_s[receiver] = found.lag / self.rate_hz
+        self.offset_hz[receiver] = found.cycles_per_sample * self.rate_hz
+        for _ in range(2):
+            self._step(receiver, reference)
+        self.aligned[receiver] = self._realigned(receiver)
+        self._measure_gain(receiver, reference, strength, 0.0)
+
+    def _improve(self, receiver: int, others: list[int]) -> None:
+        if not others:
+            return
+        reference, strength = self._sum(others)
+        self._step(receiver, reference)
+        self.aligned[receiver] = self._realigned(receiver)
+        self._measure_gain(receiver, reference, strength, strength)
+
+    def _step(self, receiver: int, reference: Complex) -> None:
+        """One step of Newton's method on delay, after one on the carrier offset."""
+        import scipy.fft
+
+        model = scipy.fft.ifft(reference * self.weight).conj() * self._taper
+        model *= np.exp(-2j * np.pi * self.offset_hz[receiver] * self.time_s)
+        shifted = self.spectra[receiver] * np.exp(self.turn * self.delay_s[receiver])
+        offset_hz = self._offset_left(scipy.fft.ifft(shifted) * model)
+        model *= np.exp(-2j * np.pi * offset_hz * self.time_s)
+        products = scipy.fft.fft(model.conj()).conj() * shifted
+        fit, slope, bend = (np.sum(products * self.turn**k) for k in range(3))
+        curvature = abs(slope) ** 2 + (fit.conj() * bend).real
+        # Where the fit is not concave there is no peak to climb.
+        step = -(fit.conj() * slope).real / curvature if curvature < 0 else 0.0
+        most = _MOST_STEP / self.rate_hz
+        self.delay_s[receiver] += float(np.clip(step, -most, most))
+        self.offset_hz[receiver] += offset_hz
+
+    def _offset_left(self, products: Complex) -> float:
+        """The carrier offset by which the products still turn, from their segments' phases."""
+        sums = np.add.reduceat(products, self._edges[:-1])
+        weights = np.abs(sums)
+        if not weights.any():
+            return 0.0
+        middles = self.time_s[(self._edges[:-1] + self._edges[1:]) // 2]
+        away = middles - np.average(middles, weights=weights)
+        phases = np.angle(sums * sums.sum().conj())
+        slope = np.sum(weights * away * phases) / np.sum(weights * away**2)
+        return float(slope) / (2 * np.pi)
+
+    def _realigned(self, receiver: int) -> Complex:
+        import scipy.fft
+
+        shifted = scipy.fft.ifft(
+            self.spectra[receiver] * np.exp(self.turn * self.delay_s[receiver])
+        )
+        shifted *= np.exp(-2j * np.pi * self.offset_hz[receiver] * self.time_s)
+        aligned: Complex = scipy.fft.fft(shifted)
+        return aligned
+
+    def _measure_gain(
+        self, receiver: int, reference: Complex, strength: float, noise: float
+    ) -> None:
+        """The receiver's gain over the waveform, `noise` being that of the reference a bin."""
+        weighted = reference * self.weight
+        power = np.vdot(weighted, reference).real
+        power = max(power - noise * self.weight.sum(), 1e-9 * power, 1e-30)
+        self.gain[receiver] = np.vdot(weighted, self.aligned[receiver]) / power * strength
+
+
+def smoothed(power: NDArray[np.floating], width: int = _SMOOTHING_BINS) -> Float64:
+    """The mean over `width` neighbours of each bin, the spectrum being a ring."""
+    width = min(width, 1 + 2 * (power.size // 8))
+    padded = np.pad(power.astype(np.float64), width // 2, mode="wrap")
+    sums = np.concatenate([[0.0], np.cumsum(padded)])
+    return np.asarray((sums[width:] - sums[:-width]) / width, dtype=np.float64)
+
+
+def _taper(n_samples: int, n_ramp: float) -> Float64:
+    """1 within, falling to 0 over both ends."""
+    away = np.minimum(np.arange(n_samples), np.arange(n_samples)[::-1]) + 0.5
+    rise = np.clip(away / max(n_ramp, 1.0), 0, 1)
+    return np.asarray(np.sin(np.pi / 2 * rise) ** 2, dtype=np.float64)
