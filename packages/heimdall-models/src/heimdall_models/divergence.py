@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     from torch.optim import Optimizer
 
+DIVERGED = "diverged.ckpt"
 N_NAMED = 8
 PATIENCE_WITH_SCALER = 32
 """Steps in a row. A gradient scaler tries scales until one fits, half of the last each time."""
@@ -37,7 +38,7 @@ class DivergenceGuard(Callback):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / "diverged.ckpt"
+        self.path = Path(folder) / DIVERGED
         self._batches: list[dict[str, Any]] = []
         self._bad_steps = 0
 

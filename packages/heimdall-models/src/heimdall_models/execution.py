@@ -1,10 +1,5 @@
 """How the backbone computes: memory layout, recomputation, compilation. Never what it computes.
 
-One thing is kept from bfloat16 on CPUs: convolutions with a stride. The AMX kernels of oneDNN 3.12,
-in torch 2.14, leave parts of their outputs (where an output is one column wide, or the stride is
-4) and of their weights' gradients (where an input is one column wide) as the memory happened to
-be. They are few, stem and downsampling, and in float32 they are right.
-
 Sources: gradient checkpointing: T. Chen et al., "Training deep nets with sublinear memory cost",
 2016; compilation: J. Ansel et al., "PyTorch 2", ASPLOS 2024.
 """
@@ -15,26 +10,14 @@ import shutil
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
+from heimdall_models.convolutions import spare
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from heimdall_models.config import LocalizationConfig
-
-
-class StridedConv2d(nn.Conv2d):
-    """A convolution that on a CPU computes in float32 whatever the precision around it."""
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 - torch's
-        lowered = torch.is_autocast_enabled("cpu") or weight.dtype == torch.bfloat16
-        if input.device.type != "cpu" or not lowered:
-            same: Tensor = super()._conv_forward(input, weight, bias)
-            return same
-        with torch.autocast("cpu", enabled=False):
-            full_bias = None if bias is None else bias.float()
-            full: Tensor = super()._conv_forward(input.float(), weight.float(), full_bias)
-        return full.to(torch.bfloat16)
 
 
 def arrange(backbone: nn.Module, config: LocalizationConfig) -> None:
@@ -43,10 +26,7 @@ def arrange(backbone: nn.Module, config: LocalizationConfig) -> None:
     Raises:
         ModelError: If this backbone cannot recompute activations, or nothing here can compile.
     """
-    for module in backbone.modules():
-        if type(module) is nn.Conv2d and max(module.stride) > 1:
-            # In place, because the layer has its weights and its name already.
-            module.__class__ = StridedConv2d
+    spare(backbone)
     if config.channels_last:
         backbone.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
