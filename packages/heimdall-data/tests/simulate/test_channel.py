@@ -5,14 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heimdall_data.errors import DataError
+from heimdall_data.errors import DataError, SimulationError
 from heimdall_data.simulate import MODULATIONS, NORTHWEST_ITALY, Channel, EchoTruth
 from heimdall_data.simulate.channel import (
+    drawn_detour_s,
     drawn_echoes,
     drawn_fading,
     echo_response,
     fading_gain,
 )
+from heimdall_data.simulate.drawing import session_truth
 from heimdall_data.simulate.receiver import Reception, arrived
 
 RATE_HZ = 48_000.0
@@ -122,3 +124,35 @@ def test_a_scenario_refuses_what_it_cannot_make():
         replace(NORTHWEST_ITALY, modulations=("ssb",))
     with pytest.raises(DataError, match="1024 samples are less than one gfsk burst"):
         replace(NORTHWEST_ITALY, modulations=("gfsk",), n_samples=1024)
+
+
+def test_a_detour_makes_everything_late_and_nothing_else():
+    """What arrives by a detour keeps its level: only a clock can tell, and never alone."""
+    blocked = replace(NORTHWEST_ITALY, channel=Channel(blocked_share=1.0, detour_s=2e-6))
+    straight = session_truth(3, 5, NORTHWEST_ITALY)
+    for there, plain in zip(
+        session_truth(3, 5, blocked).receptions, straight.receptions, strict=True
+    ):
+        assert there.detour_s > 0
+        assert replace(there, detour_s=0.0) == plain
+
+
+def test_detours_are_as_frequent_and_as_long_as_asked_for():
+    """One in four is blocked, by 2 us in the mean, which is also its deviation."""
+    channel = Channel(blocked_share=0.25, detour_s=2e-6)
+    rng = np.random.default_rng(7)
+    detours_s = np.array([drawn_detour_s(rng, channel) for _ in range(8_000)])
+    blocked = detours_s[detours_s > 0]
+    assert blocked.size / detours_s.size == pytest.approx(0.25, abs=0.03)
+    assert blocked.mean() == pytest.approx(2e-6, rel=0.1)
+    assert blocked.std() == pytest.approx(2e-6, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"blocked_share": 1.1}, "blocked_share is 1.1"), ({"detour_s": 1.0}, "detour_s is 1.0")],
+)
+def test_impossible_detours_are_refused(wrong, message):
+    """A detour of a second is three times around the Moon."""
+    with pytest.raises(SimulationError, match=message):
+        Channel(**wrong)

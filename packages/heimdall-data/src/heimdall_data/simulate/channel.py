@@ -1,4 +1,4 @@
-"""What the path does beyond its loss: Rician fading and multipath, off unless asked for.
+"""What the path does beyond its loss: fading, echoes and detours, off unless asked for.
 
 Sources: S. O. Rice, BSTJ 23 (1944), for a steady part in Gaussian noise; R. H. Clarke, "A
 statistical theory of mobile-radio reception", BSTJ 47 (1968), and W. C. Jakes, "Microwave
@@ -7,7 +7,8 @@ Mobile Communications" (1974), for waves from all around and their autocorrelati
 models for Rayleigh and Rician fading channels", IEEE Trans. Wireless Communications 5 (2006),
 for one random angle to each `1/N` of the circle, which has that autocorrelation exactly; COST
 207 (1989) for the exponential profile of power over delay, and P. A. Bello, IEEE Trans.
-Communications Systems 11 (1963), for echoes without correlation.
+Communications Systems 11 (1963), for echoes without correlation; P.-C. Chen, "A non-line-of-sight
+error mitigation algorithm in location estimation", IEEE WCNC 1999, for exponential detours.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from heimdall_data.simulate.truth import EchoTruth, RicianTruth
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Channel", "drawn_echoes", "drawn_fading", "echo_response", "fading_gain"]
+__all__ = [
+    "Channel",
+    "drawn_detour_s",
+    "drawn_echoes",
+    "drawn_fading",
+    "echo_response",
+    "fading_gain",
+]
 
 _N_WAVES = 32
 _LONGEST_SPREADS = 5
@@ -44,6 +52,10 @@ class Channel:
     """Mean power of all echoes together, against the direct path's."""
     delay_spread_s: float = 5e-6
     """Mean excess delay of the exponential profile before it is cut off, and nearly its spread."""
+    blocked_share: float = 0.0
+    """Of the paths: nothing arrives on the straight line, but all of it by a detour."""
+    detour_s: float = 1e-6
+    """Mean excess delay of a blocked path, exponentially distributed."""
 
     def __post_init__(self) -> None:
         for name in ("rician_k_db", "echoes_db"):
@@ -54,6 +66,12 @@ class Channel:
             raise SimulationError(f"doppler_hz is {self.doppler_hz}; give 0 or more")
         if self.n_echoes < 0:
             raise SimulationError(f"{self.n_echoes} echoes; give 0 or more")
+        if not 0 <= self.blocked_share <= 1:
+            raise SimulationError(f"blocked_share is {self.blocked_share}; give one from 0 to 1")
+        if not 0 <= self.detour_s <= 1e-4:
+            raise SimulationError(
+                f"detour_s is {self.detour_s}; give 0 to 0.0001: a detour of 30 km"
+            )
         if not 0 < self.delay_spread_s <= 1e-3:
             raise SimulationError(
                 f"delay_spread_s is {self.delay_spread_s}; give more than 0, up to 0.001: "
@@ -95,6 +113,14 @@ def drawn_echoes(rng: np.random.Generator, channel: Channel) -> tuple[EchoTruth,
             excess_s.tolist(), gain_db.tolist(), phases.tolist(), strict=True
         )
     )
+
+
+def drawn_detour_s(rng: np.random.Generator, channel: Channel) -> float:
+    """By how much one path is longer than the straight line, in seconds; mostly 0."""
+    if not channel.blocked_share:
+        return 0.0
+    is_blocked, length = rng.random() < channel.blocked_share, rng.standard_exponential()
+    return channel.detour_s * length if is_blocked else 0.0
 
 
 def fading_gain(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_data.errors import SimulationError
-from heimdall_data.simulate.channel import drawn_echoes, drawn_fading
+from heimdall_data.simulate.channel import drawn_detour_s, drawn_echoes, drawn_fading
 from heimdall_data.simulate.geometry import east_north_m, slant_range_m
 from heimdall_data.simulate.propagation import log_distance_loss_db, propagation_delay_s
 from heimdall_data.simulate.receiver import thermal_noise_dbm
@@ -147,6 +147,7 @@ def _through_channel(
         reception,
         rician=drawn_fading(rng, scenario.channel),
         echoes=drawn_echoes(rng, scenario.channel),
+        detour_s=drawn_detour_s(rng, scenario.channel),
     )
 
 

@@ -120,7 +120,7 @@ def _recording(
 
 def _received_as(truth: ReceptionTruth) -> Reception:
     return Reception(
-        delay_s=truth.delay_s + truth.clock_error_s,
+        delay_s=truth.delay_s + truth.detour_s + truth.clock_error_s,
         frequency_offset_hz=truth.frequency_offset_hz,
         phase_rad=truth.phase_rad,
         signal_dbfs=truth.signal_dbfs,

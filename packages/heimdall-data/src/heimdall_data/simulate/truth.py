@@ -94,6 +94,8 @@ class ReceptionTruth:
     rician: RicianTruth | None = None
     """Of the direct path; None where it stands still."""
     echoes: tuple[EchoTruth, ...] = ()
+    detour_s: float = 0.0
+    """By how much later than on the straight line everything arrives."""
 
     @property
     def snr_db(self) -> float:
