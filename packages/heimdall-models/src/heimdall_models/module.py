@@ -16,6 +16,7 @@ from heimdall_models.checkpoint import NORMALISATION, RECORD, described, read_ch
 from heimdall_models.epoch import EpochPredictions, metrics_of
 from heimdall_models.errors import ModelError
 from heimdall_models.execution import arrange
+from heimdall_models.learned_levels import levels_of
 from heimdall_models.losses import GaussianNLLLoss
 from heimdall_models.metrics import sigma_saturation
 from heimdall_models.network import LocalizationNet, Regularization
@@ -24,6 +25,7 @@ from heimdall_models.serving import ServingNet, Standardize
 from heimdall_models.unfreezing import check_strategy, set_learning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -78,10 +80,23 @@ class LocalizationModule(lightning.LightningModule):
         self.loss = GaussianNLLLoss()
         self._predictions = {stage: EpochPredictions() for stage in STAGES}
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions and sigmas in plane units of features in dB."""
-        positions, sigmas = self.net(self.standardize(features))
+    def forward(self, features: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Positions and sigmas in plane units of features in dB; `target` as the network's."""
+        positions, sigmas = self.net(self.standardize(features), target)
         return positions, sigmas
+
+    def learn_levels(self, sessions: Iterable[Mapping[str, Any]]) -> None:
+        """Learn, before training, what every receiver reads of a transmitter anywhere.
+
+        Without it, or of fewer than 20 sessions, the network starts from nothing.
+
+        Args:
+            sessions: All that will be trained on, as they are, not augmented: `features`,
+                `(receivers, 128, 32)` in dB, and `position_deg`, `(2,)`.
+        """
+        levels = levels_of(sessions, self.region)
+        if levels is not None:
+            self.net.learn_levels(levels, self.standardize.mean, self.standardize.std)
 
     def serving_net(self) -> ServingNet:
         """The module to export: dB in, degrees and metres out. It shares our weights."""
@@ -186,7 +201,9 @@ class LocalizationModule(lightning.LightningModule):
         return module.eval()
 
     def _step(self, stage: str, batch: Batch) -> Tensor:
-        position, sigma = self(batch["features"])
+        # In training alone: a map of levels must not know the session that it is judged by.
+        known = batch["target"] if stage == "train" else None
+        position, sigma = self(batch["features"], known)
         loss: Tensor = self.loss(position, sigma, batch["target"])
         self._predictions[stage].add(position, sigma, batch["target"], batch["session_id"])
         return loss

@@ -1,8 +1,10 @@
 """From the receivers' spectrograms to a position and how sure of it the network is.
 
-A timm backbone reads the spectrograms as an image with one channel per receiver. Two heads read
-the backbone's vector and, beside it, each receiver's level: position is in the differences
-between levels, and the normalisations inside a backbone are made to discard exactly those.
+Levels come first: a map of what each receiver reads of a transmitter anywhere, learned from the
+training sessions, gives a posterior over the plane. A timm backbone reads the spectrograms as an
+image with one channel per receiver; two heads read its vector and, beside it, the levels and
+the posterior, and say by how many of the posterior's sigmas its mean is off and by what factor
+its sigmas are.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from torch import Tensor, nn
 
 from heimdall_models.backbone import trunk
 from heimdall_models.errors import ModelError
+from heimdall_models.level_posterior import LevelPosterior
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from heimdall_models.learned_levels import LearnedLevels
 
 IMAGE_SHAPE = (128, 32)
 """Mel bands and frames of the contract's features."""
@@ -31,6 +36,8 @@ LOUDEST = 5.0
 """Deviations towards which a receiver's loudness saturates."""
 INITIAL_SIGMA = 0.3
 """In plane units: about the spread of a region's transmitters around its middle."""
+WELL_WITHIN = 0.9
+"""Of the logarithmic way from the middle of sigma's bounds to one of them."""
 
 
 class BoundedSigma(nn.Module):
@@ -57,33 +64,40 @@ class BoundedSigma(nn.Module):
         share = torch.where(raw > 0, 1 - short, short - 1)
         return torch.exp(self.middle + self.half_range * share)
 
-    def raw(self, sigma: float) -> float:
-        """The raw output that gives `sigma`, or the nearest sigma well within the bounds."""
-        share = (math.log(sigma) - self.middle) / self.half_range
-        share = min(max(share, -0.9), 0.9)
-        return share / (1 - abs(share))
+    def raw(self, sigma: Tensor) -> Tensor:
+        """The raw outputs that give these sigmas, or the nearest well within the bounds."""
+        share = (sigma.log() - self.middle) / self.half_range
+        share = share.clamp(-WELL_WITHIN, WELL_WITHIN)
+        return share / (1 - share.abs())
 
 
 class ReceiverLevels(nn.Module):
-    """How loud each receiver is, as a small vector.
+    """How loud each receiver is, and what that means, as a small vector.
 
     Two numbers a receiver: the soft maximum of the normalised input over all bands and frames,
     and that of the loudest band. A mean of powers, unlike a mean of decibels, hears the carrier
-    and not the empty bands, and hardly notices a pause or a masked stretch.
+    and not the empty bands, and hardly notices a pause or a masked stretch. And the posterior by
+    levels, two numbers a direction.
     """
 
     def __init__(self, n_receivers: int, width: int) -> None:
         super().__init__()
         self.mix = nn.Sequential(
-            nn.Linear(2 * n_receivers, width), nn.GELU(), nn.Linear(width, width), nn.GELU()
+            nn.Linear(2 * n_receivers + 4, width), nn.GELU(), nn.Linear(width, width), nn.GELU()
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, width)` of a normalised input `(batch, receivers, bands, frames)`."""
+    def forward(self, x: Tensor, posterior: Tensor) -> Tensor:
+        """`(batch, width)`.
+
+        Args:
+            x: A normalised input `(batch, receivers, bands, frames)`.
+            posterior: Mean and raw sigmas by levels, `(batch, 4)`.
+        """
         bands = _soft_maximum(x)
         loudness = torch.cat([_soft_maximum(bands), bands.amax(dim=2)], dim=1)
         # A missing receiver reads many deviations below the mean: heard, but not shouted.
-        mixed: Tensor = self.mix(loudness / (1 + loudness.abs() / LOUDEST))
+        loudness = loudness / (1 + loudness.abs() / LOUDEST)
+        mixed: Tensor = self.mix(torch.cat([loudness, posterior], dim=1))
         return mixed
 
 
@@ -93,29 +107,43 @@ def _soft_maximum(x: Tensor) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Position and sigma from the backbone's vector and the receivers' levels, in float32."""
+    """Position and sigma from the posterior by levels and what corrects it, in float32."""
 
     def __init__(self, n_receivers: int, width: int, dropout: float, sigma: BoundedSigma) -> None:
         super().__init__()
+        self.posterior = LevelPosterior(n_receivers, IMAGE_SHAPE, INITIAL_SIGMA)
         self.levels = ReceiverLevels(n_receivers, LEVEL_WIDTH)
         self.dropout = nn.Dropout(dropout)
         self.position = nn.Linear(width + LEVEL_WIDTH, 2)
         self.spread = nn.Linear(width + LEVEL_WIDTH, 2)
         self.sigma = sigma
-        for head, bias in ((self.position, 0.0), (self.spread, sigma.raw(INITIAL_SIGMA))):
+        for head in (self.position, self.spread):
             nn.init.trunc_normal_(head.weight, std=0.02)
-            nn.init.constant_(head.bias, bias)
+            nn.init.zeros_(head.bias)
 
-    def forward(self, features: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, x: Tensor, target: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Positions and sigmas `(batch, 2)`.
 
         Args:
             features: The backbone's vectors, `(batch, width)`.
             x: What the backbone saw.
+            target: The truth, in training; see `LevelPosterior`.
         """
         with _full_precision(x):
-            both = torch.cat([self.dropout(features.float()), self.levels(x.float())], dim=1)
-            return self.position(both), self.sigma(self.spread(both))
+            mean, sigma = self.posterior(x.float(), target)
+            raw = self.sigma.raw(sigma)
+            levels = self.levels(x.float(), torch.cat([mean, raw], dim=1))
+            both = torch.cat([self.dropout(features.float()), levels], dim=1)
+            return mean + sigma * self.position(both), self.sigma(raw + self.spread(both))
+
+    def learn_levels(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
+        """Take maps over, and start from what they say, with no correction."""
+        self.posterior.learn(levels, mean, std)
+        for head in (self.position, self.spread):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager[object]:
@@ -175,11 +203,13 @@ class LocalizationNet(nn.Module):
         if freeze_backbone:
             self.freeze()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Positions and sigmas, both `(batch, 2)`, east and north in plane units.
 
         Args:
             x: Normalised spectrograms, float32 `(batch, receivers, 128, 32)`.
+            target: The truth `(batch, 2)`, only in training on the sessions that the levels were
+                learned from: each then meets a map that was made without it.
 
         Raises:
             ModelError: If the input has another shape.
@@ -189,8 +219,18 @@ class LocalizationNet(nn.Module):
                 f"the network takes (batch, {self.n_receivers}, {IMAGE_SHAPE[0]}, "
                 f"{IMAGE_SHAPE[1]}); got {tuple(x.shape)}"
             )
-        position, sigma = self.heads(self.backbone(x).flatten(1), x)
+        position, sigma = self.heads(self.backbone(x).flatten(1), x, target)
         return position, sigma
+
+    def learn_levels(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
+        """Know what training sessions tell of levels, before training.
+
+        Args:
+            levels: What they tell.
+            mean: Of the input's normalisation in dB, broadcastable to `(receivers, 128, 32)`.
+            std: The same.
+        """
+        self.heads.learn_levels(levels, mean, std)
 
     def freeze(self) -> None:
         """Keep the backbone as it is: no gradients, no dropout, no running statistics."""

@@ -1,0 +1,135 @@
+"""Where a transmitter may be, by its levels alone: a posterior over the cells of a learned map.
+
+The likelihood is that of `baselines.level_map`, in torch, for batches and in exported graphs: the
+session's unknown power is eliminated in closed form, absent receivers weigh nothing. The maps
+are of `learned_levels`; until there are any, every cell is as likely as any other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from heimdall_models.learned_levels import GRID_SHAPE, N_FOLDS, folds_of
+from heimdall_models.level_reading import FAINTEST, SILENT_SPREAD_DB
+
+if TYPE_CHECKING:
+    from heimdall_models.learned_levels import LearnedLevels
+
+_KNOWS_NOTHING = 1e12
+"""dB^2: the variance of a level of which no map says anything."""
+_LOUDEST_DB = 100.0
+"""Of full scale; more is no feature, and its power would overflow."""
+_LEAST_POWER = 1e-30
+
+
+class LevelPosterior(nn.Module):
+    """Mean and standard deviations of the posterior over a map of levels.
+
+    Args:
+        n_receivers: Channels of the input.
+        image_shape: Bands and frames.
+        sigma: What it says before it has learned levels: the middle, give or take this.
+    """
+
+    mean: Tensor
+    std: Tensor
+    noise: Tensor
+    places: Tensor
+    cell_variance: Tensor
+    mean_db: Tensor
+    own_variance: Tensor
+    common_variance: Tensor
+
+    def __init__(self, n_receivers: int, image_shape: tuple[int, int], sigma: float) -> None:
+        super().__init__()
+        n_cells = math.prod(GRID_SHAPE)
+        initial = {
+            "mean": torch.zeros(n_receivers, *image_shape),
+            "std": torch.ones(n_receivers, *image_shape),
+            "noise": torch.zeros(n_receivers),
+            "places": _even_places(sigma),
+            "cell_variance": torch.zeros(2),
+            "mean_db": torch.zeros(1 + N_FOLDS, n_receivers, n_cells),
+            "own_variance": torch.full((1 + N_FOLDS, n_cells), _KNOWS_NOTHING),
+            "common_variance": torch.ones(1 + N_FOLDS, n_cells),
+        }
+        for name, value in initial.items():
+            self.register_buffer(name, value)
+
+    def learn(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
+        """Take maps over.
+
+        Args:
+            levels: What training sessions tell.
+            mean: Of the normalisation of our input, dB, broadcastable to it.
+            std: The same.
+        """
+        learned = {
+            "mean": mean.expand_as(self.mean),
+            "std": std.expand_as(self.std),
+            "noise": torch.from_numpy(levels.noise),
+            "places": torch.from_numpy(levels.grid.cells),
+            "cell_variance": torch.tensor(levels.grid.size).square() / 12,
+            "mean_db": torch.from_numpy(levels.mean_db),
+            "own_variance": torch.from_numpy(levels.own_variance),
+            "common_variance": torch.from_numpy(levels.common_variance),
+        }
+        for name, value in learned.items():
+            getattr(self, name).copy_(value)
+
+    def forward(self, x: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations `(batch, 2)`, east and north in plane units.
+
+        Args:
+            x: Normalised spectrograms `(batch, receivers, bands, frames)`, float32.
+            target: The truth `(batch, 2)` in plane units, in training: then each session meets the
+                map that was made without it.
+        """
+        level_db, present = self.levels(x)
+        posterior = torch.softmax(self._log_likelihood(level_db, present, target), dim=1)
+        mean = posterior @ self.places
+        variance = posterior @ self.places.square() - mean.square() + self.cell_variance
+        return mean, variance.clamp_min(1e-10).sqrt()
+
+    def levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal levels in dB, and 1 where they count, 0 where not: `(batch, receivers)` both.
+
+        A receiver counts that is up now and was heard in training.
+        """
+        features = x * self.std + self.mean
+        spread = features.amax(dim=(2, 3)) - features.amin(dim=(2, 3))
+        present = ((spread > SILENT_SPREAD_DB) & (self.noise > 0)).to(x.dtype)
+        bands = torch.exp(features.clamp_max(_LOUDEST_DB) * (math.log(10) / 10)).mean(dim=3)
+        power = torch.maximum(bands.sum(dim=2) - self.noise, FAINTEST * self.noise)
+        return torch.log10(power.clamp_min(_LEAST_POWER)) * 10, present
+
+    def _log_likelihood(self, level_db: Tensor, present: Tensor, target: Tensor | None) -> Tensor:
+        """Of all cells, but for a constant, `(batch, cells)`."""
+        fold = None if target is None else _fold_of(target) + 1
+        mean_db, own, common = (
+            maps[:1] if fold is None else maps[fold]
+            for maps in (self.mean_db, self.own_variance, self.common_variance)
+        )
+        residual = (level_db[:, :, None] - mean_db) * present[:, :, None]
+        n_present = present.sum(dim=1, keepdim=True)
+        shared = 1 + common / own * n_present
+        squares = residual.square().sum(dim=1)
+        quadratic = (squares - common / own / shared * residual.sum(dim=1).square()) / own
+        return -0.5 * (quadratic + n_present * own.log() + shared.log())
+
+
+def _fold_of(target: Tensor) -> Tensor:
+    return torch.from_numpy(folds_of(target.detach().float().cpu().numpy())).to(target.device)
+
+
+def _even_places(sigma: float) -> Tensor:
+    """A square grid around the middle whose places deviate by `sigma` each way."""
+    reach = sigma * math.sqrt(3)
+    axes = [
+        torch.linspace(-reach + reach / count, reach - reach / count, count) for count in GRID_SHAPE
+    ]
+    return torch.cartesian_prod(*axes)
