@@ -48,7 +48,7 @@ def test_cp5_3_training_loss_falls_and_a_checkpoint_gives_the_same_outputs(
     assert losses[-1] < losses[0]
     assert all(np.isfinite(record.val_error_m_median) for record in trained.history)
     named = {type(callback).__name__ for callback in trainer.callbacks}
-    assert {"ModelCheckpoint", "EarlyStopping", "EpochHistory", "AugmentationEpoch"} <= named
+    assert {"ModelCheckpoint", "EarlyStopping", "EpochHistory", "EpochSeeds"} <= named
     assert trained.checkpoint.is_file()
 
     last = LocalizationModule.load(trained.checkpoint.with_name("last.ckpt"))

@@ -6,7 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 
 from heimdall_trainer.report import EpochRecord
@@ -15,22 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import lightning.pytorch as pl
-    from heimdall_data import HeimdallDataset
     from heimdall_export.tracking import MLflowTracker
 
-__all__ = ["AugmentationEpoch", "EpochHistory", "TrackerLogger"]
-
-
-class AugmentationEpoch(Callback):
-    """Tells the training samples which epoch's variation to take."""
-
-    def __init__(self, dataset: HeimdallDataset) -> None:
-        self._dataset = dataset
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the epoch before its batches are made."""
-        del pl_module
-        self._dataset.set_epoch(trainer.current_epoch)
+__all__ = ["EpochHistory", "TrackerLogger"]
 
 
 # A checkpoint to Lightning, which calls those after the module has logged the epoch's metrics.

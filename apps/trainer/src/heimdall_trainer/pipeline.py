@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
-from heimdall_models import LocalizationConfig, LocalizationModule, LocalizationNet
+from heimdall_models import LocalizationModule, LocalizationNet
+from heimdall_models.execution import arrange
 
 from heimdall_trainer.delivery import Delivery, export_and_register
 from heimdall_trainer.errors import UsageError
@@ -65,7 +66,8 @@ class TrainingPipeline:
 
         Raises:
             TrainerError: The summary cannot be written.
-            ModelError: No such backbone, weights that do not fit it, or no such checkpoint.
+            ModelError: No such backbone, weights that do not fit it, something that it cannot do,
+                or no such checkpoint.
         """
         config = self.config
         if config.summary:
@@ -73,9 +75,9 @@ class TrainingPipeline:
         if config.checkpoint:
             LocalizationModule.load(config.checkpoint)
         else:
-            n_receivers = len(config.receivers) or config.n_receivers
-            weights = str(config.weights) if config.weights else None
-            LocalizationNet(n_receivers, config.backbone, weights)
+            network = config.network(len(config.receivers) or config.n_receivers)
+            net = LocalizationNet(network.n_receivers, network.backbone, network.weights)
+            arrange(net.backbone, network)
 
     def load_data(self) -> TrainingData:
         """The three parts of the approved sessions, with their features ready.
@@ -93,15 +95,7 @@ class TrainingPipeline:
             ModelError: An unknown backbone, or weights that do not fit it.
         """
         pl.seed_everything(self.config.seed, workers=True, verbose=False)
-        network = LocalizationConfig(
-            n_receivers=len(data.receivers),
-            backbone=self.config.backbone,
-            weights=str(self.config.weights) if self.config.weights else None,
-            freeze_backbone=self.config.freeze_backbone,
-            sigma_min=self.config.sigma_min,
-            sigma_max=self.config.sigma_max,
-            learning_rate=self.config.learning_rate,
-        )
+        network = self.config.network(len(data.receivers))
         return LocalizationModule(network, data.region, data.stats.mean, data.stats.std)
 
     def create_trainer(self, tracker: MLflowTracker | None = None) -> pl.Trainer:
@@ -114,6 +108,7 @@ class TrainingPipeline:
 
         Raises:
             TrainerError: There is nothing to resume from, or no loss was ever finite.
+            ModelError: Training diverged; the message says where, and what was kept.
         """
         resume_from = self._resume_from() if self.config.resume_training else None
         with self._stage("training"):

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
+import torch
+from heimdall_models import AveragedWeights, DivergenceGuard
+from heimdall_models.divergence import DIVERGED
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
@@ -18,7 +21,8 @@ from lightning.pytorch.callbacks import (
 )
 from torch.utils.data import DataLoader
 
-from heimdall_trainer.callbacks import AugmentationEpoch, EpochHistory, TrackerLogger
+from heimdall_trainer.callbacks import EpochHistory, TrackerLogger
+from heimdall_trainer.data_order import EpochOrder, EpochSeeds, epoch_to_resume
 from heimdall_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -55,15 +59,17 @@ class TrainedModel:
 
 
 def make_loader(
-    dataset: HeimdallDataset, config: TrainingConfig, *, shuffle: bool = False
+    dataset: HeimdallDataset, config: TrainingConfig, order: EpochOrder | None = None
 ) -> DataLoader[Any]:
-    """Batches of a dataset, as dictionaries of tensors."""
+    """Batches of a dataset, as dictionaries of tensors, in its own order unless given another."""
     return DataLoader(
         dataset,  # type: ignore[arg-type] # map-style, without torch in its bases
         batch_size=config.batch_size,
-        shuffle=shuffle,
+        sampler=order,
         num_workers=config.num_workers,
         persistent_workers=False,
+        # Its own, so that making batches takes no random numbers from dropout.
+        generator=torch.Generator(),
     )
 
 
@@ -72,10 +78,11 @@ def make_trainer(
 ) -> pl.Trainer:
     """A Lightning trainer that keeps the best checkpoints and stops when nothing improves.
 
-    It has a progress bar where standard error is a terminal.
+    It averages the weights unless told not to, and stops where the gradients are not finite. It
+    has a progress bar where standard error is a terminal.
 
     Args:
-        config: Epochs, devices, precision, patience.
+        config: Epochs, devices, precision, patience, clipping, averaging.
         checkpoint_dir: Where checkpoints go.
         tracker: Where metrics go; None keeps them in the process.
     """
@@ -91,6 +98,8 @@ def make_trainer(
         ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
         EarlyStopping("val/loss", patience=config.patience),
         EpochHistory(),
+        DivergenceGuard(checkpoint_dir),
+        *([AveragedWeights(config.ema_decay)] if config.ema_decay else []),
         *([TQDMProgressBar()] if sys.stderr.isatty() else []),
         *([LearningRateMonitor("epoch")] if tracker else []),
     ]
@@ -99,10 +108,11 @@ def make_trainer(
         accelerator=config.accelerator,
         devices=_devices(config.devices),
         num_nodes=config.num_nodes,
-        precision=config.precision,  # type: ignore[arg-type] # Lightning checks the name
+        strategy=_strategy(config),
+        precision=config.precision,
         callbacks=callbacks,
         logger=TrackerLogger(tracker) if tracker else False,
-        gradient_clip_val=1.0,
+        gradient_clip_val=config.gradient_clip or None,
         deterministic="warn",
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
@@ -120,13 +130,21 @@ def _devices(given: str) -> str | int | list[int]:
     return parts if "," in given else parts[0]
 
 
+def _strategy(config: TrainingConfig) -> str:
+    """Lightning's own choice, but for a backbone that thaws while several processes train it."""
+    alone = config.num_nodes == 1 and config.devices in ("auto", "1")
+    thaws = config.unfreeze_epoch or config.unfreeze_every
+    return "ddp_find_unused_parameters_true" if thaws and not alone else "auto"
+
+
 def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint in a folder that was written last.
+    """The checkpoint in a folder that was written last; the one before a divergence does not count.
 
     Raises:
         TrainerError: There is none.
     """
-    found = sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    good = (path for path in folder.rglob("*.ckpt") if path.name != DIVERGED)
+    found = sorted(good, key=lambda path: path.stat().st_mtime_ns)
     if not found:
         raise TrainerError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
     return found[-1]
@@ -142,14 +160,18 @@ def fit(
     """Train to the end or until nothing improves.
 
     Raises:
+        ModelError: Training diverged, or the backbone cannot be trained as it should be.
         KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
         TrainerError: Training ended without a checkpoint.
     """
-    trainer.callbacks.append(AugmentationEpoch(data.train))  # type: ignore[attr-defined] # set in Trainer.__init__
+    trainer.callbacks.append(EpochSeeds(data.train, config.seed))  # type: ignore[attr-defined] # set in Trainer.__init__
+    epoch = epoch_to_resume(resume_from)
+    data.train.set_epoch(epoch)
+    order = EpochOrder(len(data.train), config.seed, epoch)
     try:
         trainer.fit(
             module,
-            make_loader(data.train, config, shuffle=True),
+            make_loader(data.train, config, order),
             make_loader(data.validation, config),
             ckpt_path=resume_from,
             weights_only=True,

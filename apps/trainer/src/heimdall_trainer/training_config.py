@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from heimdall_data.session_filter import SessionFilter
+from heimdall_models import LocalizationConfig, ModelError
 
 from heimdall_trainer.errors import UsageError
 
@@ -27,7 +28,22 @@ class TrainingConfig:
     batch_size: int = 32
     """Sessions in a batch."""
     learning_rate: Annotated[float, Parameter(name=("--learning-rate", "--lr"))] = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW, of the backbone; see --head_rate."""
+    head_rate: float = 5.0
+    """How many times faster than the backbone the heads learn."""
+    weight_decay: float = 0.05
+    """Weight decay of AdamW; norms and biases have none."""
+    warmup_fraction: float = 0.1
+    """Share of all steps in which the learning rate rises; then it falls along a cosine."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient, longer ones are scaled down; 0 clips nothing."""
+    ema_decay: float = 0.999
+    """Moving average of the weights, which is validated and exported: share that a step leaves,
+    reached after a warm-up; 0 trains without an average."""
+    dropout: float = 0.5
+    """Share of the backbone's vector that training leaves out at random."""
+    drop_path: float = 0.0
+    """Stochastic depth: share of the backbone's blocks that training leaves out at random."""
     validation_split: Annotated[float, Parameter(name=("--validation-split", "--val-split"))] = 0.2
     """Fraction of the groups that chooses the checkpoint."""
     test_split: float = 0.1
@@ -42,8 +58,14 @@ class TrainingConfig:
     """Lightning's devices: auto, a count, or a list such as 0,1."""
     num_nodes: int = 1
     """Machines that train together."""
-    precision: str = "32-true"
-    """Lightning's precision: 32-true, bf16-mixed, 16-mixed."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Of the backbone in training: float32, bfloat16, float16; heads and weights are float32."""
+    channels_last: bool = True
+    """Keep images with the channels innermost, as fast convolutions want them."""
+    compile: bool = False
+    """Compile the backbone with torch.compile; a minute at the start, faster steps on a GPU."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: slower steps, less memory."""
     checkpoint_dir: Path | None = None
     """Where checkpoints go; a folder of the run under the state directory when unset."""
     checkpoint: Path | None = None
@@ -63,7 +85,11 @@ class TrainingConfig:
     weights: Path | None = None
     """Local file of pretrained backbone weights; none starts from random weights."""
     freeze_backbone: bool = False
-    """Train the heads alone."""
+    """Train the heads alone, to the end."""
+    unfreeze_epoch: int = 0
+    """Epoch from which the backbone learns, counted from 0; the heads learn alone before."""
+    unfreeze_every: int = 0
+    """Epochs from one stage of the backbone to the next, the last stage first; 0 is all at once."""
     n_receivers: int = 3
     """How many receivers the model listens to."""
     receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
@@ -116,12 +142,40 @@ class TrainingConfig:
         self._need("sigma_max", self.sigma_max < math.inf, "finite")
         named = self.receivers
         self._need("receivers", len(set(named)) == len(named), "a list without repetition")
+        self._need("gradient_clip", 0 <= self.gradient_clip < math.inf, "0 or a positive number")
+        self._need("ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
+        try:
+            self.network(self.n_receivers)
+        except ModelError as error:
+            raise UsageError(f"--{error}") from error
         if self.export_only:
             self._need("checkpoint", self.checkpoint is not None, "given with --export_only")
 
     def _need(self, name: str, holds: bool, what: str) -> None:  # noqa: FBT001
         if not holds:
             raise UsageError(f"--{name} is {getattr(self, name)!r}; it must be {what}")
+
+    def network(self, n_receivers: int) -> LocalizationConfig:
+        """What heimdall-models needs to know of this."""
+        return LocalizationConfig(
+            n_receivers=n_receivers,
+            backbone=self.backbone,
+            weights=str(self.weights) if self.weights else None,
+            freeze_backbone=self.freeze_backbone,
+            unfreeze_epoch=self.unfreeze_epoch,
+            unfreeze_every=self.unfreeze_every,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+            dropout=self.dropout,
+            drop_path=self.drop_path,
+            learning_rate=self.learning_rate,
+            head_rate=self.head_rate,
+            weight_decay=self.weight_decay,
+            warmup_fraction=self.warmup_fraction,
+            channels_last=self.channels_last,
+            gradient_checkpointing=self.gradient_checkpointing,
+            compile=self.compile,
+        )
 
     @property
     def fractions(self) -> tuple[float, float, float]:
