@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.generic]
 
-__all__ = ["DamagedEntry", "encode", "read", "read_into"]
+__all__ = ["DamagedEntry", "decode", "encode", "read", "read_into", "taken_into", "verify"]
 
 MAGIC = b"HFC1"
 PREFACE = 512
@@ -78,6 +78,24 @@ def encode(tensors: Mapping[str, Array]) -> bytes:
     return MAGIC + crc32c(file).to_bytes(4, "little") + file
 
 
+def verify(data: bytes) -> None:
+    """Refuse an entry whose bytes are not those that were written.
+
+    Raises:
+        DamagedEntry: They are not.
+    """
+    _check([memoryview(data)])
+
+
+def decode(data: bytes) -> dict[str, Array]:
+    """The tensors of an entry.
+
+    Raises:
+        DamagedEntry: The bytes are not those that were written.
+    """
+    return _decoded(bytearray(data))
+
+
 def read(descriptor: int) -> dict[str, Array]:
     """The tensors of the entry in an open file.
 
@@ -87,8 +105,7 @@ def read(descriptor: int) -> dict[str, Array]:
     """
     data = bytearray(os.fstat(descriptor).st_size)
     os.preadv(descriptor, [data], 0)
-    _check([data])
-    return _views(data, _places(bytes(data[HEADER_FROM:PREFACE])), PREFACE)
+    return _decoded(data)
 
 
 def read_into(descriptor: int, name: str, out: Array) -> dict[str, Array]:
@@ -114,17 +131,26 @@ def read_into(descriptor: int, name: str, out: Array) -> dict[str, Array]:
         places = dict(_places(bytes(preface[HEADER_FROM:])))
         if places.pop(name, None) == Place(out.dtype, out.shape, 0, body.nbytes):
             return _views(tail, places, -body.nbytes)
-    return _read_and_copy(descriptor, name, out)
+    return taken_into(read(descriptor), name, out)
 
 
-def _read_and_copy(descriptor: int, name: str, out: Array) -> dict[str, Array]:
-    tensors = read(descriptor)
+def taken_into(tensors: dict[str, Array], name: str, out: Array) -> dict[str, Array]:
+    """Copy the tensor `name` to `out`; returns the others.
+
+    Raises:
+        DamagedEntry: There is none of the type and shape of `out`.
+    """
     wanted = tensors.pop(name, None)
     if wanted is None or (wanted.dtype, wanted.shape) != (out.dtype, out.shape):
         found = None if wanted is None else f"{wanted.dtype} {wanted.shape}"
         raise DamagedEntry(f"its {name} is {found}, not {out.dtype} {out.shape}")
     out[...] = wanted
     return tensors
+
+
+def _decoded(data: bytearray) -> dict[str, Array]:
+    _check([data])
+    return _views(data, _places(bytes(data[HEADER_FROM:PREFACE])), PREFACE)
 
 
 def _check(parts: Sequence[bytearray | memoryview]) -> None:

@@ -16,7 +16,7 @@ from heimdall_features import Augmentation, augment_features
 
 from heimdall_data.errors import DataError
 from heimdall_data.feature_cache import FeatureCache
-from heimdall_data.prepare import prepare_sessions, reasons
+from heimdall_data.prepare import Threads, prepare_sessions, reasons
 from heimdall_data.session_features import FeatureSource
 from heimdall_data.session_table import SessionTable
 from heimdall_data.shared_epoch import SharedEpoch
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     from heimdall_features import FeatureConfig
 
+    from heimdall_data.prepare import Engine
     from heimdall_data.recording import Recording
     from heimdall_data.s3 import S3Settings
     from heimdall_data.sessions import Session
+    from heimdall_data.shared_cache import SharedCache
 
 __all__ = ["Exclusion", "HeimdallDataset", "Sample", "UnusableRecording"]
 
@@ -78,6 +80,7 @@ class HeimdallDataset:
         augment: bool = False,
         seed: int = 42,
         cache_limit_bytes: int | None = None,
+        shared_cache: SharedCache | None = None,
     ) -> None:
         """Describe the dataset; nothing is read yet.
 
@@ -89,6 +92,7 @@ class HeimdallDataset:
             augment: Vary each sample, anew each epoch, as `augment_features` does.
             seed: Of the variation, together with the epoch and the sample's index.
             cache_limit_bytes: Beyond this the cache evicts what was used longest ago.
+            shared_cache: Computed features in a bucket, for what is not in `cache_dir`.
         """
         self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
         self.config = config
@@ -97,7 +101,11 @@ class HeimdallDataset:
         """What `prepare` found; empty before."""
         self.n_computed = 0
         """For how many sessions `prepare` computed features; the others' were in the cache."""
-        cache = None if cache_dir is None else FeatureCache(cache_dir, cache_limit_bytes)
+        cache = (
+            shared_cache
+            if cache_dir is None
+            else FeatureCache(cache_dir, cache_limit_bytes, shared_cache)
+        )
         self._source = FeatureSource(config, s3, cache)
         self._keys: Mapping[str, str] = {}
         self._augmentation = Augmentation(fill_db=config.fill_db) if augment else None
@@ -176,16 +184,11 @@ class HeimdallDataset:
 
     def subset(self, sessions: Iterable[Session], *, augment: bool = False) -> HeimdallDataset:
         """A dataset of some sessions with the same settings; what is prepared stays so."""
-        cache = self._source.cache
+        source = self._source
         part = HeimdallDataset(
-            sessions,
-            self.config,
-            self._source.reader.s3,
-            cache_dir=None if cache is None else cache.directory,
-            augment=augment,
-            seed=self.seed,
-            cache_limit_bytes=None if cache is None else cache.max_bytes,
+            sessions, self.config, source.reader.s3, augment=augment, seed=self.seed
         )
+        part._source = source
         if not self._keys and not self.unusable_recordings:
             return part  # the sessions of a large table are not read for nothing
         kept = {session.id for session in part.sessions}
@@ -196,13 +199,19 @@ class HeimdallDataset:
         return part
 
     def prepare(
-        self, workers: int | None = None, *, progress: bool = True
+        self,
+        workers: int | None = None,
+        *,
+        progress: bool = True,
+        engine: Engine | None = None,
     ) -> tuple[HeimdallDataset, list[Exclusion]]:
         """Compute all features ahead of time, and find out what cannot be used.
 
         Args:
             workers: On how many cores; None takes all.
             progress: Show a bar on standard error.
+            engine: What computes; None takes threads of this process. `RayEngine` of
+                `heimdall_data.ray_engine` takes a cluster, and fills the shared cache alone.
 
         Returns:
             The usable sessions as a dataset, and the others with their reasons. The dataset's
@@ -211,7 +220,8 @@ class HeimdallDataset:
         Raises:
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
         """
-        found = prepare_sessions(self._source, self.sessions, workers=workers, progress=progress)
+        engine = engine or Threads(workers)
+        found = prepare_sessions(self._source, self.sessions, engine, progress=progress)
         exclusions = [
             Exclusion(result.session_id, result.reason)
             for result in found

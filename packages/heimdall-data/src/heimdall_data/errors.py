@@ -8,6 +8,7 @@ __all__ = [
     "BucketUnusable",
     "CatalogueError",
     "DataError",
+    "EngineError",
     "IngestError",
     "ObjectMissing",
     "ObjectUnreadable",
@@ -41,6 +42,10 @@ class BucketUnusable(StoreError):
 
 class ObjectUnreadable(StoreError):
     """The store answers, and this one object does not come whole, or can be none."""
+
+
+class EngineError(DataError):
+    """What computes on many machines is not installed, cannot be reached, or fails."""
 
 
 class RecordingError(DataError):

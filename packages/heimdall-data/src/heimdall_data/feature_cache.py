@@ -5,6 +5,7 @@ features depend on; a changed object or setting is another key, and nothing is e
 place. Files are written aside and renamed, so that a reader in any process, also after a
 `kill -9`, sees a whole entry or none. An entry whose checksum does not hold is deleted and
 computed again. If the disk is full the cache stops writing, warns once, and training goes on.
+What is not on disk may be in a bucket (see `shared_cache`), and is on disk from then on.
 
 Why not a library: `benchmarks/bench_cache.py` measures those that were considered.
 """
@@ -20,7 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_data.cache_entry import DamagedEntry, encode, read, read_into
+from heimdall_data.cache_entry import (
+    DamagedEntry,
+    decode,
+    encode,
+    read,
+    read_into,
+    taken_into,
+)
 from heimdall_data.cache_limit import CacheLimit, note_use, stored_entries
 
 if TYPE_CHECKING:
@@ -28,6 +36,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
+
+    from heimdall_data.shared_cache import SharedCache
 
     Array = npt.NDArray[np.generic]
 
@@ -48,37 +58,58 @@ class CacheStatus:
 class FeatureCache:
     """A folder of entries. Safe with many processes and threads; pickles as its folder."""
 
-    def __init__(self, directory: Path, max_bytes: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, max_bytes: int | None = None, shared: SharedCache | None = None
+    ) -> None:
         """Use `directory`, which is made with the first entry.
 
         Args:
             directory: Of this cache alone.
             max_bytes: Beyond this the entries used longest ago are evicted; None keeps all.
+            shared: Where entries are looked for that are not on disk. If it is written to, it
+                gets every entry that is stored or found here.
         """
         self.directory = Path(directory)
         self.max_bytes = max_bytes
+        self.shared = shared
         self._folder = os.fspath(self.directory)
         self._writes = True
         self._limit = None if max_bytes is None else CacheLimit(self.directory, max_bytes)
 
-    def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path, int | None]]:
+    def __reduce__(
+        self,
+    ) -> tuple[type[FeatureCache], tuple[Path, int | None, SharedCache | None]]:
         """A copy in another process finds out for itself whether the disk is full."""
-        return (FeatureCache, (self.directory, self.max_bytes))
+        return (FeatureCache, (self.directory, self.max_bytes, self.shared))
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is an entry; `get` may yet find it damaged."""
+        """Whether there is an entry on disk; `get` may yet find it damaged."""
         return os.path.exists(self._path(key))  # noqa: PTH110 - asked for each session
 
     def get(self, key: str) -> dict[str, Array] | None:
         """The tensors stored under `key`; None if there are none, or they are damaged."""
-        return self._read(key, read)
+        found = self._read(key, read)
+        if found is None and (data := self._fetched(key)) is not None:
+            found = decode(data)
+        return found
 
     def get_into(self, key: str, name: str, out: Array) -> dict[str, Array] | None:
         """As `get`, but the tensor `name` is read to `out`, and only the others are returned.
 
         `out` is C-contiguous, and is left in any state where None is returned.
         """
-        return self._read(key, lambda descriptor: read_into(descriptor, name, out))
+        found = self._read(key, lambda descriptor: read_into(descriptor, name, out))
+        if found is None and (data := self._fetched(key)) is not None:
+            # Of another shape only if two settings had one hash.
+            found = taken_into(decode(data), name, out)
+        return found
+
+    def _fetched(self, key: str) -> bytes | None:
+        """The entry from the shared cache, on disk from now on."""
+        data = None if self.shared is None else self.shared.get_bytes(key)
+        if data is not None:
+            self._write(key, data)
+        return data
 
     def _read(self, key: str, read: Callable[[int], dict[str, Array]]) -> dict[str, Array] | None:
         path = self._path(key)
@@ -98,13 +129,33 @@ class FeatureCache:
             return None
         finally:
             os.close(descriptor)
+        if self.shared is not None and self.shared.writes:
+            self._publish(key, self.shared)
         return tensors
+
+    def _publish(self, key: str, shared: SharedCache) -> None:
+        """Store an entry of the disk in the shared cache too, if it is not there."""
+        try:
+            n_bytes = Path(self._path(key)).stat().st_size
+            if not shared.holds(key, n_bytes):
+                shared.put_bytes(key, Path(self._path(key)).read_bytes())
+        except FileNotFoundError:
+            pass  # another process has just evicted it; the next build finds it missing
 
     def put(self, key: str, tensors: Mapping[str, Array]) -> None:
         """Store tensors under `key`; whoever stores last wins, all write the same."""
-        if not self._writes:
+        shared = self.shared if self.shared is not None and self.shared.writes else None
+        if not self._writes and shared is None:
             return
         data = encode(tensors)
+        self._write(key, data)
+        if shared is not None:
+            shared.put_bytes(key, data)
+
+    def _write(self, key: str, data: bytes) -> None:
+        """Store an entry on disk, unless the disk is full."""
+        if not self._writes:
+            return
         try:
             _write_atomically(Path(self._path(key)), data, self.directory / "partial")
             if self._limit is not None:
@@ -115,7 +166,7 @@ class FeatureCache:
                 f"the feature cache {self.directory} cannot be written ({error}); features are "
                 f"computed anew each time: free some space or choose another folder",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
 
     def status(self) -> CacheStatus:

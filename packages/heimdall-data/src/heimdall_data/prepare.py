@@ -7,23 +7,28 @@ which import everything again. Nor need a caller's script guard its `__main__`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
+from heimdall_data.feature_cache import FeatureCache
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from heimdall_data.session_features import FeatureSource
     from heimdall_data.sessions import Session
 
-__all__ = ["Prepared", "prepare_sessions", "reasons"]
+__all__ = ["Engine", "Prepared", "Threads", "in_order", "prepare_sessions", "reasons"]
 
+_Handle = TypeVar("_Handle")
+_Result = TypeVar("_Result")
 THREADS_PER_WORKER = 2
 """While one waits for the store, the other computes."""
 AHEAD_PER_THREAD = 16
@@ -44,52 +49,68 @@ class Prepared:
     """And not found in the cache."""
 
 
+Engine = Callable[["FeatureSource", "Sequence[Session]"], "Generator[Prepared]"]
+"""Gives what came of each session, in their order."""
+
+
 def prepare_sessions(
-    source: FeatureSource, sessions: Sequence[Session], *, workers: int | None, progress: bool
+    source: FeatureSource, sessions: Sequence[Session], engine: Engine, *, progress: bool
 ) -> list[Prepared]:
     """Fill the cache with the features of all sessions; what came of each, in their order.
 
     Raises:
         StoreError: The store cannot be reached, refuses us or lacks the bucket.
+        EngineError: The engine cannot do it.
     """
-    if source.cache is not None:
-        source.cache.remove_abandoned()
-
-    def prepare(session: Session) -> Prepared:
-        key = None if source.cache is None else source.key(session)
-        found = source.features(session, key)
-        reason = None
-        if not found.present.any():
-            reason = reasons(found.unusable) or _absent(session, source.config.receivers)
-        return Prepared(session.id, key, reason, found.unusable, found.computed)
-
-    n_threads = THREADS_PER_WORKER * (workers or os.cpu_count() or 1)
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="prepare") as pool:
-        results = _in_order(pool, prepare, sessions, ahead=AHEAD_PER_THREAD * n_threads)
-        try:
-            return list(
-                tqdm(results, "features", len(sessions), unit="session", disable=not progress)
-            )
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with contextlib.closing(engine(source, sessions)) as results:
+        return list(tqdm(results, "features", len(sessions), unit="session", disable=not progress))
 
 
-def _in_order(
-    pool: ThreadPoolExecutor,
-    prepare: Callable[[Session], Prepared],
-    sessions: Iterable[Session],
-    *,
-    ahead: int,
-) -> Iterator[Prepared]:
-    """What came of each session; of a million, only some `ahead` are in memory at once."""
-    waiting: deque[Future[Prepared]] = deque()
-    for session in sessions:
-        waiting.append(pool.submit(prepare, session))
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Computes in threads of this process."""
+
+    workers: int | None = None
+    """On how many cores; None takes all."""
+
+    def __call__(self, source: FeatureSource, sessions: Sequence[Session]) -> Generator[Prepared]:
+        """What came of each session, in their order.
+
+        Raises:
+            StoreError: The store cannot be reached, refuses us or lacks the bucket.
+        """
+        if isinstance(source.cache, FeatureCache):
+            source.cache.remove_abandoned()
+        n_threads = THREADS_PER_WORKER * (self.workers or os.cpu_count() or 1)
+        with ThreadPoolExecutor(n_threads, thread_name_prefix="prepare") as pool:
+            submitted = (pool.submit(_prepared, source, session) for session in sessions)
+            try:
+                yield from in_order(submitted, Future.result, AHEAD_PER_THREAD * n_threads)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def in_order(
+    submitted: Iterable[_Handle], result: Callable[[_Handle], _Result], ahead: int
+) -> Generator[_Result]:
+    """The result of each; of a million, only some `ahead` are submitted at once."""
+    waiting: deque[_Handle] = deque()
+    for handle in submitted:
+        waiting.append(handle)
         if len(waiting) > ahead:
-            yield waiting.popleft().result()
+            yield result(waiting.popleft())
     while waiting:
-        yield waiting.popleft().result()
+        yield result(waiting.popleft())
+
+
+def _prepared(source: FeatureSource, session: Session) -> Prepared:
+    key = None if source.cache is None else source.key(session)
+    found = source.features(session, key)
+    reason = None
+    if not found.present.any():
+        reason = reasons(found.unusable) or _absent(session, source.config.receivers)
+    return Prepared(session.id, key, reason, found.unusable, found.computed)
 
 
 def reasons(unusable: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from heimdall_data.s3 import S3Settings
     from heimdall_data.session_reader import ObjectVersions, SessionRecordings
     from heimdall_data.sessions import Measurement, Session
+    from heimdall_data.shared_cache import SharedCache
 
 __all__ = ["FeatureSource", "SessionFeatures"]
 
@@ -72,7 +73,9 @@ class SessionFeatures:
 class FeatureSource:
     """Where features come from: the cache, or else the store and the extractor."""
 
-    def __init__(self, config: FeatureConfig, s3: S3Settings, cache: FeatureCache | None) -> None:
+    def __init__(
+        self, config: FeatureConfig, s3: S3Settings, cache: FeatureCache | SharedCache | None
+    ) -> None:
         """Compute as `config` says from what `s3` holds; without a cache, each time."""
         self.config = config
         self.reader = SessionReader(s3)
