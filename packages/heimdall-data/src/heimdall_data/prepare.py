@@ -47,6 +47,10 @@ class Prepared:
     """By receiver, why its recording is left out."""
     computed: bool
     """And not found in the cache."""
+    n_clocks: int = 0
+    """How many receivers have a locked clock."""
+    no_arrivals: str = ""
+    """Why there are no arrival times, if they were asked for."""
 
 
 Engine = Callable[["FeatureSource", "Sequence[Session]"], "Generator[Prepared]"]
@@ -84,24 +88,31 @@ class Threads:
         n_threads = THREADS_PER_WORKER * (self.workers or os.cpu_count() or 1)
         with ThreadPoolExecutor(n_threads, thread_name_prefix="prepare") as pool:
             submitted = (pool.submit(_prepared, source, session) for session in sessions)
-            try:
-                yield from in_order(submitted, Future.result, AHEAD_PER_THREAD * n_threads)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            ahead = AHEAD_PER_THREAD * n_threads
+            yield from in_order(submitted, Future.result, Future.cancel, ahead)
 
 
 def in_order(
-    submitted: Iterable[_Handle], result: Callable[[_Handle], _Result], ahead: int
+    submitted: Iterable[_Handle],
+    result: Callable[[_Handle], _Result],
+    cancel: Callable[[_Handle], object],
+    ahead: int,
 ) -> Generator[_Result]:
-    """The result of each; of a million, only some `ahead` are submitted at once."""
+    """The result of each; of a million, only some `ahead` are submitted at once.
+
+    An error, and a caller that wants no more, cancels those.
+    """
     waiting: deque[_Handle] = deque()
-    for handle in submitted:
-        waiting.append(handle)
-        if len(waiting) > ahead:
+    try:
+        for handle in submitted:
+            waiting.append(handle)
+            if len(waiting) > ahead:
+                yield result(waiting.popleft())
+        while waiting:
             yield result(waiting.popleft())
-    while waiting:
-        yield result(waiting.popleft())
+    finally:
+        for handle in waiting:
+            cancel(handle)
 
 
 def _prepared(source: FeatureSource, session: Session) -> Prepared:
@@ -110,7 +121,15 @@ def _prepared(source: FeatureSource, session: Session) -> Prepared:
     reason = None
     if not found.present.any():
         reason = reasons(found.unusable) or _absent(session, source.config.receivers)
-    return Prepared(session.id, key, reason, found.unusable, found.computed)
+    return Prepared(
+        session_id=session.id,
+        key=key,
+        reason=reason,
+        unusable=found.unusable,
+        computed=found.computed,
+        n_clocks=int(found.clock_locked.sum()),
+        no_arrivals=found.no_arrivals,
+    )
 
 
 def reasons(unusable: Mapping[str, str]) -> str:

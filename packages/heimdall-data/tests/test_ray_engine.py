@@ -1,0 +1,278 @@
+"""`heimdall cache build --engine ray`, on a real cluster of two nodes on this machine.
+
+The tests without a cluster come first: where one is connected, it is used.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from heimdall_data import HeimdallDataset
+from heimdall_data.errors import EngineError
+from heimdall_data.ray_engine import RayEngine, refuse_secrets_in_command
+from heimdall_data.session_features import FeatureSource
+from heimdall_data.sessions import Measurement, Session
+from heimdall_data.shared_cache import SharedCache
+from heimdall_data.testing import new_recording
+from heimdall_data.testing_proxy import FaultyProxy
+from heimdall_features import FeatureConfig
+
+CONFIG = FeatureConfig(receivers=("A",), sample_rate_hz=12_500, n_fft=256, hop_length=128)
+NPY = new_recording(n_samples=12_500).payload
+N_SESSIONS = 60
+NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
+
+
+@pytest.fixture
+def sessions(s3_settings, raw_iq_store):
+    """Sixty sessions of one receiver; the last has no recording."""
+    raw_iq_store.put("a.npy", NPY)
+    measurement = Measurement(
+        station="A",
+        station_deg=(45.0, 7.0),
+        bucket=s3_settings.raw_iq_bucket,
+        key="a.npy",
+        format="npy",
+        sample_rate_hz=12_500.0,
+    )
+    some = Session(
+        id="0",
+        session_name="",
+        source_id="s",
+        source_name="s",
+        position_deg=(45.0, 7.0),
+        start=datetime(2026, 1, 1, tzinfo=UTC),
+        measurements=(measurement,),
+    )
+    many = [
+        replace(some, id=str(number), start=some.start + timedelta(seconds=number))
+        for number in range(N_SESSIONS)
+    ]
+    lost = replace(measurement, key="lost.npy")
+    return [*many[:-1], replace(many[-1], measurements=(lost,))]
+
+
+@pytest.fixture
+def shared(s3_settings):
+    """The bucket that the cluster fills."""
+    return SharedCache(s3_settings, f"s3://{s3_settings.raw_iq_bucket}/features", writes=True)
+
+
+@pytest.fixture
+def dataset(sessions, s3_settings, shared):
+    """The sessions, whose features are wanted in the bucket."""
+    return HeimdallDataset(sessions, CONFIG, s3_settings, shared_cache=shared)
+
+
+@pytest.fixture
+def built(raw_iq_store):
+    """The entries in the bucket, by the names that they would have on disk."""
+    return lambda: {
+        found.key.removeprefix("features/"): raw_iq_store.get(found.key)
+        for found in raw_iq_store.list("features/")
+    }
+
+
+@pytest.fixture(scope="module")
+def ray_folder():
+    """Where Ray logs; the names of its sockets must stay short."""
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_folder):
+    """Two nodes of one core each, to which this process is connected."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(ray_folder))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray = pytest.importorskip("ray")
+        from ray.cluster_utils import Cluster
+
+        nodes = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+        nodes.add_node(**NODE)
+        ray.init(nodes.address, logging_level=logging.WARNING)
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
+
+
+@dataclass
+class SlowBuild:
+    """Work that cannot end before something happens to it."""
+
+    source: FeatureSource
+    sessions: list[Session]
+    proxy: FaultyProxy
+
+    @contextmanager
+    def build(self, n_busy):
+        """Begins; what happens within the block finds `n_busy` tasks half done."""
+        self.proxy.bytes_per_s = 50_000
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(lambda: list(RayEngine()(self.source, self.sessions)))
+            while len(busy_workers()) < n_busy:
+                assert not found.done()
+            yield found
+            self.proxy.bytes_per_s = 1e9
+
+
+@pytest.fixture
+def slow(dataset, s3_settings, sessions):
+    """The same work, of recordings that come at 50 kB/s."""
+    parts = urlsplit(s3_settings.endpoint_url)
+    source = dataset._source
+    with FaultyProxy(parts.hostname, parts.port) as proxy:
+        source.reader.s3 = replace(s3_settings, endpoint_url=proxy.url)
+        yield SlowBuild(source, sessions, proxy)
+
+
+def on_disk(directory):
+    """The entries of a cache folder by name, with their bytes."""
+    paths = directory.glob("??/*.features")
+    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
+
+
+def busy_workers():
+    """The processes that work at a task now."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "ray::prepare_on_node" in " ".join(child.cmdline())]
+
+
+def test_the_module_loads_without_ray():
+    """The extra is optional, and Ray takes a second to load."""
+    code = "import heimdall_data.ray_engine, sys; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_without_ray_the_remedy_is_named(dataset, monkeypatch):
+    """The extra is optional, and whoever lacks it must be told what to type."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(EngineError, match=r"pip install heimdall-data\[ray\]"):
+        dataset.prepare(engine=RayEngine(), progress=False)
+
+
+@pytest.mark.parametrize("directory", [True, False])
+def test_without_a_bucket_that_is_written_to_nothing_begins(
+    sessions, s3_settings, tmp_path, directory
+):
+    """Each node would compute into a folder of its own, which nobody reads."""
+    dataset = HeimdallDataset(
+        sessions, CONFIG, s3_settings, cache_dir=tmp_path if directory else None
+    )
+    with pytest.raises(EngineError, match="set HEIMDALL_CACHE_S3 or --cache_s3"):
+        dataset.prepare(engine=RayEngine(), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:1", "refused"),
+        ("ray://127.0.0.1:10001", "not of the form host:6379"),
+        ("here", "not of the form host:6379"),
+        ("no-such-host.invalid:6379", "no-such-host.invalid"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_told_at_once(dataset, address, reason):
+    """Ray itself tries for many minutes, and says nothing."""
+    with pytest.raises(EngineError, match=f"no connection to the Ray cluster.*{reason}"):
+        dataset.prepare(engine=RayEngine(address=address), progress=False)
+
+
+@pytest.mark.parametrize("word", ["hunter2", "--s3_secret_key=hunter2"])
+def test_secrets_in_the_command_line_are_refused(monkeypatch, word):
+    """Ray shows the command line of its drivers in its dashboard."""
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "heimdall_trainer", word])
+    with pytest.raises(EngineError, match="in the environment") as error:
+        refuse_secrets_in_command("other", "hunter2")
+    assert "hunter2" not in str(error.value)
+    refuse_secrets_in_command("hunter", "trainer")
+
+
+def test_a_cluster_builds_what_threads_would_build(
+    cluster, dataset, sessions, s3_settings, built, tmp_path, monkeypatch
+):
+    """The same bytes: who computed is no part of a feature."""
+    usable, exclusions = dataset.prepare(engine=RayEngine(), progress=False)
+    local = HeimdallDataset(sessions, CONFIG, s3_settings, cache_dir=tmp_path / "here")
+    there, excluded = local.prepare(progress=False)
+    assert built() == on_disk(tmp_path / "here")
+    assert exclusions == excluded
+    assert usable.n_computed == there.n_computed == N_SESSIONS
+    assert usable.sessions == there.sessions == tuple(sessions[:-1])
+    assert dataset._keys == local._keys
+
+    again, _ = dataset.prepare(engine=RayEngine(), progress=False)
+    assert again.n_computed == 0
+
+    readable = SharedCache(s3_settings, f"s3://{s3_settings.raw_iq_bucket}/features")
+    empty = tmp_path / "trainer"
+    trainer = HeimdallDataset(sessions, CONFIG, s3_settings, cache_dir=empty, shared_cache=readable)
+    monkeypatch.setattr("heimdall_data.session_reader.SessionReader.read", None)
+    assert trainer.prepare(progress=False)[0].n_computed == 0
+    assert on_disk(empty) == on_disk(tmp_path / "here")
+
+
+def test_a_killed_worker_costs_nothing_but_time(cluster, slow, sessions, built):
+    """Machines that cost little are taken away without a word."""
+    with slow.build(n_busy=2) as found:
+        for process in busy_workers():
+            os.kill(process.pid, signal.SIGKILL)
+    assert [one.session_id for one in found.result()] == [session.id for session in sessions]
+    assert set(built()) == {f"{one.key[:2]}/{one.key}.features" for one in found.result()}
+
+
+def test_a_lost_node_costs_nothing_but_time(cluster, slow, sessions, built):
+    """As a killed worker, and what was queued there goes elsewhere."""
+    third = cluster.add_node(**NODE)
+    with slow.build(n_busy=3) as found:
+        cluster.remove_node(third, allow_graceful=False)
+    assert [one.session_id for one in found.result()] == [session.id for session in sessions]
+    assert len(built()) == N_SESSIONS
+
+
+def test_a_node_that_cannot_reach_the_store_is_named(cluster, dataset, sessions):
+    """A store on 127.0.0.1 is another one on each machine."""
+    source = dataset._source
+    source.reader.s3 = replace(source.reader.s3, endpoint_url="http://127.0.0.1:1")
+    with pytest.raises(EngineError, match=rf"node {os.uname().nodename} .*http://127\.0\.0\.1:1"):
+        list(RayEngine()(source, sessions))
+
+
+def test_a_node_with_another_version_is_named(cluster, dataset, sessions, monkeypatch):
+    """Its features would be kept under keys that promise ours."""
+    monkeypatch.setattr("heimdall_data.ray_engine.version", lambda name: "9.9")
+    with pytest.raises(EngineError, match=r"node .* has heimdall-data 0.*install heimdall-data 9"):
+        list(RayEngine()(dataset._source, sessions))
+
+
+def test_a_task_that_kills_each_worker_ends_the_run(cluster, slow, monkeypatch):
+    """For ever is no answer."""
+    monkeypatch.setattr("heimdall_data.ray_engine.ATTEMPTS", 1)
+    with slow.build(n_busy=2) as found:
+        for process in busy_workers():
+            os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(EngineError, match=r"gave up on a task \(WorkerCrashedError"):
+        found.result()
+
+
+def test_ray_logs_no_secret(cluster, dataset, ray_folder, s3_settings):
+    """Logs and dashboards are read by more people than may read the recordings."""
+    dataset.prepare(engine=RayEngine(), progress=False)
+    logs = [path for path in ray_folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert any("worker" in path.name for path in logs)
+    secret = s3_settings.secret_key.encode()
+    assert [path.name for path in logs if secret in path.read_bytes()] == []
