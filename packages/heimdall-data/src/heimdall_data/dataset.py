@@ -7,8 +7,9 @@ seed gives the same samples at any number of workers.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from heimdall_features import FeatureConfig
+    from heimdall_features import ArrivalConfig, FeatureConfig
 
     from heimdall_data.prepare import Engine
     from heimdall_data.recording import Recording
@@ -48,6 +49,9 @@ class Sample(TypedDict):
     clock_locked: npt.NDArray[np.bool_]
     """`(receivers,)`: true where the recording's time is GNSS's."""
     session_id: str
+    arrivals: NotRequired[npt.NDArray[np.float32]]
+    """`(receivers, 5)`, columns of `heimdall_features.ARRIVAL_COLUMNS`, a row being zero where
+    nothing is known; there if the dataset was asked for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class HeimdallDataset:
         seed: int = 42,
         cache_limit_bytes: int | None = None,
         shared_cache: SharedCache | None = None,
+        arrivals: ArrivalConfig | None = None,
     ) -> None:
         """Describe the dataset; nothing is read yet.
 
@@ -93,12 +98,20 @@ class HeimdallDataset:
             seed: Of the variation, together with the epoch and the sample's index.
             cache_limit_bytes: Beyond this the cache evicts what was used longest ago.
             shared_cache: Computed features in a bucket, for what is not in `cache_dir`.
+            arrivals: How to measure times of arrival beside the features; None measures none.
+
+        Raises:
+            DataError: `arrivals` are of other receivers than `config`.
         """
         self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
         self.config = config
         self.seed = seed
         self.unusable_recordings: tuple[UnusableRecording, ...] = ()
         """What `prepare` found; empty before."""
+        self.without_arrivals: Mapping[str, str] = {}
+        """By id of a session that is used, why it has no arrival times; `prepare` finds out."""
+        self.sessions_by_clocks: Counter[int] = Counter()
+        """How many sessions have how many receivers with a locked clock; `prepare` counts."""
         self.n_computed = 0
         """For how many sessions `prepare` computed features; the others' were in the cache."""
         cache = (
@@ -106,7 +119,7 @@ class HeimdallDataset:
             if cache_dir is None
             else FeatureCache(cache_dir, cache_limit_bytes, shared_cache)
         )
-        self._source = FeatureSource(config, s3, cache)
+        self._source = FeatureSource(config, s3, cache, arrivals)
         self._keys: Mapping[str, str] = {}
         self._augmentation = Augmentation(fill_db=config.fill_db) if augment else None
         self._epoch = SharedEpoch() if augment else None
@@ -157,13 +170,16 @@ class HeimdallDataset:
             varied = augment_features(features, rng, self._augmentation)
             present = present & (varied != np.float32(self.config.fill_db)).any(axis=(1, 2))
             features[...] = varied
-        return Sample(
+        sample = Sample(
             features=features,
             position_deg=np.array(session.position_deg, np.float64),
             present=present,
             clock_locked=found.clock_locked & present,
             session_id=session.id,
         )
+        if found.arrivals is not None:
+            sample["arrivals"] = np.where(present[:, None], found.arrivals, np.float32(0))
+        return sample
 
     @property
     def epoch(self) -> int:
@@ -189,13 +205,16 @@ class HeimdallDataset:
             sessions, self.config, source.reader.s3, augment=augment, seed=self.seed
         )
         part._source = source
-        if not self._keys and not self.unusable_recordings:
+        if not (self._keys or self.unusable_recordings or self.without_arrivals):
             return part  # the sessions of a large table are not read for nothing
         kept = {session.id for session in part.sessions}
         part._keys = {id_: key for id_, key in self._keys.items() if id_ in kept}
         part.unusable_recordings = tuple(
             recording for recording in self.unusable_recordings if recording.session_id in kept
         )
+        part.without_arrivals = {
+            id_: reason for id_, reason in self.without_arrivals.items() if id_ in kept
+        }
         return part
 
     def prepare(
@@ -233,9 +252,17 @@ class HeimdallDataset:
             for result in found
             for station, reason in result.unusable.items()
         )
+        self.without_arrivals = {
+            result.session_id: result.no_arrivals
+            for result in found
+            if result.no_arrivals and result.reason is None
+        }
         excluded = {exclusion.session_id for exclusion in exclusions}
         usable = self.subset(self._without(excluded), augment=self._augmentation is not None)
         usable.n_computed = sum(result.computed for result in found)
+        usable.sessions_by_clocks = Counter(
+            result.n_clocks for result in found if result.reason is None
+        )
         return usable, exclusions
 
     def _without(self, excluded: Collection[str]) -> Iterable[Session]:

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from heimdall_features import FeatureError, FeatureExtractor
 
+from heimdall_data.session_arrivals import arrivals_of, extractor_beside
 from heimdall_data.session_reader import SessionReader, chosen_measurements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from heimdall_features import FeatureConfig
+    from heimdall_features import ArrivalConfig, FeatureConfig
 
     from heimdall_data.feature_cache import FeatureCache
     from heimdall_data.recording import Recording
@@ -43,18 +44,27 @@ class SessionFeatures:
     """`(receivers,)`: the recording's time is GNSS's, fit for time differences."""
     unusable: dict[str, str]
     """By receiver, why its recording was left out."""
+    arrivals: npt.NDArray[np.float32] | None = None
+    """`(receivers, 5)`, columns of `heimdall_features.ARRIVAL_COLUMNS`; None if not asked for."""
+    no_arrivals: str = ""
+    """Why they are all zero."""
     computed: bool = False
     """Just now, and not found in the cache."""
 
     def to_tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """As plain arrays, for the cache."""
         reasons = np.frombuffer(json.dumps(self.unusable).encode(), np.uint8)
-        return {
+        tensors: dict[str, npt.NDArray[np.generic]] = {
             "features": self.features,
             "present": self.present,
             "clock_locked": self.clock_locked,
             "unusable": reasons,
         }
+        if self.arrivals is not None:
+            # In the alphabet behind the features, which are read fastest where they come first.
+            tensors["times"] = self.arrivals
+            tensors["no_times"] = np.frombuffer(self.no_arrivals.encode(), np.uint8)
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, npt.NDArray[np.generic]]) -> SessionFeatures:
@@ -67,6 +77,8 @@ class SessionFeatures:
             unusable=json.loads(reasons)
             if (reasons := tensors["unusable"].tobytes()) != b"{}"
             else {},
+            arrivals=np.asarray(tensors["times"], np.float32) if "times" in tensors else None,
+            no_arrivals=tensors["no_times"].tobytes().decode() if "no_times" in tensors else "",
         )
 
 
@@ -74,13 +86,23 @@ class FeatureSource:
     """Where features come from: the cache, or else the store and the extractor."""
 
     def __init__(
-        self, config: FeatureConfig, s3: S3Settings, cache: FeatureCache | SharedCache | None
+        self,
+        config: FeatureConfig,
+        s3: S3Settings,
+        cache: FeatureCache | SharedCache | None,
+        arrivals: ArrivalConfig | None = None,
     ) -> None:
-        """Compute as `config` says from what `s3` holds; without a cache, each time."""
+        """Compute as `config` says from what `s3` holds; without a cache, each time.
+
+        Raises:
+            DataError: `arrivals` are of other receivers than `config`.
+        """
         self.config = config
+        self.arrivals = arrivals
         self.reader = SessionReader(s3)
         self.cache = cache
         self._extract = FeatureExtractor(config)
+        self._extract_arrivals = extractor_beside(config, arrivals)
 
     def recordings(self, session: Session) -> dict[str, Recording]:
         """The usable recordings of the session by receiver, in channel order."""
@@ -126,6 +148,8 @@ class FeatureSource:
             str(session.start),
             [_identity(m, versions[name]) for name, m in sorted(chosen.items())],
         ]
+        if self.arrivals is not None:
+            parts.append(self.arrivals.fingerprint)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _computed(
@@ -149,11 +173,17 @@ class FeatureSource:
             out[channel] = alone[channel]
             present[channel] = True
             clock_locked[channel] = recording.clock_locked
+        arrivals, no_arrivals = None, ""
+        if self._extract_arrivals is not None:
+            fit = {name: r for name, r in read.usable.items() if name not in unusable}
+            arrivals, no_arrivals = arrivals_of(self._extract_arrivals, fit)
         computed = SessionFeatures(
             features=out,
             present=present,
             clock_locked=clock_locked,
             unusable=unusable,
+            arrivals=arrivals,
+            no_arrivals=no_arrivals,
             computed=True,
         )
         return computed, read
