@@ -6,7 +6,8 @@ Source: B. T. Polyak and A. B. Juditsky, "Acceleration of stochastic approximati
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
@@ -14,7 +15,11 @@ from lightning.pytorch.callbacks import WeightAveraging
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import lightning.pytorch as pl
     from torch import Tensor
+    from torch.optim.swa_utils import AveragedModel
 
 DECAY = 0.999
 """After some 9,000 steps; a shorter run averages over about its last tenth."""
@@ -39,13 +44,64 @@ class AveragedWeights(WeightAveraging):
         if not 0 <= decay < 1:
             raise ModelError(f"the decay of averaged weights is {decay}; it must be from 0 to 1")
         self.decay = decay
-        super().__init__(multi_avg_fn=self._average)
+        self._floating: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._counts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        super().__init__()
 
-    def _average(self, averages: list[Tensor], current: list[Tensor], n_averaged: Tensor) -> None:
-        n = n_averaged.item()
-        weight = 1 - min(self.decay, (1 + n) / (10 + n))
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the average beside the weights, and find once what belongs to what.
+
+        Lightning makes the average before the network is on its device, and would look for all
+        parameters anew at every step.
+        """
+        del trainer
+        average = self._averaged().to(pl_module.device)
+        pairs = list(zip(_tensors(average.module), _tensors(pl_module), strict=True))
+        self._floating = _columns(pair for pair in pairs if pair[0].is_floating_point())
+        # Such as those of a batch norm: the newest, not an average.
+        self._counts = _columns(pair for pair in pairs if not pair[0].is_floating_point())
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Take the weights of a step into the average."""
+        del pl_module, outputs, batch, batch_idx
+        if trainer.global_step == self._latest_update_step:
+            return  # Gradients are still being accumulated.
+        self._latest_update_step = trainer.global_step
+        average = self._averaged()
+        n = int(average.n_averaged)
         with torch.no_grad():
-            if averages[0].is_floating_point():
-                torch._foreach_lerp_(averages, current, weight)
-            else:  # Counts, such as a batch norm's: the newest.
-                torch._foreach_copy_(averages, current)
+            torch._foreach_lerp_(*self._floating, 1 - self.kept(n))
+            if self._counts[0]:
+                torch._foreach_copy_(*self._counts)
+            average.n_averaged += 1
+
+    def kept(self, n_averaged: int) -> float:
+        """How much of the average stays when it takes in one more; nothing of an empty one."""
+        warm = (1 + n_averaged) / (10 + n_averaged)
+        return min(self.decay, warm) if n_averaged else 0.0
+
+    def _averaged(self) -> AveragedModel:
+        if self._average_model is None:
+            raise ModelError("there is no average of the weights before training starts")
+        return self._average_model
+
+
+def _tensors(module: torch.nn.Module) -> itertools.chain[Tensor]:
+    return itertools.chain(
+        (parameter.detach() for parameter in module.parameters()), module.buffers()
+    )
+
+
+def _columns(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    averages, current = [], []
+    for average, value in pairs:
+        averages.append(average)
+        current.append(value)
+    return averages, current

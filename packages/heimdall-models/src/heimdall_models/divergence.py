@@ -19,6 +19,7 @@ from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+    from torch.nn import Parameter
     from torch.optim import Optimizer
 
 DIVERGED = "diverged.ckpt"
@@ -41,6 +42,12 @@ class DivergenceGuard(Callback):
         self.path = Path(folder) / DIVERGED
         self._batches: list[dict[str, Any]] = []
         self._bad_steps = 0
+        self._parameters: list[Parameter] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the parameters once; looking for them takes longer than their gradients' norm."""
+        del trainer
+        self._parameters = list(pl_module.parameters())
 
     def on_train_batch_start(
         self,
@@ -61,9 +68,9 @@ class DivergenceGuard(Callback):
         Raises:
             ModelError: They are not finite.
         """
-        del optimizer
+        del pl_module, optimizer
         batches, self._batches = self._batches, []
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         if get_total_norm(gradients).isfinite():
             self._bad_steps = 0
             return
