@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 from contextlib import closing, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -25,15 +26,13 @@ from typing import TYPE_CHECKING, Any
 from heimdall_data.errors import DataError, EngineError
 from heimdall_data.feature_cache import FeatureCache
 from heimdall_data.prepare import Threads, in_order
-from heimdall_data.session_features import DECODING_VERSION, FeatureSource
+from heimdall_data.session_features import DECODING_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from heimdall_features import FeatureConfig
-
     from heimdall_data.prepare import Prepared
-    from heimdall_data.s3 import S3Settings
+    from heimdall_data.session_features import FeatureSource
     from heimdall_data.sessions import Session
     from heimdall_data.shared_cache import SharedCache
 
@@ -69,12 +68,14 @@ class RayEngine:
         shared = _shared(source)
         refuse_secrets_in_command(shared.s3.access_key, shared.s3.secret_key)
         ray = _ray()
-        work = _Work(source.config, source.reader.s3, shared, _versions(source.config))
+        without_disk = copy(source)
+        without_disk.cache = shared
         with self._connected(ray):
             n_tasks = self.workers or max(int(ray.cluster_resources().get("CPU", 0)), 1)
             ahead = n_tasks - 1 if self.workers else TASKS_PER_CPU * n_tasks
             task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(prepare_on_node)
-            there = ray.put(work)
+            # In a list, as Ray would else fetch and unpack it anew for each task.
+            there = [ray.put(_Work(without_disk, _versions(source)))]
             chunks = _chunks(sessions, len(sessions) // (TASKS_PER_CPU * n_tasks))
             submitted = (task.remote(there, chunk) for chunk in chunks)
             with closing(in_order(submitted, partial(_result, ray), ray.cancel, ahead)) as results:
@@ -117,9 +118,7 @@ class RayEngine:
 class _Work:
     """What every task is told."""
 
-    config: FeatureConfig
-    s3: S3Settings
-    shared: SharedCache
+    source: FeatureSource
     versions: tuple[str, ...]
 
 
@@ -131,33 +130,36 @@ class _Refusal:
     reason: str
 
 
-def prepare_on_node(work: _Work, sessions: Sequence[Session]) -> list[Prepared] | _Refusal:
-    """The task: what came of some sessions."""
+def prepare_on_node(there: list[Any], sessions: Sequence[Session]) -> list[Prepared] | _Refusal:
+    """The task: what came of some sessions, by the work whose reference is `there`."""
     try:
+        work = _work(*there)
         _refuse_other_versions(work)
-        source = _source(work.config, work.s3, work.shared.address)
-        return list(Threads(1)(source, sessions))
+        return list(Threads(1)(work.source, sessions))
     except DataError as error:
         return _Refusal(socket.gethostname(), str(error))
 
 
 @lru_cache(maxsize=1)
-def _source(config: FeatureConfig, s3: S3Settings, address: str) -> FeatureSource:
-    """One of a worker for all its tasks, with its connections."""
-    from heimdall_data.shared_cache import SharedCache
+def _work(reference: Any) -> _Work:  # noqa: ANN401 - Ray's
+    """One for all tasks of a worker, with its connections."""
+    import ray
 
-    return FeatureSource(config, s3, SharedCache(s3, address, writes=True))
+    work: _Work = ray.get(reference)
+    return work
 
 
-def _versions(config: FeatureConfig) -> tuple[str, ...]:
+def _versions(source: FeatureSource) -> tuple[str, ...]:
     """Of what decides the features."""
     packages = [f"{name} {version(name)}" for name in ("heimdall-data", "heimdall-features")]
-    return (*packages, f"decoding {DECODING_VERSION}", f"settings {config.fingerprint:.8}")
+    configs = [config for config in (source.config, source.arrivals) if config is not None]
+    settings = [f"settings {config.fingerprint:.8}" for config in configs]
+    return (*packages, f"decoding {DECODING_VERSION}", *settings)
 
 
 def _refuse_other_versions(work: _Work) -> None:
     """Another version's features under this one's keys would be no fault that anyone notices."""
-    if (found := _versions(work.config)) != work.versions:
+    if (found := _versions(work.source)) != work.versions:
         raise EngineError(f"it has {', '.join(found)}; install {', '.join(work.versions)}")
 
 
