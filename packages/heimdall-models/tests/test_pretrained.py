@@ -1,6 +1,7 @@
 """Pretrained weights: fitted where they fit, refused where they do not, never random by silence."""
 
 import pickle
+import re
 
 import pytest
 import timm
@@ -17,17 +18,30 @@ def donor():
     return timm.create_model("test_convnext", in_chans=3, num_classes=10)
 
 
-@pytest.fixture(params=["safetensors", "pth", "wrapped"])
+@pytest.fixture(
+    params=[
+        ("safetensors", "", None),
+        ("safetensors", "model.", None),
+        ("pth", "", None),
+        ("pth", "module.", None),
+        ("pth", "module._orig_mod.", "state_dict"),
+        ("ckpt", "model.", "state_dict"),
+        ("ckpt", "net.backbone.", "state_dict"),
+        ("tar", "", "model_ema"),
+    ],
+    ids=lambda form: "-".join(str(part) for part in form),
+)
 def weights_file(request, donor, tmp_path):
     """The donor's weights in each form that people hand around."""
-    state = donor.state_dict()
-    if request.param == "safetensors":
-        save_file(state, path := tmp_path / "weights.safetensors")
-    elif request.param == "pth":
-        torch.save(state, path := tmp_path / "weights.pth")
+    ending, prefix, wrapper = request.param
+    state = {f"{prefix}{name}": value for name, value in donor.state_dict().items()}
+    path = tmp_path / f"weights.{ending}"
+    if ending == "ckpt":
+        state["loss.weight"] = torch.ones(1)
+    if ending == "safetensors":
+        save_file(state, path)
     else:
-        prefixed = {f"module.{name}": value for name, value in state.items()}
-        torch.save({"epoch": 3, "state_dict": prefixed}, path := tmp_path / "weights.tar")
+        torch.save({"epoch": 3, wrapper: state} if wrapper else state, path)
     return path
 
 
@@ -39,6 +53,32 @@ def test_weights_from_a_file_fit_any_number_of_receivers(weights_file, donor, n_
     stem = "stem.0.weight"
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if name != stem)
     torch.testing.assert_close(ours[stem].sum(dim=1), theirs[stem].sum(dim=1))
+
+
+def authors_name(name):
+    """What the ConvNeXt authors call a tensor of timm's."""
+    for timms, theirs in (
+        (r"stem\.", "downsample_layers.0."),
+        (r"stages\.(\d)\.downsample", r"downsample_layers.\1"),
+        (r"\.blocks", ""),
+        (r"conv_dw", "dwconv"),
+        (r"mlp\.fc", "pwconv"),
+        (r"head\.norm", "norm"),
+        (r"head\.fc", "head"),
+    ):
+        name = re.sub(timms, theirs, name)
+    return name
+
+
+def test_an_older_layout_is_found_behind_a_prefix(tmp_path):
+    """The ConvNeXt authors' own names, as their training script on several devices saved them."""
+    donor = timm.create_model("convnext_atto", num_classes=10)
+    state = donor.state_dict()
+    prefixed = {f"module.{authors_name(name)}": value for name, value in state.items()}
+    assert "module.stages.0.1.dwconv.weight" in prefixed
+    torch.save({"model": prefixed}, path := tmp_path / "authors.pth")
+    ours = LocalizationNet(3, "convnext_atto", weights=path).backbone.state_dict()
+    assert all(torch.equal(ours[name], state[name]) for name in ours)
 
 
 def test_a_stem_of_as_many_channels_is_unchanged():

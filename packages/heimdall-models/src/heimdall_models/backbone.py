@@ -15,7 +15,7 @@ import timm
 import torch
 
 from heimdall_models.errors import ModelError
-from heimdall_models.pretrained import adapted, hub_is_possible, state_dict_from_file
+from heimdall_models.pretrained import adapted, hub_is_possible, state_dict_from_file, unprefixed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +91,8 @@ def _optional_arguments(
 
 def _load(network: nn.Module, backbone: str, n_receivers: int, path: Path) -> None:
     try:
-        state = adapted(state_dict_from_file(path), network, n_receivers)
+        found = unprefixed(state_dict_from_file(path), network.state_dict())
+        state = adapted(found, network, n_receivers)
     except (KeyError, IndexError, RuntimeError) as error:
         # timm's renaming of older files takes the architecture for granted.
         raise ModelError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import timm
@@ -17,6 +18,7 @@ import torch
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -57,6 +59,43 @@ def adapted(state: dict[str, Tensor], network: nn.Module, n_receivers: int) -> d
         if stem is not None and stem.ndim == 4 and stem.shape[1] != n_receivers:
             state = {**state, f"{name}.weight": repeated_stem(stem, n_receivers)}
     return state
+
+
+def unprefixed(state: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors without what a training script put before their names.
+
+    Such as `module.` (several devices), `_orig_mod.` (compiled), `model.` (Lightning), or
+    `net.backbone.` (our own checkpoints, whose other tensors are left out).
+
+    Args:
+        state: Named tensors.
+        names: Those that the network would like to find.
+    """
+    wanted = set(names)
+    if wanted & set(state):
+        return state
+    found = Counter(
+        name[: -len(rest)] for name in state for rest in _endings(name) if rest in wanted
+    )
+    if not found:  # An older layout, whose names timm still has to change.
+        return _without_shared_start(state)
+    prefix = found.most_common(1)[0][0]
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def _without_shared_start(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if len({name.partition(".")[0] for name in state}) > 1 or not all("." in n for n in state):
+        return state
+    return _without_shared_start({n.partition(".")[2]: value for n, value in state.items()})
+
+
+def _endings(name: str) -> Iterator[str]:
+    """What is left of a name from each of its dots on."""
+    while "." in name:
+        name = name.partition(".")[2]
+        yield name
 
 
 def repeated_stem(weight: Tensor, n_receivers: int) -> Tensor:
@@ -104,7 +143,7 @@ def _unwrapped(state: object, path: Path) -> dict[str, Tensor]:
             state = state[key]
             break
     tensors = isinstance(state, dict) and {
-        name.removeprefix("module."): value
+        name: value
         for name, value in state.items()
         if isinstance(name, str) and isinstance(value, torch.Tensor)
     }
