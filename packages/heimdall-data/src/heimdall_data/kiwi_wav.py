@@ -43,6 +43,15 @@ NAME = re.compile(
 )
 
 
+def block_layout(n_pairs: int) -> np.dtype[np.void]:
+    """A `kiwi` chunk and a `data` chunk of so many I/Q pairs, byte by byte."""
+    return np.dtype([
+        ("kiwi", "S4"), ("kiwi_bytes", "<u4"),
+        ("age_s", "u1"), ("reserved", "u1"), ("gps_s", "<u4"), ("gps_ns", "<u4"),
+        ("data", "S4"), ("data_bytes", "<u4"), ("iq", "<i2", (n_pairs, 2)),
+    ])  # fmt: skip
+
+
 class KiwiName:
     """What KiwiSDR's recorder writes into a file's name: `{utc}_{Hz}_{station}_iq.wav`."""
 
@@ -134,12 +143,7 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
             f"convert it to a NumPy file and set iq_data_format to 'npy'"
         )
     _, data_bytes = CHUNK.unpack_from(data, iq_tag_at)
-    n_pairs = min(data_bytes, body) // 4
-    layout = np.dtype([
-        ("kiwi", "S4"), ("kiwi_bytes", "<u4"),
-        ("age_s", "u1"), ("reserved", "u1"), ("gps_s", "<u4"), ("gps_ns", "<u4"),
-        ("data", "S4"), ("data_bytes", "<u4"), ("iq", "<i2", (n_pairs, 2)),
-    ])  # fmt: skip
+    layout = block_layout(min(data_bytes, body) // 4)
     blocks = np.frombuffer(data, layout, body // layout.itemsize, HEADER.size)
     _check_tags(blocks, data_bytes, name)
     return blocks

@@ -9,6 +9,7 @@ from heimdall_data.simulate import NORTHWEST_ITALY, Mishaps, Scenario
     ("changes", "said"),
     [
         ({"sample_rate_hz": 12_000.0}, "sample rate 12000.0 Hz leaves no noise beside a channel"),
+        ({"recording_format": "wav"}, "recording_format is 'wav'; give one of npy, kiwi_wav"),
         ({"n_samples": 100}, "100 samples are too few to measure a level; give 1024 or more"),
         (
             {"latitude_deg": (46.0, 45.0)},

@@ -3,8 +3,9 @@
 `simulate_sessions` makes sessions that go through the same ingestion as recorded ones. The
 modules, from the earth to the session: `geometry`, `propagation`, `shadowing` (where and how
 strong), `channel` (fading, echoes), `voice`, `fm`, `packets`, `modulation`, `waveforms` (what
-is sent), `interference` (who else sends), `receiver`, `levels` (what is written), `scenario`,
-`drawing` (what is drawn), `sessions`; and `cramer_rao`, how well it could be located.
+is sent), `interference` (who else sends), `receiver`, `levels`, `kiwi_payload` (what is
+written), `scenario`, `drawing` (what is drawn), `sessions`; and `cramer_rao`, how well it could
+be located.
 
 All beyond FM over a still, direct path is off until a `Scenario` asks for it.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from heimdall_data.errors import SimulationError
 from heimdall_data.simulate.channel import Channel
@@ -22,8 +22,9 @@ from heimdall_data.simulate.stations import NORTHWEST_ITALY_STATIONS
 if TYPE_CHECKING:
     from heimdall_data.sessions import Station
 
-__all__ = ["NORTHWEST_ITALY", "NO_MISHAPS", "Mishaps", "Scenario"]
+__all__ = ["NORTHWEST_ITALY", "NO_MISHAPS", "Mishaps", "RecordingFormat", "Scenario"]
 
+RecordingFormat = Literal["npy", "kiwi_wav"]
 _LEAST_GUARD_S = 2e-3
 """600 km of travel; a wider region has more."""
 _LEAST_SAMPLES = 1024
@@ -120,6 +121,8 @@ class Scenario:
     """Standard deviation of a time stamp; 0.1 us is a GNSS clock in lock."""
     sample_rate_hz: float = 48_000.0
     n_samples: int = 24_000
+    recording_format: RecordingFormat = "npy"
+    """`npy` has no clock; `kiwi_wav` has GNSS stamps, and whole blocks of 512 samples only."""
     world_seed: int = 145
     """Of what never changes: shadowing maps, gains and mixers of the stations."""
     mishaps: Mishaps = field(default_factory=Mishaps)
@@ -137,6 +140,11 @@ class Scenario:
                 raise SimulationError(f"{name} is {getattr(self, name)}; give more than 0")
         self._check_modulations()
         self._check_sampling()
+        if self.recording_format not in get_args(RecordingFormat):
+            raise SimulationError(
+                f"recording_format is {self.recording_format!r}; give one of "
+                f"{', '.join(get_args(RecordingFormat))}"
+            )
         if self.sessions_per_source < 1:
             raise SimulationError(f"{self.sessions_per_source} sessions per source; give 1 or more")
         names = [station.name for station in self.stations]

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_data.errors import SimulationError
+from heimdall_data.gps_time import gps_ns_from_utc
 from heimdall_data.new_session import NewRecording, NewSession, NewSource
 from heimdall_data.simulate.drawing import session_truth
+from heimdall_data.simulate.kiwi_payload import BLOCK_SAMPLES, kiwi_wav_payload
 from heimdall_data.simulate.levels import measured_levels_db
 from heimdall_data.simulate.receiver import Reception, arrived, npy_payload, received
 from heimdall_data.simulate.scenario import NORTHWEST_ITALY, Scenario
@@ -104,18 +106,32 @@ def _recording(
         sample_rate_hz=scenario.sample_rate_hz,
         others=_others(truth, reception.station.name, interfering, scenario),
     )
+    if scenario.recording_format == "kiwi_wav":
+        iq = iq[:, : scenario.n_samples // BLOCK_SAMPLES * BLOCK_SAMPLES]
     channel_share = 1.25 * scenario.channel_hz / scenario.sample_rate_hz
     snr_db, signal_strength_db = measured_levels_db(iq, channel_share)
     return NewRecording(
         station=reception.station,
-        payload=_as_stored(npy_payload(iq), reception),
-        format="npy",
+        payload=_as_stored(_payload(iq, truth, scenario), reception),
+        format=scenario.recording_format,
         sample_rate_hz=scenario.sample_rate_hz,
-        n_samples=scenario.n_samples,
+        n_samples=iq.shape[1],
         frequency_hz=truth.source.frequency_hz,
         snr_db=snr_db,
         signal_strength_db=signal_strength_db,
     )
+
+
+def _payload(iq: NDArray[np.int16], truth: SessionTruth, scenario: Scenario) -> bytes:
+    """The samples as a file; by its own clock each receiver begins with the session."""
+    if scenario.recording_format == "kiwi_wav":
+        start_gps_ns = gps_ns_from_utc(_start(truth))
+        return kiwi_wav_payload(iq, scenario.sample_rate_hz, start_gps_ns)
+    return npy_payload(iq)
+
+
+def _start(truth: SessionTruth) -> datetime:
+    return _FIRST_START + truth.index * _EVERY
 
 
 def _received_as(truth: ReceptionTruth) -> Reception:
@@ -158,7 +174,7 @@ def _new_session(
         source=_new_source(truth, scenario),
         measurements=recordings,
         name=f"{scenario.name} seed {truth.seed} session {truth.index:06d}",
-        start=_FIRST_START + truth.index * _EVERY,
+        start=_start(truth),
         duration_s=scenario.n_samples / scenario.sample_rate_hz,
         status=truth.status,
         approval_status=truth.approval_status,
