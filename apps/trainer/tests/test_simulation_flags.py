@@ -19,6 +19,7 @@ def test_every_other_scenario_has_its_own_name():
         SimulationFlags(rician_k_db=7.0),
         SimulationFlags(modulation=("am", "usb")),
         SimulationFlags(interferers=1),
+        SimulationFlags(recording_format="kiwi_wav"),
     )
     assert len({made.scenario().name for made in flags}) == len(flags)
 

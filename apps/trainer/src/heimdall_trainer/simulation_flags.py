@@ -39,6 +39,8 @@ class SimulationFlags:
     """Other transmitters in each session."""
     interferer_offset_hz: float = 0.0
     """Their carriers above or below the source's; 0 is the same channel."""
+    recording_format: Literal["npy", "kiwi_wav"] = "npy"
+    """kiwi_wav has GNSS clocks, which arrival times need; npy has none."""
     stations: Path | None = None
     """CSV with the columns name, latitude, longitude and perhaps altitude_m."""
     region: Annotated[tuple[float, float, float, float] | None, Parameter(negative="")] = None
@@ -65,6 +67,7 @@ class SimulationFlags:
             interference=Interference(
                 n_interferers=self.interferers, offset_hz=self.interferer_offset_hz
             ),
+            recording_format=self.recording_format,
         )
         if scenario == NORTHWEST_ITALY:
             return scenario
