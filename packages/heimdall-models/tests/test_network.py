@@ -94,9 +94,9 @@ def test_mixed_precision_leaves_positions_in_float32(atto):
     with torch.no_grad():
         expected = atto.eval().heads(features, x)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            position, sigma = atto.heads(features, x)
-    assert torch.equal(position, expected[0])
-    assert torch.equal(sigma, expected[1])
+            answer = atto.heads(features, x)
+    assert torch.equal(answer.position, expected.position)
+    assert torch.equal(answer.sigma, expected.sigma)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,11 @@ class LevelPosterior(nn.Module):
         for name, value in learned.items():
             getattr(self, name).copy_(value)
 
+    @property
+    def has_learned(self) -> Tensor:
+        """1 with maps, 0 without; a scalar."""
+        return (self.noise > 0).any().to(self.noise.dtype)
+
     def forward(self, x: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Means and standard deviations `(batch, 2)`, east and north in plane units.
 

@@ -80,9 +80,9 @@ class LocalizationModule(lightning.LightningModule):
         self.loss = GaussianNLLLoss()
         self._predictions = {stage: EpochPredictions() for stage in STAGES}
 
-    def forward(self, features: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Positions and sigmas in plane units of features in dB; `target` as the network's."""
-        positions, sigmas = self.net(self.standardize(features), target)
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions and sigmas in plane units of features in dB."""
+        positions, sigmas = self.net(self.standardize(features))
         return positions, sigmas
 
     def learn_levels(self, sessions: Iterable[Mapping[str, Any]]) -> None:
@@ -113,15 +113,17 @@ class LocalizationModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The loss of one batch."""
-        return self._step("train", batch)
+        x = self.standardize(batch["features"])
+        position, sigma, penalty = self.net.answer_in_training(x, batch["target"])
+        return self._judged("train", batch, position, sigma) + penalty
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The loss of one batch; its predictions are kept for the epoch's metrics."""
-        return self._step("val", batch)
+        return self._judged("val", batch, *self(batch["features"]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The loss of one batch; its predictions are kept for the epoch's metrics."""
-        return self._step("test", batch)
+        return self._judged("test", batch, *self(batch["features"]))
 
     def on_train_start(self) -> None:
         """Refuse strategies under which a backbone cannot thaw.
@@ -201,10 +203,8 @@ class LocalizationModule(lightning.LightningModule):
             ) from error
         return module.eval()
 
-    def _step(self, stage: str, batch: Batch) -> Tensor:
-        # In training alone: a map of levels must not know the session that it is judged by.
-        known = batch["target"] if stage == "train" else None
-        position, sigma = self(batch["features"], known)
+    def _judged(self, stage: str, batch: Batch, position: Tensor, sigma: Tensor) -> Tensor:
+        """The loss of a batch's predictions, which are kept for the epoch's metrics."""
         loss: Tensor = self.loss(position, sigma, batch["target"])
         self._predictions[stage].add(position, sigma, batch["target"], batch["session_id"])
         return loss

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,18 @@ def _soft_maximum(x: Tensor) -> Tensor:
     return (torch.logsumexp(SHARPNESS * x, dim=-1) - math.log(x.shape[-1])) / SHARPNESS
 
 
+class Answer(NamedTuple):
+    """What the network says, and how far that is from what levels say."""
+
+    position: Tensor
+    """`(batch, 2)`, plane units."""
+    sigma: Tensor
+    """`(batch, 2)`, plane units."""
+    correction: Tensor
+    """Mean over batch and axes of the squared correction, in the posterior's sigmas, and of the
+    squared logarithm of sigma's factor; zero as long as no levels were learned. A scalar."""
+
+
 class Heads(nn.Module):
     """Position and sigma from the posterior by levels and what corrects it, in float32."""
 
@@ -121,10 +133,8 @@ class Heads(nn.Module):
             nn.init.trunc_normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
 
-    def forward(
-        self, features: Tensor, x: Tensor, target: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Positions and sigmas `(batch, 2)`.
+    def forward(self, features: Tensor, x: Tensor, target: Tensor | None = None) -> Answer:
+        """Positions and sigmas.
 
         Args:
             features: The backbone's vectors, `(batch, width)`.
@@ -132,11 +142,15 @@ class Heads(nn.Module):
             target: The truth, in training; see `LevelPosterior`.
         """
         with _full_precision(x):
-            mean, sigma = self.posterior(x.float(), target)
-            raw = self.sigma.raw(sigma)
+            mean, spread = self.posterior(x.float(), target)
+            raw = self.sigma.raw(spread)
             levels = self.levels(x.float(), torch.cat([mean, raw], dim=1))
             both = torch.cat([self.dropout(features.float()), levels], dim=1)
-            return mean + sigma * self.position(both), self.sigma(raw + self.spread(both))
+            shift = self.position(both)
+            sigma = self.sigma(raw + self.spread(both))
+            factor = sigma.log() - self.sigma(raw).log()
+            correction = (shift.square() + factor.square()).mean() * self.posterior.has_learned
+            return Answer(mean + spread * shift, sigma, correction)
 
     def learn_levels(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
         """Take maps over, and start from what they say, with no correction."""
@@ -155,12 +169,15 @@ def _full_precision(x: Tensor) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True, slots=True)
 class Regularization:
-    """What training leaves out at random; each from 0 to below 1."""
+    """What keeps training from learning sessions by heart."""
 
     dropout: float = 0.5
-    """Of the backbone's vector: with hundreds of sessions it learns each one's noise by heart."""
+    """Share of the backbone's vector that is left out at random, below 1."""
     drop_path: float = 0.0
-    """Stochastic depth: of whole blocks of the backbone, where it has them."""
+    """Stochastic depth: share of whole blocks of the backbone, where it has them, below 1."""
+    correction: float = 0.2
+    """How far from the posterior by levels, once learned, an answer is expected to be: in its
+    sigmas, and in nats of sigma. The odds are Gaussian."""
 
 
 class LocalizationNet(nn.Module):
@@ -174,7 +191,7 @@ class LocalizationNet(nn.Module):
         freeze_backbone: Train the heads alone.
         sigma_min: The net never claims to be surer than this, in plane units.
         sigma_max: Nor less sure than this.
-        regularization: What training leaves out at random.
+        regularization: What keeps training from learning sessions by heart.
 
     Raises:
         ModelError: If the backbone, its weights or the bounds cannot be used.
@@ -194,6 +211,7 @@ class LocalizationNet(nn.Module):
         if n_receivers < 1:
             raise ModelError(f"n_receivers is {n_receivers}; a network needs at least one")
         self.n_receivers = n_receivers
+        self.expected_correction = regularization.correction
         self.backbone, width = trunk(
             backbone, n_receivers, IMAGE_SHAPE, weights=weights, drop_path=regularization.drop_path
         )
@@ -203,24 +221,44 @@ class LocalizationNet(nn.Module):
         if freeze_backbone:
             self.freeze()
 
-    def forward(self, x: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Positions and sigmas, both `(batch, 2)`, east and north in plane units.
 
         Args:
             x: Normalised spectrograms, float32 `(batch, receivers, 128, 32)`.
-            target: The truth `(batch, 2)`, only in training on the sessions that the levels were
-                learned from: each then meets a map that was made without it.
 
         Raises:
             ModelError: If the input has another shape.
         """
+        answer = self.answer(x)
+        return answer.position, answer.sigma
+
+    def answer_in_training(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions, sigmas and what to add to the loss, for sessions that levels are learned from.
+
+        Each session meets a map of levels that was made without it. What is added is the
+        negative logarithm of the correction's odds, see `Regularization`; a scalar.
+
+        Args:
+            x: As in `forward`.
+            target: The truth, `(batch, 2)`, plane units.
+        """
+        answer = self.answer(x, target)
+        return (
+            answer.position,
+            answer.sigma,
+            answer.correction / (2 * self.expected_correction**2),
+        )
+
+    def answer(self, x: Tensor, target: Tensor | None = None) -> Answer:
+        """See `forward` and `answer_in_training`."""
         if x.ndim != 4 or x.shape[1:] != (self.n_receivers, *IMAGE_SHAPE):
             raise ModelError(
                 f"the network takes (batch, {self.n_receivers}, {IMAGE_SHAPE[0]}, "
                 f"{IMAGE_SHAPE[1]}); got {tuple(x.shape)}"
             )
-        position, sigma = self.heads(self.backbone(x).flatten(1), x, target)
-        return position, sigma
+        answer: Answer = self.heads(self.backbone(x).flatten(1), x, target)
+        return answer
 
     def learn_levels(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
         """Know what training sessions tell of levels, before training.
