@@ -5,10 +5,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from heimdall_data import Catalogue
+from heimdall_data import Catalogue, ObjectStore
 from heimdall_trainer.training_data import load_training_data
 
 
@@ -36,13 +38,13 @@ def command(there):
         "HEIMDALL_STATE_DIR": str(there.state_dir),
     }
 
-    def start(*arguments):
+    def start(*arguments, **variables):
         return subprocess.Popen(
             [sys.executable, "-m", "heimdall_trainer", "cache", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=environment | variables,
         )
 
     return start
@@ -101,6 +103,95 @@ def test_status_says_what_there_is_and_clear_deletes_it(there, command, total):
     assert said(command("status")).startswith(f"{total} entries of ")
     assert said(command("clear")).startswith(f"{total} entries deleted, ")
     assert said(command("status")).startswith("0 entries of 0.0 MB in ")
+    assert entries(there) == {}
+
+
+@pytest.fixture
+def bucket(there):
+    """A shared cache of this test alone."""
+    s3 = there.need_s3()
+    store = ObjectStore(s3, s3.models_bucket)
+    store.ensure_bucket()
+    yield f"s3://{s3.models_bucket}/features/{there.state_dir.name}"
+    for found in store.list(f"features/{there.state_dir.name}/"):
+        store.delete(found.key)
+
+
+@pytest.fixture
+def computes_nothing(monkeypatch):
+    """From its call on, reading a recording is an error."""
+    name = "heimdall_data.session_reader.SessionReader.read"
+    return lambda: monkeypatch.setattr(name, lambda *_: pytest.fail("a recording is read"))
+
+
+def test_a_trainer_elsewhere_computes_nothing_after_a_shared_build(
+    there, command, quick, total, bucket, computes_nothing, tmp_path
+):
+    """What took one machine a night must not take every other machine a night."""
+    line = said(command("build", *RECEIVERS, HEIMDALL_CACHE_S3=bucket))
+    assert f"{total} computed" in line
+    assert line.endswith(f", and in {bucket}\n")
+    _, shared = said(command("status", "--cache_s3", bucket)).splitlines()
+    assert re.fullmatch(rf"{total} entries of \d\.\d MB in {bucket}", shared)
+    elsewhere = replace(there, state_dir=tmp_path / "elsewhere", cache_s3=bucket)
+    computes_nothing()
+    load_training_data(quick, elsewhere)
+    assert set(entries(elsewhere)) == set(entries(there))
+
+
+def test_a_build_on_ray_serves_every_trainer_and_is_made_once(
+    there, command, quick, total, bucket, computes_nothing
+):
+    """One cluster for an hour instead of every machine for a night."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        ray = ("build", *RECEIVERS, "--engine", "ray", "--workers", "2", "--cache_s3", bucket)
+        built = said(command(*ray, RAY_TMPDIR=folder))
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        assert any("worker" in path.name for path in files)
+        secrets = [there.s3_secret_key.encode(), there.database_url.encode()]
+        assert not [path for path in files if any(s in path.read_bytes() for s in secrets)]
+    assert f"{total} sessions: {total} computed, 0 in the cache before" in built
+    assert built.endswith(f"; in {bucket}\n")
+    assert entries(there) == {}
+    computes_nothing()
+    load_training_data(quick, replace(there, cache_s3=bucket))
+    assert len(entries(there)) == total
+    again = said(command("build", *RECEIVERS, "--cache_s3", bucket))
+    assert f"0 computed, {total} in the cache before" in again
+
+
+def test_ray_without_a_bucket_is_wrong_usage(command):
+    """Each node would compute into a folder of its own, which nobody reads."""
+    process = command("build", "--engine", "ray")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "give --cache_s3 s3://bucket/prefix, or set HEIMDALL_CACHE_S3" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--cache_s3", "s3://no-such-bucket/x"), "no bucket 'no-such-bucket'"),
+        (("--cache_s3", "/a/folder"), "is not of the form s3://bucket/prefix"),
+        (
+            ("--engine", "ray", "--cache_s3", "{bucket}", "--ray_address", "127.0.0.1:1"),
+            "no connection to the Ray cluster 127.0.0.1:1",
+        ),
+        (
+            ("--engine", "ray", "--cache_s3", "{bucket}", "--database_url", "{database_url}"),
+            "set HEIMDALL_DATABASE_URL",
+        ),
+    ],
+)
+def test_a_shared_build_that_cannot_work_ends_in_one_line(command, there, bucket, flags, reason):
+    """Before anything is computed, and without a password in the line."""
+    given = [flag.format(bucket=bucket, database_url=there.database_url) for flag in flags]
+    process = command("build", *RECEIVERS, *given)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert reason in err
+    assert err.count("\n") == 1
+    assert there.database_url not in err
     assert entries(there) == {}
 
 

@@ -18,6 +18,7 @@ from heimdall_trainer.errors import TrainerError
 if TYPE_CHECKING:
     from heimdall_data.embedded import EmbeddedStack
     from heimdall_data.s3 import S3Settings
+    from heimdall_data.shared_cache import SharedCache
     from heimdall_export.artifact_store import ArtifactStore
 
 __all__ = ["Connections", "default_state_dir"]
@@ -69,6 +70,8 @@ class Connections:
     """Object store of MLflow's artifacts; the recordings' when unset."""
     mlflow_artifact_root: Annotated[str | None, _variable("HEIMDALL_MLFLOW_ARTIFACT_ROOT")] = None
     """Where a new experiment puts artifacts; s3://heimdall-mlflow when there is an endpoint."""
+    cache_s3: Annotated[str | None, _variable("HEIMDALL_CACHE_S3")] = None
+    """Computed features that machines share, s3://bucket/prefix; none when unset."""
     state_dir: Annotated[Path | None, _variable("HEIMDALL_STATE_DIR")] = None
     """Embedded servers' data, caches, checkpoints; the user data directory when unset."""
 
@@ -107,6 +110,19 @@ class Connections:
             raw_iq_bucket=self.raw_iq_bucket,
             models_bucket=self.models_bucket,
         )
+
+    def shared_cache(self, *, writes: bool = False) -> SharedCache | None:
+        """Computed features in a bucket of the object store, if any are configured.
+
+        Raises:
+            TrainerError: The object store is not configured.
+            DataError: The address is none.
+        """
+        if not self.cache_s3:
+            return None
+        from heimdall_data.shared_cache import SharedCache
+
+        return SharedCache(self.need_s3(), self.cache_s3, writes=writes)
 
     def state_directory(self) -> Path:
         """The state directory, made where it is missing.

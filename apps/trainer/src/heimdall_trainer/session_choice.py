@@ -69,8 +69,15 @@ def cache_directory(connections: Connections) -> Path:
     return connections.state_directory() / "features"
 
 
-def choose_sessions(choice: SessionChoice, connections: Connections) -> ChosenSessions:
+def choose_sessions(
+    choice: SessionChoice, connections: Connections, *, shares: bool = False
+) -> ChosenSessions:
     """Read the catalogue, and choose receivers and sample rate where the caller did not.
+
+    Args:
+        choice: What the command was told.
+        connections: Where everything is.
+        shares: What is computed goes to the shared cache too, if there is one.
 
     Raises:
         TrainerError: There is no session to work on, or no sample rate.
@@ -96,6 +103,7 @@ def choose_sessions(choice: SessionChoice, connections: Connections) -> ChosenSe
         cache_dir=cache_directory(connections),
         seed=choice.seed,
         cache_limit_bytes=int(choice.cache_gb * 1e9),
+        shared_cache=connections.shared_cache(writes=shares),
     )
     return ChosenSessions(dataset=dataset, receivers=receivers, not_used=not_used)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -14,7 +14,8 @@ from heimdall_trainer.errors import UsageError
 from heimdall_trainer.training_config import FILTER, TrainingConfig
 
 if TYPE_CHECKING:
-    from heimdall_data.feature_cache import FeatureCache
+    from heimdall_data.feature_cache import CacheStatus, FeatureCache
+    from heimdall_data.prepare import Engine
 
 __all__ = ["app"]
 
@@ -41,6 +42,10 @@ class CacheChoice:
     """Most that the cache may take on disk, in GB; what was used longest ago goes."""
     workers: int | None = None
     """Cores that compute; all when unset."""
+    engine: Literal["local", "ray"] = "local"
+    """What computes: this machine, or a Ray cluster, which fills --cache_s3 and no disk."""
+    ray_address: Annotated[str | None, Parameter(env_var="RAY_ADDRESS")] = None
+    """Ray cluster as host:6379, or auto for the one on this machine; one starts when unset."""
     seed: Annotated[int, Parameter(parse=False)] = TRAINING.seed
 
     def __post_init__(self) -> None:
@@ -72,32 +77,58 @@ def build(*, choice: CacheChoice = EVERY, connections: Connections = NOWHERE) ->
 
     from heimdall_data import ObjectStore
 
-    from heimdall_trainer.session_choice import cache_directory, choose_sessions
+    from heimdall_trainer.session_choice import choose_sessions
 
     connections.need_database()
     s3 = connections.need_s3()
+    engine = _engine(choice, connections)
     ObjectStore(s3, s3.raw_iq_bucket).require_bucket()
-    dataset = choose_sessions(choice, connections).dataset
-    usable, exclusions = dataset.prepare(choice.workers, progress=sys.stderr.isatty())
+    if (shared := connections.shared_cache(writes=True)) is not None:
+        shared.require()
+    dataset = choose_sessions(choice, connections, shares=True).dataset
+    usable, exclusions = dataset.prepare(progress=sys.stderr.isatty(), engine=engine)
     n_computed = usable.n_computed
     print(
         f"{len(dataset)} sessions: {n_computed} computed, {len(dataset) - n_computed} in the cache "
-        f"before, {len(exclusions)} unusable; {_described(_cache(connections))} "
-        f"in {cache_directory(connections)}"
+        f"before, {len(exclusions)} unusable; {_place(choice, connections)}"
     )
+
+
+def _engine(choice: CacheChoice, connections: Connections) -> Engine:
+    from heimdall_data.prepare import Threads
+
+    if choice.engine == "local":
+        return Threads(choice.workers)
+    from heimdall_data.ray_engine import RayEngine, refuse_secrets_in_command
+
+    if not connections.cache_s3:
+        raise UsageError(
+            "--engine ray computes into a bucket that all trainers read: give --cache_s3 "
+            "s3://bucket/prefix, or set HEIMDALL_CACHE_S3"
+        )
+    refuse_secrets_in_command(connections.need_database())
+    return RayEngine(address=choice.ray_address, workers=choice.workers)
+
+
+def _place(choice: CacheChoice, connections: Connections) -> str:
+    """Where the features are now; the bucket is not counted, which takes minutes if it is full."""
+    if choice.engine == "ray":
+        return f"in {connections.cache_s3}"
+    shared = f", and in {connections.cache_s3}" if connections.cache_s3 else ""
+    return _on_disk(connections) + shared
 
 
 @app.command
 def status(*, connections: Connections = NOWHERE) -> None:
-    """Say how much is in the cache."""
-    from heimdall_trainer.session_choice import cache_directory
-
-    print(f"{_described(_cache(connections))} in {cache_directory(connections)}")
+    """Say how much is in the cache, on disk and in the bucket."""
+    print(_on_disk(connections))
+    if (shared := connections.shared_cache(writes=True)) is not None:
+        print(f"{_amount(shared.status())} in {shared.address}")
 
 
 @app.command
 def clear(*, connections: Connections = NOWHERE) -> None:
-    """Delete all computed features; training computes them again."""
+    """Delete all computed features on disk; the bucket, which others read, is left alone."""
     removed = _cache(connections).clear()
     print(f"{removed.n_entries} entries deleted, {removed.n_bytes / 1e6:.1f} MB")
 
@@ -110,6 +141,10 @@ def _cache(connections: Connections) -> FeatureCache:
     return FeatureCache(cache_directory(connections))
 
 
-def _described(cache: FeatureCache) -> str:
-    found = cache.status()
-    return f"{found.n_entries} entries of {found.n_bytes / 1e6:.1f} MB"
+def _on_disk(connections: Connections) -> str:
+    cache = _cache(connections)
+    return f"{_amount(cache.status())} in {cache.directory}"
+
+
+def _amount(status: CacheStatus) -> str:
+    return f"{status.n_entries} entries of {status.n_bytes / 1e6:.1f} MB"
