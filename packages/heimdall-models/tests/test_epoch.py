@@ -4,8 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
-from heimdall_models import Region
+from heimdall_models import ModelError, Region
 from heimdall_models.epoch import EpochPredictions, metrics_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +39,16 @@ def test_a_session_that_comes_twice_counts_once():
     epoch.add(position[:3], sigma[:3], target[:3], ["a", "b", "c"])
     epoch.add(position[[0, 3]], sigma[[0, 3]], target[[0, 3]], ["a", "d"])
     assert torch.equal(epoch.gathered()[0], position[:4])
+
+
+def test_a_prediction_that_is_not_finite_is_named_by_its_session():
+    """A row number would have to be traced back through batches and processes."""
+    position, sigma, target = predictions(3)
+    position[1] = torch.nan
+    epoch = EpochPredictions()
+    epoch.add(position, sigma, target, ["a", "b", "c"])
+    with pytest.raises(ModelError, match="1 of 3 sessions is not finite; the first is b"):
+        epoch.gathered()
 
 
 def test_without_ids_everything_counts():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed
 
+from heimdall_models.errors import ModelError
 from heimdall_models.metrics import localization_metrics
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class EpochPredictions:
         """Position, sigma and target of all processes on the CPU, `(n, 2)` each.
 
         Every process must call this, and all get the same.
+
+        Raises:
+            ModelError: If something predicted is not finite; by its session, where there are ids.
         """
         mine = (*(torch.cat(parts).cpu() for parts in self._parts()), self.session_ids)
         everyone: list[Any] = [mine]
@@ -59,12 +63,23 @@ class EpochPredictions:
         ids = [session_id for process in everyone for session_id in process[3]]
         if len(ids) != len(position):
             return position, sigma, target
+        _require_finite(position, sigma, ids)
         first = {session_id: row for row, session_id in reversed(list(enumerate(ids)))}
         rows = torch.tensor(sorted(first.values()))
         return position[rows], sigma[rows], target[rows]
 
     def _parts(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         return self.position, self.sigma, self.target
+
+
+def _require_finite(position: Tensor, sigma: Tensor, session_ids: Sequence[str]) -> None:
+    finite = (position.isfinite() & sigma.isfinite()).all(dim=1).tolist()
+    broken = sorted({name for name, fine in zip(session_ids, finite, strict=True) if not fine})
+    if broken:
+        raise ModelError(
+            f"what is predicted of {len(broken)} of {len(finite)} sessions is not finite; the "
+            f"first is {broken[0]}: are its features?"
+        )
 
 
 def metrics_of(region: Region, position: Tensor, sigma: Tensor, target: Tensor) -> dict[str, float]:

@@ -50,10 +50,18 @@ def learning_stages(config: LocalizationConfig, epoch: int, n_stages: int) -> in
 def stages_of(backbone: nn.Module) -> list[list[str]]:
     """Names of the parameters of each stage, from the stem on, as timm groups them."""
     matcher = getattr(backbone, "group_matcher", None)
+    parameters = dict(backbone.named_parameters())
     if matcher is None:
-        return [[name for name, _ in backbone.named_parameters()]]
+        return [list(parameters)]
     groups = group_parameters(backbone, matcher(coarse=True))
-    return [groups[key] for key in sorted(groups)]
+    stages: list[list[str]] = []
+    for names in (groups[key] for key in sorted(groups)):
+        # A norm alone, as after the last blocks, is no stage worth some epochs.
+        if stages and all(parameters[name].ndim == 1 for name in names):
+            stages[-1] += names
+        else:
+            stages.append(list(names))
+    return stages
 
 
 def check_strategy(model: nn.Module | None) -> None:
