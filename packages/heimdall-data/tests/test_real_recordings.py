@@ -13,8 +13,9 @@ from heimdall_data.ingest import ingest
 from heimdall_data.new_session import NewSource
 from heimdall_data.postgres import Catalogue
 from heimdall_data.receivers import choose_receivers
+from heimdall_data.session_arrivals import arrivals_of
 from heimdall_data.sessions import Station
-from heimdall_features import FeatureConfig
+from heimdall_features import ArrivalConfig, ArrivalExtractor, FeatureConfig
 
 DCF77 = NewSource(
     name="DCF77", latitude_deg=50.0152, longitude_deg=9.0112, frequency_hz=77_500, power_dbm=77
@@ -25,6 +26,8 @@ STATIONS = (
     Station("HB9RYZ", 47.1721, 8.42683),
     Station("G7UAK", 54.0695, -3.1408),
 )
+GROUND_PATHS_M = {"DF0KL": 423_206.6, "F1JEK": 784_078.4, "HB9RYZ": 319_080.1}
+"""From DCF77, by PROJ's geodesics on WGS84."""
 TRUE_RATES_HZ = {"DF0KL": 12_001.145, "F1JEK": 12_001.202, "HB9RYZ": 12_001.132}
 
 
@@ -156,3 +159,21 @@ def test_ingesting_a_real_recording_changes_no_byte(dcf77_files):
     levels = [r.signal_strength_db for r in session.measurements]
     assert all(-80 < level < 0 and math.isfinite(level) for level in levels)
     assert replace(session, name="x").start == min(r.start for r in session.measurements)
+
+
+def test_arrival_times_fit_where_the_transmitter_stands(dcf77_files):
+    """Clocks, weeks, true rates and starts at once: 100 us are 30 km, a slip of any is more.
+
+    Long waves follow the ground later than light: some 30 us are physics and no error.
+    """
+    aligned = align(decoded(dcf77_files)).recordings
+    settings = ArrivalConfig(
+        receivers=tuple(GROUND_PATHS_M),
+        baseline_m=1_050e3,
+        sample_rate_hz=12_000,
+        bandwidth_hz=5_000,
+    )
+    rows, why = arrivals_of(ArrivalExtractor(settings), aligned)
+    assert (rows[:, 0].tolist(), why) == ([1, 1, 1], "")
+    late_us = rows[:, 1] - np.array(list(GROUND_PATHS_M.values())) / 299.792458
+    assert np.ptp(late_us) < 100

@@ -1,0 +1,218 @@
+"""Arrival times from stored recordings to the training batch, on a real Postgres and S3."""
+
+import io
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from heimdall_data.dataset import HeimdallDataset
+from heimdall_data.errors import DataError
+from heimdall_data.ingest import ingest
+from heimdall_data.prepare import Threads
+from heimdall_data.recording import Recording
+from heimdall_data.session_arrivals import clocked
+from heimdall_data.shared_cache import SharedCache
+from heimdall_data.simulate import NO_MISHAPS, NORTHWEST_ITALY, simulate_session
+from heimdall_data.simulate.kiwi_payload import kiwi_wav_payload
+from heimdall_features import ArrivalConfig, FeatureConfig
+from hypothesis import given
+from hypothesis import strategies as st
+
+RECEIVERS = ("Torino", "Genova", "Milano-Baggio", "Montanaro")
+STATIONS = tuple(s for s in NORTHWEST_ITALY.stations if s.name in RECEIVERS)
+CLOCKED = replace(
+    NORTHWEST_ITALY,
+    stations=STATIONS,
+    n_samples=8192,
+    mishaps=NO_MISHAPS,
+    recording_format="kiwi_wav",
+)
+CONFIG = FeatureConfig(receivers=RECEIVERS, sample_rate_hz=48_000)
+ARRIVALS = ArrivalConfig(receivers=RECEIVERS, baseline_m=150e3)
+HEARD, ARRIVAL, SIGMA = range(3)
+N_SESSIONS = 3
+
+
+@pytest.fixture
+def stored(catalogue, s3_settings, raw_iq_store):
+    """Puts simulated sessions where they belong and reads them back, in the order made."""
+
+    def store(made):
+        ingest(catalogue, raw_iq_store, [one.new_session for one in made], progress=False)
+        return sorted(catalogue.sessions(), key=lambda session: session.start)
+
+    return store
+
+
+@pytest.fixture
+def dataset(stored, s3_settings, tmp_path):
+    """Three sessions of four receivers with clocks; features and arrivals are not computed yet."""
+    made = [simulate_session(index, 42, CLOCKED) for index in range(N_SESSIONS)]
+    return HeimdallDataset(stored(made), CONFIG, s3_settings, cache_dir=tmp_path, arrivals=ARRIVALS)
+
+
+def with_clocks(made, names):
+    """The session with a GNSS lock at some stations and none at the others."""
+    new = made.new_session
+    recordings = tuple(
+        replace(
+            recording,
+            format="kiwi_wav",
+            payload=kiwi_wav_payload(
+                np.load(io.BytesIO(recording.payload)),
+                48_000.0,
+                10**18,
+                age_s=1 if recording.station.name in names else 255,
+            ),
+        )
+        for recording in new.measurements
+    )
+    return replace(made, new_session=replace(new, measurements=recordings))
+
+
+def sigmas_off(rows, truth):
+    """By how many of its own sigmas each arrival is wrong, the common zero taken out."""
+    by_station = {r.station.name: r.delay_s + r.clock_error_s for r in truth.receptions}
+    late_us = rows[:, ARRIVAL] - 1e6 * np.array([by_station[name] for name in RECEIVERS])
+    heard = rows[:, HEARD] > 0
+    late_us -= np.average(late_us[heard], weights=rows[heard, SIGMA] ** -2.0)
+    return late_us[heard] / rows[heard, SIGMA]
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_batch_brings_when_each_receiver_heard_it(dataset, n_workers):
+    """From recordings in a store to time differences as good as they claim to be."""
+    from torch.utils.data import DataLoader
+
+    (batch,) = DataLoader(dataset, batch_size=N_SESSIONS, num_workers=n_workers)
+    rows = batch["arrivals"].numpy()
+    assert (rows.shape, rows.dtype) == ((N_SESSIONS, len(RECEIVERS), 5), np.float32)
+    assert rows[:, :, HEARD].sum() >= 3 * N_SESSIONS
+    for index, found in enumerate(rows):
+        truth = simulate_session(index, 42, CLOCKED).truth
+        assert np.abs(sigmas_off(found, truth)).max() < 5
+    assert np.isfinite(rows).all()
+
+
+def test_arrivals_from_the_cache_are_the_same_bytes(dataset, s3_settings):
+    """An epoch over what is cached neither computes nor asks the store."""
+    first = [sample["arrivals"].tobytes() for sample in dataset]
+    usable, exclusions = dataset.prepare(progress=False)
+    assert (usable.n_computed, exclusions, usable.without_arrivals) == (0, [], {})
+    assert usable.sessions_by_clocks == {len(RECEIVERS): N_SESSIONS}
+    away = pickle.loads(pickle.dumps(usable.subset(usable.sessions[1:])))
+    away._source.reader.s3 = replace(s3_settings, endpoint_url="http://127.0.0.1:9")
+    assert [sample["arrivals"].tobytes() for sample in away] == first[1:]
+    assert any(first)
+
+
+def test_a_cache_without_arrivals_stays_valid_beside_one_with_them(dataset, s3_settings, tmp_path):
+    """Asking for more must not throw away a week's computing."""
+    plain = HeimdallDataset(dataset.sessions, CONFIG, s3_settings, cache_dir=tmp_path)
+    wider = replace(ARRIVALS, baseline_m=160e3)
+    other = HeimdallDataset(
+        dataset.sessions, CONFIG, s3_settings, cache_dir=tmp_path, arrivals=wider
+    )
+    for each in (plain, dataset, other):
+        assert each.prepare(progress=False)[0].n_computed == N_SESSIONS
+    for each in (plain, dataset, other):
+        assert each.prepare(progress=False)[0].n_computed == 0
+    assert "arrivals" not in plain[0]
+    np.testing.assert_array_equal(plain[0]["features"], dataset[0]["features"])
+
+
+def test_what_augmentation_drops_has_no_arrival(dataset):
+    """A receiver that the model must do without must not speak through its clock."""
+    usable = dataset.prepare(progress=False)[0]
+    varied, n_dropped = usable.subset(usable.sessions, augment=True), 0
+    for epoch in range(20):
+        varied.set_epoch(epoch)
+        for whole, sample in zip(usable, varied, strict=True):
+            there = sample["present"]
+            assert not sample["arrivals"][~there].any()
+            np.testing.assert_array_equal(sample["arrivals"][there], whole["arrivals"][there])
+            n_dropped += int((~there & (whole["arrivals"][:, HEARD] > 0)).sum())
+    assert n_dropped > 0
+
+
+def test_a_receiver_without_a_lock_has_no_arrival(stored, s3_settings):
+    """Its levels count; a time that cannot be believed is worse than none."""
+    plain = simulate_session(0, 42, replace(CLOCKED, recording_format="npy"))
+    sessions = stored([with_clocks(plain, RECEIVERS[1:])])
+    sample = HeimdallDataset(sessions, CONFIG, s3_settings, arrivals=ARRIVALS)[0]
+    assert sample["present"].all()
+    assert sample["clock_locked"].tolist() == [False, True, True, True]
+    assert not sample["arrivals"][0].any()
+    assert sample["arrivals"][1:, HEARD].all()
+
+
+def test_a_session_without_clocks_is_used_and_its_reason_kept(stored, s3_settings, tmp_path):
+    """Of an archive of NumPy files somebody asks why there is no time."""
+    plain = [simulate_session(i, 42, replace(CLOCKED, recording_format="npy")) for i in range(2)]
+    sessions = stored([plain[0], with_clocks(plain[1], RECEIVERS[:1])])
+    dataset = HeimdallDataset(sessions, CONFIG, s3_settings, cache_dir=tmp_path, arrivals=ARRIVALS)
+    for _ in ("cold", "warm"):
+        usable, exclusions = dataset.prepare(progress=False)
+        assert exclusions == []
+        assert usable.sessions_by_clocks == {0: 1, 1: 1}
+        assert "0 of 4 recordings" in usable.without_arrivals[sessions[0].id]
+        assert "1 of 4 recordings" in usable.without_arrivals[sessions[1].id]
+        assert not any(sample["arrivals"].any() for sample in usable)
+    part = usable.subset(sessions[1:])
+    assert part.without_arrivals.keys() == {sessions[1].id}
+
+
+def test_recordings_too_short_to_time_are_no_sessions_end(dataset, s3_settings):
+    """Where receivers are a continent apart a sixth of a second tells no lag."""
+    far = HeimdallDataset(
+        dataset.sessions, CONFIG, s3_settings, arrivals=replace(ARRIVALS, baseline_m=3e6)
+    )
+    usable, exclusions = far.prepare(progress=False)
+    assert (len(usable), exclusions) == (N_SESSIONS, [])
+    assert not usable[0]["arrivals"].any()
+    assert all("share 8192 samples" in reason for reason in usable.without_arrivals.values())
+
+
+def test_arrivals_come_from_the_shared_cache_too(dataset, s3_settings):
+    """What one machine measured, the next one finds; the source travels there as a pickle."""
+    shared = SharedCache(s3_settings, f"s3://{s3_settings.raw_iq_bucket}/features", writes=True)
+    one, other = (
+        HeimdallDataset(
+            dataset.sessions, CONFIG, s3_settings, shared_cache=shared, arrivals=ARRIVALS
+        )
+        for _ in range(2)
+    )
+    source = pickle.loads(pickle.dumps(one._source))
+    assert all(done.computed for done in Threads(1)(source, one.sessions))
+    usable = other.prepare(progress=False)[0]
+    assert usable.n_computed == 0
+    assert usable[0]["arrivals"].tobytes() == dataset[0]["arrivals"].tobytes()
+
+
+def test_arrivals_of_other_receivers_are_refused(s3_settings):
+    """Rows and channels of one sample must be of the same stations."""
+    turned = replace(ARRIVALS, receivers=RECEIVERS[::-1])
+    with pytest.raises(DataError, match="same receivers in the same order"):
+        HeimdallDataset([], CONFIG, s3_settings, arrivals=turned)
+
+
+@given(
+    st.integers(0, 2 * 10**18),
+    st.lists(st.integers(0, 60 * 10**9), min_size=1, max_size=4),
+)
+def test_starts_keep_their_nanoseconds(first_ns, after_ns):
+    """GPS seconds in a float step by 240 ns, 70 m of radio path."""
+    heard = clocked(
+        {
+            str(number): Recording(
+                iq=np.zeros(1, np.complex64),
+                sample_rate_hz=1.0,
+                start_gps_ns=first_ns + late_ns,
+                clock_locked=True,
+            )
+            for number, late_ns in enumerate(after_ns)
+        }
+    )
+    found_ns = [recording.start_s * 1e9 for recording in heard.values()]
+    assert np.abs(np.array(found_ns) - (np.array(after_ns) - min(after_ns))).max() < 1e-3
