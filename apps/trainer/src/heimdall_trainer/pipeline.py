@@ -113,6 +113,10 @@ class TrainingPipeline:
         resume_from = self._resume_from() if self.config.resume_training else None
         with self._stage("training"):
             module = self.create_lightning_module(data)
+            if resume_from is None:
+                # As they were recorded: augmentation would widen what is known of levels.
+                plain = data.train.subset(data.train.sessions)
+                module.learn_levels(plain[index] for index in range(len(plain)))
             return fit(self.create_trainer(tracker), module, data, self.config, resume_from)
 
     def export_and_register(
