@@ -198,8 +198,8 @@ def test_arrivals_of_other_receivers_are_refused(s3_settings):
 
 
 @given(
-    st.integers(0, 2 * 10**18),
-    st.lists(st.integers(0, 60 * 10**9), min_size=1, max_size=4),
+    st.integers(10**18, 2 * 10**18),
+    st.lists(st.integers(0, 60 * 10**9), min_size=2, max_size=4),
 )
 def test_starts_keep_their_nanoseconds(first_ns, after_ns):
     """GPS seconds in a float step by 240 ns, 70 m of radio path."""
