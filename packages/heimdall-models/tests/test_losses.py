@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 from heimdall_models import GaussianNLLLoss, ModelError
-from heimdall_models.losses import FAR_SIGMAS, SIGMA_FLOOR
+from heimdall_models.losses import (
+    FAR_SIGMAS,
+    SIGMA_FLOOR,
+    BetaNLLLoss,
+    CorrelatedGaussianNLLLoss,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,3 +94,55 @@ def test_shapes_that_differ_are_named():
     """Broadcasting (batch, 2) against (batch,) would train on nonsense."""
     with pytest.raises(ModelError, match=r"positions \(4, 2\), sigmas \(4, 2\) and targets \(4,\)"):
         GaussianNLLLoss()(torch.zeros(4, 2), torch.ones(4, 2), torch.zeros(4))
+
+
+tilts = st.floats(-0.99, 0.99)
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0.01, 10), st.floats(0.01, 10), tilts)
+def test_a_tilted_ellipse_has_torchs_likelihood(east, north, sigma_east, sigma_north, tilt):
+    """Half of MultivariateNormal's, because figures are per axis."""
+    sigma = torch.tensor([[sigma_east, sigma_north]], dtype=torch.float64)
+    error = torch.tensor([[east, north]], dtype=torch.float64) * sigma
+    off = tilt * sigma_east * sigma_north
+    matrix = torch.tensor([[sigma_east**2, off], [off, sigma_north**2]], dtype=torch.float64)
+    wanted = -torch.distributions.MultivariateNormal(torch.zeros(2).double(), matrix).log_prob(
+        error
+    )
+    found = CorrelatedGaussianNLLLoss()(
+        torch.zeros(1, 2), sigma, torch.tensor([tilt], dtype=torch.float64), error
+    )
+    assert found.item() == pytest.approx(wanted.item() / 2, rel=1e-3, abs=1e-3)
+
+
+@given(anything, anything, anything, st.floats(-1, 1))
+def test_tilted_ellipses_have_finite_gradients_for_any_finite_input(position, sigma, target, tilt):
+    """One absurd label must not turn all weights into NaN."""
+    inputs = [
+        torch.tensor([[position, 0.0]], requires_grad=True),
+        torch.tensor([[abs(sigma), 1.0]], requires_grad=True),
+        torch.tensor([tilt], requires_grad=True),
+    ]
+    loss = CorrelatedGaussianNLLLoss()(*inputs, torch.tensor([[target, 1.0]]))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(value.grad).all() for value in inputs)
+
+
+def test_beta_joins_the_likelihood_and_least_squares():
+    """With 0 it is the likelihood; with 1 the gradient on the position is the plain error."""
+    position = torch.tensor([[0.3, -0.2]], requires_grad=True)
+    sigma, target = torch.tensor([[0.5, 2.0]]), torch.tensor([[0.0, 0.4]])
+    plain = GaussianNLLLoss()(position, sigma, target)
+    assert BetaNLLLoss(0.0)(position, sigma, target).item() == pytest.approx(plain.item())
+    BetaNLLLoss(1.0)(position, sigma, target).backward()
+    assert torch.allclose(position.grad, (position - target).detach() / 2)
+    with pytest.raises(ModelError, match=r"beta is 1\.5"):
+        BetaNLLLoss(1.5)
+
+
+def test_correlations_of_another_shape_are_refused():
+    """A broadcast would be a silent mistake."""
+    two = torch.ones(3, 2)
+    with pytest.raises(ModelError, match="correlations"):
+        CorrelatedGaussianNLLLoss()(two, two, torch.zeros(2), two)

@@ -94,3 +94,28 @@ def test_saturation_is_the_share_of_predictions_at_a_bound():
     """By hand: one at the upper bound, one at the lower, one in between, one beside a bound."""
     sigma = [[1.0, 0.3], [0.2, 0.01005], [0.5, 0.5], [0.0102, 0.98]]
     assert sigma_saturation(sigma, 0.01, 1.0) == 0.5
+
+
+def test_a_tilted_ellipse_covers_what_an_upright_one_cannot(region):
+    """Geometry tilts ellipses; the correlation is part of the claim."""
+    rng = np.random.default_rng(1)
+    tilt, sigma_m = 0.95, np.array([3000.0, 3000.0])
+    factor = np.array([[1.0, 0.0], [tilt, math.sqrt(1 - tilt**2)]])
+    truth = rng.uniform(-0.8, 0.8, (20_000, 2))
+    error = rng.normal(size=(20_000, 2)) @ factor.T * sigma_m / region.scale_m
+    position_deg, truth_deg = region.to_degrees(truth - error), region.to_degrees(truth)
+    tilted = localization_metrics(position_deg, sigma_m, truth_deg, tilt)
+    upright = localization_metrics(position_deg, sigma_m, truth_deg)
+    assert tilted["coverage_68"] == pytest.approx(0.68, abs=0.02)
+    assert tilted["coverage_95"] == pytest.approx(0.95, abs=0.01)
+    assert tilted["nll"] < upright["nll"] - 0.5
+    assert tilted["error_m_median"] == upright["error_m_median"]
+
+
+@pytest.mark.parametrize("tilt", [1.0, -1.5, math.nan])
+def test_impossible_correlations_are_refused(region, tilt):
+    """A correlation of one is a line."""
+    with pytest.raises(ModelError, match="between -1 and 1"):
+        localization_metrics(*simulated(region, 5), tilt)
+    with pytest.raises(ModelError, match=r"correlations \(3,\) do not match 5"):
+        localization_metrics(*simulated(region, 5), np.zeros(3))

@@ -5,7 +5,7 @@ Every figure is of whole sets of positions, never an average of averages over ba
 - error: length of the geodesic from the estimate to the truth (Karney's algorithm in PROJ:
   C. F. F. Karney, "Algorithms for geodesics", J. Geodesy 87 (2013)).
 - Mahalanobis distance: the geodesic seen as a vector at the estimate (its length and azimuth),
-  each of east and north divided by its sigma. For a two-dimensional Gaussian its square is
+  in standard deviations of the ellipse. For a two-dimensional Gaussian its square is
   chi-square with two degrees of freedom, whose distribution function is 1 - exp(-d^2 / 2): the
   ellipse that holds a share p of the probability is d^2 <= -2 ln(1 - p).
 - calibration error: the mean over the levels p = 0.05, 0.10, ... 0.95 of the distance between p
@@ -35,14 +35,18 @@ NOMINAL_LEVELS = np.arange(1, 20) / 20
 
 
 def localization_metrics(
-    position_deg: ArrayLike, sigma_m: ArrayLike, truth_deg: ArrayLike
+    position_deg: ArrayLike,
+    sigma_m: ArrayLike,
+    truth_deg: ArrayLike,
+    correlation: ArrayLike = 0.0,
 ) -> dict[str, float]:
-    """Errors, coverage, calibration and likelihood of positions with axis-aligned ellipses.
+    """Errors, coverage, calibration and likelihood of positions with their ellipses.
 
     Args:
         position_deg: Estimates `(n, 2)`, or one `(2,)` for all: latitude, longitude, WGS84.
         sigma_m: Standard deviations `(n, 2)` or `(2,)`: east, north, metres.
         truth_deg: Where the transmitters are, `(n, 2)`.
+        correlation: Of the errors east and north, `(n,)` or one for all; 0 is an upright ellipse.
 
     Returns:
         `error_m_median`, `error_m_mean`, `error_m_rmse`, `error_m_p68`, `error_m_p95` in metres;
@@ -52,7 +56,8 @@ def localization_metrics(
         kilometres, both axes together.
 
     Raises:
-        ModelError: If there is no position, one is not finite, or a sigma is not positive.
+        ModelError: If there is no position, one is not finite, a sigma is not positive, or a
+            correlation is not between -1 and 1.
     """
     truth = np.asarray(truth_deg, dtype=np.float64)
     position = _broadcast("positions", position_deg, truth)
@@ -61,8 +66,12 @@ def localization_metrics(
         raise ModelError(f"sigmas must be positive metres; the least is {sigma.min()}")
     offset_m = offset_east_north_m(position, truth)
     error = np.hypot(offset_m[:, 0], offset_m[:, 1])
-    mahalanobis_squared = np.square(offset_m / sigma).sum(axis=1)
-    nll = mahalanobis_squared / 2 + np.log(sigma / 1000).sum(axis=1) + math.log(2 * math.pi)
+    tilt = _correlations(correlation, len(truth))
+    east, north = (offset_m / sigma).T
+    upright = 1 - np.square(tilt)
+    mahalanobis_squared = np.square(east) + np.square(north - tilt * east) / upright
+    log_area = np.log(sigma / 1000).sum(axis=1) + np.log(upright) / 2
+    nll = mahalanobis_squared / 2 + log_area + math.log(2 * math.pi)
     return {
         **_error_metrics(error),
         "coverage_68": _coverage(mahalanobis_squared, 0.68),
@@ -123,6 +132,21 @@ def _error_metrics(error: NDArray[np.float64]) -> dict[str, float]:
         "error_m_p95": float(np.percentile(error, 95)),
         "accuracy_30m": float((error <= ACCURATE_WITHIN_M).mean()),
     }
+
+
+def _correlations(given: ArrayLike, n: int) -> NDArray[np.float64]:
+    try:
+        values = np.broadcast_to(np.asarray(given, dtype=np.float64), (n,))
+    except ValueError as error:
+        raise ModelError(
+            f"correlations {np.shape(given)} do not match {n} positions; expected ({n},)"
+        ) from error
+    if not (np.abs(values) < 1).all():
+        raise ModelError(
+            f"correlations must be between -1 and 1; the farthest is "
+            f"{values[np.argmax(np.abs(values))]}"
+        )
+    return values
 
 
 def _coverage(mahalanobis_squared: NDArray[np.float64], level: float) -> float:

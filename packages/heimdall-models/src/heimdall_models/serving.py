@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from heimdall_models.ellipses import sigma_and_correlation
 from heimdall_models.errors import ModelError
+from heimdall_models.time_differences import Gaussian
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from heimdall_models.region import Region
+    from heimdall_models.timing_net import TimingNet
 
 
 class Standardize(nn.Module):
@@ -83,6 +86,49 @@ class ServingNet(nn.Module):
         """
         units, sigma = self.net(self.standardize(mel_spectrogram))
         return plane_to_degrees(self.region, units).float(), sigma * self.region.scale_m
+
+
+class TimedServingNet(nn.Module):
+    """A model file that takes times of arrival beside the spectrograms.
+
+    What levels say of the position is what the timing network knows before it sees the times:
+    without two clocks in lock, its answer is theirs.
+
+    Args:
+        levels: The network of spectrograms alone.
+        timing: The network of times, of the same region.
+    """
+
+    def __init__(self, levels: ServingNet, timing: TimingNet) -> None:
+        super().__init__()
+        self.levels = levels
+        self.timing = timing
+
+    def forward(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> tuple[Tensor, ...]:
+        """Positions, uncertainties, correlations and what remains unexplained.
+
+        Args:
+            mel_spectrogram: As `ServingNet` takes it.
+            arrival_times: float32 `(batch, receivers, 5)`, as the arrival extractor returns them.
+
+        Returns:
+            As `ServingNet`, then the correlation of the errors east and north `(batch,)`, and
+            the mean square of what geometry leaves unexplained over its limit, `(batch,)`: above
+            1 the times are not of the kind that was trained on, and the ellipse is wider by that.
+        """
+        region = self.levels.region
+        units, sigma = self.levels.net(self.levels.standardize(mel_spectrogram))
+        precision = sigma.reciprocal().square()
+        east, north = precision.unbind(dim=-1)
+        prior = Gaussian(units, torch.stack([east, torch.zeros_like(east), north], dim=-1))
+        found = self.timing(arrival_times, prior)
+        sigma, correlation = sigma_and_correlation(found.covariance)
+        return (
+            plane_to_degrees(region, found.position).float(),
+            sigma * region.scale_m,
+            correlation,
+            found.unexplained / self.timing.unexplained_limit,
+        )
 
 
 def plane_to_degrees(region: Region, units: Tensor) -> Tensor:

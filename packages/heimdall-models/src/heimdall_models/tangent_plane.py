@@ -87,3 +87,16 @@ class TangentPlane:
         # tan(lat) = z / p; the angle from the origin's latitude is the rotated vector's.
         latitude = (z * cos_0 - p * sin_0, p * cos_0 + z * sin_0)
         return latitude, (east_m, x)
+
+    def fall_m(self, east_m: Array, north_m: Array) -> Array:
+        """By how much the ellipsoid lies below points of the plane, in metres; NaN off the limb.
+
+        The root of the quadratic as in `angles`, its constant written without cancellation,
+        because the origin lies on the ellipsoid and the plane is tangent there.
+        """
+        (sin_0, cos_0), (p_0, z_0) = self._sin_cos, self._origin_m
+        a = cos_0**2 + _AXES_SQUARED * sin_0**2
+        steepness = (_AXES_SQUARED - 1) * sin_0 * cos_0
+        b = p_0 * cos_0 + _AXES_SQUARED * z_0 * sin_0 + steepness * north_m
+        c = east_m**2 + (sin_0**2 + _AXES_SQUARED * cos_0**2) * north_m**2
+        return c / (b + (b**2 - a * c) ** 0.5)

@@ -27,10 +27,16 @@ from heimdall_models.baselines.simple import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from heimdall_models.baselines.time_differences import (
+        TimedPositions,
+        locate_by_time_differences,
+    )
+
 __all__ = [
     "LEVEL_BASELINES",
     "LevelEstimator",
     "PositionEstimate",
+    "TimedPositions",
     "TrainingLevels",
     "empirical_sigma_m",
     "fit_centroid",
@@ -38,6 +44,7 @@ __all__ = [
     "fit_nearest_neighbours",
     "fit_path_loss",
     "fit_region_prior",
+    "locate_by_time_differences",
     "mean_position",
     "power_weighted_centroid",
 ]
@@ -52,3 +59,12 @@ LEVEL_BASELINES: Mapping[str, Callable[[TrainingLevels], LevelEstimator]] = Mapp
     }
 )
 """From the least to the most that they know of the region."""
+
+
+def __getattr__(name: str) -> object:
+    """What needs torch, which the others do not: loaded on first use (PEP 562)."""
+    if name not in ("TimedPositions", "locate_by_time_differences"):
+        raise AttributeError(f"heimdall_models.baselines has no {name!r}")
+    from heimdall_models.baselines import time_differences
+
+    return getattr(time_differences, name)

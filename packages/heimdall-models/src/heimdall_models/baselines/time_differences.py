@@ -1,0 +1,80 @@
+"""A position from time differences alone: what a network that knows geometry must beat.
+
+Weighted least squares on the times of arrival, each weighted by its own noise and by one clock
+error for all, from the best point of a grid on; see `heimdall_models.time_differences`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from heimdall_models.ranges import SPEED_OF_LIGHT_M_S, ReceiverRanges
+from heimdall_models.time_differences import nearest_start, solve
+from heimdall_models.timing_net import GRID_POINTS, REACH, WIDE_S, region_prior
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from heimdall_models.ranges import ReceiverSite
+    from heimdall_models.region import Region
+
+__all__ = ["TimedPositions", "locate_by_time_differences"]
+
+N_STEPS = 10
+CONVERGED_M = 1.0
+"""The last step was shorter."""
+
+
+class TimedPositions(NamedTuple):
+    """Positions, how sure least squares is of them, and whether it came to an end."""
+
+    position_deg: NDArray[np.float64]
+    """`(n, 2)`: latitude and longitude, WGS84."""
+    covariance_m2: NDArray[np.float64]
+    """`(n, 2, 2)`: of the error, east and north, square metres, as the solver claims it."""
+    converged: NDArray[np.bool_]
+    """`(n,)`: at least three receivers, and the last step shorter than a metre."""
+
+
+def locate_by_time_differences(
+    arrivals: ArrayLike,
+    sites: Sequence[ReceiverSite],
+    region: Region,
+    *,
+    clock_error_s: float = 1e-7,
+) -> TimedPositions:
+    """Positions by weighted least squares.
+
+    Args:
+        arrivals: `(n, receivers, 5)`, as the arrival extractor returns them.
+        sites: The receivers, in that order.
+        region: Where transmitters are; that they are somewhere in it is all else that is used.
+        clock_error_s: Standard deviation of the receivers' clocks, which the solver believes.
+
+    Source: W. H. Foy, "Position-location solutions by Taylor-series estimation", IEEE Trans. AES
+    12 (1976).
+    """
+    ranges = ReceiverRanges(region, sites).double()
+    rows = torch.from_numpy(np.asarray(arrivals, dtype=np.float64))
+    unit_s = region.scale_m / SPEED_OF_LIGHT_M_S
+    heard, times, sigma = rows[..., 0], *(rows[..., n] * 1e-6 / unit_s for n in (1, 2))
+    axis = torch.linspace(-REACH, REACH, GRID_POINTS, dtype=torch.float64)
+    prior = region_prior(len(rows)).double()
+    with torch.no_grad():
+        wide = heard / (sigma.square() + (WIDE_S / unit_s) ** 2)
+        start = nearest_start(ranges, times, wide, prior, torch.cartesian_prod(axis, axis))
+        near = solve(ranges, times, wide, prior, start, n_steps=4).position
+        weights = heard / (sigma.square() + (clock_error_s / unit_s) ** 2)
+        found = solve(ranges, times, weights, prior, near, n_steps=N_STEPS)
+    ended = (found.shift * region.scale_m < CONVERGED_M) & (heard.sum(dim=1) >= 3)
+    ee, en, nn = found.covariance.numpy().T * region.scale_m**2
+    return TimedPositions(
+        region.to_degrees(found.position.numpy()),
+        np.stack([ee, en, en, nn], axis=-1).reshape(-1, 2, 2),
+        ended.numpy(),
+    )

@@ -1,0 +1,63 @@
+"""Error ellipses that may tilt: two standard deviations and a correlation.
+
+A covariance of a position is kept as east-east, east-north, north-north, `(..., 3)`: what a
+symmetric two-by-two matrix has to say, in operations that every graph has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["covariance_of", "mahalanobis_squared", "sigma_and_correlation", "stretched"]
+
+MOST_CORRELATED = 0.999_999
+"""Rounding must not make a thin ellipse a line."""
+
+
+def sigma_and_correlation(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviations `(..., 2)` and their correlation `(...)` of covariances `(..., 3)`."""
+    ee, en, nn = covariance.unbind(dim=-1)
+    sigma = torch.stack([ee.sqrt(), nn.sqrt()], dim=-1)
+    correlation = en / (sigma[..., 0] * sigma[..., 1])
+    return sigma, correlation.clamp(-MOST_CORRELATED, MOST_CORRELATED)
+
+
+def covariance_of(sigma: Tensor, correlation: Tensor) -> Tensor:
+    """The inverse of `sigma_and_correlation`."""
+    east, north = sigma.unbind(dim=-1)
+    return torch.stack([east.square(), correlation * east * north, north.square()], dim=-1)
+
+
+def mahalanobis_squared(error: Tensor, sigma: Tensor, correlation: Tensor) -> Tensor:
+    """Squared distance in standard deviations, `(...)`.
+
+    Along the ellipse's Cholesky factors, which keeps it exact where it is thin.
+
+    Args:
+        error: `(..., 2)`.
+        sigma: The same shape.
+        correlation: `(...)`, between -1 and 1.
+    """
+    east, north = (error / sigma).unbind(dim=-1)
+    across = (north - correlation * east) / (1 - correlation.square()).sqrt()
+    return east.square() + across.square()
+
+
+def stretched(covariance: Tensor, along: Tensor, shear: Tensor, across: Tensor) -> Tensor:
+    """The covariance through a lower triangle, `(..., 3)`: what comes out is one again.
+
+    The covariance's own Cholesky factor times `[[exp(along), 0], [shear, exp(across)]]`, and
+    that squared.
+    """
+    sigma, tilt = sigma_and_correlation(covariance)
+    east, north = sigma.unbind(dim=-1)
+    upright = (1 - tilt.square()).sqrt()
+    first = east * along.exp()
+    second = north * (tilt * along.exp() + upright * shear)
+    third = north * upright * across.exp()
+    return torch.stack([first.square(), first * second, second.square() + third.square()], dim=-1)

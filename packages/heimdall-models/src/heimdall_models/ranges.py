@@ -1,0 +1,110 @@
+"""How far points of the plane are from receivers: straight lines over the curved Earth.
+
+The plane touches the ellipsoid, which falls away under it: 800 m at 100 km. A point of the
+plane stands for the point of the ellipsoid under it, and its range to a receiver is the length
+of the straight line between the two, as the Earth's curvature and the receiver's height have it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heimdall_models.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from heimdall_models.region import Region
+
+__all__ = ["SPEED_OF_LIGHT_M_S", "ReceiverRanges", "ReceiverSite"]
+
+SPEED_OF_LIGHT_M_S = 299_792_458.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSite:
+    """Where a receiver stands.
+
+    Raises:
+        ModelError: If that is nowhere on Earth.
+    """
+
+    name: str
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float = 0.0
+
+    def __post_init__(self) -> None:
+        place = (self.latitude_deg, self.longitude_deg, self.altitude_m)
+        if not (
+            all(map(math.isfinite, place))
+            and abs(self.latitude_deg) <= 90
+            and abs(self.longitude_deg) <= 180
+            and -500 <= self.altitude_m <= 9_000
+        ):
+            raise ModelError(
+                f"receiver {self.name!r} at {place}: give latitude and longitude in degrees and "
+                f"the altitude in metres"
+            )
+
+
+class ReceiverRanges(nn.Module):
+    """Ranges from points of a region's plane to its receivers, in plane units.
+
+    Args:
+        region: Whose plane.
+        sites: The receivers, in channel order.
+
+    Raises:
+        ModelError: If a receiver is too far away for the plane.
+    """
+
+    receivers: Tensor
+
+    def __init__(self, region: Region, sites: Sequence[ReceiverSite]) -> None:
+        super().__init__()
+        places = np.array([(site.latitude_deg, site.longitude_deg) for site in sites])
+        east_north_m = region.to_plane(places) * region.scale_m
+        feet_m = np.column_stack([east_north_m, -region.plane.fall_m(*east_north_m.T)])
+        heights_m = np.array([[site.altitude_m] for site in sites])
+        receivers = (feet_m + heights_m * _upwards(region, places)) / region.scale_m
+        self.register_buffer("receivers", torch.from_numpy(receivers).float())
+        self.region = region
+
+    def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Ranges `(..., receivers)`, and how they grow with the position `(..., receivers, 2)`.
+
+        Args:
+            position: East and north, `(..., 2)` plane units.
+        """
+        scale = self.region.scale_m
+        east, north = position.unbind(dim=-1)
+        down = self.region.plane.fall_m(east * scale, north * scale) / scale
+        point = torch.stack([east, north, -down], dim=-1)
+        apart = point.unsqueeze(-2) - self.receivers
+        # A transmitter beside a receiver has a range, if no direction.
+        distance = apart.square().sum(dim=-1).clamp_min(1e-12).sqrt()
+        return distance, apart[..., :2] / distance.unsqueeze(-1)
+
+
+def _upwards(region: Region, places_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is up at each place, in axes east, north and up of the region's centre: `(n, 3)`."""
+    latitude = np.radians(places_deg[:, 0])
+    longitude = np.radians(places_deg[:, 1] - region.longitude_deg)
+    centre = math.radians(region.latitude_deg)
+    across, along = np.cos(latitude) * np.cos(longitude), np.sin(latitude)
+    return np.column_stack(
+        [
+            np.cos(latitude) * np.sin(longitude),
+            along * math.cos(centre) - across * math.sin(centre),
+            across * math.cos(centre) + along * math.sin(centre),
+        ]
+    )

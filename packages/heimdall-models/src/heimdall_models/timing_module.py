@@ -1,0 +1,153 @@
+"""Training of the timing network as Lightning runs it, and what makes its ellipses honest.
+
+The network is small and its data are a few numbers a receiver: thousands of sessions fit in
+memory, and every step sees them disturbed in another way.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import numpy as np
+import torch
+
+from heimdall_models.calibration import temperature
+from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
+from heimdall_models.errors import ModelError
+from heimdall_models.optimizer import warmup_cosine
+from heimdall_models.timing_loss import mixture_nll, timing_loss
+from heimdall_models.timing_net import TimingEstimate, TimingNet, region_prior
+from heimdall_models.timing_nuisances import TimingNuisances, disturbed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
+    from torch import Tensor
+
+    from heimdall_models.ranges import ReceiverSite
+    from heimdall_models.region import Region
+    from heimdall_models.timing_net import Explained
+
+__all__ = ["TimingConfig", "TimingModule"]
+
+Batch = dict[str, Any]
+UNEXPLAINED_QUANTILE = 0.995
+"""Of validation sessions; what is left unexplained beyond that is out of distribution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingConfig:
+    """How the timing network is trained.
+
+    Raises:
+        ModelError: If a rate is not positive.
+    """
+
+    learning_rate: float = 4e-3
+    """Peak rate of the networks that shape noise and ellipses."""
+    odds_rate: float = 3.0
+    """How many times faster the errors and odds of explanations learn."""
+    warmup_fraction: float = 0.05
+    nuisances: TimingNuisances = field(default_factory=TimingNuisances)
+    seed: int = 42
+    """Of the nuisances."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "odds_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ModelError(f"{name} is {getattr(self, name)!r}; give a positive number")
+
+    def to_json(self) -> str:
+        """The record as one JSON object."""
+        return json.dumps(asdict(self))
+
+
+class TimingModule(lightning.LightningModule):
+    """A timing network in training.
+
+    Batches are dictionaries with `arrivals`, float32 `(batch, receivers, 5)`, and `target`,
+    float32 `(batch, 2)` in plane units. Logs `train/loss` and `val/loss` in nats.
+
+    Args:
+        config: How to train.
+        region: Where the model works.
+        sites: The receivers, in channel order.
+    """
+
+    def __init__(self, config: TimingConfig, region: Region, sites: Sequence[ReceiverSite]) -> None:
+        super().__init__()
+        self.config = config
+        self.region = region
+        self.net = TimingNet(region, sites)
+        self._generator = torch.Generator().manual_seed(config.seed)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's
+        """Disturb training batches, on the CPU and reproducibly."""
+        if not self.trainer.training:
+            return batch
+        arrivals = disturbed(batch["arrivals"], self.config.nuisances, self._generator)
+        return {**batch, "arrivals": arrivals}
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
+        """The loss of one batch."""
+        loss = timing_loss(self.net, self._explained(batch["arrivals"]), batch["target"])
+        self.log("train/timing_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
+        """The likelihood of undisturbed sessions."""
+        loss = mixture_nll(self._explained(batch["arrivals"]), batch["target"])
+        self.log("val/timing_nll", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW without decay: every parameter has a meaning, and zero is none."""
+        rate = self.config.learning_rate
+        shaping = [*self.net.noise.parameters(), *self.net.shape.parameters()]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": shaping, "lr": rate},
+                {"params": self.net.explanations.parameters(), "lr": rate * self.config.odds_rate},
+            ],
+            weight_decay=0.0,
+        )
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = warmup_cosine(optimizer, n_steps, self.config.warmup_fraction)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    @torch.no_grad()
+    def calibrate(self, arrivals: Tensor, target: Tensor) -> None:
+        """Fit temperature and limit of the unexplained on sessions that training did not see.
+
+        Args:
+            arrivals: `(n, receivers, 5)`, undisturbed.
+            target: `(n, 2)`, plane units.
+
+        Raises:
+            ModelError: If fewer than 30 sessions have two receivers or more.
+        """
+        timed = arrivals[..., 0].sum(dim=1) >= 2
+        found = self._undisturbed(arrivals[timed])
+        sigma, correlation = sigma_and_correlation(found.covariance)
+        square = mahalanobis_squared(target[timed] - found.position, sigma, correlation)
+        self.net.log_temperature.fill_(float(np.log(temperature(square.numpy()))))
+        limit = torch.quantile(found.unexplained, UNEXPLAINED_QUANTILE)
+        self.net.unexplained_limit.copy_(limit.clamp_min(1.0))
+
+    def _undisturbed(self, arrivals: Tensor, chunk: int = 128) -> TimingEstimate:
+        parts = [self.net.estimate(self._explained(part)) for part in torch.split(arrivals, chunk)]
+        return TimingEstimate(
+            torch.cat([part.position for part in parts]),
+            torch.cat([part.covariance for part in parts]),
+            torch.cat([part.unexplained for part in parts]),
+        )
+
+    def _explained(self, arrivals: Tensor) -> Explained:
+        return self.net.explain(arrivals, region_prior(len(arrivals), arrivals.device))

@@ -1,0 +1,76 @@
+"""Ranges from the plane to receivers, against PROJ."""
+
+import numpy as np
+import pytest
+import torch
+from heimdall_models import ModelError, Region
+from heimdall_models.ranges import ReceiverRanges, ReceiverSite
+from hypothesis import given
+from hypothesis import strategies as st
+from timing_cases import REGION, SITES, earth_centred_m, positions_deg, ranges_m, units
+
+RANGES = ReceiverRanges(REGION, SITES)
+
+
+def test_ranges_are_straight_lines_over_the_curved_earth():
+    """A plane's own distances would be 40 m off at 150 km, as much as the best clocks tell."""
+    position = positions_deg(200)
+    found, _ = RANGES(units(position))
+    assert np.abs(found.numpy() * REGION.scale_m - ranges_m(position)).max() < 0.2
+
+
+@given(
+    st.floats(-60, 60),
+    st.floats(-180, 179),
+    st.floats(1e4, 3e5),
+    st.floats(-1, 1),
+    st.floats(-1, 1),
+)
+def test_anywhere_on_earth(latitude, longitude, scale_m, east, north):
+    """Also where the plane's north leans and the 180th meridian runs through the region."""
+    region = Region(latitude, longitude, scale_m)
+    place = region.to_degrees(np.array([[0.5, -0.4]]))[0]
+    site = ReceiverSite("A", float(place[0]), float(place[1]), 800.0)
+    point = region.to_degrees(np.array([[east, north]]))[0]
+    found, _ = ReceiverRanges(region, [site]).double()(torch.tensor([[east, north]]).double())
+    apart = earth_centred_m(point[0], point[1], 0.0) - earth_centred_m(
+        site.latitude_deg, site.longitude_deg, site.altitude_m
+    )
+    # The receiver's place is kept in float32: 2 cm in 300 km.
+    assert found.item() * scale_m == pytest.approx(np.linalg.norm(apart), abs=0.1, rel=1e-6)
+
+
+def test_directions_are_the_ranges_slopes():
+    """The solver's steps follow them; numerical differences are the oracle."""
+    ranges = ReceiverRanges(REGION, SITES).double()
+    at = torch.tensor([[0.2, -0.3], [-0.5, 0.6]], dtype=torch.float64, requires_grad=True)
+    distance, direction = ranges(at)
+    slopes = torch.stack(
+        [torch.autograd.grad(distance[:, n].sum(), at, retain_graph=True)[0] for n in range(7)],
+        dim=1,
+    )
+    # That the ground falls away as one moves is left out of the steps.
+    assert (slopes - direction).abs().max() < 1e-3
+
+
+def test_a_transmitter_at_a_receiver_has_a_finite_slope():
+    """Operators test with a handheld beside the antenna."""
+    site = ReceiverSite("A", 44.95, 8.2, 0.0)
+    at = torch.zeros(1, 2, requires_grad=True)
+    distance, direction = ReceiverRanges(REGION, [site])(at)
+    distance.sum().backward()
+    assert torch.isfinite(at.grad).all()
+    assert torch.isfinite(direction).all()
+
+
+@pytest.mark.parametrize("place", [(91.0, 0.0, 0.0), (0.0, 181.0, 0.0), (0.0, 0.0, 1e5)])
+def test_a_receiver_nowhere_on_earth_is_refused(place):
+    """Latitude and longitude are soon swapped, and feet taken for metres."""
+    with pytest.raises(ModelError, match="receiver 'A'"):
+        ReceiverSite("A", *place)
+
+
+def test_a_receiver_on_another_continent_is_refused():
+    """One plane does not reach so far."""
+    with pytest.raises(ModelError, match="one plane"):
+        ReceiverRanges(REGION, [ReceiverSite("Tokyo", 35.7, 139.7)])

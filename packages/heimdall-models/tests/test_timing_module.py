@@ -1,0 +1,181 @@
+"""Training of the timing network: nuisances, loss, calibration."""
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from heimdall_models import ModelError
+from heimdall_models.calibration import temperature
+from heimdall_models.timing_loss import mixture_nll, timing_loss
+from heimdall_models.timing_module import TimingConfig, TimingModule
+from heimdall_models.timing_net import TimingNet, region_prior
+from heimdall_models.timing_nuisances import TimingNuisances, disturbed
+from hypothesis import given
+from hypothesis import strategies as st
+from timing_cases import REGION, SITES, arrivals, positions_deg, units
+from torch.utils.data import DataLoader
+
+NOTHING = TimingNuisances(lost=0, noisy=0, bad_clocks=0, detours=0)
+HEARD, ARRIVAL, SIGMA, SNR = range(4)
+
+
+def generator(seed=0):
+    """Of nuisances."""
+    return torch.Generator().manual_seed(seed)
+
+
+def rows(n=2000):
+    """Clean times of many sessions."""
+    return torch.from_numpy(arrivals(positions_deg(n)))
+
+
+def test_nothing_may_happen():
+    """All shares zero: the times are as they were."""
+    assert torch.equal(disturbed(rows(50), NOTHING, generator()), rows(50))
+
+
+def test_what_is_given_is_left_alone():
+    """A dataset in memory must not drift from epoch to epoch."""
+    given_, before = rows(50), rows(50)
+    disturbed(given_, TimingNuisances(), generator())
+    assert torch.equal(given_, before)
+
+
+def test_the_same_generator_disturbs_alike():
+    """A seed is a training run."""
+    one = disturbed(rows(50), TimingNuisances(), generator(3))
+    assert torch.equal(one, disturbed(rows(50), TimingNuisances(), generator(3)))
+    assert not torch.equal(one, disturbed(rows(50), TimingNuisances(), generator(4)))
+
+
+def test_one_to_three_receivers_are_lost_where_asked():
+    """Their rows are zero, as those of receivers that were never there."""
+    changed = disturbed(
+        rows(), TimingNuisances(lost=0.5, noisy=0, bad_clocks=0, detours=0), generator()
+    )
+    n_lost = (changed[..., HEARD] == 0).sum(dim=1)
+    assert (n_lost > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert set(n_lost.tolist()) == {0, 1, 2, 3}
+    assert not changed[changed[..., HEARD] == 0].any()
+
+
+def test_less_signal_means_more_noise_than_before():
+    """Sigma says by how much; SNR falls with it."""
+    limits = (12.0, 12.000001)
+    weak = TimingNuisances(lost=0, noisy=1, noise_db=limits, bad_clocks=0, detours=0)
+    before, after = rows(), disturbed(rows(), weak, generator())
+    assert torch.allclose(after[..., SIGMA], before[..., SIGMA] * 10**0.6, rtol=1e-4)
+    assert torch.allclose(after[..., SNR], before[..., SNR] - 12, atol=1e-3)
+    added = (after - before)[..., ARRIVAL].std().item()
+    assert added == pytest.approx(0.1 * (10**1.2 - 1) ** 0.5, rel=0.05)
+
+
+def test_clocks_are_off_both_ways_and_detours_are_late():
+    """A path cannot be shorter than the straight line."""
+    clocks = TimingNuisances(
+        lost=0, noisy=0, bad_clocks=1, clock_error_us=(5.0, 5.00001), detours=0
+    )
+    off = (disturbed(rows(), clocks, generator()) - rows())[..., ARRIVAL]
+    assert off.std().item() == pytest.approx(5, rel=0.05)
+    assert off.mean().abs().item() < 0.2
+    blocked = TimingNuisances(
+        lost=0,
+        noisy=0,
+        bad_clocks=0,
+        detours=1,
+        blocked=(0.3, 0.30001),
+        detour_us=(2.0, 2.00001),
+    )
+    late = (disturbed(rows(), blocked, generator()) - rows())[..., ARRIVAL]
+    assert (late > -1e-4).all()
+    assert (late > 1e-4).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert late[late > 1e-4].mean().item() == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lost": 1.5}, "lost is 1.5"),
+        ({"bad_clocks": 0.6, "detours": 0.6}, "exclude each other"),
+        ({"detour_us": (0.0, 1.0)}, "detour_us is"),
+        ({"noise_db": (3.0, 1.0)}, "noise_db is"),
+    ],
+)
+def test_impossible_nuisances_are_refused(wrong, message):
+    """With the name and the value."""
+    with pytest.raises(ModelError, match=message):
+        TimingNuisances(**wrong)
+
+
+def test_the_loss_has_finite_gradients_where_times_make_no_sense():
+    """One absurd recording must not end a night of training."""
+    net = TimingNet(REGION, SITES)
+    absurd = rows(8)
+    absurd[:, 1, ARRIVAL] = 1e6
+    absurd[:, 2, SIGMA] = 1e-6
+    absurd[3] = 0
+    loss = timing_loss(net, net.explain(absurd, region_prior(8)), units(positions_deg(8)))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+def test_the_likelihood_prefers_the_truth():
+    """A position 1 km off must cost more than the true one."""
+    net, truth = TimingNet(REGION, SITES), positions_deg(100)
+    explained = net.explain(rows(100), region_prior(100))
+    away = units(truth) + 1000 / REGION.scale_m
+    assert mixture_nll(explained, units(truth)) < mixture_nll(explained, away) - 10
+
+
+@given(st.floats(0.2, 5.0))
+def test_the_temperature_is_found(factor):
+    """Squares of a Gaussian whose covariances were too small by that factor."""
+    quantiles = (np.arange(2000) + 0.5) / 2000
+    squares = -2 * np.log1p(-quantiles) * factor
+    assert temperature(squares) == pytest.approx(factor, rel=0.02)
+
+
+def test_too_few_sessions_calibrate_nothing():
+    """A share of ten sessions is no share."""
+    with pytest.raises(ModelError, match="10 sessions to calibrate on"):
+        temperature(np.ones(10))
+
+
+def trained(seed):
+    """A few steps on clean times."""
+    lightning.seed_everything(seed, verbose=False)
+    module = TimingModule(TimingConfig(), REGION, SITES)
+    data = [
+        {"arrivals": row, "target": target}
+        for row, target in zip(rows(64), units(positions_deg(64)), strict=True)
+    ]
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(data, 32, shuffle=True), DataLoader(data, 32))
+    return module.eval()
+
+
+def test_training_is_reproducible_and_calibration_is_of_its_own():
+    """The same seed, the same weights; ellipses of both levels hold on what calibrates them."""
+    one, other = trained(1), trained(1)
+    for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True):
+        assert torch.equal(a, b)
+    module = one
+    truth = positions_deg(400, seed=9)
+    times = torch.from_numpy(arrivals(truth, sigma_us=0.3, seed=10))
+    times[..., SIGMA] = 0.1  # it claims too much
+    module.calibrate(times, units(truth))
+    assert module.net.log_temperature.item() > 0.1
+    with torch.no_grad():
+        found = module.net(times, region_prior(400))
+    from test_timing_net import inside
+
+    assert inside(found, truth, 0.68) == pytest.approx(0.68, abs=0.06)
+    assert module.net.unexplained_limit.item() >= 1

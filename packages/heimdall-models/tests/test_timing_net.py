@@ -1,0 +1,169 @@
+"""Positions and ellipses by geometry with what is learned."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from heimdall_models import LocalizationNet, ModelError, ServingNet, Standardize
+from heimdall_models.baselines import locate_by_time_differences
+from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
+from heimdall_models.serving import TimedServingNet
+from heimdall_models.time_differences import Gaussian
+from heimdall_models.timing_net import TimingNet, region_prior
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timing_cases import REGION, SITES, arrivals, positions_deg, units
+
+NET = TimingNet(REGION, SITES).eval()
+
+
+def located(rows, net=NET):
+    """Estimates with the region as the prior."""
+    with torch.no_grad():
+        return net(torch.from_numpy(rows), region_prior(len(rows)))
+
+
+def median_m(found, truth_deg):
+    """Median error in metres."""
+    return float((found.position - units(truth_deg)).norm(dim=1).median()) * REGION.scale_m
+
+
+def inside(found, truth_deg, level):
+    """Share of truths inside the ellipses of a level."""
+    sigma, correlation = sigma_and_correlation(found.covariance)
+    square = mahalanobis_squared(units(truth_deg) - found.position, sigma, correlation)
+    return float((square <= -2 * np.log1p(-level)).float().mean())
+
+
+def test_clean_times_are_located_as_least_squares_does():
+    """Insurance against what may go wrong costs little where nothing does."""
+    truth = positions_deg(300, seed=1)
+    rows = arrivals(truth, sigma_us=0.1, seed=2)
+    plain = locate_by_time_differences(rows, SITES, REGION).position_deg
+    plain_m = float((units(plain) - units(truth)).norm(dim=1).median()) * REGION.scale_m
+    assert median_m(located(rows), truth) < 1.1 * plain_m
+
+
+def test_a_receiver_on_a_detour_is_found_out():
+    """2 us late are 600 m; least squares believes them, and is as sure as ever."""
+    truth = positions_deg(300, seed=3)
+    late_us = np.zeros((300, 7))
+    late_us[np.arange(300), np.arange(300) % 7] = 2.0
+    rows = arrivals(truth, sigma_us=0.03, late_us=late_us, seed=4)
+    plain = locate_by_time_differences(rows, SITES, REGION).position_deg
+    plain_m = float((units(plain) - units(truth)).norm(dim=1).median()) * REGION.scale_m
+    found = located(rows)
+    assert median_m(found, truth) < 0.3 * plain_m
+    assert inside(found, truth, 0.95) > 0.9
+
+
+@pytest.mark.parametrize("clock_us", [1.0, 10.0])
+def test_bad_clocks_widen_the_ellipse(clock_us):
+    """Nobody told the network; the residuals do, and the ellipse grows tenfold and more."""
+    truth = positions_deg(400, seed=5)
+    late_us = clock_us * np.random.default_rng(6).standard_normal((400, 7))
+    found = located(arrivals(truth, sigma_us=0.03, late_us=late_us, seed=7))
+    assert inside(found, truth, 0.68) > 0.5
+    assert inside(found, truth, 0.95) > 0.75
+
+
+def test_without_clocks_the_prior_is_the_answer():
+    """Levels are all there is then, exactly as they were."""
+    prior = Gaussian(torch.tensor([[0.1, -0.2]]), torch.tensor([[9.0, 2.0, 4.0]]))
+    rows = arrivals(positions_deg(1))
+    rows[:, 1:] = 0
+    for none_or_one in (np.zeros_like(rows), rows):
+        with torch.no_grad():
+            found = NET(torch.from_numpy(none_or_one), prior)
+        assert torch.allclose(found.position, prior.mean, atol=1e-5)
+        wanted = torch.tensor([[4.0, -2.0, 9.0]]) / 32
+        assert torch.allclose(found.covariance, wanted, rtol=1e-4)
+
+
+def test_two_receivers_and_levels_meet_on_a_hyperbola():
+    """One time difference makes an ellipse of levels thin across its hyperbola."""
+    rows = arrivals(positions_deg(50, seed=8), sigma_us=0.1)
+    rows[:, 2:] = 0
+    sigma, _ = sigma_and_correlation(located(rows).covariance)
+    area = located(rows).covariance
+    det = area[:, 0] * area[:, 2] - area[:, 1].square()
+    assert (det.sqrt() < 0.3 * 0.36).all()
+    assert (sigma.max(dim=1).values > 0.1).all()
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10_000))
+def test_whatever_comes_in_an_ellipse_comes_out(seed):
+    """Times from anywhere, receivers missing, absurd sigmas: never NaN, never a hyperbola."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(8, 7, 5)) * [1, 10.0 ** rng.uniform(-3, 6), 1, 30, 10]
+    rows[..., 2] = 10.0 ** rng.uniform(-6, 6, (8, 7))
+    rows[..., 0] = rng.random((8, 7)) < 0.7
+    found = located((rows * rows[..., :1]).astype(np.float32))
+    ee, en, nn = found.covariance.double().unbind(dim=1)
+    assert torch.isfinite(found.position).all()
+    assert (ee > 0).all()
+    assert (ee * nn >= en.square()).all()
+
+
+def test_the_order_of_sessions_does_not_matter():
+    """A batch is no context: each session is located alone."""
+    rows = arrivals(positions_deg(9, seed=11), seed=12)
+    together, alone = located(rows), located(rows[4:5])
+    assert torch.allclose(together.position[4:5], alone.position, atol=1e-6)
+
+
+def test_what_geometry_cannot_explain_widens_the_ellipse():
+    """Out of distribution: half the receivers late by 3 ms, which no explanation has."""
+    net = TimingNet(REGION, SITES).eval()
+    truth = positions_deg(20, seed=13)
+    late_us = np.zeros((20, 7))
+    late_us[:, ::2] = [3e3, -2e3, 5e3, -4e3]
+    rows = arrivals(truth, late_us=late_us)
+    before = located(rows, net)
+    net.unexplained_limit.fill_(1.5)
+    after = located(rows, net)
+    assert (before.unexplained > 1.5).all()
+    assert (after.covariance[:, 0] > 2 * before.covariance[:, 0]).all()
+
+
+def test_another_shape_is_refused():
+    """With the shape that is expected."""
+    with pytest.raises(ModelError, match=r"\(batch, 7, 5\); got \(2, 6, 5\)"):
+        NET(torch.zeros(2, 6, 5), region_prior(2))
+    with pytest.raises(ModelError, match="1 receivers have no time difference"):
+        TimingNet(REGION, SITES[:1])
+
+
+def test_the_exported_file_says_what_the_network_says(tmp_path):
+    """Levels, geometry and explanations in one graph, without torch, at any batch size."""
+    mean = np.full((7, 128, 1), -80.0)
+    levels = ServingNet(
+        Standardize(mean, np.full_like(mean, 10.0)), LocalizationNet(7, "convnext_atto"), REGION
+    ).eval()
+    net = TimedServingNet(levels, NET).eval()
+    rows = torch.from_numpy(arrivals(positions_deg(9, seed=14), sigma_us=0.2))
+    rows[2] = 0
+    rows[3, 2:] = 0
+    mel = -80 + 10 * torch.randn(9, 7, 128, 32, generator=torch.Generator().manual_seed(0))
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        net,
+        (mel[:2], rows[:2]),
+        input_names=["mel_spectrogram", "arrival_times"],
+        dynamic_shapes=({0: batch}, {0: batch}),
+        opset_version=20,
+        dynamo=True,
+        verbose=False,
+    )
+    program.save(tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    with torch.no_grad():
+        said = net(mel, rows)
+    for size in (1, 9):
+        inputs = {"mel_spectrogram": mel[:size].numpy(), "arrival_times": rows[:size].numpy()}
+        positions, sigmas, tilts, unexplained = session.run(None, inputs)
+        assert np.abs(positions - said[0][:size].numpy()).max() < 2e-5  # 2 m
+        assert np.abs(sigmas / said[1][:size].numpy() - 1).max() < 1e-2
+        assert np.abs(tilts - said[2][:size].numpy()).max() < 1e-2
+        assert np.allclose(unexplained, said[3][:size].numpy(), rtol=1e-2, atol=1e-3)
