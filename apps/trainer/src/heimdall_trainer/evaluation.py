@@ -11,14 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from heimdall_models import error_m, localization_metrics
-from heimdall_models.baselines import (
-    empirical_sigma_m,
-    mean_position,
-    power_weighted_centroid,
-)
 
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.report import BaselineResult, Evaluation
+from heimdall_trainer.level_baselines import level_baselines
+from heimdall_trainer.report import Evaluation
 from heimdall_trainer.serving_check import predict_without_torch
 
 if TYPE_CHECKING:
@@ -26,12 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from heimdall_data import HeimdallDataset, Session, Station
-    from numpy.typing import NDArray
 
+    from heimdall_trainer.report import BaselineResult
     from heimdall_trainer.serving_check import Session as Recordings
     from heimdall_trainer.training_data import TrainingData
 
-__all__ = ["EvaluatedModel", "evaluate_model", "total_level_db"]
+__all__ = ["EvaluatedModel", "evaluate_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +53,6 @@ def evaluate_model(onnx_path: Path, data: TrainingData) -> EvaluatedModel:
     items = [dataset[index] for index in range(len(dataset))]
     truth_deg = np.stack([item["position_deg"] for item in items])
     present = np.stack([item["present"] for item in items])
-    features = np.stack([item["features"] for item in items])
     evaluation = Evaluation(
         session_ids=said.session_ids,
         source_names=tuple(session.source_name for session in dataset.sessions),
@@ -71,22 +66,9 @@ def evaluate_model(onnx_path: Path, data: TrainingData) -> EvaluatedModel:
     found = localization_metrics(evaluation.position_deg, evaluation.sigma_m, truth_deg)
     return EvaluatedModel(
         evaluation=evaluation,
-        baselines=_baselines(data, truth_deg, total_level_db(features), present),
+        baselines=level_baselines(data),
         metrics={f"test/{name}": value for name, value in found.items()},
     )
-
-
-def total_level_db(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Level of each receiver: mean power over the frames, summed over the mel bands.
-
-    Args:
-        features: (n, receivers, n_mels, n_frames), dB relative to full scale.
-
-    Returns:
-        (n, receivers), dB relative to full scale.
-    """
-    power = np.power(10.0, features.astype(np.float64) / 10)
-    return np.asarray(10 * np.log10(power.mean(axis=3).sum(axis=2)))
 
 
 def _recordings(dataset: HeimdallDataset) -> Iterator[tuple[str, Recordings]]:
@@ -103,35 +85,3 @@ def _median_snr_db(session: Session, receivers: Sequence[Station]) -> float:
         if measurement.station in names and measurement.snr_db is not None
     ]
     return float(np.median(known)) if known else float("nan")
-
-
-def _baselines(
-    data: TrainingData,
-    truth_deg: NDArray[np.float64],
-    levels_db: NDArray[np.float64],
-    present: NDArray[np.bool_],
-) -> tuple[BaselineResult, ...]:
-    trained_on_deg = np.array([session.position_deg for session in data.train.sessions])
-    receivers_deg = np.array([station.position_deg for station in data.receivers])
-    mean_deg = mean_position(trained_on_deg)
-    mean_sigma_m = empirical_sigma_m(mean_deg, trained_on_deg)
-    by_power_deg = power_weighted_centroid(levels_db, present, receivers_deg, exponent=1.0)
-    by_amplitude_deg = power_weighted_centroid(levels_db, present, receivers_deg, exponent=0.5)
-    return (
-        BaselineResult(
-            name="mean position",
-            explanation="Always answers the mean position of the training transmitters.",
-            error_m=error_m(np.broadcast_to(mean_deg, truth_deg.shape), truth_deg),
-            sigma_m=np.broadcast_to(mean_sigma_m, truth_deg.shape),
-        ),
-        BaselineResult(
-            name="power-weighted centroid",
-            explanation="Mean of the receivers' positions, weighted by the power each one heard.",
-            error_m=error_m(by_power_deg, truth_deg),
-        ),
-        BaselineResult(
-            name="amplitude-weighted centroid",
-            explanation="The same, weighted by the square root of the power.",
-            error_m=error_m(by_amplitude_deg, truth_deg),
-        ),
-    )
