@@ -7,11 +7,12 @@ has computed. Loads no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from heimdall_data import Catalogue, HeimdallDataset, choose_receivers
 from heimdall_features import FeatureConfig
 
+from heimdall_trainer.arrival_choice import arrival_config
 from heimdall_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class SessionChoice(Protocol):
     @property
     def only(self) -> SessionFilter:
         """Which sessions of the catalogue."""
+
+    @property
+    def features(self) -> Literal["mel", "mel+timing"]:
+        """What a model sees of a session; timing is measured only where it is asked for."""
 
     @property
     def receivers(self) -> tuple[str, ...]:
@@ -80,7 +85,8 @@ def choose_sessions(
         shares: What is computed goes to the shared cache too, if there is one.
 
     Raises:
-        TrainerError: There is no session to work on, or no sample rate.
+        TrainerError: There is no session to work on, no sample rate, or too few receivers
+            for timing.
         DataError: The catalogue cannot be read, or has no such receivers.
     """
     s3 = connections.need_s3()
@@ -92,6 +98,7 @@ def choose_sessions(
         rate_hz = choice.sample_rate_hz or _commonest(catalogue.sample_rates_hz(choice.only))
     n_receivers = len(choice.receivers) or choice.n_receivers
     receivers = choose_receivers(sessions, n_receivers, choice.receivers or None)
+    timing = choice.features == "mel+timing"
     features = FeatureConfig(
         receivers=tuple(station.name for station in receivers),
         sample_rate_hz=rate_hz,
@@ -104,6 +111,7 @@ def choose_sessions(
         seed=choice.seed,
         cache_limit_bytes=int(choice.cache_gb * 1e9),
         shared_cache=connections.shared_cache(writes=shares),
+        arrivals=arrival_config(receivers, rate_hz) if timing else None,
     )
     return ChosenSessions(dataset=dataset, receivers=receivers, not_used=not_used)
 

@@ -90,6 +90,8 @@ class TrainingConfig:
     """Epoch from which the backbone learns, counted from 0; the heads learn alone before."""
     unfreeze_every: int = 0
     """Epochs from one stage of the backbone to the next, the last stage first; 0 is all at once."""
+    features: Literal["mel", "mel+timing"] = "mel"
+    """What the model sees: levels alone, or also when each receiver heard the transmission."""
     n_receivers: int = 3
     """How many receivers the model listens to."""
     receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()

@@ -12,6 +12,7 @@ from heimdall_data import split_sessions
 from heimdall_features import NormalizationStats
 from heimdall_models import Region
 
+from heimdall_trainer.arrival_choice import clocks_warning
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.session_choice import choose_sessions
 
@@ -71,6 +72,8 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
     every = chosen.dataset
     usable, exclusions = every.prepare(workers=os.cpu_count() or 1, progress=sys.stderr.isatty())
     _refuse_too_many(exclusions, len(every), config.max_excluded)
+    if every.arrivals and (warning := clocks_warning(usable.sessions_by_clocks)):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     split = split_sessions(
         usable.sessions, by=config.split_by, fractions=config.fractions, seed=config.seed
     )

@@ -105,6 +105,7 @@ class HeimdallDataset:
         """
         self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
         self.config = config
+        self.arrivals = arrivals
         self.seed = seed
         self.unusable_recordings: tuple[UnusableRecording, ...] = ()
         """What `prepare` found; empty before."""
@@ -202,7 +203,12 @@ class HeimdallDataset:
         """A dataset of some sessions with the same settings; what is prepared stays so."""
         source = self._source
         part = HeimdallDataset(
-            sessions, self.config, source.reader.s3, augment=augment, seed=self.seed
+            sessions,
+            self.config,
+            source.reader.s3,
+            augment=augment,
+            seed=self.seed,
+            arrivals=self.arrivals,
         )
         part._source = source
         if not (self._keys or self.unusable_recordings or self.without_arrivals):

@@ -31,6 +31,8 @@ TRAINING = TrainingConfig()
 class CacheChoice:
     """Whose features to compute: the flags of `heimdall train` that decide it."""
 
+    features: Literal["mel", "mel+timing"] = TRAINING.features
+    """What the model sees: levels alone, or also when each receiver heard the transmission."""
     n_receivers: int = TRAINING.n_receivers
     """How many receivers the model listens to."""
     receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
