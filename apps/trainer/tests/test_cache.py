@@ -145,7 +145,7 @@ def test_a_build_on_ray_serves_every_trainer_and_is_made_once(
     """One cluster for an hour instead of every machine for a night."""
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
         ray = ("build", *RECEIVERS, "--engine", "ray", "--workers", "2", "--cache_s3", bucket)
-        built = said(command(*ray, RAY_TMPDIR=folder))
+        built = said(command(*ray, RAY_TMPDIR=folder, HOME=folder))
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         assert any("worker" in path.name for path in files)
         secrets = [there.s3_secret_key.encode(), there.database_url.encode()]

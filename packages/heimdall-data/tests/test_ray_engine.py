@@ -226,6 +226,16 @@ def test_a_cluster_builds_what_threads_would_build(
     assert on_disk(empty) == on_disk(tmp_path / "here")
 
 
+def test_a_cluster_computes_a_damaged_entry_again(cluster, dataset, built, raw_iq_store):
+    """Else every trainer would compute it, for ever."""
+    dataset.prepare(engine=RayEngine(), progress=False)
+    before = built()
+    name = next(iter(before))
+    raw_iq_store.put(f"features/{name}", before[name][:-1] + b"?")
+    assert dataset.prepare(engine=RayEngine(), progress=False)[0].n_computed == 1
+    assert built() == before
+
+
 def test_a_killed_worker_costs_nothing_but_time(cluster, slow, sessions, built):
     """Machines that cost little are taken away without a word."""
     with slow.build(n_busy=2) as found:

@@ -107,7 +107,7 @@ class RayEngine:
                 num_cpus=self.workers,
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
-                logging_level=logging.WARNING,
+                logging_level=logging.ERROR,  # it warns that it has made itself safe
             )
             return
         _require_listener(self.address)
