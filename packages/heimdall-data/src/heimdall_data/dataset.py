@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from heimdall_features import Augmentation, augment_features
 
+from heimdall_data.batch_features import features_of_batch
 from heimdall_data.errors import DataError
 from heimdall_data.feature_cache import FeatureCache
 from heimdall_data.prepare import Threads, prepare_sessions, reasons
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from heimdall_data.prepare import Engine
     from heimdall_data.recording import Recording
     from heimdall_data.s3 import S3Settings
+    from heimdall_data.session_features import SessionFeatures
     from heimdall_data.sessions import Session
     from heimdall_data.shared_cache import SharedCache
 
@@ -121,7 +123,7 @@ class HeimdallDataset:
             else FeatureCache(cache_dir, cache_limit_bytes, shared_cache)
         )
         self._source = FeatureSource(config, s3, cache, arrivals)
-        self._keys: Mapping[str, str] = {}
+        self._keys: dict[str, str] = {}
         self._augmentation = Augmentation(fill_db=config.fill_db) if augment else None
         self._epoch = SharedEpoch() if augment else None
 
@@ -135,7 +137,10 @@ class HeimdallDataset:
             DataError: The session has no usable recording; `prepare` leaves such out.
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
         """
-        return self._sample(index, self.sessions[index])
+        session = self.sessions[index]
+        return self._sample(
+            index, session, self._source.features(session, self._keys.get(session.id))
+        )
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """The samples of a batch: PyTorch's DataLoader asks for them so, if it can.
@@ -147,19 +152,21 @@ class HeimdallDataset:
 
         block = FeatureBlock((len(indices), *self.config.shape))
         sessions = self._sessions_at(indices)
-        rows = zip(indices, sessions, block.rows, strict=True)
-        return block.samples([self._sample(index, session, row) for index, session, row in rows])
+        keys = [self._keys.get(session.id) for session in sessions]
+        found = features_of_batch(self._source, sessions, keys, block.rows)
+        samples = map(self._sample, indices, sessions, found)
+        return block.samples(list(samples))
 
     def _sessions_at(self, indices: Sequence[int]) -> list[Session]:
         if isinstance(self.sessions, SessionTable):
             return self.sessions.read(indices)
         return [self.sessions[index] for index in indices]
 
-    def _sample(
-        self, index: int, session: Session, out: npt.NDArray[np.float32] | None = None
-    ) -> Sample:
-        """The sample of `session`; with `out`, its features are there."""
-        found = self._source.features(session, self._keys.get(session.id), out)
+    def _sample(self, index: int, session: Session, found: SessionFeatures) -> Sample:
+        """The sample of `session`, in the memory of `found`."""
+        if session.id in self._keys and found.key is not None:
+            # Since it was prepared, an object may have been replaced.
+            self._keys[session.id] = found.key
         if not found.present.any():
             raise DataError(
                 f"session {session.id} has no usable recording "

@@ -86,6 +86,18 @@ class FeatureCache:
         """Whether there is an entry on disk; `get` may yet find it damaged."""
         return os.path.exists(self._path(key))  # noqa: PTH110 - asked for each session
 
+    def may_hold(self, beginning: str) -> bool:
+        """Whether there may be an entry whose key begins so, by at least two characters."""
+        if self.shared is not None:
+            return True
+        try:
+            names = os.listdir(f"{self._folder}/{beginning[:2]}")  # noqa: PTH208 - as above
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return any(name.startswith(beginning) for name in names)
+
     def get(self, key: str) -> dict[str, Array] | None:
         """The tensors stored under `key`; None if there are none, or they are damaged."""
         found = self._read(key, read)

@@ -40,7 +40,7 @@ class Prepared:
 
     session_id: str
     key: str | None
-    """Of its features in the cache; None if there is no cache."""
+    """Of its features in the cache; None if there is none, or they are not for keeping."""
     reason: str | None
     """Why the session cannot be used; None if it can."""
     unusable: dict[str, str]
@@ -116,14 +116,13 @@ def in_order(
 
 
 def _prepared(source: FeatureSource, session: Session) -> Prepared:
-    key = None if source.cache is None else source.key(session)
-    found = source.features(session, key)
+    found = source.features(session)
     reason = None
     if not found.present.any():
         reason = reasons(found.unusable) or _absent(session, source.config.receivers)
     return Prepared(
         session_id=session.id,
-        key=key,
+        key=found.key,
         reason=reason,
         unusable=found.unusable,
         computed=found.computed,

@@ -42,17 +42,20 @@ def download(
     """
     started_s = time.monotonic()
     size = response.headers.get("content-length")
-    body = bytearray()
+    chunks: list[bytes] = []
+    n_bytes = 0
     while chunk := _next_bytes(response):
-        body += chunk
+        chunks.append(chunk)
+        n_bytes += len(chunk)
         taken_s = time.monotonic() - started_s
-        if taken_s > grace_s + len(body) / least_bytes_per_s:
-            raise TooSlow(f"{len(body)} of {size} bytes came in {taken_s:.0f} s")
-    if size is not None and len(body) != int(size):
-        raise BrokenObject(f"{len(body)} bytes came of {size}")
+        if taken_s > grace_s + n_bytes / least_bytes_per_s:
+            raise TooSlow(f"{n_bytes} of {size} bytes came in {taken_s:.0f} s")
+    if size is not None and n_bytes != int(size):
+        raise BrokenObject(f"{n_bytes} bytes came of {size}")
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if check_md5:
         _check_md5(response, body)
-    return bytes(body)
+    return body
 
 
 def _next_bytes(response: BaseHTTPResponse) -> bytes:
@@ -63,7 +66,7 @@ def _next_bytes(response: BaseHTTPResponse) -> bytes:
         raise BrokenObject("the connection ended in the middle of it") from error
 
 
-def _check_md5(response: BaseHTTPResponse, body: bytearray) -> None:
+def _check_md5(response: BaseHTTPResponse, body: bytes) -> None:
     """Compare with the entity tag: the MD5 sum of what was sent in one piece, unencrypted.
 
     Source: Amazon S3 API Reference, "Object", `ETag`.

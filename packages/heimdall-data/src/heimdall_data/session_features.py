@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,8 @@ class SessionFeatures:
     """Why they are all zero."""
     computed: bool = False
     """Just now, and not found in the cache."""
+    key: str | None = None
+    """Under which the cache holds or held them; None where they are of no use tomorrow."""
 
     def to_tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """As plain arrays, for the cache."""
@@ -118,20 +120,40 @@ class FeatureSource:
 
         Args:
             session: Which.
-            key: What `key` returned for it; None asks the store which versions it has.
+            key: That of its features, as far as is known; None finds out what the store has.
             out: Where the features go, `(receivers, n_mels, n_frames)`; None takes new memory.
         """
         out = np.empty(self.config.shape, np.float32) if out is None else out
-        if self.cache is None:
-            return self._computed(session, out)[0]
-        key = key or self.key(session)
+        return self.cached(key, out) or self.current(session, key, out)
+
+    def cached(self, key: str | None, out: npt.NDArray[np.float32]) -> SessionFeatures | None:
+        """What the cache holds under `key`, with the features in `out`; None if nothing."""
+        if key is None or self.cache is None:
+            return None
         found = self.cache.get_into(key, "features", out)
-        if found is not None:
-            return SessionFeatures.from_tensors({**found, "features": out})
+        if found is None:
+            return None
+        return replace(SessionFeatures.from_tensors({**found, "features": out}), key=key)
+
+    def current(
+        self, session: Session, missed: str | None, out: npt.NDArray[np.float32]
+    ) -> SessionFeatures:
+        """The features of what the store holds now, in `out`; `missed` is not in the cache.
+
+        Which versions it holds is asked only where the cache has any of this session: else
+        they come with the objects, and asking would take as long as fetching.
+        """
+        if self.cache is not None and self.cache.may_hold(self._beginning(session)):
+            key = self.key(session)
+            found = None if key == missed else self.cached(key, out)
+            if found is not None:
+                return found
         computed, read = self._computed(session, out)
-        if read.lasting:
-            # Under what was read: since the store was asked, an object may have been replaced.
-            self.cache.put(self._key(session, read.versions), computed.to_tensors())
+        if self.cache is None or not read.lasting:
+            return computed
+        # Under what was read: since the store was asked, an object may have been replaced.
+        computed = replace(computed, key=self._key(session, read.versions))
+        self.cache.put(str(computed.key), computed.to_tensors())
         return computed
 
     def key(self, session: Session) -> str:
@@ -141,16 +163,20 @@ class FeatureSource:
         return self._key(session, versions)
 
     def _key(self, session: Session, versions: Mapping[str, ObjectVersions]) -> str:
+        return self._beginning(session) + _digest(sorted(versions.items()))
+
+    def _beginning(self, session: Session) -> str:
+        """Of the keys of all versions of the session's objects."""
         chosen = chosen_measurements(session, self.config.receivers)
         parts = [
             self.config.fingerprint,
             DECODING_VERSION,
             str(session.start),
-            [_identity(m, versions[name]) for name, m in sorted(chosen.items())],
+            [_identity(m) for _, m in sorted(chosen.items())],
         ]
         if self.arrivals is not None:
             parts.append(self.arrivals.fingerprint)
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return _digest(parts)
 
     def _computed(
         self, session: Session, out: npt.NDArray[np.float32]
@@ -189,8 +215,13 @@ class FeatureSource:
         return computed, read
 
 
-def _identity(measurement: Measurement, versions: ObjectVersions) -> list[object]:
-    """All that a recording depends on."""
+def _digest(parts: object) -> str:
+    """Half of a key: 128 bits."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _identity(measurement: Measurement) -> list[object]:
+    """All that a recording depends on, but what the store holds."""
     return [
         measurement.station,
         measurement.bucket,
@@ -198,5 +229,4 @@ def _identity(measurement: Measurement, versions: ObjectVersions) -> list[object
         measurement.format,
         measurement.sample_rate_hz,
         str(measurement.start),
-        versions,
     ]
