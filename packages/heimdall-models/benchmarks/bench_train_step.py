@@ -71,7 +71,9 @@ def bare_epoch(given, data):
         target = torch.from_numpy(REGION.to_plane(batch["position_deg"].numpy())).float()
         features, target = batch["features"].to(given.device), target.to(given.device)
         with torch.autocast(given.device, torch.bfloat16, enabled=half):
-            loss = module.loss(*module(features), target)
+            normalised = module.standardize(features)
+            position, sigma, penalty = module.net.answer_in_training(normalised, target)
+            loss = module.loss(position, sigma, target) + penalty
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.net.parameters(), 1.0)

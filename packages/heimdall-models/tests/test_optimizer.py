@@ -69,6 +69,19 @@ def test_a_network_that_is_all_frozen_is_refused():
         adamw([(network().requires_grad_(requires_grad=False), 1e-3)], 0.05)
 
 
+def test_a_gradient_scaler_leaves_clipping_a_place():
+    """Unscaled by the scaler, clipped, and only then stepped: a step of known length."""
+    net = torch.nn.Linear(1, 1, bias=False)
+    optimizer = adamw([(net, 1.0)], 0.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(net(torch.ones(1, 1)).sum()).backward()
+    scaler.unscale_(optimizer)
+    assert net.weight.grad.item() == 1.0
+    before = net.weight.item()
+    scaler.step(optimizer)
+    assert net.weight.item() == pytest.approx(before - 1.0, abs=1e-4)
+
+
 def test_the_fused_optimiser_takes_the_same_steps():
     """Channels-last kernels and frozen parameters included; it is four times faster on a CPU."""
     trained = []

@@ -63,7 +63,7 @@ class TrainingConfig:
     channels_last: bool = True
     """Keep images with the channels innermost, as fast convolutions want them."""
     compile: bool = False
-    """Compile the backbone with torch.compile; a minute at the start, faster steps on a GPU."""
+    """Compile the backbone with torch.compile: takes minutes, and on a CPU gains nothing."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: slower steps, less memory."""
     checkpoint_dir: Path | None = None

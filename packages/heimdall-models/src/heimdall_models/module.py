@@ -165,8 +165,7 @@ class LocalizationModule(lightning.LightningModule):
             )
         rate = self.config.learning_rate
         parts = ((self.net.backbone, rate), (self.net.heads, rate * self.config.head_rate))
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = adamw(parts, self.config.weight_decay, fused=not scaled)
+        optimizer = adamw(parts, self.config.weight_decay)
         schedule = warmup_cosine(optimizer, int(n_steps), self.config.warmup_fraction)
         return {
             "optimizer": optimizer,
