@@ -49,7 +49,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             holds pickled objects.
     """
     path = Path(path)
-    contents = _tensors_and_text(path)
+    contents = tensors_and_text(path)
     record = contents.get(RECORD) if isinstance(contents, dict) else None
     state = contents.get("state_dict") if isinstance(contents, dict) else None
     if not isinstance(record, dict) or not isinstance(state, dict):
@@ -68,7 +68,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
-def _tensors_and_text(path: Path) -> object:
+def tensors_and_text(path: Path) -> object:
+    """What a PyTorch file holds, on the CPU.
+
+    Raises:
+        ModelError: If the file is absent, cut short, no PyTorch file, or holds pickled objects.
+    """
     if not path.is_file():
         raise ModelError(f"no checkpoint at {path}")
     # A file that was cut short has lost the directory at the end of the archive.
