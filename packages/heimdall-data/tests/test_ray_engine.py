@@ -149,7 +149,15 @@ def on_disk(directory):
 def busy_workers():
     """The processes that work at a task now."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "ray::prepare_on_node" in " ".join(child.cmdline())]
+    return [child for child in children if "ray::prepare_on_node" in command_of(child)]
+
+
+def command_of(process):
+    """Its command line; empty where it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def test_the_module_loads_without_ray():
