@@ -32,9 +32,24 @@ def run(code, folder):
 
 def test_the_examples_go_from_nothing_to_a_sample(examples, tmp_path):
     """Examples are copied; one that does not work costs every reader an hour."""
-    first, _, samples = examples
+    first, _, samples, _ = examples
     assert "samples; left out:" in run(first, tmp_path)
     assert "(3, 128, 32) and 0 sessions excluded" in run(samples, tmp_path)
+
+
+def test_arrival_times_are_those_shown(examples, tmp_path):
+    """Numbers in a README are read as promises."""
+    code = examples[3]
+    shown = README.read_text(encoding="utf-8").split(code)[1].split("```")[2]
+    found, promised = (
+        [line.split() for line in text.strip().splitlines()]
+        for text in (run(code, tmp_path), shown)
+    )
+    assert [row[0] for row in found] == [row[0] for row in promised]
+    for row, expected in zip(found, promised, strict=True):
+        assert [float(v) for v in row[1:]] == pytest.approx(
+            [float(v) for v in expected[1:]], abs=0.02
+        )
 
 
 def test_files_of_ones_own_become_a_session(examples, tmp_path, real_recordings):
