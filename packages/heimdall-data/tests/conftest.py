@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["heimdall_data.testing"]
+pytest_plugins = ["heimdall_data.testing", "heimdall_data.testing_store"]
 
 
 @pytest.fixture(scope="session")

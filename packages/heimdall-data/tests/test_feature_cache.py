@@ -42,6 +42,15 @@ def test_what_is_stored_comes_back(tmp_path):
     assert FeatureCache(tmp_path).get(KEY[::-1]) is None
 
 
+def test_what_a_cache_may_hold_is_told_by_the_beginning_of_a_key(tmp_path):
+    """Where it holds no version of a session, the store need not be asked which is there."""
+    cache = FeatureCache(tmp_path)
+    assert not cache.may_hold(KEY[:32])
+    cache.put(KEY, tensors())
+    assert cache.may_hold(KEY[:32])
+    assert not cache.may_hold(KEY[:2] + KEY[30:])
+
+
 def test_a_tensor_is_read_to_where_it_is_wanted(tmp_path):
     """A batch is read without a copy; the result must be that of the plain way."""
     cache = FeatureCache(tmp_path)

@@ -6,7 +6,6 @@ with some milliseconds to the store, one after the other would be mostly waiting
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def features_of_batch(
     missed = [number for number, one in enumerate(found) if one is None]
     if missed:
         # Of this batch alone: threads do not survive a fork.
-        with ThreadPoolExecutor(min(THREADS, len(missed)), "batch") as pool:
+        with source.reader.threads(min(THREADS, len(missed)), "batch") as pool:
             read = pool.map(lambda n: source.current(sessions[n], keys[n], rows[n]), missed)
             found = _filled(found, list(read))
     return [one for one in found if one is not None]

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,7 +86,7 @@ class Threads:
         if isinstance(source.cache, FeatureCache):
             source.cache.remove_abandoned()
         n_threads = THREADS_PER_WORKER * (self.workers or os.cpu_count() or 1)
-        with ThreadPoolExecutor(n_threads, thread_name_prefix="prepare") as pool:
+        with source.reader.threads(n_threads, "prepare") as pool:
             submitted = (pool.submit(_prepared, source, session) for session in sessions)
             ahead = AHEAD_PER_THREAD * n_threads
             yield from in_order(submitted, Future.result, Future.cancel, ahead)

@@ -20,6 +20,7 @@ from heimdall_data.s3_faults import FAULTS, no_bucket, told_plainly
 from heimdall_data.s3_waiting import Waiting, has_answered, remember_answer
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
 __all__ = ["ObjectStore", "S3Settings", "StoredObject"]
@@ -95,18 +96,26 @@ class ObjectStore:
     Safe to use from several threads. Pickles: a copy in another process connects by itself.
     """
 
-    def __init__(self, settings: S3Settings, bucket: str, *, known: bool = False) -> None:
+    def __init__(
+        self,
+        settings: S3Settings,
+        bucket: str,
+        *,
+        known: bool = False,
+        interrupted: threading.Event | None = None,
+    ) -> None:
         """Talk to `bucket`; nothing is asked yet.
 
         Args:
             settings: where the store is, and who we are there.
             bucket: its name.
             known: the store has answered elsewhere, and is waited for if it does not here.
+            interrupted: once it is set, what fails is not asked again.
         """
         self.settings = settings
         self.bucket = bucket
         self._client = settings.client()
-        self._waiting = Waiting(settings.endpoint_url, settings.patience_s)
+        self._waiting = Waiting(settings.endpoint_url, settings.patience_s, interrupted)
         if known:
             remember_answer(settings.endpoint_url)
 

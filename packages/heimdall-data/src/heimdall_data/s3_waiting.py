@@ -67,9 +67,15 @@ class _Failures:
 class Waiting:
     """Asks again what may heal. Safe to use from several threads, which wait together."""
 
-    def __init__(self, endpoint_url: str, patience_s: float) -> None:
-        """Wait for the store at `endpoint_url` at most `patience_s` seconds at a time."""
+    def __init__(
+        self, endpoint_url: str, patience_s: float, interrupted: threading.Event | None = None
+    ) -> None:
+        """Wait for the store at `endpoint_url` at most `patience_s` seconds at a time.
+
+        Once `interrupted` is set, nothing is waited for.
+        """
         self.endpoint_url = endpoint_url
+        self._interrupted = interrupted or threading.Event()
         self.patience_s = patience_s
         self._away_since_s: float | None = None
         self._lock = threading.Lock()
@@ -87,14 +93,18 @@ class Waiting:
                     raise
                 failures.add(healing)
                 varied_s = pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
-                if time.monotonic() + varied_s > self._until_s(healing, failures):
+                too_late = time.monotonic() + varied_s > self._until_s(healing, failures)
+                if too_late or self._is_interrupted_within(varied_s):
                     self._give_up()
                     raise
             else:
                 self._answered()
                 return answer
-            time.sleep(varied_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _is_interrupted_within(self, seconds: float) -> bool:
+        """Pause for so long, unless somebody wants no more answers."""
+        return self._interrupted.wait(seconds)
 
     def _until_s(self, healing: Healing, failures: _Failures) -> float:
         """Until when to ask again."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +28,7 @@ from heimdall_data.s3 import ObjectStore
 from heimdall_data.s3_waiting import has_answered, remember_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from heimdall_data.errors import StoreError
     from heimdall_data.recording import Recording
@@ -92,6 +95,7 @@ class SessionReader:
         """
         self.s3 = s3
         self._stores: dict[tuple[int, str], ObjectStore] = {}
+        self._interrupted = threading.Event()
         if known:
             remember_answer(s3.endpoint_url)
 
@@ -102,8 +106,25 @@ class SessionReader:
         """This process's own connections to a bucket: a socket cannot be shared after fork."""
         key = (os.getpid(), bucket)
         if key not in self._stores:
-            self._stores[key] = ObjectStore(self.s3, bucket)
+            self._stores[key] = ObjectStore(self.s3, bucket, interrupted=self._interrupted)
         return self._stores[key]
+
+    @contextmanager
+    def threads(self, number: int, name: str) -> Iterator[ThreadPoolExecutor]:
+        """Threads for reading, which have ended at the end.
+
+        After an error or Ctrl-C they wait no longer for a store that is away.
+        """
+        try:
+            with ThreadPoolExecutor(number, name) as pool:
+                try:
+                    yield pool
+                except BaseException:
+                    self._interrupted.set()
+                    pool.shutdown(cancel_futures=True)
+                    raise
+        finally:
+            self._interrupted.clear()
 
     def read(self, session: Session, receivers: Sequence[str]) -> SessionRecordings:
         """The recordings of the named receivers, in their order, cut to one span of time.
