@@ -41,7 +41,8 @@ def test_it_says_what_the_contracts_example_says(predictor, onnx_path, recording
     features = extract(recordings_of(7))
     positions, sigmas = session.run(None, {"mel_spectrogram": features[None]})
     estimate = predictor.predict(recordings_of(7))
-    assert dataclasses.astuple(estimate) == (*positions[0].tolist(), *sigmas[0].tolist())
+    said = (*positions[0].tolist(), *sigmas[0].tolist(), 0.0, None)
+    assert dataclasses.astuple(estimate) == said
 
 
 def test_many_moments_at_once_are_what_they_are_one_by_one(predictor, recordings_of):
@@ -50,7 +51,8 @@ def test_many_moments_at_once_are_what_they_are_one_by_one(predictor, recordings
     together = predictor.predict_many(sessions)
     for estimate, session in zip(together, sessions, strict=True):
         alone = predictor.predict(session)
-        assert dataclasses.astuple(estimate) == pytest.approx(dataclasses.astuple(alone), rel=1e-6)
+        one, other = dataclasses.astuple(estimate), dataclasses.astuple(alone)
+        assert one[:5] == pytest.approx(other[:5], rel=1e-6)
 
 
 def test_a_receiver_may_be_missing(predictor, recordings_of):

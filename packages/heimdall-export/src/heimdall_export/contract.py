@@ -1,6 +1,8 @@
 """Names that other systems rely on: the model file's ends, its place, its name in the registry."""
 
 __all__ = [
+    "ARRIVALS",
+    "ARRIVAL_KEYS",
     "EXPERIMENT",
     "INPUT",
     "METADATA_KEYS",
@@ -12,10 +14,15 @@ __all__ = [
     "REGISTERED_MODEL",
     "RUN_NAME_PREFIX",
     "STAGING",
+    "TIMED_OUTPUTS",
 ]
 
 INPUT = "mel_spectrogram"
 OUTPUTS = ("positions", "uncertainties")
+ARRIVALS = "arrival_times"
+"""A second input, of models that take times of arrival beside the spectrograms."""
+TIMED_OUTPUTS = ("correlations", "unexplained")
+"""What those give beside the contract's outputs."""
 RECEIVERS_KEY = "heimdall.receivers"
 REGION_KEY = "heimdall.region"
 METADATA_KEYS = (
@@ -28,6 +35,8 @@ METADATA_KEYS = (
     "heimdall.created_at",
 )
 """What every model file says about itself."""
+ARRIVAL_KEYS = ("heimdall.arrivals.config", "heimdall.arrivals.fingerprint")
+"""What a model file says besides if it takes times of arrival."""
 MODEL_FOLDER = "models/localization"
 EXPERIMENT = "heimdall-localization"
 RUN_NAME_PREFIX = "rf-localization"

@@ -18,22 +18,28 @@ class NanGuard(nn.Module):
     """A network whose every output is NaN for those of the batch that are not finite.
 
     Args:
-        network: Takes `(batch, ...)`, returns a tuple of floating tensors `(batch, n)`.
+        network: Takes tensors `(batch, ...)`, returns a tuple of floating tensors `(batch, n)`
+            or `(batch,)`.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, mel_spectrogram: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The network's outputs; NaN where an input or an output is not finite."""
-        outputs: tuple[Tensor, ...] = self.network(mel_spectrogram)
-        finite = _finite(mel_spectrogram)
-        for output in outputs:
-            finite = finite & _finite(output)
-        return tuple(torch.where(finite[:, None], output, math.nan) for output in outputs)
+        outputs: tuple[Tensor, ...] = self.network(*inputs)
+        finite = _finite(inputs[0])
+        for values in (*inputs[1:], *outputs):
+            finite = finite & _finite(values)
+        return tuple(_where(finite, output) for output in outputs)
 
 
 def _finite(values: Tensor) -> Tensor:
     """Whether all of each sample's values are finite, bool `(batch,)`."""
-    return values.isfinite().flatten(start_dim=1).all(dim=1)
+    finite = values.isfinite()
+    return finite if finite.ndim == 1 else finite.flatten(start_dim=1).all(dim=1)
+
+
+def _where(finite: Tensor, output: Tensor) -> Tensor:
+    return torch.where(finite if output.ndim == 1 else finite[:, None], output, math.nan)

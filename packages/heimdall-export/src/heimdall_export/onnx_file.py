@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from heimdall_export.contract import INPUT, METADATA_KEYS, OUTPUTS
+from heimdall_export.contract import (
+    ARRIVAL_KEYS,
+    ARRIVALS,
+    INPUT,
+    METADATA_KEYS,
+    OUTPUTS,
+    TIMED_OUTPUTS,
+)
 from heimdall_export.errors import ExportError
 from heimdall_export.evaluation_mode import evaluating
 from heimdall_export.non_finite import NanGuard
@@ -41,6 +48,7 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     input_shape: tuple[int, int, int] = (3, 128, 32),
+    arrivals_shape: tuple[int, int] | None = None,
     metadata: Mapping[str, str],
     opset: int = DEFAULT_OPSET,
 ) -> Path:
@@ -50,10 +58,16 @@ def export_onnx(
 
     Args:
         network: Takes float32 `(batch, *input_shape)` in dB; returns positions in degrees and
-            uncertainties in metres, float32 `(batch, 2)` each. Exported in evaluation mode.
+            uncertainties in metres, float32 `(batch, 2)` each. With `arrivals_shape` it takes
+            float32 `(batch, *arrivals_shape)` as well, and returns also the correlations of the
+            errors east and north and what is unexplained, float32 `(batch,)` each. Exported in
+            evaluation mode.
         path: Where the file goes; a file that is there is replaced at once.
         input_shape: Receivers, mel bands and frames.
-        metadata: Goes into the file; all of the contract's keys must be there.
+        arrivals_shape: Receivers and columns of the arrival times; None for a network of
+            spectrograms alone.
+        metadata: Goes into the file; all of the contract's keys must be there, and with
+            `arrivals_shape`, and only then, those of `ArrivalExtractor.metadata`.
         opset: ONNX operator set, one of `OPSETS`.
 
     Returns:
@@ -66,13 +80,14 @@ def export_onnx(
     """
     target = Path(path)
     _require_opset(opset)
-    _require_metadata(metadata)
+    _require_metadata(metadata, timed=arrivals_shape is not None)
     _require_weights(network)
+    shapes = (input_shape,) if arrivals_shape is None else (input_shape, arrivals_shape)
     with evaluating(network) as device:
         # Two sessions: of a batch of one the exporter would make a constant.
-        example = torch.zeros((2, *input_shape), device=device)
-        _require_outputs(network, example)
-        model = _graph(NanGuard(network), example, opset)
+        examples = tuple(torch.zeros((2, *shape), device=device) for shape in shapes)
+        _require_outputs(network, examples)
+        model = _graph(NanGuard(network), examples, opset)
     _remove_traces(model)
     onnx.helper.set_model_props(model, dict(metadata))
     try:
@@ -94,9 +109,15 @@ def _require_opset(opset: int) -> None:
         )
 
 
-def _require_metadata(metadata: Mapping[str, str]) -> None:
-    if missing := [key for key in METADATA_KEYS if key not in metadata]:
+def _require_metadata(metadata: Mapping[str, str], *, timed: bool) -> None:
+    wanted = METADATA_KEYS + ARRIVAL_KEYS if timed else METADATA_KEYS
+    if missing := [key for key in wanted if key not in metadata]:
         raise ExportError(f"the model's metadata lack {', '.join(missing)}")
+    if not timed and (beside := [key for key in ARRIVAL_KEYS if key in metadata]):
+        raise ExportError(
+            f"the model's metadata have {', '.join(beside)}, of a model that takes arrival "
+            "times; give arrivals_shape, or leave them out"
+        )
     for key, value in metadata.items():
         if not isinstance(value, str):
             raise ExportError(f"metadata {key!r} is {value!r}; it must be text")
@@ -118,33 +139,42 @@ def _require_weights(network: torch.nn.Module) -> None:
         )
 
 
-def _require_outputs(network: torch.nn.Module, example: torch.Tensor) -> None:
+def _require_outputs(network: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> None:
+    shapes = " and ".join(str(tuple(example.shape)) for example in examples)
     try:
         with torch.no_grad():
-            outputs = network(example)
-    except RuntimeError as error:
+            outputs = network(*examples)
+    except (RuntimeError, ValueError) as error:
         raise ExportError(
-            f"the network does not take an input of shape {tuple(example.shape)}: {error}"
+            f"the network does not take an input of shape {shapes}: {error}"
         ) from error
     tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
     found = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in tensors]
-    wanted = f"{torch.float32} {(len(example), 2)}"
-    if found[:2] != [wanted, wanted]:
-        raise ExportError(
-            f"the network returned {', '.join(found)} for a batch of {len(example)}; "
-            f"{' and '.join(OUTPUTS)} are {wanted} each"
-        )
+    batch = len(examples[0])
+    wanted = [f"{torch.float32} {(batch, 2)}"] * len(OUTPUTS)
+    told = f"{' and '.join(OUTPUTS)} are {wanted[0]} each"
+    if len(examples) > 1:
+        further = f"{torch.float32} {(batch,)}"
+        wanted += [further] * len(TIMED_OUTPUTS)
+        told += f", {' and '.join(TIMED_OUTPUTS)} {further} each"
+    if found[: len(wanted)] != wanted:
+        raise ExportError(f"the network returned {', '.join(found)} for a batch of {batch}; {told}")
 
 
-def _graph(network: torch.nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
+def _graph(
+    network: torch.nn.Module, examples: tuple[torch.Tensor, ...], opset: int
+) -> onnx.ModelProto:
+    batch = torch.export.Dim("batch")
+    timed = len(examples) > 1
     try:
         with _quiet():
             program = torch.onnx.export(
                 network,
-                (example,),
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                examples,
+                input_names=[INPUT, ARRIVALS] if timed else [INPUT],
+                output_names=[*OUTPUTS, *TIMED_OUTPUTS] if timed else [*OUTPUTS],
+                # One tuple within the other: the guard takes its inputs as `*inputs`.
+                dynamic_shapes=(tuple({0: batch} for _ in examples),),
                 opset_version=opset,
                 dynamo=True,
                 verbose=False,

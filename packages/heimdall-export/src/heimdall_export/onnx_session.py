@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_export.contract import INPUT, OUTPUTS
+from heimdall_export.contract import ARRIVALS, INPUT, OUTPUTS, TIMED_OUTPUTS
 from heimdall_export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -68,8 +68,13 @@ def _existing(path: Path) -> Path:
 def _require_ends(session: InferenceSession, name: str) -> None:
     inputs = [end.name for end in session.get_inputs()]
     outputs = [end.name for end in session.get_outputs()]
-    if inputs != [INPUT] or not set(OUTPUTS) <= set(outputs):
+    if inputs == [INPUT, ARRIVALS]:
+        known = {*OUTPUTS, *TIMED_OUTPUTS} <= set(outputs)
+    else:
+        known = inputs == [INPUT] and set(OUTPUTS) <= set(outputs)
+    if not known:
         raise ExportError(
             f"{name} takes {inputs} and gives {outputs}; a model of ours takes [{INPUT!r}] "
-            f"and gives {list(OUTPUTS)}"
+            f"and gives {list(OUTPUTS)}, or takes {ARRIVALS!r} too and gives "
+            f"{list(TIMED_OUTPUTS)} besides"
         )

@@ -9,28 +9,39 @@ curvature in the meridian and in the prime vertical.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from heimdall_export.contract import INPUT, OUTPUTS
+from heimdall_export.contract import ARRIVALS, INPUT, OUTPUTS, TIMED_OUTPUTS
 from heimdall_export.errors import ExportError
 from heimdall_export.evaluation_mode import evaluating
 from heimdall_export.onnx_session import open_session
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["BATCH_SIZES", "LARGEST_MEAN_DIFFERENCE", "ParityReport", "check_parity"]
+    Inputs = tuple[NDArray[np.float32], ...]
+    Answer = Callable[[Inputs], list[NDArray[np.float32]]]
+
+__all__ = [
+    "BATCH_SIZES",
+    "LARGEST_CORRELATION_DIFFERENCE",
+    "LARGEST_MEAN_DIFFERENCE",
+    "ParityReport",
+    "check_parity",
+]
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 LARGEST_MEAN_DIFFERENCE = 1e-5
 """In network units."""
+LARGEST_CORRELATION_DIFFERENCE = 1e-3
+"""In the mean, of the errors' correlations, which lie between -1 and 1."""
 _SEMI_MAJOR_M = 6_378_137.0
 _ECCENTRICITY_SQUARED = 6.694379990141e-3
 
@@ -48,6 +59,9 @@ class ParityReport:
     """In network units."""
     worst_m: float
     """Largest difference of a position's coordinate or a sigma, in metres."""
+    mean_correlation_difference: float = 0.0
+    """Mean absolute difference of correlations; the worst batch size. 0 where there are none."""
+    max_correlation_difference: float = 0.0
 
 
 def check_parity(
@@ -55,6 +69,7 @@ def check_parity(
     network: torch.nn.Module,
     features: NDArray[np.float32],
     *,
+    arrivals: NDArray[np.float32] | None = None,
     scale_m: float,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> ParityReport:
@@ -68,33 +83,47 @@ def check_parity(
         network: The exported module: features to degrees and metres.
         features: Real feature tensors, float32 `(n, receivers, n_mels, n_frames)`; 64 or more
             prove something.
+        arrivals: Their arrival times, float32 `(n, receivers, 5)`, if the model takes them.
         scale_m: Metres in one of the network's units.
         batch_sizes: Each is tried with all the features.
 
     Raises:
         ExportError: No features, features that are not finite or of another shape, a file that
-            cannot be run, or a mean difference of 1e-5 or more at some batch size.
+            cannot be run, arrival times that are missing or not wanted, or a mean difference at
+            some batch size of 1e-5 or more, or of correlations of 1e-3 or more.
     """
     _require_features(features)
     session = open_session(onnx_path)
-    _require_shape(session.get_inputs()[0].shape, features)
+    inputs = (features,) if arrivals is None else (features, arrivals)
+    _require_inputs([end.shape for end in session.get_inputs()], inputs)
+    wanted = [*OUTPUTS, *TIMED_OUTPUTS[: len(inputs) - 1]]
 
-    def serve(batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        return list(session.run(list(OUTPUTS), {INPUT: batch}))
+    def serve(batch: Inputs) -> list[NDArray[np.float32]]:
+        return list(session.run(wanted, dict(zip((INPUT, ARRIVALS), batch, strict=False))))
 
-    said = _answers(_called(network), features, max(batch_sizes))
-    differences_m = [
-        _differences_m(said, _answers(serve, features, batch_size)) for batch_size in batch_sizes
+    said = _answers(_called(network, len(wanted)), inputs, max(batch_sizes))
+    differences = [
+        _differences_m(said, _answers(serve, inputs, batch_size)) for batch_size in batch_sizes
     ]
-    report = _report(differences_m, len(features), tuple(batch_sizes), scale_m)
+    report = _report(differences, len(features), tuple(batch_sizes), scale_m)
+    _require_equal(report, os.fspath(onnx_path))
+    return report
+
+
+def _require_equal(report: ParityReport, path: str) -> None:
     # Not `>=`: a NaN must fail as well.
     if not report.mean_difference < LARGEST_MEAN_DIFFERENCE:
         raise ExportError(
-            f"{onnx_path} differs from its network by {report.mean_difference:.2g} in the mean "
-            f"and by {report.worst_m:.2g} m at worst, on {len(features)} feature tensors; less "
+            f"{path} differs from its network by {report.mean_difference:.2g} in the mean "
+            f"and by {report.worst_m:.2g} m at worst, on {report.n_features} feature tensors; less "
             f"than {LARGEST_MEAN_DIFFERENCE:g} is required, so it is not used"
         )
-    return report
+    if not report.mean_correlation_difference < LARGEST_CORRELATION_DIFFERENCE:
+        raise ExportError(
+            f"{path} differs from its network by {report.mean_correlation_difference:.2g} in the "
+            f"mean of correlations, on {report.n_features} feature tensors; less than "
+            f"{LARGEST_CORRELATION_DIFFERENCE:g} is required, so it is not used"
+        )
 
 
 def _require_features(features: NDArray[np.float32]) -> None:
@@ -108,44 +137,50 @@ def _require_features(features: NDArray[np.float32]) -> None:
         )
 
 
-def _require_shape(shape: Sequence[int | str], features: NDArray[np.float32]) -> None:
-    if tuple(shape[1:]) != features.shape[1:] or features.dtype != np.float32:
+def _require_inputs(shapes: Sequence[Sequence[int | str]], inputs: Inputs) -> None:
+    features, *arrivals = inputs
+    shape = tuple(shapes[0][1:])
+    if shape != features.shape[1:] or features.dtype != np.float32:
         raise ExportError(
             f"the features are {features.dtype} {features.shape[1:]}, "
-            f"the model takes float32 {tuple(shape[1:])}"
+            f"the model takes float32 {shape}"
+        )
+    found = [f"{rows.dtype} {rows.shape}" for rows in arrivals]
+    wanted = [f"float32 {(len(features), *shape[1:])}" for shape in shapes[1:]]
+    if found != wanted:
+        raise ExportError(
+            f"the arrival times are {found or 'not given'}; for these features the model takes "
+            f"{wanted or 'none'}"
         )
 
 
-def _called(
-    network: torch.nn.Module,
-) -> Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    def call(batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+def _called(network: torch.nn.Module, n_outputs: int) -> Answer:
+    def call(batch: Inputs) -> list[NDArray[np.float32]]:
         with evaluating(network) as device, torch.inference_mode():
-            outputs = network(torch.from_numpy(batch).to(device))
-            return [output.numpy(force=True) for output in outputs[:2]]
+            outputs = network(*(torch.from_numpy(values).to(device) for values in batch))
+            return [output.numpy(force=True) for output in outputs[:n_outputs]]
 
     return call
 
 
-def _answers(
-    answer: Callable[[NDArray[np.float32]], list[NDArray[np.float32]]],
-    features: NDArray[np.float32],
-    batch_size: int,
-) -> NDArray[np.float64]:
-    """Latitude and longitude in degrees, sigma east and north in metres, float64 `(n, 4)`."""
-    n = len(features)
-    batches = [
-        np.take(features, range(start, start + batch_size), axis=0, mode="wrap")
-        for start in range(0, n, batch_size)
-    ]
-    rows = [np.concatenate(answer(batch), axis=1) for batch in batches]
+def _answers(answer: Answer, inputs: Inputs, batch_size: int) -> NDArray[np.float64]:
+    """Latitude and longitude in degrees, sigma east and north in metres, float64 `(n, 4)`.
+
+    A fifth column has the correlations of a model that takes arrival times.
+    """
+    n = len(inputs[0])
+    rows = []
+    for start in range(0, n, batch_size):
+        chosen = np.arange(start, start + batch_size) % n
+        columns = answer(tuple(values[chosen] for values in inputs))
+        rows.append(np.concatenate([c.reshape(batch_size, -1) for c in columns], axis=1))
     return np.concatenate(rows)[:n].astype(np.float64)
 
 
 def _differences_m(
     expected: NDArray[np.float64], found: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Absolute differences `(n, 4)`: north, east, and both sigmas, in metres."""
+    """Absolute differences of all columns; of the first four, positions and sigmas, in metres."""
     latitude = np.radians(expected[:, 0])
     flattening = 1 - _ECCENTRICITY_SQUARED * np.sin(latitude) ** 2
     north_m = _SEMI_MAJOR_M * (1 - _ECCENTRICITY_SQUARED) / flattening**1.5
@@ -158,19 +193,27 @@ def _differences_m(
 
 
 def _report(
-    differences_m: Sequence[NDArray[np.float64]],
+    differences: Sequence[NDArray[np.float64]],
     n_features: int,
     batch_sizes: tuple[int, ...],
     scale_m: float,
 ) -> ParityReport:
-    worst_m = float(np.max(differences_m))
-    mean_m = float(np.max(np.mean(differences_m, axis=(1, 2))))
-    if not math.isfinite(worst_m):
-        worst_m = mean_m = math.nan
+    metres, correlations = np.split(np.asarray(differences), [4], axis=2)
+    worst_m, mean_m = _worst_and_mean(metres)
+    worst, mean = _worst_and_mean(correlations) if correlations.size else (0.0, 0.0)
     return ParityReport(
         n_features=n_features,
         batch_sizes=batch_sizes,
         mean_difference=mean_m / scale_m,
         max_difference=worst_m / scale_m,
         worst_m=worst_m,
+        mean_correlation_difference=mean,
+        max_correlation_difference=worst,
     )
+
+
+def _worst_and_mean(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """Of `(batch sizes, n, columns)`, at the worst batch size; both NaN if any is not finite."""
+    worst = float(np.max(differences))
+    mean = float(np.max(np.mean(differences, axis=(1, 2))))
+    return (worst, mean) if math.isfinite(worst) else (math.nan, math.nan)
