@@ -2,9 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/bench_precision.py [--backbone convnext_atto]
         [--receivers 3] [--batch 32] [--steps 15] [--device cpu] [--compile] [--profile]
+        [--plain]
 
 Every way takes one step in turn, so that a busy machine is busy for all of them; medians count.
 On a CPU the time is what the process got of it, not what went by.
+`--plain` has torch's own convolutions in place of ours (in bfloat16 some of them are wrong).
 `--profile` prints instead which operators a step of the fastest layout spends its time in, for
 float32 and for bfloat16.
 """
@@ -17,6 +19,7 @@ import time
 import numpy as np
 import torch
 from heimdall_models import LocalizationConfig, LocalizationModule, Region
+from heimdall_models.convolutions import SpareConv2d
 from heimdall_models.optimizer import adamw
 from lightning.pytorch import seed_everything
 from torch.profiler import ProfilerActivity, profile
@@ -44,6 +47,10 @@ class Steps:
         shape = (given.receivers, 128, 1)
         statistics_db = np.full(shape, -80.0), np.full(shape, 10.0)
         self.module = LocalizationModule(config, REGION, *statistics_db).train().to(given.device)
+        if given.plain:
+            for layer in self.module.modules():
+                if isinstance(layer, SpareConv2d):
+                    layer.__class__ = torch.nn.Conv2d
         self.optimizer = adamw([(self.module.net, 1e-3)], 0.05)
         self.half, self.device = half, given.device
         self.features = torch.randn(given.batch, given.receivers, 128, 32, device=given.device)
@@ -84,7 +91,8 @@ def compare(given):
     plain = statistics.median(taken["float32"])
     sys.stdout.write(
         f"{given.backbone}, {given.batch} x {given.receivers} x 128 x 32, {given.device}, "
-        f"{torch.get_num_threads()} threads, compile {given.compile}, median of {given.steps}\n"
+        f"{torch.get_num_threads()} threads, "
+        f"{'torch' if given.plain else 'our'} convolutions, median of {given.steps}\n"
     )
     for name, values in taken.items():
         median = statistics.median(values)
@@ -118,6 +126,7 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--plain", action="store_true")
     given = parser.parse_args()
     (operators if given.profile else compare)(given)
 
