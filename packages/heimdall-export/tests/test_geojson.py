@@ -1,5 +1,6 @@
 """Estimates on a map."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -19,6 +20,7 @@ estimates = st.builds(
     longitude_deg=st.floats(-180, 180),
     sigma_east_m=st.floats(1, 30_000),
     sigma_north_m=st.floats(1, 30_000),
+    correlation=st.floats(-0.999_999, 0.999_999),
 )
 
 
@@ -73,6 +75,69 @@ def test_the_share_inside_the_ellipse_is_the_probability():
     (ring,) = rings(ellipse["geometry"])
     axes_m = [WGS84.inv(8, 45, *ring[ring[:, axis].argmax()])[2] for axis in (0, 1)]
     assert np.mean(((draws / axes_m) ** 2).sum(axis=1) <= 1) == pytest.approx(0.68, abs=0.01)
+
+
+def test_a_tilted_ellipse_points_where_the_errors_lie():
+    """By hand: sigmas of 1 km and a correlation of 0.6 are the covariance [[1, .6], [.6, 1]].
+
+    Its eigenvectors are at 45 and 135 degrees, its eigenvalues 1.6 and 0.4 km2: axes of 1.26
+    and 0.63 km. So the ellipse points north-east and south-west; a map that mirrors it sends
+    the search into the wrong valley.
+    """
+    probability = 1 - np.exp(-0.5)  # one standard deviation
+    tilted = Estimate(
+        latitude_deg=45.0, longitude_deg=8.0, sigma_east_m=1e3, sigma_north_m=1e3, correlation=0.6
+    )
+    for estimate, bearings in (
+        (tilted, (45, 225)),
+        (dataclasses.replace(tilted, correlation=-0.6), (135, 315)),
+    ):
+        _, ellipse = feature_collection([estimate], probability)["features"]
+        (ring,) = rings(ellipse["geometry"])
+        places = [WGS84.inv(8, 45, *place) for place in ring]
+        bearing, _, away_m = max(places, key=lambda place: place[2])
+        assert bearing % 360 == pytest.approx(bearings[0], abs=0.1) or (
+            bearing % 360 == pytest.approx(bearings[1], abs=0.1)
+        )
+        assert away_m == pytest.approx(1e3 * np.sqrt(1.6), rel=1e-3)
+        assert min(place[2] for place in places) == pytest.approx(1e3 * np.sqrt(0.4), rel=1e-3)
+
+
+def test_the_share_inside_a_tilted_ellipse_is_the_probability():
+    """Oracle: draws of the claimed covariance, made by its Cholesky factor."""
+    claim = Estimate(
+        latitude_deg=0.0, longitude_deg=0.0, sigma_east_m=3e3, sigma_north_m=800, correlation=-0.9
+    )
+    covariance = np.array([[3e3**2, -0.9 * 3e3 * 800], [-0.9 * 3e3 * 800, 800**2]])
+    draws = np.random.default_rng(0).normal(size=(20_000, 2)) @ np.linalg.cholesky(covariance).T
+    _, ellipse = feature_collection([claim], probability=0.68)["features"]
+    (ring,) = rings(ellipse["geometry"])
+    outline_m = ring * [111_319.49, 110_574.28]  # a degree at the equator, east and north
+    inside = _all_left_of(outline_m, draws)
+    assert np.mean(inside) == pytest.approx(0.68, abs=0.01)
+
+
+def _all_left_of(outline, points):
+    """Which points are left of every side: inside, as the outline runs counterclockwise."""
+    sides = np.diff(outline, axis=0)
+    to_points = points[:, None] - outline[:-1]
+    return (sides[:, 0] * to_points[..., 1] - sides[:, 1] * to_points[..., 0] >= 0).all(axis=1)
+
+
+def test_what_times_leave_unexplained_is_told_on_the_map():
+    """Whoever looks at the map must see that an answer is out of the ordinary."""
+    timed = dataclasses.replace(HERE, correlation=0.5, unexplained=2.5)
+    for feature in feature_collection([timed])["features"]:
+        assert feature["properties"]["correlation"] == 0.5
+        assert feature["properties"]["unexplained"] == 2.5
+    assert "unexplained" not in feature_collection([HERE])["features"][0]["properties"]
+
+
+@pytest.mark.parametrize("correlation", [1.1, -2.0, float("nan")])
+def test_what_is_no_correlation_is_refused(correlation):
+    """There is no such ellipse."""
+    with pytest.raises(ExportError, match=r"the correlation is .*; it must be between -1 and 1"):
+        feature_collection([dataclasses.replace(HERE, correlation=correlation)])
 
 
 def test_it_is_json():

@@ -2,9 +2,10 @@
 
 Sources: H. Butler et al., RFC 7946 (2016), with its rule that what crosses the antimeridian is
 cut there. An ellipse of probability p has the axes `sigma * sqrt(-2 ln(1 - p))` (the radius of a
-two-dimensional normal distribution is Rayleigh's). Metres become degrees by the WGS84 radii of
-curvature in the meridian and the prime vertical at the estimate: J. P. Snyder, "Map Projections",
-USGS 1395 (1987), p. 24 f.
+two-dimensional normal distribution is Rayleigh's), along the eigenvectors of the covariance: the
+rotation that makes two by two diagonal is C. G. J. Jacobi's (J. reine angew. Math. 30, 1846).
+Metres become degrees by the WGS84 radii of curvature in the meridian and the prime vertical at the
+estimate: J. P. Snyder, "Map Projections", USGS 1395 (1987), p. 24 f.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from heimdall_export.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from heimdall_export.runtime import Estimate
 
@@ -32,21 +33,18 @@ def feature_collection(estimates: Iterable[Estimate], probability: float = 0.95)
     """A point and an ellipse for each estimate, as a GeoJSON FeatureCollection.
 
     Args:
-        estimates: Positions with their sigmas.
+        estimates: Positions with their sigmas and correlations.
         probability: That the transmitter is inside the ellipse.
 
     Raises:
-        ExportError: The probability is not between 0 and 1, or an ellipse holds a pole.
+        ExportError: The probability is not between 0 and 1, a correlation not between -1 and 1,
+            or an ellipse holds a pole.
     """
     if not 0 < probability < 1:
         raise ExportError(f"the probability is {probability!r}; it must be between 0 and 1")
     features = []
     for number, estimate in enumerate(estimates):
-        properties = {
-            "estimate": number,
-            "sigma_east_m": estimate.sigma_east_m,
-            "sigma_north_m": estimate.sigma_north_m,
-        }
+        properties = {"estimate": number, **_said(estimate)}
         point = {
             "type": "Point",
             "coordinates": [estimate.longitude_deg, estimate.latitude_deg],
@@ -56,6 +54,18 @@ def feature_collection(estimates: Iterable[Estimate], probability: float = 0.95)
             _feature(_ellipse(estimate, probability), {**properties, "probability": probability})
         )
     return {"type": "FeatureCollection", "features": features}
+
+
+def _said(estimate: Estimate) -> dict[str, float]:
+    """What a map may show of an estimate beside its place."""
+    said = {
+        "sigma_east_m": estimate.sigma_east_m,
+        "sigma_north_m": estimate.sigma_north_m,
+        "correlation": estimate.correlation,
+    }
+    if estimate.unexplained is not None:
+        said["unexplained"] = estimate.unexplained
+    return said
 
 
 def _feature(geometry: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
@@ -73,18 +83,45 @@ def _ellipse(estimate: Estimate, probability: float) -> dict[str, Any]:
             f"the ellipse around {estimate.latitude_deg:.2f}, {estimate.longitude_deg:.2f} holds "
             "a pole; a map in degrees cannot show it"
         )
-    angles = (2 * math.pi * vertex / N_VERTICES for vertex in range(N_VERTICES))
     ring = [
         [
-            estimate.longitude_deg + east_deg * math.cos(angle),
-            estimate.latitude_deg + north_deg * math.sin(angle),
+            estimate.longitude_deg + sigmas * east / east_m,
+            estimate.latitude_deg + sigmas * north / north_m,
         ]
-        for angle in angles
+        for east, north in _outline(estimate)
     ]
     parts = [part for part in map(_closed, _cut(ring)) if part]
     if len(parts) == 1:
         return {"type": "Polygon", "coordinates": parts}
     return {"type": "MultiPolygon", "coordinates": [[part] for part in parts]}
+
+
+def _outline(estimate: Estimate) -> Iterator[tuple[float, float]]:
+    """Metres east and north of the centre, all around at one standard deviation."""
+    major_m, minor_m, tilt = _axes(estimate)
+    for vertex in range(N_VERTICES):
+        angle = 2 * math.pi * vertex / N_VERTICES
+        along, across = major_m * math.cos(angle), minor_m * math.sin(angle)
+        yield (
+            along * math.cos(tilt) - across * math.sin(tilt),
+            along * math.sin(tilt) + across * math.cos(tilt),
+        )
+
+
+def _axes(estimate: Estimate) -> tuple[float, float, float]:
+    """Standard deviations along the longer and the shorter axis, and the tilt of the longer one.
+
+    They are the roots of the covariance's eigenvalues; the tilt is from east towards north, in
+    radians.
+    """
+    east, north, correlation = estimate.sigma_east_m, estimate.sigma_north_m, estimate.correlation
+    if not abs(correlation) <= 1:
+        raise ExportError(f"the correlation is {correlation!r}; it must be between -1 and 1")
+    half_difference, covariance = (east**2 - north**2) / 2, correlation * east * north
+    major_m = math.sqrt((east**2 + north**2) / 2 + math.hypot(half_difference, covariance))
+    # By the determinant: a difference would leave nothing of a thin ellipse but rounding.
+    minor_m = east * north * math.sqrt((1 - correlation) * (1 + correlation)) / (major_m or 1.0)
+    return major_m, minor_m, math.atan2(covariance, half_difference) / 2
 
 
 def _metres_per_degree(latitude_deg: float) -> tuple[float, float]:
