@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
 
-GRID_SHAPE = (80, 80)
-"""Cells east and north over the training transmitters: 2 km in a region of 170 km."""
+GRID_SHAPE = (96, 96)
+"""Cells east and north over the training transmitters: 1.8 km in a region of 170 km."""
 N_FOLDS = 4
 LEAST_SESSIONS = 20
 """Fewer say nothing of a map."""

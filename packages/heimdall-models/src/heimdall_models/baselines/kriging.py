@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 MAX_SESSIONS = 6_000
 """A matrix of this size squared is factorised; of more sessions a random choice is taken."""
 _N_CELLS = 192
-_VARIANCE_EVERY = 4
+_VARIANCE_EVERY = 3
 """Cells a side that share one variance, which changes slowly: it needs far more arithmetic."""
 _CELLS_AT_ONCE = 2_000
 _TOLERANCE = 1e-5
