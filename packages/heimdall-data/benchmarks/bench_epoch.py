@@ -2,11 +2,10 @@
 
 Run with `python packages/heimdall-data/benchmarks/bench_epoch.py [sessions] [rounds]`.
 Warm: features that are in the cache, against the same tensors in memory, litdata and
-mosaicml-streaming. Cold: an empty cache, so that recordings are fetched, decoded, and their
-features computed and stored, against the bare MinIO client that fetches the same objects in as
-many processes and drops them.
+mosaicml-streaming. Cold: see `epoch_cold.py`.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,61 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
-from epoch_rates import BATCH_SIZE, N_WORKERS, InMemory, epoch_s, loader, rates, table
+from epoch_cold import cold
+from epoch_rates import BATCH_SIZE, N_WORKERS, InMemory, loader, rates, table
 from heimdall_data import Catalogue, HeimdallDataset, ObjectStore, choose_receivers
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_data.ingest import ingest
-from heimdall_data.session_reader import chosen_measurements
 from heimdall_data.simulate import simulate_sessions
 from heimdall_features import FeatureConfig
-from minio.error import S3Error
-from torch.utils.data import DataLoader
-
-
-class Fetched:
-    """What the bare client reads of each session; nothing is decoded."""
-
-    def __init__(self, dataset, s3):
-        self.s3 = s3
-        self.places = [
-            [(m.bucket, m.key) for m in chosen_measurements(s, dataset.config.receivers).values()]
-            for s in dataset.sessions
-        ]
-        self.client = None
-
-    def __len__(self):
-        return len(self.places)
-
-    def __getitem__(self, index):
-        self.client = self.client or self.s3.client()
-        n_bytes = 0
-        for bucket, key in self.places[index]:
-            try:
-                response = self.client.get_object(bucket, key)
-            except S3Error:  # some recordings are missing, as the simulation wants it
-                continue
-            n_bytes += len(response.read())
-            response.release_conn()
-        return {"features": torch.tensor(n_bytes)}
-
-
-def cold_loader(dataset):
-    """Workers start anew, and have read nothing."""
-    return DataLoader(dataset, batch_size=BATCH_SIZE, num_workers=N_WORKERS)
-
-
-def cold(sessions, config, s3, place, n_rounds):
-    took_s = {"the bare MinIO client": [], "HeimdallDataset, cold": [], "without any cache": []}
-    for number in range(n_rounds):
-        into = place / f"cold-{number}"
-        dataset = HeimdallDataset(sessions, config, s3, cache_dir=into)
-        uncached = HeimdallDataset(sessions, config, s3)
-        rivals = (Fetched(dataset, s3), dataset, uncached)
-        for values, rival in zip(took_s.values(), rivals, strict=True):
-            values.append(epoch_s(cold_loader(rival), len(sessions)))
-    found = {name: [len(sessions) / s for s in values] for name, values in took_s.items()}
-    print(table(found, "the bare MinIO client").replace("the same in memory", "the bare client"))
 
 
 def litdata_loader(samples, place):
@@ -103,14 +54,22 @@ def warm(usable, place, n_rounds):
     np.savez(place / "samples.npz", **columns)
 
 
-def mosaicml(place, n_rounds):
+def mosaicml(s3, place, n_rounds):
     """In an environment of its own; says so where that cannot be made."""
     here = Path(__file__).parent
     of_ours = f"torch=={version('torch').partition('+')[0]}"
     needs = ("--with", "mosaicml-streaming==0.13.*", "--with", of_ours)
     command = ("uv", "run", "--no-project", "--quiet", f"--python={sys.executable}", *needs)
     script = ("python", str(here / "epoch_mosaicml.py"), str(place), str(n_rounds))
-    subprocess.run([*command, *script], check=True, cwd=here)
+    environment = {
+        **os.environ,
+        "S3_ENDPOINT_URL": s3.endpoint_url,
+        "AWS_ACCESS_KEY_ID": s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        "AWS_DEFAULT_REGION": s3.region,
+        "MDS_REMOTE": f"s3://{s3.raw_iq_bucket}/mds",
+    }
+    subprocess.run([*command, *script], check=True, cwd=here, env=environment)
 
 
 def main(n_sessions, n_rounds, place):
@@ -126,11 +85,11 @@ def main(n_sessions, n_rounds, place):
         dataset = HeimdallDataset(sessions, config, stack.s3, cache_dir=place / "features")
         usable, exclusions = dataset.prepare(progress=False)
         print(f"{len(usable)} sessions of 3 receivers, {len(exclusions)} excluded\n")
-        cold(usable.sessions, config, stack.s3, place, min(n_rounds, 3))
-    print()
-    warm(usable, place, n_rounds)
-    print(flush=True)
-    mosaicml(place, n_rounds)
+        warm(usable, place, n_rounds)
+        print(flush=True)
+        cold(usable, stack.s3, store, place, min(n_rounds, 5))
+        print(flush=True)
+        mosaicml(stack.s3, place, n_rounds)
 
 
 if __name__ == "__main__":

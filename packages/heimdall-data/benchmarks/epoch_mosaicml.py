@@ -1,13 +1,17 @@
-"""A warm epoch of mosaicml-streaming, in an environment of its own: its pins exclude ours.
+"""Warm and cold epochs of mosaicml-streaming, in an environment of its own: its pins exclude ours.
 
-`bench_epoch.py` runs it. Arguments: a folder with the samples in `samples.npz`, and rounds.
+`bench_epoch.py` runs it. Arguments: a folder with the samples in `samples.npz`, and rounds;
+in the environment `MDS_REMOTE`, where in S3 its dataset goes, and boto3's variables.
 """
 
+import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import boto3
 import numpy as np
-from epoch_rates import BATCH_SIZE, N_WORKERS, InMemory, loader, rates, table
+from epoch_rates import BATCH_SIZE, N_WORKERS, InMemory, epoch_s, loader, rates, table
 from streaming import MDSWriter, StreamingDataset
 from torch.utils.data import DataLoader
 
@@ -41,6 +45,27 @@ def main(place, n_rounds):
         ),
     }
     print(table(rates(loaders, len(samples), n_rounds), "in memory, there"))
+    cold(place, len(samples), min(n_rounds, 5))
+
+
+def cold(place, n_samples, n_rounds):
+    """Its dataset in the bucket, new workers, and nothing on disk."""
+    remote = os.environ["MDS_REMOTE"]
+    at = urlsplit(remote)
+    client = boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT_URL"])
+    for path in (place / "mds").iterdir():
+        client.upload_file(str(path), at.netloc, f"{at.path.strip('/')}/{path.name}")
+    found = []
+    for number in range(n_rounds):
+        streaming = StreamingDataset(
+            remote=remote, local=str(place / f"mds-{number}"), shuffle=True, batch_size=BATCH_SIZE
+        )
+        batches = DataLoader(streaming, batch_size=BATCH_SIZE, num_workers=N_WORKERS)
+        found.append(n_samples / epoch_s(batches, n_samples))
+    print()
+    print(
+        table({"mosaicml-streaming, features in S3": found}, "mosaicml-streaming, features in S3")
+    )
 
 
 if __name__ == "__main__":

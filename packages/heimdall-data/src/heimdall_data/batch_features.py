@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["features_of_batch"]
 
-THREADS = 4
+THREADS = 8
 """With 2 cores, and a store on them or some milliseconds away."""
 
 

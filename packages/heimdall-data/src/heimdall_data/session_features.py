@@ -69,8 +69,10 @@ class SessionFeatures:
         return tensors
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, npt.NDArray[np.generic]]) -> SessionFeatures:
-        """The inverse of `to_tensors`."""
+    def from_tensors(
+        cls, tensors: dict[str, npt.NDArray[np.generic]], key: str | None = None
+    ) -> SessionFeatures:
+        """The inverse of `to_tensors`, for what the cache holds under `key`."""
         return cls(
             features=np.asarray(tensors["features"], np.float32),
             present=np.asarray(tensors["present"], np.bool_),
@@ -81,6 +83,7 @@ class SessionFeatures:
             else {},
             arrivals=np.asarray(tensors["times"], np.float32) if "times" in tensors else None,
             no_arrivals=tensors["no_times"].tobytes().decode() if "no_times" in tensors else "",
+            key=key,
         )
 
 
@@ -133,7 +136,8 @@ class FeatureSource:
         found = self.cache.get_into(key, "features", out)
         if found is None:
             return None
-        return replace(SessionFeatures.from_tensors({**found, "features": out}), key=key)
+        found["features"] = out
+        return SessionFeatures.from_tensors(found, key)
 
     def current(
         self, session: Session, missed: str | None, out: npt.NDArray[np.float32]
