@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from heimdall_export.contract import INPUT
+from heimdall_export.contract import ARRIVALS, INPUT
 from heimdall_export.errors import ExportError
 from heimdall_export.mlflow_client import told_plainly
 
@@ -38,7 +38,7 @@ def save_mlflow_model(
         onnx_path: The model file.
         folder: Must not exist.
         input_example: Feature tensors, float32 `(n, receivers, n_mels, n_frames)`; silence at
-            0 dB when None.
+            0 dB when None. Beside it a model that takes arrival times has none of them.
 
     Raises:
         ExportError: The file is not an ONNX file, the example does not fit, or the folder
@@ -54,7 +54,7 @@ def save_mlflow_model(
             model,
             folder,
             signature=_signature(model),
-            input_example={INPUT: example},
+            input_example=_beside(example, model),
             # Given, because MLflow would otherwise load the model to guess them.
             pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
             save_as_external_data=False,
@@ -69,9 +69,18 @@ def _read(path: Path) -> onnx.ModelProto:
         raise ExportError(f"the model file {path} cannot be read: {error.strerror}") from error
     except DecodeError as error:
         raise ExportError(f"{path} is not an ONNX file") from error
-    if [end.name for end in model.graph.input] != [INPUT]:
+    if [end.name for end in model.graph.input] not in ([INPUT], [INPUT, ARRIVALS]):
         raise ExportError(f"{path} has no input {INPUT!r}; it is no model of ours")
     return model
+
+
+def _beside(example: NDArray[np.float32], model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """The example with what further inputs take where nothing is known: zeros."""
+    further = {
+        end.name: np.zeros((len(example), *_shape(end)[1:]), np.float32)
+        for end in model.graph.input[1:]
+    }
+    return {INPUT: example, **further}
 
 
 def _signature(model: onnx.ModelProto) -> ModelSignature:

@@ -144,7 +144,7 @@ def _require_outputs(network: torch.nn.Module, examples: tuple[torch.Tensor, ...
     try:
         with torch.no_grad():
             outputs = network(*examples)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ExportError(
             f"the network does not take an input of shape {shapes}: {error}"
         ) from error
