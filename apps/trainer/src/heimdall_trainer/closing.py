@@ -8,6 +8,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from heimdall_trainer.report.calibration import shares_inside
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,7 +32,9 @@ def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) 
     coverage = _coverage(evaluated.metrics)
     table.add_row("model", *_quantiles_km(evaluated.evaluation.error_m), coverage)
     for baseline in evaluated.baselines:
-        table.add_row(baseline.name, *_quantiles_km(baseline.error_m), "")
+        inside = shares_inside(baseline, evaluated.evaluation.truth_deg)
+        said = f"{inside[0]:.0%} / {inside[1]:.0%}" if inside else ""
+        table.add_row(baseline.name, *_quantiles_km(baseline.error_m), said)
     (console or Console(highlight=False, soft_wrap=True)).print(table)
 
 
@@ -52,7 +56,11 @@ def print_closing(outcome: RunOutcome, console: Console | None = None) -> None:
 
 
 def _quantiles_km(error_m: NDArray[np.float64]) -> tuple[str, ...]:
-    return tuple(f"{q / 1000:.1f} km" for q in np.nanquantile(error_m, (0.5, 0.68, 0.95)))
+    return tuple(_km(float(q)) for q in np.nanquantile(error_m, (0.5, 0.68, 0.95)))
+
+
+def _km(length_m: float) -> str:
+    return f"{length_m / 1000:.1f} km" if length_m >= 1000 else f"{length_m:.0f} m"
 
 
 def _coverage(metrics: Mapping[str, float]) -> str:

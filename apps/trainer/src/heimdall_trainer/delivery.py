@@ -17,18 +17,17 @@ from heimdall_export.parity import check_parity
 from heimdall_export.promotion import evaluation_tags
 from heimdall_export.registry import register
 from heimdall_export.upload import upload_model
-from heimdall_features import FeatureExtractor
-from heimdall_models import LocalizationModule
+from heimdall_features import ArrivalExtractor, FeatureExtractor
 
-from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.evaluation import evaluate_model
+from heimdall_trainer.exported_network import exported_network
 from heimdall_trainer.run_record import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from heimdall_data import S3Settings
+    from heimdall_data import S3Settings, Station
     from heimdall_export.parity import ParityReport
     from heimdall_export.tracking import MLflowTracker
     from numpy.typing import NDArray
@@ -60,12 +59,11 @@ class Delivery:
 
 def model_metadata(data: TrainingData, run_id: str) -> dict[str, str]:
     """What travels inside the model file, by the contract's keys."""
-    receivers = [
-        {"name": s.name, "latitude": s.latitude_deg, "longitude": s.longitude_deg}
-        for s in data.receivers
-    ]
+    arrivals = data.train.arrivals
+    receivers = [_entry(station, timed=arrivals is not None) for station in data.receivers]
     return {
         **FeatureExtractor(data.features).metadata(),
+        **({} if arrivals is None else ArrivalExtractor(arrivals).metadata()),
         "heimdall.receivers": json.dumps(receivers),
         "heimdall.region": data.region.to_json(),
         "heimdall.run_id": run_id,
@@ -73,16 +71,29 @@ def model_metadata(data: TrainingData, run_id: str) -> dict[str, str]:
     }
 
 
-def features_to_compare(data: TrainingData) -> NDArray[np.float32]:
-    """Real feature tensors: the validation part, then what the other parts add up to 64.
+def _entry(station: Station, *, timed: bool) -> dict[str, str | float]:
+    where = {"latitude": station.latitude_deg, "longitude": station.longitude_deg}
+    height = {"altitude": station.altitude_m or 0.0} if timed else {}
+    return {"name": station.name, **where, **height}
+
+
+def inputs_to_compare(
+    data: TrainingData,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Real inputs of the model: the validation part, then what the other parts add up to 64.
 
     Returns:
-        float32 (n, receivers, n_mels, n_frames), n at least 64 where there are as many sessions.
+        float32 (n, receivers, n_mels, n_frames), n at least 64 where there are as many sessions,
+        and their arrival times (n, receivers, 5) where they are measured.
     """
     parts = (data.validation, data.test, data.train)
-    every = (part[index]["features"] for part in parts for index in range(len(part)))
+    every = (part[index] for part in parts for index in range(len(part)))
     wanted = max(N_COMPARED, len(data.validation))
-    return np.stack([features for features, _ in zip(every, range(wanted), strict=False)])
+    chosen = [sample for sample, _ in zip(every, range(wanted), strict=False)]
+    features = np.stack([sample["features"] for sample in chosen])
+    if data.train.arrivals is None:
+        return features, None
+    return features, np.stack([sample["arrivals"] for sample in chosen])
 
 
 def export_and_register(
@@ -99,17 +110,17 @@ def export_and_register(
         ExportError: The file is not what was trained, or cannot be stored or registered.
         TrainerError: The model listens to other receivers than the data has.
     """
-    module = LocalizationModule.load(trained.checkpoint)
-    _require_same_receivers(module, data)
-    network = module.serving_net()
+    network = exported_network(trained.checkpoint, data)
+    features, arrivals = inputs_to_compare(data)
     path = export_onnx(
         network,
         trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
-        input_shape=(len(data.receivers), data.features.n_mels, data.features.n_frames),
+        input_shape=data.features.shape,
+        arrivals_shape=None if arrivals is None else arrivals.shape[1:],
         metadata=model_metadata(data, tracker.run_id),
         opset=config.opset,
     )
-    parity = check_parity(path, network, features_to_compare(data), scale_m=data.region.scale_m)
+    parity = check_parity(path, network, features, arrivals=arrivals, scale_m=data.region.scale_m)
     evaluated = evaluate_model(path, data)
     metrics = {**trained.metrics, **evaluated.metrics}
     uploaded = upload_model(
@@ -133,14 +144,5 @@ def export_and_register(
         parity=parity,
         evaluated=evaluated,
         metrics=metrics,
-        n_parameters=sum(weights.numel() for weights in module.net.parameters()),
+        n_parameters=sum(weights.numel() for weights in network.parameters()),
     )
-
-
-def _require_same_receivers(module: LocalizationModule, data: TrainingData) -> None:
-    if module.config.n_receivers != len(data.receivers):
-        names = ", ".join(station.name for station in data.receivers)
-        raise TrainerError(
-            f"the checkpoint listens to {module.config.n_receivers} receivers, and the data has "
-            f"{len(data.receivers)} ({names}): give the --receivers it was trained with"
-        )

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_data.session_arrivals import clocked
 from heimdall_models import error_m, localization_metrics
 
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.level_baselines import level_baselines
 from heimdall_trainer.report import Evaluation
 from heimdall_trainer.serving_check import predict_without_torch
+from heimdall_trainer.timing_baselines import timing_baselines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,11 +64,15 @@ def evaluate_model(onnx_path: Path, data: TrainingData) -> EvaluatedModel:
         error_m=error_m(said.position_deg.astype(np.float64), truth_deg),
         n_present=present.sum(axis=1),
         snr_db=np.array([_median_snr_db(s, data.receivers) for s in dataset.sessions]),
+        correlation=said.correlation,
     )
-    found = localization_metrics(evaluation.position_deg, evaluation.sigma_m, truth_deg)
+    found = localization_metrics(
+        evaluation.position_deg, evaluation.sigma_m, truth_deg, said.correlation
+    )
+    timed = () if dataset.arrivals is None else timing_baselines(onnx_path, data, items)
     return EvaluatedModel(
         evaluation=evaluation,
-        baselines=level_baselines(data),
+        baselines=(*timed, *level_baselines(data)),
         metrics={f"test/{name}": value for name, value in found.items()},
     )
 
@@ -74,7 +80,8 @@ def evaluate_model(onnx_path: Path, data: TrainingData) -> EvaluatedModel:
 def _recordings(dataset: HeimdallDataset) -> Iterator[tuple[str, Recordings]]:
     for index, session in enumerate(dataset.sessions):
         recordings = dataset.recordings(index)
-        yield session.id, {n: (r.iq, r.sample_rate_hz) for n, r in recordings.items()}
+        plain = {name: (r.iq, r.sample_rate_hz) for name, r in recordings.items()}
+        yield session.id, plain if dataset.arrivals is None else {**plain, **clocked(recordings)}
 
 
 def _median_snr_db(session: Session, receivers: Sequence[Station]) -> float:

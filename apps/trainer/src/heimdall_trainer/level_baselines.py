@@ -8,6 +8,7 @@ import numpy as np
 from heimdall_models import error_m
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
 from heimdall_models.baselines.levels import LEAST_SESSIONS
+from heimdall_models.ellipses import MOST_CORRELATED
 from heimdall_models.level_reading import ReceivedPower
 
 from heimdall_trainer.report import BaselineResult
@@ -68,11 +69,14 @@ def _result(
     truth_deg: NDArray[np.float64],
 ) -> BaselineResult:
     answer = LEVEL_BASELINES[name](training)(levels_db, present)
+    tilt = answer.covariance_m2[:, 0, 1] / answer.sigma_m.prod(axis=1)
     return BaselineResult(
         name=name,
         explanation=_EXPLANATIONS[name],
         error_m=error_m(answer.position_deg, truth_deg),
+        position_deg=answer.position_deg,
         sigma_m=answer.sigma_m,
+        correlation=np.clip(tilt, -MOST_CORRELATED, MOST_CORRELATED),
     )
 
 

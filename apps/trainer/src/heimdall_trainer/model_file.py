@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError
-from heimdall_features import FeatureExtractor
+from heimdall_features import ArrivalExtractor, FeatureExtractor
 
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.evaluation import EvaluatedModel, evaluate_model
@@ -44,7 +44,12 @@ def evaluate_file(
     graph = _read(model)
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     features = FeatureExtractor.from_metadata(metadata).config
-    config = replace(config, receivers=features.receivers, sample_rate_hz=features.sample_rate_hz)
+    config = replace(
+        config,
+        receivers=features.receivers,
+        sample_rate_hz=features.sample_rate_hz,
+        features="mel" if ArrivalExtractor.from_metadata(metadata) is None else "mel+timing",
+    )
     data = load_training_data(config, connections)
     evaluated = evaluate_model(model, data)
     page = write_report(

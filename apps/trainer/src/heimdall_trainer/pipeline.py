@@ -17,10 +17,12 @@ from heimdall_models.execution import arrange
 
 from heimdall_trainer.delivery import Delivery, export_and_register
 from heimdall_trainer.errors import UsageError
+from heimdall_trainer.exported_network import require_same_features
 from heimdall_trainer.report import ModelSummary
 from heimdall_trainer.run_record import open_tracker, run_parameters, run_tags
 from heimdall_trainer.run_report import write_report
 from heimdall_trainer.summary import RunSummary, require_writable, write_summary
+from heimdall_trainer.timing_training import timed_parts, train_timing, with_timing
 from heimdall_trainer.training import TrainedModel, fit, make_trainer, newest_checkpoint
 from heimdall_trainer.training_data import TrainingData, load_training_data
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from heimdall_export.tracking import MLflowTracker
 
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.timing_training import TimedParts
     from heimdall_trainer.training_config import TrainingConfig
 
 __all__ = ["RunOutcome", "TrainingPipeline"]
@@ -65,7 +68,8 @@ class TrainingPipeline:
         """Find out what is wrong with files and names before data is read for minutes.
 
         Raises:
-            TrainerError: The summary cannot be written.
+            TrainerError: The summary cannot be written, or the checkpoint to export takes other
+                features.
             ModelError: No such backbone, weights that do not fit it, something that it cannot do,
                 or no such checkpoint.
         """
@@ -74,6 +78,8 @@ class TrainingPipeline:
             require_writable(config.summary)
         if config.checkpoint:
             LocalizationModule.load(config.checkpoint)
+            if config.export_only:
+                require_same_features(config)
         else:
             network = config.network(len(config.receivers) or config.n_receivers)
             net = LocalizationNet(network.n_receivers, network.backbone, network.weights)
@@ -107,10 +113,18 @@ class TrainingPipeline:
         """Train a new network, or go on with an interrupted one.
 
         Raises:
-            TrainerError: There is nothing to resume from, or no loss was ever finite.
+            TrainerError: There is nothing to resume from, no loss was ever finite, or too few
+                sessions have arrival times.
             ModelError: Training diverged; the message says where, and what was kept.
         """
         resume_from = self._resume_from() if self.config.resume_training else None
+        timed = timed_parts(data) if self.config.features == "mel+timing" else None
+        trained = self._train_spectrograms(data, tracker, resume_from)
+        return trained if timed is None else self._train_times(trained, timed, data, tracker)
+
+    def _train_spectrograms(
+        self, data: TrainingData, tracker: MLflowTracker | None, resume_from: Path | None
+    ) -> TrainedModel:
         with self._stage("training"):
             module = self.create_lightning_module(data)
             if resume_from is None:
@@ -118,6 +132,17 @@ class TrainingPipeline:
                 plain = data.train.subset(data.train.sessions)
                 module.learn_levels(plain[index] for index in range(len(plain)))
             return fit(self.create_trainer(tracker), module, data, self.config, resume_from)
+
+    def _train_times(
+        self,
+        trained: TrainedModel,
+        timed: TimedParts,
+        data: TrainingData,
+        tracker: MLflowTracker | None,
+    ) -> TrainedModel:
+        with self._stage("training on arrival times"):
+            timing = train_timing(timed, data, self.config, tracker)
+            return with_timing(trained, timing, data, self.config)
 
     def export_and_register(
         self, trained: TrainedModel, data: TrainingData, tracker: MLflowTracker

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_features import ClockedRecording
 
 from heimdall_trainer.errors import TrainerError
 
@@ -63,12 +64,16 @@ class Predictions:
     """(n, 2), latitude and longitude"""
     sigma_m: NDArray[np.float64]
     """(n, 2), east and north"""
+    correlation: NDArray[np.float64]
+    """(n,), of the errors east and north; 0 of a model whose ellipses are upright"""
+    unexplained: NDArray[np.float64]
+    """(n,), of the arrival times: above 1 they are not of the kind that was trained on"""
     not_importable: tuple[str, ...]
     """The packages that the predicting process tried to import, and could not."""
 
 
 if TYPE_CHECKING:
-    Session = Mapping[str, tuple[NDArray[Any], float]]
+    Session = Mapping[str, tuple[NDArray[Any], float] | ClockedRecording]
 
 
 def predict_without_torch(
@@ -81,8 +86,9 @@ def predict_without_torch(
 
     Args:
         onnx_path: The exported model.
-        recordings: By session id, each receiver's IQ samples and true sample rate in hertz. Pairs
-            from a generator do as well; one session at a time is held in memory.
+        recordings: By session id, each receiver's IQ samples and true sample rate in hertz, or
+            these with a clock, cut to the time that they share. Pairs from a generator do as
+            well; one session at a time is held in memory.
         batch_size: Sessions in one call of the network.
 
     Raises:
@@ -110,18 +116,23 @@ def predict_without_torch(
 
 def _hand_over(
     folder: Path, recordings: Mapping[str, Session] | Iterable[tuple[str, Session]]
-) -> Iterator[tuple[str, dict[str, tuple[str, float]]]]:
+) -> Iterator[tuple[str, dict[str, tuple[str, float, float, bool]]]]:
     """Write each recording to a file of its own: names are the catalogue's, paths are ours."""
     pairs = recordings.items() if isinstance(recordings, Mapping) else recordings
     for index, (session_id, by_receiver) in enumerate(pairs):
         if not by_receiver:
             raise ServingError(f"session {session_id} has no recording; exclude it")
         files = {}
-        for channel, (receiver, (iq, rate_hz)) in enumerate(by_receiver.items()):
+        for channel, (receiver, given) in enumerate(by_receiver.items()):
+            one = given if isinstance(given, ClockedRecording) else _without_clock(*given)
             file = f"{index}-{channel}.npy"
-            np.save(folder / file, np.asarray(iq), allow_pickle=False)
-            files[receiver] = (file, float(rate_hz))
+            np.save(folder / file, np.asarray(one.iq), allow_pickle=False)
+            files[receiver] = (file, one.sample_rate_hz, one.start_s, one.clock_locked)
         yield session_id, files
+
+
+def _without_clock(iq: NDArray[Any], rate_hz: float) -> ClockedRecording:
+    return ClockedRecording(iq, float(rate_hz), clock_locked=False)
 
 
 def _run_child(folder: Path) -> None:
@@ -145,7 +156,15 @@ def _run_child(folder: Path) -> None:
 def _predictions(folder: Path, session_ids: tuple[str, ...]) -> Predictions:
     with np.load(folder / "predictions.npz", allow_pickle=False) as found:
         refused = tuple(str(name) for name in found["refused"])
-        result = Predictions(session_ids, found["position_deg"], found["sigma_m"], refused)
+        upright = np.zeros(len(session_ids))
+        result = Predictions(
+            session_ids,
+            position_deg=found["positions"],
+            sigma_m=found["uncertainties"],
+            correlation=found.get("correlations", upright),
+            unexplained=found.get("unexplained", upright),
+            not_importable=refused,
+        )
     importable = sorted(set(NOT_WHERE_MODELS_SERVE) - set(refused))
     if importable:
         raise ServingError(f"the process that served the model could import {importable}")

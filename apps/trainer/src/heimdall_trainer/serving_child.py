@@ -45,47 +45,71 @@ def importable(name: str) -> bool:
     return True
 
 
-def recordings(folder: Path, files: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, float]]:
-    """The samples and rate in hertz of each receiver of one session."""
+def recordings(folder: Path, files: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """The recording of each receiver of one session, with its clock as far as there is one."""
     import numpy as np
+    from heimdall_features import ClockedRecording
 
     return {
-        receiver: (np.load(folder / file, allow_pickle=False), float(rate_hz))
-        for receiver, (file, rate_hz) in files.items()
+        receiver: ClockedRecording(
+            np.load(folder / file, allow_pickle=False), float(rate_hz), float(start_s), bool(locked)
+        )
+        for receiver, (file, rate_hz, start_s, locked) in files.items()
     }
 
 
-def feature_tensors(
-    folder: Path, sessions: Sequence[Any], extract: Callable[..., Any]
-) -> Iterator[Any]:
-    """The feature tensor of one session after another; only one recording is in memory.
+def arrival_times(extract: Callable[..., Any], heard: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Times of arrival; all zero, as in training, where the recordings do not allow any."""
+    import numpy as np
+    from heimdall_features import FeatureError
+
+    try:
+        return extract(heard)
+    except FeatureError:
+        return np.zeros(extract.shape, np.float32)  # type: ignore[attr-defined]
+
+
+def inputs(
+    folder: Path,
+    sessions: Sequence[Any],
+    extract: Callable[..., Any],
+    times: Callable[..., Any] | None,
+) -> Iterator[tuple[Any, ...]]:
+    """What the model takes of one session after another; only one recording is in memory.
 
     Raises:
         RuntimeError: A session has no features; its id and the reason.
     """
     for session_id, files in sessions:
         try:
-            yield extract(recordings(folder, files))
+            heard = recordings(folder, files)
+            mel = extract({name: (one.iq, one.sample_rate_hz) for name, one in heard.items()})
+            yield (mel,) if times is None else (mel, arrival_times(times, heard))
         except (ValueError, OSError) as error:
             raise RuntimeError(f"session {session_id}: {error}") from error
 
 
-def predictions(folder: Path, work: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Positions in degrees and sigmas in metres, both `(n, 2)`, as the contract's example."""
+def predictions(folder: Path, work: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model says, by name and of all sessions, as the contract's example asks it."""
     import numpy as np
     import onnxruntime
-    from heimdall_features import FeatureExtractor
+    from heimdall_features import ArrivalExtractor, FeatureExtractor
 
     session = onnxruntime.InferenceSession(work["model"], providers=["CPUExecutionProvider"])
-    extract = FeatureExtractor.from_metadata(session.get_modelmeta().custom_metadata_map)
-    positions, sigmas, size = [], [], work["batch_size"]
+    metadata = session.get_modelmeta().custom_metadata_map
+    extract = FeatureExtractor.from_metadata(metadata)
+    times = ArrivalExtractor.from_metadata(metadata)
+    given = [end.name for end in session.get_inputs()]
+    names = [end.name for end in session.get_outputs()]
+    answers, size = [], work["batch_size"]
     for first in range(0, len(work["sessions"]), size):
         chunk = work["sessions"][first : first + size]
-        features = np.stack(list(feature_tensors(folder, chunk, extract)))
-        position, sigma = session.run(["positions", "uncertainties"], {"mel_spectrogram": features})
-        positions.append(position)
-        sigmas.append(sigma)
-    return np.concatenate(positions), np.concatenate(sigmas)
+        batch = map(np.stack, zip(*inputs(folder, chunk, extract, times), strict=True))
+        answers.append(session.run(names, dict(zip(given, batch, strict=True))))
+    return {
+        name: np.concatenate(part).astype(np.float64)
+        for name, part in zip(names, zip(*answers, strict=True), strict=True)
+    }
 
 
 def main(folder: Path) -> None:
@@ -93,15 +117,10 @@ def main(folder: Path) -> None:
     work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
     blocker = Blocker(work["blocked"])
     sys.meta_path.insert(0, blocker)
-    position_deg, sigma_m = predictions(folder, work)
+    said = predictions(folder, work)
     import numpy as np
 
-    np.savez(
-        folder / "predictions.npz",
-        position_deg=position_deg.astype(np.float64),
-        sigma_m=sigma_m.astype(np.float64),
-        refused=np.array(blocker.refused()),
-    )
+    np.savez(folder / "predictions.npz", **said, refused=np.array(blocker.refused()))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
@@ -26,7 +27,7 @@ from heimdall_trainer.data_order import EpochOrder, EpochSeeds, epoch_to_resume
 from heimdall_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from heimdall_data import HeimdallDataset
@@ -37,9 +38,19 @@ if TYPE_CHECKING:
     from heimdall_trainer.training_config import TrainingConfig
     from heimdall_trainer.training_data import TrainingData
 
-__all__ = ["TrainedModel", "fit", "make_loader", "make_trainer", "newest_checkpoint"]
+__all__ = [
+    "WITH_TIMING",
+    "TrainedModel",
+    "fit",
+    "make_loader",
+    "make_trainer",
+    "newest_checkpoint",
+    "seen_interrupts",
+]
 
 N_CHECKPOINTS = 3
+WITH_TIMING = "with-timing.ckpt"
+"""The best checkpoint with the network of times beside it: an end, and no place to go on from."""
 
 # Lightning's advertisements and its advice about worker counts are not about our run.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -138,12 +149,14 @@ def _strategy(config: TrainingConfig) -> str:
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint in a folder that was written last; the one before a divergence does not count.
+    """The checkpoint in a folder that was written last.
+
+    The one before a divergence does not count, nor the one that times were added to.
 
     Raises:
         TrainerError: There is none.
     """
-    good = (path for path in folder.rglob("*.ckpt") if path.name != DIVERGED)
+    good = (path for path in folder.rglob("*.ckpt") if path.name not in (DIVERGED, WITH_TIMING))
     found = sorted(good, key=lambda path: path.stat().st_mtime_ns)
     if not found:
         raise TrainerError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
@@ -168,7 +181,7 @@ def fit(
     epoch = epoch_to_resume(resume_from)
     data.train.set_epoch(epoch)
     order = EpochOrder(len(data.train), config.seed, epoch)
-    try:
+    with seen_interrupts(trainer):
         trainer.fit(
             module,
             make_loader(data.train, config, order),
@@ -176,12 +189,22 @@ def fit(
             ckpt_path=resume_from,
             weights_only=True,
         )
+    return _outcome(trainer)
+
+
+@contextlib.contextmanager
+def seen_interrupts(trainer: pl.Trainer) -> Iterator[None]:
+    """Lightning answers Ctrl-C with exit status 1; callers must see the interrupt.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+    """
+    try:
+        yield
     except SystemExit as ended:
-        # Lightning answers Ctrl-C with exit status 1; callers must see the interrupt.
         if trainer.interrupted and ended.code == 1:
             raise KeyboardInterrupt from None
         raise
-    return _outcome(trainer)
 
 
 def _outcome(trainer: pl.Trainer) -> TrainedModel:

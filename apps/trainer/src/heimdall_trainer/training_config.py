@@ -92,6 +92,8 @@ class TrainingConfig:
     """Epochs from one stage of the backbone to the next, the last stage first; 0 is all at once."""
     features: Literal["mel", "mel+timing"] = "mel"
     """What the model sees: levels alone, or also when each receiver heard the transmission."""
+    timing_epochs: int = 15
+    """Passes over the training split in which the network of arrival times learns, if any."""
     n_receivers: int = 3
     """How many receivers the model listens to."""
     receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
@@ -126,7 +128,14 @@ class TrainingConfig:
         Raises:
             UsageError: A value is out of its range; the message names it.
         """
-        for name in ("epochs", "batch_size", "n_receivers", "patience", "num_nodes"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "n_receivers",
+            "patience",
+            "num_nodes",
+            "timing_epochs",
+        ):
             self._need(name, getattr(self, name) >= 1, "a whole number of at least 1")
         for name in ("num_workers", "seed"):
             self._need(name, getattr(self, name) >= 0, "a whole number of at least 0")

@@ -19,7 +19,7 @@ from heimdall_trainer.report.intervals import Interval, share
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from heimdall_trainer.report.contents import Evaluation
+    from heimdall_trainer.report.contents import BaselineResult, Evaluation
 
 __all__ = [
     "LEVELS",
@@ -28,6 +28,7 @@ __all__ = [
     "coverage",
     "predicted_error_m",
     "radius_sigmas",
+    "shares_inside",
     "squared_sigmas",
 ]
 
@@ -56,7 +57,25 @@ def radius_sigmas(probability: float) -> float:
 def squared_sigmas(evaluation: Evaluation) -> NDArray[np.float64]:
     """(n,) squared distance of truth from estimate in sigmas; as the logged metrics have it."""
     offset_m = offset_east_north_m(evaluation.position_deg, evaluation.truth_deg)
-    return np.asarray(np.sum((offset_m / evaluation.sigma_m) ** 2, axis=1), dtype=np.float64)
+    return _squared(offset_m, evaluation.sigma_m, evaluation.tilt)
+
+
+def shares_inside(
+    baseline: BaselineResult, truth_deg: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """Which shares of the truths a baseline's 68 and 95 % ellipses hold, of those it answers.
+
+    None where it does not say where, or how sure it is.
+    """
+    if baseline.position_deg is None or baseline.sigma_m is None:
+        return None
+    answered = np.isfinite(baseline.error_m) & np.isfinite(baseline.sigma_m).all(axis=1)
+    if not answered.any():
+        return None
+    offset_m = offset_east_north_m(baseline.position_deg[answered], truth_deg[answered])
+    squares = _squared(offset_m, baseline.sigma_m[answered], baseline.tilt[answered])
+    low, high = (float((squares <= radius_sigmas(level) ** 2).mean()) for level in (0.68, 0.95))
+    return low, high
 
 
 def coverage(evaluation: Evaluation, claimed: float) -> Coverage:
@@ -69,3 +88,11 @@ def coverage(evaluation: Evaluation, claimed: float) -> Coverage:
 def predicted_error_m(sigma_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) the root mean square distance that sigmas (n, 2) promise."""
     return np.asarray(np.hypot(sigma_m[:, 0], sigma_m[:, 1]), dtype=np.float64)
+
+
+def _squared(
+    offset_m: NDArray[np.float64], sigma_m: NDArray[np.float64], correlation: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    east, north = (offset_m / sigma_m).T
+    across = (north - correlation * east) ** 2 / (1 - correlation**2)
+    return np.asarray(east**2 + across, dtype=np.float64)

@@ -79,7 +79,8 @@ def _draw(
     axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set_color(ink.GRID)
     axes.set_gid(f"session-{k}")
-    draw_ellipses(axes, estimate[None], evaluation.sigma_m[[k]], outer_alpha=0.4)
+    tilt = evaluation.tilt[[k]]
+    draw_ellipses(axes, estimate[None], evaluation.sigma_m[[k]], tilt, outer_alpha=0.4)
     axes.plot(*np.stack([truth, estimate]).T, color=ink.NETWORK, linewidth=1.4, zorder=4)
     axes.scatter(
         truth[0], truth[1], s=22, facecolor=ink.PAGE, edgecolor=ink.TRUTH, linewidth=1.2, zorder=5

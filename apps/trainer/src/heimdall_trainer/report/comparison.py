@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from heimdall_trainer.report.calibration import shares_inside
 from heimdall_trainer.report.intervals import Interval, ratio_of_medians
 from heimdall_trainer.report.quantities import count, decimal, distance
 
@@ -29,6 +30,8 @@ class Comparison:
     p95_m: float
     ratio: Interval
     """The network's median error over the baseline's, on the sessions that both answer."""
+    inside: tuple[float, float] | None = None
+    """Shares of truths in its 68 and 95 % ellipses, where it has any."""
 
     @property
     def verdict(self) -> Verdict:
@@ -88,4 +91,5 @@ def compare(evaluation: Evaluation, baseline: BaselineResult) -> Comparison:
         median_m=float(median),
         p95_m=float(p95),
         ratio=ratio,
+        inside=shares_inside(baseline, evaluation.truth_deg),
     )

@@ -88,9 +88,13 @@ class Evaluation:
     """(n,), receivers that were heard"""
     snr_db: NDArray[np.float64] | None = None
     """(n,), NaN where the catalogue does not know; None where it knows none"""
+    correlation: NDArray[np.float64] | None = None
+    """(n,), of the errors east and north; None where no ellipse is tilted"""
 
     def __post_init__(self) -> None:
         n = len(self.session_ids)
+        if self.correlation is not None:
+            _require_correlations("correlation", self.correlation, n)
         _require_shape("source_names", (len(self.source_names),), (n,))
         for name, axes in (("truth_deg", 2), ("position_deg", 2), ("sigma_m", 2), ("error_m", 1)):
             values = getattr(self, name)
@@ -103,6 +107,11 @@ class Evaluation:
 
     def __len__(self) -> int:
         return len(self.session_ids)
+
+    @property
+    def tilt(self) -> NDArray[np.float64]:
+        """(n,): the correlation, 0 where none is given."""
+        return np.zeros(len(self)) if self.correlation is None else self.correlation
 
     def _require_finite(self, name: str, values: NDArray[np.float64]) -> None:
         columns = np.reshape(values, (len(self), np.ndim(values)))
@@ -131,8 +140,17 @@ class BaselineResult:
     """One sentence for the reader: what the method does."""
     error_m: NDArray[np.float64]
     """(n,), in the order of the evaluation's sessions; NaN where the method has no answer"""
+    position_deg: NDArray[np.float64] | None = None
+    """(n, 2) where the report is to show more than how far off it is"""
     sigma_m: NDArray[np.float64] | None = None
     """(n, 2) where the method says how sure it is"""
+    correlation: NDArray[np.float64] | None = None
+    """(n,), of the errors east and north; None where no ellipse is tilted"""
+
+    @property
+    def tilt(self) -> NDArray[np.float64]:
+        """(n,): the correlation, 0 where none is given."""
+        return np.zeros(len(self.error_m)) if self.correlation is None else self.correlation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -171,9 +189,13 @@ class ReportContents:
         for baseline in self.baselines:
             owner = f"baseline {baseline.name!r}: error_m"
             _require_shape(owner, np.shape(baseline.error_m), (n,))
-            if baseline.sigma_m is not None:
-                owner = f"baseline {baseline.name!r}: sigma_m"
-                _require_shape(owner, np.shape(baseline.sigma_m), (n, 2))
+            for name in ("position_deg", "sigma_m"):
+                if (values := getattr(baseline, name)) is not None:
+                    owner = f"baseline {baseline.name!r}: {name}"
+                    _require_shape(owner, np.shape(values), (n, 2))
+            if baseline.correlation is not None:
+                owner = f"baseline {baseline.name!r}: correlation"
+                _require_correlations(owner, baseline.correlation, n)
 
 
 def _require_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
@@ -181,3 +203,10 @@ def _require_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -
         raise ReportError(
             f"{name} has shape {shape}, expected {wanted}: one row for each evaluated session"
         )
+
+
+def _require_correlations(name: str, values: NDArray[np.float64], n: int) -> None:
+    _require_shape(name, np.shape(values), (n,))
+    # Not `>=`: a NaN must fail as well.
+    if not (np.abs(values) < 1).all():
+        raise ReportError(f"{name}: {values[~(np.abs(values) < 1)][0]} is not between -1 and 1")

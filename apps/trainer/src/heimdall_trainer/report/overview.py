@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     from heimdall_trainer.report.contents import Evaluation, ReportContents
 
-__all__ = ["MAX_DRAWN", "draw_ellipses", "drawn_sessions", "frame_of", "map_svg", "session_note"]
+__all__ = [
+    "MAX_DRAWN",
+    "draw_ellipses",
+    "drawn_sessions",
+    "ellipse_axes",
+    "frame_of",
+    "map_svg",
+    "session_note",
+]
 
 MAX_DRAWN = 400
 """More lines than this are a blot."""
@@ -82,18 +90,20 @@ def draw_ellipses(
     axes: Axes,
     centres_km: NDArray[np.float64],
     sigma_m: NDArray[np.float64],
+    correlation: NDArray[np.float64],
     *,
     outer_alpha: float,
 ) -> None:
-    """The one-sigma ellipses, filled, and the 95 % ellipses, faint; (n, 2) each."""
+    """The one-sigma ellipses, filled, and the 95 % ellipses, faint; (n, 2) twice and (n,)."""
+    half_axes_m, turned_deg = ellipse_axes(sigma_m, correlation)
     for radius, fill, line in ((radius_sigmas(0.95), 0.0, outer_alpha), (1.0, 0.13, 0.9)):
-        diameters = 2 * radius * sigma_m / 1000
+        diameters = 2 * radius * half_axes_m / 1000
         for alpha, filled in ((fill, True), (line, False)):
             axes.add_collection(
                 EllipseCollection(
                     diameters[:, 0],
                     diameters[:, 1],
-                    np.zeros(len(diameters)),
+                    turned_deg,
                     units="xy",
                     offsets=centres_km,
                     offset_transform=axes.transData,
@@ -104,6 +114,22 @@ def draw_ellipses(
                     zorder=3,
                 )
             )
+
+
+def ellipse_axes(
+    sigma_m: NDArray[np.float64], correlation: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Half axes (n, 2) of the one-sigma ellipses, and how far the first is turned, (n,).
+
+    Degrees from east to north; an upright ellipse has its axes east and north.
+    """
+    east, north = np.square(sigma_m).T
+    both = correlation * sigma_m[:, 0] * sigma_m[:, 1]
+    turned = np.where(both == 0, 0.0, np.arctan2(2 * both, east - north) / 2)
+    half, swing = (east + north) / 2, np.hypot((east - north) / 2, both)
+    squares = np.stack([half + swing, np.maximum(half - swing, 0.0)], axis=1)
+    upright = (both == 0)[:, None]
+    return np.where(upright, sigma_m, np.sqrt(squares)), np.degrees(turned)
 
 
 def _description(contents: ReportContents) -> str:
@@ -118,7 +144,13 @@ def _draw_sessions(axes: Axes, contents: ReportContents, chosen: Sequence[int]) 
     truth = to_km(contents.region, evaluation.truth_deg)
     estimate = to_km(contents.region, evaluation.position_deg)
     drawn, picked = drawn_sessions(evaluation, chosen), list(chosen)
-    draw_ellipses(axes, estimate[picked], evaluation.sigma_m[picked], outer_alpha=0.25)
+    draw_ellipses(
+        axes,
+        estimate[picked],
+        evaluation.sigma_m[picked],
+        evaluation.tilt[picked],
+        outer_alpha=0.25,
+    )
     for k in drawn:
         _draw_line(axes, np.stack([truth[k], estimate[k]]), f"session-{k}", strong=k in chosen)
     ring: dict[str, Any] = {"facecolor": ink.PAGE, "edgecolor": ink.TRUTH, "linewidth": 1}

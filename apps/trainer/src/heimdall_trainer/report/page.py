@@ -57,6 +57,7 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
         count=count,
         decimal=decimal,
         distance=distance,
+        percent=percent,
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +84,9 @@ def _evaluated(contents: ReportContents) -> dict[str, Any]:
         "figures": _figures(contents),
         "worst": worst_sessions(evaluation),
         "median": distance(float(np.median(evaluation.error_m))),
+        "inside": " / ".join(
+            percent(coverage(evaluation, claimed).observed.value) for claimed in (0.68, 0.95)
+        ),
         "p95": distance(float(np.percentile(evaluation.error_m, 95))),
     }
 

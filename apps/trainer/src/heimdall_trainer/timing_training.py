@@ -1,0 +1,238 @@
+"""Training of the network of arrival times, beside that of spectrograms and after it.
+
+A session is a few numbers a receiver, so all of them are in memory, and it takes seconds where
+the spectrograms take hours. Whether there are enough is found out before those hours.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from heimdall_models import LocalizationModule, localization_metrics
+from heimdall_models.calibration import LEAST_SESSIONS
+from heimdall_models.serving import TimedServingNet
+from heimdall_models.timing_checkpoint import save_with_timing
+from heimdall_models.timing_module import TimingConfig, TimingModule
+from torch.utils.data import DataLoader
+
+from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.receiver_sites import receiver_sites
+from heimdall_trainer.training import WITH_TIMING, make_loader, seen_interrupts
+
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from heimdall_data import HeimdallDataset
+    from heimdall_export.tracking import MLflowTracker
+    from heimdall_models import Region
+    from heimdall_models.timing_net import TimingNet
+    from torch import Tensor
+
+    from heimdall_trainer.training import TrainedModel
+    from heimdall_trainer.training_config import TrainingConfig
+    from heimdall_trainer.training_data import TrainingData
+
+__all__ = [
+    "FEWEST_TIMED",
+    "TimedParts",
+    "TimedSessions",
+    "timed_parts",
+    "train_timing",
+    "with_timing",
+]
+
+FEWEST_TIMED = 50
+"""Sessions to train on; the network has some 1,700 weights and starts from geometry."""
+LARGEST_BATCH = 128
+SMALLEST_BATCH = 8
+STEPS_PER_EPOCH = 10
+"""Where there are few sessions, smaller batches make so many steps of them."""
+GRADIENT_CLIP = 1.0
+NO_LIMIT = 1e6
+"""Of what geometry leaves unexplained, where nothing says what is usual; a file takes no inf."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimedSessions:
+    """The sessions that two receivers or more have an arrival time of, as a map-style dataset."""
+
+    arrivals: Tensor
+    """float32 `(n, receivers, 5)`, as the arrival extractor returns them."""
+    target: Tensor
+    """float32 `(n, 2)`, plane units."""
+    n_asked: int
+    """Sessions that were looked at."""
+
+    def __len__(self) -> int:
+        return len(self.arrivals)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"arrivals": self.arrivals[index], "target": self.target[index]}
+
+    @classmethod
+    def of(cls, dataset: HeimdallDataset, region: Region) -> Self:
+        """Those of a dataset that measures arrivals, as they were recorded."""
+        plain = dataset.subset(dataset.sessions)
+        arrivals = np.stack([plain[index]["arrivals"] for index in range(len(plain))])
+        timed = arrivals[..., 0].sum(axis=1) >= 2
+        places = np.array([session.position_deg for session in plain.sessions])[timed]
+        return cls(
+            torch.from_numpy(arrivals[timed]),
+            torch.from_numpy(region.to_plane(places)).float(),
+            len(plain),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimedParts:
+    """What the network of times learns from, and what its ellipses are calibrated on."""
+
+    train: TimedSessions
+    validation: TimedSessions
+
+
+def timed_parts(data: TrainingData) -> TimedParts:
+    """The timed sessions of the training and the validation part; the test part stays unseen.
+
+    Raises:
+        TrainerError: They are too few to learn from.
+    """
+    train = TimedSessions.of(data.train, data.region)
+    if len(train) < FEWEST_TIMED:
+        raise TrainerError(
+            f"{len(train)} of {train.n_asked} training sessions have arrival times, and the "
+            f"network of times learns from {FEWEST_TIMED} or more; record more with GNSS clocks, "
+            "or use --features mel"
+        )
+    return TimedParts(train, TimedSessions.of(data.validation, data.region))
+
+
+def train_timing(
+    parts: TimedParts,
+    data: TrainingData,
+    config: TrainingConfig,
+    tracker: MLflowTracker | None = None,
+) -> TimingNet:
+    """A network of times, trained and, where the validation part has enough, calibrated.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        ModelError: A receiver is too far from the region.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    sites = receiver_sites(data.receivers)
+    module = TimingModule(TimingConfig(seed=config.seed), data.region, sites)
+    trainer = pl.Trainer(
+        max_epochs=config.timing_epochs,
+        accelerator=config.accelerator,
+        devices=1,
+        callbacks=[TimingEpochs(tracker)],
+        logger=False,
+        gradient_clip_val=GRADIENT_CLIP,
+        deterministic="warn",
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    train, validation = _loaders(parts, config.seed)
+    with seen_interrupts(trainer):
+        trainer.fit(module, train, validation)
+    _calibrate(module.cpu(), parts.validation)
+    return module.net.eval()
+
+
+def with_timing(
+    trained: TrainedModel,
+    timing: TimingNet,
+    data: TrainingData,
+    config: TrainingConfig,
+) -> TrainedModel:
+    """The trained model with the network of times in its checkpoint and in its metrics.
+
+    Raises:
+        OSError: The checkpoint cannot be written.
+    """
+    sites = receiver_sites(data.receivers)
+    path = save_with_timing(
+        trained.checkpoint, timing, sites, trained.checkpoint.with_name(WITH_TIMING)
+    )
+    network = TimedServingNet(LocalizationModule.load(path).serving_net(), timing)
+    metrics = {**trained.metrics, **_validated(network.eval(), data.validation, config)}
+    return replace(trained, checkpoint=path, metrics=metrics)
+
+
+class TimingEpochs(pl.Callback):
+    """Prints each epoch as one line, and hands its losses to the tracker."""
+
+    def __init__(self, tracker: MLflowTracker | None) -> None:
+        self._tracker = tracker
+        self._started_s = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clock."""
+        del trainer, pl_module
+        self._started_s = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell of the epoch; its validation is done by now."""
+        del pl_module
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self._tracker:
+            self._tracker.log_metrics(seen, step=trainer.current_epoch)
+        losses = "".join(f"  {name} {value:6.3f}" for name, value in sorted(seen.items()))
+        print(
+            f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}{losses}"
+            f"  {time.monotonic() - self._started_s:4.1f} s",
+            flush=True,
+        )
+
+
+def _loaders(
+    parts: TimedParts, seed: int
+) -> tuple[DataLoader[dict[str, Tensor]], DataLoader[dict[str, Tensor]] | None]:
+    size = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(parts.train) // STEPS_PER_EPOCH))
+    order = torch.Generator().manual_seed(seed)
+    train: DataLoader[Any] = DataLoader(
+        parts.train,  # type: ignore[arg-type] # map-style, without torch in its bases
+        batch_size=size,
+        shuffle=True,
+        generator=order,
+    )
+    if not len(parts.validation):
+        return train, None
+    return train, DataLoader(parts.validation, batch_size=LARGEST_BATCH)  # type: ignore[arg-type]
+
+
+def _calibrate(module: TimingModule, validation: TimedSessions) -> None:
+    if len(validation) >= LEAST_SESSIONS:
+        module.calibrate(validation.arrivals, validation.target)
+        return
+    module.net.unexplained_limit.fill_(NO_LIMIT)
+    print(
+        f"warning: {len(validation)} of {validation.n_asked} validation sessions have arrival "
+        f"times and calibration takes {LEAST_SESSIONS}; ellipses stay as training left them "
+        "(raise --validation_split)",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+@torch.inference_mode()
+def _validated(
+    network: TimedServingNet, dataset: HeimdallDataset, config: TrainingConfig
+) -> dict[str, float]:
+    """The contract's `val/` metrics of the whole model: those of spectrograms were of a part."""
+    said, truth_deg = [], []
+    for batch in make_loader(dataset, config):
+        said.append(network(batch["features"], batch["arrivals"]))
+        truth_deg.append(batch["position_deg"])
+    position, sigma, correlation, _ = (torch.cat(part).numpy() for part in zip(*said, strict=True))
+    found = localization_metrics(position, sigma, torch.cat(truth_deg).numpy(), correlation)
+    return {f"val/{name}": value for name, value in found.items()}
