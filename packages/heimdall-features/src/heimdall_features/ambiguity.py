@@ -15,9 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["N_SEGMENTS", "Fit", "best_fit", "segment_edges"]
+__all__ = ["N_SEGMENTS", "Fit", "best_fit"]
 
-N_SEGMENTS: Final = 16
+N_SEGMENTS: Final = 64
+"""Offsets are searched up to half as many times the recording's resolution either way."""
 _OFFSETS_PER_BIN: Final = 4
 """The grid of offsets is so much finer than the recording resolves."""
 _FALSE_ALARM: Final = 1e-3
@@ -44,10 +45,10 @@ class Fit:
         """The cell stands above what noise would show."""
         return self.height > self.threshold
 
-
-def segment_edges(n_samples: int) -> NDArray[np.intp]:
-    """Where the segments begin, and the end: `(N_SEGMENTS + 1,)`."""
-    return np.linspace(0, n_samples, N_SEGMENTS + 1).astype(np.intp)
+    def is_power(self, power: float) -> bool:
+        """Whether a fit of this power over that of noise would stand above noise as well."""
+        # Rayleigh's median is at the power ln 2.
+        return power > self.threshold**2 * math.log(2)
 
 
 def best_fit(signal: Complex, reference: Complex, longest_lag: int) -> Fit:
@@ -77,7 +78,7 @@ def _segment_lags(signal: Complex, reference: Complex, longest_lag: int) -> Comp
     """Each segment's cross-correlation at the lags in question: `(segments, lags)`."""
     import scipy.fft
 
-    edges = segment_edges(signal.size)
+    edges = np.linspace(0, signal.size, N_SEGMENTS + 1).astype(np.intp)
     size = scipy.fft.next_fast_len(int(np.diff(edges).max()) + 2 * longest_lag)
     shifts = np.arange(-longest_lag, longest_lag + 1)
     rows = []

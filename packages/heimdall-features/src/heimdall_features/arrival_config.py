@@ -66,8 +66,8 @@ class ArrivalConfig:
 
     @property
     def least_samples(self) -> int:
-        """What receivers must have in common: the largest lag leaves most of a segment."""
-        return max(2048, math.ceil(64 * self.longest_lag_s * self.sample_rate_hz))
+        """What receivers must have in common: half of a segment is longer than the largest lag."""
+        return max(2048, math.ceil(128 * self.longest_lag_s * self.sample_rate_hz))
 
     @property
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_features.ambiguity import N_SEGMENTS, Fit, best_fit, segment_edges
+from heimdall_features.ambiguity import N_SEGMENTS, Fit, best_fit
 
 __all__ = ["CommonWaveform"]
 
@@ -26,7 +26,7 @@ _SMOOTHING_BINS: Final = 129
 _TAPER_LAGS: Final = 2.0
 """Where the ends of shifted recordings have nothing in common, nothing is compared."""
 _MOST_STEP: Final = 0.5
-"""Samples; what is further away is no longer the same peak."""
+"""Samples of lag, bins of offset; what is further away is no longer the same peak."""
 
 Float64 = NDArray[np.float64]
 Complex = NDArray[np.complexfloating]
@@ -50,7 +50,9 @@ class CommonWaveform:
         import scipy.fft
 
         n_receivers, n_samples = samples.shape
-        spectra = scipy.fft.fft(samples, axis=1)
+        # Ends that do not meet would leak over all frequencies and drown the noise of the quiet.
+        ends = _taper(n_samples, _TAPER_LAGS * longest_lag_s * rate_hz).astype(np.float32)
+        spectra = scipy.fft.fft(samples * ends, axis=1)
         power = np.array([smoothed(np.abs(spectrum) ** 2) for spectrum in spectra])
         n_band = min(scipy.fft.next_fast_len(round(n_samples * bandwidth_hz / rate_hz)), n_samples)
         bins = np.r_[0 : n_band - n_band // 2, n_samples - n_band // 2 : n_samples]
@@ -67,9 +69,13 @@ class CommonWaveform:
         self.delay_s = np.zeros(n_receivers)
         self.offset_hz = np.zeros(n_receivers)
         self.fit: list[Fit | None] = [None] * n_receivers
+        self.fit_power = np.zeros(n_receivers)
+        self.coupling = np.zeros(n_receivers)
+        """How much of what is known of a delay goes into not knowing the carrier, as a share."""
         self.aligned = self.spectra.copy()
-        self._edges = segment_edges(n_band)
-        self._taper = _taper(n_band, _TAPER_LAGS * longest_lag_s * self.rate_hz)
+        # The ends' ramps are each receiver's own: compared, they would pull delays towards 0.
+        n_lags = longest_lag_s * self.rate_hz
+        self._taper = _taper(n_band, _TAPER_LAGS * n_lags, (_TAPER_LAGS + 1) * n_lags)
 
     def align(self, n_rounds: int = 2) -> None:
         """Find every receiver's delay, the strongest's being 0; those unheard are left out."""
@@ -88,7 +94,12 @@ class CommonWaveform:
     @property
     def heard(self) -> NDArray[np.bool_]:
         """Which receivers' arrivals stand above noise; the strongest's if any other's does."""
-        found = np.array([fit is not None and fit.is_arrival for fit in self.fit])
+        found = np.array(
+            [
+                fit is not None and fit.is_arrival and fit.is_power(power)
+                for fit, power in zip(self.fit, self.fit_power, strict=True)
+            ]
+        )
         strongest = int(np.argmax([fit is None for fit in self.fit]))
         found[strongest] = found.any()
         return found
@@ -108,7 +119,7 @@ class CommonWaveform:
         frequency = self.turn.imag
         middle = (weights @ frequency) / np.maximum(weights.sum(axis=1), 1e-30)
         information: Float64 = 2 * np.sum(weights * (frequency - middle[:, None]) ** 2, axis=1)
-        return information
+        return information * (1 - self.coupling)
 
     def misfit(self) -> Float64:
         """What remains of each receiver beside the others' waveform, over the noise expected.
@@ -158,7 +169,7 @@ class CommonWaveform:
         self.fit[receiver] = found
         self.delay_s[receiver] = found.lag / self.rate_hz
         self.offset_hz[receiver] = found.cycles_per_sample * self.rate_hz
-        for _ in range(2):
+        for _ in range(3):
             self._step(receiver, reference)
         self.aligned[receiver] = self._realigned(receiver)
         self._measure_gain(receiver, reference, strength, 0.0)
@@ -172,34 +183,48 @@ class CommonWaveform:
         self._measure_gain(receiver, reference, strength, strength)
 
     def _step(self, receiver: int, reference: Complex) -> None:
-        """One step of Newton's method on delay, after one on the carrier offset."""
+        """One step of Newton's method on delay and carrier offset together.
+
+        Speech over FM makes ridges, along which a later signal of a higher carrier fits as
+        well: one by one the two would creep.
+        """
         import scipy.fft
 
         model = scipy.fft.ifft(reference * self.weight).conj() * self._taper
         model *= np.exp(-2j * np.pi * self.offset_hz[receiver] * self.time_s)
         shifted = self.spectra[receiver] * np.exp(self.turn * self.delay_s[receiver])
-        offset_hz = self._offset_left(scipy.fft.ifft(shifted) * model)
-        model *= np.exp(-2j * np.pi * offset_hz * self.time_s)
-        products = scipy.fft.fft(model.conj()).conj() * shifted
-        fit, slope, bend = (np.sum(products * self.turn**k) for k in range(3))
-        curvature = abs(slope) ** 2 + (fit.conj() * bend).real
-        # Where the fit is not concave there is no peak to climb.
-        step = -(fit.conj() * slope).real / curvature if curvature < 0 else 0.0
-        most = _MOST_STEP / self.rate_hz
-        self.delay_s[receiver] += float(np.clip(step, -most, most))
-        self.offset_hz[receiver] += offset_hz
+        slopes = [scipy.fft.ifft(shifted * self.turn**k) for k in range(3)]
+        spin = -2j * np.pi * self.time_s
+        first, later, bend = (np.sum(model * slope) for slope in slopes)
+        model *= spin
+        higher, both = (np.sum(model * slope) for slope in slopes[:2])
+        spread = np.sum(model * spin * slopes[0])
+        gradient = np.array([(first.conj() * part).real for part in (later, higher)])
+        curvature = (
+            np.array(
+                [
+                    [abs(later) ** 2, (later.conj() * higher).real],
+                    [(later.conj() * higher).real, abs(higher) ** 2],
+                ]
+            )
+            + np.array([[bend, both], [both, spread]], dtype=complex).dot(first.conj()).real
+        )
+        self._climb(receiver, gradient, curvature)
 
-    def _offset_left(self, products: Complex) -> float:
-        """The carrier offset by which the products still turn, from their segments' phases."""
-        sums = np.add.reduceat(products, self._edges[:-1])
-        weights = np.abs(sums)
-        if not weights.any():
-            return 0.0
-        middles = self.time_s[(self._edges[:-1] + self._edges[1:]) // 2]
-        away = middles - np.average(middles, weights=weights)
-        phases = np.angle(sums * sums.sum().conj())
-        slope = np.sum(weights * away * phases) / np.sum(weights * away**2)
-        return float(slope) / (2 * np.pi)
+    def _climb(self, receiver: int, gradient: Float64, curvature: Float64) -> None:
+        """To the top of the parabola, if there is one, and not beyond the peak in sight."""
+        determinant = curvature[0, 0] * curvature[1, 1] - curvature[0, 1] ** 2
+        if not (curvature[0, 0] < 0 < determinant):
+            return
+        self.coupling[receiver] = curvature[0, 1] ** 2 / (curvature[0, 0] * curvature[1, 1])
+        delay, offset = -np.linalg.solve(curvature, gradient)
+        within = max(
+            abs(delay) * self.rate_hz / _MOST_STEP,
+            abs(offset) * self.time_s.size / self.rate_hz / _MOST_STEP,
+            1.0,
+        )
+        self.delay_s[receiver] += delay / within
+        self.offset_hz[receiver] += offset / within
 
     def _realigned(self, receiver: int) -> Complex:
         import scipy.fft
@@ -218,7 +243,10 @@ class CommonWaveform:
         weighted = reference * self.weight
         power = np.vdot(weighted, reference).real
         power = max(power - noise * self.weight.sum(), 1e-9 * power, 1e-30)
-        self.gain[receiver] = np.vdot(weighted, self.aligned[receiver]) / power * strength
+        fit = np.vdot(weighted, self.aligned[receiver])
+        self.gain[receiver] = fit / power * strength
+        alone = self.noise[receiver] * np.vdot(weighted, weighted).real
+        self.fit_power[receiver] = abs(fit) ** 2 / max(alone, 1e-30)
 
 
 def smoothed(power: NDArray[np.floating], width: int = _SMOOTHING_BINS) -> Float64:
@@ -229,8 +257,8 @@ def smoothed(power: NDArray[np.floating], width: int = _SMOOTHING_BINS) -> Float
     return np.asarray((sums[width:] - sums[:-width]) / width, dtype=np.float64)
 
 
-def _taper(n_samples: int, n_ramp: float) -> Float64:
-    """1 within, falling to 0 over both ends."""
+def _taper(n_samples: int, n_ramp: float, n_silent: float = 0.0) -> Float64:
+    """1 within, falling to 0 towards both ends, of which the last samples are silent."""
     away = np.minimum(np.arange(n_samples), np.arange(n_samples)[::-1]) + 0.5
-    rise = np.clip(away / max(n_ramp, 1.0), 0, 1)
+    rise = np.clip((away - n_silent) / max(n_ramp, 1.0), 0, 1)
     return np.asarray(np.sin(np.pi / 2 * rise) ** 2, dtype=np.float64)
