@@ -53,6 +53,8 @@ MOST_STRETCH = 2.0
 """What is learned changes an axis of the ellipse by a factor of e^2 at most."""
 HIDDEN = 32
 GRID_POINTS = 24
+NO_LIMIT = 1e6
+"""Before calibration: nothing is out of distribution."""
 REACH = 1.15
 """Half-width of the grid of first guesses, in plane units."""
 
@@ -116,7 +118,7 @@ class TimingNet(nn.Module):
         self.noise = _perceptron(3, 1)
         self.shape = _perceptron(self.explanations.n_clocks + 7, 3)
         self.register_buffer("log_temperature", torch.zeros(()))
-        self.register_buffer("unexplained_limit", torch.tensor(torch.inf))
+        self.register_buffer("unexplained_limit", torch.tensor(NO_LIMIT))
         axis = torch.linspace(-REACH, REACH, GRID_POINTS)
         self.register_buffer("grid", torch.cartesian_prod(axis, axis), persistent=False)
 
