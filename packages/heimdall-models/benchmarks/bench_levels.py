@@ -233,7 +233,8 @@ def main():
     print("|---|---|---|---|---|---|")
     baselines(train, test, receivers_deg, region)
     network(train, test, region, options)
-    bound(train, test, names, region, options)
+    if options.fading:  # Without it, what levels tell is finer than any grid.
+        bound(train, test, names, region, options)
 
 
 if __name__ == "__main__":

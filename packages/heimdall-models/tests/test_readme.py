@@ -8,13 +8,33 @@ from pathlib import Path
 README = Path(__file__).parents[1] / "README.md"
 
 
+def examples():
+    """The README's programs, in order: training, and baselines."""
+    parts = README.read_text().split("```python\n")[1:]
+    return [part.partition("```")[0] for part in parts]
+
+
 def test_the_readme_s_example_runs(tmp_path):
     """As it is printed, in an empty folder; then what it made is used."""
-    (example,) = README.read_text().split("```python\n")[1:]
-    program = example.partition("```")[0] + (
-        "\nimport torch\nposition, sigma = serving(torch.full((1, 3, 128, 32), -80.0))\n"
-        "assert position.shape == sigma.shape == (1, 2)\n"
+    run(
+        examples()[0] + "\nimport torch\n"
+        "position, sigma = serving(torch.full((1, 3, 128, 32), -80.0))\n"
+        "assert position.shape == sigma.shape == (1, 2)\n",
+        tmp_path,
     )
+
+
+def test_the_baselines_example_runs(tmp_path):
+    """Every baseline answers it: the last one asked has the shapes that it prints."""
+    run(
+        examples()[1] + "\nassert position_deg.shape == (40, 2)\n"
+        "assert covariance_m2.shape == (40, 2, 2)\n",
+        tmp_path,
+    )
+
+
+def run(program, tmp_path):
+    """A program to its end, in a folder of its own."""
     result = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
