@@ -171,6 +171,7 @@ def test_the_page_shows_both(finished):
     page = finished.report.read_text(encoding="utf-8")
     assert f"Against {SPECTROGRAMS_ALONE}" in page
     assert f"Against {TIME_DIFFERENCES}" in page
+    assert f"{SPECTROGRAMS_ALONE}, of the numbered sessions" in page
 
 
 def test_a_checkpoint_is_exported_again_with_its_times(connections, finished):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_data.embedded import EmbeddedStack
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.pipeline import TrainingPipeline
+from heimdall_trainer.simulation_flags import SimulationFlags
 from heimdall_trainer.training_config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ __all__ = ["DEMO_RECEIVERS", "DemoConfig", "run_demo"]
 DEMO_RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
 """Three of the seven stations, as far apart as the region allows."""
 
-
+N_STATIONS = 7
+"""All of them, where each has a clock."""
 N_SIMULATORS = os.cpu_count() or 1
 
 
@@ -41,26 +43,41 @@ class DemoConfig:
     n_sessions: int = 900
     epochs: int = 40
     seed: int = 42
+    features: Literal["mel", "mel+timing"] = "mel"
+    """With timing, seven receivers record in KiwiSDR's format, which has GNSS clocks."""
     summary: Path | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where the servers' data are, below the demonstrations'."""
+        return f"seed-{self.seed}" + ("" if self.features == "mel" else "-timing")
+
+    @property
+    def radio(self) -> SimulationFlags:
+        """What is simulated."""
+        return SimulationFlags(
+            recording_format="npy" if self.features == "mel" else "kiwi_wav",
+        )
 
 
 def run_demo(config: DemoConfig, state_dir: Path) -> RunOutcome:
     """Start servers, fill them once, train, export, evaluate, report, and stop the servers.
 
-    Each seed has its own servers' data, apart from those of `heimdall stack`, so that no
-    simulated recording ever stands beside a real one.
+    Each seed has its own servers' data, with clocks and without, apart from those of
+    `heimdall stack`, so that no simulated recording ever stands beside a real one.
 
     Raises:
         ValueError: A step failed; the servers are stopped all the same.
     """
     print("starting Postgres and S3 …", flush=True)
-    with EmbeddedStack(state_dir / "demo" / f"seed-{config.seed}") as stack:
+    with EmbeddedStack(state_dir / "demo" / config.folder) as stack:
         connections = Connections.to_stack(stack)
         fill(connections, config)
         return TrainingPipeline(_training(config), connections).run()
 
 
 def _training(config: DemoConfig) -> TrainingConfig:
+    receivers = DEMO_RECEIVERS if config.features == "mel" else ()
     return TrainingConfig(
         epochs=config.epochs,
         # At 1e-3 the heads, which learn five times faster, overshoot on a few hundred sessions:
@@ -69,7 +86,9 @@ def _training(config: DemoConfig) -> TrainingConfig:
         seed=config.seed,
         summary=config.summary,
         backbone="convnext_atto",
-        receivers=DEMO_RECEIVERS,
+        features=config.features,
+        receivers=receivers,
+        n_receivers=len(receivers) or N_STATIONS,
         validation_split=0.15,
         test_split=0.15,
     )
@@ -89,6 +108,9 @@ def fill(connections: Connections, config: DemoConfig) -> None:
         if n_there >= config.n_sessions:
             return
         print(f"simulating {config.n_sessions} sessions …", flush=True)
-        simulated = simulate_sessions(config.n_sessions, config.seed, workers=N_SIMULATORS)
+        scenario = config.radio.scenario()
+        simulated = simulate_sessions(
+            config.n_sessions, config.seed, scenario, workers=N_SIMULATORS
+        )
         with tqdm(total=config.n_sessions, desc="simulate", unit="session", disable=None) as bar:
             ingest(catalogue, store, (made.new_session for made in simulated), progress=bar.update)

@@ -142,7 +142,11 @@ class TrainingPipeline:
     ) -> TrainedModel:
         with self._stage("training on arrival times"):
             timing = train_timing(timed, data, self.config, tracker)
-            return with_timing(trained, timing, data, self.config)
+            whole = with_timing(trained, timing, data, self.config)
+        if tracker:
+            # Behind every step of the spectrograms: these are the run's last word.
+            tracker.log_metrics(whole.metrics, step=self.config.epochs * len(data.train))
+        return whole
 
     def export_and_register(
         self, trained: TrainedModel, data: TrainingData, tracker: MLflowTracker

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from heimdall_trainer.report import Receiver, ReportContents, render_report
 from heimdall_trainer.run_record import command_line, package_versions
+from heimdall_trainer.timing_baselines import SPECTROGRAMS_ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +51,7 @@ def write_report(
         ),
         evaluation=evaluated.evaluation,
         baselines=evaluated.baselines,
+        beside=SPECTROGRAMS_ALONE,
         metrics=evaluated.metrics,
         history=trained.history if trained else (),
         best_epoch=trained.best_epoch if trained else None,

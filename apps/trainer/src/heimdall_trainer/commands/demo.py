@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +17,7 @@ def demo(
     sessions: int = 900,
     epochs: int = 40,
     seed: int = 42,
+    features: Literal["mel", "mel+timing"] = "mel",
     summary: Path | None = None,
     state_dir: Annotated[Path | None, Parameter(env_var="HEIMDALL_STATE_DIR")] = None,
 ) -> None:
@@ -30,6 +31,8 @@ def demo(
         Most passes over the training sessions.
     seed
         Of the recordings, the split and the weights.
+    features
+        With timing: seven receivers that have GNSS clocks, and a model that uses them.
     summary
         Write the run's summary to this JSON file.
     state_dir
@@ -39,5 +42,7 @@ def demo(
     from heimdall_trainer.closing import print_closing
     from heimdall_trainer.demo import DemoConfig, run_demo
 
-    config = DemoConfig(n_sessions=sessions, epochs=epochs, seed=seed, summary=summary)
+    config = DemoConfig(
+        n_sessions=sessions, epochs=epochs, seed=seed, features=features, summary=summary
+    )
     print_closing(run_demo(config, folder))

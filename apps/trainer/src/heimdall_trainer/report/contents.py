@@ -171,6 +171,8 @@ class ReportContents:
     receivers: tuple[Receiver, ...]
     evaluation: Evaluation
     baselines: tuple[BaselineResult, ...] = ()
+    beside: str | None = None
+    """The baseline whose estimates the map shows too, of the numbered sessions."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """By the contract's names, such as `test/error_m_median`."""
     history: tuple[EpochRecord, ...] = ()
@@ -183,6 +185,12 @@ class ReportContents:
     split_report: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage, in the order they ran."""
+
+    @property
+    def beside_deg(self) -> NDArray[np.float64] | None:
+        """(n, 2): where that baseline puts the transmitters; None where there is none."""
+        named = (baseline for baseline in self.baselines if baseline.name == self.beside)
+        return next((baseline.position_deg for baseline in named), None)
 
     def __post_init__(self) -> None:
         n = len(self.evaluation)

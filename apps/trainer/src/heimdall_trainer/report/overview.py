@@ -144,6 +144,8 @@ def _draw_sessions(axes: Axes, contents: ReportContents, chosen: Sequence[int]) 
     truth = to_km(contents.region, evaluation.truth_deg)
     estimate = to_km(contents.region, evaluation.position_deg)
     drawn, picked = drawn_sessions(evaluation, chosen), list(chosen)
+    if contents.beside_deg is not None:
+        _draw_beside(axes, truth[picked], to_km(contents.region, contents.beside_deg[picked]))
     draw_ellipses(
         axes,
         estimate[picked],
@@ -163,6 +165,20 @@ def _draw_sessions(axes: Axes, contents: ReportContents, chosen: Sequence[int]) 
         axes.scatter(points[:, 0], points[:, 1], s=size, zorder=5, **style)
     for number, k in enumerate(chosen, start=1):
         _draw_number(axes, number, truth[k], np.sign(truth[k] - estimate[k]))
+
+
+def _draw_beside(axes: Axes, truth_km: NDArray[np.float64], beside_km: NDArray[np.float64]) -> None:
+    """Where another method puts the same sessions: squares on dashed lines."""
+    lines = LineCollection(
+        list(np.stack([truth_km, beside_km], axis=1)),
+        colors=ink.SECOND,
+        linewidths=0.9,
+        linestyles=[(0, (4, 3))],
+        zorder=3,
+    )
+    axes.add_collection(lines)
+    east, north = beside_km.T
+    axes.scatter(east, north, s=16, marker="s", color=ink.SECOND, linewidth=0, zorder=4)
 
 
 def _draw_line(axes: Axes, ends_km: NDArray[np.float64], gid: str, *, strong: bool) -> None:
