@@ -151,7 +151,7 @@ def test_the_registered_model_loads_and_says_what_it_takes(connections, finished
     session = onnxruntime.InferenceSession(finished.summary.onnx_path)
     metadata = session.get_modelmeta().custom_metadata_map
     stations = json.loads(metadata["heimdall.receivers"])
-    heights = {station.name: station.altitude_m for station in finished.data.receivers}
+    heights = {station.name: station.altitude_m or 0.0 for station in finished.data.receivers}
     assert {entry["name"]: entry["altitude"] for entry in stations} == heights
     assert json.loads(metadata["heimdall.arrivals.config"])["receivers"] == list(heights)
 
