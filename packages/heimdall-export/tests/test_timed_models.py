@@ -219,6 +219,37 @@ def test_an_input_that_is_not_finite_has_no_confident_answer(timed_path, mel, ro
         assert np.isfinite(output[[0, 2]]).all()
 
 
+class Deaf(torch.nn.Module):
+    """A network that turns what it does not understand into zeros."""
+
+    def forward(self, mel_spectrogram, arrival_times):
+        """An answer, whatever the inputs."""
+        level = mel_spectrogram.nan_to_num(0.0, 0.0, 0.0).mean(dim=(1, 2, 3))
+        time = arrival_times.nan_to_num(0.0, 0.0, 0.0).mean(dim=(1, 2))
+        positions = torch.stack([level, time], dim=1)
+        return positions, positions.abs() + 1, time.tanh(), level.abs()
+
+
+def test_not_even_a_network_that_hides_a_nan_answers_one(tmp_path):
+    """The guard of the file is what answers NaN, for both inputs."""
+    path = export_onnx(
+        Deaf(),
+        tmp_path / "m.onnx",
+        input_shape=(1, 4, 2),
+        arrivals_shape=(1, 5),
+        metadata=METADATA,
+    )
+    session = open_session(path)
+    fit = {
+        "mel_spectrogram": np.ones((1, 1, 4, 2), np.float32),
+        "arrival_times": np.ones((1, 1, 5), np.float32),
+    }
+    assert all(np.isfinite(output).all() for output in session.run(None, fit))
+    for name in fit:
+        bad = fit | {name: np.full_like(fit[name], np.nan)}
+        assert all(np.isnan(output).all() for output in session.run(None, bad))
+
+
 def test_from_iq_with_clocks_to_the_place(predictor):
     """Everything together: the untrained network locates by geometry, and says how well."""
     found = predictor.predict(recordings())
