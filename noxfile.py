@@ -124,3 +124,10 @@ def bench(session):
             )
         for script in scripts:
             session.run("python", str(script))
+
+
+@nox.session
+def accuracy(session):
+    """Every method's accuracy on simulated sessions, into docs/accuracy.md: half an hour."""
+    sync(session, "--all-packages", "--all-extras", "--all-groups")
+    session.run("python", "apps/trainer/benchmarks/accuracy.py", *session.posargs)

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from heimdall_models.metrics import error_m, localization_metrics
     from heimdall_models.module import LocalizationModule
     from heimdall_models.network import LocalizationNet
+    from heimdall_models.ranges import ReceiverSite
     from heimdall_models.region import Region
-    from heimdall_models.serving import ServingNet, Standardize
+    from heimdall_models.serving import ServingNet, Standardize, TimedServingNet
+    from heimdall_models.timing_module import TimingConfig, TimingModule
 
 __version__ = "0.1.0"
 
@@ -36,9 +38,13 @@ __all__ = [
     "LocalizationModule",
     "LocalizationNet",
     "ModelError",
+    "ReceiverSite",
     "Region",
     "ServingNet",
     "Standardize",
+    "TimedServingNet",
+    "TimingConfig",
+    "TimingModule",
     "empirical_sigma_m",
     "error_m",
     "localization_metrics",
@@ -54,9 +60,13 @@ _HOME = {
     "LocalizationModule": "module",
     "LocalizationNet": "network",
     "ModelError": "errors",
+    "ReceiverSite": "ranges",
     "Region": "region",
     "ServingNet": "serving",
     "Standardize": "serving",
+    "TimedServingNet": "serving",
+    "TimingConfig": "timing_module",
+    "TimingModule": "timing_module",
     "empirical_sigma_m": "baselines",
     "error_m": "metrics",
     "localization_metrics": "metrics",
