@@ -85,13 +85,10 @@ def step(
     east, north = (centred(direction[..., axis], weights) for axis in (0, 1))
     away_east, away_north = (prior.mean - position).unbind(dim=-1)
     prior_ee, prior_en, prior_nn = prior.precision.unbind(dim=-1)
-    ee = (weights * east.square()).sum(dim=-1) + prior_ee
-    en = (weights * east * north).sum(dim=-1) + prior_en
-    nn = (weights * north.square()).sum(dim=-1) + prior_nn
+    information, determinant = _information(weights, east, north, prior.precision)
+    ee, en, nn = information.unbind(dim=-1)
     of_east = (weights * east * late).sum(dim=-1) + prior_ee * away_east + prior_en * away_north
     of_north = (weights * north * late).sum(dim=-1) + prior_en * away_east + prior_nn * away_north
-    # Rounding must not make a stretched ellipse a hyperbola.
-    determinant = torch.maximum(ee * nn - en.square(), 1e-6 * ee * nn)
     move = torch.stack(
         [(nn * of_east - en * of_north), (ee * of_north - en * of_east)], dim=-1
     ) / determinant.unsqueeze(-1)
@@ -102,6 +99,22 @@ def step(
         log_determinant=determinant.log(),
         shift=length.squeeze(-1),
     )
+
+
+def _information(
+    weights: Tensor, east: Tensor, north: Tensor, prior: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What is known of the position, `(..., 3)`, and its determinant `(...)`.
+
+    Two receivers make an ellipse so thin that float32 loses it in a difference of products.
+    """
+    wide, e, n = weights.double(), east.double(), north.double()
+    products = torch.stack([e * e, e * n, n * n], dim=-1)
+    information = (wide.unsqueeze(-1) * products).sum(dim=-2) + prior.double()
+    ee, en, nn = information.unbind(dim=-1)
+    # Rounding must not make a stretched ellipse a hyperbola.
+    determinant = torch.maximum(ee * nn - en.square(), 1e-6 * ee * nn)
+    return information.to(weights.dtype), determinant.to(weights.dtype)
 
 
 def solve(
