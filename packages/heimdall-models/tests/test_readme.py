@@ -33,6 +33,16 @@ def test_the_baselines_example_runs(tmp_path):
     )
 
 
+def test_the_timing_example_runs(tmp_path):
+    """Trained for one epoch and calibrated, it answers with positions and covariances."""
+    run(
+        examples()[2] + "\nassert found.position.shape == (64, 2)\n"
+        "assert found.covariance.shape == (64, 3)\n"
+        "assert plain.converged.all()\n",
+        tmp_path,
+    )
+
+
 def run(program, tmp_path):
     """A program to its end, in a folder of its own."""
     result = subprocess.run(

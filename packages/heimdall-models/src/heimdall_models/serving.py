@@ -88,11 +88,16 @@ class ServingNet(nn.Module):
         return plane_to_degrees(self.region, units).float(), sigma * self.region.scale_m
 
 
+LEVEL_DOUBT = 3.0
+"""By how much sigmas of levels are widened beside times."""
+
+
 class TimedServingNet(nn.Module):
     """A model file that takes times of arrival beside the spectrograms.
 
     What levels say of the position is what the timing network knows before it sees the times:
-    without two clocks in lock, its answer is theirs.
+    without two clocks in lock, its answer is theirs. With them, levels count as three times less
+    sure than they say: weaker than they ever were in training they are wrong by as much.
 
     Args:
         levels: The network of spectrograms alone.
@@ -118,7 +123,8 @@ class TimedServingNet(nn.Module):
         """
         region = self.levels.region
         units, sigma = self.levels.net(self.levels.standardize(mel_spectrogram))
-        precision = sigma.reciprocal().square()
+        timed = arrival_times[..., :1].sum(dim=1) >= 2
+        precision = (sigma * torch.where(timed, LEVEL_DOUBT, 1.0)).reciprocal().square()
         east, north = precision.unbind(dim=-1)
         prior = Gaussian(units, torch.stack([east, torch.zeros_like(east), north], dim=-1))
         found = self.timing(arrival_times, prior)

@@ -47,7 +47,7 @@ REGION_SIGMA = 0.6
 """Of transmitters anywhere in a region, in plane units: a uniform square has 0.58."""
 WIDE_S = 1e-6
 """The error with which a first solution is sought, so that no detour hides it."""
-SHARPNESS = 3.0
+SHARPNESS = 6.0
 """Of the position's weights over the ellipse's: nearer to the likeliest explanation's."""
 MOST_STRETCH = 2.0
 """What is learned changes an axis of the ellipse by a factor of e^2 at most."""
