@@ -209,12 +209,12 @@ PAGE = """# Accuracy
 
 Made by `nox -s accuracy`, {made}.
 Everything below is that command's output, with fixed seeds: {train} simulated sessions of seed 1,
-{learn} to learn from and the rest to calibrate and to choose the epoch by; {test} of seed 2, on sites
-of their own, to judge by, under each of five conditions. Seven receivers, 0.7 s at 48 kHz, 3 dB of
-fading, clocks good to 0.1 us; training sees clean sessions only, which the network of times
-disturbs by itself (`TimingNuisances`). Backbone {backbone}: {levels:.1f} minutes of training for
-spectrograms, {times:.1f} for times. A share of {test} sessions is known to 2.3 points at 68 % and to
-1.1 at 95 %, one standard deviation.
+{learn} to learn from and the rest to calibrate and to choose the epoch by; {test} of seed 2, on
+sites of their own, to judge by, under each of five conditions. Seven receivers, 0.7 s at 48 kHz,
+3 dB of fading, clocks good to 0.1 us; training sees clean sessions only, which the network of
+times disturbs by itself (`TimingNuisances`). Backbone {backbone}: {levels:.1f} minutes of training
+for spectrograms, {times:.1f} for times. A share of {test} sessions is known to 2.3 points at 68 %
+and to 1.1 at 95 %, one standard deviation.
 
 - **over bound**: median error over the median root of the trace of the Cramér-Rao bound of time
   differences, without detours (`heimdall_data.simulate.cramer_rao`). An efficient estimator
