@@ -197,6 +197,20 @@ def test_arrivals_of_other_receivers_are_refused(s3_settings):
         HeimdallDataset([], CONFIG, s3_settings, arrivals=turned)
 
 
+def test_arrivals_at_another_rate_are_refused(s3_settings):
+    """Above the recordings' rate there is no noise, and every time seems certain."""
+    other = replace(ARRIVALS, sample_rate_hz=12_000)
+    with pytest.raises(DataError, match="measured at 12000 Hz and features at 48000 Hz"):
+        HeimdallDataset([], CONFIG, s3_settings, arrivals=other)
+
+
+def test_a_baseline_that_is_too_short_is_refused(dataset):
+    """Arrivals are not looked for beyond it: what is found in its place is wrong."""
+    short = replace(ARRIVALS, baseline_m=100e3)
+    with pytest.raises(DataError, match=r"baseline_m is 100000, and \S+ and \S+ are 1\d\d km"):
+        HeimdallDataset(dataset.sessions, CONFIG, dataset._source.reader.s3, arrivals=short)
+
+
 @given(
     st.integers(10**18, 2 * 10**18),
     st.lists(st.integers(0, 60 * 10**9), min_size=2, max_size=4),

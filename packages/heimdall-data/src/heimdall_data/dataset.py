@@ -19,6 +19,7 @@ from heimdall_data.batch_features import features_of_batch
 from heimdall_data.errors import DataError
 from heimdall_data.feature_cache import FeatureCache
 from heimdall_data.prepare import Threads, prepare_sessions, reasons
+from heimdall_data.session_arrivals import require_reach
 from heimdall_data.session_features import FeatureSource
 from heimdall_data.session_table import SessionTable
 from heimdall_data.shared_epoch import SharedEpoch
@@ -103,11 +104,14 @@ class HeimdallDataset:
             arrivals: How to measure times of arrival beside the features; None measures none.
 
         Raises:
-            DataError: `arrivals` are of other receivers than `config`.
+            DataError: `arrivals` are of other receivers or another rate than `config`, or reach
+                less far than two receivers are apart (not checked for a `SessionTable`).
         """
         self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
         self.config = config
         self.arrivals = arrivals
+        if arrivals is not None and not isinstance(self.sessions, SessionTable):
+            require_reach(arrivals, self.sessions)
         self.seed = seed
         self.unusable_recordings: tuple[UnusableRecording, ...] = ()
         """What `prepare` found; empty before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,14 +11,17 @@ from heimdall_features import ARRIVAL_COLUMNS, ArrivalExtractor, ClockedRecordin
 from heimdall_data.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import numpy.typing as npt
     from heimdall_features import ArrivalConfig, FeatureConfig
 
     from heimdall_data.recording import Recording
+    from heimdall_data.sessions import Session
 
-__all__ = ["arrivals_of", "clocked", "extractor_beside"]
+__all__ = ["arrivals_of", "clocked", "extractor_beside", "require_reach"]
+
+EARTH_RADIUS_M = 6_371_009.0
 
 
 def extractor_beside(
@@ -26,7 +30,7 @@ def extractor_beside(
     """What measures arrivals, in rows that are the channels of the features.
 
     Raises:
-        DataError: The two have other receivers, or the same in another order.
+        DataError: The two have other receivers, the same in another order, or another rate.
     """
     if arrivals is None:
         return None
@@ -35,7 +39,43 @@ def extractor_beside(
             f"arrivals are of {arrivals.receivers} and features of {features.receivers}; give "
             "both the same receivers in the same order"
         )
+    if arrivals.sample_rate_hz != features.sample_rate_hz:
+        raise DataError(
+            f"arrivals are measured at {arrivals.sample_rate_hz:g} Hz and features at "
+            f"{features.sample_rate_hz:g} Hz; give both the recordings' rate: above it there is "
+            "no noise to tell how sure a time is"
+        )
     return ArrivalExtractor(arrivals)
+
+
+def require_reach(arrivals: ArrivalConfig, sessions: Iterable[Session]) -> None:
+    """See that no two receivers are further apart than arrivals are looked for.
+
+    Raises:
+        DataError: Two are; times of arrival would be wrong, and not missing.
+    """
+    places = {
+        measurement.station: measurement.station_deg
+        for session in sessions
+        for measurement in session.measurements
+        if measurement.station in arrivals.receivers
+    }
+    for (one, here), (other, there) in itertools.combinations(sorted(places.items()), 2):
+        apart_m = _great_circle_m(here, there)
+        # The Earth is no sphere: distances differ by half a per cent.
+        if apart_m > 1.006 * arrivals.baseline_m:
+            raise DataError(
+                f"baseline_m is {arrivals.baseline_m:g}, and {one} and {other} are "
+                f"{apart_m / 1000:.0f} km apart; give the largest distance between two receivers"
+            )
+
+
+def _great_circle_m(here: tuple[float, float], there: tuple[float, float]) -> float:
+    """By the haversine formula, on a sphere of the Earth's mean radius."""
+    (south, west), (north, east) = np.radians(here), np.radians(there)
+    half = np.sin((north - south) / 2) ** 2
+    half += np.cos(south) * np.cos(north) * np.sin((east - west) / 2) ** 2
+    return float(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(half)))
 
 
 def arrivals_of(
