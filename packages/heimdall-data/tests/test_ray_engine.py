@@ -87,8 +87,8 @@ def built(raw_iq_store):
 
 @pytest.fixture(scope="module")
 def ray_folder():
-    """Where Ray logs; the names of its sockets must stay short."""
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    """Where Ray logs. Its sockets' names end at 107 bytes, and TMPDIR may be deep in a tree."""
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -99,7 +99,7 @@ def cluster(ray_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(ray_folder))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray = pytest.importorskip("ray")
+        import ray
         from ray.cluster_utils import Cluster
 
         nodes = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
