@@ -164,7 +164,7 @@ def test_times_make_the_difference(timed_path, mel, rows):
     feed = {"mel_spectrogram": mel, "arrival_times": rows}
     _, with_times, *_ = open_session(timed_path).run(None, feed)
     _, without, *_ = open_session(timed_path).run(None, feed | {"arrival_times": 0 * rows})
-    clean = [n for n in range(70) if n % 5 not in (1, 2)]
+    clean = [n for n in range(70) if n % 5 not in (1, 2) and n % 7 != 3]
     assert (with_times[clean] < 0.1 * without[clean]).all()
     assert np.allclose(with_times[2::5], without[2::5], rtol=1e-4)
 

@@ -41,6 +41,9 @@ def test_a_resampler_is_loaded_only_where_rates_differ():
 def test_the_public_names_are_the_contracts_and_few():
     """Other packages import these; one that vanishes breaks them."""
     assert set(heimdall_features.__all__) == {
+        "ARRIVAL_COLUMNS",
+        "ArrivalConfig",
+        "ArrivalExtractor",
         "Augmentation",
         "Blocks",
         "ClockedRecording",

@@ -96,8 +96,9 @@ class TimedServingNet(nn.Module):
     """A model file that takes times of arrival beside the spectrograms.
 
     What levels say of the position is what the timing network knows before it sees the times:
-    without two clocks in lock, its answer is theirs. With them, levels count as three times less
-    sure than they say: weaker than they ever were in training they are wrong by as much.
+    without two clocks in lock, its answer is theirs. With three, which make a position of their
+    own, levels count as three times less sure than they say: weaker than they ever were in
+    training they are wrong by as much.
 
     Args:
         levels: The network of spectrograms alone.
@@ -123,7 +124,7 @@ class TimedServingNet(nn.Module):
         """
         region = self.levels.region
         units, sigma = self.levels.net(self.levels.standardize(mel_spectrogram))
-        timed = arrival_times[..., :1].sum(dim=1) >= 2
+        timed = arrival_times[..., :1].sum(dim=1) >= 3
         precision = (sigma * torch.where(timed, LEVEL_DOUBT, 1.0)).reciprocal().square()
         east, north = precision.unbind(dim=-1)
         prior = Gaussian(units, torch.stack([east, torch.zeros_like(east), north], dim=-1))
