@@ -42,6 +42,18 @@ def damage(handler):
     handler.answer(*handler.upstream())
 
 
+def broken_off(handler):
+    """Send half of the answer, and break the connection."""
+    status, headers, body = handler.upstream()
+    handler.send_response_only(status)
+    for name, value in headers:
+        if name.lower() not in HOP_BY_HOP:
+            handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(body[: len(body) // 2])
+    handler.close_connection = True
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """Forwards a request, unless a fault is due."""
 

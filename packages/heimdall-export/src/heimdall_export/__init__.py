@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from heimdall_export.artifact_store import ArtifactStore
     from heimdall_export.errors import ExportError
+    from heimdall_export.estimate import Estimate
+    from heimdall_export.model_stores import ModelStores
     from heimdall_export.onnx_file import export_onnx
     from heimdall_export.parity import ParityReport, check_parity
+    from heimdall_export.published_model import PublishedModel, find_published
     from heimdall_export.registry import (
         RegisteredVersion,
         list_versions,
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
         register,
         rollback,
     )
-    from heimdall_export.runtime import Estimate, Predictor
+    from heimdall_export.runtime import Predictor
     from heimdall_export.tracking import MLflowTracker
     from heimdall_export.upload import UploadedModel, upload_model
 
@@ -31,13 +34,16 @@ __all__ = [
     "Estimate",
     "ExportError",
     "MLflowTracker",
+    "ModelStores",
     "ParityReport",
     "Predictor",
+    "PublishedModel",
     "RegisteredVersion",
     "UploadedModel",
     "check_parity",
     "evaluation_tags",
     "export_onnx",
+    "find_published",
     "list_versions",
     "promote",
     "register",
@@ -47,16 +53,19 @@ __all__ = [
 
 _MODULES = {
     "ArtifactStore": ("artifact_store", "mlflow"),
-    "Estimate": ("runtime", None),
+    "Estimate": ("estimate", None),
     "ExportError": ("errors", None),
     "MLflowTracker": ("tracking", "mlflow"),
+    "ModelStores": ("model_stores", None),
     "ParityReport": ("parity", "onnx"),
     "Predictor": ("runtime", None),
+    "PublishedModel": ("published_model", None),
     "RegisteredVersion": ("registered_version", None),
     "UploadedModel": ("upload", "s3"),
     "check_parity": ("parity", "onnx"),
     "evaluation_tags": ("promotion", None),
     "export_onnx": ("onnx_file", "onnx"),
+    "find_published": ("published_model", None),
     "list_versions": ("registry", "mlflow"),
     "promote": ("registry", "mlflow"),
     "register": ("registry", "mlflow"),

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RegisteredVersion"]
+__all__ = ["DELETING", "RegisteredVersion"]
+
+DELETING = "Deleting"
+"""Value of the tag `stage` while a version's files go; afterwards there is no version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,3 +22,8 @@ class RegisteredVersion:
     run_id: str
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
+
+    @property
+    def is_being_deleted(self) -> bool:
+        """Whether it may have lost its files already."""
+        return self.tags.get("stage") == DELETING

@@ -6,24 +6,21 @@ a `Predictor` believes the file and nothing else.
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from heimdall_features import ArrivalExtractor, FeatureError, FeatureExtractor
 
-from heimdall_export.contract import (
-    ARRIVALS,
-    INPUT,
-    METADATA_KEYS,
-    OUTPUTS,
-    RECEIVERS_KEY,
-    REGION_KEY,
-    TIMED_OUTPUTS,
-)
+from heimdall_export.contract import ARRIVALS, INPUT, OUTPUTS, TIMED_OUTPUTS
 from heimdall_export.errors import ExportError
+from heimdall_export.estimate import NO_ANSWER, Estimate, estimate_of
+from heimdall_export.model_description import (
+    Receiver,
+    receivers_of,
+    region_of,
+    require_metadata,
+)
+from heimdall_export.model_source import local_model
 from heimdall_export.onnx_session import open_session
 from heimdall_export.session_inputs import arrivals_of, mel_of
 
@@ -34,40 +31,20 @@ if TYPE_CHECKING:
     from heimdall_features import ClockedRecording
     from numpy.typing import NDArray
 
+    from heimdall_export.model_stores import ModelStores
+    from heimdall_export.published_model import PublishedModel
+
     Recording = tuple[NDArray[np.complexfloating[Any, Any]], float] | ClockedRecording
+    Inputs = tuple[NDArray[np.float32], ...]
 
 __all__ = ["Estimate", "Predictor", "Receiver"]
-
-
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    """A channel of the model: a station at a known place."""
-
-    name: str
-    latitude_deg: float
-    longitude_deg: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """Where a transmitter is (WGS84), and one standard deviation of that along each axis."""
-
-    latitude_deg: float
-    longitude_deg: float
-    sigma_east_m: float
-    sigma_north_m: float
-    correlation: float = 0.0
-    """Of the errors east and north; 0 from a model of spectrograms alone."""
-    unexplained: float | None = None
-    """What geometry leaves unexplained of the times of arrival, over the model's limit: above 1
-    they are of no kind that it was trained on, and the ellipse is wider by that; 0 without times.
-    None from a model that takes none."""
 
 
 class Predictor:
     """A model file, ready to answer; safe to share among threads.
 
     Attributes:
+        published: The version in the registry, where one was asked for; else None.
         receivers: What the model hears, in channel order.
         region: The area that it was trained for, as its metadata have it.
         run_id: The MLflow run that made it.
@@ -77,33 +54,53 @@ class Predictor:
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | bytes, *, n_threads: int | None = None
+        self,
+        model: str | os.PathLike[str] | bytes | PublishedModel,
+        *,
+        n_threads: int | None = None,
+        warm_up: bool = True,
+        stores: ModelStores | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         """Load a model.
 
         Args:
-            model: A path, or the file's contents.
+            model: A path; the file's contents; `s3://bucket/key`, whose sidecar says what the
+                file must be; `models:/name@alias` or `models:/name/version`, whose tags say it;
+                or what `find_published` found.
             n_threads: Of one call; None leaves it to ONNX Runtime.
+            warm_up: Ask it once, so that the first answer does not wait for memory.
+            stores: Where `s3://` and `models:/` lead; the environment's when None.
+            cache_dir: Where downloads are kept, under their hash; None keeps none.
 
         Raises:
-            ExportError: It is no model of ours, or its features are not those that this version
-                of heimdall-features computes.
+            ExportError: It is no model of ours, its features are not those that this version
+                of heimdall-features computes, or it cannot be fetched or is not what it must be.
         """
-        self._session = open_session(model, n_threads=n_threads)
+        with local_model(model, stores, cache_dir) as (file, self.published):
+            self._session = open_session(file, n_threads=n_threads)
         metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        _require_metadata(metadata)
+        require_metadata(metadata)
         try:
             self._extract = FeatureExtractor.from_metadata(metadata)
             self._arrivals = ArrivalExtractor.from_metadata(metadata)
         except FeatureError as error:
             raise ExportError(f"the model's features do not match: {error}") from error
-        self.receivers = _receivers(metadata[RECEIVERS_KEY])
-        self.region: dict[str, Any] = _json(REGION_KEY, metadata[REGION_KEY])
+        self.receivers = receivers_of(metadata)
+        self.region = region_of(metadata)
         self.run_id = metadata["heimdall.run_id"]
         self.created_at = metadata["heimdall.created_at"]
         self.input_shape = self._extract.config.shape
         self.arrivals_shape = self._arrivals.shape if self._arrivals else None
         self._require_agreement()
+        if warm_up:
+            self._rows(tuple(np.zeros((1, *shape), np.float32) for shape in self._shapes()))
+
+    def _shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of one moment's inputs."""
+        if self.arrivals_shape is None:
+            return (self.input_shape,)
+        return (self.input_shape, self.arrivals_shape)
 
     def _require_agreement(self) -> None:
         """One file, one truth: its graph, its features and its receivers say the same."""
@@ -153,20 +150,46 @@ class Predictor:
         Raises:
             ExportError: As for `predict`, with the session's number.
         """
-        features = np.empty((len(sessions), *self.input_shape), np.float32)
-        arrivals = None
-        if self.arrivals_shape is not None:
-            arrivals = np.empty((len(sessions), *self.arrivals_shape), np.float32)
-        for number, recordings in enumerate(sessions):
-            try:
-                features[number] = mel_of(
-                    self._extract, recordings, by_clock=self._arrivals is not None
-                )
-                if self._arrivals is not None and arrivals is not None:
-                    arrivals[number] = arrivals_of(self._arrivals, recordings)
-            except (FeatureError, ExportError) as error:
-                raise ExportError(f"session {number}: {error}") from error
-        return self.predict_features(features, arrivals)
+        answers = self.predict_each(sessions)
+        for number, answer in enumerate(answers):
+            if isinstance(answer, ExportError):
+                raise ExportError(f"session {number}: {answer}") from answer
+        return tuple(answer for answer in answers if isinstance(answer, Estimate))
+
+    def predict_each(
+        self, sessions: Sequence[Mapping[str, Recording]]
+    ) -> tuple[Estimate | ExportError, ...]:
+        """As `predict_many`, with the error of a session that cannot be used in its place.
+
+        For a service that answers several callers at once: nobody's mistake is another's.
+
+        Args:
+            sessions: Each as `predict` takes it.
+        """
+        prepared = [self._prepared(recordings) for recordings in sessions]
+        usable = [inputs for inputs in prepared if not isinstance(inputs, ExportError)]
+        batch = tuple(np.stack(column) for column in zip(*usable, strict=True))
+        rows = iter(self._rows(batch) if usable else ())
+        return tuple(
+            inputs
+            if isinstance(inputs, ExportError)
+            else estimate_of(next(rows)) or ExportError(f"the model has no answer: {NO_ANSWER}")
+            for inputs in prepared
+        )
+
+    def _prepared(self, recordings: Mapping[str, Recording]) -> Inputs | ExportError:
+        """One moment's inputs, or why there are none."""
+        try:
+            mel = mel_of(self._extract, recordings, by_clock=self._arrivals is not None)
+            if self._arrivals is None:
+                return (mel,)
+            return mel, arrivals_of(self._arrivals, recordings)
+        except ExportError as error:
+            return error
+        except FeatureError as error:
+            refused = ExportError(str(error))
+            refused.__cause__ = error
+            return refused
 
     def predict_features(
         self, features: NDArray[np.float32], arrivals: NDArray[np.float32] | None = None
@@ -190,14 +213,25 @@ class Predictor:
         self._require_arrivals(len(features), arrivals)
         if len(features) == 0:
             return ()
-        feed = {INPUT: np.ascontiguousarray(features, np.float32)}
-        wanted = [*OUTPUTS]
-        if arrivals is not None:
-            feed[ARRIVALS] = np.ascontiguousarray(arrivals, np.float32)
-            wanted += TIMED_OUTPUTS
-        columns = [column.reshape(len(features), -1) for column in self._session.run(wanted, feed)]
-        rows = np.concatenate(columns, axis=1, dtype=np.float64)
-        return tuple(_estimate(number, row) for number, row in enumerate(rows.tolist()))
+        batch = (features,) if arrivals is None else (features, arrivals)
+        estimates = tuple(map(estimate_of, self._rows(batch)))
+        for number, estimate in enumerate(estimates):
+            if estimate is None:
+                raise ExportError(f"the model has no answer for session {number}: {NO_ANSWER}")
+        return tuple(estimate for estimate in estimates if estimate is not None)
+
+    def _rows(self, batch: Inputs) -> list[list[float]]:
+        """What the network says of a batch, one row a moment."""
+        names = (INPUT, ARRIVALS)[: len(batch)]
+        wanted = [*OUTPUTS, *(TIMED_OUTPUTS if len(batch) > 1 else ())]
+        feed = {
+            name: np.ascontiguousarray(values, np.float32)
+            for name, values in zip(names, batch, strict=True)
+        }
+        n = len(batch[0])
+        columns = [column.reshape(n, -1) for column in self._session.run(wanted, feed)]
+        rows: list[list[float]] = np.concatenate(columns, axis=1, dtype=np.float64).tolist()
+        return rows
 
     def _require_arrivals(self, n: int, arrivals: NDArray[np.float32] | None) -> None:
         if self.arrivals_shape is None:
@@ -212,46 +246,3 @@ class Predictor:
             )
         if arrivals.shape != wanted:
             raise ExportError(f"the arrival times are {arrivals.shape}, the model takes {wanted}")
-
-
-def _estimate(number: int, row: Sequence[float]) -> Estimate:
-    if not all(map(math.isfinite, row)):
-        raise ExportError(
-            f"the model has no answer for session {number}: its features hold NaN or infinity, "
-            "or are far from all that it was trained on"
-        )
-    return Estimate(
-        latitude_deg=row[0],
-        longitude_deg=row[1],
-        sigma_east_m=row[2],
-        sigma_north_m=row[3],
-        correlation=row[4] if len(row) > 4 else 0.0,
-        unexplained=row[5] if len(row) > 4 else None,
-    )
-
-
-def _require_metadata(metadata: Mapping[str, str]) -> None:
-    if missing := [key for key in METADATA_KEYS if key not in metadata]:
-        raise ExportError(
-            f"the model's metadata lack {', '.join(missing)}; export it with export_onnx"
-        )
-
-
-def _json(key: str, text: str) -> Any:  # noqa: ANN401
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ExportError(f"the model's {key} is not JSON: {text:.100}") from error
-
-
-def _receivers(text: str) -> tuple[Receiver, ...]:
-    entries = _json(RECEIVERS_KEY, text)
-    try:
-        return tuple(
-            Receiver(str(entry["name"]), float(entry["latitude"]), float(entry["longitude"]))
-            for entry in entries
-        )
-    except (TypeError, KeyError, ValueError) as error:
-        raise ExportError(
-            f"the model's {RECEIVERS_KEY} is {text:.100}; it must list name, latitude and longitude"
-        ) from error

@@ -1,0 +1,118 @@
+"""Which file a `models:/` address means now, and what proves that it is the one.
+
+A version in the registry says in its tags where its file is and what its sha256 is; the alias
+says which version. A registry over HTTP is asked without the mlflow package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from heimdall_export.errors import ExportError
+from heimdall_export.model_stores import ModelStores
+from heimdall_export.registered_version import DELETING
+from heimdall_export.registry_over_http import ask_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlflow.entities.model_registry import ModelVersion
+
+__all__ = ["SCHEME", "PublishedModel", "find_published"]
+
+SCHEME = "models:/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedModel:
+    """One version of a registered model: where its file is, and its hash."""
+
+    name: str
+    version: str
+    uri: str
+    """`s3://bucket/key`"""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What an address asks for: a version, or the one that an alias points at."""
+
+    name: str
+    version: str | None = None
+    alias: str | None = None
+
+
+def find_published(address: str, stores: ModelStores | None = None) -> PublishedModel:
+    """Ask the registry which version an address means; costs one request.
+
+    Args:
+        address: `models:/name@alias` or `models:/name/version`.
+        stores: Where the registry is; the environment's when None.
+
+    Raises:
+        ExportError: No such address, model, alias or version; the registry is out of reach; or
+            the version does not say where its file is and what its hash is.
+    """
+    wanted = _parsed(address)
+    tracking_uri = (stores or ModelStores.from_environment()).need_tracking_uri()
+    over_http = tracking_uri.startswith(("http://", "https://"))
+    version, tags = (_over_http if over_http else _with_mlflow)(tracking_uri, wanted)
+    return _published(wanted.name, version, tags)
+
+
+def _parsed(address: str) -> _Wanted:
+    rest = address.removeprefix(SCHEME)
+    if "@" in rest:
+        name, _, alias = rest.rpartition("@")
+        if name and alias:
+            return _Wanted(name=name, alias=alias)
+    name, _, version = rest.rpartition("/")
+    if not (name and version.isdecimal()):
+        raise ExportError(
+            f"{address!r} is no address in a registry; give models:/name@alias or "
+            "models:/name/version, such as models:/heimdall-localization-onnx@production"
+        )
+    return _Wanted(name=name, version=version)
+
+
+def _over_http(tracking_uri: str, wanted: _Wanted) -> tuple[str, dict[str, str]]:
+    if wanted.alias is not None:
+        fields = {"name": wanted.name, "alias": wanted.alias}
+        said = ask_registry(tracking_uri, "registered-models/alias", fields)
+    else:
+        fields = {"name": wanted.name, "version": str(wanted.version)}
+        said = ask_registry(tracking_uri, "model-versions/get", fields)
+    found: dict[str, Any] = said.get("model_version", {})
+    tags = {str(tag["key"]): str(tag.get("value", "")) for tag in found.get("tags", ())}
+    return str(found.get("version", wanted.version)), tags
+
+
+def _with_mlflow(tracking_uri: str, wanted: _Wanted) -> tuple[str, Mapping[str, str]]:
+    try:
+        from heimdall_export.mlflow_client import open_client, told_plainly
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"a registry that is not at http:// needs {error.name}: pip install "
+            "'heimdall-export[mlflow]', or set MLFLOW_TRACKING_URI to an MLflow server"
+        ) from error
+    client = open_client(tracking_uri)
+    with told_plainly(f"find {wanted.alias or wanted.version!r} of {wanted.name!r}"):
+        found: ModelVersion = (
+            client.get_model_version_by_alias(wanted.name, wanted.alias)
+            if wanted.alias is not None
+            else client.get_model_version(wanted.name, str(wanted.version))
+        )
+    return str(found.version), found.tags
+
+
+def _published(name: str, version: str, tags: Mapping[str, str]) -> PublishedModel:
+    if tags.get("stage") == DELETING:
+        raise ExportError(f"version {version} of {name!r} is being deleted; use another one")
+    if missing := [tag for tag in ("onnx_uri", "sha256") if not tags.get(tag)]:
+        raise ExportError(
+            f"version {version} of {name!r} has no tag {' and no '.join(missing)}: nobody says "
+            "where its file is and what it must be; register it with `heimdall train`"
+        )
+    return PublishedModel(name=name, version=version, uri=tags["onnx_uri"], sha256=tags["sha256"])
