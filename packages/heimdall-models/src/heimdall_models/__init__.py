@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from heimdall_models.config import LocalizationConfig
     from heimdall_models.divergence import DivergenceGuard
+    from heimdall_models.ensembles import EnsembleNet, TimedEnsembleNet
     from heimdall_models.errors import ModelError
     from heimdall_models.losses import GaussianNLLLoss
     from heimdall_models.metrics import error_m, localization_metrics
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AveragedWeights",
     "DivergenceGuard",
+    "EnsembleNet",
     "GaussianNLLLoss",
     "LocalizationConfig",
     "LocalizationModule",
@@ -42,6 +44,7 @@ __all__ = [
     "Region",
     "ServingNet",
     "Standardize",
+    "TimedEnsembleNet",
     "TimedServingNet",
     "TimingConfig",
     "TimingModule",
@@ -55,6 +58,7 @@ __all__ = [
 _HOME = {
     "AveragedWeights": "averaging",
     "DivergenceGuard": "divergence",
+    "EnsembleNet": "ensembles",
     "GaussianNLLLoss": "losses",
     "LocalizationConfig": "config",
     "LocalizationModule": "module",
@@ -64,6 +68,7 @@ _HOME = {
     "Region": "region",
     "ServingNet": "serving",
     "Standardize": "serving",
+    "TimedEnsembleNet": "ensembles",
     "TimedServingNet": "serving",
     "TimingConfig": "timing_module",
     "TimingModule": "timing_module",

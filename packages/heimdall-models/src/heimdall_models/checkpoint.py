@@ -7,7 +7,9 @@ configuration and region. The normalisation is among the weights. Files are read
 
 from __future__ import annotations
 
+import os
 import pickle
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,13 @@ from heimdall_models.errors import ModelError
 from heimdall_models.region import Region
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from torch import Tensor
 
 RECORD = "heimdall_models"
+ENSEMBLE_RECORD = "heimdall_ensemble"
 FORMAT = 1
 NORMALISATION = ("standardize.mean", "standardize.std")
 
@@ -48,8 +54,21 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ModelError: If the file is absent, cut short, not a checkpoint or not one of ours, or
             holds pickled objects.
     """
-    path = Path(path)
-    contents = tensors_and_text(path)
+    return checkpoint_in(tensors_and_text(Path(path)), path)
+
+
+def checkpoint_in(contents: object, path: str | Path) -> Checkpoint:
+    """The model in what a checkpoint file holds.
+
+    Args:
+        contents: Tensors and text.
+        path: Where they are from, for what errors say.
+
+    Raises:
+        ModelError: If they are of no checkpoint of ours.
+    """
+    if isinstance(contents, dict) and ENSEMBLE_RECORD in contents:
+        raise ModelError(f"{path} holds an ensemble, and one network is asked for")
     record = contents.get(RECORD) if isinstance(contents, dict) else None
     state = contents.get("state_dict") if isinstance(contents, dict) else None
     if not isinstance(record, dict) or not isinstance(state, dict):
@@ -92,3 +111,25 @@ def tensors_and_text(path: Path) -> object:
         first_line = str(error).partition("\n")[0]
         raise ModelError(f"{path} is not a PyTorch checkpoint: {first_line}") from error
     return contents
+
+
+def write_whole(contents: Mapping[str, Any], to: Path) -> None:
+    """Write tensors and text as a PyTorch file, whole or not at all.
+
+    Raises:
+        OSError: If the file cannot be written; nothing is left behind.
+    """
+    descriptor, name = tempfile.mkstemp(
+        dir=to.absolute().parent, prefix=f".{to.name}.", suffix=".part"
+    )
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(contents, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        part.replace(to)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

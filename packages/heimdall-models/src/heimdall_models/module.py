@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
 
+    from heimdall_models.checkpoint import Checkpoint
     from heimdall_models.config import LocalizationConfig
     from heimdall_models.region import Region
 
@@ -184,7 +185,11 @@ class LocalizationModule(lightning.LightningModule):
             ModelError: If the file is not a checkpoint of ours, or its weights do not fit the
                 network that it describes.
         """
-        checkpoint = read_checkpoint(path)
+        return cls.restored(read_checkpoint(path), path)
+
+    @classmethod
+    def restored(cls, checkpoint: Checkpoint, path: str | Path) -> LocalizationModule:
+        """As `load`, of a checkpoint that was read; `path` is what errors speak of."""
         mean, std = (checkpoint.state[name] for name in NORMALISATION)
         # The weights are all here: the file that training started from may be gone. How training
         # computed is no concern of who loads the result.

@@ -84,8 +84,13 @@ class ServingNet(nn.Module):
             Latitude and longitude in degrees (WGS84), NaN beyond the Earth's limb; and standard
             deviations east and north in metres.
         """
-        units, sigma = self.net(self.standardize(mel_spectrogram))
+        units, sigma = self.on_plane(mel_spectrogram)
         return plane_to_degrees(self.region, units).float(), sigma * self.region.scale_m
+
+    def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in plane units: positions and sigmas, both `(batch, 2)`."""
+        units, sigma = self.net(self.standardize(mel_spectrogram))
+        return units, sigma
 
 
 LEVEL_DOUBT = 3.0
@@ -122,20 +127,37 @@ class TimedServingNet(nn.Module):
             the mean square of what geometry leaves unexplained over its limit, `(batch,)`: above
             1 the times are not of the kind that was trained on, and the ellipse is wider by that.
         """
-        region = self.levels.region
-        units, sigma = self.levels.net(self.levels.standardize(mel_spectrogram))
+        return as_served(self.levels.region, *self.on_plane(mel_spectrogram, arrival_times))
+
+    def on_plane(
+        self, mel_spectrogram: Tensor, arrival_times: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same in plane units.
+
+        Returns:
+            Positions `(batch, 2)`, covariances `(batch, 3)` as `ellipses` keeps them, and what is
+            left unexplained over its limit, `(batch,)`.
+        """
+        units, sigma = self.levels.on_plane(mel_spectrogram)
         timed = arrival_times[..., :1].sum(dim=1) >= 3
         precision = (sigma * torch.where(timed, LEVEL_DOUBT, 1.0)).reciprocal().square()
         east, north = precision.unbind(dim=-1)
         prior = Gaussian(units, torch.stack([east, torch.zeros_like(east), north], dim=-1))
         found = self.timing(arrival_times, prior)
-        sigma, correlation = sigma_and_correlation(found.covariance)
-        return (
-            plane_to_degrees(region, found.position).float(),
-            sigma * region.scale_m,
-            correlation,
-            found.unexplained / self.timing.unexplained_limit,
-        )
+        return found.position, found.covariance, found.unexplained / self.timing.unexplained_limit
+
+
+def as_served(
+    region: Region, position: Tensor, covariance: Tensor, unexplained: Tensor
+) -> tuple[Tensor, ...]:
+    """The four outputs of a model file that takes times, of an answer in plane units."""
+    sigma, correlation = sigma_and_correlation(covariance)
+    return (
+        plane_to_degrees(region, position).float(),
+        sigma * region.scale_m,
+        correlation,
+        unexplained,
+    )
 
 
 def plane_to_degrees(region: Region, units: Tensor) -> Tensor:

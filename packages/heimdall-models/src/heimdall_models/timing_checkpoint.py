@@ -7,15 +7,11 @@ It is the other checkpoint with one more record of tensors and text, so whatever
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from heimdall_models.checkpoint import read_checkpoint, tensors_and_text
+from heimdall_models.checkpoint import checkpoint_in, tensors_and_text, write_whole
 from heimdall_models.errors import ModelError
 from heimdall_models.ranges import ReceiverSite
 from heimdall_models.timing_net import TimingNet
@@ -25,7 +21,15 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
 
-__all__ = ["TIMING_RECORD", "load_timing", "save_with_timing", "timing_sites"]
+__all__ = [
+    "TIMING_RECORD",
+    "load_timing",
+    "save_with_timing",
+    "sites_in",
+    "timing_in",
+    "timing_record",
+    "timing_sites",
+]
 
 TIMING_RECORD = "heimdall_timing"
 FORMAT = 1
@@ -46,12 +50,17 @@ def save_with_timing(
         ModelError: If the checkpoint cannot be read.
         OSError: If the file cannot be written; nothing is left behind.
     """
-    read_checkpoint(mel_checkpoint)
     contents = tensors_and_text(Path(mel_checkpoint))
-    state = {name: values.detach().cpu() for name, values in timing.state_dict().items()}
-    record = {"format": FORMAT, "sites": json.dumps([*map(asdict, sites)]), "state": state}
-    _write_whole({**_checked(contents, mel_checkpoint), TIMING_RECORD: record}, Path(to))
+    checkpoint_in(contents, mel_checkpoint)
+    beside = {TIMING_RECORD: timing_record(timing, sites)}
+    write_whole({**_checked(contents, mel_checkpoint), **beside}, Path(to))
     return Path(to)
+
+
+def timing_record(timing: TimingNet, sites: Sequence[ReceiverSite]) -> dict[str, Any]:
+    """The record of a timing network and its receivers that goes into a checkpoint."""
+    state = {name: values.detach().cpu() for name, values in timing.state_dict().items()}
+    return {"format": FORMAT, "sites": json.dumps([*map(asdict, sites)]), "state": state}
 
 
 def load_timing(path: str | Path, region: Region) -> TimingNet | None:
@@ -64,7 +73,12 @@ def load_timing(path: str | Path, region: Region) -> TimingNet | None:
     Raises:
         ModelError: If the file is none of ours or damaged, or its weights fit no such network.
     """
-    record = _record(path)
+    return timing_in(tensors_and_text(Path(path)), region, path)
+
+
+def timing_in(contents: object, region: Region, path: str | Path) -> TimingNet | None:
+    """As `load_timing`, of what a checkpoint file holds; `path` is what errors speak of."""
+    record = _record(contents, path)
     if record is None:
         return None
     network = TimingNet(region, _sites(record, path))
@@ -84,12 +98,17 @@ def timing_sites(path: str | Path) -> tuple[ReceiverSite, ...] | None:
     Raises:
         ModelError: If the file is none of ours or damaged.
     """
-    record = _record(path)
+    return sites_in(tensors_and_text(Path(path)), path)
+
+
+def sites_in(contents: object, path: str | Path) -> tuple[ReceiverSite, ...] | None:
+    """As `timing_sites`, of what a checkpoint file holds; `path` is what errors speak of."""
+    record = _record(contents, path)
     return None if record is None else _sites(record, path)
 
 
-def _record(path: str | Path) -> Mapping[str, Any] | None:
-    record = _checked(tensors_and_text(Path(path)), path).get(TIMING_RECORD)
+def _record(contents: object, path: str | Path) -> Mapping[str, Any] | None:
+    record = _checked(contents, path).get(TIMING_RECORD)
     if record is None:
         return None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -109,20 +128,3 @@ def _sites(record: Mapping[str, Any], path: str | Path) -> tuple[ReceiverSite, .
         return tuple(ReceiverSite(**entry) for entry in json.loads(record["sites"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} does not say where its receivers are: {error}") from error
-
-
-def _write_whole(contents: Mapping[str, Any], to: Path) -> None:
-    descriptor, name = tempfile.mkstemp(
-        dir=to.absolute().parent, prefix=f".{to.name}.", suffix=".part"
-    )
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        part.replace(to)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -1,0 +1,177 @@
+"""Trained networks as checkpoint files hold them: one in a file, or a whole ensemble.
+
+An ensemble's file holds of every member what a checkpoint of that member would hold for serving,
+without what only resuming needs, and the temperatures of what they say together. It is no
+checkpoint of one network, and loading it as one is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heimdall_models.checkpoint import (
+    ENSEMBLE_RECORD,
+    RECORD,
+    checkpoint_in,
+    described,
+    tensors_and_text,
+    write_whole,
+)
+from heimdall_models.ensembles import EnsembleNet, TimedEnsembleNet
+from heimdall_models.errors import ModelError
+from heimdall_models.module import LocalizationModule
+from heimdall_models.serving import ServingNet, TimedServingNet
+from heimdall_models.timing_checkpoint import TIMING_RECORD, sites_in, timing_in, timing_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from heimdall_models.ranges import ReceiverSite
+    from heimdall_models.timing_net import TimingNet
+
+__all__ = ["Ensemble", "Member", "save_ensemble"]
+
+FORMAT = 1
+TEMPERATURES = {
+    False: {"log_temperature"},
+    True: {"log_temperature", "log_temperature_of_levels"},
+}
+"""The buffers of an ensemble without and with times of arrival."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """One trained network, on the CPU in evaluation mode."""
+
+    name: str
+    """Its file, and which of the file's members it is."""
+    module: LocalizationModule
+    timing: TimingNet | None = None
+    sites: tuple[ReceiverSite, ...] | None = None
+    """Receivers of the timing network, in channel order."""
+
+    @property
+    def network(self) -> ServingNet | TimedServingNet:
+        """What is exported of it alone."""
+        levels = self.module.serving_net()
+        return levels if self.timing is None else TimedServingNet(levels, self.timing).eval()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ensemble:
+    """Trained networks that answer as one; most often it is only one."""
+
+    members: tuple[Member, ...]
+    log_temperatures: Mapping[str, float] = field(default_factory=dict)
+    """Of the merged Gaussian, by the name of the network's buffer; none before calibration."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ensemble:
+        """What a checkpoint file holds, be it one network or an ensemble.
+
+        Raises:
+            ModelError: If the file is none of ours or damaged.
+        """
+        contents = tensors_and_text(Path(path))
+        if not isinstance(contents, dict) or ENSEMBLE_RECORD not in contents:
+            return cls((_member(contents, str(path)),))
+        record = _record(contents[ENSEMBLE_RECORD], path)
+        members = enumerate(record["members"], start=1)
+        return cls(
+            tuple(_member(each, f"{path}, member {number}") for number, each in members),
+            record["log_temperatures"],
+        )
+
+    @classmethod
+    def of(cls, paths: Iterable[str | Path]) -> Ensemble:
+        """All members of several files, to be calibrated anew.
+
+        Raises:
+            ModelError: If a file is none of ours or damaged.
+        """
+        loaded = [cls.load(path) for path in paths]
+        return cls(tuple(member for each in loaded for member in each.members))
+
+    def network(self) -> ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet:
+        """What is exported, in evaluation mode.
+
+        Raises:
+            ModelError: If the members cannot be merged; see `ensembles`.
+        """
+        if len(self.members) == 1 and not self.log_temperatures:
+            return self.members[0].network
+        network = self._merged().eval()
+        for name, value in self.log_temperatures.items():
+            network.get_buffer(name).fill_(value)
+        return network
+
+    def _merged(self) -> EnsembleNet | TimedEnsembleNet:
+        names = [member.name for member in self.members]
+        networks = [member.network for member in self.members]
+        plain = [network for network in networks if isinstance(network, ServingNet)]
+        timed = [network for network in networks if isinstance(network, TimedServingNet)]
+        if not timed:
+            return EnsembleNet(plain, names)
+        if not plain:
+            return TimedEnsembleNet(timed, names)
+        with_times = next(m.name for m in self.members if m.timing is not None)
+        without = next(m.name for m in self.members if m.timing is None)
+        raise ModelError(
+            f"{without} cannot be merged with {with_times}: it takes no arrival times, and the "
+            "other does"
+        )
+
+
+def save_ensemble(
+    ensemble: Ensemble, network: EnsembleNet | TimedEnsembleNet, path: str | Path
+) -> Path:
+    """Write an ensemble as one file, whole or not at all.
+
+    Args:
+        ensemble: The members.
+        network: Theirs, calibrated.
+        path: Where the file goes; what is there is replaced.
+
+    Raises:
+        OSError: If the file cannot be written; nothing is left behind.
+    """
+    record = {
+        "format": FORMAT,
+        "members": [_contents(member) for member in ensemble.members],
+        "log_temperatures": {
+            name: float(value) for name, value in network.named_buffers(recurse=False)
+        },
+    }
+    write_whole({ENSEMBLE_RECORD: record}, Path(path))
+    return Path(path)
+
+
+def _contents(member: Member) -> dict[str, Any]:
+    """What a checkpoint of the member alone would hold for serving."""
+    module = member.module
+    state = {name: values.detach().cpu() for name, values in module.state_dict().items()}
+    contents = {RECORD: described(module.config, module.region), "state_dict": state}
+    if member.timing is None:
+        return contents
+    return {**contents, TIMING_RECORD: timing_record(member.timing, member.sites or ())}
+
+
+def _member(contents: object, name: str) -> Member:
+    module = LocalizationModule.restored(checkpoint_in(contents, name), name)
+    timing = timing_in(contents, module.region, name)
+    return Member(name, module, timing, sites_in(contents, name))
+
+
+def _record(record: object, path: str | Path) -> Mapping[str, Any]:
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise ModelError(f"{path} has ensemble format {found!r}; this version reads {FORMAT}")
+    members, temperatures = record.get("members"), record.get("log_temperatures")
+    if not isinstance(members, list) or not members:
+        raise ModelError(f"{path} is an ensemble without members; it is damaged")
+    timed = isinstance(members[0], dict) and TIMING_RECORD in members[0]
+    if not isinstance(temperatures, dict) or set(temperatures) != TEMPERATURES[timed]:
+        raise ModelError(f"{path} has no temperatures of such an ensemble: {temperatures!r}")
+    return record
