@@ -6,10 +6,12 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 import torch
 from heimdall_export import ArtifactStore, MLflowTracker, export_onnx
 from heimdall_features import FeatureConfig, FeatureExtractor
+from psycopg import sql
 from torch import nn
 
 pytest_plugins = ["heimdall_data.testing"]
@@ -111,14 +113,40 @@ def features():
     return np.stack([extract(_recordings_of(seed)) for seed in range(70)])
 
 
-@pytest.fixture(scope="session")
-def faulty():
-    """The module `faulty_store`; tests are collected without `sys.path`."""
-    path = Path(__file__).with_name("faulty_store.py")
-    spec = importlib.util.spec_from_file_location("faulty_store", path)
+def _module(name):
+    """A module beside this file; tests are collected without `sys.path`."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def faulty():
+    """The module `faulty_store`."""
+    return _module("faulty_store")
+
+
+@pytest.fixture(scope="session")
+def one_mlflow_server(stack, tmp_path_factory):
+    """A server with its runs in Postgres; it takes half a minute to start, so there is one."""
+    name = f"mlflow_{uuid.uuid4().hex}"
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = f"{stack.database_url.rpartition('/')[0]}/{name}"
+    server = _module("mlflow_server").MlflowServer(tmp_path_factory.mktemp("mlflow-server"), url)
+    try:
+        yield server
+    finally:
+        server.die()
+
+
+@pytest.fixture
+def mlflow_server(one_mlflow_server):
+    """The server, running; a test may let it die."""
+    one_mlflow_server.start()
+    return one_mlflow_server
 
 
 @pytest.fixture

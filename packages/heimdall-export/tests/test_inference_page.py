@@ -1,0 +1,416 @@
+"""docs/inference.md's service, run as it stands: real HTTP, a real registry, no torch."""
+
+import asyncio
+import base64
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from heimdall_export import (
+    MLflowTracker,
+    Predictor,
+    evaluation_tags,
+    list_versions,
+    promote,
+    register,
+    rollback,
+    upload_model,
+)
+from onnx import numpy_helper
+
+BLOCK = re.compile(r"^```python ([\w.]+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+WITHOUT = """
+import sys
+
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "onnx", "mlflow", "boto3", "heimdall_data"}:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+
+sys.meta_path.insert(0, NotInstalled())
+"""
+OBSERVED = """
+import threading
+
+import inference_service as service
+
+service.LONGEST_QUEUE = 16
+app, sizes, free = service.app, [], threading.Event()
+free.set()
+real = service.Predictor.predict_each
+
+
+def watched(predictor, sessions):
+    sizes.append(len(sessions))
+    free.wait()
+    return real(predictor, sessions)
+
+
+service.Predictor.predict_each = watched
+
+
+@app.post("/hold")
+async def hold():
+    sizes.clear()
+    free.clear()
+
+
+@app.post("/release")
+async def release():
+    free.set()
+
+
+@app.get("/seen")
+async def seen():
+    return {"sizes": sizes, "waiting": app.state.waiting.qsize()}
+"""
+"""The page's service, with a view into it: how large each batch was, and a brake."""
+
+
+def page():
+    """The page, if it is above this file; a package alone has none."""
+    name = Path("docs", "inference.md")
+    found = next((p / name for p in Path(__file__).resolve().parents if (p / name).exists()), None)
+    if found is None:
+        pytest.skip("docs/inference.md is not above this file")
+    return found.read_text(encoding="utf-8")
+
+
+def blocks():
+    """The page's files, by their name."""
+    return dict(BLOCK.findall(page()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The page's files, and what keeps a process from importing what a service has not."""
+    place = tmp_path_factory.mktemp("service")
+    for name, text in blocks().items():
+        (place / name).write_text(text)
+    (place / "observed.py").write_text(OBSERVED)
+    (place / "sitecustomize.py").write_text(WITHOUT)
+    return place
+
+
+@pytest.fixture(scope="module")
+def name():
+    """The registered model's name."""
+    return "followed"
+
+
+@pytest.fixture(scope="module")
+def publish(one_mlflow_server, stack, artifact_store, name):
+    """Uploads a file, registers it, and puts it into production; its version."""
+    one_mlflow_server.start()
+    uri = one_mlflow_server.uri
+    tags = evaluation_tags({"test/error_m_median": 1.0, "test/nll": 1.0}, ["a session"])
+
+    def one(path, onnx_path):
+        s3 = stack.s3
+        model = upload_model(
+            s3.client(), s3.models_bucket, path, run_id="r", metrics={}, versions={}
+        )
+        where = {"onnx_uri": model.uri, "sha256": model.sha256}
+        with MLflowTracker(
+            uri, artifact_root="s3://heimdall-mlflow", artifact_store=artifact_store
+        ) as run:
+            version = register(run, onnx_path, model_name=name, tags=tags | where)
+        promote(uri, name, version)
+        return version
+
+    return one
+
+
+def environment(server, store, folder, name):
+    """What the service is told, and nothing else of ours."""
+    ours = {key: value for key, value in os.environ.items() if "HEIMDALL" not in key}
+    return ours | {
+        "HEIMDALL_S3_ENDPOINT_URL": store.endpoint_url,
+        "HEIMDALL_S3_ACCESS_KEY": store.access_key,
+        "HEIMDALL_S3_SECRET_KEY": store.secret_key,
+        "HEIMDALL_MODEL": f"models:/{name}@production",
+        "HEIMDALL_MODEL_CACHE": str(folder / "cache"),
+        "HEIMDALL_POLL_S": "0.1",
+        "MLFLOW_TRACKING_URI": server.uri,
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def started(folder, variables, module="observed"):
+    """Uvicorn on a free port, and where it writes; the port is in what it writes."""
+    with (folder / "uvicorn.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", f"{module}:app", "--port=0"],
+            cwd=folder,
+            env=variables,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def log_of(folder):
+    """What the service has written so far."""
+    return (folder / "uvicorn.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def service(folder, publish, one_mlflow_server, artifact_store, onnx_path, name):
+    """The page's service with version 1 in production; a client of it."""
+    assert publish(onnx_path, onnx_path) == "1"
+    process = started(folder, environment(one_mlflow_server, artifact_store, folder, name))
+    try:
+        while not (at := re.search(r"running on (http://[\d.:]+)", log_of(folder))):
+            assert process.poll() is None, log_of(folder)
+            time.sleep(0.05)
+        with httpx.Client(base_url=at[1], timeout=60) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def question(recordings):
+    """A request's body."""
+    return {
+        name: {
+            "iq": base64.b64encode(iq.astype("<c8").tobytes()).decode(),
+            "sample_rate_hz": rate_hz,
+        }
+        for name, (iq, rate_hz) in recordings.items()
+    }
+
+
+def version_becomes(service, version):
+    """Wait until a version answers; meanwhile nobody goes without an answer."""
+    while service.get("/model").json()["version"] != version:
+        assert service.post("/locate", json=question(noise())).status_code == 200
+        time.sleep(0.05)
+
+
+def noise(receiver="Torino", n_samples=20_000):
+    """One receiver's recording."""
+    iq = np.random.default_rng(0).normal(scale=0.1, size=n_samples)
+    return {receiver: (iq.astype(np.complex64), 12_500.0)}
+
+
+def said_of(estimate):
+    """An answer's numbers, as `pytest.approx` compares them."""
+    return [estimate["latitude_deg"], estimate["longitude_deg"], estimate["sigma_east_m"]]
+
+
+def says(predictor, recordings):
+    """What the model says without a service around it."""
+    estimate = predictor.predict(recordings)
+    return pytest.approx(
+        [estimate.latitude_deg, estimate.longitude_deg, estimate.sigma_east_m], rel=1e-6
+    )
+
+
+def test_the_service_fits_on_a_page():
+    """What is longer than a hundred lines nobody reads before copying it."""
+    assert len(blocks()["inference_service.py"].splitlines()) < 100
+
+
+def test_it_answers_as_the_model_does(service, onnx_path, recordings_of):
+    """The web server must not change a position; and it says which version answered."""
+    answer = service.post("/locate", json=question(recordings_of(5))).json()
+    assert answer["model_version"] == "1"
+    assert said_of(answer["estimate"]) == says(Predictor(onnx_path), recordings_of(5))
+    kinds = [feature["geometry"]["type"] for feature in answer["on_a_map"]["features"]]
+    assert kinds == ["Point", "Polygon"]
+
+
+def test_it_says_which_model_it_uses(service, onnx_path, feature_config):
+    """Operators compare it with the registry; clients learn whom to record."""
+    told = service.get("/model").json()
+    assert told["hears"] == list(feature_config.receivers)
+    assert told["sha256"] == hashlib.sha256(onnx_path.read_bytes()).hexdigest()
+
+
+def test_the_pages_question_is_answered(service, folder):
+    """The first thing that anyone tries."""
+    said = subprocess.check_output(
+        [sys.executable, "ask.py", str(service.base_url).rstrip("/")], cwd=folder, text=True
+    )
+    assert re.fullmatch(r"version 1: \S+ N \S+ E, one sigma \d+ m east\n", said)
+
+
+def at_once(service, bodies):
+    """Send all, wait until each is inside, let the network go on; the replies in order."""
+
+    async def ask():
+        async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
+            await client.post("/hold")
+            asked = [asyncio.create_task(client.post("/locate", json=body)) for body in bodies]
+            while await inside(client) < len(bodies):
+                await asyncio.sleep(0.01)
+            sizes = client.post("/release"), client.get("/seen")
+            await sizes[0]
+            replies = await asyncio.gather(*asked)
+            return replies, (await sizes[1]).json()["sizes"]
+
+    return asyncio.run(ask())
+
+
+async def inside(client):
+    """How many requests wait in the service, or are being answered."""
+    seen = (await client.get("/seen")).json()
+    return sum(seen["sizes"]) + seen["waiting"]
+
+
+def test_requests_that_come_together_are_answered_together(service, onnx_path, recordings_of):
+    """The network does 8 at once in much less than 8 times the time of one."""
+    sessions = [recordings_of(seed) for seed in range(8)]
+    replies, sizes = at_once(service, [question(session) for session in sessions])
+    assert sum(sizes) == 8
+    assert len(sizes) <= 2
+    predictor = Predictor(onnx_path)
+    for reply, session in zip(replies, sessions, strict=True):
+        assert said_of(reply.json()["estimate"]) == says(predictor, session)
+
+
+def test_a_bad_request_spoils_nobody_elses(service, recordings_of):
+    """Strangers share a batch."""
+    bad = {"Roma": question(noise())["Torino"]}
+    bodies = [question(recordings_of(1)), bad, question(recordings_of(2))]
+    replies, _ = at_once(service, bodies)
+    assert [reply.status_code for reply in replies] == [200, 422, 200]
+    assert "unknown receivers ['Roma']" in replies[1].json()["detail"]
+
+
+def test_a_full_queue_is_said_at_once(service):
+    """Waiting for minutes helps nobody; a balancer asks elsewhere."""
+
+    async def ask():
+        async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
+            await client.post("/hold")
+            first = asyncio.create_task(client.post("/locate", json=question(noise())))
+            while not (await client.get("/seen")).json()["sizes"]:
+                await asyncio.sleep(0.01)
+            asked = [
+                asyncio.create_task(client.post("/locate", json=question(noise())))
+                for _ in range(16)
+            ]
+            while (await client.get("/seen")).json()["waiting"] < 16:
+                await asyncio.sleep(0.01)
+            late = await client.post("/locate", json=question(noise()))
+            await client.post("/release")
+            return late, await asyncio.gather(first, *asked)
+
+    late, others = asyncio.run(ask())
+    assert (late.status_code, late.json()["detail"]) == (
+        503,
+        "too many requests are waiting; try again",
+    )
+    assert {reply.status_code for reply in others} == {200}
+
+
+NOT_FINITE = {"Torino": (np.full(20_000, np.nan, np.complex64), 12_500.0)}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "no recording at all"),
+        (question(noise("Roma")), "unknown receivers ['Roma']"),
+        (question(noise(n_samples=0)), "receiver 'Torino'"),
+        (question(NOT_FINITE), "receiver 'Torino'"),
+        ({"Torino": {"iq": "AAAAAAAAAAA=", "sample_rate_hz": -1}}, "greater than 0"),
+        ({"Torino": {"iq": "AAAA", "sample_rate_hz": 12_500}}, "multiple of element size"),
+        ({"Torino": {"iq": "_-AAAAAAAAA=", "sample_rate_hz": 12_500}}, "base64"),
+        ({"Torino": {"sample_rate_hz": 12_500}}, "Field required"),
+        ([1, 2], "valid dictionary"),
+        ("Torino", "valid dictionary"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_told_why(service, body, said):
+    """A caller cannot read the service's log."""
+    reply = service.post("/locate", json=body)
+    assert reply.status_code == 422
+    assert said in str(reply.json()["detail"])
+    assert len(reply.content) < 2000
+
+
+def test_what_is_not_json_is_told_too(service):
+    """A form, or a file by itself."""
+    reply = service.post("/locate", content=b"iq=1", headers={"Content-Type": "application/json"})
+    assert reply.status_code == 422
+    assert "JSON" in str(reply.json()["detail"])
+
+
+@pytest.fixture(scope="module")
+def other_path(onnx_path, tmp_path_factory):
+    """A model that says something else: the small network with another last weight."""
+    model = onnx.load(onnx_path)
+    bias = next(held for held in model.graph.initializer if held.name.endswith("head.bias"))
+    changed = numpy_helper.to_array(bias) + np.float32(0.25)
+    bias.CopyFrom(numpy_helper.from_array(changed, bias.name))
+    path = tmp_path_factory.mktemp("other") / "other.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_a_new_version_in_production_answers_without_a_restart(
+    service, publish, onnx_path, other_path, one_mlflow_server, name
+):
+    """A promotion reaches those who ask, and a rollback does, while they go on asking."""
+    assert publish(other_path, other_path) == "2"
+    version_becomes(service, "2")
+    answer = service.post("/locate", json=question(noise())).json()
+    assert answer["model_version"] == "2"
+    assert said_of(answer["estimate"]) == says(Predictor(other_path), noise())
+    assert said_of(answer["estimate"]) != says(Predictor(onnx_path), noise())
+    rollback(one_mlflow_server.uri, name)
+    version_becomes(service, "1")
+
+
+def test_a_version_that_does_not_load_leaves_the_old_one(
+    service, publish, onnx_path, folder, tmp_path, one_mlflow_server, name
+):
+    """Three in the morning, and somebody promoted half a file."""
+    (tmp_path / "half.onnx").write_bytes(onnx_path.read_bytes()[:1000])
+    publish(tmp_path / "half.onnx", onnx_path)
+    while "version 1 stays: ONNX Runtime" not in log_of(folder):
+        time.sleep(0.05)
+    assert service.get("/model").json()["version"] == "1"
+    assert service.post("/locate", json=question(noise())).status_code == 200
+    rollback(one_mlflow_server.uri, name)
+    assert {v.version for v in list_versions(one_mlflow_server.uri, name)} >= {"1", "2", "3"}
+
+
+def test_without_anything_in_production_it_does_not_start(
+    mlflow_server, artifact_store, folder, tmp_path
+):
+    """A service that starts and cannot answer passes for one that works."""
+    variables = environment(mlflow_server, artifact_store, folder, "nobodys-model")
+    process = started(tmp_path, variables, module="inference_service")
+    assert process.wait() != 0
+    assert "Registered Model with name=nobodys-model not found" in log_of(tmp_path)
+
+
+def test_the_extras_are_really_out_of_reach_there(folder, one_mlflow_server, artifact_store, name):
+    """The tests above would not notice torch otherwise; this one sees that it is blocked."""
+    variables = environment(one_mlflow_server, artifact_store, folder, name)
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch"], env=variables, capture_output=True
+    )
+    assert b"No module named 'torch'" in done.stderr
+
+
+def test_a_registry_that_dies_leaves_the_service_answering(service, mlflow_server, folder):
+    """The registry is asked what to serve, not whether to."""
+    mlflow_server.die()
+    while f"version 1 stays: the registry at {mlflow_server.uri} is out of" not in log_of(folder):
+        time.sleep(0.05)
+    assert service.post("/locate", json=question(noise())).status_code == 200
