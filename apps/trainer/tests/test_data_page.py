@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from heimdall_data.decode import decode
+from heimdall_data.ingest import ingest
+from heimdall_data.sessions import Station
+from heimdall_data.testing import new_session
 
 PARENTS = Path(__file__).resolve().parents
 DATA = "shared/data/kiwisdr-dcf77-2017"
@@ -89,8 +92,8 @@ def test_the_page_goes_from_files_to_a_batch(blocks, folder, bash):
     assert finished.returncode == 0, finished.stderr
     shown = next(text for language, _, text in blocks if not language and "not used" in text)
     assert shown in finished.stdout
-    assert "1 sessions of 3 recordings are in order; nothing was stored" in finished.stdout
-    assert "1 sessions added, 0 known before; 3 objects stored" in finished.stdout
+    assert "in order: 1 session of 3 recordings, 0 known before; nothing was" in finished.stdout
+    assert "1 session added, 0 known before; 3 objects stored" in finished.stdout
     assert "0 sessions added, 1 known before; 0 objects stored" in finished.stdout
 
 
@@ -102,6 +105,24 @@ def test_the_mistakes_that_the_page_shows_are_what_is_said(blocks, folder, bash)
     (folder / "recordings.csv").write_text(wrong)
     finished = bash("heimdall ingest manifest recordings.csv --dry-run")
     assert (finished.returncode, finished.stderr) == (1, shown)
+
+
+def test_the_statements_that_correct_do_what_the_page_says(blocks, catalogue, raw_iq_store):
+    """A wrong label that nobody can correct is there for good."""
+    wrong = new_session("morning", "DCF77", (Station("HB9RYZ", 8.42683, 47.1721),))
+    ingest(catalogue, raw_iq_store, [wrong], progress=False)
+    *corrections, rejection = [text for language, _, text in blocks if language == "sql"]
+    with catalogue.transaction() as connection:
+        for text in corrections:
+            connection.execute(text)
+    (session,) = catalogue.sessions()
+    (measurement,) = session.measurements
+    assert (session.position_deg, session.frequency_hz) == ((50.0152, 9.0112), 77_500)
+    assert measurement.station_deg == (47.1721, 8.42683)
+    assert (measurement.frequency_hz, measurement.sample_rate_hz) == (77_500, 12_000)
+    with catalogue.transaction() as connection:
+        connection.execute(rejection)
+    assert catalogue.not_used() == {"rejected": 1}
 
 
 def test_the_made_recordings_are_such_as_the_page_tells_of():

@@ -41,13 +41,13 @@ def heimdall(s3_settings, database_url, folder):
         "HEIMDALL_RAW_IQ_BUCKET": s3_settings.raw_iq_bucket,
     }
 
-    def run(*arguments):
+    def run(*arguments, **variables):
         finished = subprocess.run(
             [sys.executable, "-m", "heimdall_trainer", "ingest", *arguments],
             capture_output=True,
             text=True,
             cwd=folder,
-            env=os.environ | configured,
+            env=os.environ | configured | variables,
             timeout=300,
         )
         return finished.returncode, finished.stdout.strip(), finished.stderr.strip()
@@ -71,13 +71,58 @@ def test_a_manifest_is_stored_once_however_often_it_is_given(heimdall, stored):
     """And a look at it first stores nothing."""
     told = ("manifest", "m.csv", "--stations", "stations.csv")
     status, out, _ = heimdall(*told, "--dry-run")
-    assert (status, out) == (0, "2 sessions of 3 recordings are in order; nothing was stored")
+    assert (status, out) == (
+        0,
+        "in order: 2 sessions of 3 recordings, 0 known before; nothing was stored",
+    )
     assert stored() == {}
     status, out, _ = heimdall(*told)
     assert status == 0
     assert out.startswith("2 sessions added, 0 known before; 3 objects stored")
     assert stored() == {"one": 2, "two": 1}
     assert heimdall(*told)[1].startswith("0 sessions added, 2 known before; 0 objects stored")
+    assert "2 known before; nothing was stored" in heimdall(*told, "--dry-run")[1]
+
+
+def test_a_dry_run_finds_what_the_catalogue_has_against_it(heimdall, stored, folder):
+    """Else it is seen when the real run is begun, at night."""
+    assert heimdall("manifest", "m.csv", "--stations", "stations.csv")[0] == 0
+    (folder / "m.csv").write_text(MANIFEST.replace("two,Other", "three,Other"))
+    status, out, err = heimdall("manifest", "m.csv", "--stations", "stations.csv", "--dry-run")
+    assert (status, out) == (1, "")
+    told = "heimdall: m.csv, line 4: Genova.npy is stored already, in session 'two' of 'Other' ("
+    assert err.startswith(told)
+    (folder / "m.csv").write_text(
+        MANIFEST.replace("45", "45.6").replace("Other,45.6.5", "Other,45")
+    )
+    status, _, err = heimdall("manifest", "m.csv", "--stations", "stations.csv", "--dry-run")
+    assert (status, len(err.splitlines())) == (1, 3)
+    assert err.endswith("heimdall: 2 conflicts with the catalogue; correct them")
+
+
+def test_a_dry_run_without_a_catalogue_says_that_none_was_asked(heimdall):
+    """Tables are made where there is no server."""
+    told = ("manifest", "m.csv", "--stations", "stations.csv", "--dry-run")
+    status, out, _ = heimdall(*told, HEIMDALL_DATABASE_URL="")
+    assert status == 0
+    assert out == (
+        "in order: 2 sessions of 3 recordings; nothing was stored; "
+        "HEIMDALL_DATABASE_URL is unset: no catalogue asked"
+    )
+
+
+def test_files_have_a_dry_run_and_warnings_too(heimdall, stored):
+    """One session can be as wrong as many."""
+    one = [word.replace("145e6", "145") for word in ONE]
+    status, out, err = heimdall("b", *one, "--dry-run")
+    assert (status, stored()) == (0, {})
+    assert out == "in order: 1 session of 1 recording, 0 known before; nothing was stored"
+    assert err.startswith("warning: session 'Beacon 2026-03-01 00:00:00' of 'Beacon': a frequency")
+    far = ["-45" if word == "45" else word for word in ONE]
+    status, _, err = heimdall("b", *far, "--dry-run")
+    assert status == 1
+    assert err.endswith("the latitude's sign looks wrong; if it is right, give --allow-far")
+    assert heimdall("b", *far, "--dry-run", "--allow-far")[0] == 0
 
 
 def test_all_mistakes_of_a_manifest_are_lines_of_their_own(heimdall, stored, folder):

@@ -212,7 +212,7 @@ def test_recordings_are_not_kept_in_memory(campaign, tmp_path):
     """A year of recordings is larger than any machine."""
     n_files, n_samples = 12, 2**18
     for n in range(n_files):
-        np.save(tmp_path / f"{n}.npy", np.ones(n_samples, np.complex64))
+        np.save(tmp_path / f"{n}.npy", np.full(n_samples, n + 1, np.complex64))
     rows = "".join(f"s{n},B,45,8,1e6,2026-03-01,12500,,x,{n}.npy,45,8\n" for n in range(n_files))
     tracemalloc.start()
     try:
@@ -229,8 +229,8 @@ def test_the_order_of_rows_does_not_matter(tmp_path_factory, rows):
     """Spreadsheets are sorted by whatever column was clicked last."""
     folder = tmp_path_factory.mktemp("order")
     (folder / "a").mkdir()
-    for name in ("a/Torino", "a/Genova", "b"):
-        np.save(folder / f"{name}.npy", np.full(8, 0.5, np.complex64))
+    for level, name in enumerate(("a/Torino", "a/Genova", "b"), 1):
+        np.save(folder / f"{name}.npy", np.full(8, level, np.complex64))
     (folder / "m.csv").write_text(HEAD + "".join(rows))
     sessions = read_manifest(folder / "m.csv", STATIONS, progress=False)
     found = {(s.name, s.start.hour, m.station.name) for s in sessions for m in s.measurements}

@@ -3,40 +3,46 @@
 KiwiSDR WAVs, NumPy files and SigMF recordings (an archive, or a data file with its metadata
 beside it). Each is decoded first, so that nothing unusable is ingested, and then stored as it
 is, byte by byte. Positions of stations come from the caller, or from SigMF's geolocation.
-
-Source: R. W. Sinnott, "Virtues of the haversine", Sky and Telescope 68 (1984), p. 159.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heimdall_data.distance import great_circle_m
 from heimdall_data.errors import IngestError
 from heimdall_data.new_session import NewRecording, NewSession
+from heimdall_data.plausibility import check_plausible, doubts
 from heimdall_data.recording_file import RecordingFile, station_in_name
 from heimdall_data.recording_paths import recording_paths
 from heimdall_data.sessions import Station
 from heimdall_data.table_file import read_table
-from heimdall_data.validation import check_station
+from heimdall_data.validation import check_session, check_station
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from heimdall_data.new_session import NewSource
     from heimdall_data.table_file import Row
 
-__all__ = ["SessionFiles", "new_session_from_files", "session_files", "stations_from_csv"]
+__all__ = [
+    "SessionFiles",
+    "new_session_from_files",
+    "session_files",
+    "session_from_paths",
+    "stations_from_csv",
+]
 
-EARTH_RADIUS_M = 6_371_009
 FARTHEST_M = 5_000
 """A receiver's own position may be of its town hall; farther off, one of the two is wrong."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,21 @@ class SessionFiles:
     """All of it but the recordings' bytes."""
     files: tuple[RecordingFile, ...]
     """Of its measurements, in their order."""
+    doubts: tuple[str, ...] = ()
+    """What of it is unlikely, and may be right."""
+
+    def with_approval(self, approval: str) -> SessionFiles:
+        """The same with another `approval_status`."""
+        return replace(self, announced=replace(self.announced, approval_status=approval))
+
+    def found_at(self, lines: Sequence[str]) -> SessionFiles:
+        """The same, with the place in a manifest that each measurement comes from."""
+        measurements = tuple(
+            replace(measurement, where=line)
+            for measurement, line in zip(self.announced.measurements, lines, strict=True)
+        )
+        announced = replace(self.announced, measurements=measurements, where=lines[0])
+        return replace(self, announced=announced)
 
     def loaded(self) -> NewSession:
         """The session with the bytes of its recordings.
@@ -72,8 +93,11 @@ def new_session_from_files(
     name: str | None = None,
     start: datetime | None = None,
     sample_rate_hz: float | None = None,
+    allow_far: bool = False,
 ) -> NewSession:
     """A session of one transmission of a source, as these files hold it.
+
+    What of it is unlikely is logged.
 
     Args:
         paths: A file for each station's name; or files whose own names tell the station,
@@ -84,12 +108,38 @@ def new_session_from_files(
         name: The session's name; None makes one of the source and the start.
         start: When it began, aware; None takes the earliest time the files tell.
         sample_rate_hz: Of NumPy files, which do not hold it.
+        allow_far: The source may be over 3,000 km from every station.
 
     Raises:
-        IngestError: A file cannot be read, its station is not known, or the session has no
-            start or frequency.
+        IngestError: A file cannot be read, its station is not known, the session has no
+            start or frequency, or something of it cannot be true.
         RecordingError: A file cannot be decoded.
     """
+    made = session_from_paths(
+        paths,
+        source,
+        stations,
+        name=name,
+        start=start,
+        sample_rate_hz=sample_rate_hz,
+        allow_far=allow_far,
+    )
+    for doubt in made.doubts:
+        _log.warning("session %r of %r: %s", made.announced.name, source.name, doubt)
+    return made.loaded()
+
+
+def session_from_paths(
+    paths: Mapping[str, Path] | Iterable[Path],
+    source: NewSource,
+    stations: Iterable[Station],
+    *,
+    name: str | None = None,
+    start: datetime | None = None,
+    sample_rate_hz: float | None = None,
+    allow_far: bool = False,
+) -> SessionFiles:
+    """As `new_session_from_files`, without the recordings' bytes in memory."""
     if isinstance(paths, Mapping):
         recording_paths(paths.values())
         pairs = [(station, Path(path)) for station, path in paths.items()]
@@ -99,7 +149,7 @@ def new_session_from_files(
         (station, RecordingFile.inspected(path, sample_rate_hz=sample_rate_hz, start=start))
         for station, path in pairs
     ]
-    return session_files(files, source, stations, name=name, start=start).loaded()
+    return session_files(files, source, stations, name=name, start=start, allow_far=allow_far)
 
 
 def session_files(
@@ -109,12 +159,13 @@ def session_files(
     *,
     name: str | None = None,
     start: datetime | None = None,
+    allow_far: bool = False,
 ) -> SessionFiles:
     """A session of files that were inspected, each with its station's name.
 
     Raises:
         IngestError: There is no file, a station's position is not known or contradicts the
-            file's, or the session has no start or frequency.
+            file's, the session has no start or frequency, or something of it cannot be true.
     """
     files = tuple(files)
     if not files:
@@ -135,7 +186,10 @@ def session_files(
         start=began,
         duration_s=max(file.duration_s for _, file in files),
     )
-    return SessionFiles(announced=announced, files=tuple(file for _, file in files))
+    inspected = tuple(file for _, file in files)
+    check_session(announced)
+    check_plausible(announced, inspected, allow_far=allow_far)
+    return SessionFiles(announced=announced, files=inspected, doubts=doubts(announced, inspected))
 
 
 def stations_from_csv(path: Path) -> tuple[Station, ...]:
@@ -180,7 +234,7 @@ def _station(name: str, stations: Mapping[str, Station], file: RecordingFile) ->
         hint = f"did you mean {near[0]!r}?" if near else f"known are {_some(stations)}; add it"
         raise IngestError(f"{file.path}: the position of station {name!r} is not given; {hint}")
     station = stations[name]
-    if own is not None and (apart_m := _distance_m(own, station.position_deg)) > FARTHEST_M:
+    if own is not None and (apart_m := great_circle_m(own, station.position_deg)) > FARTHEST_M:
         raise IngestError(
             f"{file.path}: core:geolocation is {own[0]}, {own[1]}, which is {apart_m / 1e3:.0f} km "
             f"from where station {name!r} is said to be ({station.latitude_deg}, "
@@ -194,14 +248,6 @@ def _some(names: Iterable[str], most: int = 8) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more if names else "none"
-
-
-def _distance_m(one_deg: tuple[float, float], other_deg: tuple[float, float]) -> float:
-    """Along a sphere; half a percent is no matter here."""
-    (lat1, lon1), (lat2, lon2) = (map(math.radians, place) for place in (one_deg, other_deg))
-    half = math.sin((lat2 - lat1) / 2) ** 2
-    half += math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
-    return 2 * EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(half)))
 
 
 def _announced(file: RecordingFile, station: Station, source: NewSource) -> NewRecording:
@@ -220,4 +266,5 @@ def _announced(file: RecordingFile, station: Station, source: NewSource) -> NewR
         frequency_hz=frequency_hz,
         signal_strength_db=file.level_db,
         start=file.start,
+        where=str(file.path),
     )

@@ -15,20 +15,35 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from heimdall_data.catalogue_columns import check_columns, columns_present
+from heimdall_data.conflicts import (
+    check_places,
+    check_recordings,
+    known_sessions,
+    refuse_twins,
+    twins,
+)
+from heimdall_data.errors import BucketUnusable, ObjectUnreadable
 from heimdall_data.manifest import Manifest
+from heimdall_data.s3 import ObjectStore
 from heimdall_data.session_identity import session_id
 from heimdall_data.session_objects import size_of, store_objects
-from heimdall_data.session_rows import check_places, known_sessions, write_sessions
+from heimdall_data.session_rows import write_sessions
 from heimdall_data.validation import check_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
+    import psycopg
+
+    from heimdall_data.conflicts import Twin
     from heimdall_data.new_session import NewSession
     from heimdall_data.postgres import Catalogue
-    from heimdall_data.s3 import ObjectStore
 
-__all__ = ["IngestReport", "Progress", "ingest"]
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+__all__ = ["IngestReport", "Progress", "ingest", "look_ahead"]
 
 Progress = Callable[[int], object]
 """Called with the number of sessions that were just finished."""
@@ -69,7 +84,7 @@ def ingest(
         catalogue: where the rows go; its tables are made where there are none.
         store: where the objects go; the bucket must exist.
         sessions: a sequence or a `Manifest` is checked whole before the first is written, and
-            its sources and stations are compared with the catalogue's.
+            compared with the catalogue; so are a manifest's recordings with what is stored.
         workers: how many sessions are stored at the same time.
         progress: True for a bar on standard error, or what to call instead.
         total: how many sessions there are, for the bar; known where `sessions` has a length.
@@ -79,13 +94,11 @@ def ingest(
         CatalogueError: the database cannot be reached or written.
         StoreError: the object store cannot be reached or written, or lacks the bucket.
     """
-    ahead = _known_ahead(sessions)
-    for session in ahead:
+    for session in _known_ahead(sessions):
         check_session(session)
     store.require_bucket()
     catalogue.create_schema()
-    with catalogue.transaction() as connection:
-        check_places(connection, ahead)
+    look_ahead(catalogue, store, sessions)
     if total is None and isinstance(sessions, Sized):
         total = len(sessions)
     with (
@@ -98,6 +111,49 @@ def ingest(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def look_ahead(catalogue: Catalogue, store: ObjectStore, sessions: Iterable[NewSession]) -> int:
+    """Compare sessions with what is stored, and write nothing.
+
+    Args:
+        catalogue: it may have no tables yet.
+        store: what the catalogue knows is looked at there.
+        sessions: as for `ingest`; of a stream nothing is known ahead.
+
+    Returns:
+        How many of them the catalogue has.
+
+    Raises:
+        ConflictError: a source, station or session is another in the catalogue, or a
+            manifest's recording is in another session.
+        CatalogueError: the database cannot be reached or read.
+        StoreError: the object store cannot be reached.
+    """
+    ahead = _known_ahead(sessions)
+
+    def compared(connection: Connection) -> tuple[int, list[Twin]]:
+        present = columns_present(connection)
+        if not any(present.values()):
+            return 0, []  # the first ingestion makes the tables
+        check_columns(present, catalogue.where)
+        check_places(connection, ahead)
+        check_recordings(connection, ahead)
+        known = known_sessions(connection, [session_id(session) for session in ahead])
+        files = sessions.sessions if isinstance(sessions, Manifest) else ()
+        return len(known), twins(connection, files)
+
+    n_known, suspected = catalogue.read(compared)
+    refuse_twins(twin for twin in suspected if _is_stored(twin, store))
+    return n_known
+
+
+def _is_stored(twin: Twin, store: ObjectStore) -> bool:
+    try:
+        found = ObjectStore(store.settings, twin.bucket or store.bucket).stat(twin.key)
+    except (BucketUnusable, ObjectUnreadable):
+        return False  # nothing can be read there, and nobody learns from it
+    return found is not None and twin.is_of(found.etag, found.size)
 
 
 def _known_ahead(sessions: Iterable[NewSession]) -> Sequence[NewSession]:
@@ -140,6 +196,7 @@ class _Run:
     def _begin(self, sessions: list[NewSession]) -> _Batch:
         with self.catalogue.transaction() as connection:
             known = known_sessions(connection, [session_id(session) for session in sessions])
+            check_recordings(connection, [each for each in sessions if session_id(each) in known])
         uploads = [
             self.pool.submit(
                 store_objects, self.store, session, compare=session_id(session) in known

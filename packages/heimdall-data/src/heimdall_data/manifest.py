@@ -11,7 +11,7 @@ ingestion may read those files; none of a path reaches an object's key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -22,7 +22,6 @@ from heimdall_data.manifest_entries import session_entries
 from heimdall_data.manifest_problems import ManifestError, Problems
 from heimdall_data.recording_file import RecordingFile
 from heimdall_data.table_file import read_table
-from heimdall_data.validation import check_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +43,15 @@ class Manifest:
     sessions: tuple[SessionFiles, ...]
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is unlikely and may be right, each with its line."""
+        return tuple(
+            f"{_label(session.announced)}: {doubt}"
+            for session in self.sessions
+            for doubt in session.doubts
+        )
+
+    @property
     def announced(self) -> tuple[NewSession, ...]:
         """All sessions, without the bytes of their recordings."""
         return tuple(session.announced for session in self.sessions)
@@ -55,8 +63,17 @@ class Manifest:
         return (session.loaded() for session in self.sessions)
 
 
+def _label(session: NewSession) -> str:
+    where = f"{session.where}: " if session.where else ""
+    return f"{where}session {session.name!r} of {session.source.name!r}"
+
+
 def read_manifest(
-    path: Path, stations: Iterable[Station] = (), *, progress: bool = True
+    path: Path,
+    stations: Iterable[Station] = (),
+    *,
+    progress: bool = True,
+    allow_far: bool = False,
 ) -> Manifest:
     """The sessions of a manifest, all of them checked.
 
@@ -66,6 +83,7 @@ def read_manifest(
             `manifest_entries.COLUMNS`.
         stations: With their positions; those that the manifest gives are added.
         progress: A bar on standard error.
+        allow_far: Sources may be over 3,000 km from every station.
 
     Raises:
         ManifestError: What is wrong with it, up to 20 mistakes, each with its line.
@@ -80,8 +98,9 @@ def read_manifest(
         for session in sessions:
             if problems.full:
                 break
-            made = _checked(session, known, problems, bar.update)
+            made = _checked(session, known, problems, bar.update, allow_far=allow_far)
             checked += [made] if made is not None else []
+    _check_contents(checked, problems)
     problems.raise_any()
     return Manifest(tuple(checked))
 
@@ -109,6 +128,8 @@ def _checked(
     stations: dict[str, Station],
     problems: Problems,
     advance: Callable[[], object],
+    *,
+    allow_far: bool,
 ) -> SessionFiles | None:
     """The session with all its files decoded once, or None and why not."""
     files = []
@@ -120,14 +141,31 @@ def _checked(
         return None
     try:
         made = session_files(
-            files, session.source, stations.values(), name=session.name, start=session.start
+            files,
+            session.source,
+            stations.values(),
+            name=session.name,
+            start=session.start,
+            allow_far=allow_far,
         )
-        announced = replace(made.announced, approval_status=session.approval)
-        check_session(announced)
     except DataError as error:
         problems.add(f"{session.entries[0].where}: {error}")
         return None
-    return replace(made, announced=announced)
+    return made.with_approval(session.approval).found_at([entry.where for entry in session.entries])
+
+
+def _check_contents(sessions: Iterable[SessionFiles], problems: Problems) -> None:
+    """Refuse one recording under two names: the same transmission would be two samples."""
+    seen: dict[bytes, tuple[Path, str]] = {}
+    for session in sessions:
+        for measurement, file in zip(session.announced.measurements, session.files, strict=True):
+            first, where = seen.setdefault(file.digest, (file.path, measurement.where))
+            # One file in two rows is among the problems already; silence is alike everywhere.
+            if first.resolve() != file.path.resolve() and file.level_db is not None:
+                problems.add(
+                    f"{measurement.where}: {file.path.name} holds the same bytes as {first.name} "
+                    f"in {where}; a recording is of one station and of one session: remove one"
+                )
 
 
 def _inspected(entry: Entry, session: SessionEntry, problems: Problems) -> RecordingFile | None:

@@ -6,7 +6,7 @@ and handed to `heimdall_data.ingest`, which checks them before it writes anythin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class NewRecording:
     frequency_offset_hz: float | None = None
     start: datetime | None = None
     """Aware; None means the session's start."""
+    where: str = field(default="", compare=False)
+    """The file, or the line of a manifest, that it comes from; for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +73,5 @@ class NewSession:
     duration_s: float | None = None
     status: str = "completed"
     approval_status: str = "approved"
+    where: str = field(default="", compare=False)
+    """The line of a manifest that it comes from; for messages."""

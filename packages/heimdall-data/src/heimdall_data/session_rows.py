@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from heimdall_data.catalogue_columns import columns_present
-from heimdall_data.errors import IngestError
+from heimdall_data.conflicts import check_places, named_places
 from heimdall_data.session_identity import (
     measurement_id,
     object_key,
@@ -26,31 +27,7 @@ if TYPE_CHECKING:
     from heimdall_data.new_session import NewRecording, NewSession, NewSource
     from heimdall_data.sessions import Station
 
-__all__ = ["check_places", "known_sessions", "write_sessions"]
-
-# Positions further apart than this are two places: about 100 m of latitude.
-_SAME_PLACE_DEG = 0.001
-
-
-def known_sessions(connection: Connection, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of `ids` that the catalogue has."""
-    query = "SELECT id FROM heimdall.recording_sessions WHERE id = ANY(%s)"
-    return {row[0] for row in connection.execute(query, (list(ids),))}
-
-
-def check_places(connection: Connection, sessions: Sequence[NewSession]) -> None:
-    """Refuse sessions whose source or station is in the catalogue at another place.
-
-    Raises:
-        IngestError: it names both places.
-    """
-    sources = {session.source.name: session.source for session in sessions}
-    for name, _, *place in _found(connection, "known_sources", list(sources)):
-        wanted = (sources[name].latitude_deg, sources[name].longitude_deg)
-        _check_place(f"source {name!r}", place, wanted)
-    stations = {item.station.name: item.station for each in sessions for item in each.measurements}
-    for name, _, *place in _found(connection, "websdr_stations", list(stations)):
-        _check_place(f"station {name!r}", place, stations[name].position_deg)
+__all__ = ["write_sessions"]
 
 
 def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucket: str) -> None:
@@ -59,12 +36,14 @@ def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucke
     What is there stays: a session keeps its approval, which may be a person's decision.
 
     Raises:
-        IngestError: a name is in the catalogue at another place.
+        ConflictError: a name is in the catalogue at another place.
     """
     sources = _write_sources(connection, [session.source for session in sessions])
     stations = _write_stations(
         connection, [item.station for session in sessions for item in session.measurements]
     )
+    # After writing: another ingestion may have been first with a name.
+    check_places(connection, sessions)
     _insert(
         connection,
         "recording_sessions",
@@ -83,52 +62,35 @@ def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucke
 def _write_sources(connection: Connection, sources: Sequence[NewSource]) -> dict[str, uuid.UUID]:
     """The id of each source by name; those that the catalogue lacks are added."""
     by_name = {source.name: source for source in sources}
-    known = _found(connection, "known_sources", list(by_name))
-    for name, _, *place in known:
-        wanted = (by_name[name].latitude_deg, by_name[name].longitude_deg)
-        _check_place(f"source {name!r}", place, wanted)
-    ids = {name: identity for name, identity, *_ in known}
-    added = [source for name, source in by_name.items() if name not in ids]
-    _insert(connection, "known_sources", [_source_row(source) for source in added])
-    return ids | {source.name: source_id(source) for source in added}
+    # The backend's ids are others than ours, and names need not be unique: ask first.
+    known = {name for name, *_ in named_places(connection, "known_sources", list(by_name))}
+    added = [_source_row(source) for name, source in by_name.items() if name not in known]
+    _insert(connection, "known_sources", added)
+    return {
+        name: identity
+        for name, identity, *_ in named_places(connection, "known_sources", list(by_name))
+    }
 
 
 def _write_stations(connection: Connection, stations: Sequence[Station]) -> dict[str, uuid.UUID]:
     """The id of each station by name; those that the catalogue lacks are added."""
     by_name = {station.name: station for station in stations}
     _insert(connection, "websdr_stations", [_station_row(station) for station in by_name.values()])
-    ids = {}
-    for name, identity, *place in _found(connection, "websdr_stations", list(by_name)):
-        _check_place(f"station {name!r}", place, by_name[name].position_deg)
-        ids[name] = identity
-    return ids
-
-
-def _found(connection: Connection, table: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Name, id, latitude and longitude of those of `names` that the table has."""
-    statement = sql.SQL("SELECT name, id, latitude, longitude FROM {} WHERE name = ANY(%s)").format(
-        sql.Identifier("heimdall", table)
-    )
-    return connection.execute(statement, (names,)).fetchall()
-
-
-def _check_place(what: str, known: Sequence[float | None], wanted: Sequence[float | None]) -> None:
-    pairs = list(zip(known, wanted, strict=True))
-    if any((old is None) != (new is None) for old, new in pairs) or any(
-        abs(old - new) > _SAME_PLACE_DEG
-        for old, new in pairs
-        if old is not None and new is not None
-    ):
-        raise IngestError(
-            f"{what} is in the catalogue at {known[0]}, {known[1]} and comes now at "
-            f"{wanted[0]}, {wanted[1]}; correct the position, or give it another name"
-        )
+    return {
+        name: identity
+        for name, identity, *_ in named_places(connection, "websdr_stations", list(by_name))
+    }
 
 
 def _insert(connection: Connection, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert the rows that are not there yet. The names of columns are the rows' keys."""
+    """Insert the rows that are not there yet. The names of columns are the rows' keys.
+
+    Always in one order: of two ingestions that share some rows, one waits for the other, and
+    never both.
+    """
     if not rows:
         return
+    rows = sorted(rows, key=itemgetter("id"))
     names = list(rows[0])
     statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
         sql.Identifier("heimdall", table),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - cyclopts reads the annotations
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import cyclopts
 from cyclopts import Parameter
@@ -16,9 +16,11 @@ from heimdall_trainer.errors import TrainerError, UsageError
 from heimdall_trainer.simulation_flags import SimulationFlags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from heimdall_data import NewSession, Station
+    from heimdall_data import Catalogue, NewSession, ObjectStore, Station
+    from heimdall_data.conflicts import ConflictError
+    from heimdall_data.manifest import Manifest, ManifestError
 
 __all__ = ["app"]
 
@@ -27,6 +29,8 @@ app = cyclopts.App(
 )
 NOWHERE = Connections()
 AS_IN_THE_DEMO = SimulationFlags()
+MAX_DOUBTS = 20
+Switch = Annotated[bool, Parameter(negative="")]
 
 
 @Parameter(name="*")
@@ -56,6 +60,8 @@ def files(
     start: datetime | None = None,
     sample_rate_hz: float | None = None,
     approval: Literal["pending", "approved"] = "pending",
+    allow_far: Switch = False,
+    dry_run: Switch = False,
     connections: Connections = NOWHERE,
 ) -> None:
     """Store the recordings of one transmission as one session.
@@ -77,14 +83,19 @@ def files(
         Of NumPy files, which do not hold it.
     approval
         Only approved sessions are trained on.
+    allow_far
+        The transmitter may be over 3,000 km from every station.
+    dry_run
+        Only check, and ask the catalogue where one is configured.
     """
     from heimdall_data import NewSource
-    from heimdall_data.from_files import new_session_from_files
+    from heimdall_data.from_files import session_from_paths
+    from heimdall_data.manifest import Manifest
     from heimdall_data.recording_paths import recording_paths
 
     if not recordings:
         raise UsageError("no recording is given; name one file of each receiver")
-    session = new_session_from_files(
+    session = session_from_paths(
         recording_paths(recordings),
         NewSource(
             name=source.source,
@@ -96,8 +107,9 @@ def files(
         _stations(stations),
         start=_aware(start),
         sample_rate_hz=sample_rate_hz,
+        allow_far=allow_far,
     )
-    _ingest([replace(session, approval_status=approval)], 1, connections)
+    _check_or_ingest(Manifest((session.with_approval(approval),)), connections, dry_run=dry_run)
 
 
 @app.command
@@ -106,7 +118,8 @@ def manifest(
     /,
     *,
     stations: Path | None = None,
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    allow_far: Switch = False,
+    dry_run: Switch = False,
     connections: Connections = NOWHERE,
 ) -> None:
     """Store many sessions, as a table of one recording a row lists them.
@@ -123,23 +136,20 @@ def manifest(
         YAML with a list `sessions`, each with these names and a list `recordings`.
     stations
         CSV with the columns name, latitude, longitude and perhaps altitude_m.
+    allow_far
+        Transmitters may be over 3,000 km from every station.
     dry_run
-        Only check.
+        Only check, and ask the catalogue where one is configured.
     """
     from heimdall_data.manifest import ManifestError, read_manifest
 
     try:
-        sessions = read_manifest(file, _stations(stations), progress=sys.stderr.isatty())
+        sessions = read_manifest(
+            file, _stations(stations), progress=sys.stderr.isatty(), allow_far=allow_far
+        )
     except ManifestError as error:
-        if len(error.problems) == 1:
-            raise
-        print(error, file=sys.stderr)
-        raise TrainerError(error.summary) from error
-    if dry_run:
-        n_files = sum(len(session.files) for session in sessions.sessions)
-        print(f"{len(sessions)} sessions of {n_files} recordings are in order; nothing was stored")
-    else:
-        _ingest(sessions, len(sessions), connections)
+        _fail_in_lines(error)
+    _check_or_ingest(sessions, connections, dry_run=dry_run)
 
 
 @app.command
@@ -178,19 +188,68 @@ def _aware(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
-def _ingest(sessions: Iterable[NewSession], total: int, connections: Connections) -> None:
+def _check_or_ingest(sessions: Manifest, connections: Connections, *, dry_run: bool) -> None:
+    from heimdall_data.conflicts import ConflictError
+
+    _say_doubts(sessions.doubts)
+    try:
+        if dry_run:
+            print(_checked(sessions, connections))
+        else:
+            _ingest(sessions, len(sessions), connections)
+    except ConflictError as error:
+        _fail_in_lines(error)
+
+
+def _say_doubts(doubts: Sequence[str]) -> None:
+    for doubt in doubts[:MAX_DOUBTS]:
+        print(f"warning: {doubt}", file=sys.stderr)
+    if len(doubts) > MAX_DOUBTS:
+        print(f"... and {len(doubts) - MAX_DOUBTS} more warnings", file=sys.stderr)
+
+
+def _fail_in_lines(error: ManifestError | ConflictError) -> NoReturn:
+    """End with a line for each mistake; one is told as every other command does."""
+    if len(error.problems) == 1:
+        raise error
+    print(error, file=sys.stderr)
+    raise TrainerError(error.summary) from error
+
+
+def _checked(sessions: Manifest, connections: Connections) -> str:
+    """What a look says, at the files and at the catalogue, if there is one."""
+    from heimdall_data.ingest import look_ahead
+
+    n_files = sum(len(session.files) for session in sessions.sessions)
+    order = f"in order: {_count(len(sessions), 'session')} of {_count(n_files, 'recording')}"
+    if not connections.database_url:
+        return f"{order}; nothing was stored; HEIMDALL_DATABASE_URL is unset: no catalogue asked"
+    catalogue, store = _servers(connections)
+    with catalogue:
+        store.require_bucket()
+        n_known = look_ahead(catalogue, store, sessions)
+    return f"{order}, {n_known} known before; nothing was stored"
+
+
+def _servers(connections: Connections) -> tuple[Catalogue, ObjectStore]:
     from heimdall_data import Catalogue, ObjectStore
+
+    s3 = connections.need_s3()
+    return Catalogue(connections.need_database()), ObjectStore(s3, s3.raw_iq_bucket)
+
+
+def _ingest(sessions: Iterable[NewSession], total: int, connections: Connections) -> None:
     from heimdall_data.ingest import ingest
     from tqdm import tqdm
 
-    s3 = connections.need_s3()
-    with (
-        Catalogue(connections.need_database()) as catalogue,
-        tqdm(total=total, unit="session", desc="ingest", disable=None) as bar,
-    ):
-        store = ObjectStore(s3, s3.raw_iq_bucket)
+    catalogue, store = _servers(connections)
+    with catalogue, tqdm(total=total, unit="session", desc="ingest", disable=None) as bar:
         report = ingest(catalogue, store, sessions, progress=bar.update)
     print(
-        f"{report.sessions_added} sessions added, {report.sessions_known} known before; "
-        f"{report.objects_stored} objects stored ({report.bytes_stored / 1e6:.1f} MB)"
+        f"{_count(report.sessions_added, 'session')} added, {report.sessions_known} known before; "
+        f"{_count(report.objects_stored, 'object')} stored ({report.bytes_stored / 1e6:.1f} MB)"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
