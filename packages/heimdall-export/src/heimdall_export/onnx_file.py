@@ -1,17 +1,15 @@
 """From a PyTorch module to the contract's ONNX file, checked, and whole or not there at all.
 
-The graph is written by `torch.onnx.export` from a `torch.export` program, with a dynamic batch.
-What the exporter notes beside each node is removed: it names the files and folders of the
-machine that exported.
+The graph is traced without its weights (`graph_capture`), arranged (`graph_layout`), checked, and
+written together with them in one pass (`weighted_graph`): neither the checker nor the exporter
+ever sees more than their types and shapes, which is what they would look at.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import uuid
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,19 +26,19 @@ from heimdall_export.contract import (
 )
 from heimdall_export.errors import ExportError
 from heimdall_export.evaluation_mode import evaluating
+from heimdall_export.graph_capture import NEWEST_TRACED_OPSET, refuse_decisions, traced_graph
+from heimdall_export.graph_layout import fold_transposes
 from heimdall_export.non_finite import NanGuard
+from heimdall_export.weighted_graph import LARGEST_FILE, WeightedGraph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["DEFAULT_OPSET", "OPSETS", "export_onnx"]
 
-OPSETS = range(18, 24)
-"""Operator sets that torch's exporter writes without conversion and ONNX Runtime 1.24 runs."""
+OPSETS = range(14, 27)
+"""Operator sets that ONNX Runtime 1.29 to 1.31 run."""
 DEFAULT_OPSET = 20
-_LARGEST_FILE = 2**31 - 2**26
-"""Bytes of weights in one file; Protocol Buffers end at 2 GiB, graph and names included."""
-_CHATTY = ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir")
 
 
 def export_onnx(
@@ -51,6 +49,7 @@ def export_onnx(
     arrivals_shape: tuple[int, int] | None = None,
     metadata: Mapping[str, str],
     opset: int = DEFAULT_OPSET,
+    largest_file: int = LARGEST_FILE,
 ) -> Path:
     """Write a module as an ONNX file with a dynamic batch.
 
@@ -69,14 +68,16 @@ def export_onnx(
         metadata: Goes into the file; all of the contract's keys must be there, and with
             `arrivals_shape`, and only then, those of `ArrivalExtractor.metadata`.
         opset: ONNX operator set, one of `OPSETS`.
+        largest_file: Weights of more bytes go into a file of their own, `*.data`, beside the
+            model and named for its contents; both must be kept in one folder.
 
     Returns:
         The path.
 
     Raises:
         ExportError: An operator set that nobody runs, metadata that lack a key, weights that
-            are not finite or more than 2 GiB, a network of another shape, a graph that the
-            exporter or the checker refuses, or a place that cannot be written.
+            are not finite, a network of another shape or one that decides by values, a graph
+            that the exporter or the checker refuses, or a place that cannot be written.
     """
     target = Path(path)
     _require_opset(opset)
@@ -87,13 +88,11 @@ def export_onnx(
         # Two sessions: of a batch of one the exporter would make a constant.
         examples = tuple(torch.zeros((2, *shape), device=device) for shape in shapes)
         _require_outputs(network, examples)
-        model = _graph(NanGuard(network), examples, opset)
-    _remove_traces(model)
-    onnx.helper.set_model_props(model, dict(metadata))
+        graph = _graph(network, examples, opset)
+    onnx.helper.set_model_props(graph.model, dict(metadata))
     try:
         with _written_at_once(target) as part:
-            onnx.save(model, part)
-            _check(part)
+            graph.write(part, largest=largest_file)
     except OSError as error:
         raise ExportError(
             f"the model cannot be written to {target}: {error.strerror or error}"
@@ -124,26 +123,24 @@ def _require_metadata(metadata: Mapping[str, str], *, timed: bool) -> None:
 
 
 def _require_weights(network: torch.nn.Module) -> None:
-    weights = network.state_dict()
-    for name, values in weights.items():
-        if values.is_floating_point() and not values.isfinite().all():
+    for name, values in network.state_dict().items():
+        # The sum first: it reads large weights once, and is finite if they are.
+        if values.is_floating_point() and not values.sum().isfinite():
+            if values.isfinite().all():
+                continue
             raise ExportError(
                 f"{name} holds values that are not finite; the training diverged, "
                 "take an earlier checkpoint"
             )
-    size = sum(values.nbytes for values in weights.values())
-    if size > _LARGEST_FILE:
-        raise ExportError(
-            f"the weights take {size / 2**30:.2f} GiB and one ONNX file holds 2 GiB; "
-            "take a smaller backbone"
-        )
 
 
 def _require_outputs(network: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> None:
     shapes = " and ".join(str(tuple(example.shape)) for example in examples)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), refuse_decisions(network):
             outputs = network(*examples)
+    except ExportError:
+        raise
     except (RuntimeError, TypeError, ValueError) as error:
         raise ExportError(
             f"the network does not take an input of shape {shapes}: {error}"
@@ -163,61 +160,47 @@ def _require_outputs(network: torch.nn.Module, examples: tuple[torch.Tensor, ...
 
 def _graph(
     network: torch.nn.Module, examples: tuple[torch.Tensor, ...], opset: int
-) -> onnx.ModelProto:
-    batch = torch.export.Dim("batch")
+) -> WeightedGraph:
     timed = len(examples) > 1
+    graph = traced_graph(
+        NanGuard(network),
+        examples,
+        [INPUT, ARRIVALS] if timed else [INPUT],
+        [*OUTPUTS, *TIMED_OUTPUTS] if timed else [*OUTPUTS],
+        min(opset, NEWEST_TRACED_OPSET),
+    )
+    fold_transposes(graph)
     try:
-        with _quiet():
-            program = torch.onnx.export(
-                network,
-                examples,
-                input_names=[INPUT, ARRIVALS] if timed else [INPUT],
-                output_names=[*OUTPUTS, *TIMED_OUTPUTS] if timed else [*OUTPUTS],
-                # One tuple within the other: the guard takes its inputs as `*inputs`.
-                dynamic_shapes=(tuple({0: batch} for _ in examples),),
-                opset_version=opset,
-                dynamo=True,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise ExportError(
-            f"torch.onnx.export cannot make a graph with a free batch size of "
-            f"{type(network.network).__name__}: {reason}"
-        ) from error
-    if program is None:
-        raise ExportError("torch.onnx.export gave no program; report the versions of torch")
-    return program.model_proto
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's advice to its own developers off the screen; its errors are raised."""
-    loggers = [logging.getLogger(name) for name in _CHATTY]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _remove_traces(model: onnx.ModelProto) -> None:
-    graph = model.graph
-    ends = (*graph.input, *graph.output, *graph.value_info)
-    for noted in (graph, *graph.node, *graph.initializer, *ends):
-        noted.ClearField("metadata_props")
-
-
-def _check(path: Path) -> None:
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        if opset > NEWEST_TRACED_OPSET:
+            graph.convert(opset)
+        declared = graph.declared()
+        onnx.checker.check_model(declared, full_check=True)
+        _require_free_batch(declared, type(network).__name__)
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        onnx.version_converter.ConvertError,
+    ) as error:
         raise ExportError(f"onnx.checker refuses the exported graph: {error}") from error
+    return graph
+
+
+def _require_free_batch(model: onnx.ModelProto, name: str) -> None:
+    """The trace of a network that makes a Python number of the batch's size holds that number."""
+    for end in model.graph.output:
+        end.type.tensor_type.ClearField("shape")
+    found = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    fixed = [end.name for end in found.graph.output if _first_size(end)]
+    if fixed:
+        raise ExportError(
+            f"the graph of {name} has a fixed batch size in {', '.join(fixed)}; "
+            "take sizes from tensors' shapes, without int()"
+        )
+
+
+def _first_size(end: onnx.ValueInfoProto) -> int:
+    sizes = end.type.tensor_type.shape.dim
+    return int(sizes[0].dim_value) if sizes else 0
 
 
 @contextlib.contextmanager
