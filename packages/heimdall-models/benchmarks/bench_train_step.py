@@ -72,8 +72,8 @@ def bare_epoch(given, data):
         features, target = batch["features"].to(given.device), target.to(given.device)
         with torch.autocast(given.device, torch.bfloat16, enabled=half):
             normalised = module.standardize(features)
-            position, sigma, penalty = module.net.answer_in_training(normalised, target)
-            loss = module.loss(position, sigma, target) + penalty
+            answer, penalty = module.net.answer_in_training(normalised, target)
+            loss = module.loss(*answer.ellipse, target) + penalty
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.net.parameters(), 1.0)

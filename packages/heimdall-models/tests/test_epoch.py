@@ -15,11 +15,11 @@ REGION = Region(45.0, 8.2, 1e5)
 
 
 def predictions(n, seed=0):
-    """Positions, sigmas and targets in plane units."""
+    """Positions, sigmas, correlations and targets in plane units."""
     generator = torch.Generator().manual_seed(seed)
     target = torch.rand(n, 2, generator=generator) - 0.5
     error = torch.randn(n, 2, generator=generator) / 10
-    return target + error, torch.full((n, 2), 0.1), target
+    return target + error, torch.full((n, 2), 0.1), torch.rand(n, generator=generator) / 2, target
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6))
@@ -34,28 +34,28 @@ def test_metrics_do_not_depend_on_the_batches(sizes):
 
 def test_a_session_that_comes_twice_counts_once():
     """A distributed sampler repeats sessions so that every process has as many."""
-    position, sigma, target = predictions(5)
+    position, sigma, tilt, target = predictions(5)
     epoch = EpochPredictions()
-    epoch.add(position[:3], sigma[:3], target[:3], ["a", "b", "c"])
-    epoch.add(position[[0, 3]], sigma[[0, 3]], target[[0, 3]], ["a", "d"])
+    epoch.add(position[:3], sigma[:3], tilt[:3], target[:3], ["a", "b", "c"])
+    epoch.add(position[[0, 3]], sigma[[0, 3]], tilt[[0, 3]], target[[0, 3]], ["a", "d"])
     assert torch.equal(epoch.gathered()[0], position[:4])
 
 
 def test_a_prediction_that_is_not_finite_is_named_by_its_session():
     """A row number would have to be traced back through batches and processes."""
-    position, sigma, target = predictions(3)
+    position, sigma, tilt, target = predictions(3)
     position[1] = torch.nan
     epoch = EpochPredictions()
-    epoch.add(position, sigma, target, ["a", "b", "c"])
+    epoch.add(position, sigma, tilt, target, ["a", "b", "c"])
     with pytest.raises(ModelError, match="1 of 3 sessions is not finite; the first is b"):
         epoch.gathered()
 
 
 def test_without_ids_everything_counts():
     """Two transmissions may look the same; only an id tells that they are one."""
-    position, sigma, target = predictions(2)
+    position, sigma, tilt, target = predictions(2)
     epoch = EpochPredictions()
-    epoch.add(position[[0, 0]], sigma[[0, 0]], target[[0, 0]])
+    epoch.add(position[[0, 0]], sigma[[0, 0]], tilt[[0, 0]], target[[0, 0]])
     assert len(epoch.gathered()[0]) == 2
 
 

@@ -1,5 +1,7 @@
 """Levels in the network: how they are read, what is learned of them, what the posterior says."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -9,13 +11,17 @@ from heimdall_models import (
     LocalizationModule,
     LocalizationNet,
     ModelError,
+    level_posterior,
     localization_metrics,
 )
 from heimdall_models.baselines.level_map import LevelMap
+from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.learned_levels import N_FOLDS, folds_of, learned_levels, levels_of
 from heimdall_models.level_posterior import LevelPosterior
 from heimdall_models.level_reading import ReceivedPower
-from heimdall_models.testing import NOISE_DB, REGION, LevelWorld, features_of
+from heimdall_models.losses import CorrelatedGaussianNLLLoss
+from heimdall_models.testing import NOISE_DB, POWER_SIGMA_DB, REGION, LevelWorld, features_of
+from heimdall_models.transmit_powers import N_KNOWN, OTHERWISE, TransmitPowers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,28 +89,107 @@ def test_features_of_another_shape_are_refused():
 
 def test_before_it_has_learned_the_posterior_knows_nothing():
     """The middle, give or take what a region's transmitters do."""
-    mean, sigma = LevelPosterior(3, (128, 32), 0.3)(torch.randn(4, 3, 128, 32))
+    mean, covariance = LevelPosterior(3, (128, 32), 0.3)(torch.randn(4, 3, 128, 32))
+    sigma, correlation = sigma_and_correlation(covariance)
     assert mean.abs().max() < 1e-5
+    assert correlation.abs().max() < 1e-4
     assert sigma == pytest.approx(torch.full((4, 2), 0.3), rel=1e-3)
 
 
-def test_the_posterior_is_the_baseline_s(sessions, module, learned):
+def test_the_posterior_is_the_baseline_s(sessions, module, learned, monkeypatch):
     """One formula, twice: NumPy in float64 for reports, torch in float32 for the network."""
     features = sessions[1]
+    powers = replace(
+        learned.powers,
+        offset_db=np.zeros(N_KNOWN + 1),
+        variance=np.full(N_KNOWN + 1, 16.0),
+        share=np.eye(N_KNOWN + 1)[0],
+    )
     maps = LevelMap(
         region=REGION,
         grid=learned.grid,
         mean_db=learned.mean_db[0].T,
         own_variance=np.repeat(learned.own_variance[0][:, None], 5, axis=1),
-        common_variance=learned.common_variance[0],
+        common_variance=learned.common_variance[0] + 16.0,
     )
     power = ReceivedPower.of(features[N_TRAIN:])
     expected = maps(power.signal_db(learned.noise), power.present)
+    posterior = LevelPosterior(5, (128, 32), 0.3)
+    posterior.learn(
+        replace(learned, powers=powers), module.standardize.mean, module.standardize.std
+    )
+    monkeypatch.setattr(level_posterior, "SHARPNESS", 1.0)
     x = module.standardize(torch.from_numpy(features[N_TRAIN:]))
-    with torch.no_grad():
-        mean, sigma = module.net.heads.posterior(x)
-    assert mean.numpy() == pytest.approx(REGION.to_plane(expected.position_deg), abs=2e-3)
+    sigma, correlation = sigma_and_correlation(posterior(x)[1])
+    assert posterior(x)[0].numpy() == pytest.approx(
+        REGION.to_plane(expected.position_deg), abs=2e-3
+    )
     assert sigma.numpy() == pytest.approx(expected.sigma_m / REGION.scale_m, rel=0.02, abs=1e-4)
+    tilt = expected.covariance_m2[:, 0, 1] / expected.sigma_m.prod(axis=1)
+    assert correlation.numpy() == pytest.approx(tilt, abs=0.02)
+
+
+def test_powers_are_learned_as_they_were(learned):
+    """A network that believes any power would learn nothing from how loud all receivers are."""
+    known = learned.powers.share[:-1] / learned.powers.share[:-1].sum()
+    mean = known @ learned.powers.offset_db[:-1]
+    second = known @ (learned.powers.offset_db[:-1] ** 2 + learned.powers.variance[:-1])
+    assert np.sqrt(second - mean**2) == pytest.approx(POWER_SIGMA_DB, rel=0.25)
+    assert learned.powers.share.sum() == pytest.approx(1.0)
+
+
+def test_two_kinds_of_transmitters_are_told_apart():
+    """One Gaussian would say that most are of a power that none has."""
+    rng = np.random.default_rng(3)
+    power_db = np.where(rng.random(2000) < 0.3, -10.0, 5.0) + rng.standard_normal(2000)
+    residual = power_db[:, None] + rng.standard_normal((2000, 4))
+    ones = np.ones(2000)
+    found = TransmitPowers.spaced(float(power_db.var())).fitted(
+        residual, np.ones((2000, 4), dtype=bool), ones, 0 * ones
+    )
+    low = found.offset_db[:-1] < -3
+    assert found.share[:-1][low].sum() == pytest.approx(0.3 * (1 - OTHERWISE), abs=0.03)
+    between = (found.offset_db[:-1] > -6) & (found.offset_db[:-1] < 0)
+    assert found.share[:-1][between].sum() < 0.1
+
+
+def test_a_transmitter_much_stronger_than_all_of_training_is_found(sessions, module):
+    """All receivers 25 dB up is a strong transmitter, and not one that is near to everybody."""
+    drawn, features = sessions
+    strong = features_of(drawn.levels_db[N_TRAIN:] + 25.0, drawn.present[N_TRAIN:])
+    truth = torch.from_numpy(drawn.places[N_TRAIN:]).float()
+    with torch.no_grad():
+        usual, unusual = (
+            module.net.answer(module.standardize(torch.from_numpy(heard)))
+            for heard in (features[N_TRAIN:], strong)
+        )
+    off, further_off = ((found.position - truth).norm(dim=1).median() for found in (usual, unusual))
+    assert further_off < 1.2 * off
+    inside = mahalanobis_squared(truth - unusual.position, *unusual.ellipse[1:]) < 5.99
+    assert inside.float().mean() > 0.85
+
+
+def test_ellipses_lean_only_where_they_are_asked_to(sessions):
+    """The contract's model file has two sigmas and nothing more."""
+    drawn, features = sessions
+    x = torch.from_numpy(features[N_TRAIN:])
+    places = REGION.to_degrees(drawn.places)
+    known = [{"features": features[i], "position_deg": places[i]} for i in range(N_TRAIN)]
+    answers = []
+    for tilted in (False, True):
+        torch.manual_seed(0)
+        config = LocalizationConfig(n_receivers=5, backbone="test_convnext", tilted=tilted)
+        made = LocalizationModule(config, REGION, *STATISTICS)
+        made.learn_levels(known)
+        with torch.no_grad():
+            answers.append(made.eval().net.answer(made.standardize(x)))
+    upright, leaning = answers
+    truth = torch.from_numpy(drawn.places[N_TRAIN:]).float()
+    loss = CorrelatedGaussianNLLLoss()
+    assert torch.equal(upright.position, leaning.position)
+    assert (upright.correlation == 0).all()
+    assert leaning.correlation.abs().max() > 0.3
+    assert loss(*leaning.ellipse, truth) < loss(*upright.ellipse, truth)
 
 
 def test_a_network_that_has_learned_levels_is_honest_before_any_training(sessions, module):
@@ -126,11 +211,11 @@ def test_in_training_a_session_meets_a_map_that_does_not_know_it(sessions, modul
     x = module.standardize(torch.from_numpy(features[:N_TRAIN]))
     target = torch.from_numpy(drawn.places[:N_TRAIN]).float()
     with torch.no_grad():
-        seen = module.loss(*module.net(x), target)
-        unseen = module.loss(*module.net.answer_in_training(x, target)[:2], target)
+        seen = module.loss(*module.net.answer(x).ellipse, target)
+        unseen = module.loss(*module.net.answer_in_training(x, target)[0].ellipse, target)
         new = module.standardize(torch.from_numpy(features[N_TRAIN:]))
         truth = torch.from_numpy(drawn.places[N_TRAIN:]).float()
-        honest = module.loss(*module.net(new), truth)
+        honest = module.loss(*module.net.answer(new).ellipse, truth)
     assert seen < unseen - 0.1
     assert unseen.item() == pytest.approx(honest.item(), abs=0.15)
 
@@ -141,11 +226,11 @@ def test_a_correction_costs_what_its_odds_say(sessions, module):
     target = torch.zeros(8, 2)
     heads = module.net.heads
     with torch.no_grad():
-        _, _, none = module.net.answer_in_training(x, target)
+        _, none = module.net.answer_in_training(x, target)
         heads.position.bias.fill_(0.2)
-        _, _, some = module.net.answer_in_training(x, target)
+        _, some = module.net.answer_in_training(x, target)
         heads.position.bias.zero_()
-        _, _, untaught = LocalizationNet(5, "test_convnext").answer_in_training(x, target)
+        _, untaught = LocalizationNet(5, "test_convnext").answer_in_training(x, target)
     assert none.item() == untaught.item() == 0.0
     assert some.item() == pytest.approx(0.5)
 

@@ -30,6 +30,8 @@ class LocalizationConfig:
     sigma_min: float = 0.01
     sigma_max: float = 1.0
     """Bounds of the standard deviations in plane units."""
+    tilted: bool = False
+    """Ellipses lean as what levels say does; a model file then tells their correlation."""
     dropout: float = 0.5
     """Of the backbone's vector."""
     drop_path: float = 0.0

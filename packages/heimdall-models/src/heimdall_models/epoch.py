@@ -29,25 +29,28 @@ class EpochPredictions:
 
     position: list[Tensor] = field(default_factory=list)
     sigma: list[Tensor] = field(default_factory=list)
+    correlation: list[Tensor] = field(default_factory=list)
     target: list[Tensor] = field(default_factory=list)
     session_ids: list[str] = field(default_factory=list)
 
     def add(
-        self, position: Tensor, sigma: Tensor, target: Tensor, session_ids: Sequence[str] = ()
+        self,
+        position: Tensor,
+        sigma: Tensor,
+        correlation: Tensor,
+        target: Tensor,
+        session_ids: Sequence[str] = (),
     ) -> None:
-        """Keep one batch; all `(batch, 2)`, and as many ids or none."""
-        for kept, values in (
-            (self.position, position),
-            (self.sigma, sigma),
-            (self.target, target),
-        ):
+        """Keep one batch: `(batch, 2)` each, but correlations `(batch,)`; as many ids or none."""
+        for kept, values in zip(self._parts(), (position, sigma, correlation, target), strict=True):
             kept.append(values.detach().float())
         self.session_ids.extend(session_ids)
 
-    def gathered(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Position, sigma and target of all processes on the CPU, `(n, 2)` each.
+    def gathered(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Position, sigma, correlation and target of all processes on the CPU.
 
-        Every process must call this, and all get the same.
+        `(n, 2)` each, but correlations `(n,)`. Every process must call this, and all get the
+        same.
 
         Raises:
             ModelError: If something predicted is not finite; by its session, where there are ids.
@@ -57,19 +60,19 @@ class EpochPredictions:
         if distributed.is_available() and distributed.is_initialized():
             everyone = [None] * distributed.get_world_size()
             distributed.all_gather_object(everyone, mine)
-        position, sigma, target = (
-            torch.cat(parts) for parts in list(zip(*everyone, strict=True))[:3]
+        position, sigma, correlation, target = (
+            torch.cat(parts) for parts in list(zip(*everyone, strict=True))[:4]
         )
-        ids = [session_id for process in everyone for session_id in process[3]]
+        ids = [session_id for process in everyone for session_id in process[4]]
         if len(ids) != len(position):
-            return position, sigma, target
+            return position, sigma, correlation, target
         _require_finite(position, sigma, ids)
         first = {session_id: row for row, session_id in reversed(list(enumerate(ids)))}
         rows = torch.tensor(sorted(first.values()))
-        return position[rows], sigma[rows], target[rows]
+        return position[rows], sigma[rows], correlation[rows], target[rows]
 
-    def _parts(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        return self.position, self.sigma, self.target
+    def _parts(self) -> tuple[list[Tensor], ...]:
+        return self.position, self.sigma, self.correlation, self.target
 
 
 def _require_finite(position: Tensor, sigma: Tensor, session_ids: Sequence[str]) -> None:
@@ -82,10 +85,13 @@ def _require_finite(position: Tensor, sigma: Tensor, session_ids: Sequence[str])
         )
 
 
-def metrics_of(region: Region, position: Tensor, sigma: Tensor, target: Tensor) -> dict[str, float]:
-    """The contract's metrics, without prefix, of predictions in plane units `(n, 2)`."""
+def metrics_of(
+    region: Region, position: Tensor, sigma: Tensor, correlation: Tensor, target: Tensor
+) -> dict[str, float]:
+    """The contract's metrics, without prefix, of what `EpochPredictions.gathered` returns."""
     return localization_metrics(
         region.to_degrees(position.double().numpy()),
         sigma.double().numpy() * region.scale_m,
         region.to_degrees(target.double().numpy()),
+        correlation.double().numpy(),
     )

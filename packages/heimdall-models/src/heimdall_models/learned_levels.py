@@ -22,6 +22,7 @@ from heimdall_models.baselines.grid import Grid
 from heimdall_models.baselines.kriging import KrigedField
 from heimdall_models.baselines.levels import TrainingLevels
 from heimdall_models.level_reading import ReceivedPower
+from heimdall_models.transmit_powers import TransmitPowers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +52,9 @@ class LearnedLevels:
     own_variance: NDArray[np.float64]
     """`(1 + folds, cells)` in dB^2: of a level by itself."""
     common_variance: NDArray[np.float64]
-    """`(1 + folds, cells)` in dB^2: what all levels of a session share."""
+    """`(1 + folds, cells)` in dB^2: what all levels of a session share, power left out."""
+    powers: TransmitPowers
+    """How transmit powers are spread."""
 
 
 def levels_of(sessions: Iterable[Mapping[str, Any]], region: Region) -> LearnedLevels | None:
@@ -91,11 +94,18 @@ def learned_levels(
     field = KrigedField.of(training)
     fold = folds_of(training.places.astype(np.float32))
     maps = [_on_grid(field, grid)]
+    residual = np.zeros(training.levels_db.shape)
     for number in range(N_FOLDS):
-        others = training.only(fold != number)
-        maps.append(_on_grid(KrigedField.of(others, field.law), grid))
+        others = KrigedField.of(training.only(fold != number), field.law)
+        maps.append(_on_grid(others, grid))
+        mine = fold == number
+        residual[mine] = training.levels_db[mine] - others.mean_db(training.places[mine])
     mean, own, common = (np.stack(parts) for parts in zip(*maps, strict=True))
-    return LearnedLevels(noise, grid, mean, own, common)
+    there = fold + 1, grid.cell_of(training.places)
+    powers = TransmitPowers.spaced(field.law.power_variance).fitted(
+        residual, training.present, own[there], common[there]
+    )
+    return LearnedLevels(noise, grid, mean, own, common, powers)
 
 
 def folds_of(places: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -112,4 +122,4 @@ def _on_grid(
     field: KrigedField, grid: Grid
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     own, common = field.variances(grid)
-    return field.mean_db(grid.cells).T, own, common
+    return field.mean_db(grid.cells).T, own, common - field.law.power_variance

@@ -1,8 +1,9 @@
 """Where a transmitter may be, by its levels alone: a posterior over the cells of a learned map.
 
 The likelihood is that of `baselines.level_map`, in torch, for batches and in exported graphs: the
-session's unknown power is eliminated in closed form, absent receivers weigh nothing. The maps
-are of `learned_levels`; until there are any, every cell is as likely as any other.
+session's unknown power is eliminated in closed form, here for each Gaussian of a mixture, and
+absent receivers weigh nothing. The maps are of `learned_levels`; until there are any, every cell
+is as likely as any other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from heimdall_models.learned_levels import GRID_SHAPE, N_FOLDS, folds_of
 from heimdall_models.level_reading import FAINTEST, SILENT_SPREAD_DB
+from heimdall_models.transmit_powers import TransmitPowers
 
 if TYPE_CHECKING:
     from heimdall_models.learned_levels import LearnedLevels
@@ -24,10 +26,13 @@ _KNOWS_NOTHING = 1e12
 _LOUDEST_DB = 100.0
 """Of full scale; more is no feature, and its power would overflow."""
 _LEAST_POWER = 1e-30
+SHARPNESS = 1.1
+"""Of the position's weights over the ellipse's: a little nearer to the likeliest place, which
+lowers the median error by a twentieth and leaves the likelihood as it is."""
 
 
 class LevelPosterior(nn.Module):
-    """Mean and standard deviations of the posterior over a map of levels.
+    """Mean and covariance of the posterior over a map of levels.
 
     Args:
         n_receivers: Channels of the input.
@@ -43,10 +48,14 @@ class LevelPosterior(nn.Module):
     mean_db: Tensor
     own_variance: Tensor
     common_variance: Tensor
+    power_db: Tensor
+    power_variance: Tensor
+    power_share: Tensor
 
     def __init__(self, n_receivers: int, image_shape: tuple[int, int], sigma: float) -> None:
         super().__init__()
         n_cells = math.prod(GRID_SHAPE)
+        powers = TransmitPowers.spaced(1.0)
         initial = {
             "mean": torch.zeros(n_receivers, *image_shape),
             "std": torch.ones(n_receivers, *image_shape),
@@ -56,6 +65,9 @@ class LevelPosterior(nn.Module):
             "mean_db": torch.zeros(1 + N_FOLDS, n_receivers, n_cells),
             "own_variance": torch.full((1 + N_FOLDS, n_cells), _KNOWS_NOTHING),
             "common_variance": torch.ones(1 + N_FOLDS, n_cells),
+            "power_db": torch.from_numpy(powers.offset_db).float(),
+            "power_variance": torch.from_numpy(powers.variance).float(),
+            "power_share": torch.from_numpy(powers.share).float(),
         }
         for name, value in initial.items():
             self.register_buffer(name, value)
@@ -77,6 +89,9 @@ class LevelPosterior(nn.Module):
             "mean_db": torch.from_numpy(levels.mean_db),
             "own_variance": torch.from_numpy(levels.own_variance),
             "common_variance": torch.from_numpy(levels.common_variance),
+            "power_db": torch.from_numpy(levels.powers.offset_db),
+            "power_variance": torch.from_numpy(levels.powers.variance),
+            "power_share": torch.from_numpy(levels.powers.share),
         }
         for name, value in learned.items():
             getattr(self, name).copy_(value)
@@ -87,7 +102,9 @@ class LevelPosterior(nn.Module):
         return (self.noise > 0).any().to(self.noise.dtype)
 
     def forward(self, x: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations `(batch, 2)`, east and north in plane units.
+        """Means `(batch, 2)`, east and north in plane units, and covariances about them.
+
+        Covariances are `(batch, 3)`, as `ellipses` keeps them.
 
         Args:
             x: Normalised spectrograms `(batch, receivers, bands, frames)`, float32.
@@ -95,10 +112,15 @@ class LevelPosterior(nn.Module):
                 map that was made without it.
         """
         level_db, present = self.levels(x)
-        posterior = torch.softmax(self._log_likelihood(level_db, present, target), dim=1)
-        mean = posterior @ self.places
-        variance = posterior @ self.places.square() - mean.square() + self.cell_variance
-        return mean, variance.clamp_min(1e-10).sqrt()
+        logits = self._log_likelihood(level_db, present, target)
+        mean = torch.softmax(SHARPNESS * logits, dim=1) @ self.places
+        east, north = (self.places - mean.unsqueeze(1)).unbind(dim=-1)
+        products = torch.stack([east.square(), east * north, north.square()], dim=-1)
+        covariance = (torch.softmax(logits, dim=1).unsqueeze(-1) * products).sum(dim=1)
+        east_size, north_size = self.cell_variance.clamp_min(1e-10)
+        # A transmitter is anywhere in its cell.
+        size = torch.stack([east_size, torch.zeros_like(east_size), north_size])
+        return mean, covariance + size
 
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signal levels in dB, and 1 where they count, 0 where not: `(batch, receivers)` both.
@@ -120,11 +142,17 @@ class LevelPosterior(nn.Module):
             for maps in (self.mean_db, self.own_variance, self.common_variance)
         )
         residual = (level_db[:, :, None] - mean_db) * present[:, :, None]
-        n_present = present.sum(dim=1, keepdim=True)
-        shared = 1 + common / own * n_present
-        squares = residual.square().sum(dim=1)
-        quadratic = (squares - common / own / shared * residual.sum(dim=1).square()) / own
-        return -0.5 * (quadratic + n_present * own.log() + shared.log())
+        n_present = present.sum(dim=1)[:, None, None]
+        first, second = residual.sum(dim=1, keepdim=True), residual.square().sum(1, keepdim=True)
+        own, common = own.unsqueeze(1), common.unsqueeze(1)
+        # One more axis from here on: the Gaussians of which powers are drawn.
+        offset = self.power_db[:, None]
+        part = (common + self.power_variance[:, None]) / own
+        shared = 1 + part * n_present
+        squares = second - 2 * offset * first + n_present * offset.square()
+        quadratic = (squares - part / shared * (first - n_present * offset).square()) / own
+        each = quadratic + n_present * own.log() + shared.log()
+        return torch.logsumexp(self.power_share.log()[:, None] - 0.5 * each, dim=1)
 
 
 def _fold_of(target: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from heimdall_models.epoch import EpochPredictions, metrics_of
 from heimdall_models.errors import ModelError
 from heimdall_models.execution import arrange
 from heimdall_models.learned_levels import levels_of
-from heimdall_models.losses import GaussianNLLLoss
+from heimdall_models.losses import CorrelatedGaussianNLLLoss
 from heimdall_models.metrics import sigma_saturation
 from heimdall_models.network import LocalizationNet, Regularization
 from heimdall_models.optimizer import adamw, warmup_cosine
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from heimdall_models.checkpoint import Checkpoint
     from heimdall_models.config import LocalizationConfig
+    from heimdall_models.network import Answer
     from heimdall_models.region import Region
 
 Batch = dict[str, Any]
@@ -76,15 +77,16 @@ class LocalizationModule(lightning.LightningModule):
             sigma_min=config.sigma_min,
             sigma_max=config.sigma_max,
             regularization=Regularization(config.dropout, config.drop_path),
+            tilted=config.tilted,
         )
         arrange(self.net.backbone, config)
-        self.loss = GaussianNLLLoss()
+        self.loss = CorrelatedGaussianNLLLoss()
         self._predictions = {stage: EpochPredictions() for stage in STAGES}
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Positions and sigmas in plane units of features in dB."""
-        positions, sigmas = self.net(self.standardize(features))
-        return positions, sigmas
+        answer = self._answer(features)
+        return answer.position, answer.sigma
 
     def learn_levels(self, sessions: Iterable[Mapping[str, Any]]) -> None:
         """Learn, before training, what every receiver reads of a transmitter anywhere.
@@ -115,16 +117,16 @@ class LocalizationModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The loss of one batch."""
         x = self.standardize(batch["features"])
-        position, sigma, penalty = self.net.answer_in_training(x, batch["target"])
-        return self._judged("train", batch, position, sigma) + penalty
+        answer, penalty = self.net.answer_in_training(x, batch["target"])
+        return self._judged("train", batch, answer) + penalty
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The loss of one batch; its predictions are kept for the epoch's metrics."""
-        return self._judged("val", batch, *self(batch["features"]))
+        return self._judged("val", batch, self._answer(batch["features"]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The loss of one batch; its predictions are kept for the epoch's metrics."""
-        return self._judged("test", batch, *self(batch["features"]))
+        return self._judged("test", batch, self._answer(batch["features"]))
 
     def on_train_start(self) -> None:
         """Refuse strategies under which a backbone cannot thaw.
@@ -207,21 +209,25 @@ class LocalizationModule(lightning.LightningModule):
             ) from error
         return module.eval()
 
-    def _judged(self, stage: str, batch: Batch, position: Tensor, sigma: Tensor) -> Tensor:
+    def _answer(self, features: Tensor) -> Answer:
+        return self.net.answer(self.standardize(features))
+
+    def _judged(self, stage: str, batch: Batch, answer: Answer) -> Tensor:
         """The loss of a batch's predictions, which are kept for the epoch's metrics."""
-        loss: Tensor = self.loss(position, sigma, batch["target"])
-        self._predictions[stage].add(position, sigma, batch["target"], batch["session_id"])
+        judged = (*answer.ellipse, batch["target"])
+        self._predictions[stage].add(*judged, batch["session_id"])
+        loss: Tensor = self.loss(*judged)
         return loss
 
     def _log_epoch(self, stage: str) -> None:
         """Metrics of all predictions of the epoch; every process logs the same figures."""
         predictions, self._predictions[stage] = self._predictions[stage], EpochPredictions()
-        position, sigma, target = predictions.gathered()
+        gathered = predictions.gathered()
         metrics = {
-            "loss": float(self.loss(position, sigma, target)),
-            **metrics_of(self.region, position, sigma, target),
+            "loss": float(self.loss(*gathered)),
+            **metrics_of(self.region, *gathered),
             "sigma_saturation": sigma_saturation(
-                sigma, self.config.sigma_min, self.config.sigma_max
+                gathered[1], self.config.sigma_min, self.config.sigma_max
             ),
         }
         for name, value in metrics.items():

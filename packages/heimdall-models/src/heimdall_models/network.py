@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from heimdall_models.backbone import trunk
+from heimdall_models.ellipses import sigma_and_correlation
 from heimdall_models.errors import ModelError
 from heimdall_models.level_posterior import LevelPosterior
 
@@ -36,6 +37,8 @@ LOUDEST = 5.0
 """Deviations towards which a receiver's loudness saturates."""
 INITIAL_SIGMA = 0.3
 """In plane units: about the spread of a region's transmitters around its middle."""
+MOST_TILTED = 0.98
+"""Of the posterior's tilt, the share that an ellipse takes over: sigmas change after it."""
 WELL_WITHIN = 0.9
 """Of the logarithmic way from the middle of sigma's bounds to one of them."""
 
@@ -113,16 +116,26 @@ class Answer(NamedTuple):
     """`(batch, 2)`, plane units."""
     sigma: Tensor
     """`(batch, 2)`, plane units."""
+    correlation: Tensor
+    """Of the errors east and north, `(batch,)`; zero where ellipses are upright."""
     correction: Tensor
     """Mean over batch and axes of the squared correction, in the posterior's sigmas, and of the
     squared logarithm of sigma's factor; zero as long as no levels were learned. A scalar."""
 
+    @property
+    def ellipse(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Position, sigma and correlation."""
+        return self.position, self.sigma, self.correlation
+
 
 class Heads(nn.Module):
-    """Position and sigma from the posterior by levels and what corrects it, in float32."""
+    """Position and ellipse from the posterior by levels and what corrects it, in float32."""
 
-    def __init__(self, n_receivers: int, width: int, dropout: float, sigma: BoundedSigma) -> None:
+    def __init__(
+        self, n_receivers: int, width: int, dropout: float, sigma: BoundedSigma, *, tilted: bool
+    ) -> None:
         super().__init__()
+        self.tilted = tilted
         self.posterior = LevelPosterior(n_receivers, IMAGE_SHAPE, INITIAL_SIGMA)
         self.levels = ReceiverLevels(n_receivers, LEVEL_WIDTH)
         self.dropout = nn.Dropout(dropout)
@@ -142,7 +155,8 @@ class Heads(nn.Module):
             target: The truth, in training; see `LevelPosterior`.
         """
         with _full_precision(x):
-            mean, spread = self.posterior(x.float(), target)
+            mean, covariance = self.posterior(x.float(), target)
+            spread, correlation = sigma_and_correlation(covariance)
             raw = self.sigma.raw(spread)
             levels = self.levels(x.float(), torch.cat([mean, raw], dim=1))
             both = torch.cat([self.dropout(features.float()), levels], dim=1)
@@ -150,7 +164,8 @@ class Heads(nn.Module):
             sigma = self.sigma(raw + self.spread(both))
             factor = sigma.log() - self.sigma(raw).log()
             correction = (shift.square() + factor.square()).mean() * self.posterior.has_learned
-            return Answer(mean + spread * shift, sigma, correction)
+            correlation = correlation * (MOST_TILTED if self.tilted else 0.0)
+            return Answer(mean + spread * shift, sigma, correlation, correction)
 
     def learn_levels(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
         """Take maps over, and start from what they say, with no correction."""
@@ -192,6 +207,7 @@ class LocalizationNet(nn.Module):
         sigma_min: The net never claims to be surer than this, in plane units.
         sigma_max: Nor less sure than this.
         regularization: What keeps training from learning sessions by heart.
+        tilted: Ellipses lean as the posterior by levels does; otherwise they stand upright.
 
     Raises:
         ModelError: If the backbone, its weights or the bounds cannot be used.
@@ -206,6 +222,8 @@ class LocalizationNet(nn.Module):
         sigma_min: float = 0.01,
         sigma_max: float = 1.0,
         regularization: Regularization = Regularization(),
+        *,
+        tilted: bool = False,
     ) -> None:
         super().__init__()
         if n_receivers < 1:
@@ -216,7 +234,7 @@ class LocalizationNet(nn.Module):
             backbone, n_receivers, IMAGE_SHAPE, weights=weights, drop_path=regularization.drop_path
         )
         bounds = BoundedSigma(sigma_min, sigma_max)
-        self.heads = Heads(n_receivers, width, regularization.dropout, bounds)
+        self.heads = Heads(n_receivers, width, regularization.dropout, bounds, tilted=tilted)
         self.backbone_is_frozen = False
         if freeze_backbone:
             self.freeze()
@@ -233,8 +251,8 @@ class LocalizationNet(nn.Module):
         answer = self.answer(x)
         return answer.position, answer.sigma
 
-    def answer_in_training(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions, sigmas and what to add to the loss, for sessions that levels are learned from.
+    def answer_in_training(self, x: Tensor, target: Tensor) -> tuple[Answer, Tensor]:
+        """The answer and what to add to the loss, for sessions that levels are learned from.
 
         Each session meets a map of levels that was made without it. What is added is the
         negative logarithm of the correction's odds, see `Regularization`; a scalar.
@@ -244,11 +262,7 @@ class LocalizationNet(nn.Module):
             target: The truth, `(batch, 2)`, plane units.
         """
         answer = self.answer(x, target)
-        return (
-            answer.position,
-            answer.sigma,
-            answer.correction / (2 * self.expected_correction**2),
-        )
+        return answer, answer.correction / (2 * self.expected_correction**2)
 
     def answer(self, x: Tensor, target: Tensor | None = None) -> Answer:
         """See `forward` and `answer_in_training`."""

@@ -44,6 +44,13 @@ class Grid:
         ]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
 
+    def cell_of(self, places: NDArray[np.float64]) -> NDArray[np.intp]:
+        """The cell of each place `(n, 2)`; of a place beyond the edge the nearest."""
+        steps = np.floor((places - np.array(self.low)) / np.array(self.size)).astype(np.intp)
+        east, north = np.clip(steps, 0, np.array(self.counts) - 1).T
+        cell: NDArray[np.intp] = east * self.counts[1] + north
+        return cell
+
     def blocks(self, every: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """Cells in blocks of `every` a side: the blocks' mean places, and each cell's block."""
         rows, columns = (np.arange(count) // every for count in self.counts)

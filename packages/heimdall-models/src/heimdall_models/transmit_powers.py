@@ -1,0 +1,91 @@
+"""How transmit powers are spread: a mixture, learned from sessions whose transmitters are known.
+
+One Gaussian of the training powers has thin sides: it is wrong between its edges, where powers
+are as good as uniform, and it calls a transmitter twenty decibels weaker than all of them
+impossible, so that the position must explain the weakness. The mixture has a Gaussian every
+half a deviation, whose shares the training sessions tell, and one so wide that any power is in it.
+
+Source of the fit: A. P. Dempster, N. M. Laird and D. B. Rubin, "Maximum likelihood from incomplete
+data via the EM algorithm", J. Royal Statistical Society B 39 (1977).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_KNOWN = 7
+"""Gaussians for powers as training had them."""
+REACH = 1.75
+"""Standard deviations of the training powers from the first to the middle one; the ends of a
+uniform distribution are at 1.73."""
+LEAST_SPACING_DB = 0.5
+"""Nearer Gaussians are one."""
+OTHERWISE = 0.04
+"""Share of sessions whose power is unlike all that training had."""
+OTHERWISE_DB = 15.0
+"""Standard deviation of their power."""
+_ROUNDS = 60
+"""Of expectation and maximisation; shares no longer move by a point then."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransmitPowers:
+    """Gaussians of which transmit powers are drawn, in dB of the mean power."""
+
+    offset_db: NDArray[np.float64]
+    """`(N_KNOWN + 1,)`, the wide one last."""
+    variance: NDArray[np.float64]
+    """The same shape, dB^2."""
+    share: NDArray[np.float64]
+    """The same shape; they add up to one."""
+
+    @classmethod
+    def spaced(cls, power_variance: float) -> TransmitPowers:
+        """Equal shares, over a power of that variance in dB^2."""
+        spread = max(float(np.sqrt(power_variance)), LEAST_SPACING_DB * (N_KNOWN - 1) / 2 / REACH)
+        known = np.linspace(-REACH * spread, REACH * spread, N_KNOWN)
+        spacing = known[1] - known[0]
+        return cls(
+            np.append(known, 0.0),
+            np.append(np.full(N_KNOWN, spacing**2), OTHERWISE_DB**2 + power_variance),
+            np.append(np.full(N_KNOWN, (1 - OTHERWISE) / N_KNOWN), OTHERWISE),
+        )
+
+    def fitted(
+        self,
+        residual_db: NDArray[np.float64],
+        present: NDArray[np.bool_],
+        own_variance: NDArray[np.float64],
+        common_variance: NDArray[np.float64],
+    ) -> TransmitPowers:
+        """With the likeliest shares; that of the wide one stays as it is.
+
+        Args:
+            residual_db: Levels less what the map expects where the transmitter was, of sessions
+                that the map does not know, `(n, receivers)`.
+            present: The same shape.
+            own_variance: Of each receiver's deviation, `(n,)` in dB^2.
+            common_variance: Of what all share but for power, `(n,)` in dB^2.
+        """
+        n_present = present.sum(axis=1)
+        heard = n_present > 0
+        count = n_present[heard]
+        # Of the levels only their mean tells of the power.
+        mean = (np.where(present, residual_db, 0.0).sum(axis=1)[heard] / count)[:, None]
+        noise = (own_variance[heard] / count + common_variance[heard])[:, None]
+        spread = noise + self.variance[:-1]
+        density = np.exp(-0.5 * (mean - self.offset_db[:-1]) ** 2 / spread) / np.sqrt(spread)
+        density = np.maximum(density, np.finfo(np.float64).tiny)
+        share = np.full(N_KNOWN, 1 / N_KNOWN)
+        for _ in range(_ROUNDS):
+            belongs = density * share
+            share = (belongs / belongs.sum(axis=1, keepdims=True)).mean(axis=0)
+        return TransmitPowers(
+            self.offset_db, self.variance, np.append(share * (1 - OTHERWISE), OTHERWISE)
+        )
