@@ -53,7 +53,7 @@ app.command(
 app.command(
     f"{COMMANDS}.models:app",
     name="models",
-    help="Registered models: list, show, promote, rollback.",
+    help="Registered models: list, show, promote, rollback, delete.",
 )
 
 

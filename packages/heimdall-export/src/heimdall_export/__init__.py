@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heimdall_export.artifact_store import ArtifactStore
+    from heimdall_export.deletion import delete_version
     from heimdall_export.errors import ExportError
     from heimdall_export.estimate import Estimate
     from heimdall_export.model_stores import ModelStores
@@ -41,6 +42,7 @@ __all__ = [
     "RegisteredVersion",
     "UploadedModel",
     "check_parity",
+    "delete_version",
     "evaluation_tags",
     "export_onnx",
     "find_published",
@@ -63,6 +65,7 @@ _MODULES = {
     "RegisteredVersion": ("registered_version", None),
     "UploadedModel": ("upload", "s3"),
     "check_parity": ("parity", "onnx"),
+    "delete_version": ("deletion", "mlflow"),
     "evaluation_tags": ("promotion", None),
     "export_onnx": ("onnx_file", "onnx"),
     "find_published": ("published_model", None),

@@ -169,11 +169,17 @@ def promote(
             sessions.
 
     Raises:
-        ExportError: There is no such version, it is not fit, or the registry cannot be reached.
+        ExportError: There is no such version, it is not fit or is being deleted, or the registry
+            cannot be reached.
     """
     client = open_client(tracking_uri)
     known = _versions(client, model_name)
     candidate = _found(known, model_name, version)
+    if candidate.is_being_deleted:
+        raise ExportError(
+            f"version {version} of {model_name!r} is being deleted; `heimdall models delete "
+            f"{version}` finishes that"
+        )
     if not force:
         refuse_worse(candidate, next((v for v in known if PRODUCTION in v.aliases), None))
     present = _in_production(known)
@@ -211,7 +217,7 @@ def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL, *, reason: s
     if present is None:
         raise ExportError(f"no version of {model_name!r} is in production; promote one")
     history = _history(client, model_name)
-    there = {found.version for found in known} - {present}
+    there = {found.version for found in known if not found.is_being_deleted} - {present}
     while history and history[-1]["version"] not in there:
         history.pop()
     if not history:

@@ -8,12 +8,13 @@ import cyclopts
 from cyclopts import Parameter
 
 from heimdall_trainer.connections import Connections
+from heimdall_trainer.errors import UsageError
 from heimdall_trainer.training_config import TrainingConfig
 
 __all__ = ["app"]
 
 app = cyclopts.App(
-    name="models", help="List, show, promote and roll back models.", help_formatter="plain"
+    name="models", help="List, show, promote, roll back and delete models.", help_formatter="plain"
 )
 NOWHERE = Connections()
 MODEL_NAME = TrainingConfig().model_name
@@ -31,7 +32,7 @@ def list_versions(*, model_name: str = MODEL_NAME, connections: Connections = NO
     from heimdall_export.registry import list_versions as registered
 
     for found in registered(connections.tracking_uri(), model_name):
-        aliases = ", ".join(found.aliases) or "-"
+        aliases = ", ".join(found.aliases) or ("being deleted" if found.is_being_deleted else "-")
         print(f"version {found.version:>4s}  {aliases:20s}  run {found.run_id}")
 
 
@@ -106,3 +107,52 @@ def rollback(
 
     version = back(connections.tracking_uri(), model_name, reason=reason)
     print(f"version {version} of {model_name} is in production again")
+
+
+@app.command
+def delete(
+    version: str,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+    model_name: str = MODEL_NAME,
+    connections: Connections = NOWHERE,
+) -> None:
+    """Delete a version, its file in the object store, and its run's artifacts.
+
+    The run stays, with its parameters and metrics. Interrupted, the same command goes on.
+
+    Parameters
+    ----------
+    version
+        Number of the version, as `heimdall models list` shows it.
+    yes
+        Do not ask.
+    model_name
+        Name in the MLflow registry.
+    """
+    from heimdall_export.deletion import delete_version, require_deletable
+
+    uri = connections.tracking_uri()
+    objects = connections.need_s3().client()
+    require_deletable(uri, model_name, version)
+    if not yes:
+        _ask(f"delete version {version} of {model_name}, its file and its run's artifacts?")
+    gone = delete_version(
+        uri, model_name, version, objects=objects, artifact_store=connections.artifact_store()
+    )
+    print("\n".join(f"deleted {address}" for address in gone))
+
+
+def _ask(question: str) -> None:
+    """Go on if who is at the keyboard says so.
+
+    Raises:
+        UsageError: Nobody is there, or the answer is another one than yes.
+    """
+    import sys
+
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} nobody is there to ask; give --yes")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was deleted")

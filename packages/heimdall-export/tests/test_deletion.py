@@ -1,0 +1,235 @@
+"""Deleting a version on a real registry and a real object store: all of it, and nothing else."""
+
+import pytest
+from heimdall_export import (
+    ExportError,
+    MLflowTracker,
+    delete_version,
+    list_versions,
+    promote,
+    register,
+    rollback,
+    upload_model,
+)
+from minio import Minio
+from mlflow import MlflowClient
+
+STEPS = [
+    (MlflowClient, "set_model_version_tag"),
+    (MlflowClient, "delete_registered_model_alias"),
+    (Minio, "remove_object"),
+    (MlflowClient, "set_tag"),
+    (MlflowClient, "delete_model_version"),
+]
+
+
+@pytest.fixture
+def objects(s3_settings):
+    """A client of the real store."""
+    return s3_settings.client()
+
+
+@pytest.fixture
+def publish(tracking_uri, artifact_store, objects, models_bucket, onnx_path, model_name):
+    """Makes a version as training does: a run of its own, a file of its own; the run's id."""
+
+    def one():
+        with MLflowTracker(
+            tracking_uri, artifact_root="s3://heimdall-mlflow", artifact_store=artifact_store
+        ) as run:
+            model = upload_model(
+                objects, models_bucket, onnx_path, run_id=run.run_id, metrics={}, versions={}
+            )
+            run.log_artifact(onnx_path, "checkpoints")
+            run.log_metrics({"val/loss": 1.0})
+            register(run, onnx_path, model_name=model_name, tags={"onnx_uri": model.uri})
+        return run.run_id
+
+    return one
+
+
+@pytest.fixture
+def delete(tracking_uri, artifact_store, objects, model_name):
+    """Deletes a version."""
+
+    def one(version):
+        return delete_version(
+            tracking_uri, model_name, version, objects=objects, artifact_store=artifact_store
+        )
+
+    return one
+
+
+def numbers(tracking_uri, name):
+    """The versions that there are."""
+    return [found.version for found in list_versions(tracking_uri, name)]
+
+
+def keys(objects, bucket):
+    """What is in the bucket."""
+    return {found.object_name for found in objects.list_objects(bucket, recursive=True)}
+
+
+def artifacts(tracking_uri, store, run_id):
+    """The folders of a run's artifacts that hold files; the store may keep empty ones a while."""
+    client = MlflowClient(tracking_uri)
+    with store.environment():
+        folders = [e.path for e in client.list_artifacts(run_id) if e.is_dir]
+        return {
+            folder
+            for folder in folders
+            if any(not e.is_dir for e in client.list_artifacts(run_id, folder))
+        }
+
+
+def test_a_version_goes_with_all_that_was_stored_of_it(
+    publish, delete, tracking_uri, artifact_store, objects, models_bucket, model_name
+):
+    """What is left behind costs money, and is found by somebody who believes it."""
+    kept_run = publish()
+    kept = keys(objects, models_bucket)
+    run_id = publish()
+    gone = delete("2")
+    assert numbers(tracking_uri, model_name) == ["1"]
+    assert keys(objects, models_bucket) == kept
+    assert artifacts(tracking_uri, artifact_store, run_id) == set()
+    assert artifacts(tracking_uri, artifact_store, kept_run) == {"model", "checkpoints"}
+    assert [address.partition(":")[0] for address in gone] == ["s3", "s3", "s3", "models"]
+
+
+def test_the_run_stays_and_says_that_its_files_are_gone(publish, delete, tracking_uri):
+    """What was tried, and how it went, is worth more than the file."""
+    run_id = publish()
+    delete("1")
+    data = MlflowClient(tracking_uri).get_run(run_id).data
+    assert data.metrics == {"val/loss": 1.0}
+    assert data.tags["artifacts"] == "deleted"
+
+
+def test_what_is_in_production_is_refused(
+    publish, delete, tracking_uri, objects, models_bucket, model_name
+):
+    """Services load it when they restart."""
+    publish()
+    promote(tracking_uri, model_name, "1", force=True)
+    before = keys(objects, models_bucket)
+    with pytest.raises(ExportError, match=r"in production; promote another one or roll back first"):
+        delete("1")
+    assert keys(objects, models_bucket) == before
+    assert list_versions(tracking_uri, model_name)[0].tags["stage"] == "Production"
+
+
+@pytest.mark.parametrize(("where", "step"), STEPS)
+def test_interrupted_it_leaves_nothing_that_looks_usable_and_can_be_repeated(
+    publish,
+    delete,
+    tracking_uri,
+    artifact_store,
+    objects,
+    models_bucket,
+    model_name,
+    monkeypatch,
+    where,
+    step,
+):
+    """Ctrl-C, or a store that goes away, between any two steps."""
+    run_id = publish()
+
+    def ctrl_c(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, step, ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            delete("1")
+    (left,) = list_versions(tracking_uri, model_name)
+    untouched = step == "set_model_version_tag"
+    assert left.is_being_deleted is not untouched
+    if not untouched:
+        with pytest.raises(ExportError, match=r"is being deleted; `heimdall models delete 1` fin"):
+            promote(tracking_uri, model_name, "1", force=True)
+    delete("1")
+    assert numbers(tracking_uri, model_name) == []
+    assert keys(objects, models_bucket) == set()
+    assert artifacts(tracking_uri, artifact_store, run_id) == set()
+
+
+def test_the_model_goes_before_the_sidecar_that_vouches_for_it(
+    publish, delete, objects, models_bucket, monkeypatch
+):
+    """A model without a sidecar would be one that nobody vouches for; a sidecar alone is a name."""
+    publish()
+    real = Minio.remove_object
+
+    def once(self, *args):
+        monkeypatch.setattr(Minio, "remove_object", real)
+        real(self, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Minio, "remove_object", once)
+    with pytest.raises(KeyboardInterrupt):
+        delete("1")
+    (left,) = keys(objects, models_bucket)
+    assert left.endswith(".json")
+
+
+def test_rollback_passes_over_a_version_that_is_being_deleted(
+    publish, tracking_uri, delete, model_name, monkeypatch
+):
+    """Its file may be gone already."""
+    for version in ("1", "2", "3"):
+        publish()
+        promote(tracking_uri, model_name, version, force=True)
+
+    def ctrl_c(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Minio, "remove_object", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            delete("2")
+    assert rollback(tracking_uri, model_name) == "1"
+
+
+def test_what_another_version_uses_stays(
+    tracker, tracking_uri, artifact_store, objects, models_bucket, onnx_path, model_name, delete
+):
+    """One run may be registered twice, and the second may be in production."""
+    model = upload_model(objects, models_bucket, onnx_path, run_id="r", metrics={}, versions={})
+    for _ in range(2):
+        register(tracker, onnx_path, model_name=model_name, tags={"onnx_uri": model.uri})
+    promote(tracking_uri, model_name, "1", force=True)
+    assert delete("2") == (f"models:/{model_name}/2",)
+    assert model.key in keys(objects, models_bucket)
+    assert artifacts(tracking_uri, artifact_store, tracker.run_id) == {"model"}
+
+
+def test_artifacts_in_a_folder_go_too(tracking_uri, tmp_path, onnx_path, model_name, delete):
+    """A small installation has no object store for them."""
+    with MLflowTracker(
+        tracking_uri, artifact_root=tmp_path.as_uri(), experiment_name=model_name
+    ) as run:
+        register(run, onnx_path, model_name=model_name, tags={})
+    delete("1")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_store_that_refuses_is_told_and_the_version_stays_marked(
+    publish, tracking_uri, artifact_store, model_name, s3_settings
+):
+    """The version alone knows where the files are; without it they would be forgotten."""
+    publish()
+    nobody = Minio(
+        s3_settings.endpoint_url.removeprefix("http://"), "nobody", "wrong-key", secure=False
+    )
+    with pytest.raises(ExportError, match=r"cannot be deleted: .*; the version stays") as told:
+        delete_version(tracking_uri, model_name, "1", objects=nobody, artifact_store=artifact_store)
+    assert "wrong-key" not in str(told.value)
+    assert list_versions(tracking_uri, model_name)[0].is_being_deleted
+
+
+def test_a_version_that_is_not_there_is_refused_with_those_that_are(publish, delete):
+    """The operator mistyped."""
+    publish()
+    with pytest.raises(ExportError, match="has no version '7'; it has 1"):
+        delete("7")
