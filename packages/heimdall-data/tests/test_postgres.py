@@ -10,6 +10,8 @@ from heimdall_data.ingest import ingest
 from heimdall_data.postgres import Catalogue
 from heimdall_data.session_filter import FilterError, SessionFilter
 from heimdall_data.session_query import object_address, sessions_query
+from heimdall_data.sessions import Station
+from heimdall_data.split import split_sessions
 from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -367,6 +369,49 @@ def test_a_station_without_a_place_is_no_receiver(filled):
     assert filled.stations() == [TORINO]
     (session,) = filled.sessions()
     assert [item.station for item in session.measurements] == ["Torino"]
+
+
+def test_a_station_without_a_place_is_named(filled, caplog):
+    """Its recordings are in no sample, and nobody would look for them."""
+    execute(filled, "UPDATE heimdall.websdr_stations SET latitude = 'NaN' WHERE name = 'Genova'")
+    assert len(filled.sessions()[0].measurements) == 1
+    assert "stations without a possible position or name are left out: 'Genova'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "reason"),
+    [
+        ("known_sources", "latitude", "'NaN'", "source at an impossible position"),
+        ("known_sources", "longitude", "'-Infinity'", "source at an impossible position"),
+        ("known_sources", "latitude", "90.1", "source at an impossible position"),
+        ("recording_sessions", "session_start", "'infinity'", "start at an impossible time"),
+        ("recording_sessions", "session_start", "'0044-03-15 BC'", "start at an impossible time"),
+        ("recording_sessions", "session_start", "'20000-01-01'", "start at an impossible time"),
+        ("websdr_stations", "longitude", "'NaN'", "stations without a position"),
+    ],
+)
+def test_a_row_of_impossible_values_costs_its_own_sessions_alone(
+    catalogue, raw_iq_store, table, column, value, reason
+):
+    """NaN is a label that no loss survives, and one bad date must not end every run."""
+    bad = new_session("bad", "Bad", (Station("Far", 45.0, 8.0),))
+    ingest(catalogue, raw_iq_store, [new_session(), bad], progress=False)
+    chosen = {
+        "known_sources": "name = 'Bad'",
+        "recording_sessions": "session_name = 'bad'",
+        "websdr_stations": "name = 'Far'",
+    }
+    execute(catalogue, f"UPDATE heimdall.{table} SET {column} = {value} WHERE {chosen[table]}")
+    names = [session.session_name for session in catalogue.sessions()]
+    assert (names, catalogue.not_used()) == (["morning"], {reason: 1})
+    assert len(split_sessions(catalogue.sessions(), "source", (1, 0, 0)).train) == 1
+
+
+def test_a_recording_at_an_impossible_time_is_of_its_sessions_time(filled):
+    """It is there all the same, and its time only chooses a GPS week."""
+    execute(filled, "UPDATE heimdall.measurements SET timestamp = 'infinity'")
+    (session,) = filled.sessions()
+    assert [item.start for item in session.measurements] == [None, None]
 
 
 def test_sessions_come_in_the_order_of_their_starts(catalogue, raw_iq_store):

@@ -133,15 +133,22 @@ def test_a_session_that_is_withdrawn_meanwhile_is_named(catalogue, few, many):
         many.read([3, 4])
 
 
-def test_a_null_start_is_an_error_that_says_so(catalogue, few):
+def test_a_start_of_another_type_is_an_error_that_says_so(catalogue, few):
     """Rows of another width would be read as nonsense."""
+    with catalogue.transaction() as connection:
+        connection.execute("ALTER TABLE heimdall.recording_sessions ALTER session_start TYPE date")
+    with pytest.raises(CatalogueError, match="or of another type than the contract's; correct"):
+        catalogue.sessions()
+
+
+def test_sessions_without_a_start_are_counted(catalogue, few):
+    """They have no place in a split by time."""
     with catalogue.transaction() as connection:
         connection.execute(
             "ALTER TABLE heimdall.recording_sessions ALTER session_start DROP NOT NULL"
         )
         connection.execute("UPDATE heimdall.recording_sessions SET session_start = NULL")
-    with pytest.raises(CatalogueError, match="an id, a start or a source that is null"):
-        catalogue.sessions()
+    assert catalogue.not_used() == {"start at an impossible time": len(few)}
 
 
 def test_no_sessions_at_all_are_an_empty_table(catalogue):

@@ -22,6 +22,7 @@ from heimdall_data.session_filter import SessionFilter
 from heimdall_data.session_query import (
     STATIONS,
     UNCLAIMED,
+    UNPLACED,
     not_used_query,
     rates_query,
     sessions_from_rows,
@@ -146,6 +147,7 @@ class Catalogue:
 
         def table(connection: Connection) -> SessionTable:
             membership = self._membership(connection)
+            self._say_unplaced(connection)
             columns = read_columns(connection, only, membership)
             readings = _Readings(self, only, membership)
             if columns.ids.size > _FEW_SESSIONS:
@@ -155,6 +157,16 @@ class Catalogue:
             return SessionTable(columns, readings, loaded)
 
         return self.read(table)
+
+    def _say_unplaced(self, connection: Connection) -> None:
+        names = [repr(name) for (name,) in connection.execute(UNPLACED)]
+        if names:
+            _log.warning(
+                "%s: recordings of stations without a possible position or name are left out: %s; "
+                "correct heimdall.websdr_stations",
+                self.where,
+                ", ".join(names),
+            )
 
     def not_used(self) -> dict[str, int]:
         """How many sessions are no sample, by the first reason that makes them none."""

@@ -16,7 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from heimdall_data.errors import CatalogueError
-from heimdall_data.session_query import STATIONS, USABLE, belonging, station_from_row
+from heimdall_data.session_query import (
+    STATION_PLACED,
+    STATIONS,
+    USABLE,
+    belonging,
+    on_earth,
+    station_from_row,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,28 +38,28 @@ _POSTGRES_EPOCH_US = np.datetime64("2000-01-01", "us").astype(np.int64)
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER_BYTES = 2
 
-_SOURCES = """
-SELECT id::text, latitude, longitude FROM heimdall.known_sources
-WHERE latitude IS NOT NULL AND longitude IS NOT NULL ORDER BY id
-"""
+_SOURCES = f"""
+SELECT id::text, latitude, longitude FROM heimdall.known_sources src
+WHERE {on_earth("src")} ORDER BY id
+"""  # noqa: S608 - constants of ours
 # Sources and stations are numbered in the order of the two queries above; a station's bit
 # is its number, so that the stations of a session are one value of fixed width.
-_COLUMNS = """
+_COLUMNS = f"""
 , src AS (
-    SELECT *, row_number() OVER (ORDER BY id) - 1 AS number FROM heimdall.known_sources
-    WHERE latitude IS NOT NULL AND longitude IS NOT NULL
+    SELECT *, row_number() OVER (ORDER BY id) - 1 AS number FROM heimdall.known_sources src
+    WHERE {on_earth("src")}
 ), st AS (
     SELECT *, set_bit(repeat('0', (count(*) OVER ())::int)::varbit,
                       (row_number() OVER (ORDER BY name))::int - 1, 1) AS seat
-    FROM heimdall.websdr_stations
-    WHERE latitude IS NOT NULL AND longitude IS NOT NULL
+    FROM heimdall.websdr_stations st
+    WHERE {STATION_PLACED}
 )
 SELECT s.id, src.number, s.session_start, bit_or(st.seat)
 FROM heimdall.recording_sessions s
 JOIN src ON src.id = s.known_source_id
 JOIN belonging m ON m.session_id = s.id
 JOIN st ON st.id = m.websdr_station_id
-"""
+"""  # noqa: S608 - constants of ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STATIONS",
+    "STATION_PLACED",
     "UNCLAIMED",
+    "UNPLACED",
     "USABLE",
     "Membership",
     "belonging",
     "not_used_query",
     "object_address",
+    "on_earth",
     "rates_query",
     "sessions_from_rows",
     "sessions_query",
@@ -35,10 +38,29 @@ __all__ = [
 Membership = Literal["column", "task", "both"]
 """How a database tells which session a measurement belongs to."""
 
-STATIONS = """
-SELECT name, latitude, longitude, altitude_asl FROM heimdall.websdr_stations
-WHERE latitude IS NOT NULL AND longitude IS NOT NULL ORDER BY name
-"""
+
+def on_earth(table: str) -> str:
+    """SQL for whether a row has a position; NaN is above every number to Postgres."""
+    return f"({table}.latitude BETWEEN -90 AND 90 AND {table}.longitude BETWEEN -180 AND 180)"
+
+
+def _possible(moment: str) -> str:
+    """SQL for whether radio was there, or may soon be: infinity and year 20000 are no times."""
+    return f"({moment} BETWEEN '1900-01-01 00:00+00' AND '2200-01-01 00:00+00')"
+
+
+STATION_PLACED = f"{on_earth('st')} AND st.name <> ''"
+"""Whether a station can be learnt from: who it is and where."""
+
+STATIONS = f"""
+SELECT name, latitude, longitude, altitude_asl FROM heimdall.websdr_stations st
+WHERE {STATION_PLACED} ORDER BY name
+"""  # noqa: S608 - constants of ours
+UNPLACED = f"""
+SELECT coalesce(name, id::text) FROM heimdall.websdr_stations st
+WHERE ({STATION_PLACED}) IS NOT TRUE ORDER BY 1
+"""  # noqa: S608 - constants of ours
+"""Stations that nothing is learnt from, because nobody knows where they are."""
 
 _BY_TASK = """
 SELECT t.id AS session_id, m.* FROM heimdall.measurements m
@@ -58,27 +80,35 @@ SELECT EXISTS (SELECT FROM heimdall.measurements
 """Whether some measurements belong to a session by their key alone."""
 
 # Each session has one reason, the first that holds in this order.
-_NOT_USED = """
+_NOT_USED = f"""
 SELECT reason, count(*) FROM (
     SELECT CASE
         WHEN s.approval_status = 'rejected' THEN 'rejected'
         WHEN s.approval_status IS DISTINCT FROM 'approved' THEN 'not approved yet'
         WHEN s.status IS DISTINCT FROM 'completed' THEN 'not completed'
         WHEN src.latitude IS NULL OR src.longitude IS NULL THEN 'source without a position'
+        WHEN NOT {on_earth("src")} THEN 'source at an impossible position'
+        WHEN {_possible("s.session_start")} IS NOT TRUE THEN 'start at an impossible time'
         WHEN recorded.session_id IS NULL THEN 'no recordings'
+        WHEN NOT recorded.placed THEN 'stations without a position'
     END AS reason
     FROM heimdall.recording_sessions s
     LEFT JOIN heimdall.known_sources src ON src.id = s.known_source_id
-    LEFT JOIN (SELECT DISTINCT session_id FROM belonging) recorded ON recorded.session_id = s.id
+    LEFT JOIN (
+        SELECT m.session_id, bool_or(st.id IS NOT NULL) AS placed FROM belonging m
+        LEFT JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id AND {STATION_PLACED}
+        GROUP BY m.session_id
+    ) recorded ON recorded.session_id = s.id
 ) AS reasons
 WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
-"""
+"""  # noqa: S608 - constants of ours
 
-_SELECTED = """
+_SELECTED = f"""
 SELECT s.id::text, s.session_name, s.session_start, src.id::text, src.name, src.latitude,
        src.longitude, src.source_type, src.frequency_hz, src.error_margin_meters,
        st.name, st.latitude, st.longitude, m.iq_data_location, m.iq_data_format,
-       m.iq_sample_rate, m.snr_db, m.signal_strength_db, m.frequency_hz, m.timestamp
+       m.iq_sample_rate, m.snr_db, m.signal_strength_db, m.frequency_hz,
+       CASE WHEN {_possible("m.timestamp")} THEN m.timestamp END
 """
 _TABLES = """
 FROM heimdall.recording_sessions s
@@ -86,10 +116,9 @@ JOIN heimdall.known_sources src ON src.id = s.known_source_id
 JOIN belonging m ON m.session_id = s.id
 JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id
 """
-USABLE = """
+USABLE = f"""
 WHERE s.approval_status = 'approved' AND s.status = 'completed'
-  AND src.latitude IS NOT NULL AND src.longitude IS NOT NULL
-  AND st.latitude IS NOT NULL AND st.longitude IS NOT NULL
+  AND {on_earth("src")} AND {_possible("s.session_start")} AND {STATION_PLACED}
 """
 _SESSION_WIDTH = 10
 _SCHEME = "s3://"
