@@ -5,6 +5,7 @@ import torch
 from heimdall_models.ellipses import (
     covariance_of,
     mahalanobis_squared,
+    precision_of,
     sigma_and_correlation,
     stretched,
 )
@@ -36,6 +37,18 @@ def test_distance_is_the_quadratic_form(east, north, tilt, d_east, d_north):
     wanted = error.numpy()[0] @ np.linalg.solve(matrix, error.numpy()[0])
     tilts_ = torch.tensor([tilt], dtype=torch.float64)
     assert np.isclose(mahalanobis_squared(error, sigma, tilts_).item(), wanted, rtol=1e-6)
+
+
+@given(sigmas, sigmas, tilts)
+def test_precision_is_the_covariance_s_inverse(east, north, tilt):
+    """What is known adds up in precisions, and what is said is a covariance."""
+    sigma, tilt = torch.tensor([east, north], dtype=torch.float64), torch.tensor(tilt).double()
+    ee, en, nn = precision_of(sigma, tilt).tolist()
+    wide, both, high = covariance_of(sigma, tilt).tolist()
+    product = np.array([[ee, en], [en, nn]]) @ np.array([[wide, both], [both, high]])
+    assert np.allclose(np.diag(product), 1, rtol=1e-6)
+    assert abs(product[0, 1] * east / north) < 1e-6
+    assert abs(product[1, 0] * north / east) < 1e-6
 
 
 @given(sigmas, sigmas, tilts, changes, changes, changes)

@@ -287,3 +287,23 @@ def test_an_ensemble_of_none_is_refused():
     """It would answer a place all the same."""
     with pytest.raises(ModelError, match="give one or more"):
         EnsembleNet([])
+
+
+def test_an_ensemble_leans_where_a_member_does(inputs):
+    """Its third output is then the correlation of the mixture."""
+    features, _ = inputs
+    upright, leaning = member(0.0, 0.1), member(0.0, 0.1)
+    leaning.net = Leaning(0.0, 0.1)
+    position, sigma, correlation = EnsembleNet([upright, leaning])(features)
+    assert torch.equal(position, upright(features)[0])
+    assert torch.allclose(sigma, upright(features)[1])
+    assert correlation.tolist() == pytest.approx([0.25] * len(features))
+
+
+class Leaning(Readings):
+    """The same with a correlation of a half."""
+
+    def forward(self, x):
+        """Position, sigma and correlation."""
+        position, sigma = super().forward(x)
+        return position, sigma, torch.full_like(sigma[:, 0], 0.5)

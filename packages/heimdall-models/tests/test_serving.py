@@ -118,3 +118,19 @@ def test_statistics_that_cannot_normalise_are_refused(mean, std, message):
     """A silent band has deviation zero, and would divide every session by it."""
     with pytest.raises(ModelError, match=message):
         Standardize(mean, std)
+
+
+def test_leaning_ellipses_have_one_output_more(region):
+    """Two outputs are the contract's; whoever asks for ellipses that lean gets the third."""
+    torch.manual_seed(4)
+    features = torch.randn(5, 3, 128, 32) * 12 - 80
+    for tilted in (False, True):
+        net = LocalizationNet(backbone="test_convnext", tilted=tilted)
+        serving = ServingNet(Standardize(*STATISTICS), net, region).eval()
+        with torch.no_grad():
+            found = serving(features)
+            answer = net.answer(serving.standardize(features))
+        assert torch.equal(found[1], answer.sigma * region.scale_m)
+        assert len(found) == 2 + tilted
+        if tilted:
+            assert torch.equal(found[2], answer.correlation)

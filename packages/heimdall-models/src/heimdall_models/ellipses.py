@@ -13,7 +13,13 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["covariance_of", "mahalanobis_squared", "sigma_and_correlation", "stretched"]
+__all__ = [
+    "covariance_of",
+    "mahalanobis_squared",
+    "precision_of",
+    "sigma_and_correlation",
+    "stretched",
+]
 
 MOST_CORRELATED = 0.999_999
 """Rounding must not make a thin ellipse a line."""
@@ -31,6 +37,13 @@ def covariance_of(sigma: Tensor, correlation: Tensor) -> Tensor:
     """The inverse of `sigma_and_correlation`."""
     east, north = sigma.unbind(dim=-1)
     return torch.stack([east.square(), correlation * east * north, north.square()], dim=-1)
+
+
+def precision_of(sigma: Tensor, correlation: Tensor) -> Tensor:
+    """The inverse of the covariance, `(..., 3)`; arguments as of `mahalanobis_squared`."""
+    east, north = sigma.reciprocal().unbind(dim=-1)
+    products = torch.stack([east.square(), -correlation * east * north, north.square()], dim=-1)
+    return products / (1 - correlation.square()).unsqueeze(-1)
 
 
 def mahalanobis_squared(error: Tensor, sigma: Tensor, correlation: Tensor) -> Tensor:

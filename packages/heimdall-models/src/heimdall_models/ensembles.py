@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from heimdall_models.calibration import temperature
 from heimdall_models.ellipses import covariance_of, mahalanobis_squared, sigma_and_correlation
 from heimdall_models.errors import ModelError
-from heimdall_models.serving import ServingNet, TimedServingNet, as_served, plane_to_degrees
+from heimdall_models.serving import ServingNet, TimedServingNet, as_served, levels_as_served
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,25 +61,27 @@ class EnsembleNet(nn.Module):
         self.region = members[0].region
         self.register_buffer("log_temperature", torch.zeros(()))
 
-    def forward(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, mel_spectrogram: Tensor) -> tuple[Tensor, ...]:
         """Positions in degrees and uncertainties in metres; see `ServingNet`.
 
-        The errors' correlation, which members that disagree give, is not among the outputs of
-        such a file.
+        Where no member's ellipses lean, the correlation that members which disagree give is not
+        among the outputs.
         """
-        position, sigma = self.on_plane(mel_spectrogram)
-        return plane_to_degrees(self.region, position).float(), sigma * self.region.scale_m
+        return levels_as_served(self.region, *self.on_plane(mel_spectrogram))
 
-    def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """The same in plane units: positions and sigmas, both `(batch, 2)`."""
+    def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same in plane units, as `ServingNet.on_plane`."""
         said = [cast("ServingNet", member).on_plane(mel_spectrogram) for member in self.members]
         upright = mel_spectrogram.new_zeros(())
         position, covariance = merged(
-            torch.stack([units for units, _ in said]),
-            torch.stack([covariance_of(sigma, upright) for _, sigma in said]),
+            torch.stack([units for units, _, _ in said]),
+            torch.stack(
+                [covariance_of(sigma, upright if tilt is None else tilt) for _, sigma, tilt in said]
+            ),
         )
-        sigma, _ = sigma_and_correlation(covariance * self.log_temperature.exp())
-        return position, sigma
+        sigma, correlation = sigma_and_correlation(covariance * self.log_temperature.exp())
+        leans = any(tilt is not None for _, _, tilt in said)
+        return position, sigma, correlation if leans else None
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
@@ -94,9 +96,10 @@ class EnsembleNet(nn.Module):
         self.log_temperature.zero_()
         squares: list[float] = []
         for batch in batches:
-            position, sigma = self.on_plane(batch["features"])
+            position, sigma, tilt = self.on_plane(batch["features"])
             error = _target(self.region, batch) - position
-            squares += mahalanobis_squared(error, sigma, torch.zeros(())).tolist()
+            correlation = torch.zeros(()) if tilt is None else tilt
+            squares += mahalanobis_squared(error, sigma, correlation).tolist()
         self.log_temperature.fill_(math.log(temperature(squares)))
 
 

@@ -239,8 +239,10 @@ class LocalizationNet(nn.Module):
         if freeze_backbone:
             self.freeze()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Positions and sigmas, both `(batch, 2)`, east and north in plane units.
+
+        With `tilted`, then also the correlation of both errors, `(batch,)`.
 
         Args:
             x: Normalised spectrograms, float32 `(batch, receivers, 128, 32)`.
@@ -249,7 +251,7 @@ class LocalizationNet(nn.Module):
             ModelError: If the input has another shape.
         """
         answer = self.answer(x)
-        return answer.position, answer.sigma
+        return answer.ellipse if self.heads.tilted else answer.ellipse[:2]
 
     def answer_in_training(self, x: Tensor, target: Tensor) -> tuple[Answer, Tensor]:
         """The answer and what to add to the loss, for sessions that levels are learned from.

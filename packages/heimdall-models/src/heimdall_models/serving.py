@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from heimdall_models.ellipses import sigma_and_correlation
+from heimdall_models.ellipses import precision_of, sigma_and_correlation
 from heimdall_models.errors import ModelError
 from heimdall_models.time_differences import Gaussian
 
@@ -63,7 +63,8 @@ class ServingNet(nn.Module):
 
     Args:
         standardize: The training set's normalisation.
-        net: A network of `(positions, sigmas)` in plane units.
+        net: A network of positions and sigmas in plane units, and of correlations where its
+            ellipses lean.
         region: What those units mean.
     """
 
@@ -73,7 +74,7 @@ class ServingNet(nn.Module):
         self.net = net
         self.region = region
 
-    def forward(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, mel_spectrogram: Tensor) -> tuple[Tensor, ...]:
         """Positions in degrees and uncertainties in metres, both float32 `(batch, 2)`.
 
         Args:
@@ -81,16 +82,24 @@ class ServingNet(nn.Module):
                 extractor returns them.
 
         Returns:
-            Latitude and longitude in degrees (WGS84), NaN beyond the Earth's limb; and standard
-            deviations east and north in metres.
+            Latitude and longitude in degrees (WGS84), NaN beyond the Earth's limb; standard
+            deviations east and north in metres; and, of a network whose ellipses lean, the
+            correlation of both errors, `(batch,)`.
         """
-        units, sigma = self.on_plane(mel_spectrogram)
-        return plane_to_degrees(self.region, units).float(), sigma * self.region.scale_m
+        return levels_as_served(self.region, *self.on_plane(mel_spectrogram))
 
-    def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """The same in plane units: positions and sigmas, both `(batch, 2)`."""
-        units, sigma = self.net(self.standardize(mel_spectrogram))
-        return units, sigma
+    def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same in plane units; None for the correlation of upright ellipses."""
+        units, sigma, *tilt = self.net(self.standardize(mel_spectrogram))
+        return units, sigma, tilt[0] if tilt else None
+
+
+def levels_as_served(
+    region: Region, position: Tensor, sigma: Tensor, correlation: Tensor | None
+) -> tuple[Tensor, ...]:
+    """The outputs of a model file of spectrograms, of an answer in plane units."""
+    upright = plane_to_degrees(region, position).float(), sigma * region.scale_m
+    return upright if correlation is None else (*upright, correlation)
 
 
 LEVEL_DOUBT = 3.0
@@ -138,11 +147,12 @@ class TimedServingNet(nn.Module):
             Positions `(batch, 2)`, covariances `(batch, 3)` as `ellipses` keeps them, and what is
             left unexplained over its limit, `(batch,)`.
         """
-        units, sigma = self.levels.on_plane(mel_spectrogram)
+        units, sigma, tilt = self.levels.on_plane(mel_spectrogram)
         timed = arrival_times[..., :1].sum(dim=1) >= 3
-        precision = (sigma * torch.where(timed, LEVEL_DOUBT, 1.0)).reciprocal().square()
-        east, north = precision.unbind(dim=-1)
-        prior = Gaussian(units, torch.stack([east, torch.zeros_like(east), north], dim=-1))
+        doubted = sigma * torch.where(timed, LEVEL_DOUBT, 1.0)
+        prior = Gaussian(
+            units, precision_of(doubted, tilt if tilt is not None else sigma.new_zeros(()))
+        )
         found = self.timing(arrival_times, prior)
         return found.position, found.covariance, found.unexplained / self.timing.unexplained_limit
 
