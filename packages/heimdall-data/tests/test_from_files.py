@@ -81,6 +81,15 @@ def test_what_is_missing_is_asked_for(torino, change, message):
         new_session_from_files(*given.values(), **options)
 
 
+def test_a_start_at_the_end_of_the_calendar_is_refused(torino):
+    """Spreadsheets fill 9999-12-31 in, and the GPS week after it is in no calendar."""
+    never = datetime.max.replace(tzinfo=UTC)
+    with pytest.raises(
+        IngestError, match=r"Torino\.npy: its session starts at 9999-12-31 .* years"
+    ):
+        new_session_from_files([torino], SOURCE, STATIONS, start=never, sample_rate_hz=12_500)
+
+
 def test_nothing_unusable_is_ingested(torino):
     """Whoever has the file can still fix it; a month later nobody can."""
     torino.write_bytes(torino.read_bytes()[:-8])

@@ -198,6 +198,7 @@ def test_a_name_tells_time_frequency_and_station():
     assert (named.start, named.frequency_hz, named.station) == (START, 77_500, "DF0KL_2")
     assert kiwi_name("websdr_DF0KL.wav") is None
     assert kiwi_name("20171327T104156Z_77500_DF0KL_iq.wav") is None
+    assert kiwi_name("99991231T235959Z_77500_DF0KL_iq.wav") is None
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,13 @@ def test_a_frequency_below_radio_is_a_doubt(npy):
     assert doubt == "a frequency of 145 Hz is below 3000 Hz; is it in kHz or MHz?"
 
 
+def test_a_start_that_is_yet_to_come_is_a_doubt(npy):
+    """A year mistyped; or this computer's clock, which is why it is no error."""
+    source, later = beacon(), START.replace(year=2190)
+    made = session_from_paths([npy], source, [TORINO], start=later, sample_rate_hz=12_500)
+    assert made.doubts == ("the session starts at 2190-03-01 12:00:00 UTC, which is yet to come",)
+
+
 def test_a_start_that_the_recording_contradicts_is_a_doubt(sigmf):
     """A local time taken for UTC."""
     path = sigmf("Torino", frequency=145e6, datetime="2026-03-01T13:00:00Z")

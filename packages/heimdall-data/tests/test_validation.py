@@ -1,8 +1,10 @@
 import math
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from heimdall_data.errors import IngestError
+from heimdall_data.ingest import ingest
 from heimdall_data.sessions import Station
 from heimdall_data.testing import new_recording, new_session
 from heimdall_data.validation import check_session
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 START = new_session().start
+EAST = timezone(timedelta(hours=14))
 
 
 def with_recording(**changes):
@@ -62,6 +65,16 @@ def test_no_position_off_the_globe_is_accepted(latitude_deg, longitude_deg):
         (with_recording(snr_db=math.nan), "a value is nan"),
         (with_recording(start=START.replace(tzinfo=None)), "without a time zone"),
         (with_recording(station=Station("X", 91.0, 8.0)), "position 91.0, 8.0 is not"),
+        (with_recording(sample_rate_hz=0.4), "sample rate 0.4 Hz is not in 1 to"),
+        (with_recording(station=Station("X", 1, 2, 1e10)), "altitude 10000000000.0 m is not in"),
+        (with_recording(station=Station("X", 1, 2, math.nan)), "altitude nan m is not in"),
+        (with_recording(start=START.replace(year=2300)), "is not in the years 1901 to 2198"),
+        (replace(new_session(), start=datetime.max.replace(tzinfo=UTC)), "is not in the years"),
+        (replace(new_session(), start=datetime.min.replace(tzinfo=EAST)), "is not in the years"),
+        (new_session(name="\udcff"), "which is no Unicode text; rename it"),
+        (new_session(stations=(Station("\udcff", 1, 2),)), "which is no Unicode text; rename it"),
+        (with_source(source_type="a\x00b"), r"source_type is 'a\\x00b'"),
+        (new_session(name="x" * 601), r"its name has 601 characters \('xxxx"),
         (new_session(stations=(Station("X", 1, 2),) * 2), "has 2 recordings of 'X'"),
     ],
 )
@@ -75,6 +88,14 @@ def test_what_must_not_be_stored_is_named_with_its_value(session, told):
 def test_a_failed_session_may_have_no_recording():
     """The catalogue knows of what did not work, too."""
     check_session(new_session(status="failed", stations=()))
+
+
+def test_the_longest_name_fits_into_the_catalogue(catalogue, raw_iq_store):
+    """Postgres refuses what its index cannot hold, when the objects are stored already."""
+    name = "".join(chr(0x1F000 + n) for n in range(600))
+    session = new_session(name, name, (Station(name, 45.0, 8.0),))
+    ingest(catalogue, raw_iq_store, [session], progress=False)
+    assert catalogue.sessions()[0].source_name == name
 
 
 def test_a_source_may_be_unknown():

@@ -36,6 +36,8 @@ CHUNK = struct.Struct("<4sI")
 STAMP_BYTES = 10
 FIRST_UNLOCKED_AGE = 254
 """254: no GNSS solution recently; 255: never. Smaller values are its age in seconds."""
+FIRST_YEAR, LAST_YEAR = 1970, 2199
+"""A recorder that was never told the time writes the first."""
 INT16_FULL_SCALE = np.float32(32768)
 
 NAME = re.compile(
@@ -71,6 +73,8 @@ def kiwi_name(name: str) -> KiwiName | None:
     try:
         start = datetime.strptime(match["utc"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
+        return None
+    if not FIRST_YEAR <= start.year <= LAST_YEAR:
         return None
     return KiwiName(start, float(match["frequency_hz"]), match["station"])
 

@@ -7,7 +7,7 @@ away: what cannot be is refused, and what may be right all the same is a doubt, 
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from heimdall_data.distance import great_circle_m
@@ -171,6 +171,8 @@ def _frequency_doubts(
 
 
 def _time_doubts(session: NewSession, files: Sequence[tuple[str, RecordingFile]]) -> Iterator[str]:
+    if session.start > datetime.now(UTC) + timedelta(days=1):
+        yield f"the session starts at {session.start:%Y-%m-%d %H:%M:%S %Z}, which is yet to come"
     began = {station: file.start for station, file in files if file.start is not None}
     for station, start in began.items():
         if abs((start - session.start).total_seconds()) > MOST_LATE_S:

@@ -18,6 +18,7 @@ from heimdall_data.errors import IngestError
 from heimdall_data.kiwi_wav import kiwi_name
 from heimdall_data.recording import MAX_SAMPLES
 from heimdall_data.sigmf_file import sigmf_metadata
+from heimdall_data.validation import check_moment
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -72,6 +73,8 @@ class RecordingFile:
             IngestError: The file cannot be read, or is of no known format.
             RecordingError: It cannot be decoded.
         """
+        if start is not None:
+            check_moment(start, f"{path}: its session")
         form = _format(path)
         if form == "npy" and sample_rate_hz is None:
             raise IngestError(f"{path}: a NumPy file does not hold its sample rate; give it")

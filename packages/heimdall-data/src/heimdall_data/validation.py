@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING
 from heimdall_data.errors import IngestError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from heimdall_data.new_session import NewRecording, NewSession, NewSource
     from heimdall_data.sessions import Station
 
-__all__ = ["check_session", "check_station"]
+__all__ = ["check_moment", "check_session", "check_station"]
 
 _STATUS = ("pending", "in_progress", "completed", "failed")
 _APPROVAL = ("pending", "approved", "rejected")
 _FORMATS = ("npy", "sigmf", "kiwi_wav")
 # The catalogue's columns are 32 bits wide.
 _MAX_RATE_HZ = 2**31 - 1
+# From below the Dead Sea to where space begins.
+_ALTITUDES_M = (-1_000, 100_000)
+# The catalogue's readers take no session from outside of these years.
+_YEARS = (1900, 2199)
+# An index of Postgres holds no more, at 4 bytes a character.
+_MAX_NAME = 600
 # Where radio ends, by the ITU's definition.
 _MAX_FREQUENCY_HZ = 3e12
 
@@ -28,10 +36,9 @@ def check_session(session: NewSession) -> None:
     Raises:
         IngestError: it names the session, the part, the offending value and the remedy.
     """
-    where = f"session {session.name!r} of source {session.source.name!r}"
+    where = f"session {session.name[:80]!r} of source {session.source.name[:80]!r}"
     _check_name(session.name, f"{where}: its name")
-    if session.start.tzinfo is None:
-        raise IngestError(f"{where} starts at {session.start}, without a time zone; add one")
+    check_moment(session.start, where)
     _check_choice(session.status, _STATUS, f"{where}: status")
     _check_choice(session.approval_status, _APPROVAL, f"{where}: approval_status")
     _check_source(session.source, where)
@@ -47,6 +54,8 @@ def check_session(session: NewSession) -> None:
 
 def _check_source(source: NewSource, where: str) -> None:
     _check_name(source.name, f"{where}: the source's name")
+    if source.source_type is not None:
+        _check_name(source.source_type, f"{where}: source_type")
     if (source.latitude_deg is None) != (source.longitude_deg is None):
         raise IngestError(
             f"{where} has latitude {source.latitude_deg} and longitude {source.longitude_deg}; "
@@ -75,7 +84,11 @@ def check_station(station: Station, where: str) -> None:
     """
     _check_name(station.name, f"{where}: the station's name")
     _check_position(station.latitude_deg, station.longitude_deg, where)
-    _check_finite(station.altitude_m, where)
+    altitude_m = station.altitude_m
+    if altitude_m is not None and not _ALTITUDES_M[0] <= altitude_m <= _ALTITUDES_M[1]:
+        raise IngestError(
+            f"{where}: altitude {altitude_m} m is not in {_ALTITUDES_M[0]} to {_ALTITUDES_M[1]} m"
+        )
 
 
 def _check_recording(recording: NewRecording, where: str) -> None:
@@ -87,7 +100,7 @@ def _check_recording(recording: NewRecording, where: str) -> None:
         raise IngestError(
             f"{where}: metadata beside format {recording.format!r}; only sigmf has it"
         )
-    if not 0 < recording.sample_rate_hz <= _MAX_RATE_HZ:
+    if not 1 <= recording.sample_rate_hz <= _MAX_RATE_HZ:
         raise IngestError(
             f"{where}: sample rate {recording.sample_rate_hz} Hz is not in 1 to {_MAX_RATE_HZ} Hz"
         )
@@ -98,8 +111,8 @@ def _check_recording(recording: NewRecording, where: str) -> None:
             f"{where}: frequency {recording.frequency_hz} Hz is no frequency of radio, "
             f"0 to {_MAX_FREQUENCY_HZ:.0e} Hz"
         )
-    if recording.start is not None and recording.start.tzinfo is None:
-        raise IngestError(f"{where} starts at {recording.start}, without a time zone; add one")
+    if recording.start is not None:
+        check_moment(recording.start, where)
     for quantity in (recording.snr_db, recording.signal_strength_db, recording.frequency_offset_hz):
         _check_finite(quantity, where)
 
@@ -123,6 +136,31 @@ def _check_choice(value: str, allowed: tuple[str, ...], where: str) -> None:
         raise IngestError(f"{where} is {value!r}; it must be one of {', '.join(allowed)}")
 
 
+def check_moment(moment: datetime, where: str) -> None:
+    """Refuse a time without a zone, or one that no recording can be of.
+
+    Raises:
+        IngestError: it begins with `where`.
+    """
+    if moment.tzinfo is None:
+        raise IngestError(f"{where} starts at {moment}, without a time zone; add one")
+    # A day less at either end, since another zone may have another year.
+    if not _YEARS[0] < moment.year < _YEARS[1]:
+        raise IngestError(
+            f"{where} starts at {moment}, which is not in the years {_YEARS[0] + 1} to "
+            f"{_YEARS[1] - 1}; correct the start"
+        )
+
+
 def _check_name(value: str, where: str) -> None:
     if not value.strip() or "\x00" in value:
         raise IngestError(f"{where} is {value!r}; give it at least one visible character")
+    if len(value) > _MAX_NAME:
+        raise IngestError(
+            f"{where} has {len(value)} characters ({value[:20]!r}...); {_MAX_NAME} are the most"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        # Of a file whose name is in an encoding of the last century.
+        raise IngestError(f"{where} is {value!r}, which is no Unicode text; rename it") from error
