@@ -188,6 +188,17 @@ def test_all_mistakes_come_at_once(campaign, tmp_path):
     assert lines == ["m.csv, line 5", "m.csv, line 2", "m.csv, line 5", "m.csv, line 4"]
 
 
+def test_a_path_that_no_disk_can_hold_is_told_with_its_line(campaign):
+    """A cell that slipped into the wrong column; the other mistakes are told with it."""
+    long = "x" * 300
+    problems = told(campaign(GOOD.replace("b.npy", f"{long}.npy").replace("approved", "yes")))
+    assert problems[0].startswith("m.csv, line 2: approval is 'yes'")
+    assert problems[1] == (
+        f"m.csv, line 4: cannot reach {long}.npy (File name too long); correct the path, or its "
+        f"permissions"
+    )
+
+
 def test_twenty_mistakes_are_told_and_the_rest_counted(campaign):
     """More would scroll the first ones away."""
     rows = "".join(f"s{n},B,45,8,1e6,2026-03-01,1,,x,{n}.npy,1,2\n" for n in range(50))

@@ -143,3 +143,9 @@ def test_a_file_too_large_to_be_a_recording_is_not_read(tmp_path):
         file.truncate(3 * 2**30)
     with pytest.raises(IngestError, match=r"3221225472 bytes, more .* cut it into several"):
         RecordingFile.inspected(path, sample_rate_hz=1.0)
+
+
+def test_a_path_that_cannot_be_reached_says_why(tmp_path):
+    """That there is no such file would be wrong, and send somebody looking for it."""
+    with pytest.raises(IngestError, match=r"cannot reach .*x \(File name too long\); correct the"):
+        recording_paths([tmp_path / "a.npy", tmp_path / ("x" * 300)])

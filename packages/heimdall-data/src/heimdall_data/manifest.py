@@ -21,6 +21,7 @@ from heimdall_data.from_files import SessionFiles, session_files
 from heimdall_data.manifest_entries import session_entries
 from heimdall_data.manifest_problems import ManifestError, Problems
 from heimdall_data.recording_file import RecordingFile
+from heimdall_data.recording_paths import absence
 from heimdall_data.table_file import read_table
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _check_contents(sessions: Iterable[SessionFiles], problems: Problems) -> Non
 
 
 def _inspected(entry: Entry, session: SessionEntry, problems: Problems) -> RecordingFile | None:
-    if not entry.file.exists():
+    if absence(entry.file) is not None:
         # It is among the problems already.
         return None
     try:

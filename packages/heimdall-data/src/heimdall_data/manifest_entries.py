@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from heimdall_data.new_session import NewSource
 from heimdall_data.recording_file import station_in_name
-from heimdall_data.recording_paths import one_of_a_pair
+from heimdall_data.recording_paths import absence, one_of_a_pair
 from heimdall_data.sessions import Station
 
 if TYPE_CHECKING:
@@ -201,7 +201,13 @@ def _check_files(entries: Iterable[Entry], problems: Problems) -> None:
     """Every file is there, and is named once."""
     seen: dict[Path, str] = {}
     for entry in entries:
-        if not entry.file.exists():
+        if reason := absence(entry.file):
+            problems.add(
+                f"{entry.where}: cannot reach {entry.file} ({reason}); correct the path, or its "
+                f"permissions"
+            )
+            continue
+        if reason is not None:
             hint = "write / between folders" if "\\" in str(entry.file) else "correct the path"
             problems.add(f"{entry.where}: there is no {entry.file}; {hint}")
             continue

@@ -19,7 +19,7 @@ from heimdall_data.recording_file import FORMATS, PAIR, is_plain_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["one_of_a_pair", "recording_paths"]
+__all__ = ["absence", "one_of_a_pair", "recording_paths"]
 
 COLLECTION = ".sigmf-collection"
 MAX_COLLECTION_BYTES = 2**24
@@ -33,10 +33,20 @@ def recording_paths(given: Iterable[Path]) -> tuple[Path, ...]:
             collection cannot be read or is not of the files beside it.
     """
     given = tuple(Path(path) for path in given)
-    if missing := [path for path in given if not path.exists()]:
-        names = ", ".join(map(str, missing))
-        raise IngestError(f"there is no {names}; correct the path")
+    missing = {path: reason for path in given if (reason := absence(path)) is not None}
+    if closed := [f"{path} ({reason})" for path, reason in missing.items() if reason]:
+        raise IngestError(f"cannot reach {', '.join(closed)}; correct the path, or its permissions")
+    if missing:
+        raise IngestError(f"there is no {', '.join(map(str, missing))}; correct the path")
     return tuple(dict.fromkeys(path for each in given for path in _meant(each)))
+
+
+def absence(path: Path) -> str | None:
+    """Why nothing can be read at `path`: empty if nothing is there, None if something is."""
+    try:
+        return None if path.exists() else ""
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 def _meant(path: Path) -> Iterator[Path]:
