@@ -30,11 +30,13 @@ class MlflowServer:
 
     Attributes:
         uri: Where it is, whether it runs or not.
+        database_url: The Postgres behind it.
     """
 
     def __init__(self, folder, database_url):
         port = free_port()
         self.uri = f"http://127.0.0.1:{port}"
+        self.database_url = database_url
         self._folder = folder
         self._command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1"]
         self._command += [f"--port={port}", "--workers=1"]

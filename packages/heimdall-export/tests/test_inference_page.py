@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -131,7 +132,7 @@ def publish(one_mlflow_server, stack, artifact_store, name):
     return one
 
 
-def environment(server, store, folder, name):
+def environment(registry_uri, store, folder, name):
     """What the service is told, and nothing else of ours."""
     ours = {key: value for key, value in os.environ.items() if "HEIMDALL" not in key}
     return ours | {
@@ -141,7 +142,7 @@ def environment(server, store, folder, name):
         "HEIMDALL_MODEL": f"models:/{name}@production",
         "HEIMDALL_MODEL_CACHE": str(folder / "cache"),
         "HEIMDALL_POLL_S": "0.1",
-        "MLFLOW_TRACKING_URI": server.uri,
+        "MLFLOW_TRACKING_URI": registry_uri,
         "PYTHONPATH": str(folder),
         "OMP_NUM_THREADS": "1",
     }
@@ -165,10 +166,19 @@ def log_of(folder):
 
 
 @pytest.fixture(scope="module")
-def service(folder, publish, one_mlflow_server, artifact_store, onnx_path, name):
+def way(faulty, one_mlflow_server):
+    """The service's way to the registry, and how to close it."""
+    with contextlib.ExitStack() as open_way:
+        upstream = one_mlflow_server.uri.removeprefix("http://")
+        at, _ = open_way.enter_context(faulty.faulty_store(upstream, []))
+        yield f"http://{at}", open_way.close
+
+
+@pytest.fixture(scope="module")
+def service(folder, publish, way, artifact_store, onnx_path, name):
     """The page's service with version 1 in production; a client of it."""
     assert publish(onnx_path, onnx_path) == "1"
-    process = started(folder, environment(one_mlflow_server, artifact_store, folder, name))
+    process = started(folder, environment(way[0], artifact_store, folder, name))
     try:
         while not (at := re.search(r"running on (http://[\d.:]+)", log_of(folder))):
             assert process.poll() is None, log_of(folder)
@@ -393,7 +403,7 @@ def test_without_anything_in_production_it_does_not_start(
     mlflow_server, artifact_store, folder, tmp_path
 ):
     """A service that starts and cannot answer passes for one that works."""
-    variables = environment(mlflow_server, artifact_store, folder, "nobodys-model")
+    variables = environment(mlflow_server.uri, artifact_store, folder, "nobodys-model")
     process = started(tmp_path, variables, module="inference_service")
     assert process.wait() != 0
     assert "Registered Model with name=nobodys-model not found" in log_of(tmp_path)
@@ -401,16 +411,17 @@ def test_without_anything_in_production_it_does_not_start(
 
 def test_the_extras_are_really_out_of_reach_there(folder, one_mlflow_server, artifact_store, name):
     """The tests above would not notice torch otherwise; this one sees that it is blocked."""
-    variables = environment(one_mlflow_server, artifact_store, folder, name)
+    variables = environment(one_mlflow_server.uri, artifact_store, folder, name)
     done = subprocess.run(
         [sys.executable, "-c", "import torch"], env=variables, capture_output=True
     )
     assert b"No module named 'torch'" in done.stderr
 
 
-def test_a_registry_that_dies_leaves_the_service_answering(service, mlflow_server, folder):
+def test_a_registry_that_goes_away_leaves_the_service_answering(service, way, folder):
     """The registry is asked what to serve, not whether to."""
-    mlflow_server.die()
-    while f"version 1 stays: the registry at {mlflow_server.uri} is out of" not in log_of(folder):
+    registry, close = way
+    close()
+    while f"version 1 stays: the registry at {registry} is out of" not in log_of(folder):
         time.sleep(0.05)
     assert service.post("/locate", json=question(noise())).status_code == 200

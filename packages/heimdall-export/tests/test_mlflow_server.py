@@ -1,78 +1,37 @@
-"""A real MLflow server, over HTTP: everything works there too, and it may die."""
+"""A real MLflow server with its runs in Postgres: everything works there too, and it may die."""
 
+import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 
+import psycopg
 import pytest
 from heimdall_export import (
     ExportError,
     MLflowTracker,
+    ModelStores,
     evaluation_tags,
+    find_published,
     list_versions,
     promote,
     register,
     rollback,
 )
+from heimdall_export.outbox import Message, tell
 
 
-def free_port():
-    """A port of the loopback that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
+def status_in_postgres(server, run_id):
+    """How a run stands in the database behind the server."""
+    with psycopg.connect(server.database_url) as connection:
+        asked = connection.execute("SELECT status FROM runs WHERE run_uuid = %s", [run_id])
+        (status,) = asked.fetchone()
+    return status
 
 
-def answers(uri):
-    """Whether the server is up."""
-    try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server's process and address; it takes half a minute to start, so there is one."""
-    folder = tmp_path_factory.mktemp("server")
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    options = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
-    store = f"--backend-store-uri=sqlite:///{folder / 'server.db'}"
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", store, *options],
-            stdout=log,
-            stderr=log,
-            env=environment,
-            cwd=folder,
-            start_new_session=True,
-        )
-    try:
-        while not answers(uri):
-            assert process.poll() is None, (folder / "server.log").read_text()
-            time.sleep(0.2)
-        yield process, uri
-    finally:
-        end(process)
-
-
-def end(process):
-    """As a machine that fails: no goodbye."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def test_a_run_and_its_model_live_on_a_server(server, artifact_store, onnx_path):
-    """A team's MLflow is a server, not a file."""
-    _, uri = server
+def test_a_run_and_its_model_live_on_a_server(mlflow_server, artifact_store, onnx_path):
+    """A team's MLflow is a server with a database, not a file."""
+    uri = mlflow_server.uri
     tags = evaluation_tags({"test/error_m_median": 1000.0, "test/nll": 5.0}, ["a session"])
     with MLflowTracker(
         uri, artifact_root="s3://heimdall-mlflow", artifact_store=artifact_store
@@ -88,30 +47,128 @@ def test_a_run_and_its_model_live_on_a_server(server, artifact_store, onnx_path)
     promote(uri, "m", "2")
     assert rollback(uri, "m") == "1"
     assert [v.aliases for v in list_versions(uri, "m")] == [("staging",), ("production",)]
+    assert status_in_postgres(mlflow_server, run.run_id) == "FINISHED"
 
 
-def test_a_server_that_dies_takes_nothing_but_the_bookkeeping(
-    server, tmp_path, monkeypatch, caplog
+def test_what_is_published_is_the_same_with_and_without_the_mlflow_package(
+    mlflow_server, artifact_store, onnx_path, model_name
 ):
-    """Each call says so in one line, and what ended the run is not hidden behind it."""
-    process, uri = server
+    """A service asks over HTTP by itself; a trainer has MLflow's own client."""
+    where = {"onnx_uri": "s3://bucket/key.onnx", "sha256": "0" * 64}
+    with MLflowTracker(
+        mlflow_server.uri, artifact_root="s3://heimdall-mlflow", artifact_store=artifact_store
+    ) as run:
+        register(run, onnx_path, model_name=model_name, tags=where)
+    for address in (f"models:/{model_name}@staging", f"models:/{model_name}/1"):
+        by_http, by_mlflow = (
+            find_published(address, ModelStores(tracking_uri=uri))
+            for uri in (mlflow_server.uri, mlflow_server.database_url)
+        )
+        assert by_http == by_mlflow
+        assert (by_http.version, by_http.uri) == ("1", where["onnx_uri"])
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("models:/m@nobody", "refuses: Registered model alias nobody not found"),
+        ("models:/m/99", "refuses: Model Version .*not found"),
+    ],
+)
+def test_what_a_server_does_not_know_is_told_in_its_words(mlflow_server, address, said):
+    """They name what is missing."""
+    with pytest.raises(ExportError, match=said):
+        find_published(address, ModelStores(tracking_uri=mlflow_server.uri))
+
+
+def test_what_is_no_mlflow_is_told(s3_settings):
+    """The commonest mistake is another port of the same machine."""
+    wrong = ModelStores(tracking_uri=s3_settings.endpoint_url)
+    with pytest.raises(ExportError, match="is no MLflow; is MLFLOW_TRACKING_URI right"):
+        find_published("models:/m@production", wrong)
+
+
+def test_a_server_that_is_not_there_is_told_without_its_password():
+    """The message goes to a log that many can read."""
+    nowhere = ModelStores(tracking_uri="http://me:hunter2@127.0.0.1:1")
+    with pytest.raises(ExportError, match=r"registry at http://127\.0\.0\.1:1 is out of") as told:
+        find_published("models:/m@production", nowhere)
+    assert "hunter2" not in str(told.value)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """MLflow asks once, so that these tests do not wait for its half a minute."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    run = MLflowTracker(uri, artifact_root=tmp_path.as_uri())
-    with pytest.raises(ZeroDivisionError):
-        diverge(run, process)
-    assert f"MLflow cannot mark run {run.run_id} as FAILED" in caplog.text
 
 
-def diverge(run, process):
-    """A run whose server dies before it fails by itself."""
-    with run:
-        end(process)
-        with pytest.raises(
-            ExportError, match=r"^MLflow cannot record metrics: .*Connection"
-        ) as told:
-            run.log_metrics({"val/loss": 1.5})
-        assert "\n" not in str(told.value)
-        _ = 1 / 0
+def begin(server, tmp_path, **changes):
+    """A run with its artifacts in a folder."""
+    return MLflowTracker(server.uri, artifact_root=tmp_path.as_uri(), **changes)
+
+
+def steps(run):
+    """The steps at which MLflow knows the loss."""
+    return [entry.step for entry in run.client.get_metric_history(run.run_id, "val/loss")]
+
+
+def test_a_message_that_is_told_twice_is_kept_once(mlflow_server, tmp_path):
+    """The server may die after it has understood and before it says so."""
+    with begin(mlflow_server, tmp_path) as run:
+        losses = tuple(("val/loss", 1.0 / step, 1_000 + step, step) for step in (1, 2))
+        message = Message(doing="record", metrics=losses, params=(("a", "1"),), tags=(("b", "2"),))
+        for _ in range(2):
+            tell(run.client, run.run_id, message)
+        assert steps(run) == [1, 2]
+
+
+def test_a_server_that_dies_and_comes_back_costs_a_run_nothing(
+    mlflow_server, tmp_path, impatient, caplog
+):
+    """Training goes on; two runs, one that sees the server again and one that does not."""
+    outbox = tmp_path / "outbox"
+    with begin(mlflow_server, tmp_path, outbox=outbox) as lucky:
+        with begin(mlflow_server, tmp_path, outbox=outbox) as unlucky:
+            for step in range(4):
+                if step == 2:
+                    mlflow_server.die()
+                for run in (lucky, unlucky):
+                    run.log_metrics({"val/loss": 1.0 / (1 + step)}, step=step)
+                    run.set_tags({"epoch": str(step)})
+        assert f"MLflow does not know all of run {unlucky.run_id}" in caplog.text
+        assert {path.stem for path in outbox.iterdir()} == {lucky.run_id, unlucky.run_id}
+        mlflow_server.start()
+        assert status_in_postgres(mlflow_server, unlucky.run_id) == "RUNNING"
+    assert [path.stem for path in outbox.iterdir()] == [unlucky.run_id]
+    cut_off = '{"doing": "record metrics", "metr'
+    (outbox / f"{unlucky.run_id}.jsonl").open("a").write(cut_off)
+    with begin(mlflow_server, tmp_path, outbox=outbox):
+        pass
+    for run in (lucky, unlucky):
+        assert steps(run) == [0, 1, 2, 3]
+        assert run.client.get_run(run.run_id).data.tags["epoch"] == "3"
+        assert status_in_postgres(mlflow_server, run.run_id) == "FINISHED"
+    assert list(outbox.iterdir()) == []
+
+
+def test_what_is_no_outbox_stays_and_is_told(mlflow_server, tmp_path, caplog):
+    """A file that somebody edited must not keep a training from starting."""
+    (tmp_path / "abc.jsonl").write_text(json.dumps({"metrics": []}) + "\n")
+    with begin(mlflow_server, tmp_path, outbox=tmp_path):
+        pass
+    assert "abc.jsonl: it holds something else: 'doing'; remove it" in caplog.text
+    assert (tmp_path / "abc.jsonl").exists()
+
+
+def test_what_a_server_refuses_is_an_error_with_an_outbox_too(mlflow_server, tmp_path):
+    """A parameter with two values is a mistake in the program, and no outage."""
+    with begin(mlflow_server, tmp_path, outbox=tmp_path / "outbox") as run:
+        run.log_params({"a": 1})
+        with pytest.raises(ExportError, match=r"cannot record the parameters: .*already logged"):
+            run.log_params({"a": 2})
+        run.log_params({"b": 3})
+    assert run.client.get_run(run.run_id).data.params == {"a": "1", "b": "3"}
+    assert not (tmp_path / "outbox").exists()
 
 
 def test_a_server_that_is_gone_is_waited_for_half_a_minute_unless_told_otherwise():
@@ -126,3 +183,25 @@ def test_a_server_that_is_gone_is_waited_for_half_a_minute_unless_told_otherwise
         for given in ({}, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
     ]
     assert said == ["4\n", "1\n"]
+
+
+def test_a_run_without_an_outbox_hears_of_a_server_that_dies(
+    mlflow_server, tmp_path, impatient, caplog
+):
+    """Each call says so in one line, and what ended the run is not hidden behind it."""
+    run = begin(mlflow_server, tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        diverge(run, mlflow_server)
+    assert f"MLflow cannot mark run {run.run_id} as FAILED" in caplog.text
+
+
+def diverge(run, server):
+    """A run whose server dies before it fails by itself."""
+    with run:
+        server.die()
+        with pytest.raises(
+            ExportError, match=r"^MLflow cannot record metrics: .*Connection"
+        ) as told:
+            run.log_metrics({"val/loss": 1.5})
+        assert "\n" not in str(told.value)
+        _ = 1 / 0

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_export.errors import ExportError
+from heimdall_export.errors import ExportError, OutOfReach
 
 # MLflow reports home unless told not to, and draws bars for seven small files.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -30,21 +30,24 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
 from sqlalchemy import URL, create_engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from heimdall_export.lent_environment import lent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MlflowException", "open_client", "told_plainly", "with_driver"]
+__all__ = ["ASKED_ONCE", "MlflowException", "open_client", "told_plainly", "with_driver"]
 
 _REFUSALS = (MlflowException, OSError, Boto3Error, BotoCoreError, ClientError, SQLAlchemyError)
+_LATER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+"""What MLflow calls a server that is not there, and a database that its server cannot reach."""
 _PATIENCE_S = 10
-_ASKED_ONCE = {
+ASKED_ONCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_PATIENCE_S),
 }
+"""The environment in which MLflow asks a server that does not answer no second time."""
 _USER_IN_ADDRESS = re.compile(r"://[^/\s'\"]*@")
 
 # Ends the client of a process that imported MLflow before this module could say no.
@@ -61,6 +64,10 @@ def told_plainly(doing: str) -> Iterator[None]:
 
     Args:
         doing: Continues the sentence "MLflow cannot".
+
+    Raises:
+        OutOfReach: It does not answer, or cannot do anything now.
+        ExportError: It refuses.
     """
     try:
         yield
@@ -70,7 +77,9 @@ def told_plainly(doing: str) -> Iterator[None]:
 
 def _plain(doing: str, error: Exception) -> ExportError:
     first_line = str(error).strip().partition("\n")[0]
-    return ExportError(
+    code = getattr(error, "error_code", None)
+    is_later = code in _LATER or isinstance(error, (OSError, OperationalError))
+    return (OutOfReach if is_later else ExportError)(
         f"MLflow cannot {doing}: {without_password(first_line) or type(error).__name__}"
     )
 
@@ -100,7 +109,7 @@ def open_client(tracking_uri: str) -> MlflowClient:
             _connect_once(make_url(uri))
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         if uri.startswith("http"):
-            with lent(_ASKED_ONCE):
+            with lent(ASKED_ONCE):
                 client.search_experiments(max_results=1)
     return client
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from heimdall_export.contract import EXPERIMENT, RUN_NAME_PREFIX
 from heimdall_export.errors import ExportError
 from heimdall_export.mlflow_client import open_client, told_plainly
-
-from mlflow.entities import Metric, Param, RunTag  # isort: skip
+from heimdall_export.outbox import Message, Outbox, tell, tell_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,6 +58,7 @@ class MLflowTracker:
         artifact_store: ArtifactStore | None = None,
         experiment_name: str = EXPERIMENT,
         run_name_prefix: str = RUN_NAME_PREFIX,
+        outbox: str | os.PathLike[str] | None = None,
     ) -> None:
         """Begin a run; the experiment is made where it is missing.
 
@@ -68,6 +68,9 @@ class MLflowTracker:
             artifact_store: The S3 of `s3://` artifacts.
             experiment_name: The experiment.
             run_name_prefix: Of the run's name.
+            outbox: A folder that keeps what MLflow cannot be told, should its server die; a
+                later run with the same folder tells it. Without one, a server that has died
+                is an error.
 
         Raises:
             ExportError: The tracking server cannot be reached or refuses.
@@ -75,12 +78,15 @@ class MLflowTracker:
         self.tracking_uri = tracking_uri
         self.artifact_store = artifact_store
         self.client = open_client(tracking_uri)
+        if outbox is not None:
+            tell_kept(self.client, outbox)
         with told_plainly(f"begin a run in experiment {experiment_name!r}"):
             self.experiment_id = self._experiment(experiment_name, artifact_root)
             self.run_name = f"{run_name_prefix}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
             run = self.client.create_run(self.experiment_id, run_name=self.run_name)
         self.run_id = str(run.info.run_id)
         self.artifact_uri = str(run.info.artifact_uri)
+        self._outbox = None if outbox is None else Outbox(outbox, self.client, self.run_id)
 
     def __enter__(self) -> Self:
         return self
@@ -119,10 +125,8 @@ class MLflowTracker:
                 value than before, or MLflow refuses.
         """
         flat = _presentable(_flat(params), "parameter")
-        entries = [Param(name, value) for name, value in flat.items()]
-        with told_plainly("record the parameters"):
-            for start in range(0, len(entries), _BATCH):
-                self.client.log_batch(self.run_id, params=entries[start : start + _BATCH])
+        for entries in _batches(flat):
+            self._tell(Message(doing="record the parameters", params=entries))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record metrics at a step; MLflow keeps a NaN as one.
@@ -131,9 +135,8 @@ class MLflowTracker:
             ExportError: MLflow refuses.
         """
         now_ms = int(time.time() * 1000)
-        entries = [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
-        with told_plainly("record metrics"):
-            self.client.log_batch(self.run_id, metrics=entries)
+        entries = tuple((name, float(value), now_ms, step) for name, value in metrics.items())
+        self._tell(Message(doing="record metrics", metrics=entries))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record what identifies the run: versions, seed, fingerprints, the git commit.
@@ -143,10 +146,14 @@ class MLflowTracker:
                 refuses.
         """
         flat = _presentable(tags.items(), "tag")
-        entries = [RunTag(name, value) for name, value in flat.items()]
-        with told_plainly("record tags"):
-            for start in range(0, len(entries), _BATCH):
-                self.client.log_batch(self.run_id, tags=entries[start : start + _BATCH])
+        for entries in _batches(flat):
+            self._tell(Message(doing="record tags", tags=entries))
+
+    def _tell(self, message: Message) -> None:
+        if self._outbox is None:
+            tell(self.client, self.run_id, message)
+        else:
+            self._outbox.send(message)
 
     def log_artifact(self, path: str | os.PathLike[str], folder: str | None = None) -> None:
         """Store a file with the run, or all of a folder's files.
@@ -179,10 +186,22 @@ class MLflowTracker:
         """Say how the run ended: FINISHED, FAILED or KILLED.
 
         Raises:
-            ExportError: MLflow cannot be reached.
+            ExportError: MLflow cannot be reached, and there is no outbox.
         """
-        with told_plainly(f"mark run {self.run_id} as {status}"):
-            self.client.set_terminated(self.run_id, status)
+        last = Message(doing=f"mark run {self.run_id} as {status}", status=status)
+        if self._outbox is None:
+            tell(self.client, self.run_id, last)
+        elif not self._outbox.finish(last):
+            logging.getLogger(__name__).warning(
+                "MLflow does not know all of run %s; the next run tells it what is in %s",
+                self.run_id,
+                self._outbox.path,
+            )
+
+
+def _batches(entries: Mapping[str, str]) -> Iterator[tuple[tuple[str, str], ...]]:
+    pairs = tuple(entries.items())
+    return (pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH))
 
 
 def _status(kind: type[BaseException] | None) -> str:
