@@ -1,5 +1,7 @@
 """Runs in a real MLflow store: what is kept, what never is, and how a run ends."""
 
+import hashlib
+import json
 import logging
 import math
 import os
@@ -7,8 +9,9 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
+import mlflow.data
 import pytest
-from heimdall_export import ArtifactStore, ExportError, MLflowTracker
+from heimdall_export import ArtifactStore, ExportError, MLflowTracker, TrackedDataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
@@ -100,6 +103,46 @@ def test_what_may_be_a_secret_is_refused_and_not_repeated(tracking_uri, tmp_path
     data = tracker.client.get_run(tracker.run_id).data
     assert name not in data.params
     assert name not in data.tags
+
+
+def sessions(context, **changes):
+    """A part of the data."""
+    return TrackedDataset(
+        name="heimdall-sessions",
+        digest=hashlib.sha256(context.encode()).hexdigest(),
+        context=context,
+        shape=(3, 128, 32),
+        profile={"n_sessions": 7},
+        **({"source": {"bucket": "heimdall-raw-iq"}} | changes),
+    )
+
+
+def test_what_a_run_was_trained_on_is_in_mlflows_record_of_datasets(tracking_uri, tmp_path):
+    """Its page compares runs by their data; and its own functions can read the source."""
+    with begin(tracking_uri, tmp_path) as tracker:
+        tracker.log_datasets([sessions("training"), sessions("testing")])
+    inputs = tracker.client.get_run(tracker.run_id).inputs.dataset_inputs
+    assert {(tag.key, tag.value) for each in inputs for tag in each.tags} == {
+        ("mlflow.data.context", "training"),
+        ("mlflow.data.context", "testing"),
+    }
+    kept = inputs[0].dataset
+    digests = {hashlib.sha256(side).hexdigest()[:36] for side in (b"training", b"testing")}
+    assert {each.dataset.digest for each in inputs} == digests
+    assert kept.name == "heimdall-sessions"
+    assert json.loads(kept.profile) == {"n_sessions": 7}
+    assert "mel_spectrogram" in kept.schema
+    assert mlflow.data.get_source(inputs[0]).to_dict() == {"tags": {"bucket": "heimdall-raw-iq"}}
+
+
+def test_a_source_with_a_password_is_refused(tracking_uri, tmp_path):
+    """The catalogue's address is at hand where the source is written."""
+    catalogue = {"catalogue": "postgresql://me:hunter2@db.example/heimdall"}
+    with begin(tracking_uri, tmp_path) as tracker:
+        with pytest.raises(ExportError, match="'catalogue' may hold a secret") as told:
+            tracker.log_datasets([sessions("training", source=catalogue)])
+        assert "hunter2" not in str(told.value)
+    assert tracker.client.get_run(tracker.run_id).inputs.dataset_inputs == []
 
 
 def test_an_address_without_a_password_is_no_secret(tracking_uri, tmp_path):

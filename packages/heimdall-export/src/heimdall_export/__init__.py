@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         rollback,
     )
     from heimdall_export.runtime import Predictor
+    from heimdall_export.tracked_dataset import TrackedDataset
     from heimdall_export.tracking import MLflowTracker
     from heimdall_export.upload import UploadedModel, upload_model
 
@@ -40,6 +41,7 @@ __all__ = [
     "Predictor",
     "PublishedModel",
     "RegisteredVersion",
+    "TrackedDataset",
     "UploadedModel",
     "check_parity",
     "delete_version",
@@ -63,6 +65,7 @@ _MODULES = {
     "Predictor": ("runtime", None),
     "PublishedModel": ("published_model", None),
     "RegisteredVersion": ("registered_version", None),
+    "TrackedDataset": ("tracked_dataset", "mlflow"),
     "UploadedModel": ("upload", "s3"),
     "check_parity": ("parity", "onnx"),
     "delete_version": ("deletion", "mlflow"),

@@ -17,12 +17,14 @@ from heimdall_export.contract import EXPERIMENT, RUN_NAME_PREFIX
 from heimdall_export.errors import ExportError
 from heimdall_export.mlflow_client import open_client, told_plainly
 from heimdall_export.outbox import Message, Outbox, tell, tell_kept
+from heimdall_export.tracked_dataset import dataset_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from heimdall_export.artifact_store import ArtifactStore
+    from heimdall_export.tracked_dataset import TrackedDataset
 
 __all__ = ["MLflowTracker"]
 
@@ -148,6 +150,19 @@ class MLflowTracker:
         flat = _presentable(tags.items(), "tag")
         for entries in _batches(flat):
             self._tell(Message(doing="record tags", tags=entries))
+
+    def log_datasets(self, datasets: Iterable[TrackedDataset]) -> None:
+        """Record what the run is trained and tested on.
+
+        Raises:
+            ExportError: A name in a source speaks of a secret, or a value is an address with a
+                password; or MLflow refuses or is out of reach.
+        """
+        known = tuple(datasets)
+        for dataset in known:
+            _presentable(dataset.source.items(), f"source of dataset {dataset.name!r}")
+        with told_plainly("record the datasets"):
+            self.client.log_inputs(self.run_id, [dataset_input(dataset) for dataset in known])
 
     def _tell(self, message: Message) -> None:
         if self._outbox is None:
