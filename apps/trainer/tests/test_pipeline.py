@@ -195,7 +195,7 @@ def test_export_only_makes_a_new_version_of_a_checkpoint(connections, quick, fin
     """A trained model can be exported again without training again."""
     from pathlib import Path
 
-    config = replace(quick, export_only=True, checkpoint=Path(finished.summary.checkpoint))
+    config = replace(quick, export_only=True, checkpoint=(Path(finished.summary.checkpoint),))
     again = TrainingPipeline(config, connections).run()
     assert int(again.summary.model_version) > int(finished.summary.model_version)
     assert again.summary.onnx_uri != finished.summary.onnx_uri

@@ -24,6 +24,7 @@ from heimdall_models.timing_checkpoint import load_timing
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.exported_network import exported_network
+from heimdall_trainer.member_folders import note_finished
 from heimdall_trainer.pipeline import TrainingPipeline
 from heimdall_trainer.timing_baselines import SPECTROGRAMS_ALONE, TIME_DIFFERENCES
 from heimdall_trainer.timing_training import TimedParts, TimedSessions, train_timing
@@ -178,7 +179,7 @@ def test_a_checkpoint_is_exported_again_with_its_times(connections, finished):
     """Months later, without training."""
     checkpoint = Path(finished.summary.checkpoint)
     again = TrainingPipeline(
-        replace(TIMED, export_only=True, checkpoint=checkpoint), connections
+        replace(TIMED, export_only=True, checkpoint=(checkpoint,)), connections
     ).run()
     for name in ("position_deg", "sigma_m", "correlation"):
         np.testing.assert_array_equal(
@@ -190,10 +191,10 @@ def test_a_checkpoint_is_exported_again_with_its_times(connections, finished):
 def test_a_checkpoint_is_not_exported_with_other_features(connections, finished):
     """Half a model must not pass for one; this is said before data is read."""
     checkpoint = Path(finished.summary.checkpoint)
-    config = replace(TIMED, features="mel", export_only=True, checkpoint=checkpoint)
+    config = replace(TIMED, features="mel", export_only=True, checkpoint=(checkpoint,))
     with pytest.raises(TrainerError, match=r"trained with --features mel\+timing"):
         TrainingPipeline(config, connections).check()
-    config = replace(config, features="mel+timing", checkpoint=checkpoint.with_name("last.ckpt"))
+    config = replace(config, features="mel+timing", checkpoint=(checkpoint.with_name("last.ckpt"),))
     with pytest.raises(TrainerError, match="trained with --features mel, and"):
         TrainingPipeline(config, connections).check()
 
@@ -203,6 +204,52 @@ def test_receivers_in_another_order_are_refused(finished):
     data = replace(finished.data, receivers=finished.data.receivers[::-1])
     with pytest.raises(TrainerError, match=r"in another order: give --receivers '"):
         exported_network(Path(finished.summary.checkpoint), data)
+
+
+@pytest.fixture(scope="module")
+def ensemble(connections, finished, tmp_path_factory):
+    """Two members on the split of that run, merged, in one checkpoint."""
+    config = replace(TIMED, ensemble=2, checkpoint_dir=tmp_path_factory.mktemp("ensemble"))
+    return TrainingPipeline(config, connections).train(finished.data)
+
+
+def test_an_ensemble_with_times_is_one_file_that_tilts(connections, finished, ensemble):
+    """Merged from what each member makes of levels and times, and calibrated as one."""
+    config = replace(TIMED, export_only=True, checkpoint=(ensemble.checkpoint,))
+    delivery = TrainingPipeline(config, connections).run().delivery
+    said = delivery.evaluated.evaluation
+    assert delivery.parity.mean_difference < 1e-5
+    assert delivery.metrics["test/error_m_median"] < 3_000
+    network = exported_network(ensemble.checkpoint, finished.data)
+    samples = [finished.data.test[index] for index in range(len(finished.data.test))]
+    features, arrivals = (
+        torch.from_numpy(np.stack([sample[name] for sample in samples]))
+        for name in ("features", "arrivals")
+    )
+    with torch.inference_mode():
+        each = [member(features, arrivals) for member in network.members]
+        merged = network(features, arrivals)
+    middle = np.mean([outputs[0].double().numpy() for outputs in each], axis=0)
+    assert said.position_deg == pytest.approx(middle, abs=2e-5)
+    assert said.sigma_m == pytest.approx(merged[1].numpy(), rel=2e-2)
+    assert said.correlation == pytest.approx(merged[2].numpy(), abs=2e-2)
+    assert network.log_temperature != 0
+    assert network.log_temperature_of_levels != 0
+
+
+def test_a_member_that_lacks_its_times_is_given_them(connections, finished, ensemble):
+    """Interrupted after the hours of the spectrograms, in the seconds of the times."""
+    before = ensemble.checkpoint.read_bytes()
+    member = ensemble.checkpoint.parent / "member-2"
+    (best,) = member.glob("epoch=*.ckpt")
+    note_finished(member, json.loads((member / "finished.json").read_text())["seed"], best)
+    (member / "with-timing.ckpt").unlink()
+    kept = best.stat().st_mtime_ns
+    config = replace(TIMED, ensemble=2, checkpoint_dir=member.parent, resume_training=True)
+    again = TrainingPipeline(config, connections).train(finished.data)
+    assert again.checkpoint.read_bytes() == before
+    assert again.metrics == ensemble.metrics
+    assert best.stat().st_mtime_ns == kept
 
 
 def few(sessions, n):

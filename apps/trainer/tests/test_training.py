@@ -26,7 +26,8 @@ def train(connections, quick, data, tmp_path):
         config = replace(config, checkpoint_dir=tmp_path / folder)
         pipeline = TrainingPipeline(config, connections)
         module = pipeline.create_lightning_module(data)
-        return module, fit(pipeline.create_trainer(), module, data, config, config.checkpoint)
+        begun = config.checkpoint[0] if config.checkpoint else None
+        return module, fit(pipeline.create_trainer(), module, data, config, begun)
 
     return run
 
@@ -51,7 +52,7 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_never_stopped(
     """Average, optimiser, schedule, order, augmentation and dropout, bit for bit."""
     straight, _ = train("straight", epochs=4, num_workers=num_workers)
     half = min((tmp_path / "straight").glob("epoch=*.ckpt"))  # The best three of four are kept.
-    resumed, _ = train("resumed", epochs=4, checkpoint=half, num_workers=num_workers)
+    resumed, _ = train("resumed", epochs=4, checkpoint=(half,), num_workers=num_workers)
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
 

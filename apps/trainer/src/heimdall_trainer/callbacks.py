@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
@@ -15,9 +16,45 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import lightning.pytorch as pl
-    from heimdall_export.tracking import MLflowTracker
 
-__all__ = ["EpochHistory", "TrackerLogger"]
+__all__ = ["EpochHistory", "LaterSteps", "RunMetrics", "TrackerLogger"]
+
+
+class RunMetrics(Protocol):
+    """Where a run's metrics go."""
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+
+    @property
+    def run_name(self) -> str:
+        """Its name."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Keep metrics of a step."""
+
+
+@dataclass(frozen=True)
+class LaterSteps:
+    """A run's metrics, for a part of the run that begins after its first steps."""
+
+    run: RunMetrics
+    first_step: int
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+        return self.run.run_id
+
+    @property
+    def run_name(self) -> str:
+        """Its name."""
+        return self.run.run_name
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Keep metrics of a step of this part."""
+        self.run.log_metrics(metrics, self.first_step + step)
 
 
 # A checkpoint to Lightning, which calls those after the module has logged the epoch's metrics.
@@ -75,7 +112,7 @@ def _epoch_record(trainer: pl.Trainer, seen: Mapping[str, float]) -> EpochRecord
 class TrackerLogger(Logger):
     """Lightning's view of our MLflow run: metrics go through the one tracker that we have."""
 
-    def __init__(self, tracker: MLflowTracker) -> None:
+    def __init__(self, tracker: RunMetrics) -> None:
         super().__init__()
         self._tracker = tracker
 

@@ -18,6 +18,7 @@ from heimdall_export.promotion import evaluation_tags
 from heimdall_export.registry import register
 from heimdall_export.upload import upload_model
 from heimdall_features import ArrivalExtractor, FeatureExtractor
+from heimdall_models import TimedServingNet
 
 from heimdall_trainer.evaluation import evaluate_model
 from heimdall_trainer.exported_network import exported_network
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from heimdall_data import S3Settings, Station
     from heimdall_export.parity import ParityReport
     from heimdall_export.tracking import MLflowTracker
+    from heimdall_models import Region
     from numpy.typing import NDArray
 
     from heimdall_trainer.evaluation import EvaluatedModel
@@ -57,15 +59,21 @@ class Delivery:
     n_parameters: int
 
 
-def model_metadata(data: TrainingData, run_id: str) -> dict[str, str]:
-    """What travels inside the model file, by the contract's keys."""
+def model_metadata(data: TrainingData, region: Region, run_id: str) -> dict[str, str]:
+    """What travels inside the model file, by the contract's keys.
+
+    Args:
+        data: Receivers and features.
+        region: The network's own; a checkpoint of other sessions has another one than the data.
+        run_id: MLflow's id of the run.
+    """
     arrivals = data.train.arrivals
     receivers = [_entry(station, timed=arrivals is not None) for station in data.receivers]
     return {
         **FeatureExtractor(data.features).metadata(),
         **({} if arrivals is None else ArrivalExtractor(arrivals).metadata()),
         "heimdall.receivers": json.dumps(receivers),
-        "heimdall.region": data.region.to_json(),
+        "heimdall.region": region.to_json(),
         "heimdall.run_id": run_id,
         "heimdall.created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -111,16 +119,17 @@ def export_and_register(
         TrainerError: The model listens to other receivers than the data has.
     """
     network = exported_network(trained.checkpoint, data)
+    region = network.levels.region if isinstance(network, TimedServingNet) else network.region
     features, arrivals = inputs_to_compare(data)
     path = export_onnx(
         network,
         trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
         input_shape=data.features.shape,
         arrivals_shape=None if arrivals is None else arrivals.shape[1:],
-        metadata=model_metadata(data, tracker.run_id),
+        metadata=model_metadata(data, region, tracker.run_id),
         opset=config.opset,
     )
-    parity = check_parity(path, network, features, arrivals=arrivals, scale_m=data.region.scale_m)
+    parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
     evaluated = evaluate_model(path, data)
     metrics = {**trained.metrics, **evaluated.metrics}
     uploaded = upload_model(

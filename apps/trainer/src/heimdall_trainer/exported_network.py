@@ -1,25 +1,36 @@
-"""The network that a checkpoint's model file holds: of spectrograms alone, or with times beside."""
+"""The network that a checkpoint's model file holds: one or an ensemble, with times or without."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from heimdall_models import LocalizationModule
-from heimdall_models.serving import ServingNet, TimedServingNet
-from heimdall_models.timing_checkpoint import load_timing, timing_sites
+import numpy as np
+from heimdall_models.ensemble_checkpoint import Ensemble
+from heimdall_models.ensembles import SAME_DB
 
 from heimdall_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from heimdall_models import EnsembleNet, ServingNet, TimedEnsembleNet, TimedServingNet
+    from heimdall_models.ensemble_checkpoint import Member
+
     from heimdall_trainer.training_config import TrainingConfig
     from heimdall_trainer.training_data import TrainingData
 
-__all__ = ["exported_network", "require_same_features"]
+__all__ = [
+    "exported_network",
+    "require_same_features",
+    "require_same_receivers",
+    "warn_of_other_sessions",
+]
 
 
-def exported_network(checkpoint: Path, data: TrainingData) -> ServingNet | TimedServingNet:
+def exported_network(
+    checkpoint: Path, data: TrainingData
+) -> ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet:
     """What to export of a checkpoint, in evaluation mode.
 
     Raises:
@@ -27,47 +38,76 @@ def exported_network(checkpoint: Path, data: TrainingData) -> ServingNet | Timed
         TrainerError: The model listens to other receivers than the data has, or takes arrival
             times that the data has not.
     """
-    module = LocalizationModule.load(checkpoint)
-    _require_same_receivers(module, data)
-    timing = load_timing(checkpoint, module.region)
-    _require_same_order(checkpoint, data)
-    if timing is None:
-        return module.serving_net()
-    return TimedServingNet(module.serving_net(), timing).eval()
+    ensemble = Ensemble.load(checkpoint)
+    require_same_receivers(ensemble, data)
+    return ensemble.network()
 
 
 def require_same_features(config: TrainingConfig) -> None:
-    """Refuse to export a checkpoint with other features than it was trained on.
+    """Refuse to export checkpoints of other features than they were trained on, or of several.
 
     Raises:
-        TrainerError: `--features` and the checkpoint differ.
-        ModelError: The checkpoint is not one of ours.
+        TrainerError: `--features` and the checkpoints differ.
+        ModelError: A checkpoint is not one of ours, or two cannot be merged.
     """
-    if config.checkpoint is None:
-        return
-    found = "mel" if timing_sites(config.checkpoint) is None else "mel+timing"
+    ensemble = Ensemble.of(config.checkpoint)
+    ensemble.network()
+    first = ensemble.members[0]
+    found = "mel" if first.timing is None else "mel+timing"
     if found != config.features:
         raise TrainerError(
-            f"{config.checkpoint} was trained with --features {found}, and --features is "
+            f"{first.name} was trained with --features {found}, and --features is "
             f"{config.features}; give --features {found}, or the checkpoint of another run"
         )
 
 
-def _require_same_receivers(module: LocalizationModule, data: TrainingData) -> None:
-    if module.config.n_receivers != len(data.receivers):
+def require_same_receivers(ensemble: Ensemble, data: TrainingData) -> None:
+    """Refuse networks that listen to other receivers than the data has, as far as they know.
+
+    Raises:
+        TrainerError: They are more or fewer, or stand elsewhere or in another order.
+    """
+    for member in ensemble.members:
+        _require_same_number(member, data)
+        _require_same_order(member, data)
+
+
+def warn_of_other_sessions(checkpoint: Path, data: TrainingData) -> None:
+    """Say so where a network's normalisation is of other sessions than the split's training part.
+
+    Raises:
+        ModelError: The checkpoint is not one of ours.
+    """
+    for member in Ensemble.load(checkpoint).members:
+        mean = member.module.standardize.mean.numpy()
+        if mean.shape == data.stats.mean.shape and np.allclose(
+            mean, data.stats.mean, rtol=0, atol=SAME_DB
+        ):
+            continue
+        print(
+            f"warning: {member.name} was trained on other sessions than this split's; some of "
+            "those that it is judged by may be among them (--seed, --split_by and the fractions "
+            "make the split)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _require_same_number(member: Member, data: TrainingData) -> None:
+    n_receivers = member.module.config.n_receivers
+    if n_receivers != len(data.receivers):
         names = ", ".join(station.name for station in data.receivers)
         raise TrainerError(
-            f"the checkpoint listens to {module.config.n_receivers} receivers, and the data has "
+            f"the checkpoint listens to {n_receivers} receivers, and the data has "
             f"{len(data.receivers)} ({names}): give the --receivers it was trained with"
         )
 
 
-def _require_same_order(checkpoint: Path, data: TrainingData) -> None:
+def _require_same_order(member: Member, data: TrainingData) -> None:
     """A network of times knows where each of its receivers stands."""
-    sites = timing_sites(checkpoint)
     here = [station.name for station in data.receivers]
-    if sites is not None and [site.name for site in sites] != here:
-        names = " ".join(f"'{site.name}'" for site in sites)
+    if member.sites is not None and [site.name for site in member.sites] != here:
+        names = " ".join(f"'{site.name}'" for site in member.sites)
         raise TrainerError(
             f"the checkpoint takes arrival times of other receivers than {', '.join(here)}, or of "
             f"these in another order: give --receivers {names}"

@@ -16,8 +16,10 @@ from heimdall_models import LocalizationModule, LocalizationNet
 from heimdall_models.execution import arrange
 
 from heimdall_trainer.delivery import Delivery, export_and_register
+from heimdall_trainer.ensemble_training import merged_model, train_ensemble
 from heimdall_trainer.errors import UsageError
-from heimdall_trainer.exported_network import require_same_features
+from heimdall_trainer.exported_network import require_same_features, warn_of_other_sessions
+from heimdall_trainer.member_folders import ENSEMBLE, require_fresh, started_ensemble
 from heimdall_trainer.report import ModelSummary
 from heimdall_trainer.run_record import open_tracker, run_parameters, run_tags
 from heimdall_trainer.run_report import write_report
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from heimdall_export.tracking import MLflowTracker
 
+    from heimdall_trainer.callbacks import RunMetrics
     from heimdall_trainer.connections import Connections
     from heimdall_trainer.timing_training import TimedParts
     from heimdall_trainer.training_config import TrainingConfig
@@ -68,18 +71,20 @@ class TrainingPipeline:
         """Find out what is wrong with files and names before data is read for minutes.
 
         Raises:
-            TrainerError: The summary cannot be written, or the checkpoint to export takes other
-                features.
+            TrainerError: The summary cannot be written, the checkpoint to export takes other
+                features, or there is no ensemble to resume, or one in the way.
             ModelError: No such backbone, weights that do not fit it, something that it cannot do,
-                or no such checkpoint.
+                no such checkpoint, or several that cannot be merged.
         """
         config = self.config
         if config.summary:
             require_writable(config.summary)
-        if config.checkpoint:
-            LocalizationModule.load(config.checkpoint)
-            if config.export_only:
-                require_same_features(config)
+        if config.ensemble > 1:
+            self._members_folder("")
+        if config.export_only:
+            require_same_features(config)
+        elif config.checkpoint:
+            LocalizationModule.load(config.checkpoint[0])
         else:
             network = config.network(len(config.receivers) or config.n_receivers)
             net = LocalizationNet(network.n_receivers, network.backbone, network.weights)
@@ -91,7 +96,7 @@ class TrainingPipeline:
         Raises:
             TrainerError, DataError: See `load_training_data`.
         """
-        with self._stage("data"):
+        with self.stage("data"):
             return load_training_data(self.config, self.connections)
 
     def create_lightning_module(self, data: TrainingData) -> LocalizationModule:
@@ -104,28 +109,32 @@ class TrainingPipeline:
         network = self.config.network(len(data.receivers))
         return LocalizationModule(network, data.region, data.stats.mean, data.stats.std)
 
-    def create_trainer(self, tracker: MLflowTracker | None = None) -> pl.Trainer:
+    def create_trainer(self, tracker: RunMetrics | None = None) -> pl.Trainer:
         """Lightning's trainer with this run's callbacks."""
         name = tracker.run_name if tracker else "untracked"
         return make_trainer(self.config, self._checkpoint_dir(name), tracker)
 
     def train(self, data: TrainingData, tracker: MLflowTracker | None = None) -> TrainedModel:
-        """Train a new network, or go on with an interrupted one.
+        """Train a new network or ensemble, or go on with an interrupted one.
 
         Raises:
             TrainerError: There is nothing to resume from, no loss was ever finite, or too few
                 sessions have arrival times.
             ModelError: Training diverged; the message says where, and what was kept.
         """
+        if self.config.ensemble > 1:
+            folder = self._members_folder(tracker.run_name if tracker else "untracked")
+            return train_ensemble(self, folder, data, self._timed_parts(data), tracker)
         resume_from = self._resume_from() if self.config.resume_training else None
-        timed = timed_parts(data) if self.config.features == "mel+timing" else None
-        trained = self._train_spectrograms(data, tracker, resume_from)
-        return trained if timed is None else self._train_times(trained, timed, data, tracker)
+        timed = self._timed_parts(data)
+        trained = self.train_spectrograms(data, tracker, resume_from)
+        return trained if timed is None else self.train_times(trained, timed, data, tracker)
 
-    def _train_spectrograms(
-        self, data: TrainingData, tracker: MLflowTracker | None, resume_from: Path | None
+    def train_spectrograms(
+        self, data: TrainingData, tracker: RunMetrics | None, resume_from: Path | None = None
     ) -> TrainedModel:
-        with self._stage("training"):
+        """Train the network of spectrograms alone; see `train`."""
+        with self.stage("training"):
             module = self.create_lightning_module(data)
             if resume_from is None:
                 # As they were recorded: augmentation would widen what is known of levels.
@@ -133,14 +142,15 @@ class TrainingPipeline:
                 module.learn_levels(plain[index] for index in range(len(plain)))
             return fit(self.create_trainer(tracker), module, data, self.config, resume_from)
 
-    def _train_times(
+    def train_times(
         self,
         trained: TrainedModel,
         timed: TimedParts,
         data: TrainingData,
-        tracker: MLflowTracker | None,
+        tracker: RunMetrics | None,
     ) -> TrainedModel:
-        with self._stage("training on arrival times"):
+        """Train a network of times for a trained network of spectrograms; see `train`."""
+        with self.stage("training on arrival times"):
             timing = train_timing(timed, data, self.config, tracker)
             whole = with_timing(trained, timing, data, self.config)
         if tracker:
@@ -156,7 +166,7 @@ class TrainingPipeline:
         Raises:
             ExportError: The file is not what was trained, or it cannot be stored.
         """
-        with self._stage("export and evaluation"):
+        with self.stage("export and evaluation"):
             s3 = self.connections.need_s3()
             return export_and_register(trained, data, self.config, tracker, s3)
 
@@ -173,7 +183,8 @@ class TrainingPipeline:
         with open_tracker(self.config, self.connections) as tracker:
             tracker.log_params(run_parameters(self.config, data))
             tracker.set_tags(run_tags(self.config, data))
-            trained = self._given() if self.config.export_only else self.train(data, tracker)
+            export_only = self.config.export_only
+            trained = self._given(data, tracker) if export_only else self.train(data, tracker)
             delivery = self.export_and_register(trained, data, tracker)
             report = self._report(trained, data, delivery, tracker)
         summary = RunSummary(
@@ -205,11 +216,11 @@ class TrainingPipeline:
         path = self.connections.state_directory() / "reports" / f"{tracker.run_name}.html"
         path.parent.mkdir(exist_ok=True)
         model = ModelSummary(
-            name=self.config.backbone,
+            name=_model_name(self.config),
             n_parameters=delivery.n_parameters,
             size_bytes=delivery.path.stat().st_size,
         )
-        with self._stage("report"):
+        with self.stage("report"):
             write_report(
                 path,
                 data,
@@ -222,22 +233,47 @@ class TrainingPipeline:
             tracker.log_artifact(path)
         return path
 
-    def _given(self) -> TrainedModel:
-        """What `--export_only` exports: a checkpoint, without a history."""
-        if self.config.checkpoint is None:
+    def _given(self, data: TrainingData, tracker: MLflowTracker) -> TrainedModel:
+        """What `--export_only` exports: a checkpoint, or several as one, without a history."""
+        given = self.config.checkpoint
+        if not given:
             raise UsageError("--export_only needs --checkpoint")
-        return TrainedModel(checkpoint=self.config.checkpoint)
+        for checkpoint in given:
+            warn_of_other_sessions(checkpoint, data)
+        if len(given) == 1:
+            return TrainedModel(checkpoint=given[0])
+        path = self._checkpoint_dir(tracker.run_name) / f"{tracker.run_name}-{ENSEMBLE}"
+        with self.stage("merging"):
+            return merged_model(given, data, self.config, path, tracker)
+
+    def _timed_parts(self, data: TrainingData) -> TimedParts | None:
+        return timed_parts(data) if self.config.features == "mel+timing" else None
+
+    def _members_folder(self, run_name: str) -> Path:
+        """Where the members of an ensemble go, or are already."""
+        folder = self._checkpoint_dir(run_name if not self.config.resume_training else "")
+        if self.config.resume_training:
+            return started_ensemble(folder)
+        require_fresh(folder)
+        return folder
 
     def _checkpoint_dir(self, run_name: str) -> Path:
         given = self.config.checkpoint_dir
         return given or self.connections.state_directory() / "checkpoints" / run_name
 
     def _resume_from(self) -> Path:
-        return self.config.checkpoint or newest_checkpoint(self._checkpoint_dir(""))
+        given = self.config.checkpoint
+        return given[0] if given else newest_checkpoint(self._checkpoint_dir(""))
 
     @contextlib.contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[None]:
+        """Say that a stage begins, and keep how long it took once it is done."""
         print(f"{name} …", flush=True)
         started = time.monotonic()
         yield
         self.timings[name] = time.monotonic() - started
+
+
+def _model_name(config: TrainingConfig) -> str:
+    n_members = max(config.ensemble, len(config.checkpoint))
+    return config.backbone if n_members == 1 else f"{config.backbone}, ensemble of {n_members}"

@@ -70,7 +70,12 @@ SECRET_FLAGS = frozenset(
 
 def run_parameters(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
     """The configuration and what the data made of it, flat."""
-    settings = {**asdict(config), **config.only.parameters(), "only": None}
+    settings = {
+        **asdict(config),
+        **config.only.parameters(),
+        "only": None,
+        "checkpoint": ",".join(map(str, config.checkpoint)) or None,
+    }
     return {
         **{name: value for name, value in settings.items() if value is not None},
         "receivers": ",".join(station.name for station in data.receivers),

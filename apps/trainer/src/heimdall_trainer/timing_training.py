@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from heimdall_models import LocalizationModule, localization_metrics
+from heimdall_models import LocalizationModule
 from heimdall_models.calibration import LEAST_SESSIONS
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing_checkpoint import save_with_timing
@@ -23,17 +23,18 @@ from torch.utils.data import DataLoader
 
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.receiver_sites import receiver_sites
-from heimdall_trainer.training import WITH_TIMING, make_loader, seen_interrupts
+from heimdall_trainer.training import WITH_TIMING, seen_interrupts
+from heimdall_trainer.validation import validated
 
 if TYPE_CHECKING:
     from typing import Any, Self
 
     from heimdall_data import HeimdallDataset
-    from heimdall_export.tracking import MLflowTracker
     from heimdall_models import Region
     from heimdall_models.timing_net import TimingNet
     from torch import Tensor
 
+    from heimdall_trainer.callbacks import RunMetrics
     from heimdall_trainer.training import TrainedModel
     from heimdall_trainer.training_config import TrainingConfig
     from heimdall_trainer.training_data import TrainingData
@@ -117,7 +118,7 @@ def train_timing(
     parts: TimedParts,
     data: TrainingData,
     config: TrainingConfig,
-    tracker: MLflowTracker | None = None,
+    tracker: RunMetrics | None = None,
 ) -> TimingNet:
     """A network of times, trained and, where the validation part has enough, calibrated.
 
@@ -164,14 +165,14 @@ def with_timing(
         trained.checkpoint, timing, sites, trained.checkpoint.with_name(WITH_TIMING)
     )
     network = TimedServingNet(LocalizationModule.load(path).serving_net(), timing)
-    metrics = {**trained.metrics, **_validated(network.eval(), data.validation, config)}
+    metrics = {**trained.metrics, **validated(network.eval(), data.validation, config)}
     return replace(trained, checkpoint=path, metrics=metrics)
 
 
 class TimingEpochs(pl.Callback):
     """Prints each epoch as one line, and hands its losses to the tracker."""
 
-    def __init__(self, tracker: MLflowTracker | None) -> None:
+    def __init__(self, tracker: RunMetrics | None) -> None:
         self._tracker = tracker
         self._started_s = time.monotonic()
 
@@ -222,17 +223,3 @@ def _calibrate(module: TimingModule, validation: TimedSessions) -> None:
         file=sys.stderr,
         flush=True,
     )
-
-
-@torch.inference_mode()
-def _validated(
-    network: TimedServingNet, dataset: HeimdallDataset, config: TrainingConfig
-) -> dict[str, float]:
-    """The contract's `val/` metrics of the whole model: those of spectrograms were of a part."""
-    said, truth_deg = [], []
-    for batch in make_loader(dataset, config):
-        said.append(network(batch["features"], batch["arrivals"]))
-        truth_deg.append(batch["position_deg"])
-    position, sigma, correlation, _ = (torch.cat(part).numpy() for part in zip(*said, strict=True))
-    found = localization_metrics(position, sigma, torch.cat(truth_deg).numpy(), correlation)
-    return {f"val/{name}": value for name, value in found.items()}

@@ -25,15 +25,16 @@ from torch.utils.data import DataLoader
 from heimdall_trainer.callbacks import EpochHistory, TrackerLogger
 from heimdall_trainer.data_order import EpochOrder, EpochSeeds, epoch_to_resume
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.member_folders import ENSEMBLE, is_in_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
     from heimdall_data import HeimdallDataset
-    from heimdall_export.tracking import MLflowTracker
     from heimdall_models import LocalizationModule
 
+    from heimdall_trainer.callbacks import RunMetrics
     from heimdall_trainer.report import EpochRecord
     from heimdall_trainer.training_config import TrainingConfig
     from heimdall_trainer.training_data import TrainingData
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "WITH_TIMING",
     "TrainedModel",
+    "checkpoints_in",
     "fit",
     "make_loader",
     "make_trainer",
@@ -85,7 +87,7 @@ def make_loader(
 
 
 def make_trainer(
-    config: TrainingConfig, checkpoint_dir: Path, tracker: MLflowTracker | None
+    config: TrainingConfig, checkpoint_dir: Path, tracker: RunMetrics | None
 ) -> pl.Trainer:
     """A Lightning trainer that keeps the best checkpoints and stops when nothing improves.
 
@@ -149,18 +151,31 @@ def _strategy(config: TrainingConfig) -> str:
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint in a folder that was written last.
-
-    The one before a divergence does not count, nor the one that times were added to.
+    """The checkpoint in a folder that was written last; see `checkpoints_in`.
 
     Raises:
         TrainerError: There is none.
     """
-    good = (path for path in folder.rglob("*.ckpt") if path.name not in (DIVERGED, WITH_TIMING))
-    found = sorted(good, key=lambda path: path.stat().st_mtime_ns)
+    found = checkpoints_in(folder)
     if not found:
         raise TrainerError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
     return found[-1]
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that training can go on from, the newest last.
+
+    The one before a divergence does not count, nor one that times were added to or that holds an
+    ensemble, nor those of an ensemble's members below the folder.
+    """
+    good = (
+        path
+        for path in folder.rglob("*.ckpt")
+        if path.name not in (DIVERGED, WITH_TIMING)
+        and not path.name.endswith(ENSEMBLE)
+        and not is_in_member(path.relative_to(folder))
+    )
+    return sorted(good, key=lambda path: path.stat().st_mtime_ns)
 
 
 def fit(
@@ -215,6 +230,8 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
             "the validation loss was never finite; lower --learning_rate"
         )
     seen = next(c for c in trainer.callbacks if isinstance(c, EpochHistory))  # type: ignore[attr-defined]
+    if not seen.epochs:  # It went on from its own end.
+        return TrainedModel(checkpoint=Path(saver.best_model_path))
     best = min(range(len(seen.epochs)), key=lambda index: seen.epochs[index].val_loss)
     return TrainedModel(
         checkpoint=Path(saver.best_model_path),

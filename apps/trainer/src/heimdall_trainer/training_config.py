@@ -68,12 +68,14 @@ class TrainingConfig:
     """Compute activations again in the backward pass: slower steps, less memory."""
     checkpoint_dir: Path | None = None
     """Where checkpoints go; a folder of the run under the state directory when unset."""
-    checkpoint: Path | None = None
-    """A checkpoint to resume from or to export."""
+    checkpoint: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = ()
+    """A checkpoint to resume from or to export; several are exported as one ensemble."""
     export_only: bool = False
     """Export and register --checkpoint without training."""
     resume_training: bool = False
     """Go on from --checkpoint, or from the newest one in --checkpoint-dir."""
+    ensemble: int = 1
+    """Networks to train on the one split, from different starts, and to merge into one model."""
     experiment_name: str = "heimdall-localization"
     """MLflow experiment."""
     run_name_prefix: str = "rf-localization"
@@ -135,6 +137,7 @@ class TrainingConfig:
             "patience",
             "num_nodes",
             "timing_epochs",
+            "ensemble",
         ):
             self._need(name, getattr(self, name) >= 1, "a whole number of at least 1")
         for name in ("num_workers", "seed"):
@@ -159,12 +162,23 @@ class TrainingConfig:
             self.network(self.n_receivers)
         except ModelError as error:
             raise UsageError(f"--{error}") from error
+        self._check_checkpoints()
+
+    def _check_checkpoints(self) -> None:
+        given = len(self.checkpoint)
         if self.export_only:
-            self._need("checkpoint", self.checkpoint is not None, "given with --export_only")
+            self._need("checkpoint", given >= 1, "given with --export_only")
+            self._need("ensemble", self.ensemble == 1, "1 with --export_only: give --checkpoint")
+        else:
+            self._need("checkpoint", given <= 1, "one, or used with --export_only")
+        if self.ensemble > 1:
+            self._need("checkpoint", not given, "left out: --checkpoint_dir tells what to resume")
 
     def _need(self, name: str, holds: bool, what: str) -> None:  # noqa: FBT001
         if not holds:
-            raise UsageError(f"--{name} is {getattr(self, name)!r}; it must be {what}")
+            value = getattr(self, name)
+            told = None if value == () else value
+            raise UsageError(f"--{name} is {told!r}; it must be {what}")
 
     def network(self, n_receivers: int) -> LocalizationConfig:
         """What heimdall-models needs to know of this."""

@@ -102,20 +102,25 @@ class Ensemble:
         """
         if len(self.members) == 1 and not self.log_temperatures:
             return self.members[0].network
-        network = self._merged().eval()
+        network = self.merged()
         for name, value in self.log_temperatures.items():
             network.get_buffer(name).fill_(value)
         return network
 
-    def _merged(self) -> EnsembleNet | TimedEnsembleNet:
+    def merged(self) -> EnsembleNet | TimedEnsembleNet:
+        """The members as one network in evaluation mode, not calibrated.
+
+        Raises:
+            ModelError: As `network`.
+        """
         names = [member.name for member in self.members]
         networks = [member.network for member in self.members]
         plain = [network for network in networks if isinstance(network, ServingNet)]
         timed = [network for network in networks if isinstance(network, TimedServingNet)]
         if not timed:
-            return EnsembleNet(plain, names)
+            return EnsembleNet(plain, names).eval()
         if not plain:
-            return TimedEnsembleNet(timed, names)
+            return TimedEnsembleNet(timed, names).eval()
         with_times = next(m.name for m in self.members if m.timing is not None)
         without = next(m.name for m in self.members if m.timing is None)
         raise ModelError(

@@ -1,0 +1,182 @@
+"""Training of several networks and of what they say together.
+
+Members differ in how they start, in the order of their data and in what dropout leaves out, and in
+nothing else: the split, the features and the normalisation are the same. The first has the run's
+own seed, and is the network that would be trained alone.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from heimdall_models import EnsembleNet, ModelError, TimedEnsembleNet
+from heimdall_models.ensemble_checkpoint import Ensemble, save_ensemble
+from heimdall_models.timing_checkpoint import timing_sites
+
+from heimdall_trainer.callbacks import LaterSteps
+from heimdall_trainer.exported_network import require_same_receivers
+from heimdall_trainer.member_folders import (
+    ENSEMBLE,
+    finished_checkpoint,
+    member_folder,
+    note_finished,
+)
+from heimdall_trainer.training import TrainedModel, checkpoints_in, make_loader
+from heimdall_trainer.validation import validated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from heimdall_trainer.callbacks import RunMetrics
+    from heimdall_trainer.pipeline import TrainingPipeline
+    from heimdall_trainer.timing_training import TimedParts
+    from heimdall_trainer.training_config import TrainingConfig
+    from heimdall_trainer.training_data import TrainingData
+
+__all__ = ["member_seed", "merged_model", "train_ensemble"]
+
+
+def train_ensemble(
+    pipeline: TrainingPipeline,
+    folder: Path,
+    data: TrainingData,
+    timed: TimedParts | None,
+    metrics: RunMetrics | None,
+) -> TrainedModel:
+    """Train the members one after another, and merge them.
+
+    Args:
+        pipeline: The run, which says how many; each member has a pipeline like it.
+        folder: Where their folders are; members that are done there are taken as they are.
+        data: The split.
+        timed: What their networks of times learn from, if they have one.
+        metrics: Where metrics go: each member's behind those of the one before.
+
+    Raises:
+        TrainerError: What was trained before is of another seed, or is gone.
+        ModelError: Training diverged.
+    """
+    checkpoints = []
+    for index, config in enumerate(_member_configs(pipeline.config, folder)):
+        member = type(pipeline)(config, pipeline.connections)
+        name = f"member {index + 1} of {pipeline.config.ensemble}, seed {config.seed}"
+        later = LaterSteps(metrics, index * _most_steps(config, data)) if metrics else None
+        there = member_folder(folder, index + 1)
+        with pipeline.stage(name):
+            checkpoints.append(_train_member(member, there, data, timed, later))
+    with pipeline.stage("merging"):
+        return merged_model(checkpoints, data, pipeline.config, folder / ENSEMBLE, metrics)
+
+
+def _member_configs(config: TrainingConfig, folder: Path) -> list[TrainingConfig]:
+    """How each member of an ensemble is trained, into a folder of its own."""
+    return [
+        replace(
+            config,
+            ensemble=1,
+            seed=member_seed(config.seed, number),
+            checkpoint_dir=member_folder(folder, number),
+        )
+        for number in range(1, config.ensemble + 1)
+    ]
+
+
+def member_seed(seed: int, number: int) -> int:
+    """The seed of a member, counted from 1; the first has the run's."""
+    if number == 1:
+        return seed
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+
+
+def _train_member(
+    member: TrainingPipeline,
+    folder: Path,
+    data: TrainingData,
+    timed: TimedParts | None,
+    metrics: RunMetrics | None,
+) -> Path:
+    """The checkpoint of one member; what of it was trained before is not trained again."""
+    seed = member.config.seed
+    checkpoint = finished_checkpoint(folder, seed)
+    if checkpoint is None:
+        begun = checkpoints_in(folder) if member.config.resume_training else []
+        checkpoint = member.train_spectrograms(
+            data, metrics, begun[-1] if begun else None
+        ).checkpoint
+        note_finished(folder, seed, checkpoint)
+    if timed is not None and timing_sites(checkpoint) is None:
+        spectrograms = TrainedModel(checkpoint=checkpoint)
+        checkpoint = member.train_times(spectrograms, timed, data, metrics).checkpoint
+        note_finished(folder, seed, checkpoint)
+    return checkpoint
+
+
+def merged_model(
+    checkpoints: Sequence[Path],
+    data: TrainingData,
+    config: TrainingConfig,
+    path: Path,
+    metrics: RunMetrics | None = None,
+) -> TrainedModel:
+    """Several trained networks as one model, calibrated on the validation part.
+
+    Args:
+        checkpoints: Of single networks or of ensembles.
+        data: Its validation part must be new to all of them; a warning says if it may not be.
+        config: How batches are loaded.
+        path: Where the ensemble's checkpoint goes.
+        metrics: Where its `val/` metrics go, behind every step of a member's.
+
+    Raises:
+        ModelError: A checkpoint is none of ours, or two cannot be merged.
+        TrainerError: They listen to other receivers than the data has.
+        OSError: The checkpoint cannot be written.
+    """
+    ensemble = Ensemble.of(checkpoints)
+    require_same_receivers(ensemble, data)
+    network = ensemble.merged()
+    _calibrate(network, data, config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_ensemble(ensemble, network, path)
+    found = _metrics(network, data, config)
+    if metrics:
+        metrics.log_metrics(found, step=len(checkpoints) * _most_steps(config, data))
+    return TrainedModel(checkpoint=path, metrics=found)
+
+
+def _most_steps(config: TrainingConfig, data: TrainingData) -> int:
+    """More than the steps at which a member logs anything."""
+    return config.epochs * len(data.train) + 1
+
+
+def _calibrate(
+    network: EnsembleNet | TimedEnsembleNet, data: TrainingData, config: TrainingConfig
+) -> None:
+    """Fit what can be fitted on the validation part, and say what cannot."""
+    fits = {"": network.calibrate}
+    if isinstance(network, TimedEnsembleNet):
+        fits = {" with times": network.calibrate, " without times": network.calibrate_levels}
+    for kind, fit in fits.items():
+        try:
+            fit(make_loader(data.validation, config))
+        except ModelError as error:
+            print(
+                f"warning: ellipses of sessions{kind} stay as wide as the members make them: "
+                f"{error} (raise --validation_split)",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _metrics(
+    network: EnsembleNet | TimedEnsembleNet, data: TrainingData, config: TrainingConfig
+) -> dict[str, float]:
+    """The contract's `val/` metrics; the loss is in nats per axis and plane units, as always."""
+    found = validated(network, data.validation, config)
+    scale_km = data.region.scale_m / 1000
+    return {**found, "val/loss": found["val/nll"] / 2 - math.log(scale_km)}
