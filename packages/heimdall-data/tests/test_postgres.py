@@ -321,6 +321,19 @@ def test_what_is_no_url_is_refused_at_once():
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "said", ["TimeZone=Asia/Tokyo", "DateStyle=SQL,DMY", "client_encoding=SQL_ASCII"]
+)
+def test_times_and_names_are_the_same_whatever_a_server_prefers(filled, database_url, said):
+    """Times are part of the keys of computed features: machines that share them must agree."""
+    (session,) = filled.sessions()
+    with Catalogue(make_conninfo(database_url, options=f"-c {said}")) as elsewhere:
+        (same,) = elsewhere.sessions()
+    assert same == session
+    assert str(same.start) == "2026-03-01 12:00:00+00:00"
+    assert str(same.measurements[0].start) == str(session.measurements[0].start)
+
+
 def test_a_connection_that_was_cut_is_replaced(catalogue, database_url):
     """Firewalls cut idle ones in the night; nobody need notice."""
     catalogue.create_schema()

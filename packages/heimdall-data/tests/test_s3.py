@@ -128,12 +128,46 @@ def test_a_server_that_hangs_up_is_named():
 
 @pytest.mark.parametrize(
     "url",
-    ["", "localhost:9000", "ftp://host", "http://", "http://host/path", "http://me:hunter2@host"],
+    [
+        "",
+        "localhost:9000",
+        "ftp://host",
+        "http://",
+        "http://host/path",
+        "http://host#part",
+        "http://my host:9000",
+        "http://host:99999",
+        "http://host:port",
+        "http://[::1",
+        "http://me:hunter2@host",
+    ],
 )
 def test_an_endpoint_that_is_no_url_is_refused_at_once(url):
     """Before anything runs, and without repeating a password that stands in it."""
     with pytest.raises(StoreError, match="is not a URL like http://host:9000") as caught:
         nowhere(endpoint_url=url)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://host:9000/", "https://[::1]:9000", " http://host\n"])
+def test_an_endpoint_may_end_in_a_slash_and_stand_between_blanks(url):
+    """As it is copied from elsewhere."""
+    nowhere(endpoint_url=url)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"access_key": "who\n"}, "HEIMDALL_S3_ACCESS_KEY holds a blank or another"),
+        ({"secret_key": "hunter2 "}, "HEIMDALL_S3_SECRET_KEY holds a blank or another"),
+        ({"region": "mars 1"}, "S3 region 'mars 1' is none; correct HEIMDALL_S3_REGION"),
+    ],
+)
+def test_keys_and_region_that_no_server_has_are_refused_without_being_shown(changes, told):
+    """HTTP would refuse the header, and quote the key and the signature in its message."""
+    with pytest.raises(StoreError, match=told) as caught:
+        nowhere(**changes)
+    assert "who" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 

@@ -98,6 +98,7 @@ class ConnectionPools:
                 pool = ConnectionPool(
                     self.url,
                     kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
+                    configure=_as_we_read,
                     min_size=0,
                     max_size=_MOST_CONNECTIONS,
                     check=ConnectionPool.check_connection,
@@ -120,6 +121,15 @@ class ConnectionPools:
                 f"({_reason(error)}); check HEIMDALL_DATABASE_URL and that the server runs"
             ) from None
         self.has_opened = True
+
+
+def _as_we_read(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """Say what a URL, a role or the environment may say otherwise.
+
+    Times come as Python reads them, and of one instant in one zone: they are part of the keys
+    of computed features.
+    """
+    connection.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8'")
 
 
 def _parts(url: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Only this module speaks S3. Nothing here prints or represents a secret.
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +31,22 @@ _POOL_SIZE = 32
 _Answer = TypeVar("_Answer")
 
 
+_HOST = re.compile(r"[^\s/\\@]+")
+_REGION = re.compile(r"(?![_-])[A-Za-z0-9_-]{1,63}(?<![_-])")
+_KEY = re.compile(r"[!-~]+")
+
+
+def _is_endpoint(url: str) -> bool:
+    """Whether it is the URL of a server, and no more."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # which is parsed when it is asked for
+    except ValueError:
+        return False
+    more = parts.username or parts.path.strip("/") or parts.query or parts.fragment
+    return parts.scheme in ("http", "https") and bool(_HOST.fullmatch(parts.netloc)) and not more
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Settings:
     """Where the object store is and who we are there."""
@@ -50,15 +67,26 @@ class S3Settings:
     """Compare objects with their entity tags. Off where those look like MD5 sums and are none."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.endpoint_url)
-        plain = not (parts.username or parts.path.strip("/") or parts.query)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
+        """Refuse what no client takes, before it says so with a secret in its message.
+
+        Raises:
+            StoreError: the endpoint, the region or a key is none; the message names which.
+        """
+        if not _is_endpoint(self.endpoint_url):
             # Whatever stands before an @ may be a password.
             shown = self.endpoint_url.rpartition("@")[2]
             raise StoreError(
                 f"S3 endpoint {shown!r} is not a URL like http://host:9000, without login or "
                 "path; correct HEIMDALL_S3_ENDPOINT_URL"
             )
+        if not _REGION.fullmatch(self.region):
+            raise StoreError(f"S3 region {self.region!r} is none; correct HEIMDALL_S3_REGION")
+        for name, key in (("ACCESS", self.access_key), ("SECRET", self.secret_key)):
+            if not _KEY.fullmatch(key):
+                raise StoreError(
+                    f"HEIMDALL_S3_{name}_KEY holds a blank or another character that no key has; "
+                    "correct it"
+                )
 
     def client(self) -> Minio:
         """A MinIO client of this store; it connects on first use.
