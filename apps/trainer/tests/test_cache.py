@@ -106,6 +106,24 @@ def test_status_says_what_there_is_and_clear_deletes_it(there, command, total):
     assert entries(there) == {}
 
 
+def test_a_build_says_which_sessions_cannot_be_used_and_why(there, command):
+    """A number of sessions that are lost is no help to whoever is to find them."""
+    with Catalogue(there.database_url) as catalogue:
+        sessions = catalogue.sessions()
+        names = [station.name for station in catalogue.stations()]
+    lacking = {
+        name: [s.id for s in sessions if name not in {m.station for m in s.measurements}]
+        for name in names
+    }
+    name, ids = max(lacking.items(), key=lambda item: len(item[1]))
+    out, err = command("build", "--receivers", name, "--n_receivers", "1").communicate(timeout=120)
+    assert f"{len(ids)} unusable" in out
+    assert [line.split(" (")[0] for line in err.splitlines()] == [
+        f"unusable: session {id_}: none of the receivers {name} is in it" for id_ in ids
+    ]
+    assert ids
+
+
 @pytest.fixture
 def bucket(there):
     """A shared cache of this test alone."""

@@ -14,6 +14,9 @@ from heimdall_trainer.errors import UsageError
 from heimdall_trainer.training_config import FILTER, TrainingConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from heimdall_data import Exclusion
     from heimdall_data.feature_cache import CacheStatus, FeatureCache
     from heimdall_data.prepare import Engine
 
@@ -24,6 +27,7 @@ app = cyclopts.App(
 )
 NOWHERE = Connections()
 TRAINING = TrainingConfig()
+MOST_TOLD = 20
 
 
 @Parameter(name="*")
@@ -94,6 +98,16 @@ def build(*, choice: CacheChoice = EVERY, connections: Connections = NOWHERE) ->
         f"{len(dataset)} sessions: {n_computed} computed, {len(dataset) - n_computed} in the cache "
         f"before, {len(exclusions)} unusable; {_place(choice, connections)}"
     )
+    _say_excluded(exclusions)
+
+
+def _say_excluded(exclusions: Sequence[Exclusion]) -> None:
+    import sys
+
+    for exclusion in exclusions[:MOST_TOLD]:
+        print(f"unusable: session {exclusion.session_id}: {exclusion.reason}", file=sys.stderr)
+    if len(exclusions) > MOST_TOLD:
+        print(f"... and {len(exclusions) - MOST_TOLD} more unusable", file=sys.stderr)
 
 
 def _engine(choice: CacheChoice, connections: Connections) -> Engine:
