@@ -1,11 +1,13 @@
 """The cache of features: whole entries or none, whatever happens."""
 
+import errno
 import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -284,3 +286,40 @@ def test_a_folder_that_cannot_be_made_costs_one_warning(tmp_path):
     with pytest.warns(RuntimeWarning, match="cannot be written .* choose another folder"):
         cache.put(KEY, tensors())
     cache.put(KEY, tensors())
+
+
+def refused(*_arguments, **_options):
+    """What the kernel says of another user's file, and of a disk that can only be read."""
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_an_entry_whose_use_cannot_be_noted_is_sound(tmp_path, monkeypatch):
+    """A cache on a disk that can only be read, or of another user, is good after an hour too."""
+    cache = FeatureCache(tmp_path, max_bytes=10**9)
+    cache.put(KEY, tensors())
+    (path,) = tmp_path.glob("??/*")
+    os.utime(path, (time.time() - 7200,) * 2)
+    monkeypatch.setattr("heimdall_data.cache_limit.os.utime", refused)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same(cache.get(KEY), tensors())
+
+
+def test_another_users_leftovers_end_no_run(tmp_path, monkeypatch):
+    """They are theirs to remove."""
+    cache = FeatureCache(tmp_path)
+    cache.put(KEY, tensors())
+    old = tmp_path / "partial" / "old"
+    old.touch()
+    os.utime(old, (time.time() - 7200,) * 2)
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    assert cache.remove_abandoned() == 0
+
+
+def test_a_stray_file_among_the_folders_is_no_entry(tmp_path):
+    """Somebody's note, of two letters."""
+    cache = FeatureCache(tmp_path, max_bytes=10**9)
+    (tmp_path / "ab").touch()
+    cache.put(KEY, tensors())
+    assert cache.status().n_entries == 1
+    assert cache.clear().n_entries == 1

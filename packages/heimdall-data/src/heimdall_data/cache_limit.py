@@ -8,6 +8,7 @@ were used longest ago, one process at a time; a reader whose entry goes computes
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -44,7 +45,11 @@ def stored_entries(directory: Path) -> Iterator[StoredEntry]:
     except FileNotFoundError:
         return
     for folder in folders:
-        with os.scandir(folder) as found:
+        try:
+            inside = os.scandir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # no folder of ours
+        with inside as found:
             for file in found:
                 try:
                     status = file.stat()
@@ -54,9 +59,10 @@ def stored_entries(directory: Path) -> Iterator[StoredEntry]:
 
 
 def note_use(descriptor: int) -> None:
-    """Let the open entry count as used now."""
+    """Let the open entry count as used now, where we may: it may be another user's."""
     if time.time() - os.fstat(descriptor).st_mtime > USE_NOTED_AFTER_S:
-        os.utime(descriptor)
+        with contextlib.suppress(OSError):  # or on a disk that can only be read
+            os.utime(descriptor)
 
 
 class CacheLimit:

@@ -201,8 +201,8 @@ class FeatureCache:
                 if time.time() - path.stat().st_mtime > ABANDONED_S:
                     path.unlink()
                     n_removed += 1
-            except FileNotFoundError:
-                continue  # its writer has just finished
+            except OSError:
+                continue  # its writer has just finished, or is another user's
         return n_removed
 
     def _path(self, key: str) -> str:
