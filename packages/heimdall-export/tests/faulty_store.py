@@ -23,6 +23,25 @@ def unavailable(handler):
     handler.end_headers()
 
 
+def full(handler):
+    """Answer 507, as a store does whose disk is full."""
+    refuse(handler, 507, "XMinioStorageFull")
+
+
+def forbidden(handler):
+    """Answer 403, as a store does where these credentials may not write."""
+    refuse(handler, 403, "AccessDenied")
+
+
+def refuse(handler, status, code):
+    """Answer as S3 tells of an error."""
+    body = f"<Error><Code>{code}</Code></Error>".encode()
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
 def carry_out_and_cut(handler):
     """Do what was asked, and break the connection before the answer."""
     handler.upstream()

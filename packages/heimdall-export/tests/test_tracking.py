@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import uuid
 from datetime import UTC, datetime
 
 import mlflow.data
@@ -232,6 +233,25 @@ def test_keys_reach_neither_the_environment_nor_a_representation(
     assert dict(os.environ) == before
     assert artifact_store.secret_key not in repr(artifact_store)
     assert artifact_store.access_key not in repr(artifact_store)
+
+
+def test_the_bucket_of_a_new_experiment_is_made(
+    tracking_uri, artifact_store, s3_settings, tmp_path
+):
+    """The first run of a new installation must not fail at its end, where the model goes."""
+    client, bucket = s3_settings.client(), f"test-{uuid.uuid4()}"
+    (tmp_path / "a.txt").write_text("a")
+    with MLflowTracker(
+        tracking_uri,
+        artifact_root=f"s3://{bucket}/runs",
+        artifact_store=artifact_store,
+        experiment_name=bucket,
+    ) as run:
+        run.log_artifact(tmp_path / "a.txt")
+    (kept,) = client.list_objects(bucket, recursive=True)
+    assert kept.object_name.endswith("a.txt")
+    client.remove_object(bucket, kept.object_name)
+    client.remove_bucket(bucket)
 
 
 def test_wrong_keys_of_the_artifact_store_are_told(tracking_uri, artifact_store, tmp_path):

@@ -1,10 +1,12 @@
 """Upload to a real object store: never over another model, never half a model."""
 
 import hashlib
+import http.client
 import io
 import json
 import re
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -220,6 +222,22 @@ def test_an_interruption_leaves_nothing(client, models_bucket, onnx_path, monkey
     assert keys(client, models_bucket) == []
 
 
+def test_half_a_model_that_its_sender_died_with_is_no_object(client, models_bucket, store_address):
+    """A killed process says nothing more; that such an object is not seen is the store's part."""
+    key = f"models/localization/{MODEL}"
+    url = client.presigned_put_object(models_bucket, key, timedelta(minutes=1))
+    sender = http.client.HTTPConnection(store_address, timeout=30)
+    sender.putrequest("PUT", url.partition(store_address)[2])
+    sender.putheader("Content-Length", "1000000")
+    sender.putheader("If-None-Match", "*")
+    sender.endheaders()
+    sender.send(b"x" * 500_000)
+    sender.close()
+    assert keys(client, models_bucket) == []
+    assert new_object.put_new(client, models_bucket, key, b"whole", "application/octet-stream")
+    assert client.get_object(models_bucket, key).data == b"whole"
+
+
 def test_wrong_credentials_are_told_without_repeating_them(
     through, store_address, models_bucket, onnx_path, client
 ):
@@ -242,6 +260,29 @@ def test_a_bucket_that_is_not_there_is_named_and_not_made(client, onnx_path, buc
     with pytest.raises(ExportError, match=said):
         upload(client, bucket, onnx_path)
     assert "heimdall-modles" not in {found.name for found in client.list_buckets()}
+
+
+def test_a_bucket_is_made_where_that_is_allowed(client, onnx_path):
+    """The first model of a new installation."""
+    bucket = f"test-{uuid.uuid4()}"
+    for _ in range(2):
+        made = upload(client, bucket, onnx_path, make_bucket=True)
+        client.remove_object(bucket, made.key)
+        client.remove_object(bucket, made.key.replace(".onnx", ".json"))
+    client.remove_bucket(bucket)
+
+
+@pytest.mark.parametrize("fault", ["full", "forbidden"])
+@pytest.mark.parametrize("where", ["PUT .json", "PUT .onnx"])
+def test_what_does_not_heal_is_told_at_once_and_leaves_nothing(
+    through, store_address, models_bucket, onnx_path, client, faulty, fault, where
+):
+    """No space, or no permission to write: the operator must act, not the program."""
+    with faulty.faulty_store(store_address, [(where, getattr(faulty, fault))] * 9) as (at, seen):
+        with pytest.raises(ExportError, match=r"took no models/\S+ into bucket .*status (507|403)"):
+            upload(through(at), models_bucket, onnx_path)
+        assert sum(seen_.startswith("PUT") and seen_.endswith(where[4:]) for seen_ in seen) == 1
+    assert keys(client, models_bucket) == []
 
 
 def test_a_file_that_is_not_there_is_named(client, models_bucket, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from heimdall_export.lent_environment import lent
 
@@ -56,6 +57,33 @@ class ArtifactStore:
                 yield
             finally:
                 boto3.setup_default_session()
+
+    def ensure_bucket(self, artifact_uri: str) -> None:
+        """Make the bucket of an `s3://` address where there is none.
+
+        Raises:
+            ClientError, BotoCoreError: The store refuses, or is out of reach.
+        """
+        import boto3
+        from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
+        bucket = urlsplit(artifact_uri).netloc
+        with lent(self._place()):
+            client = boto3.client(
+                "s3",
+                endpoint_url=self.endpoint_url,
+                aws_access_key_id=self.access_key,
+                aws_secret_access_key=self.secret_key,
+            )
+            try:
+                client.head_bucket(Bucket=bucket)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                    raise
+                # Amazon's first region alone must not be named.
+                where = {"LocationConstraint": self.region}
+                named = {} if self.region == "us-east-1" else {"CreateBucketConfiguration": where}
+                client.create_bucket(Bucket=bucket, **named)
 
     def _place(self) -> dict[str, str | None]:
         return {

@@ -66,7 +66,8 @@ class MLflowTracker:
 
         Args:
             tracking_uri: As MLflow defines it.
-            artifact_root: Where a new experiment puts artifacts; an existing one keeps its own.
+            artifact_root: Where a new experiment puts artifacts, in a bucket that is made where it
+                is missing; an existing experiment keeps its own.
             artifact_store: The S3 of `s3://` artifacts.
             experiment_name: The experiment.
             run_name_prefix: Of the run's name.
@@ -110,6 +111,8 @@ class MLflowTracker:
     def _experiment(self, name: str, artifact_root: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is None:
+            if self.artifact_store is not None and artifact_root.startswith("s3://"):
+                self.artifact_store.ensure_bucket(artifact_root)
             return str(self.client.create_experiment(name, artifact_location=artifact_root))
         if found.lifecycle_stage == "deleted":
             raise ExportError(

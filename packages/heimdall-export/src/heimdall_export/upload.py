@@ -60,17 +60,19 @@ def upload_model(
     metrics: Mapping[str, float],
     versions: Mapping[str, str],
     created_at: datetime | None = None,
+    make_bucket: bool = False,
 ) -> UploadedModel:
     """Store a model file and its sidecar under the contract's next free name.
 
     Args:
         client: The object store.
-        bucket: Must be there.
+        bucket: Must be there, unless it may be made.
         path: The ONNX file.
         run_id: MLflow run that made it.
         metrics: What it is worth; goes into the sidecar, null for what is not finite.
         versions: Of our packages; goes into the sidecar.
         created_at: Aware; now when None. A second that is taken moves on to the next one.
+        make_bucket: Make the bucket where it is missing.
 
     Raises:
         ExportError: The file cannot be read, the store refuses or is out of reach, or what it
@@ -88,7 +90,7 @@ def upload_model(
     }
     try:
         sha256, size = _sha256(_chunks(source)), source.stat().st_size
-        _require_bucket(client, bucket)
+        _require_bucket(client, bucket, make=make_bucket)
         for model in _names(bucket, sha256, size, first):
             if _stored(client, bucket, source, model, says):
                 return model
@@ -101,14 +103,22 @@ def upload_model(
     )
 
 
-def _require_bucket(client: Minio, bucket: str) -> None:
+def _require_bucket(client: Minio, bucket: str, *, make: bool) -> None:
     # Some stores make a missing bucket on the first object; a misspelt name must not pass.
     try:
         found = client.bucket_exists(bucket)
     except ValueError as error:
         raise ExportError(f"{bucket!r} is no name for a bucket: {error}") from error
-    if not found:
+    if found:
+        return
+    if not make:
         raise ExportError(f"there is no bucket {bucket!r}; make it, or set HEIMDALL_MODELS_BUCKET")
+    try:
+        client.make_bucket(bucket)
+    except S3Error as error:
+        # Somebody else made it between the question and the act.
+        if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+            raise
 
 
 def _names(bucket: str, sha256: str, size: int, first: datetime) -> Iterator[UploadedModel]:
