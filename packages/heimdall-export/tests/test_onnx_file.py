@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from heimdall_export import ExportError, check_parity, export_onnx
+from heimdall_export import ExportError, Predictor, check_parity, export_onnx
 from heimdall_export.onnx_file import OPSETS
 from heimdall_export.onnx_session import open_session
 from heimdall_export.weighted_graph import weight_files
@@ -204,6 +204,27 @@ def test_a_network_with_other_outputs_is_refused(metadata, tmp_path):
     )
     with pytest.raises(ExportError, match=said):
         export(nn.Flatten(), tmp_path / "m.onnx", metadata)
+
+
+def test_a_model_of_spectrograms_whose_ellipses_lean_says_so(network, metadata, features, tmp_path):
+    """A third output without its name would be lost on the way to the map."""
+
+    class Leaning(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, mel_spectrogram):
+            positions, sigmas = self.network(mel_spectrogram)
+            return positions, sigmas, (positions[:, 0] - 45).tanh()
+
+    path = export_onnx(Leaning().eval(), tmp_path / "m.onnx", metadata=metadata)
+    report = check_parity(path, Leaning().eval(), features[:4], scale_m=80_000.0, batch_sizes=(4,))
+    assert 0 <= report.max_correlation_difference < 1e-4
+    (here,) = Predictor(path).predict_features(features[:1])
+    assert here.correlation == pytest.approx(np.tanh(here.latitude_deg - 45), abs=1e-4)
+    assert here.correlation != 0
+    assert here.unexplained is None
 
 
 def test_a_graph_that_cannot_be_captured_is_refused_with_the_reason(metadata, tmp_path, capfd):

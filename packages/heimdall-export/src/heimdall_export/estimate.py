@@ -40,5 +40,5 @@ def estimate_of(row: Sequence[float]) -> Estimate | None:
         sigma_east_m=row[2],
         sigma_north_m=row[3],
         correlation=row[4] if len(row) > 4 else 0.0,
-        unexplained=row[5] if len(row) > 4 else None,
+        unexplained=row[5] if len(row) > 5 else None,
     )

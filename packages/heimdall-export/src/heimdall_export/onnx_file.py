@@ -7,9 +7,6 @@ ever sees more than their types and shapes, which is what they would look at.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +26,14 @@ from heimdall_export.evaluation_mode import evaluating
 from heimdall_export.graph_capture import NEWEST_TRACED_OPSET, refuse_decisions, traced_graph
 from heimdall_export.graph_layout import fold_transposes
 from heimdall_export.non_finite import NanGuard
-from heimdall_export.weighted_graph import LARGEST_FILE, WeightedGraph
+from heimdall_export.weighted_graph import LARGEST_FILE
+from heimdall_export.whole_model import written_at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    import os
+    from collections.abc import Mapping
+
+    from heimdall_export.weighted_graph import WeightedGraph
 
 __all__ = ["DEFAULT_OPSET", "OPSETS", "export_onnx"]
 
@@ -57,7 +58,8 @@ def export_onnx(
 
     Args:
         network: Takes float32 `(batch, *input_shape)` in dB; returns positions in degrees and
-            uncertainties in metres, float32 `(batch, 2)` each. With `arrivals_shape` it takes
+            uncertainties in metres, float32 `(batch, 2)` each, and, if it has them, the
+            correlations of the errors east and north, `(batch,)`. With `arrivals_shape` it takes
             float32 `(batch, *arrivals_shape)` as well, and returns also the correlations of the
             errors east and north and what is unexplained, float32 `(batch,)` each. Exported in
             evaluation mode.
@@ -87,16 +89,11 @@ def export_onnx(
     with evaluating(network) as device:
         # Two sessions: of a batch of one the exporter would make a constant.
         examples = tuple(torch.zeros((2, *shape), device=device) for shape in shapes)
-        _require_outputs(network, examples)
-        graph = _graph(network, examples, opset)
+        outputs = _outputs(network, examples)
+        graph = _graph(network, examples, outputs, opset)
     onnx.helper.set_model_props(graph.model, dict(metadata))
-    try:
-        with _written_at_once(target) as part:
-            graph.write(part, largest=largest_file)
-    except OSError as error:
-        raise ExportError(
-            f"the model cannot be written to {target}: {error.strerror or error}"
-        ) from error
+    with written_at_once(target) as part:
+        graph.write(part, largest=largest_file)
     return target
 
 
@@ -134,7 +131,8 @@ def _require_weights(network: torch.nn.Module) -> None:
             )
 
 
-def _require_outputs(network: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> None:
+def _outputs(network: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> tuple[str, ...]:
+    """The names of what the network returns, which must be what its inputs call for."""
     shapes = " and ".join(str(tuple(example.shape)) for example in examples)
     try:
         with torch.no_grad(), refuse_decisions(network):
@@ -148,25 +146,30 @@ def _require_outputs(network: torch.nn.Module, examples: tuple[torch.Tensor, ...
     tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
     found = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in tensors]
     batch = len(examples[0])
-    wanted = [f"{torch.float32} {(batch, 2)}"] * len(OUTPUTS)
-    told = f"{' and '.join(OUTPUTS)} are {wanted[0]} each"
+    pair, single = (f"{torch.float32} {shape}" for shape in ((batch, 2), (batch,)))
+    told = f"{' and '.join(OUTPUTS)} are {pair} each"
     if len(examples) > 1:
-        further = f"{torch.float32} {(batch,)}"
-        wanted += [further] * len(TIMED_OUTPUTS)
-        told += f", {' and '.join(TIMED_OUTPUTS)} {further} each"
-    if found[: len(wanted)] != wanted:
+        names = (*OUTPUTS, *TIMED_OUTPUTS)
+        told += f", {' and '.join(TIMED_OUTPUTS)} {single} each"
+    else:
+        # A network of spectrograms whose ellipses lean says so; further outputs have no name.
+        names = (*OUTPUTS, *TIMED_OUTPUTS[:1])[: max(len(found), len(OUTPUTS))]
+    if found[: len(names)] != [pair] * len(OUTPUTS) + [single] * (len(names) - len(OUTPUTS)):
         raise ExportError(f"the network returned {', '.join(found)} for a batch of {batch}; {told}")
+    return names
 
 
 def _graph(
-    network: torch.nn.Module, examples: tuple[torch.Tensor, ...], opset: int
+    network: torch.nn.Module,
+    examples: tuple[torch.Tensor, ...],
+    outputs: tuple[str, ...],
+    opset: int,
 ) -> WeightedGraph:
-    timed = len(examples) > 1
     graph = traced_graph(
         NanGuard(network),
         examples,
-        [INPUT, ARRIVALS] if timed else [INPUT],
-        [*OUTPUTS, *TIMED_OUTPUTS] if timed else [*OUTPUTS],
+        (INPUT, ARRIVALS)[: len(examples)],
+        outputs,
         min(opset, NEWEST_TRACED_OPSET),
     )
     fold_transposes(graph)
@@ -201,21 +204,3 @@ def _require_free_batch(model: onnx.ModelProto, name: str) -> None:
 def _first_size(end: onnx.ValueInfoProto) -> int:
     sizes = end.type.tensor_type.shape.dim
     return int(sizes[0].dim_value) if sizes else 0
-
-
-@contextlib.contextmanager
-def _written_at_once(target: Path) -> Iterator[Path]:
-    """A path beside the target, which becomes the target if the body ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        yield part
-        _to_disk(part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

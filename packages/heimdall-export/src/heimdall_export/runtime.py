@@ -223,7 +223,8 @@ class Predictor:
     def _rows(self, batch: Inputs) -> list[list[float]]:
         """What the network says of a batch, one row a moment."""
         names = (INPUT, ARRIVALS)[: len(batch)]
-        wanted = [*OUTPUTS, *(TIMED_OUTPUTS if len(batch) > 1 else ())]
+        given = {end.name for end in self._session.get_outputs()}
+        wanted = [name for name in (*OUTPUTS, *TIMED_OUTPUTS) if name in given]
         feed = {
             name: np.ascontiguousarray(values, np.float32)
             for name, values in zip(names, batch, strict=True)

@@ -42,6 +42,23 @@ class WeightedGraph:
     model: onnx.ModelProto
     weights: dict[str, Tensor]
 
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> WeightedGraph:
+        """A model file as a graph and its weights.
+
+        Raises:
+            OSError: It cannot be read.
+            google.protobuf.message.DecodeError: It is no ONNX file.
+            TypeError: It has weights of a type that NumPy has not, such as 4 bits.
+        """
+        model = onnx.load(path)
+        weights = {}
+        while model.graph.initializer:
+            # One by one, so that no two copies of all of them are held.
+            weight = model.graph.initializer.pop()
+            weights[weight.name] = torch.from_numpy(onnx.numpy_helper.to_array(weight).copy())
+        return cls(model, weights)
+
     def __post_init__(self) -> None:
         """Keep weights out of the inputs, and nothing that no node takes."""
         del self.model.graph.value_info[:]
@@ -177,4 +194,6 @@ def _values(weight: Tensor) -> memoryview:
 
 
 def _element_type(weight: Tensor) -> int:
+    if weight.dtype == torch.bfloat16:
+        return int(onnx.TensorProto.BFLOAT16)
     return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(str(weight.dtype).removeprefix("torch.")))
