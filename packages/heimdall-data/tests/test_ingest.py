@@ -131,6 +131,19 @@ def test_a_session_that_comes_twice_in_one_stream_is_one(catalogue, raw_iq_store
     assert (report.sessions_added, len(catalogue.sessions())) == (1, 1)
 
 
+def test_what_another_ingestion_added_meanwhile_is_not_counted_as_ours(catalogue, raw_iq_store):
+    """Two reports on one campaign must add up to it."""
+    sessions = [new_session(name=f"{n}", stations=(TORINO,)) for n in range(33)]
+
+    def stream():
+        yield from sessions[:32]  # a batch, on its way while the next is read
+        quietly(catalogue, raw_iq_store, sessions[:20])
+        yield sessions[32]
+
+    report = quietly(catalogue, raw_iq_store, stream())
+    assert (report.sessions_added, report.sessions_known) == (13, 20)
+
+
 def test_a_missing_bucket_stops_before_anything_is_written(catalogue, stack):
     """A configuration error must not leave rows that point nowhere."""
     with pytest.raises(StoreError, match="no bucket 'not-there'"):

@@ -165,10 +165,9 @@ def _known_ahead(sessions: Iterable[NewSession]) -> Sequence[NewSession]:
 
 @dataclass(slots=True)
 class _Batch:
-    """Sessions whose objects are on their way, and which of them the catalogue has."""
+    """Sessions whose objects are on their way."""
 
     sessions: list[NewSession]
-    n_known: int
     uploads: list[Future[Counter[str]]]
 
 
@@ -203,15 +202,16 @@ class _Run:
             )
             for session in sessions
         ]
-        return _Batch(sessions, len(known), uploads)
+        return _Batch(sessions, uploads)
 
     def _finish(self, batch: _Batch) -> None:
         for upload in batch.uploads:
             self.counts += upload.result()
         with self.catalogue.transaction() as connection:
-            write_sessions(connection, batch.sessions, self.store.bucket)
-        self.counts["sessions_known"] += batch.n_known
-        self.counts["sessions_added"] += len(batch.sessions) - batch.n_known
+            n_added = write_sessions(connection, batch.sessions, self.store.bucket)
+        # Another ingestion may have been first with some that were not known before.
+        self.counts["sessions_added"] += n_added
+        self.counts["sessions_known"] += len(batch.sessions) - n_added
         self.advance(len(batch.sessions))
 
 

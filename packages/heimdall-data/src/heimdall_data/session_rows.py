@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["write_sessions"]
 
 
-def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucket: str) -> None:
+def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucket: str) -> int:
     """Write the rows of `sessions`, whose objects are in `bucket` already.
 
     What is there stays: a session keeps its approval, which may be a person's decision.
+
+    Returns:
+        How many sessions were not there yet.
 
     Raises:
         ConflictError: a name is in the catalogue at another place.
@@ -44,7 +47,7 @@ def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucke
     )
     # After writing: another ingestion may have been first with a name.
     check_places(connection, sessions)
-    _insert(
+    n_added = _insert(
         connection,
         "recording_sessions",
         [_session_row(session, sources[session.source.name]) for session in sessions],
@@ -57,6 +60,7 @@ def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucke
     if "recording_session_id" not in columns_present(connection)["measurements"]:
         rows = [_without(row, "recording_session_id") for row in rows]
     _insert(connection, "measurements", rows)
+    return n_added
 
 
 def _write_sources(connection: Connection, sources: Sequence[NewSource]) -> dict[str, uuid.UUID]:
@@ -82,14 +86,14 @@ def _write_stations(connection: Connection, stations: Sequence[Station]) -> dict
     }
 
 
-def _insert(connection: Connection, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert the rows that are not there yet. The names of columns are the rows' keys.
+def _insert(connection: Connection, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert the rows that are not there yet, and count them. Their keys name the columns.
 
     Always in one order: of two ingestions that share some rows, one waits for the other, and
     never both.
     """
     if not rows:
-        return
+        return 0
     rows = sorted(rows, key=itemgetter("id"))
     names = list(rows[0])
     statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
@@ -97,7 +101,9 @@ def _insert(connection: Connection, table: str, rows: Sequence[Mapping[str, Any]
         sql.SQL(", ").join(map(sql.Identifier, names)),
         sql.SQL(", ").join(map(sql.Placeholder, names)),
     )
-    connection.cursor().executemany(statement, rows)
+    cursor = connection.cursor()
+    cursor.executemany(statement, rows)
+    return cursor.rowcount
 
 
 def _source_row(source: NewSource) -> dict[str, Any]:
