@@ -111,7 +111,7 @@ def test_too_few_sources_for_the_split_are_counted(heimdall, s3_settings, databa
         ingest(catalogue, store, sessions, progress=False)
     status, line = heimdall("train", "--n_receivers", "2", "--backbone", "convnext_atto")
     assert status == 1
-    assert "1 transmitter sites" in line
+    assert "1 transmitter site leaves" in line
 
 
 def test_more_unusable_sessions_than_max_excluded_end_the_run(heimdall, s3_settings, database_url):
@@ -128,7 +128,7 @@ def test_more_unusable_sessions_than_max_excluded_end_the_run(heimdall, s3_setti
     assert status == 1
     assert "1 of 3 sessions cannot be used, more than --max_excluded 0.1 allows" in said
     assert "no object 'sessions/" in said
-    assert "1 transmitter sites" in heimdall(*train, "--max_excluded", "0.4")[1]
+    assert "1 transmitter site leaves" in heimdall(*train, "--max_excluded", "0.4")[1]
 
 
 def test_an_unknown_backbone_suggests_the_nearest(heimdall):

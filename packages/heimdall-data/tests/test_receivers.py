@@ -48,8 +48,12 @@ def test_named_receivers_keep_their_order_and_latest_place():
 @pytest.mark.parametrize(
     ("n", "names", "message"),
     [
-        (5, None, r"5 receivers asked for and 4 stations .*\(B, A, C, D\); set --n_receivers to"),
-        (0, None, "0 receivers asked for"),
+        (
+            5,
+            None,
+            r"asked for: 5; stations with recordings: 4 \(B, A, C, D\); set --n_receivers to",
+        ),
+        (0, None, "receivers asked for: 0; stations"),
         (1, ["Torino"], "no session has a recording of the receiver 'Torino'; there are B, A"),
         (2, ["A", "A"], "a receiver is named twice"),
         (3, ["A", "B"], "2 receivers are named and 3 asked for"),
@@ -66,3 +70,9 @@ def test_a_misspelt_receiver_is_guessed():
     sessions = [session(0, ["Torino", "Genova"])]
     with pytest.raises(DataError, match=r"'Tornio'; did you mean 'Torino'\?"):
         choose_receivers(sessions, 1, ["Tornio"])
+
+
+def test_without_a_recording_no_number_of_receivers_is_advised():
+    """Advice such as "set --n_receivers to 1..0" helps nobody."""
+    with pytest.raises(DataError, match="no session has a recording of a station with a position"):
+        choose_receivers([], 3)

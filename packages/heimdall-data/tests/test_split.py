@@ -140,6 +140,7 @@ def test_fractions_are_met_as_well_as_chance_allows():
     ("sessions", "options", "message"),
     [
         ([], {}, "0 transmitter sites leave nothing for train and validation and test"),
+        ([session(0, "a")], {}, "1 transmitter site leaves nothing for"),
         (
             [session(0, "a"), session(1, "b")],
             {},

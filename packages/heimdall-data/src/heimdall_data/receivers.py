@@ -41,9 +41,11 @@ def choose_receivers(
     chosen = by_presence[:n] if names is None else list(names)
     if names is not None:
         _check_names(chosen, n, by_presence)
+    if not by_presence:
+        raise DataError("no session has a recording of a station with a position; ingest some")
     if n < 1 or len(chosen) < n:
         raise DataError(
-            f"{n} receivers asked for and {len(by_presence)} stations have recordings "
+            f"receivers asked for: {n}; stations with recordings: {len(by_presence)} "
             f"({', '.join(by_presence)}); set --n_receivers to 1..{len(by_presence)}"
         )
     return tuple(Station(name, *places[name]) for name in chosen)

@@ -151,10 +151,10 @@ def _require_all_sides(
     empty = [side for side in SIDES if side in wanted - set(side_of.values())]
     if not empty:
         return
-    groups = {"source": "transmitter sites", "time": "days", "region": "regions"}.get(
-        by, "sessions"
-    )
-    found = f"{len(side_of)} {groups} leave nothing for {' and '.join(empty)}"
+    group = {"source": "transmitter site", "time": "day", "region": "region"}.get(by, "session")
+    groups = f"{group}s"
+    there = f"1 {group} leaves" if len(side_of) == 1 else f"{len(side_of)} {groups} leave"
+    found = f"{there} nothing for {' and '.join(empty)}"
     if len(side_of) < len(wanted):
         raise SplitError(
             f"{found}; a split by {by} into {len(wanted)} sides needs at least {len(wanted)} "

@@ -153,7 +153,12 @@ def _run_initdb(command: list[str]) -> None:
     )
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise StackError(f"initdb failed with status {done.returncode}: {lines[-1]}")
+        # It says what was wrong before it says that it cleans up.
+        telling = (line for line in lines if "FATAL" in line or "error:" in line)
+        raise StackError(
+            f"initdb failed with status {done.returncode}: {next(telling, lines[-1])}; free some "
+            f"space, or choose another state directory"
+        )
 
 
 def _ensure_database(connection: psycopg.Connection) -> None:
