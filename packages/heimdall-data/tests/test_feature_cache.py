@@ -323,3 +323,30 @@ def test_a_stray_file_among_the_folders_is_no_entry(tmp_path):
     cache.put(KEY, tensors())
     assert cache.status().n_entries == 1
     assert cache.clear().n_entries == 1
+
+
+def test_entries_may_be_read_by_whom_the_folder_lets_in(tmp_path):
+    """Users of one machine share a folder; what one computes the others need not."""
+    before = os.umask(0o027)
+    try:
+        FeatureCache(tmp_path).put(KEY, tensors())
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.glob("??/*")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_another_users_entry_is_not_deleted(tmp_path, monkeypatch):
+    """It cannot be read, which says nothing of what is in it."""
+    cache = FeatureCache(tmp_path)
+    cache.put(KEY, tensors())
+    (path,) = tmp_path.glob("??/*")
+
+    def closed(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patched.setattr("heimdall_data.feature_cache.os.open", closed)
+        assert cache.get(KEY) is None
+    assert path.exists()

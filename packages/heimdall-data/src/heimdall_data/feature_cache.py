@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
+import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +127,8 @@ class FeatureCache:
         path = self._path(key)
         try:
             descriptor = os.open(path, os.O_RDONLY)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return None  # another user's entry may be sound: it is not ours to delete
         except OSError as error:
             self._discard(path, str(error))
             return None
@@ -223,11 +223,13 @@ def _write_atomically(path: Path, data: bytes, scratch: Path) -> None:
     """Put a whole file in place, or leave nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=scratch)
+    part = scratch / uuid.uuid4().hex
+    # Not the tempfile module's 0600: who may read the folder may read what is in it.
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        Path(name).replace(path)
+        part.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
