@@ -197,3 +197,19 @@ def test_a_sparse_archive_takes_no_memory():
         tar.addfile(member, io.BytesIO(b""))
     with pytest.raises(RecordingError, match="holds 0 data and 0 metadata files"):
         decoded(stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"core:datetime": "0001-01-01T00:00:00+14:00"},
+        {"core:datetime": "9999-12-31T23:59:59-12:00"},
+        {"core:frequency": float("nan")},
+        {"core:frequency": float("-inf")},
+    ],
+)
+def test_a_time_or_frequency_that_is_none_is_told(said):
+    """Beyond the calendar, the time would be an error of Python's when it is asked for."""
+    described = meta(captures=[{"core:sample_start": 0} | said])
+    with pytest.raises(RecordingError, match="lack a usable core:sample_rate or capture"):
+        decoded(np.arange(8, dtype="<i2").tobytes(), described)

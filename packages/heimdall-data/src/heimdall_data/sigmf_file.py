@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 import tarfile
 from dataclasses import dataclass, replace
@@ -207,10 +208,18 @@ def _longest_capture(
     return replace(
         part,
         start_gps_ns=_gps_ns(said.get("core:datetime")),
-        center_frequency_hz=None if frequency is None else float(frequency),
+        center_frequency_hz=None if frequency is None else _finite(frequency),
         receiver_deg=_place(said.get("core:geolocation", about.get("core:geolocation"))),
         n_dropped_samples=len(iq) - len(part.iq),
     )
+
+
+def _finite(said: object) -> float:
+    """The number, which JSON's readers and writers let be NaN or infinite."""
+    value = float(str(said))
+    if not math.isfinite(value):
+        raise ValueError(f"core:frequency is {said!r}, which is no frequency")
+    return value
 
 
 def _place(said: dict[str, Any] | None) -> tuple[float, float] | None:
@@ -238,4 +247,6 @@ def _gps_ns(said: str | None) -> int | None:
     if said is None:
         return None
     instant = datetime.fromisoformat(said)
-    return gps_ns_from_utc(instant if instant.tzinfo else instant.replace(tzinfo=UTC))
+    # The calendar's ends have no equal in UTC where they are of another zone.
+    utc = instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return gps_ns_from_utc(utc)
