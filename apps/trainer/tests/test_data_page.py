@@ -26,9 +26,9 @@ def above(path):
     return next((parent / path for parent in PARENTS if (parent / path).exists()), None)
 
 
-def kiwi_wav(n_blocks=120, rate_hz=12_001.145):
+def kiwi_wav(seed=1, n_blocks=120, rate_hz=12_001.145):
     """A KiwiSDR file of noise, stamped with true time from the second that its name tells."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     body = b""
     for number in range(n_blocks):
         stamp_ns = (124_934 * 10**9) + round(number * 512 / rate_hz * 1e9)
@@ -43,9 +43,9 @@ def kiwi_wav(n_blocks=120, rate_hz=12_001.145):
 def folder(tmp_path):
     """The three recordings of the page: the real ones, or made ones where those are not here."""
     real = above(DATA)
-    for name in NAMES:
+    for seed, name in enumerate(NAMES):
         if real is None:
-            (tmp_path / name).write_bytes(kiwi_wav())
+            (tmp_path / name).write_bytes(kiwi_wav(seed))
         else:
             shutil.copyfile(real / name, tmp_path / name)
     return tmp_path

@@ -158,6 +158,26 @@ def test_a_start_that_is_yet_to_come_is_a_doubt(npy):
     assert made.doubts == ("the session starts at 2190-03-01 12:00:00 UTC, which is yet to come",)
 
 
+def test_a_copy_is_no_second_receiver(npy, tmp_path):
+    """A station's file saved under another's name agrees with it too well."""
+    (tmp_path / "Genova.npy").write_bytes(npy.read_bytes())
+    with pytest.raises(IngestError, match=r"Genova.npy holds the same bytes as .*Torino.npy; two"):
+        session_from_paths(
+            [npy, tmp_path / "Genova.npy"],
+            beacon(),
+            [TORINO, GENOVA],
+            start=START,
+            sample_rate_hz=12_500,
+        )
+
+
+@pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_sample_rate_that_is_none_is_the_givers_mistake(npy, rate_hz):
+    """And not the catalogue's, which has not heard of it yet."""
+    with pytest.raises(IngestError, match=r"Torino.npy: its sample rate is given as .* Hz; corr"):
+        session_from_paths([npy], beacon(), [TORINO], start=START, sample_rate_hz=rate_hz)
+
+
 def test_a_start_that_the_recording_contradicts_is_a_doubt(sigmf):
     """A local time taken for UTC."""
     path = sigmf("Torino", frequency=145e6, datetime="2026-03-01T13:00:00Z")

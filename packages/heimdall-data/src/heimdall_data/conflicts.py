@@ -262,11 +262,16 @@ def refuse_twins(found: Iterable[Twin]) -> None:
         ConflictError: it names file and session.
     """
     _refuse(
-        f"{_at(twin.where)}{twin.file.path.name} is stored already, in session "
+        f"{_at(_line(twin))}{twin.file.path.name} is stored already, in session "
         f"{twin.session_name!r} of {twin.source_name!r} (s3://{twin.bucket}/{twin.key}); one "
         f"transmission is one session: use that name, or reject that session first"
         for twin in found
     )
+
+
+def _line(twin: Twin) -> str:
+    """The line that it comes from; none where it is known by its file alone."""
+    return "" if twin.where == str(twin.file.path) else twin.where
 
 
 def _at(where: str) -> str:

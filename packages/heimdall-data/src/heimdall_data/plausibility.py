@@ -48,9 +48,10 @@ def check_plausible(
         allow_far: The source may be over 3,000 km from every station.
 
     Raises:
-        IngestError: The source is implausibly far from all stations, or its frequency is in
-            another unit than a recording's own.
+        IngestError: The source is implausibly far from all stations, its frequency is in
+            another unit than a recording's own, or two recordings are one.
     """
+    _check_different(files)
     if not allow_far:
         _check_near(session)
     for measurement, file in zip(session.measurements, files, strict=True):
@@ -70,6 +71,18 @@ def doubts(session: NewSession, files: Sequence[RecordingFile]) -> tuple[str, ..
         *_frequency_doubts(session.source, named),
         *_time_doubts(session, named),
     )
+
+
+def _check_different(files: Iterable[RecordingFile]) -> None:
+    """Refuse a copy of one receiver's recording as another's; silence is alike everywhere."""
+    seen: dict[bytes, RecordingFile] = {}
+    for file in files:
+        first = seen.setdefault(file.digest, file)
+        if first.path.resolve() != file.path.resolve() and file.level_db is not None:
+            raise IngestError(
+                f"{file.path} holds the same bytes as {first.path}; two stations never record "
+                f"alike: remove the copy"
+            )
 
 
 def _stations(session: NewSession) -> list[Station]:

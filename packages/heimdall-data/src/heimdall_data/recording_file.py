@@ -8,6 +8,7 @@ checked.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,10 @@ class RecordingFile:
         form = _format(path)
         if form == "npy" and sample_rate_hz is None:
             raise IngestError(f"{path}: a NumPy file does not hold its sample rate; give it")
+        if sample_rate_hz is not None and not 0 < sample_rate_hz < math.inf:
+            raise IngestError(
+                f"{path}: its sample rate is given as {sample_rate_hz} Hz; correct it"
+            )
         payload, metadata = _content(path)
         recording = decode(
             payload,
