@@ -21,6 +21,7 @@ from heimdall_trainer.errors import UsageError
 from heimdall_trainer.exported_network import require_same_features, warn_of_other_sessions
 from heimdall_trainer.member_folders import ENSEMBLE, require_fresh, started_ensemble
 from heimdall_trainer.report import ModelSummary
+from heimdall_trainer.run_datasets import run_datasets
 from heimdall_trainer.run_record import open_tracker, run_parameters, run_tags
 from heimdall_trainer.run_report import write_report
 from heimdall_trainer.summary import RunSummary, require_writable, write_summary
@@ -183,6 +184,7 @@ class TrainingPipeline:
         with open_tracker(self.config, self.connections) as tracker:
             tracker.log_params(run_parameters(self.config, data))
             tracker.set_tags(run_tags(self.config, data))
+            tracker.log_datasets(run_datasets(data, self.connections))
             export_only = self.config.export_only
             trained = self._given(data, tracker) if export_only else self.train(data, tracker)
             delivery = self.export_and_register(trained, data, tracker)

@@ -37,6 +37,7 @@ def open_tracker(config: TrainingConfig, connections: Connections) -> MLflowTrac
         artifact_store=connections.artifact_store(),
         experiment_name=config.experiment_name,
         run_name_prefix=config.run_name_prefix,
+        outbox=connections.state_directory() / "mlflow-outbox",
     )
 
 
