@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from heimdall_export import ExportError, Predictor, check_parity, export_onnx
-from heimdall_export.onnx_file import OPSETS
+from heimdall_export.contract import OPSETS
 from heimdall_export.onnx_session import open_session
 from heimdall_export.weighted_graph import weight_files
 from torch import nn

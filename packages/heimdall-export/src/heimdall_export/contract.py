@@ -3,10 +3,12 @@
 __all__ = [
     "ARRIVALS",
     "ARRIVAL_KEYS",
+    "DEFAULT_OPSET",
     "EXPERIMENT",
     "INPUT",
     "METADATA_KEYS",
     "MODEL_FOLDER",
+    "OPSETS",
     "OUTPUTS",
     "PRODUCTION",
     "RECEIVERS_KEY",
@@ -43,3 +45,7 @@ RUN_NAME_PREFIX = "rf-localization"
 REGISTERED_MODEL = "heimdall-localization-onnx"
 STAGING = "staging"
 PRODUCTION = "production"
+OPSETS = range(14, 27)
+"""Operator sets that ONNX Runtime 1.29 to 1.31 run, and that we write."""
+DEFAULT_OPSET = 20
+"""The first with an operator for GELU; newer ones are no faster."""

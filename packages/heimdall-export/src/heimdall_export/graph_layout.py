@@ -9,7 +9,10 @@ import onnx
 if TYPE_CHECKING:
     from heimdall_export.weighted_graph import WeightedGraph
 
-__all__ = ["fold_transposes"]
+__all__ = ["fold_transposes", "pointwise_as_products"]
+
+_CHANNELS_LAST = (0, 2, 3, 1)
+_CHANNELS_FIRST = (0, 3, 1, 2)
 
 
 def fold_transposes(graph: WeightedGraph) -> None:
@@ -30,3 +33,44 @@ def fold_transposes(graph: WeightedGraph) -> None:
     del graph.model.graph.node[:]
     graph.model.graph.node.extend(kept)
     graph.prune()
+
+
+def pointwise_as_products(graph: WeightedGraph) -> None:
+    """Convolutions of one tap as products of matrices, the channels moved to the end and back.
+
+    ONNX Runtime has fast products of 8-bit integers, and takes out what is moved there and back.
+    """
+    nodes = []
+    for node in graph.model.graph.node:
+        nodes.extend(_product(graph, node) if _is_pointwise(graph, node) else [node])
+    del graph.model.graph.node[:]
+    graph.model.graph.node.extend(nodes)
+    graph.prune()
+
+
+def _is_pointwise(graph: WeightedGraph, node: onnx.NodeProto) -> bool:
+    if node.op_type != "Conv" or node.input[1] not in graph.weights:
+        return False
+    weight = graph.weights[node.input[1]]
+    plain = {"group": 1, "strides": [1, 1], "pads": [0, 0, 0, 0]}
+    said = {name: onnx.helper.get_node_attr_value(node, name) for name in _names(node) & set(plain)}
+    return tuple(weight.shape[2:]) == (1, 1) and all(said[name] == plain[name] for name in said)
+
+
+def _names(node: onnx.NodeProto) -> set[str]:
+    return {attribute.name for attribute in node.attribute}
+
+
+def _product(graph: WeightedGraph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    given, kernel, *bias = node.input
+    (result,) = node.output
+    matrix = f"{kernel}.matrix"
+    graph.weights[matrix] = graph.weights[kernel].flatten(1).t()
+    last, product, added = (f"{result}.{step}" for step in ("last", "product", "added"))
+    make = onnx.helper.make_node
+    return [
+        make("Transpose", [given], [last], perm=_CHANNELS_LAST),
+        make("MatMul", [last, matrix], [product]),
+        *([make("Add", [product, bias[0]], [added])] if bias else []),
+        make("Transpose", [added if bias else product], [result], perm=_CHANNELS_FIRST),
+    ]

@@ -16,8 +16,10 @@ import torch
 from heimdall_export.contract import (
     ARRIVAL_KEYS,
     ARRIVALS,
+    DEFAULT_OPSET,
     INPUT,
     METADATA_KEYS,
+    OPSETS,
     OUTPUTS,
     TIMED_OUTPUTS,
 )
@@ -35,11 +37,7 @@ if TYPE_CHECKING:
 
     from heimdall_export.weighted_graph import WeightedGraph
 
-__all__ = ["DEFAULT_OPSET", "OPSETS", "export_onnx"]
-
-OPSETS = range(14, 27)
-"""Operator sets that ONNX Runtime 1.29 to 1.31 run."""
-DEFAULT_OPSET = 20
+__all__ = ["export_onnx"]
 
 
 def export_onnx(
@@ -149,7 +147,7 @@ def _outputs(network: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> tu
     pair, single = (f"{torch.float32} {shape}" for shape in ((batch, 2), (batch,)))
     told = f"{' and '.join(OUTPUTS)} are {pair} each"
     if len(examples) > 1:
-        names = (*OUTPUTS, *TIMED_OUTPUTS)
+        names: tuple[str, ...] = (*OUTPUTS, *TIMED_OUTPUTS)
         told += f", {' and '.join(TIMED_OUTPUTS)} {single} each"
     else:
         # A network of spectrograms whose ellipses lean says so; further outputs have no name.

@@ -3,11 +3,11 @@
 Two bytes (`fp16`, `bf16`): the weights of products and convolutions are stored so, and widened when
 the file is loaded. The arithmetic is float32 as before: half the file, the same speed.
 
-`int8`: products of a weight are computed of 8-bit integers. A weight has one scale a column, so
-that its largest value is 127 steps; an input of a product has one scale and zero point, so that
-what calibration saw of it fits into 256 steps. Everything else, convolutions and heads among
-it, stays float32. Scales are fixed in the file: an answer depends on its own input alone, and
-not on what else is in the batch.
+`int8`: products with a weight, convolutions of one tap among them, are computed of 8-bit integers.
+A weight has one scale a column, so that its largest value is 127 steps; an input of a product
+has one scale and zero point, so that what calibration saw of it fits into 256 steps. Everything
+else, wider convolutions and heads among it, stays float32. Scales are fixed in the file: an answer
+depends on its own input alone, and not on what else is in the batch.
 
 Source: B. Jacob et al., "Quantization and training of neural networks for efficient
 integer-arithmetic-only inference", CVPR 2018.
@@ -27,6 +27,7 @@ from google.protobuf.message import DecodeError
 
 from heimdall_export.contract import ARRIVALS, INPUT
 from heimdall_export.errors import ExportError
+from heimdall_export.graph_layout import pointwise_as_products
 from heimdall_export.onnx_session import open_session
 from heimdall_export.weighted_graph import WeightedGraph
 from heimdall_export.whole_model import written_at_once
@@ -37,17 +38,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["KINDS", "PRECISION_KEY", "Kind", "quantize_model"]
+__all__ = ["KINDS", "PRECISION_KEY", "Kind", "NothingToQuantize", "quantize_model"]
 
 Kind = Literal["fp16", "bf16", "int8"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PRECISION_KEY = "heimdall.precision"
 """Of the metadata: how a file that is not plain float32 computes."""
 _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-_LEAST_VALUES = 1024
-"""Smaller weights stay as they are: they take no room."""
+_LEAST_VALUES = 8192
+"""Smaller weights stay as they are: they take no room, and heads are among them."""
+_LEAST_SIDE = 16
+"""Of a matrix; thinner ones are tables of places."""
 _LARGEST_HALF = 65504.0
 _BATCH = 8
+
+
+class NothingToQuantize(ExportError):
+    """A model gains nothing from a precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ def quantize_model(
         raise ExportError(f"there is no precision {kind!r}; give one of {', '.join(KINDS)}")
     graph = _read(Path(path))
     if kind == "int8":
+        pointwise_as_products(graph)
         inputs = {INPUT: features} | ({} if arrivals is None else {ARRIVALS: arrivals})
         ranges = _calibrated(graph, inputs)
         kept = sorted(ranges, key=lambda name: -ranges[name].noise)[: round(keep * len(ranges))]
@@ -168,8 +176,8 @@ def _large_weights(graph: WeightedGraph, kinds: tuple[str, ...]) -> list[str]:
         for name in weights
         if name in taken
         and weights[name].dtype == torch.float32
-        and weights[name].ndim >= 2
         and weights[name].numel() >= _LEAST_VALUES
+        and (weights[name].ndim > 2 or min(weights[name].shape) >= _LEAST_SIDE)
     ]
 
 
@@ -186,7 +194,7 @@ def _calibrated(
     """What each product's input is like on real features, by its name."""
     names = list(dict.fromkeys(node.input[0] for node in _products(graph)))
     if not names:
-        raise ExportError(
+        raise NothingToQuantize(
             "the model has no product of matrices that int8 would gain from; use fp16"
         )
     watched = onnx.ModelProto()
