@@ -22,6 +22,7 @@ from heimdall_models import TimedServingNet
 
 from heimdall_trainer.evaluation import evaluate_model
 from heimdall_trainer.exported_network import exported_network
+from heimdall_trainer.precision import chosen_precision, metrics_of
 from heimdall_trainer.run_record import package_versions
 
 if TYPE_CHECKING:
@@ -130,6 +131,10 @@ def export_and_register(
         opset=config.opset,
     )
     parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
+    precisions: Mapping[str, float] = {}
+    if config.quantize != "none":
+        choice = chosen_precision(path, data, config.quantize)
+        path, precisions = choice.chosen.path, metrics_of(choice)
     evaluated = evaluate_model(path, data)
     metrics = {**trained.metrics, **evaluated.metrics}
     uploaded = upload_model(
@@ -137,13 +142,15 @@ def export_and_register(
         s3.models_bucket,
         path,
         run_id=tracker.run_id,
-        metrics=metrics,
+        metrics={**metrics, **precisions},
         versions=package_versions(),
     )
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
     tested = evaluation_tags(metrics, (session.id for session in data.test.sessions))
     version = register(tracker, path, model_name=config.model_name, tags=tags | tested)
-    tracker.log_metrics({**evaluated.metrics, "export/mean_difference": parity.mean_difference})
+    tracker.log_metrics(
+        {**evaluated.metrics, **precisions, "export/mean_difference": parity.mean_difference}
+    )
     tracker.set_tags(tags)
     tracker.log_artifact(trained.checkpoint, "checkpoints")
     return Delivery(

@@ -1,0 +1,50 @@
+"""From `--quantize` to a registered model: judged in metres, and the figures kept."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import onnxruntime
+import pytest
+from heimdall_trainer.errors import UsageError
+from heimdall_trainer.pipeline import TrainingPipeline
+from heimdall_trainer.training_config import TrainingConfig
+from mlflow import MlflowClient
+
+
+@pytest.fixture(scope="module")
+def eighth(connections, quick, finished):
+    """A finished run's checkpoint, delivered once more in 8 bits, for an old runtime."""
+    checkpoint = Path(finished.summary.checkpoint)
+    config = replace(quick, export_only=True, checkpoint=(checkpoint,), quantize="int8", opset=17)
+    return TrainingPipeline(config, connections).run()
+
+
+def test_what_is_delivered_is_the_file_of_the_precision_that_was_asked_for(eighth):
+    """Evaluation, upload and registration must all see the same file as the service will."""
+    path = Path(eighth.summary.onnx_path)
+    session = onnxruntime.InferenceSession(path)
+    assert session.get_modelmeta().custom_metadata_map["heimdall.precision"] == "int8"
+    assert path.name.endswith(".onnx")
+    assert path.with_name(f"{eighth.run_name}.onnx").stat().st_size > path.stat().st_size
+
+
+def test_what_each_precision_is_worth_is_in_the_run_and_the_sidecar(eighth, connections):
+    """Months later someone asks what int8 cost; the answer must not be gone."""
+    s3 = connections.need_s3()
+    key = eighth.summary.onnx_uri.partition(f"{s3.models_bucket}/")[2]
+    answer = s3.client().get_object(s3.models_bucket, key.replace(".onnx", ".json"))
+    sidecar = json.loads(answer.read())["metrics"]
+    run = MlflowClient(connections.tracking_uri()).get_run(eighth.summary.run_id).data.metrics
+    for metrics in (sidecar, run):
+        plain, eight = (metrics[f"export/{name}/error_m_median"] for name in ("none", "int8"))
+        assert eight == pytest.approx(plain, rel=0.2)
+        assert metrics["export/int8/size_bytes"] < metrics["export/none/size_bytes"]
+        assert {"export/int8/nll", "export/int8/coverage_68"} <= set(metrics)
+
+
+@pytest.mark.parametrize("opset", [13, 27])
+def test_an_operator_set_that_is_not_written_is_refused_before_training(opset):
+    """Found out at the export, it would cost the hours of training before it."""
+    with pytest.raises(UsageError, match=f"--opset is {opset}; it must be from 14 to 26"):
+        TrainingConfig(opset=opset)

@@ -1,0 +1,254 @@
+"""Smaller files of a model: what changes, what may not, and which one is chosen."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from heimdall_export import ExportError, Predictor, export_onnx
+from heimdall_export.latency import Latency
+from heimdall_export.onnx_session import open_session
+from heimdall_export.quantization import KINDS, quantize_model
+from heimdall_export.variants import Sample, at_precision, is_faithful
+from heimdall_models import LocalizationNet, Region, ServingNet, Standardize
+
+SCALE_M = 80_000.0
+
+
+@pytest.fixture(scope="module")
+def float_path(metadata, tmp_path_factory):
+    """A ConvNeXt with products of matrices, as the larger ones have; nothing in it is trained."""
+    torch.manual_seed(0)
+    mean = np.full((3, 128, 1), -60.0)
+    network = LocalizationNet(3, "test_convnext")
+    with torch.no_grad():
+        for head in (network.heads.position, network.heads.spread):
+            head.weight *= 20  # so that what the backbone says moves the position
+    serving = ServingNet(
+        Standardize(mean, np.full_like(mean, 20.0)), network, Region(45.0, 8.0, SCALE_M)
+    )
+    path = tmp_path_factory.mktemp("float") / "model.onnx"
+    return export_onnx(serving.eval(), path, metadata=metadata)
+
+
+@pytest.fixture(scope="module")
+def variants(float_path, features, tmp_path_factory):
+    """The model at each precision."""
+    folder = tmp_path_factory.mktemp("variants")
+    return {
+        kind: quantize_model(float_path, folder / f"{kind}.onnx", kind, features=features)
+        for kind in KINDS
+    }
+
+
+def positions_m(path, features):
+    """Positions north and east of 45 N, 8 E, in metres, roughly."""
+    degrees = open_session(path).run(["positions"], {"mel_spectrogram": features})[0]
+    return (degrees - [45.0, 8.0]) * [111_132.0, 78_847.0]
+
+
+@pytest.mark.parametrize(("kind", "most_m"), [("fp16", 50.0), ("bf16", 300.0), ("int8", 300.0)])
+def test_a_variant_says_nearly_what_the_model_says(kind, most_m, variants, float_path, features):
+    """Positions are spread over kilometres here; rounding may move them, a fault would more."""
+    plain = positions_m(float_path, features)
+    moved = np.linalg.norm(positions_m(variants[kind], features) - plain, axis=1)
+    assert np.linalg.norm(plain.std(axis=0)) > 1000
+    assert 0 < moved.max() < most_m
+
+
+@pytest.mark.parametrize(("kind", "most"), [("fp16", 0.8), ("bf16", 0.8), ("int8", 0.8)])
+def test_a_variant_is_smaller(kind, most, variants, float_path):
+    """That is half of what it is for; heads and maps of levels stay as they are."""
+    assert _matrix_bytes(variants[kind]) < most * _matrix_bytes(float_path)
+
+
+def _matrix_bytes(path):
+    weights = onnx.load(path).graph.initializer
+    return sum(len(weight.raw_data) for weight in weights if "backbone" in weight.name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_variant_knows_what_it_is_and_what_the_model_is(kind, variants, metadata):
+    """Whoever finds the file must be able to serve it, and see that it is not plain float32."""
+    found = open_session(variants[kind]).get_modelmeta().custom_metadata_map
+    assert found == {**metadata, "heimdall.precision": kind}
+    assert Predictor(variants[kind]).run_id == metadata["heimdall.run_id"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_variant_has_no_confident_answer_to_a_broken_question(kind, variants, features):
+    """Rounding to integers makes a number of NaN; the guard stands outside of it."""
+    batch = features[:3].copy()
+    batch[1, 0, 3, 5] = np.nan
+    for output in open_session(variants[kind]).run(None, {"mel_spectrogram": batch}):
+        assert np.isnan(output[1]).all()
+        assert np.isfinite(output[[0, 2]]).all()
+
+
+def test_integers_give_the_same_answer_alone_and_in_a_batch(variants, features):
+    """Scales measured on each batch would let one request change another one's position."""
+    together = positions_m(variants["int8"], features[:12])
+    alone = np.concatenate([positions_m(variants["int8"], one[None]) for one in features[:12]])
+    assert np.abs(together - alone).max() < 1.0
+
+
+def test_products_that_are_kept_are_as_they_were(float_path, features, tmp_path):
+    """Keeping all of them must give the float32 file's answers: nothing else is rounded."""
+    path = quantize_model(float_path, tmp_path / "k.onnx", "int8", features=features, keep=1.0)
+    assert np.array_equal(positions_m(path, features), positions_m(float_path, features))
+
+
+def test_what_cannot_be_quantised_is_refused(float_path, variants, features, onnx_path, tmp_path):
+    """Each mistake has its own message, and leaves no file."""
+    for path, kind, said in (
+        (float_path, "int9", "there is no precision 'int9'; give one of fp16, bf16, int8"),
+        (variants["fp16"], "int8", "is fp16 already; give the float32 file"),
+        (onnx_path, "int8", "no product of matrices that int8 would gain from"),
+        (tmp_path / "gone.onnx", "int8", r"gone\.onnx cannot be read"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            quantize_model(path, tmp_path / "out.onnx", kind, features=features)
+    assert not list(tmp_path.iterdir())
+
+
+PLAIN = {"error_m_median": 1000.0, "coverage_68": 0.68, "coverage_95": 0.95, "nll": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        ({}, True),
+        ({"error_m_median": 1009.0}, True),
+        ({"error_m_median": 1011.0}, False),
+        ({"error_m_median": 500.0}, True),
+        ({"coverage_68": 0.69}, True),
+        ({"coverage_68": 0.66}, False),
+        ({"coverage_95": 0.97}, False),
+    ],
+)
+def test_faithful_is_one_percent_of_the_error_and_one_point_of_coverage(change, holds):
+    """The issue's own bounds; a coverage that rises too far is as wrong as one that falls."""
+    assert is_faithful({**PLAIN, **change}, PLAIN) is holds
+
+
+def judge(worse):
+    """Figures by the file's name: those of `PLAIN`, unless the name is told to be worse."""
+
+    def say(path):
+        growth = next((g for name, g in worse.items() if name in path.name), 0.0)
+        return {**PLAIN, "error_m_median": 1000.0 * (1 + growth)}
+
+    return say
+
+
+@pytest.fixture
+def copied(float_path, tmp_path):
+    """The float32 file in a folder of its own."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(float_path.read_bytes())
+    return path
+
+
+def test_auto_never_takes_what_is_not_faithful(copied, features):
+    """Speed is worth nothing where positions are wrong."""
+    choice = at_precision(copied, "auto", Sample(features), judge({"16": 0.02, "int8": 0.02}))
+    assert choice.chosen.path == copied
+    assert [variant.name for variant in choice.tried] == [
+        *("none", "fp16", "bf16", "int8", "int8-keep10", "int8-keep30")
+    ]
+    assert [found.name for found in copied.parent.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "chosen"),
+    [
+        ({"none": 9.0, "fp16": 9.1, "bf16": 9.2, "int8": 3.0}, "int8"),
+        ({"none": 3.0, "fp16": 9.1, "bf16": 9.2, "int8": 9.0}, "none"),
+        ({"none": 3.0, "fp16": 3.1, "bf16": 3.2, "int8": 9.0}, "fp16"),
+    ],
+)
+def test_auto_takes_the_fastest_and_of_equals_the_smallest(
+    times_ms, chosen, copied, features, monkeypatch
+):
+    """Speeds are given here: what a machine measures is no business of a test."""
+    given = [Latency(value, value) for value in times_ms.values()]
+    monkeypatch.setattr("heimdall_export.variants.latencies", lambda _calls, seconds: given)
+    choice = at_precision(copied, "auto", Sample(features), judge({}))
+    assert choice.chosen.name == chosen
+    assert {found.name for found in copied.parent.iterdir()} == {
+        "model.onnx",
+        choice.chosen.path.name,
+    }
+
+
+def test_auto_measures_and_tells_the_figures_of_all(copied, features):
+    """They go into a sidecar, which is JSON, and are what a choice is answered for by."""
+    choice = at_precision(copied, "auto", Sample(features), judge({}))
+    told = json.loads(json.dumps(choice.told()))
+    assert set(told) == {"none", "fp16", "bf16", "int8"}
+    assert all(figures["latency_ms"] > 0 for figures in told.values())
+
+
+def test_auto_goes_without_what_a_model_does_not_gain_from(onnx_path, features, tmp_path):
+    """A network of other layers must not fail at the end of its training."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx_path.read_bytes())
+    choice = at_precision(path, "auto", Sample(features), judge({}))
+    assert [variant.name for variant in choice.tried] == ["none", "fp16", "bf16"]
+    with pytest.raises(ExportError, match="no product of matrices"):
+        at_precision(path, "int8", Sample(features), judge({}))
+
+
+def test_int8_leaves_in_float_what_it_must(copied, features):
+    """With the most rounded products in float32 the model may be as good as before."""
+    choice = at_precision(copied, "int8", Sample(features), judge({"int8.onnx": 0.05}))
+    assert choice.chosen.name == "int8-keep10"
+
+
+def test_int8_that_is_never_faithful_is_the_best_there_is(copied, features):
+    """Who asks for int8 gets it, and its figures say what it costs."""
+    worse = {"int8.onnx": 0.03, "keep10": 0.02, "keep30": 0.05}
+    choice = at_precision(copied, "int8", Sample(features), judge(worse))
+    assert choice.chosen.name == "int8-keep10"
+    assert choice.told()["int8-keep10"]["error_m_median"] == pytest.approx(1020.0)
+
+
+def test_none_is_the_file_itself(copied, features):
+    """The default changes nothing."""
+    assert at_precision(copied, "none", Sample(features), judge({})).chosen.path == copied
+
+
+def test_a_precision_that_does_not_exist_is_refused(copied, features):
+    """A misspelt one must not be the default."""
+    with pytest.raises(ExportError, match="no precision 'int4'; give one of none, fp16, bf16"):
+        at_precision(copied, "int4", Sample(features), judge({}))
+
+
+class Pointwise(torch.nn.Module):
+    """Convolutions of one tap with and without a bias, one with a stride, one of groups."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.one = torch.nn.Conv2d(3, 96, 1)
+        self.two = torch.nn.Conv2d(96, 96, 1, bias=False)
+        self.grouped = torch.nn.Conv2d(96, 96, 1, groups=96)
+        self.strided = torch.nn.Conv2d(96, 96, 1, stride=2)
+        self.head = torch.nn.Linear(96, 4)
+
+    def forward(self, mel_spectrogram):
+        """Positions and uncertainties, float32 `(batch, 2)` each."""
+        maps = self.two(self.one(mel_spectrogram / 100).relu())
+        out = self.head(self.strided(self.grouped(maps)).mean(dim=(2, 3)))
+        return 45 + out[:, :2], out[:, 2:].exp()
+
+
+def test_convolutions_of_one_tap_are_products_too(metadata, features, tmp_path):
+    """The smaller ConvNeXts have them; without, int8 would gain nothing there."""
+    path = export_onnx(Pointwise().eval(), tmp_path / "m.onnx", metadata=metadata)
+    small = quantize_model(path, tmp_path / "i.onnx", "int8", features=features)
+    kinds = [node.op_type for node in onnx.load(small).graph.node]
+    assert (kinds.count("Conv"), kinds.count("MatMul"), kinds.count("QuantizeLinear")) == (2, 2, 1)
+    moved = positions_m(small, features) - positions_m(path, features)
+    assert 0 < np.abs(moved).max() < 0.02 * np.ptp(positions_m(path, features))
