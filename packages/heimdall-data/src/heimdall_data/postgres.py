@@ -1,7 +1,7 @@
 """The catalogue in Postgres: the door to it, for reading and for ingestion.
 
-Together with `session_query` and `session_rows`, which hold its SQL, only this module speaks
-to Postgres. Passwords never show: not in a message, not in a `repr`.
+Together with `session_query`, `session_rows` and `conflicts`, which hold its SQL, only this module
+speaks to Postgres. Passwords never show: not in a message, not in a `repr`.
 """
 
 from __future__ import annotations
