@@ -69,8 +69,7 @@ def test_the_served_file_says_what_the_members_say_together(finished):
     position, sigma = (torch.stack(part).double().numpy() for part in zip(*each, strict=True))
     assert region.to_plane(said.position_deg) == pytest.approx(position.mean(axis=0), abs=2e-5)
     ensemble = Ensemble.load(finished.summary.checkpoint)
-    widening = np.exp(ensemble.log_temperatures["log_temperature"])
-    variance = (np.square(sigma).mean(axis=0) + position.var(axis=0)) * widening
+    variance = np.square(sigma).mean(axis=0) + position.var(axis=0)
     assert said.sigma_m / region.scale_m == pytest.approx(np.sqrt(variance), rel=1e-4)
     assert finished.delivery.parity.mean_difference < 1e-5
     assert len(ensemble.members) == 2
@@ -159,11 +158,12 @@ def test_an_exported_ensemble_is_evaluated_as_any_model(connections, two, finish
 
 
 def test_too_few_sessions_to_calibrate_on_are_told_of(two, finished, tmp_path, capsys):
-    """A dozen sessions say nothing of 68 %; the ellipses stay what the members make them."""
+    """A dozen sessions say nothing of 68 %; then the mixture's own moments are served."""
     trained = merged_model(members(finished), finished.data, two, tmp_path / "merged.ckpt")
-    assert len(finished.data.validation) < 30
-    assert "sessions stay as wide as the members make them" in capsys.readouterr().err
-    assert Ensemble.load(trained.checkpoint).log_temperatures == {"log_temperature": 0.0}
+    few = len(finished.data.validation)
+    assert few < 30
+    assert f"{few} sessions to weigh the members' disagreement on" in capsys.readouterr().err
+    assert Ensemble.load(trained.checkpoint).disagreement_weight == 1.0
 
 
 def test_a_network_of_another_split_is_told_of(finished, capsys):

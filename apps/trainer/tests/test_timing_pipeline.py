@@ -214,7 +214,7 @@ def ensemble(connections, finished, tmp_path_factory):
 
 
 def test_an_ensemble_with_times_is_one_file_that_tilts(connections, finished, ensemble):
-    """Merged from what each member makes of levels and times, and calibrated as one."""
+    """Merged from what each member makes of levels and times."""
     config = replace(TIMED, export_only=True, checkpoint=(ensemble.checkpoint,))
     delivery = TrainingPipeline(config, connections).run().delivery
     said = delivery.evaluated.evaluation
@@ -233,11 +233,9 @@ def test_an_ensemble_with_times_is_one_file_that_tilts(connections, finished, en
     assert said.position_deg == pytest.approx(middle, abs=2e-5)
     assert said.sigma_m == pytest.approx(merged[1].numpy(), rel=2e-2)
     assert said.correlation == pytest.approx(merged[2].numpy(), abs=2e-2)
-    assert network.log_temperature != 0
-    assert network.log_temperature_of_levels != 0
 
 
-def test_a_member_that_lacks_its_times_is_given_them(connections, finished, ensemble):
+def test_a_member_that_lacks_its_times_is_given_them(connections, finished, ensemble, capsys):
     """Interrupted after the hours of the spectrograms, in the seconds of the times."""
     before = ensemble.checkpoint.read_bytes()
     member = ensemble.checkpoint.parent / "member-2"
@@ -250,6 +248,8 @@ def test_a_member_that_lacks_its_times_is_given_them(connections, finished, ense
     assert again.checkpoint.read_bytes() == before
     assert again.metrics == ensemble.metrics
     assert best.stat().st_mtime_ns == kept
+    # 36 validation sessions are enough to weigh the members' disagreement on.
+    assert "disagreement" not in capsys.readouterr().err
 
 
 def few(sessions, n):

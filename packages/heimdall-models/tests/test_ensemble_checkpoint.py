@@ -57,11 +57,10 @@ def answers(network, inputs, n_inputs):
 
 @pytest.mark.parametrize("n_inputs", [1, 2])
 def test_what_comes_back_says_the_same(tmp_path, spectrograms, timed, inputs, n_inputs):
-    """Temperatures included, and nothing of the training but what it came to."""
+    """Its calibration included, and nothing of the training but what it came to."""
     ensemble = Ensemble.of(timed if n_inputs == 2 else spectrograms)
     network = ensemble.network()
-    for buffer in network.buffers(recurse=False):
-        buffer.fill_(0.4)
+    network.disagreement_weight.fill_(0.4)
     path = save_ensemble(ensemble, network, tmp_path / "ensemble.ckpt")
     loaded = Ensemble.load(path)
     assert len(loaded.members) == 2
@@ -86,10 +85,10 @@ def test_a_checkpoint_of_one_network_is_that_network(spectrograms, timed, inputs
 
 
 def test_ensembles_are_merged_member_by_member(tmp_path, spectrograms):
-    """Every network counts alike, whichever file it is in; their temperature was of another."""
+    """Every network counts alike, whichever file it is in; calibration was of another ensemble."""
     two = Ensemble.of(spectrograms)
     network = two.network()
-    network.log_temperature.fill_(1.0)
+    network.disagreement_weight.fill_(0.5)
     path = save_ensemble(two, network, tmp_path / "two.ckpt")
     three = Ensemble.of([path, spectrograms[0]])
     assert [member.name for member in three.members] == [
@@ -97,7 +96,7 @@ def test_ensembles_are_merged_member_by_member(tmp_path, spectrograms):
         f"{path}, member 2",
         str(spectrograms[0]),
     ]
-    assert three.network().log_temperature == 0
+    assert three.network().disagreement_weight == 1
 
 
 def test_an_ensemble_is_not_loaded_as_one_of_its_members(tmp_path, spectrograms):
@@ -122,7 +121,8 @@ def test_members_with_and_without_times_are_not_merged(spectrograms, timed):
         ({"format": 9}, "ensemble format 9; this version reads 1"),
         ({"members": []}, "an ensemble without members"),
         ({"members": [{}]}, "member 1 is a PyTorch file, but no checkpoint"),
-        ({"log_temperatures": {}}, "no temperatures of such an ensemble"),
+        ({"disagreement_weight": None}, "does not say how much disagreement counts: None"),
+        ({"disagreement_weight": -1.0}, "does not say how much disagreement counts: -1.0"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, spectrograms, change, message):

@@ -5,11 +5,9 @@ import pytest
 import torch
 from heimdall_models import EnsembleNet, ModelError, ServingNet, Standardize, TimedEnsembleNet
 from heimdall_models.ellipses import sigma_and_correlation
-from heimdall_models.ensembles import merged
+from heimdall_models.mixtures import moments
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing_net import TimingNet
-from hypothesis import given
-from hypothesis import strategies as st
 from timing_cases import REGION, SITES, arrivals, positions_deg
 
 N = len(SITES)
@@ -61,75 +59,6 @@ def inputs():
     return features_at(torch.from_numpy(REGION.to_plane(positions_deg(12))).float() + 0.05), rows
 
 
-units = st.floats(-1, 1, width=32)
-sigmas = st.floats(2**-13, 1, width=32)
-gaussians = st.tuples(units, units, sigmas, sigmas, st.floats(-0.96875, 0.96875, width=32))
-
-
-def tensors(mixture):
-    """Positions `(members, 2)` and covariances `(members, 3)`, float32."""
-    east, north, s, t, tilt = torch.tensor(mixture).unbind(dim=1)
-    return torch.stack([east, north], 1), torch.stack([s * s, tilt * s * t, t * t], 1)
-
-
-@given(st.lists(gaussians, min_size=1, max_size=6))
-def test_the_moments_are_those_of_the_mixture(mixture):
-    """By the definition of a covariance, in float64, about no centre."""
-    positions, covariances = tensors(mixture)
-    position, covariance = merged(positions, covariances)
-    exact = positions.double().numpy()
-    ee, en, nn = covariances.double().numpy().T
-    second = np.array([[ee, en], [en, nn]]).transpose(2, 0, 1) + exact[:, :, None] * exact[:, None]
-    mean = exact.mean(axis=0)
-    wanted = second.mean(axis=0) - np.outer(mean, mean)
-    assert position.numpy() == pytest.approx(mean, abs=3e-7)
-    found = np.array([[covariance[0], covariance[1]], [covariance[1], covariance[2]]])
-    assert found == pytest.approx(wanted, rel=1e-3, abs=1e-9)
-
-
-def test_the_moments_are_those_of_samples():
-    """What the formula means: draw a member, then a place."""
-    positions, covariances = tensors([(0.1, 0.2, 0.05, 0.1, 0.8), (0.3, -0.1, 0.2, 0.02, -0.3)])
-    rng = np.random.default_rng(3)
-    drawn = np.concatenate(
-        [
-            rng.multivariate_normal(p, [[ee, en], [en, nn]], 200_000)
-            for p, (ee, en, nn) in zip(positions.numpy(), covariances.numpy(), strict=True)
-        ]
-    )
-    position, covariance = merged(positions, covariances)
-    assert position.numpy() == pytest.approx(drawn.mean(axis=0), abs=1e-3)
-    ((ee, en), (_, nn)) = np.cov(drawn.T)
-    assert covariance.numpy() == pytest.approx([ee, en, nn], rel=1e-2, abs=2e-4)
-
-
-@given(st.tuples(units, units), st.lists(st.tuples(units, units), min_size=2, max_size=5))
-def test_a_few_metres_far_from_the_middle_are_not_lost_in_float32(place, offsets):
-    """Members 80 km from the region's middle that differ by 10 m: 1e-4 of it, squared 1e-8."""
-    positions = 0.9 * torch.tensor(place) + 1e-4 * torch.tensor(offsets)
-    _, covariance = merged(positions, torch.full((len(offsets), 3), 1e-10))
-    exact = positions.double().numpy()
-    wanted = np.cov(exact.T, bias=True)[[0, 0, 1], [0, 1, 1]] + 1e-10
-    assert covariance.numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-13)
-
-
-@given(st.lists(gaussians, min_size=2, max_size=6), st.randoms())
-def test_the_order_of_the_members_does_not_matter(mixture, random):
-    """Nobody should have to remember which network was trained first."""
-    shuffled = random.sample(mixture, len(mixture))
-    one, other = (merged(*tensors(each)) for each in (mixture, shuffled))
-    assert one[0].numpy() == pytest.approx(other[0].numpy(), abs=1e-6)
-    assert one[1].numpy() == pytest.approx(other[1].numpy(), rel=1e-4, abs=1e-12)
-
-
-@given(st.lists(gaussians, min_size=1, max_size=6))
-def test_what_is_merged_is_an_ellipse(mixture):
-    """However thin the members, and however they lie."""
-    sigma, correlation = sigma_and_correlation(merged(*tensors(mixture))[1])
-    assert (sigma > 0).all()
-    assert -1 < float(correlation) < 1
-
-
 def test_one_member_says_what_it_says_alone(inputs):
     """An ensemble of one is no special case."""
     features, rows = inputs
@@ -158,12 +87,12 @@ def test_members_with_times_are_merged_in_all_four_outputs(inputs):
     with torch.no_grad():
         said = [network.on_plane(features, rows) for network in members]
         found = TimedEnsembleNet(members)(features, rows)
-    position, covariance = merged(
-        *(torch.stack(part) for part in list(zip(*said, strict=True))[:2])
-    )
-    sigma, correlation = sigma_and_correlation(covariance)
+    mixture = moments(*(torch.stack(part) for part in list(zip(*said, strict=True))[:2]))
+    sigma, correlation = sigma_and_correlation(mixture.merged())
     # A degree of float32 is 0.4 m coarse.
-    assert REGION.to_plane(found[0].double().numpy()) == pytest.approx(position.numpy(), abs=2e-5)
+    assert REGION.to_plane(found[0].double().numpy()) == pytest.approx(
+        mixture.position.numpy(), abs=2e-5
+    )
     assert torch.equal(found[1], sigma * REGION.scale_m)
     assert torch.equal(found[2], correlation)
     assert found[3].tolist() == pytest.approx(np.mean([each[2] for each in said], axis=0).tolist())
@@ -175,21 +104,20 @@ def test_without_times_the_answer_is_that_of_the_merged_levels(inputs):
     features, rows = inputs
     members = [timed_member(seed, shift=0.02 * seed) for seed in (1, 2)]
     ensemble, levels = TimedEnsembleNet(members), EnsembleNet([m.levels for m in members])
-    ensemble.log_temperature_of_levels.fill_(0.7)
-    ensemble.log_temperature.fill_(5.0)
-    levels.log_temperature.fill_(0.7)
+    for network in (ensemble, levels):
+        network.disagreement_weight.fill_(2.0)
     with torch.no_grad():
         both, alone = ensemble(features, rows), levels(features)
     for found, expected in zip(both[:2], alone, strict=True):
         torch.testing.assert_close(found[4:7], expected[4:7], rtol=1e-5, atol=1e-6)
     # The members disagree along the diagonal; the other file has no output for that.
-    tilt = 0.01**2 / (0.1**2 + 0.01**2)
+    tilt = 2 * 0.01**2 / (0.1**2 + 2 * 0.01**2)
     assert both[2][4:7].tolist() == pytest.approx([tilt] * 3, rel=1e-3)
 
 
 @pytest.mark.parametrize("timed", [False, True])
 def test_one_member_without_an_answer_leaves_none(inputs, timed):
-    """Two thirds of an ensemble are another model, which nobody calibrated."""
+    """The rest of an ensemble is another model, which nobody calibrated."""
     features, rows = inputs
     if timed:
         ensemble = TimedEnsembleNet([timed_member(1), timed_member(2, shift=float("nan"))])
@@ -213,42 +141,45 @@ def batches(positions, timed=False):
     return [{k: v[part] for k, v in batch.items()} for part in (slice(half), slice(half, None))]
 
 
-def test_a_temperature_makes_the_merged_ellipse_honest():
-    """Members that are honest each are together too wide, here by half: 0.05² of 0.05² + 0.05²."""
-    ensemble = EnsembleNet([member(-0.05, 0.05), member(0.05, 0.05)])
+def test_disagreement_counts_as_much_as_the_truth_warrants():
+    """By hand: errors of 0.05, members sure to 0.04 and 0.06 off: 0.0025 = 0.0016 + w 0.0036."""
+    ensemble = EnsembleNet([member(-0.06, 0.04), member(0.06, 0.04)])
     ensemble.calibrate(batches(positions_deg(400)))
-    assert float(ensemble.log_temperature.exp()) == pytest.approx(0.5, rel=0.15)
+    assert float(ensemble.disagreement_weight) == pytest.approx(0.25, rel=0.35)
 
 
-def test_sessions_with_and_without_times_have_temperatures_of_their_own():
-    """Levels are wrong by kilometres, times by metres; their members disagree otherwise."""
-    ensemble = TimedEnsembleNet(
-        [timed_member(1, shift=-0.05, sigma=0.05), timed_member(2, shift=0.05, sigma=0.05)]
-    )
+def test_disagreement_is_weighed_on_what_is_served():
+    """With times the members agree, and nothing tells; without them it is that of levels."""
+    members = [timed_member(1, shift=-0.06, sigma=0.04), timed_member(2, shift=0.06, sigma=0.04)]
+    ensemble = TimedEnsembleNet(members)
     sessions = batches(positions_deg(60), timed=True)
-    sessions[0]["arrivals"][:, :, 0] = 0
-    ensemble.calibrate_levels(sessions)
-    levels = float(ensemble.log_temperature_of_levels)
-    # The members disagree along the diagonal, by as much as they are unsure in all directions.
-    assert -1.0 < levels < -0.1
-    sessions += sessions[1:]
     ensemble.calibrate(sessions)
-    assert float(ensemble.log_temperature) not in (0.0, levels)
-    assert float(ensemble.log_temperature_of_levels) == levels
+    with_times = float(ensemble.disagreement_weight)
+    for batch in sessions:
+        batch["arrivals"] *= 0
+    ensemble.calibrate(sessions)
+    assert float(ensemble.disagreement_weight) < 0.6 < with_times
 
 
-def test_too_few_sessions_leave_the_members_words_as_they_are():
+def test_members_that_agree_are_left_as_they_are():
+    """Whatever the validation sessions happen to say of them."""
+    ensemble = EnsembleNet([member(0.0, 0.2), member(0.0, 0.2)])
+    ensemble.calibrate(batches(positions_deg(40)))
+    assert float(ensemble.disagreement_weight) == pytest.approx(1.0)
+
+
+def test_too_few_sessions_leave_disagreement_its_full_weight():
     """A factor fitted on a handful is chance."""
     ensemble = EnsembleNet([member(), member()])
-    ensemble.log_temperature.fill_(1.0)
-    with pytest.raises(ModelError, match="20 sessions to calibrate on"):
+    ensemble.disagreement_weight.fill_(0.5)
+    with pytest.raises(ModelError, match="20 sessions to weigh the members' disagreement on"):
         ensemble.calibrate(batches(positions_deg(20)))
-    assert ensemble.log_temperature == 0
-    timed = TimedEnsembleNet([timed_member(1), timed_member(2)])
-    sessions = batches(positions_deg(40), timed=True)
-    sessions[1]["arrivals"][:, 1:, 0] = 0
-    with pytest.raises(ModelError, match="20 sessions to calibrate on"):
-        timed.calibrate(sessions)
+    assert ensemble.disagreement_weight == 1
+    with pytest.raises(ModelError, match="no sessions to weigh"):
+        ensemble.calibrate([])
+    broken = EnsembleNet([member(), member(shift=float("nan"))])
+    with pytest.raises(ModelError, match="all answers finite: False"):
+        broken.calibrate(batches(positions_deg(40)))
 
 
 MOVED = type(REGION)(REGION.latitude_deg + 0.5, REGION.longitude_deg, REGION.scale_m)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_models import EnsembleNet, ModelError, TimedEnsembleNet
+from heimdall_models import ModelError
 from heimdall_models.ensemble_checkpoint import Ensemble, save_ensemble
 from heimdall_models.timing_checkpoint import timing_sites
 
@@ -31,6 +31,8 @@ from heimdall_trainer.validation import validated
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from heimdall_models import EnsembleNet, TimedEnsembleNet
 
     from heimdall_trainer.callbacks import RunMetrics
     from heimdall_trainer.pipeline import TrainingPipeline
@@ -157,20 +159,16 @@ def _most_steps(config: TrainingConfig, data: TrainingData) -> int:
 def _calibrate(
     network: EnsembleNet | TimedEnsembleNet, data: TrainingData, config: TrainingConfig
 ) -> None:
-    """Fit what can be fitted on the validation part, and say what cannot."""
-    fits = {"": network.calibrate}
-    if isinstance(network, TimedEnsembleNet):
-        fits = {" with times": network.calibrate, " without times": network.calibrate_levels}
-    for kind, fit in fits.items():
-        try:
-            fit(make_loader(data.validation, config))
-        except ModelError as error:
-            print(
-                f"warning: ellipses of sessions{kind} stay as wide as the members make them: "
-                f"{error} (raise --validation_split)",
-                file=sys.stderr,
-                flush=True,
-            )
+    """Weigh the members' disagreement on the validation part, or say that it counts in full."""
+    try:
+        network.calibrate(make_loader(data.validation, config))
+    except ModelError as error:
+        print(
+            f"warning: the members' disagreement counts in full, not as the validation part has "
+            f"it: {error} (raise --validation_split)",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _metrics(

@@ -1,13 +1,14 @@
 """Trained networks as checkpoint files hold them: one in a file, or a whole ensemble.
 
 An ensemble's file holds of every member what a checkpoint of that member would hold for serving,
-without what only resuming needs, and the temperatures of what they say together. It is no
+without what only resuming needs, and how much their disagreement counts. It is no
 checkpoint of one network, and loading it as one is refused.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Ensemble", "Member", "save_ensemble"]
 
 FORMAT = 1
-TEMPERATURES = {
-    False: {"log_temperature"},
-    True: {"log_temperature", "log_temperature_of_levels"},
-}
-"""The buffers of an ensemble without and with times of arrival."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +60,8 @@ class Ensemble:
     """Trained networks that answer as one; most often it is only one."""
 
     members: tuple[Member, ...]
-    log_temperatures: Mapping[str, float] = field(default_factory=dict)
-    """Of the merged Gaussian, by the name of the network's buffer; none before calibration."""
+    disagreement_weight: float | None = None
+    """How much their disagreement counts; None before calibration."""
 
     @classmethod
     def load(cls, path: str | Path) -> Ensemble:
@@ -81,7 +77,7 @@ class Ensemble:
         members = enumerate(record["members"], start=1)
         return cls(
             tuple(_member(each, f"{path}, member {number}") for number, each in members),
-            record["log_temperatures"],
+            record["disagreement_weight"],
         )
 
     @classmethod
@@ -100,11 +96,11 @@ class Ensemble:
         Raises:
             ModelError: If the members cannot be merged; see `ensembles`.
         """
-        if len(self.members) == 1 and not self.log_temperatures:
+        if len(self.members) == 1 and self.disagreement_weight is None:
             return self.members[0].network
         network = self.merged()
-        for name, value in self.log_temperatures.items():
-            network.get_buffer(name).fill_(value)
+        if self.disagreement_weight is not None:
+            network.disagreement_weight.fill_(self.disagreement_weight)
         return network
 
     def merged(self) -> EnsembleNet | TimedEnsembleNet:
@@ -145,9 +141,7 @@ def save_ensemble(
     record = {
         "format": FORMAT,
         "members": [_contents(member) for member in ensemble.members],
-        "log_temperatures": {
-            name: float(value) for name, value in network.named_buffers(recurse=False)
-        },
+        "disagreement_weight": float(network.disagreement_weight),
     }
     write_whole({ENSEMBLE_RECORD: record}, Path(path))
     return Path(path)
@@ -173,10 +167,9 @@ def _record(record: object, path: str | Path) -> Mapping[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise ModelError(f"{path} has ensemble format {found!r}; this version reads {FORMAT}")
-    members, temperatures = record.get("members"), record.get("log_temperatures")
+    members, weight = record.get("members"), record.get("disagreement_weight")
     if not isinstance(members, list) or not members:
         raise ModelError(f"{path} is an ensemble without members; it is damaged")
-    timed = isinstance(members[0], dict) and TIMING_RECORD in members[0]
-    if not isinstance(temperatures, dict) or set(temperatures) != TEMPERATURES[timed]:
-        raise ModelError(f"{path} has no temperatures of such an ensemble: {temperatures!r}")
+    if not isinstance(weight, float) or not 0 <= weight < math.inf:
+        raise ModelError(f"{path} does not say how much disagreement counts: {weight!r}")
     return record

@@ -1,28 +1,19 @@
-"""Several trained networks that answer as one: their mixture, merged into one Gaussian.
+"""Several trained networks that answer as one, with the moments of their mixture.
 
-Networks of different starts, trained in different orders, are wrong in different places. The
-mixture of their answers has as mean the mean of theirs, and as covariance the mean of theirs
-with that of their means: where they disagree, the ellipse is as much wider. All of it is in the
-region's plane, about the members' centre, so that ellipses of metres survive float32.
-
-A mixture of Gaussians that were honest each is wider than it need be: one temperature, fitted on
-validation sessions, makes the merged Gaussian honest again.
-
-Source: B. Lakshminarayanan, A. Pritzel and C. Blundell, "Simple and scalable predictive
-uncertainty estimation using deep ensembles", NIPS 2017, section 2.4.
+Networks of different starts, trained in different orders, are wrong in different places: their mean
+is nearer to the truth than they are, and where they disagree, the ellipse is as much wider.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from heimdall_models.calibration import temperature
-from heimdall_models.ellipses import covariance_of, mahalanobis_squared, sigma_and_correlation
+from heimdall_models.ellipses import covariance_of, sigma_and_correlation
 from heimdall_models.errors import ModelError
+from heimdall_models.mixtures import Moments, moments, weight_of_disagreement
 from heimdall_models.serving import ServingNet, TimedServingNet, as_served, levels_as_served
 
 if TYPE_CHECKING:
@@ -31,17 +22,54 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
 
-__all__ = ["EnsembleNet", "TimedEnsembleNet", "merged"]
+__all__ = ["EnsembleNet", "TimedEnsembleNet"]
 
-FEWEST_TIMES = 2
-"""Receivers that heard a transmission; of fewer, the timing network gives what levels say."""
 SAME_DB = 0.01
 """Within which two normalisations are of the same features."""
 SAME_M = 1.0
 """Within which two receivers stand at the same place."""
 
 
-class EnsembleNet(nn.Module):
+class _Ensemble(nn.Module):
+    """Members that are merged, and how much their disagreement counts."""
+
+    takes: ClassVar[tuple[str, ...]]
+    """What of a batch is asked about."""
+    disagreement_weight: Tensor
+
+    def __init__(self, members: Sequence[nn.Module], region: Region) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.region = region
+        self.register_buffer("disagreement_weight", torch.ones(()))
+
+    def moments(self, *inputs: Tensor) -> Moments:
+        """Of what the members say, in plane units."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Fit how much disagreement counts on sessions that no member was trained on.
+
+        Args:
+            batches: With `features`, and `arrivals` where they are taken, as `forward` takes
+                them; and `position_deg`, `(batch, 2)`.
+
+        Raises:
+            ModelError: If there are fewer than 30 sessions; the weight is then 1.
+        """
+        self.disagreement_weight.fill_(1.0)
+        parts, targets = [], []
+        for batch in batches:
+            parts.append(self.moments(*(batch[name] for name in self.takes)))
+            targets.append(_target(self.region, batch))
+        if not targets:
+            raise ModelError("there are no sessions to weigh the members' disagreement on")
+        found = Moments(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        self.disagreement_weight.fill_(weight_of_disagreement(found, torch.cat(targets)))
+
+
+class EnsembleNet(_Ensemble):
     """A model file of several networks of spectrograms.
 
     Args:
@@ -52,14 +80,11 @@ class EnsembleNet(nn.Module):
         ModelError: If two members cannot be merged.
     """
 
-    log_temperature: Tensor
+    takes = ("features",)
 
     def __init__(self, members: Sequence[ServingNet], names: Sequence[str] = ()) -> None:
-        super().__init__()
         _require_same_features(members, _named(members, names))
-        self.members = nn.ModuleList(members)
-        self.region = members[0].region
-        self.register_buffer("log_temperature", torch.zeros(()))
+        super().__init__(members, members[0].region)
 
     def forward(self, mel_spectrogram: Tensor) -> tuple[Tensor, ...]:
         """Positions in degrees and uncertainties in metres; see `ServingNet`.
@@ -71,39 +96,30 @@ class EnsembleNet(nn.Module):
 
     def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The same in plane units, as `ServingNet.on_plane`."""
+        found, leans = self._found(mel_spectrogram)
+        sigma, correlation = sigma_and_correlation(found.merged(self.disagreement_weight))
+        return found.position, sigma, correlation if leans else None
+
+    def moments(self, *inputs: Tensor) -> Moments:
+        """Of what the members say, in plane units; without correlation where none of them leans."""
+        found, leans = self._found(*inputs)
+        if leans:
+            return found
+        upright = found.disagreement * found.disagreement.new_tensor([1.0, 0.0, 1.0])
+        return found._replace(disagreement=upright)
+
+    def _found(self, mel_spectrogram: Tensor) -> tuple[Moments, bool]:
+        """The members' moments, and whether an ellipse of theirs leans."""
         said = [cast("ServingNet", member).on_plane(mel_spectrogram) for member in self.members]
         upright = mel_spectrogram.new_zeros(())
-        position, covariance = merged(
-            torch.stack([units for units, _, _ in said]),
-            torch.stack(
-                [covariance_of(sigma, upright if tilt is None else tilt) for _, sigma, tilt in said]
-            ),
-        )
-        sigma, correlation = sigma_and_correlation(covariance * self.log_temperature.exp())
-        leans = any(tilt is not None for _, _, tilt in said)
-        return position, sigma, correlation if leans else None
-
-    @torch.no_grad()
-    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Fit the temperature on sessions that no member was trained on.
-
-        Args:
-            batches: With `features`, as `forward` takes them, and `position_deg`, `(batch, 2)`.
-
-        Raises:
-            ModelError: If there are fewer than 30 sessions; the temperature is then 1.
-        """
-        self.log_temperature.zero_()
-        squares: list[float] = []
-        for batch in batches:
-            position, sigma, tilt = self.on_plane(batch["features"])
-            error = _target(self.region, batch) - position
-            correlation = torch.zeros(()) if tilt is None else tilt
-            squares += mahalanobis_squared(error, sigma, correlation).tolist()
-        self.log_temperature.fill_(math.log(temperature(squares)))
+        covariances = [
+            covariance_of(sigma, upright if tilt is None else tilt) for _, sigma, tilt in said
+        ]
+        found = moments(torch.stack([units for units, _, _ in said]), torch.stack(covariances))
+        return found, any(tilt is not None for _, _, tilt in said)
 
 
-class TimedEnsembleNet(nn.Module):
+class TimedEnsembleNet(_Ensemble):
     """A model file of several networks that take times of arrival beside the spectrograms.
 
     Args:
@@ -114,18 +130,13 @@ class TimedEnsembleNet(nn.Module):
         ModelError: If two members cannot be merged.
     """
 
-    log_temperature: Tensor
-    log_temperature_of_levels: Tensor
+    takes = ("features", "arrivals")
 
     def __init__(self, members: Sequence[TimedServingNet], names: Sequence[str] = ()) -> None:
-        super().__init__()
         called = _named(members, names)
         _require_same_features([member.levels for member in members], called)
         _require_same_places(members, called)
-        self.members = nn.ModuleList(members)
-        self.region = members[0].levels.region
-        self.register_buffer("log_temperature", torch.zeros(()))
-        self.register_buffer("log_temperature_of_levels", torch.zeros(()))
+        super().__init__(members, members[0].levels.region)
 
     def forward(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> tuple[Tensor, ...]:
         """Positions, uncertainties, correlations and what remains unexplained.
@@ -138,6 +149,15 @@ class TimedEnsembleNet(nn.Module):
         self, mel_spectrogram: Tensor, arrival_times: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The same in plane units, as `TimedServingNet.on_plane`."""
+        found, unexplained = self._found(mel_spectrogram, arrival_times)
+        return found.position, found.merged(self.disagreement_weight), unexplained
+
+    def moments(self, *inputs: Tensor) -> Moments:
+        """Of what the members say, in plane units."""
+        return self._found(*inputs)[0]
+
+    def _found(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> tuple[Moments, Tensor]:
+        """The members' moments, and what they leave unexplained in the mean."""
         said = [
             cast("TimedServingNet", member).on_plane(mel_spectrogram, arrival_times)
             for member in self.members
@@ -145,75 +165,7 @@ class TimedEnsembleNet(nn.Module):
         positions, covariances, unexplained = (
             torch.stack(part) for part in zip(*said, strict=True)
         )
-        position, covariance = merged(positions, covariances)
-        widening = torch.where(
-            _timed(arrival_times), self.log_temperature, self.log_temperature_of_levels
-        ).exp()
-        return position, covariance * widening.unsqueeze(1), unexplained.mean(dim=0)
-
-    @torch.no_grad()
-    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Fit the temperature of sessions with times on those that no member was trained on.
-
-        Args:
-            batches: With `features` and `arrivals`, as `forward` takes them, and
-                `position_deg`, `(batch, 2)`.
-
-        Raises:
-            ModelError: If fewer than 30 sessions have two receivers or more; the temperature is
-                then 1.
-        """
-        self.log_temperature.zero_()
-        self.log_temperature.fill_(math.log(temperature(self._squares(batches))))
-
-    @torch.no_grad()
-    def calibrate_levels(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Fit the temperature of sessions without times, on sessions as if they had none.
-
-        Args:
-            batches: As `calibrate` takes them.
-
-        Raises:
-            ModelError: If there are fewer than 30 sessions; the temperature is then 1.
-        """
-        self.log_temperature_of_levels.zero_()
-        squares = self._squares(batches, silent=True)
-        self.log_temperature_of_levels.fill_(math.log(temperature(squares)))
-
-    def _squares(
-        self, batches: Iterable[Mapping[str, Any]], *, silent: bool = False
-    ) -> list[float]:
-        """Squared distances of the truths in deviations, of sessions with times or as without."""
-        squares: list[float] = []
-        for batch in batches:
-            arrivals = batch["arrivals"] * (0 if silent else 1)
-            position, covariance, _ = self.on_plane(batch["features"], arrivals)
-            error = _target(self.region, batch) - position
-            square = mahalanobis_squared(error, *sigma_and_correlation(covariance))
-            squares += square[_timed(arrivals) ^ silent].tolist()
-        return squares
-
-
-def merged(positions: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of the mixture of equally likely Gaussians.
-
-    Args:
-        positions: `(members, ..., 2)`.
-        covariances: East-east, east-north, north-north: `(members, ..., 3)`.
-
-    Returns:
-        `(..., 2)` and `(..., 3)`.
-    """
-    centre = positions.mean(dim=0)
-    # Of what is left about the centre: the squares of positions would swallow those of metres.
-    east, north = (positions - centre).unbind(dim=-1)
-    spread = torch.stack([east.square(), east * north, north.square()], dim=-1)
-    return centre, (covariances + spread).mean(dim=0)
-
-
-def _timed(arrival_times: Tensor) -> Tensor:
-    """Of which sessions the times were used, bool `(batch,)`."""
-    return arrival_times[..., 0].sum(dim=1) >= FEWEST_TIMES
+        return moments(positions, covariances), unexplained.mean(dim=0)
 
 
 def _target(region: Region, batch: Mapping[str, Any]) -> Tensor:
