@@ -10,7 +10,13 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from accuracy_sessions import BASE
-from heimdall_models import LocalizationConfig, LocalizationModule, Region, ServingNet
+from heimdall_models import (
+    EnsembleNet,
+    LocalizationConfig,
+    LocalizationModule,
+    Region,
+    ServingNet,
+)
 from heimdall_models.baselines import (
     LEVEL_BASELINES,
     TrainingLevels,
@@ -104,10 +110,10 @@ def trained_levels(train, validation, region, *, backbone, epochs, learning_rate
     return best, time.monotonic() - started
 
 
-def trained_timing(train, validation, region, *, epochs):
+def trained_timing(train, validation, region, *, epochs, seed=42):
     """The network of times: calibrated on the validation sessions; and its seconds."""
     started = time.monotonic()
-    module = TimingModule(TimingConfig(), region, SITES)
+    module = TimingModule(TimingConfig(seed=seed), region, SITES)
     sides = [
         [
             {"arrivals": rows, "target": target}
@@ -126,9 +132,8 @@ def served(net):
     """A network as its model file answers: spectrograms, and times where it takes them."""
 
     def locate(sessions):
-        inputs = (
-            [sessions.mel] if isinstance(net, ServingNet) else [sessions.mel, sessions.arrivals]
-        )
+        levels_alone = isinstance(net, ServingNet | EnsembleNet)
+        inputs = [sessions.mel] if levels_alone else [sessions.mel, sessions.arrivals]
         parts = []
         with torch.no_grad():
             for begin in range(0, len(sessions.mel), BATCH):
