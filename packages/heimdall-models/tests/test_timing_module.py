@@ -1,5 +1,7 @@
 """Training of the timing network: nuisances, loss, calibration."""
 
+from dataclasses import fields, replace
+
 import lightning
 import numpy as np
 import pytest
@@ -8,15 +10,15 @@ from heimdall_models import ModelError
 from heimdall_models.calibration import temperature
 from heimdall_models.timing_loss import mixture_nll, timing_loss
 from heimdall_models.timing_module import TimingConfig, TimingModule
-from heimdall_models.timing_net import TimingNet, region_prior
+from heimdall_models.timing_net import TimingEstimate, TimingNet, region_prior
 from heimdall_models.timing_nuisances import TimingNuisances, disturbed
 from hypothesis import given
 from hypothesis import strategies as st
 from timing_cases import REGION, SITES, arrivals, positions_deg, units
 from torch.utils.data import DataLoader
 
-NOTHING = TimingNuisances(lost=0, noisy=0, bad_clocks=0, detours=0)
-HEARD, ARRIVAL, SIGMA, SNR = range(4)
+NOTHING = TimingNuisances(lost=0, noisy=0, bad_clocks=0, detours=0, misread=0)
+HEARD, ARRIVAL, SIGMA, SNR, MISFIT = range(5)
 
 
 def generator(seed=0):
@@ -50,9 +52,7 @@ def test_the_same_generator_disturbs_alike():
 
 def test_one_to_three_receivers_are_lost_where_asked():
     """Their rows are zero, as those of receivers that were never there."""
-    changed = disturbed(
-        rows(), TimingNuisances(lost=0.5, noisy=0, bad_clocks=0, detours=0), generator()
-    )
+    changed = disturbed(rows(), replace(NOTHING, lost=0.5), generator())
     n_lost = (changed[..., HEARD] == 0).sum(dim=1)
     assert (n_lost > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
     assert set(n_lost.tolist()) == {0, 1, 2, 3}
@@ -62,7 +62,7 @@ def test_one_to_three_receivers_are_lost_where_asked():
 def test_less_signal_means_more_noise_than_before():
     """Sigma says by how much; SNR falls with it."""
     limits = (12.0, 12.000001)
-    weak = TimingNuisances(lost=0, noisy=1, noise_db=limits, bad_clocks=0, detours=0)
+    weak = replace(NOTHING, noisy=1, noise_db=limits)
     before, after = rows(), disturbed(rows(), weak, generator())
     assert torch.allclose(after[..., SIGMA], before[..., SIGMA] * 10**0.6, rtol=1e-4)
     assert torch.allclose(after[..., SNR], before[..., SNR] - 12, atol=1e-3)
@@ -72,24 +72,26 @@ def test_less_signal_means_more_noise_than_before():
 
 def test_clocks_are_off_both_ways_and_detours_are_late():
     """A path cannot be shorter than the straight line."""
-    clocks = TimingNuisances(
-        lost=0, noisy=0, bad_clocks=1, clock_error_us=(5.0, 5.00001), detours=0
-    )
+    clocks = replace(NOTHING, bad_clocks=1, clock_error_us=(5.0, 5.00001))
     off = (disturbed(rows(), clocks, generator()) - rows())[..., ARRIVAL]
     assert off.std().item() == pytest.approx(5, rel=0.05)
     assert off.mean().abs().item() < 0.2
-    blocked = TimingNuisances(
-        lost=0,
-        noisy=0,
-        bad_clocks=0,
-        detours=1,
-        blocked=(0.3, 0.30001),
-        detour_us=(2.0, 2.00001),
-    )
+    blocked = replace(NOTHING, detours=1, blocked=(0.3, 0.30001), detour_us=(2.0, 2.00001))
     late = (disturbed(rows(), blocked, generator()) - rows())[..., ARRIVAL]
     assert (late > -1e-4).all()
     assert (late > 1e-4).float().mean().item() == pytest.approx(0.3, abs=0.03)
     assert late[late > 1e-4].mean().item() == pytest.approx(2, rel=0.1)
+
+
+def test_a_misfit_that_is_an_echo_is_worse_than_sigma_says():
+    """Noise averages out over the samples, and sigma counts on it; an echo does not."""
+    echoes = replace(NOTHING, misread=1, misfit_db=(20.0, 20.00001))
+    before, after = rows(), disturbed(rows(), echoes, generator())
+    more_db = (after - before)[..., MISFIT]
+    assert more_db.max().item() == pytest.approx(20, abs=0.1)
+    assert torch.allclose(after[..., SIGMA], before[..., SIGMA] * 10 ** (more_db / 20), rtol=1e-4)
+    deviations = ((after - before)[..., ARRIVAL] / after[..., SIGMA])[more_db > 15]
+    assert 1.5 < deviations.std().item() < 6
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,15 @@ def test_the_temperature_is_found(factor):
     assert temperature(squares) == pytest.approx(factor, rel=0.02)
 
 
+@given(st.floats(0.2, 5.0))
+def test_a_temperature_that_counts_for_some_more_than_for_others_is_found(factor):
+    """Sessions that are half doubtful feel half of each temperature, in logarithms."""
+    rng = np.random.default_rng(0)
+    leverage = rng.uniform(0, 1, 4000)
+    squares = rng.chisquare(2, 4000) * factor**leverage
+    assert temperature(squares, leverage) == pytest.approx(factor, rel=0.2)
+
+
 def test_too_few_sessions_calibrate_nothing():
     """A share of ten sessions is no share."""
     with pytest.raises(ModelError, match="10 sessions to calibrate on"):
@@ -169,7 +180,7 @@ def test_training_is_reproducible_and_calibration_is_of_its_own():
         assert torch.equal(a, b)
     module = one
     truth = positions_deg(400, seed=9)
-    times = torch.from_numpy(arrivals(truth, sigma_us=0.3, seed=10))
+    times = torch.from_numpy(arrivals(truth, sigma_us=0.2, seed=10))
     times[..., SIGMA] = 0.1  # it claims too much
     module.calibrate(times, units(truth))
     assert module.net.log_temperature.item() > 0.1
@@ -179,3 +190,26 @@ def test_training_is_reproducible_and_calibration_is_of_its_own():
 
     assert inside(found, truth, 0.68) == pytest.approx(0.68, abs=0.06)
     assert module.net.unexplained_limit.item() >= 1
+
+
+def test_doubtful_sessions_are_honest_as_nuisances_make_them():
+    """Three receivers have nothing left over to tell a bad clock by; ellipses must allow for it."""
+    truth = positions_deg(400, seed=5)
+    times = torch.from_numpy(arrivals(truth, sigma_us=0.1, seed=6))[:, :3]
+    clocks = replace(NOTHING, bad_clocks=1, clock_error_us=(20.0, 20.00001))
+    module = TimingModule(TimingConfig(nuisances=clocks), REGION, SITES[:3])
+    module.calibrate(times, units(truth))
+    with torch.no_grad():
+        worse = disturbed(times, clocks, generator(8))
+        found = module.net(worse, region_prior(400))
+    doubtful = found.doubt >= 0.5
+    assert doubtful.sum() > 50
+    assert inside_of(found, doubtful, truth) == pytest.approx(0.95, abs=0.06)
+
+
+def inside_of(found, chosen, truth):
+    """The share of some truths in their 95 % ellipses."""
+    from test_timing_net import inside
+
+    some = TimingEstimate(*(getattr(found, field.name)[chosen] for field in fields(found)))
+    return inside(some, truth[chosen.numpy()], 0.95)

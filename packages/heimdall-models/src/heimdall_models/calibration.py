@@ -25,11 +25,13 @@ LEAST_SESSIONS = 30
 _CANDIDATES = np.exp(np.linspace(-2, 2, 801))
 
 
-def temperature(mahalanobis_squared: ArrayLike) -> float:
+def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> float:
     """The factor on all covariances with which both ellipses hold their shares most nearly.
 
     Args:
         mahalanobis_squared: Of the truths of validation sessions, `(n,)`.
+        leverage: To what power the factor is taken on each session's covariance, `(n,)` or one
+            for all; from 0 to 1.
 
     Returns:
         The factor; of several equally good ones the geometric middle.
@@ -37,15 +39,16 @@ def temperature(mahalanobis_squared: ArrayLike) -> float:
     Raises:
         ModelError: If there are fewer than 30 sessions or a distance is not finite.
     """
-    squares = np.sort(np.asarray(mahalanobis_squared, dtype=np.float64).ravel())
+    squares = np.asarray(mahalanobis_squared, dtype=np.float64).ravel()
     if squares.size < LEAST_SESSIONS or not np.isfinite(squares).all():
         raise ModelError(
             f"{squares.size} sessions to calibrate on, all distances finite: "
             f"{bool(np.isfinite(squares).all())}; give at least {LEAST_SESSIONS}, all finite"
         )
+    power = np.broadcast_to(np.asarray(leverage, dtype=np.float64), squares.shape)
+    scaled = squares / _CANDIDATES[:, None] ** power
     missed = np.zeros(_CANDIDATES.size)
     for level in LEVELS:
-        inside = np.searchsorted(squares, -2 * np.log1p(-level) * _CANDIDATES, side="right")
-        missed += np.abs(inside / squares.size - level)
+        missed += np.abs((scaled <= -2 * np.log1p(-level)).mean(axis=1) - level)
     best = _CANDIDATES[missed <= missed.min() + 1e-9]
     return float(np.exp(np.log(best).mean()))

@@ -35,6 +35,7 @@ class Explanations(nn.Module):
     clock: Tensor
     detour: Tensor
     by_clock: Tensor
+    plain: Tensor
 
     def __init__(self, n_receivers: int, unit_s: float) -> None:
         super().__init__()
@@ -58,6 +59,8 @@ class Explanations(nn.Module):
         self.register_buffer("clock", clock, persistent=False)
         by_clock = nn.functional.one_hot(clock, self.n_clocks).float()
         self.register_buffer("by_clock", by_clock, persistent=False)
+        plain = (clock == 0) & (blocked.sum(dim=1) == 0)
+        self.register_buffer("plain", plain.float(), persistent=False)
         self.register_buffer("detour", detour, persistent=False)
         self.log_clock = nn.Parameter((torch.tensor(CLOCK_ERRORS_S) / unit_s).log())
         self.log_detour = nn.Parameter((torch.tensor(DETOURS_S) / unit_s).log())

@@ -11,15 +11,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import lightning
-import numpy as np
 import torch
 
-from heimdall_models.calibration import temperature
-from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.errors import ModelError
 from heimdall_models.optimizer import warmup_cosine
+from heimdall_models.timing_calibration import calibrate
 from heimdall_models.timing_loss import mixture_nll, timing_loss
-from heimdall_models.timing_net import TimingEstimate, TimingNet, region_prior
+from heimdall_models.timing_net import TimingNet, region_prior
 from heimdall_models.timing_nuisances import TimingNuisances, disturbed
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["TimingConfig", "TimingModule"]
 
 Batch = dict[str, Any]
-UNEXPLAINED_QUANTILE = 0.995
-"""Of validation sessions; what is left unexplained beyond that is out of distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +104,11 @@ class TimingModule(lightning.LightningModule):
         """AdamW without decay: every parameter has a meaning, and zero is none."""
         rate = self.config.learning_rate
         shaping = [*self.net.noise.parameters(), *self.net.shape.parameters()]
+        meant = [*self.net.explanations.parameters(), self.net.coherent]
         optimizer = torch.optim.AdamW(
             [
                 {"params": shaping, "lr": rate},
-                {"params": self.net.explanations.parameters(), "lr": rate * self.config.odds_rate},
+                {"params": meant, "lr": rate * self.config.odds_rate},
             ],
             weight_decay=0.0,
         )
@@ -122,9 +119,8 @@ class TimingModule(lightning.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    @torch.no_grad()
     def calibrate(self, arrivals: Tensor, target: Tensor) -> None:
-        """Fit temperature and limit of the unexplained on sessions that training did not see.
+        """Fit temperatures and limit of the unexplained on sessions that training did not see.
 
         Args:
             arrivals: `(n, receivers, 5)`, undisturbed.
@@ -133,21 +129,7 @@ class TimingModule(lightning.LightningModule):
         Raises:
             ModelError: If fewer than 30 sessions have two receivers or more.
         """
-        timed = arrivals[..., 0].sum(dim=1) >= 2
-        found = self._undisturbed(arrivals[timed])
-        sigma, correlation = sigma_and_correlation(found.covariance)
-        square = mahalanobis_squared(target[timed] - found.position, sigma, correlation)
-        self.net.log_temperature.fill_(float(np.log(temperature(square.numpy()))))
-        limit = torch.quantile(found.unexplained, UNEXPLAINED_QUANTILE)
-        self.net.unexplained_limit.copy_(limit.clamp_min(1.0))
-
-    def _undisturbed(self, arrivals: Tensor, chunk: int = 128) -> TimingEstimate:
-        parts = [self.net.estimate(self._explained(part)) for part in torch.split(arrivals, chunk)]
-        return TimingEstimate(
-            torch.cat([part.position for part in parts]),
-            torch.cat([part.covariance for part in parts]),
-            torch.cat([part.unexplained for part in parts]),
-        )
+        calibrate(self.net, arrivals, target, self.config.nuisances, self.config.seed)
 
     def _explained(self, arrivals: Tensor) -> Explained:
         return self.net.explain(arrivals, region_prior(len(arrivals), arrivals.device))

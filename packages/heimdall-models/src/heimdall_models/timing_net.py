@@ -12,8 +12,9 @@ model averaging", Statistical Science 14 (1999).
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,7 +40,14 @@ if TYPE_CHECKING:
     from heimdall_models.ranges import ReceiverSite
     from heimdall_models.region import Region
 
-__all__ = ["N_COLUMNS", "Explained", "TimingEstimate", "TimingNet", "region_prior"]
+__all__ = [
+    "N_COLUMNS",
+    "Explained",
+    "TimingEstimate",
+    "TimingNet",
+    "leverage_of_doubt",
+    "region_prior",
+]
 
 N_COLUMNS = 5
 """Of the arrival times: heard, arrival and sigma in microseconds, SNR and misfit in dB."""
@@ -49,6 +57,9 @@ WIDE_S = 1e-6
 """The error with which a first solution is sought, so that no detour hides it."""
 SHARPNESS = 6.0
 """Of the position's weights over the ellipse's: nearer to the likeliest explanation's."""
+PLAIN_ODDS = 1.0
+"""Nats by which the position prefers receivers without mishaps: a detour that is none costs more
+than one that goes unnoticed."""
 MOST_STRETCH = 2.0
 """What is learned changes an axis of the ellipse by a factor of e^2 at most."""
 HIDDEN = 32
@@ -69,6 +80,8 @@ class TimingEstimate:
     """East-east, east-north, north-north: `(batch, 3)`."""
     unexplained: Tensor
     """Mean square of what no explanation removes, in expected deviations; about 1: `(batch,)`."""
+    doubt: Tensor
+    """How likely it is that something is wrong with clocks or paths, from 0 to 1: `(batch,)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +119,7 @@ class TimingNet(nn.Module):
 
     grid: Tensor
     log_temperature: Tensor
+    log_temperature_of_doubt: Tensor
     unexplained_limit: Tensor
 
     def __init__(self, region: Region, sites: Sequence[ReceiverSite]) -> None:
@@ -116,8 +130,10 @@ class TimingNet(nn.Module):
         self.ranges = ReceiverRanges(region, sites)
         self.explanations = Explanations(len(sites), self.unit_s)
         self.noise = _perceptron(3, 1)
+        self.coherent = nn.Parameter(torch.tensor(0.5))
         self.shape = _perceptron(self.explanations.n_clocks + 7, 3)
         self.register_buffer("log_temperature", torch.zeros(()))
+        self.register_buffer("log_temperature_of_doubt", torch.zeros(()))
         self.register_buffer("unexplained_limit", torch.tensor(NO_LIMIT))
         axis = torch.linspace(-REACH, REACH, GRID_POINTS)
         self.register_buffer("grid", torch.cartesian_prod(axis, axis), persistent=False)
@@ -131,13 +147,17 @@ class TimingNet(nn.Module):
                 fewer than two receivers were heard, the estimate is just that.
         """
         found = self.estimate(self.explain(arrivals, prior))
+        timed = (arrivals[..., 0].sum(dim=1) >= 2).to(found.doubt.dtype)
+        widening = 1 + timed * (self.widening(found) - 1)
+        return replace(found, covariance=found.covariance * widening.unsqueeze(1))
+
+    def widening(self, found: TimingEstimate) -> Tensor:
+        """What calibration makes of covariances, a factor `(batch,)`."""
         # What geometry cannot explain is outside what was trained on: less sure by as much.
         beyond = (found.unexplained / self.unexplained_limit).clamp_min(1.0)
-        timed = (arrivals[..., 0].sum(dim=1) >= 2).to(beyond.dtype)
-        widening = 1 + timed * (beyond * self.log_temperature.exp() - 1)
-        return TimingEstimate(
-            found.position, found.covariance * widening.unsqueeze(1), found.unexplained
-        )
+        doubtful = leverage_of_doubt(found.doubt)
+        logarithm = torch.lerp(self.log_temperature, self.log_temperature_of_doubt, doubtful)
+        return beyond * logarithm.exp()
 
     def explain(self, arrivals: Tensor, prior: Gaussian) -> Explained:
         """Every explanation's solution; arguments as of `forward`."""
@@ -163,7 +183,8 @@ class TimingNet(nn.Module):
     def estimate(self, explained: Explained) -> TimingEstimate:
         """The weighted solutions as one Gaussian, not yet calibrated."""
         share = explained.logits.softmax(dim=1)
-        sharp = (explained.logits * SHARPNESS).softmax(dim=1)
+        preferred = explained.logits + PLAIN_ODDS * self.explanations.plain
+        sharp = (preferred * SHARPNESS).softmax(dim=1)
         position, covariance = _mixed(share, sharp, explained.solution)
         left = (share * explained.squares).sum(dim=1)
         n_heard = explained.heard.sum(dim=1)
@@ -172,7 +193,8 @@ class TimingNet(nn.Module):
         changes = changes * (n_heard >= 2).to(changes.dtype).unsqueeze(1)
         along, shear, across = changes.unbind(dim=-1)
         covariance = stretched(covariance, along * MOST_STRETCH, shear, across * MOST_STRETCH)
-        return TimingEstimate(position, covariance, left / (n_heard - 1).clamp_min(1.0))
+        doubt = 1 - share @ self.explanations.plain
+        return TimingEstimate(position, covariance, left / (n_heard - 1).clamp_min(1.0), doubt)
 
     def _times(self, arrivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which were heard, when, and the variance that noise gives: plane units."""
@@ -181,7 +203,9 @@ class TimingNet(nn.Module):
         sigma = (sigma_us / unit_us).clamp_min(1e-7)
         what = torch.stack([sigma.log() / 4 + 2, snr_db / 20, misfit_db / 5], dim=-1)
         widen = torch.tanh(self.noise(what).squeeze(-1) / MOST_STRETCH) * MOST_STRETCH
-        return heard, arrival_us / unit_us, (sigma * widen.exp()).square()
+        # Of a misfit, the share that is no noise: an echo does not average out.
+        beyond = self.coherent * misfit_db.clamp_min(0.0) * (math.log(10) / 20)
+        return heard, arrival_us / unit_us, (sigma * (widen + beyond).exp()).square()
 
     def _start(self, heard: Tensor, times: Tensor, variance: Tensor, prior: Gaussian) -> Tensor:
         weights = heard / (variance + (WIDE_S / self.unit_s) ** 2)
@@ -204,6 +228,11 @@ class TimingNet(nn.Module):
         ]
         by_clock = share @ self.explanations.by_clock
         return torch.cat([by_clock, torch.stack(others, dim=-1)], dim=1)
+
+
+def leverage_of_doubt(doubt: Tensor) -> Tensor:
+    """By how much the temperature of doubtful sessions counts, from 0 to 1, `(batch,)`."""
+    return (2 * doubt).clamp(max=1.0)
 
 
 def region_prior(batch_size: int, device: torch.device | None = None) -> Gaussian:

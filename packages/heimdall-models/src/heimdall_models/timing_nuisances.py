@@ -16,7 +16,7 @@ from heimdall_models.errors import ModelError
 
 __all__ = ["TimingNuisances", "disturbed"]
 
-HEARD, ARRIVAL, SIGMA, SNR = range(4)
+HEARD, ARRIVAL, SIGMA, SNR, MISFIT = range(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,14 @@ class TimingNuisances:
     """Share of the receivers, in such a session."""
     detour_us: tuple[float, float] = (0.2, 5.0)
     """Mean excess delay of the blocked receivers of a session, exponentially distributed."""
+    misread: float = 0.1
+    """Share in which what receivers heard differs by more than noise: echoes, another station."""
+    misfit_db: tuple[float, float] = (1.0, 60.0)
+    """By how much more. Sigma takes it for noise; where it is an echo instead, which averages
+    over no number of samples, the error is larger than sigma by up to the misfit's own root."""
 
     def __post_init__(self) -> None:
-        for name in ("lost", "noisy", "bad_clocks", "detours"):
+        for name in ("lost", "noisy", "bad_clocks", "detours", "misread"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ModelError(f"{name} is {getattr(self, name)!r}; give a share from 0 to 1")
         if self.bad_clocks + self.detours > 1:
@@ -88,6 +93,8 @@ def disturbed(arrivals: Tensor, nuisances: TimingNuisances, generator: torch.Gen
     length = -torch.log(uniform(batch, n_receivers).clamp_min(1e-7))
     changed[..., ARRIVAL] += clock_us * normal()
     changed[..., ARRIVAL] += between(nuisances.detour_us) * length * blocked
+    misfit_db = between(nuisances.misfit_db) * (uniform(batch, 1) < nuisances.misread)
+    _misread(changed, misfit_db * uniform(batch, n_receivers), uniform(batch, 1), normal())
     return _without_lost(changed, uniform(batch, 2), uniform(batch, n_receivers), nuisances.lost)
 
 
@@ -97,6 +104,14 @@ def _weaken(arrivals: Tensor, loss_db: Tensor, normal: Tensor) -> None:
     arrivals[..., ARRIVAL] += arrivals[..., SIGMA] * (factor.square() - 1).sqrt() * normal
     arrivals[..., SIGMA] *= factor
     arrivals[..., SNR] -= loss_db
+
+
+def _misread(arrivals: Tensor, misfit_db: Tensor, coherent: Tensor, normal: Tensor) -> None:
+    """A larger misfit, and errors beyond sigma by that share of it which is no noise."""
+    arrivals[..., SIGMA] *= 10 ** (misfit_db / 20)
+    error = arrivals[..., SIGMA] * (10 ** (misfit_db * coherent / 20)).clamp_min(1.0)
+    arrivals[..., ARRIVAL] += error * normal * (misfit_db > 0)
+    arrivals[..., MISFIT] += misfit_db
 
 
 def _without_lost(arrivals: Tensor, draws: Tensor, order: Tensor, share: float) -> Tensor:
