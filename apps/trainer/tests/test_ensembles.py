@@ -166,14 +166,29 @@ def test_too_few_sessions_to_calibrate_on_are_told_of(two, finished, tmp_path, c
     assert Ensemble.load(trained.checkpoint).disagreement_weight == 1.0
 
 
-def test_a_network_of_another_split_is_told_of(finished, capsys):
+@pytest.fixture(scope="module")
+def other(finished):
+    """The same run with other sessions to train on."""
+    train = finished.data.train
+    stats = NormalizationStats.of(train[index]["features"] for index in range(5))
+    return replace(finished.data, stats=stats)
+
+
+def test_an_ensemble_is_not_resumed_on_other_sessions(connections, two, finished, other):
+    """New recordings came in meanwhile: its members could not be merged after all."""
+    folder = Path(finished.summary.checkpoint).parent
+    config = replace(two, checkpoint_dir=folder, resume_training=True)
+    message = r"member-1/epoch=00\d\.ckpt was trained on other sessions than this run's"
+    with pytest.raises(TrainerError, match=message):
+        TrainingPipeline(config, connections).train(other)
+
+
+def test_a_network_of_another_split_is_told_of(finished, other, capsys):
     """Its test sessions may be among those that it was trained on."""
     path = Path(finished.summary.checkpoint)
     warn_of_other_sessions(path, finished.data)
     assert capsys.readouterr().err == ""
-    train = finished.data.train
-    fewer = NormalizationStats.of(train[index]["features"] for index in range(5))
-    warn_of_other_sessions(path, replace(finished.data, stats=fewer))
+    warn_of_other_sessions(path, other)
     told = capsys.readouterr().err
     assert "member 1 was trained on other sessions" in told
     assert "member 2 was trained on other sessions" in told

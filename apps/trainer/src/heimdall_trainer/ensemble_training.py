@@ -18,7 +18,8 @@ from heimdall_models.ensemble_checkpoint import Ensemble, save_ensemble
 from heimdall_models.timing_checkpoint import timing_sites
 
 from heimdall_trainer.callbacks import LaterSteps
-from heimdall_trainer.exported_network import require_same_receivers
+from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.exported_network import of_other_sessions, require_same_receivers
 from heimdall_trainer.member_folders import (
     ENSEMBLE,
     finished_checkpoint,
@@ -60,11 +61,14 @@ def train_ensemble(
         metrics: Where metrics go: each member's behind those of the one before.
 
     Raises:
-        TrainerError: What was trained before is of another seed, or is gone.
+        TrainerError: What was trained before is of another seed or of other sessions, or is gone.
         ModelError: Training diverged.
     """
+    configs = _member_configs(pipeline.config, folder)
+    for number, config in enumerate(configs, start=1):
+        _require_same_sessions(member_folder(folder, number), config, data)
     checkpoints = []
-    for index, config in enumerate(_member_configs(pipeline.config, folder)):
+    for index, config in enumerate(configs):
         member = type(pipeline)(config, pipeline.connections)
         name = f"member {index + 1} of {pipeline.config.ensemble}, seed {config.seed}"
         later = LaterSteps(metrics, index * _most_steps(config, data)) if metrics else None
@@ -86,6 +90,17 @@ def _member_configs(config: TrainingConfig, folder: Path) -> list[TrainingConfig
         )
         for number in range(1, config.ensemble + 1)
     ]
+
+
+def _require_same_sessions(folder: Path, config: TrainingConfig, data: TrainingData) -> None:
+    """Find out before hours of training that what is there cannot be merged with what will be."""
+    begun = [finished_checkpoint(folder, config.seed), *reversed(checkpoints_in(folder))]
+    found = next((path for path in begun if path is not None), None)
+    if found is not None and of_other_sessions(found, data):
+        raise TrainerError(
+            f"{found} was trained on other sessions than this run's, which are not those of then "
+            "or are split in another way: give another --checkpoint_dir"
+        )
 
 
 def member_seed(seed: int, number: int) -> int:
@@ -129,7 +144,7 @@ def merged_model(
 
     Args:
         checkpoints: Of single networks or of ensembles.
-        data: Its validation part must be new to all of them; a warning says if it may not be.
+        data: Its validation part must be new to all of them.
         config: How batches are loaded.
         path: Where the ensemble's checkpoint goes.
         metrics: Where its `val/` metrics go, behind every step of a member's.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "exported_network",
+    "of_other_sessions",
     "require_same_features",
     "require_same_receivers",
     "warn_of_other_sessions",
@@ -72,22 +73,34 @@ def require_same_receivers(ensemble: Ensemble, data: TrainingData) -> None:
         _require_same_order(member, data)
 
 
-def warn_of_other_sessions(checkpoint: Path, data: TrainingData) -> None:
-    """Say so where a network's normalisation is of other sessions than the split's training part.
+def of_other_sessions(checkpoint: Path, data: TrainingData) -> list[str]:
+    """Names of the networks in a checkpoint that were trained on others than the split's part.
+
+    Their normalisation tells.
 
     Raises:
         ModelError: The checkpoint is not one of ours.
     """
-    for member in Ensemble.load(checkpoint).members:
-        mean = member.module.standardize.mean.numpy()
-        if mean.shape == data.stats.mean.shape and np.allclose(
-            mean, data.stats.mean, rtol=0, atol=SAME_DB
-        ):
-            continue
+    wanted = data.stats.mean
+    return [
+        member.name
+        for member in Ensemble.load(checkpoint).members
+        if (mean := member.module.standardize.mean.numpy()).shape != wanted.shape
+        or not np.allclose(mean, wanted, rtol=0, atol=SAME_DB)
+    ]
+
+
+def warn_of_other_sessions(checkpoint: Path, data: TrainingData) -> None:
+    """Say so where networks were trained on other sessions than the split's training part.
+
+    Raises:
+        ModelError: The checkpoint is not one of ours.
+    """
+    for name in of_other_sessions(checkpoint, data):
         print(
-            f"warning: {member.name} was trained on other sessions than this split's; some of "
-            "those that it is judged by may be among them (--seed, --split_by and the fractions "
-            "make the split)",
+            f"warning: {name} was trained on other sessions than this split's; some of those that "
+            "it is judged by may be among them (--seed, --split_by and the fractions make the "
+            "split)",
             file=sys.stderr,
             flush=True,
         )
