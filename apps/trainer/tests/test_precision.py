@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+from heimdall_trainer.benchmarking import benchmark_file
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.pipeline import TrainingPipeline
 from heimdall_trainer.training_config import TrainingConfig
@@ -41,6 +42,36 @@ def test_what_each_precision_is_worth_is_in_the_run_and_the_sidecar(eighth, conn
         assert eight == pytest.approx(plain, rel=0.2)
         assert metrics["export/int8/size_bytes"] < metrics["export/none/size_bytes"]
         assert {"export/int8/nll", "export/int8/coverage_68"} <= set(metrics)
+
+
+def test_a_benchmark_has_every_contender_at_every_batch_with_its_cost(
+    finished, quick, connections, tmp_path
+):
+    """The table that decides what is served; `heimdall models benchmark` prints these lines."""
+    checkpoint = Path(finished.summary.checkpoint)
+    output = tmp_path / "figures.json"
+    lines = list(
+        benchmark_file(
+            Path(finished.summary.onnx_path),
+            replace(quick, checkpoint=(checkpoint,)),
+            connections,
+            seconds=0.0,
+            batch_sizes=(1, 2),
+            output=output,
+        )
+    )
+    names = ["PyTorch eager", "float32", "fp16", "bf16", "int8"]
+    for name in names:
+        assert sum(line.startswith(f"| {name} | ") for line in lines) == 5 - (name == names[0])
+    found = json.loads(output.read_text())
+    assert [(row["name"], row["n_threads"], row["batch_size"]) for row in found["rows"]] == [
+        (name, n_threads, batch) for n_threads in (1, 2) for batch in (1, 2) for name in names
+    ]
+    _, plain, half, _, eighth = found["contenders"]
+    assert half["size_bytes"] < plain["size_bytes"]
+    for contender in (half, eighth):
+        expected = plain["figures"]["error_m_median"]
+        assert contender["figures"]["error_m_median"] == pytest.approx(expected, rel=0.2)
 
 
 @pytest.mark.parametrize("opset", [13, 27])

@@ -18,12 +18,13 @@ from heimdall_trainer.run_report import write_report
 from heimdall_trainer.training_data import load_training_data
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from heimdall_trainer.connections import Connections
     from heimdall_trainer.training_config import TrainingConfig
 
-__all__ = ["evaluate_file"]
+__all__ = ["evaluate_file", "with_features_of"]
 
 
 def evaluate_file(
@@ -43,14 +44,7 @@ def evaluate_file(
     started = time.monotonic()
     graph = _read(model)
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
-    features = FeatureExtractor.from_metadata(metadata).config
-    config = replace(
-        config,
-        receivers=features.receivers,
-        sample_rate_hz=features.sample_rate_hz,
-        features="mel" if ArrivalExtractor.from_metadata(metadata) is None else "mel+timing",
-    )
-    data = load_training_data(config, connections)
+    data = load_training_data(with_features_of(metadata, config), connections)
     evaluated = evaluate_model(model, data)
     page = write_report(
         report or model.with_suffix(".html"),
@@ -63,6 +57,21 @@ def evaluate_file(
         timings={"evaluation": time.monotonic() - started},
     )
     return evaluated, page
+
+
+def with_features_of(metadata: Mapping[str, str], config: TrainingConfig) -> TrainingConfig:
+    """A configuration whose data are what a model file says that it takes.
+
+    Raises:
+        FeatureError: Its features cannot be computed by this version.
+    """
+    features = FeatureExtractor.from_metadata(metadata).config
+    return replace(
+        config,
+        receivers=features.receivers,
+        sample_rate_hz=features.sample_rate_hz,
+        features="mel" if ArrivalExtractor.from_metadata(metadata) is None else "mel+timing",
+    )
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from heimdall_data import HeimdallDataset
-    from heimdall_export.variants import Choice, Precision
+    from heimdall_export.variants import Choice, Judge, Precision
     from numpy.typing import NDArray
 
     from heimdall_trainer.training_data import TrainingData
 
-__all__ = ["chosen_precision", "judged", "metrics_of", "told"]
+__all__ = ["calibration", "chosen_precision", "judge_of", "metrics_of", "told"]
 
 N_CALIBRATED = 64
 """Training sessions that integers are calibrated on, at most."""
@@ -35,16 +35,24 @@ def chosen_precision(path: Path, data: TrainingData, precision: Precision) -> Ch
     Raises:
         ExportError: The model cannot be had at this precision.
     """
-    # As they were recorded: augmentation would widen what integers have to span.
-    recorded = data.train.subset(data.train.sessions[:N_CALIBRATED])
-    features, arrivals, _ = _stacked(recorded, N_CALIBRATED)
-    held_out = _stacked(data.validation, N_JUDGED)
-    choice = at_precision(
-        path, precision, Sample(features, arrivals), lambda file: judged(file, *held_out)
-    )
+    choice = at_precision(path, precision, calibration(data), judge_of(data))
     for line in told(choice):
         print(line, flush=True)
     return choice
+
+
+def calibration(data: TrainingData) -> Sample:
+    """What integers are calibrated on: training sessions as they were recorded."""
+    # Not augmented: that would widen what integers have to span.
+    recorded = data.train.subset(data.train.sessions[:N_CALIBRATED])
+    features, arrivals, _ = _stacked(recorded, N_CALIBRATED)
+    return Sample(features, arrivals)
+
+
+def judge_of(data: TrainingData) -> Judge:
+    """What says how good a file is on the validation part."""
+    held_out = _stacked(data.validation, N_JUDGED)
+    return lambda path: judged(path, *held_out)
 
 
 def judged(

@@ -19,13 +19,17 @@ _ERRORS_ONLY = 3
 
 
 def open_session(
-    model: str | os.PathLike[str] | bytes, *, n_threads: int | None = None
+    model: str | os.PathLike[str] | bytes,
+    *,
+    n_threads: int | None = None,
+    provider: str = "CPUExecutionProvider",
 ) -> InferenceSession:
-    """A session on the CPU for one of our model files.
+    """A session for one of our model files.
 
     Args:
         model: A path, or the file's contents.
         n_threads: Of one call; None leaves it to ONNX Runtime.
+        provider: What computes, one of `onnxruntime.get_available_providers()`.
 
     Raises:
         ExportError: There is no file, it is not an ONNX file that this ONNX Runtime can run, or
@@ -41,9 +45,7 @@ def open_session(
         options.intra_op_num_threads = n_threads
     try:
         contents = model if isinstance(model, bytes) else str(_existing(Path(model)))
-        session = onnxruntime.InferenceSession(
-            contents, options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(contents, options, providers=[provider])
     except (
         refusals.Fail,
         refusals.InvalidArgument,

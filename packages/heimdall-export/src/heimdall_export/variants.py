@@ -34,6 +34,7 @@ __all__ = [
     "Sample",
     "Variant",
     "at_precision",
+    "inputs_of",
     "is_faithful",
 ]
 
@@ -135,6 +136,12 @@ def at_precision(path: Path, precision: Precision, sample: Sample, judge: Judge)
     return Choice(chosen=chosen, tried=(plain, *made), latency_ms=latency)
 
 
+def inputs_of(sample: Sample) -> dict[str, NDArray[np.float32]]:
+    """A sample's arrays by the names of the model's inputs."""
+    further = {} if sample.arrivals is None else {ARRIVALS: sample.arrivals}
+    return {INPUT: sample.features, **further}
+
+
 def is_faithful(figures: Mapping[str, float], plain: Mapping[str, float]) -> bool:
     """Whether a variant's median error and coverage are as good as those of the float32 file."""
     growth = figures["error_m_median"] / plain["error_m_median"] - 1
@@ -161,9 +168,7 @@ def _made(plain: Variant, kind: Kind, sample: Sample, judge: Judge) -> Iterator[
 
 def _latency_ms(variants: Sequence[Variant], sample: Sample) -> dict[str, float]:
     """Medians of one moment, by the variants' names."""
-    feed = {INPUT: sample.features[:1]}
-    if sample.arrivals is not None:
-        feed[ARRIVALS] = sample.arrivals[:1]
+    feed = {name: values[:1] for name, values in inputs_of(sample).items()}
     sessions = [open_session(variant.path) for variant in variants]
     calls = [partial(session.run, None, feed) for session in sessions]
     found = latencies(calls, seconds=_SECONDS)

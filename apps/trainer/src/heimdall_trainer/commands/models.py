@@ -7,6 +7,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
+from heimdall_trainer.commands.models_benchmark import benchmark
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.training_config import TrainingConfig
@@ -16,6 +17,7 @@ __all__ = ["app"]
 app = cyclopts.App(
     name="models", help="List, show, promote, roll back and delete models.", help_formatter="plain"
 )
+app.command(benchmark)
 NOWHERE = Connections()
 MODEL_NAME = TrainingConfig().model_name
 
