@@ -95,6 +95,8 @@ class TrainingConfig:
     """Epochs from one stage of the backbone to the next, the last stage first; 0 is all at once."""
     features: Literal["mel", "mel+timing"] = "mel"
     """What the model sees: levels alone, or also when each receiver heard the transmission."""
+    tilted: bool = False
+    """Let ellipses of levels lean; the model file then has a third output, `correlations`."""
     timing_epochs: int = 15
     """Passes over the training split in which the network of arrival times learns, if any."""
     n_receivers: int = 3
@@ -193,6 +195,7 @@ class TrainingConfig:
             unfreeze_every=self.unfreeze_every,
             sigma_min=self.sigma_min,
             sigma_max=self.sigma_max,
+            tilted=self.tilted or self.features == "mel+timing",
             dropout=self.dropout,
             drop_path=self.drop_path,
             learning_rate=self.learning_rate,
