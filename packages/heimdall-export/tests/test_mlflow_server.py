@@ -29,7 +29,7 @@ def status_in_postgres(server, run_id):
     return status
 
 
-def test_a_run_and_its_model_live_on_a_server(mlflow_server, artifact_store, onnx_path):
+def test_a_run_and_its_model_live_on_a_server(mlflow_server, artifact_store, onnx_path, capfd):
     """A team's MLflow is a server with a database, not a file."""
     uri = mlflow_server.uri
     tags = evaluation_tags({"test/error_m_median": 1000.0, "test/nll": 5.0}, ["a session"])
@@ -48,6 +48,7 @@ def test_a_run_and_its_model_live_on_a_server(mlflow_server, artifact_store, onn
     assert rollback(uri, "m") == "1"
     assert [v.aliases for v in list_versions(uri, "m")] == [("staging",), ("production",)]
     assert status_in_postgres(mlflow_server, run.run_id) == "FINISHED"
+    assert "http" not in capfd.readouterr().out  # MLflow would advertise its page
 
 
 def test_what_is_published_is_the_same_with_and_without_the_mlflow_package(

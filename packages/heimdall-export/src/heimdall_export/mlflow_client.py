@@ -18,6 +18,7 @@ from heimdall_export.errors import ExportError, OutOfReach
 # MLflow reports home unless told not to, and draws bars for seven small files.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 # A server that is gone costs half a minute a call, long enough for it to be restarted; MLflow's
 # seven attempts take four minutes, at the end of which the training still waits.
