@@ -1,46 +1,35 @@
-"""PyTorch and ONNX Runtime side by side: latency of one call, and what the file costs.
+"""What an export costs, and what the files answer in, beside PyTorch in one run.
 
-Prints a Markdown table. Each figure is the median of rounds that alternate between the two, so
-that a busy machine slows both. Arguments: timm backbones; `convnext_atto` without any.
+Prints two Markdown tables for each timm backbone that is named, `convnext_atto` without any. The
+first: seconds, seconds of CPU, and memory beyond that of the loaded network, of `export_onnx` and
+of `torch.onnx.export` with the checker, each in a process of its own, for they leave memory behind.
+The second: milliseconds of PyTorch, of the files of several operator sets, and of their variants,
+called in turns. Weights are random, so nothing is said here of positions; for that there
+is `heimdall models benchmark`.
 """
 
-import itertools
-import statistics
+import multiprocessing
+import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import timm
 import torch
 from heimdall_export.contract import METADATA_KEYS
+from heimdall_export.model_benchmark import Contender, benchmark, file_contender, read_ms
 from heimdall_export.onnx_file import export_onnx
-from heimdall_export.onnx_session import open_session
-from heimdall_export.parity import check_parity
+from heimdall_export.quantization import KINDS, quantize_model
+from heimdall_export.variants import Sample
 from torch import nn
 
-BATCH_SIZES = (1, 8, 32)
-THREADS = (1, 2)
-SECONDS = 4.0
-CALLS = 5
-"""In a row, before the other has its turn."""
-PAUSE_S = 0.05
-"""Before a turn: the threads of the one before spin for a while, on the same cores."""
+METADATA = dict.fromkeys(METADATA_KEYS, "{}")
+OPSETS = (14, 17, 20, 26)
+SECONDS = 8.0
 SCALE_M = 80_000.0
-COLUMNS = (
-    "backbone",
-    "threads",
-    "batch",
-    "PyTorch ms",
-    "ONNX Runtime ms",
-    "times faster",
-    "file MB",
-    "export s",
-    "parity s",
-    "mean difference",
-    "worst m",
-)
 
 
 class Localizer(nn.Module):
@@ -56,60 +45,122 @@ class Localizer(nn.Module):
         return 45.0 + out[:, :2], out[:, 2:].sigmoid() * SCALE_M
 
 
-def latencies_ms(calls):
-    """The median time of each of some calls, in milliseconds."""
-    times = [[] for _ in calls]
-    end = time.perf_counter() + SECONDS
-    while time.perf_counter() < end or len(times[0]) < CALLS:
-        for call, taken in zip(calls, times, strict=True):
-            time.sleep(PAUSE_S)
-            call()
-            for _ in range(CALLS):
-                start = time.perf_counter()
-                call()
-                taken.append(time.perf_counter() - start)
-    return [1000 * statistics.median(taken) for taken in times]
-
-
-def rows(backbone, folder):
-    """One row of the table for each batch size and number of threads."""
+def network(backbone):
+    """The same weights every time."""
     torch.manual_seed(0)
-    network = Localizer(backbone).eval()
-    path = folder / f"{backbone}.onnx"
-    start = time.perf_counter()
-    export_onnx(network, path, metadata=dict.fromkeys(METADATA_KEYS, "{}"))
-    export_s = time.perf_counter() - start
-    features = np.random.default_rng(0).normal(-100, 30, (64, 3, 128, 32)).astype(np.float32)
-    start = time.perf_counter()
-    parity = check_parity(path, network, features, scale_m=SCALE_M)
-    parity_s = time.perf_counter() - start
-    for n_threads, batch_size in itertools.product(THREADS, BATCH_SIZES):
-        torch_ms, onnx_ms = compared_ms(network, path, features[:batch_size], n_threads)
-        yield (
-            f"| {backbone} | {n_threads} | {batch_size} | {torch_ms:.1f} | {onnx_ms:.1f} | "
-            f"{torch_ms / onnx_ms:.2f} | {path.stat().st_size / 1e6:.1f} | {export_s:.1f} | "
-            f"{parity_s:.1f} | {parity.mean_difference:.1e} | {parity.worst_m:.2g} |"
+    return Localizer(backbone).eval()
+
+
+def by_export_onnx(net, path):
+    """Ours."""
+    export_onnx(net, path, metadata=METADATA)
+
+
+def by_torch(net, path):
+    """What a plain export does: torch's own exporter, one file, the checker on it."""
+    batch = torch.export.Dim("batch")
+    example = (torch.zeros(2, 3, 128, 32),)
+    program = torch.onnx.export(
+        net, example, dynamic_shapes=({0: batch},), opset_version=20, dynamo=True, verbose=False
+    )
+    onnx.save(program.model_proto, path)
+    onnx.checker.check_model(path, full_check=True)
+
+
+def peak_mb():
+    """Most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def export_costs(way, backbone, path, answer):
+    """Runs in a process of its own; puts what it cost into a queue.
+
+    A small network goes first: libraries load on first use, which is not the export's.
+    """
+    # One thread: several that wait for each other spin, which counts as CPU time.
+    torch.set_num_threads(1)
+    way(network("test_convnext"), path)
+    net = network(backbone)
+    before = peak_mb()
+    wall, cpu = time.perf_counter(), time.process_time()
+    way(net, path)
+    answer.put((time.perf_counter() - wall, time.process_time() - cpu, peak_mb() - before))
+
+
+def print_export_costs(backbone, folder):
+    """One line a way of exporting."""
+    weights_mb = sum(w.nbytes for w in network(backbone).state_dict().values()) / 1e6
+    print(f"\n| {backbone} | seconds | CPU seconds | memory MB | of {weights_mb:.0f} MB weights |")
+    print("|---|---|---|---|---|")
+    fresh = multiprocessing.get_context("spawn")
+    for way in (by_torch, by_export_onnx):
+        answer = fresh.Queue()
+        path = folder / f"{way.__name__}.onnx"
+        child = fresh.Process(target=export_costs, args=(way, backbone, path, answer))
+        child.start()
+        wall_s, cpu_s, memory_mb = answer.get()
+        child.join()
+        path.unlink()
+        share = memory_mb / weights_mb
+        print(f"| {way.__name__} | {wall_s:.2f} | {cpu_s:.2f} | {memory_mb:.0f} | {share:.2f} |")
+
+
+def contenders(backbone, folder, sample):
+    """PyTorch first, which the others are compared with."""
+    net = network(backbone)
+
+    def opened(n_threads):
+        torch.set_num_threads(n_threads)
+        return answer
+
+    @torch.inference_mode()
+    def answer(feed):
+        return net(torch.from_numpy(feed["mel_spectrogram"]))
+
+    yield Contender(name="PyTorch eager", open=opened)
+    for opset in OPSETS:
+        path = folder / f"{opset}.onnx"
+        export_onnx(net, path, metadata=METADATA, opset=opset)
+        yield file_contender(f"float32, opset {opset}", path)
+    for kind in KINDS:
+        path = folder / f"{kind}.onnx"
+        quantize_model(folder / "20.onnx", path, kind, features=sample.features)
+        yield file_contender(kind, path)
+
+
+def print_latencies(backbone, folder, batch_sizes):
+    """One line a contender, batch size and number of threads."""
+    values = np.random.default_rng(0).normal(-100, 30, (32, 3, 128, 32)).astype(np.float32)
+    sample = Sample(values)
+    found = list(contenders(backbone, folder, sample))
+    print(
+        f"\n| {backbone} | MB | load s | memory MB | threads | batch | median ms | p95 ms |", end=""
+    )
+    print(" times faster | reading it once ms |\n" + "|---" * 10 + "|")
+    by_name = {one.name: one for one in found}
+    for row in benchmark(found, sample, batch_sizes=batch_sizes, seconds=SECONDS):
+        one = by_name[row.name]
+        size, costs = "", " | "
+        read = ""
+        if one.size_bytes is not None:
+            size, costs = f"{one.size_bytes / 1e6:.1f}", f"{one.load_s:.2f} | {one.memory_mb:.0f}"
+            read = f"{read_ms(one.size_bytes, row.n_threads):.1f}"
+        print(
+            f"| {row.name} | {size} | {costs} | {row.n_threads} | {row.batch_size} | "
+            f"{row.median_ms:.2f} | {row.p95_ms:.2f} | {row.times_faster:.2f} | {read} |",
+            flush=True,
         )
 
 
-def compared_ms(network, path, batch, n_threads):
-    """Milliseconds of one call of the network, and of its file."""
-    torch.set_num_threads(n_threads)
-    session = open_session(path, n_threads=n_threads)
-    tensor = torch.from_numpy(batch)
-    return latencies_ms(
-        [lambda: network(tensor), lambda: session.run(None, {"mel_spectrogram": batch})]
-    )
-
-
-def main(backbones):
-    """Print the table."""
-    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
-    with tempfile.TemporaryDirectory() as temporary, torch.inference_mode():
-        for backbone in backbones:
-            for row in rows(backbone, Path(temporary)):
-                print(row, flush=True)
+def main(backbones, batch_sizes):
+    """Print both tables for each backbone."""
+    for backbone in backbones:
+        with tempfile.TemporaryDirectory() as temporary:
+            print_export_costs(backbone, Path(temporary))
+            print_latencies(backbone, Path(temporary), batch_sizes)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["convnext_atto"])
+    given = sys.argv[1:]
+    sizes = [int(text) for text in given if text.isdigit()]
+    main([name for name in given if not name.isdigit()] or ["convnext_atto"], sizes or [1, 8, 32])

@@ -22,7 +22,7 @@ from heimdall_models import TimedServingNet
 
 from heimdall_trainer.evaluation import evaluate_model
 from heimdall_trainer.exported_network import exported_network
-from heimdall_trainer.precision import chosen_precision, metrics_of
+from heimdall_trainer.precision import chosen_precision, metrics_of, require_one_file
 from heimdall_trainer.run_record import package_versions
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def export_and_register(
     if config.quantize != "none":
         choice = chosen_precision(path, data, config.quantize)
         path, precisions = choice.chosen.path, metrics_of(choice)
+    require_one_file(path)
     evaluated = evaluate_model(path, data)
     metrics = {**trained.metrics, **evaluated.metrics}
     uploaded = upload_model(
