@@ -160,6 +160,24 @@ def started(folder, variables, module="observed"):
         )
 
 
+def until(happened):
+    """Wait for what must happen; what does not within a minute is taken never to."""
+    for _ in range(1200):
+        if happened():
+            return
+        time.sleep(0.05)
+    pytest.fail("it has not happened within a minute")
+
+
+async def eventually(seen):
+    """As `until`, of what the service sees."""
+    for _ in range(3000):
+        if await seen():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("it has not been seen within a minute")
+
+
 def log_of(folder):
     """What the service has written so far."""
     return (folder / "uvicorn.log").read_text()
@@ -180,9 +198,9 @@ def service(folder, publish, way, artifact_store, onnx_path, name):
     assert publish(onnx_path, onnx_path) == "1"
     process = started(folder, environment(way[0], artifact_store, folder, name))
     try:
-        while not (at := re.search(r"running on (http://[\d.:]+)", log_of(folder))):
-            assert process.poll() is None, log_of(folder)
-            time.sleep(0.05)
+        until(lambda: "running on" in log_of(folder) or process.poll() is not None)
+        at = re.search(r"running on (http://[\d.:]+)", log_of(folder))
+        assert at, log_of(folder)
         with httpx.Client(base_url=at[1], timeout=60) as client:
             yield client
     finally:
@@ -203,9 +221,12 @@ def question(recordings):
 
 def version_becomes(service, version):
     """Wait until a version answers; meanwhile nobody goes without an answer."""
-    while service.get("/model").json()["version"] != version:
+
+    def answers():
         assert service.post("/locate", json=question(noise())).status_code == 200
-        time.sleep(0.05)
+        return service.get("/model").json()["version"] == version
+
+    until(answers)
 
 
 def noise(receiver="Torino", n_samples=20_000):
@@ -263,8 +284,7 @@ def at_once(service, bodies):
         async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
             await client.post("/hold")
             asked = [asyncio.create_task(client.post("/locate", json=body)) for body in bodies]
-            while await inside(client) < len(bodies):
-                await asyncio.sleep(0.01)
+            await eventually(lambda: all_inside(client, len(bodies)))
             sizes = client.post("/release"), client.get("/seen")
             await sizes[0]
             replies = await asyncio.gather(*asked)
@@ -273,10 +293,10 @@ def at_once(service, bodies):
     return asyncio.run(ask())
 
 
-async def inside(client):
-    """How many requests wait in the service, or are being answered."""
+async def all_inside(client, count):
+    """Whether so many requests wait in the service, or are being answered."""
     seen = (await client.get("/seen")).json()
-    return sum(seen["sizes"]) + seen["waiting"]
+    return sum(seen["sizes"]) + seen["waiting"] == count
 
 
 def test_requests_that_come_together_are_answered_together(service, onnx_path, recordings_of):
@@ -306,14 +326,12 @@ def test_a_full_queue_is_said_at_once(service):
         async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
             await client.post("/hold")
             first = asyncio.create_task(client.post("/locate", json=question(noise())))
-            while not (await client.get("/seen")).json()["sizes"]:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: all_inside(client, 1))
             asked = [
                 asyncio.create_task(client.post("/locate", json=question(noise())))
                 for _ in range(16)
             ]
-            while (await client.get("/seen")).json()["waiting"] < 16:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: all_inside(client, 17))
             late = await client.post("/locate", json=question(noise()))
             await client.post("/release")
             return late, await asyncio.gather(first, *asked)
@@ -391,8 +409,7 @@ def test_a_version_that_does_not_load_leaves_the_old_one(
     """Three in the morning, and somebody promoted half a file."""
     (tmp_path / "half.onnx").write_bytes(onnx_path.read_bytes()[:1000])
     publish(tmp_path / "half.onnx", onnx_path)
-    while "version 1 stays: ONNX Runtime" not in log_of(folder):
-        time.sleep(0.05)
+    until(lambda: "version 1 stays: ONNX Runtime" in log_of(folder))
     assert service.get("/model").json()["version"] == "1"
     assert service.post("/locate", json=question(noise())).status_code == 200
     rollback(one_mlflow_server.uri, name)
@@ -422,6 +439,5 @@ def test_a_registry_that_goes_away_leaves_the_service_answering(service, way, fo
     """The registry is asked what to serve, not whether to."""
     registry, close = way
     close()
-    while f"version 1 stays: the registry at {registry} is out of" not in log_of(folder):
-        time.sleep(0.05)
+    until(lambda: f"version 1 stays: the registry at {registry} is out of" in log_of(folder))
     assert service.post("/locate", json=question(noise())).status_code == 200
