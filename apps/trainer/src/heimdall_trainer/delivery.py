@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_export.errors import OutOfReach
 from heimdall_export.onnx_file import export_onnx
 from heimdall_export.parity import check_parity
 from heimdall_export.promotion import evaluation_tags
@@ -145,10 +146,23 @@ def export_and_register(
         run_id=tracker.run_id,
         metrics={**metrics, **precisions},
         versions=package_versions(),
+        make_bucket=True,
     )
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
     tested = evaluation_tags(metrics, (session.id for session in data.test.sessions))
-    version = register(tracker, path, model_name=config.model_name, tags=tags | tested)
+    try:
+        version = register(
+            tracker,
+            path,
+            model_name=config.model_name,
+            tags=tags | tested,
+            input_example=features[:1],
+        )
+    except OutOfReach as error:
+        raise OutOfReach(
+            f"{error}; nothing is lost: when MLflow is back, `heimdall train --export_only "
+            f"--checkpoint {trained.checkpoint}` registers what was trained"
+        ) from error
     tracker.log_metrics(
         {**evaluated.metrics, **precisions, "export/mean_difference": parity.mean_difference}
     )
