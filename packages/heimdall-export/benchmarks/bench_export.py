@@ -8,9 +8,9 @@ called in turns. Weights are random, so nothing is said here of positions; for t
 is `heimdall models benchmark`.
 """
 
+import argparse
 import multiprocessing
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +20,14 @@ import onnx
 import timm
 import torch
 from heimdall_export.contract import METADATA_KEYS
-from heimdall_export.model_benchmark import Contender, benchmark, file_contender, read_ms
+from heimdall_export.model_benchmark import (
+    BATCH_SIZES,
+    THREADS,
+    Contender,
+    benchmark,
+    file_contender,
+    read_ms,
+)
 from heimdall_export.onnx_file import export_onnx
 from heimdall_export.quantization import KINDS, quantize_model
 from heimdall_export.variants import Sample
@@ -128,7 +135,7 @@ def contenders(backbone, folder, sample):
         yield file_contender(kind, path)
 
 
-def print_latencies(backbone, folder, batch_sizes):
+def print_latencies(backbone, folder, batch_sizes, threads):
     """One line a contender, batch size and number of threads."""
     values = np.random.default_rng(0).normal(-100, 30, (32, 3, 128, 32)).astype(np.float32)
     sample = Sample(values)
@@ -138,7 +145,7 @@ def print_latencies(backbone, folder, batch_sizes):
     )
     print(" times faster | reading it once ms |\n" + "|---" * 10 + "|")
     by_name = {one.name: one for one in found}
-    for row in benchmark(found, sample, batch_sizes=batch_sizes, seconds=SECONDS):
+    for row in benchmark(found, sample, batch_sizes=batch_sizes, threads=threads, seconds=SECONDS):
         one = by_name[row.name]
         size, costs = "", " | "
         read = ""
@@ -152,15 +159,18 @@ def print_latencies(backbone, folder, batch_sizes):
         )
 
 
-def main(backbones, batch_sizes):
+def main():
     """Print both tables for each backbone."""
-    for backbone in backbones:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("backbones", nargs="*", default=["convnext_atto"])
+    parser.add_argument("--batch_sizes", nargs="+", type=int, default=[*BATCH_SIZES])
+    parser.add_argument("--threads", nargs="+", type=int, default=[*THREADS])
+    given = parser.parse_args()
+    for backbone in given.backbones:
         with tempfile.TemporaryDirectory() as temporary:
             print_export_costs(backbone, Path(temporary))
-            print_latencies(backbone, Path(temporary), batch_sizes)
+            print_latencies(backbone, Path(temporary), given.batch_sizes, given.threads)
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    sizes = [int(text) for text in given if text.isdigit()]
-    main([name for name in given if not name.isdigit()] or ["convnext_atto"], sizes or [1, 8, 32])
+    main()

@@ -29,7 +29,6 @@ __all__ = ["NEWEST_TRACED_OPSET", "refuse_decisions", "traced_graph"]
 
 NEWEST_TRACED_OPSET = 20
 """The newest operator set that the exporter of traces writes; newer ones are converted to."""
-_CHATTY = ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir")
 
 
 def traced_graph(
@@ -55,7 +54,7 @@ def traced_graph(
     lent = _LentWeights(network, tuple(weights), len(examples))
     file = io.BytesIO()
     try:
-        with quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad():
             torch.onnx.export(
                 lent.eval(),
                 (*examples, *(weight.detach() for weight in weights.values())),
@@ -157,16 +156,14 @@ def refuse_decisions(network: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keep the exporter's advice to its own developers off the screen; its errors are raised."""
-    loggers = [logging.getLogger(name) for name in _CHATTY]
-    levels = [logger.level for logger in loggers]
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
     try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
+        logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)

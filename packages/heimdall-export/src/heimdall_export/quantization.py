@@ -58,7 +58,7 @@ class NothingToQuantize(ExportError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Range:
+class Range:
     """What calibration saw of one input of a product."""
 
     least: float
@@ -190,7 +190,7 @@ def _products(graph: WeightedGraph) -> list[onnx.NodeProto]:
 
 def _calibrated(
     graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]]
-) -> dict[str, _Range]:
+) -> dict[str, Range]:
     """What each product's input is like on real features, by its name."""
     names = list(dict.fromkeys(node.input[0] for node in _products(graph)))
     if not names:
@@ -212,15 +212,15 @@ def _calibrated(
     return {name: _range(parts) for name, *parts in zip(names, *seen, strict=True)}
 
 
-def _range(parts: list[NDArray[np.float32]]) -> _Range:
-    return _Range(
+def _range(parts: list[NDArray[np.float32]]) -> Range:
+    return Range(
         least=float(min(part.min() for part in parts)),
         most=float(max(part.max() for part in parts)),
         power=float(np.mean([np.square(part, dtype=np.float64).mean() for part in parts])),
     )
 
 
-def _use_integers(graph: WeightedGraph, ranges: Mapping[str, _Range]) -> None:
+def _use_integers(graph: WeightedGraph, ranges: Mapping[str, Range]) -> None:
     """Round the inputs of products to 8 bits and back; runtimes see that and use integers."""
     widened: dict[str, list[onnx.NodeProto]] = {}
     before: list[onnx.NodeProto] = []
@@ -237,7 +237,7 @@ def _use_integers(graph: WeightedGraph, ranges: Mapping[str, _Range]) -> None:
     _put_after(graph, widened)
 
 
-def _rounded(graph: WeightedGraph, name: str, seen: _Range) -> list[onnx.NodeProto]:
+def _rounded(graph: WeightedGraph, name: str, seen: Range) -> list[onnx.NodeProto]:
     scale, zero = f"{name}.scale", f"{name}.zero"
     graph.weights[scale] = torch.tensor(seen.scale)
     graph.weights[zero] = torch.tensor(seen.zero_point, dtype=torch.uint8)
