@@ -85,9 +85,9 @@ def simulated(n_sessions, seed, fading_db, names):
     return features, positions
 
 
-def row(name, position_deg, sigma_m, truth_deg, seconds):
+def row(name, position_deg, sigma_m, correlation, truth_deg, seconds):
     """One line of the table."""
-    found = localization_metrics(position_deg, sigma_m, truth_deg)
+    found = localization_metrics(position_deg, sigma_m, truth_deg, correlation)
     print(
         f"| {name} | {found['error_m_median'] / 1e3:.1f} | {found['error_m_p95'] / 1e3:.0f} | "
         f"{100 * found['coverage_68']:.0f} / {100 * found['coverage_95']:.0f} | "
@@ -107,7 +107,13 @@ def baselines(train, test, receivers_deg, region):
     for name, fit in LEVEL_BASELINES.items():
         started = time.monotonic()
         answer = fit(training)(new.signal_db(noise), new.present)
-        row(name, answer.position_deg, answer.sigma_m, test[1], time.monotonic() - started)
+        of_baseline(name, answer, test[1], time.monotonic() - started)
+
+
+def of_baseline(name, answer, truth_deg, seconds):
+    """A line for a method that answers with covariances."""
+    correlation = answer.covariance_m2[:, 0, 1] / answer.sigma_m.prod(axis=1)
+    row(name, answer.position_deg, answer.sigma_m, correlation, truth_deg, seconds)
 
 
 def bound(train, test, names, region, options):
@@ -134,7 +140,7 @@ def bound(train, test, names, region, options):
     power = ReceivedPower.joined(ReceivedPower.of(part) for part in np.array_split(test[0], 10))
     answer = true_map(power.signal_db(power.noise()), power.present)
     seconds = time.monotonic() - started
-    row("bound: the simulator's own map", answer.position_deg, answer.sigma_m, test[1], seconds)
+    of_baseline("bound: the simulator's own map", answer, test[1], seconds)
 
 
 def true_levels_db(world, places, offsets_m, scenario):
@@ -178,6 +184,7 @@ def network(train, test, region, options):
         n_receivers=train[0].shape[1],
         backbone=options.backbone,
         learning_rate=options.learning_rate,
+        tilted=True,
     )
     module = LocalizationModule(config, region, mean, std)
     learn = items(train[0][:n_learn], train[1][:n_learn])
@@ -211,8 +218,8 @@ def answered(name, module, test, started):
     seconds, serving = time.monotonic() - started, module.serving_net()
     with torch.no_grad():
         parts = [serving(torch.from_numpy(part)) for part in np.array_split(test[0], 10)]
-    position, sigma = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
-    row(name, position, sigma, test[1], seconds)
+    answer = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
+    row(name, *answer, test[1], seconds)
     module.train()
 
 

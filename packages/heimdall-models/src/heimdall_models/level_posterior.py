@@ -136,16 +136,10 @@ class LevelPosterior(nn.Module):
 
     def _log_likelihood(self, level_db: Tensor, present: Tensor, target: Tensor | None) -> Tensor:
         """Of all cells, but for a constant, `(batch, cells)`."""
-        fold = None if target is None else _fold_of(target) + 1
-        mean_db, own, common = (
-            maps[:1] if fold is None else maps[fold]
-            for maps in (self.mean_db, self.own_variance, self.common_variance)
-        )
-        residual = (level_db[:, :, None] - mean_db) * present[:, :, None]
+        first, second, own, common = self._sums(level_db * present, present, target)
         n_present = present.sum(dim=1)[:, None, None]
-        first, second = residual.sum(dim=1, keepdim=True), residual.square().sum(1, keepdim=True)
-        own, common = own.unsqueeze(1), common.unsqueeze(1)
-        # One more axis from here on: the Gaussians of which powers are drawn.
+        first, second, own, common = (part.unsqueeze(1) for part in (first, second, own, common))
+        # The middle axis: the Gaussians of which powers are drawn.
         offset = self.power_db[:, None]
         part = (common + self.power_variance[:, None]) / own
         shared = 1 + part * n_present
@@ -153,6 +147,34 @@ class LevelPosterior(nn.Module):
         quadratic = (squares - part / shared * (first - n_present * offset).square()) / own
         each = quadratic + n_present * own.log() + shared.log()
         return torch.logsumexp(self.power_share.log()[:, None] - 0.5 * each, dim=1)
+
+    def _sums(
+        self, level_db: Tensor, present: Tensor, target: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sums over receivers of residuals and of their squares, and both variances.
+
+        `(batch, cells)` each, or `(1, cells)`. As products of matrices: a residual for each
+        receiver and cell is seven times as much to write.
+        """
+        maps = self.mean_db if target is not None else self.mean_db[:1]
+        # Near each receiver's middle, so that squares of float32 keep their digits.
+        middle = maps[0].mean(dim=1)
+        level, maps = (level_db - middle) * present, maps - middle[:, None]
+        by_map = [
+            (
+                level.sum(dim=1, keepdim=True) - present @ mean,
+                level.square().sum(dim=1, keepdim=True)
+                - 2 * level @ mean
+                + present @ mean.square(),
+            )
+            for mean in maps
+        ]
+        first, second = (torch.stack(parts) for parts in zip(*by_map, strict=True))
+        if target is None:
+            return first[0], second[0], self.own_variance[:1], self.common_variance[:1]
+        fold, row = _fold_of(target), torch.arange(len(level), device=level.device)
+        own, common = self.own_variance[fold + 1], self.common_variance[fold + 1]
+        return first[fold + 1, row], second[fold + 1, row], own, common
 
 
 def _fold_of(target: Tensor) -> Tensor:

@@ -1,22 +1,23 @@
 """Ellipses of the timing network made honest, on sessions that its training has not seen.
 
-Two temperatures: one for sessions with which nothing seems wrong, fitted on them as they are, and
-one for doubtful sessions, fitted on what nuisances make of them. Judged undisturbed, every doubt
-would count as exaggerated: three receivers have nothing left over to tell a good clock by, and one
-temperature for all would make them as sure as if it were told.
+Two temperatures: one for sessions like those of validation, fitted on them, and one for sessions
+that are stranger (more doubtful, weaker, of fewer receivers), fitted on what nuisances make of
+validation sessions, and never below one. Fitted on undisturbed sessions alone, one temperature
+for all would take the doubt of others for exaggerated.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
 
 from heimdall_models.calibration import LEAST_SESSIONS, temperature
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
-from heimdall_models.timing_net import leverage_of_doubt, region_prior
+from heimdall_models.timing_estimate import TimingEstimate, strangeness, usual_of
+from heimdall_models.timing_net import region_prior
 from heimdall_models.timing_nuisances import disturbed
 
 if TYPE_CHECKING:
@@ -29,29 +30,30 @@ __all__ = ["calibrate"]
 
 UNEXPLAINED_QUANTILE = 0.995
 """Of validation sessions; what is left unexplained beyond that is out of distribution."""
-DOUBTFUL = 0.25
-"""Doubt from which a session is of the second kind."""
+STRANGE = 0.5
+"""Strangeness from which a session counts for the second temperature."""
 N_DISTURBED = 4
-"""Times that each session is disturbed: only some of them become doubtful."""
+"""Times that each session is disturbed: only some of them become strange."""
 _ROUNDS = 3
 """Of fitting one temperature with the other held; they hardly touch each other."""
+LEAST_TEMPERATURE = 0.5
+"""Undisturbed sessions do not see what training feared; ellipses keep half of the area for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """Estimates before calibration, `(n,)` each."""
+    """Estimates before calibration with the squared distances of their truths, in deviations."""
 
+    found: TimingEstimate
     square: Tensor
-    """Squared distances of the truths, in deviations."""
-    unexplained: Tensor
-    doubt: Tensor
+    """`(n,)`."""
 
 
 @torch.no_grad()
 def calibrate(
     net: TimingNet, arrivals: Tensor, target: Tensor, nuisances: TimingNuisances, seed: int
 ) -> None:
-    """Fit temperatures and the limit of the unexplained.
+    """Fit temperatures, what is usual, and the limit of the unexplained.
 
     Args:
         net: Whose; trained.
@@ -66,41 +68,53 @@ def calibrate(
     timed = arrivals[..., 0].sum(dim=1) >= 2
     arrivals, target = arrivals[timed], target[timed]
     plain = _judged(net, arrivals, target)
-    # Also for its error, of too few sessions.
-    net.log_temperature.fill_(math.log(temperature(plain.square.numpy())))
-    net.log_temperature_of_doubt.copy_(net.log_temperature)
-    limit = torch.quantile(plain.unexplained, UNEXPLAINED_QUANTILE)
-    net.unexplained_limit.copy_(limit.clamp_min(1.0))
+    temperature(plain.square.numpy())  # refuses too few sessions before anything changes
     generator = torch.Generator().manual_seed(seed)
     worse = [disturbed(arrivals, nuisances, generator) for _ in range(N_DISTURBED)]
-    doubtful = _judged(net, torch.cat(worse), target.repeat(N_DISTURBED, 1))
+    strangers = _judged(net, torch.cat(worse), target.repeat(N_DISTURBED, 1))
+    net.usual.copy_(usual_of(plain.found))
+    limit = torch.quantile(plain.found.unexplained, UNEXPLAINED_QUANTILE)
+    net.unexplained_limit.copy_(limit.clamp_min(1.0))
+    net.log_temperature.zero_()
+    net.log_temperature_of_strangers.zero_()
     for _ in range(_ROUNDS):
-        _fit(net.log_temperature_of_doubt, net.log_temperature, net, doubtful, of_doubt=True)
-        _fit(net.log_temperature, net.log_temperature_of_doubt, net, plain, of_doubt=False)
+        _fit_strangers(net, strangers)
+        _fit_plain(net, plain)
 
 
-def _fit(mine: Tensor, other: Tensor, net: TimingNet, judged: _Judged, *, of_doubt: bool) -> None:
-    """One temperature, with the other held; of too few doubtful sessions it is the other.
+def _fit_plain(net: TimingNet, judged: _Judged) -> None:
+    strange = strangeness(judged.found, net.usual)
+    square = judged.square / _beyond(net, judged)
+    square = square / (strange * net.log_temperature_of_strangers).exp()
+    factor = temperature(square.numpy(), (1 - strange).numpy())
+    net.log_temperature.fill_(math.log(max(factor, LEAST_TEMPERATURE)))
 
-    Undisturbed sessions count all for that of plain ones: together they must be honest.
-    """
-    own = judged.doubt >= DOUBTFUL if of_doubt else torch.ones_like(judged.doubt, dtype=torch.bool)
-    if own.sum() < LEAST_SESSIONS:
-        mine.copy_(other)
+
+def _fit_strangers(net: TimingNet, judged: _Judged) -> None:
+    """Of too few that are strange nothing is learned."""
+    strange = strangeness(judged.found, net.usual)
+    mine = (strange >= STRANGE) & (judged.found.n_heard >= 2)
+    if mine.sum() < LEAST_SESSIONS:
         return
-    beyond = (judged.unexplained[own] / net.unexplained_limit).clamp_min(1.0)
-    leverage = leverage_of_doubt(judged.doubt[own])
-    leverage = leverage if of_doubt else 1 - leverage
-    square = judged.square[own] / beyond / ((1 - leverage) * other).exp()
-    mine.fill_(math.log(temperature(square.numpy(), leverage.numpy())))
+    strange = strange[mine]
+    square = (judged.square / _beyond(net, judged))[mine]
+    square = square / ((1 - strange) * net.log_temperature).exp()
+    net.log_temperature_of_strangers.fill_(
+        max(math.log(temperature(square.numpy(), strange.numpy())), 0.0)
+    )
+
+
+def _beyond(net: TimingNet, judged: _Judged) -> Tensor:
+    return (judged.found.unexplained / net.unexplained_limit).clamp_min(1.0)
 
 
 def _judged(net: TimingNet, arrivals: Tensor, target: Tensor, chunk: int = 128) -> _Judged:
-    squares, unexplained, doubts = [], [], []
-    for part, truth in zip(torch.split(arrivals, chunk), torch.split(target, chunk), strict=True):
-        found = net.estimate(net.explain(part, region_prior(len(part), part.device)))
-        sigma, correlation = sigma_and_correlation(found.covariance)
-        squares.append(mahalanobis_squared(truth - found.position, sigma, correlation))
-        unexplained.append(found.unexplained)
-        doubts.append(found.doubt)
-    return _Judged(*(torch.cat(parts) for parts in (squares, unexplained, doubts)))
+    parts = [
+        net.estimate(net.explain(part, region_prior(len(part), part.device)))
+        for part in torch.split(arrivals, chunk)
+    ]
+    found = TimingEstimate(
+        *(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(parts[0]))
+    )
+    sigma, correlation = sigma_and_correlation(found.covariance)
+    return _Judged(found, mahalanobis_squared(target - found.position, sigma, correlation))

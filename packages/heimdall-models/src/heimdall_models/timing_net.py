@@ -32,6 +32,7 @@ from heimdall_models.time_differences import (
     solve,
     step,
 )
+from heimdall_models.timing_estimate import TimingEstimate, strangeness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,6 @@ __all__ = [
     "Explained",
     "TimingEstimate",
     "TimingNet",
-    "leverage_of_doubt",
     "region_prior",
 ]
 
@@ -66,22 +66,10 @@ HIDDEN = 32
 GRID_POINTS = 24
 NO_LIMIT = 1e6
 """Before calibration: nothing is out of distribution."""
+ALL_USUAL = (1.0, 1e3, 0.0)
+"""Likewise: no doubt, no sigma and no number of receivers is strange."""
 REACH = 1.15
 """Half-width of the grid of first guesses, in plane units."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimingEstimate:
-    """Positions and ellipses in plane units, and whether geometry explains the times."""
-
-    position: Tensor
-    """`(batch, 2)`."""
-    covariance: Tensor
-    """East-east, east-north, north-north: `(batch, 3)`."""
-    unexplained: Tensor
-    """Mean square of what no explanation removes, in expected deviations; about 1: `(batch,)`."""
-    doubt: Tensor
-    """How likely it is that something is wrong with clocks or paths, from 0 to 1: `(batch,)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +107,8 @@ class TimingNet(nn.Module):
 
     grid: Tensor
     log_temperature: Tensor
-    log_temperature_of_doubt: Tensor
+    log_temperature_of_strangers: Tensor
+    usual: Tensor
     unexplained_limit: Tensor
 
     def __init__(self, region: Region, sites: Sequence[ReceiverSite]) -> None:
@@ -133,7 +122,8 @@ class TimingNet(nn.Module):
         self.coherent = nn.Parameter(torch.tensor(0.5))
         self.shape = _perceptron(self.explanations.n_clocks + 7, 3)
         self.register_buffer("log_temperature", torch.zeros(()))
-        self.register_buffer("log_temperature_of_doubt", torch.zeros(()))
+        self.register_buffer("log_temperature_of_strangers", torch.zeros(()))
+        self.register_buffer("usual", torch.tensor(ALL_USUAL))
         self.register_buffer("unexplained_limit", torch.tensor(NO_LIMIT))
         axis = torch.linspace(-REACH, REACH, GRID_POINTS)
         self.register_buffer("grid", torch.cartesian_prod(axis, axis), persistent=False)
@@ -147,7 +137,7 @@ class TimingNet(nn.Module):
                 fewer than two receivers were heard, the estimate is just that.
         """
         found = self.estimate(self.explain(arrivals, prior))
-        timed = (arrivals[..., 0].sum(dim=1) >= 2).to(found.doubt.dtype)
+        timed = (found.n_heard >= 2).to(found.doubt.dtype)
         widening = 1 + timed * (self.widening(found) - 1)
         return replace(found, covariance=found.covariance * widening.unsqueeze(1))
 
@@ -155,9 +145,11 @@ class TimingNet(nn.Module):
         """What calibration makes of covariances, a factor `(batch,)`."""
         # What geometry cannot explain is outside what was trained on: less sure by as much.
         beyond = (found.unexplained / self.unexplained_limit).clamp_min(1.0)
-        doubtful = leverage_of_doubt(found.doubt)
-        logarithm = torch.lerp(self.log_temperature, self.log_temperature_of_doubt, doubtful)
-        return beyond * logarithm.exp()
+        strange = strangeness(found, self.usual)
+        return (
+            beyond
+            * torch.lerp(self.log_temperature, self.log_temperature_of_strangers, strange).exp()
+        )
 
     def explain(self, arrivals: Tensor, prior: Gaussian) -> Explained:
         """Every explanation's solution; arguments as of `forward`."""
@@ -194,7 +186,8 @@ class TimingNet(nn.Module):
         along, shear, across = changes.unbind(dim=-1)
         covariance = stretched(covariance, along * MOST_STRETCH, shear, across * MOST_STRETCH)
         doubt = 1 - share @ self.explanations.plain
-        return TimingEstimate(position, covariance, left / (n_heard - 1).clamp_min(1.0), doubt)
+        unexplained = left / (n_heard - 1).clamp_min(1.0)
+        return TimingEstimate(position, covariance, unexplained, doubt, n_heard)
 
     def _times(self, arrivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which were heard, when, and the variance that noise gives: plane units."""
@@ -228,11 +221,6 @@ class TimingNet(nn.Module):
         ]
         by_clock = share @ self.explanations.by_clock
         return torch.cat([by_clock, torch.stack(others, dim=-1)], dim=1)
-
-
-def leverage_of_doubt(doubt: Tensor) -> Tensor:
-    """By how much the temperature of doubtful sessions counts, from 0 to 1, `(batch,)`."""
-    return (2 * doubt).clamp(max=1.0)
 
 
 def region_prior(batch_size: int, device: torch.device | None = None) -> Gaussian:

@@ -2,8 +2,8 @@
 
 One Gaussian of the training powers has thin sides: it is wrong between its edges, where powers
 are as good as uniform, and it calls a transmitter twenty decibels weaker than all of them
-impossible, so that the position must explain the weakness. The mixture has a Gaussian every
-half a deviation, whose shares the training sessions tell, and one so wide that any power is in it.
+impossible, so that the position must explain the weakness. The mixture has three Gaussians
+whose shares the training sessions tell, and one so wide that any power is in it.
 
 Source of the fit: A. P. Dempster, N. M. Laird and D. B. Rubin, "Maximum likelihood from incomplete
 data via the EM algorithm", J. Royal Statistical Society B 39 (1977).
@@ -19,11 +19,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-N_KNOWN = 7
+N_KNOWN = 3
 """Gaussians for powers as training had them."""
-REACH = 1.75
-"""Standard deviations of the training powers from the first to the middle one; the ends of a
-uniform distribution are at 1.73."""
+REACH = 1.2
+"""Standard deviations of the training powers from the middle one to the outer two: with shares
+as they come, flat enough for a uniform distribution, whose ends are at 1.73."""
 LEAST_SPACING_DB = 0.5
 """Nearer Gaussians are one."""
 OTHERWISE = 0.04
