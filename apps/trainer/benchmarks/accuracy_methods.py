@@ -93,7 +93,7 @@ def trained_levels(train, validation, region, *, backbone, epochs, learning_rate
         getattr(train.mel, name)(axis=(0, 3), keepdims=True)[0] for name in ("mean", "std")
     )
     config = LocalizationConfig(
-        n_receivers=len(SITES), backbone=backbone, learning_rate=learning_rate
+        n_receivers=len(SITES), backbone=backbone, learning_rate=learning_rate, tilted=True
     )
     module = LocalizationModule(config, region, mean, std)
     learn = _items(train)

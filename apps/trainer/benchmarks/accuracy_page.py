@@ -18,7 +18,7 @@ LEVELS = np.arange(1, 20) / 20
 N_MAPPED = 60
 
 
-def write_page(options, seconds, tests, answers, results, real):
+def write_page(options, n_learn, seconds, tests, answers, results, real):
     """The page, whole, and two pictures."""
     PICTURES.mkdir(exist_ok=True)
     _reliability(tests, answers)
@@ -28,8 +28,10 @@ def write_page(options, seconds, tests, answers, results, real):
         train=options.train,
         test=options.test,
         backbone=options.backbone,
-        learn=round(0.9 * options.train),
+        learn=n_learn,
         made=_made(seconds),
+        known_68=100 * (0.68 * 0.32 / options.test) ** 0.5,
+        known_95=100 * (0.95 * 0.05 / options.test) ** 0.5,
         levels=seconds["spectrograms"] / 60,
         times=seconds["times"] / 60,
         tables=tables,
@@ -212,9 +214,10 @@ Everything below is that command's output, with fixed seeds: {train} simulated s
 {learn} to learn from and the rest to calibrate and to choose the epoch by; {test} of seed 2, on
 sites of their own, to judge by, under each of five conditions. Seven receivers, 0.7 s at 48 kHz,
 3 dB of fading, clocks good to 0.1 us; training sees clean sessions only, which the network of
-times disturbs by itself (`TimingNuisances`). Backbone {backbone}: {levels:.1f} minutes of training
-for spectrograms, {times:.1f} for times. A share of {test} sessions is known to 2.3 points at 68 %
-and to 1.1 at 95 %, one standard deviation.
+times disturbs by itself (`TimingNuisances`). Backbone {backbone}, ellipses of levels that lean:
+{levels:.1f} minutes of training for spectrograms, {times:.1f} for times. A share of {test}
+sessions is known to {known_68:.1f} points at 68 % and to {known_95:.1f} at 95 %, one standard
+deviation.
 
 - **over bound**: median error over the median root of the trace of the Cramér-Rao bound of time
   differences, without detours (`heimdall_data.simulate.cramer_rao`). An efficient estimator

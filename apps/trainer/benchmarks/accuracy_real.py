@@ -34,15 +34,14 @@ REGION = Region(49.7, 6.0, 480_000.0)
 """Receivers and transmitter within one plane."""
 N_DRAWN = 3_000
 SIGMA_US = (0.1, 10.0)
-EPOCHS = 15
 
 
-def real_recordings():
+def real_recordings(epochs):
     """What is said of DCF77, as lines of the page; None where the recordings are not at hand."""
     if not FOLDER.is_dir():
         return None
     rows = _arrivals()
-    timing = _trained()
+    timing = _trained(epochs)
     with torch.no_grad():
         found = timing(torch.from_numpy(rows[None]), region_prior(1))
     plain = locate_by_time_differences(rows[None], SITES, REGION)
@@ -88,7 +87,7 @@ def _arrivals():
     return ArrivalExtractor(config)(heard)
 
 
-def _trained():
+def _trained(epochs):
     """The network for this geometry, from arrivals that are drawn and not recorded."""
     pl.seed_everything(42, verbose=False)
     rng = np.random.default_rng(42)
@@ -106,7 +105,7 @@ def _trained():
         for row, place in zip(torch.from_numpy(rows), target, strict=True)
     ]
     trainer = pl.Trainer(
-        max_epochs=EPOCHS,
+        max_epochs=epochs,
         accelerator="cpu",
         gradient_clip_val=1.0,
         logger=False,
