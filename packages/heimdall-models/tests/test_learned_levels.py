@@ -138,17 +138,19 @@ def test_powers_are_learned_as_they_were(learned):
     assert learned.powers.share.sum() == pytest.approx(1.0)
 
 
-def test_powers_need_not_be_centred():
-    """The level map's mean is of the sessions that it was made from, and others may differ."""
+def test_powers_need_not_be_symmetric():
+    """Many strong transmitters and a few weak ones: one Gaussian would expect as many weak ones."""
     rng = np.random.default_rng(3)
-    residual = 2.0 + 4 * rng.standard_normal((2000, 1)) + rng.standard_normal((2000, 4))
+    power_db = np.where(rng.random(2000) < 0.25, -6.0, 2.0) + rng.standard_normal(2000)
+    residual = power_db[:, None] + rng.standard_normal((2000, 4))
     ones = np.ones(2000)
-    found = TransmitPowers.spaced(16.0).fitted(
+    found = TransmitPowers.spaced(float(power_db.var())).fitted(
         residual, np.ones((2000, 4), dtype=bool), ones, 0 * ones
     )
     known = found.share[:-1] / (1 - OTHERWISE)
-    assert known @ found.offset_db[:-1] == pytest.approx(2.0, abs=0.5)
-    assert known[0] < known[2]
+    assert known @ found.offset_db[:-1] == pytest.approx(power_db.mean(), abs=0.5)
+    assert known[0] == pytest.approx(0.25, abs=0.1)
+    assert known[0] < known[1:].sum() / 2
 
 
 def test_a_transmitter_much_stronger_than_all_of_training_is_found(sessions, module):

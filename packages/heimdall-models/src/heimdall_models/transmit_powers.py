@@ -53,7 +53,7 @@ class TransmitPowers:
         spacing = known[1] - known[0]
         return cls(
             np.append(known, 0.0),
-            np.append(np.full(N_KNOWN, spacing**2), OTHERWISE_DB**2 + power_variance),
+            np.append(np.full(N_KNOWN, (spacing / 2) ** 2), OTHERWISE_DB**2 + power_variance),
             np.append(np.full(N_KNOWN, (1 - OTHERWISE) / N_KNOWN), OTHERWISE),
         )
 
