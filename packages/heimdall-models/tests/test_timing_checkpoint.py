@@ -114,3 +114,21 @@ def test_receivers_too_far_from_a_region_are_refused(tmp_path, spectrograms, tim
     path = save_with_timing(spectrograms, timing, SITES, tmp_path / "both.ckpt")
     with pytest.raises(ModelError):
         load_timing(path, Region(-30.0, 150.0, 92_000.0))
+
+
+def test_a_timing_network_of_another_region_is_refused(tmp_path, spectrograms, timing):
+    """In the other's plane its answers would be kilometres off, and as sure as ever."""
+    other = Region(45.3, 8.6, 60_000.0)
+    with pytest.raises(ModelError, match="train both in one region"):
+        save_with_timing(spectrograms, TimingNet(other, SITES), SITES, tmp_path / "both.ckpt")
+    assert not (tmp_path / "both.ckpt").exists()
+    path = save_with_timing(spectrograms, timing, SITES, tmp_path / "both.ckpt")
+    with pytest.raises(ModelError, match=r"both.ckpt names other places .* than Region"):
+        load_timing(path, other)
+
+
+def test_receivers_in_another_order_than_the_network_s_are_refused(tmp_path, spectrograms, timing):
+    """Whoever feeds the model goes by the names in the file."""
+    path = save_with_timing(spectrograms, timing, SITES[::-1], tmp_path / "both.ckpt")
+    with pytest.raises(ModelError, match="another order"):
+        load_timing(path, REGION)

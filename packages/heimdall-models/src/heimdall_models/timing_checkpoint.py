@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from heimdall_models.checkpoint import checkpoint_in, tensors_and_text, write_whole
 from heimdall_models.errors import ModelError
 from heimdall_models.ranges import ReceiverSite
@@ -33,6 +35,8 @@ __all__ = [
 
 TIMING_RECORD = "heimdall_timing"
 FORMAT = 1
+SAME_PLACE = 1e-4
+"""Plane units, 9 m in a region of 180 km, within which a receiver is where it is said to be."""
 
 
 def save_with_timing(
@@ -47,11 +51,16 @@ def save_with_timing(
         to: Where the file goes; what is there is replaced.
 
     Raises:
-        ModelError: If the checkpoint cannot be read.
+        ModelError: If the checkpoint cannot be read or is of another region.
         OSError: If the file cannot be written; nothing is left behind.
     """
     contents = tensors_and_text(Path(mel_checkpoint))
-    checkpoint_in(contents, mel_checkpoint)
+    region = checkpoint_in(contents, mel_checkpoint).region
+    if timing.ranges.region != region:
+        raise ModelError(
+            f"the timing network works in {timing.ranges.region}, {mel_checkpoint} in {region}; "
+            "train both in one region"
+        )
     beside = {TIMING_RECORD: timing_record(timing, sites)}
     write_whole({**_checked(contents, mel_checkpoint), **beside}, Path(to))
     return Path(to)
@@ -82,6 +91,7 @@ def timing_in(contents: object, region: Region, path: str | Path) -> TimingNet |
     if record is None:
         return None
     network = TimingNet(region, _sites(record, path))
+    expected = network.ranges.receivers.clone()
     try:
         network.load_state_dict(record["state"])
     except (RuntimeError, KeyError, TypeError) as error:
@@ -89,6 +99,11 @@ def timing_in(contents: object, region: Region, path: str | Path) -> TimingNet |
             f"{path} holds no weights of a timing network for the receivers that it names; it is "
             "damaged, or was written by another version"
         ) from error
+    if not torch.allclose(network.ranges.receivers, expected, rtol=0.0, atol=SAME_PLACE):
+        raise ModelError(
+            f"{path} names other places of its receivers than its timing network was made for: "
+            f"other receivers, another order of them, or another region than {region}"
+        )
     return network.eval()
 
 
