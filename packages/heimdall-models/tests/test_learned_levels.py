@@ -307,6 +307,24 @@ def test_too_few_sessions_teach_nothing(sessions):
     assert levels_of(few, REGION) is None
 
 
+def test_sessions_of_one_site_or_of_silence_teach_nothing(sessions):
+    """A first data set is often one transmitter's; training on it must not end before it starts."""
+    drawn, features = sessions
+    positions = REGION.to_degrees(drawn.places)
+    one_site = [{"features": features[i], "position_deg": positions[0]} for i in range(30)]
+    silence = np.full((5, 128, 32), -140.0, dtype=np.float32)
+    unheard = [{"features": silence, "position_deg": positions[i]} for i in range(30)]
+    assert levels_of(one_site, REGION) is None
+    assert levels_of(unheard, REGION) is None
+
+
+def test_sessions_of_other_receivers_than_the_network_s_are_refused(sessions, learned):
+    """With both numbers."""
+    network = LocalizationNet(3, "test_convnext")
+    with pytest.raises(ModelError, match="levels of 5 receivers for a network of 3"):
+        network.learn_levels(learned, torch.zeros(3, 128, 1), torch.ones(3, 128, 1))
+
+
 def test_a_checkpoint_holds_the_maps(sessions, module, tmp_path):
     """The file must stand alone."""
     from lightning.pytorch import Trainer

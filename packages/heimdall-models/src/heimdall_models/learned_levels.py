@@ -36,6 +36,8 @@ GRID_SHAPE = (96, 96)
 N_FOLDS = 4
 LEAST_SESSIONS = 20
 """Fewer say nothing of a map."""
+LEAST_ELSEWHERE = 3
+"""Sessions outside of a fold; of fewer there is no map to see that fold through."""
 _PLACES_A_UNIT = 4096
 """Sites nearer than 1/4096 plane unit, 20 m in such a region, may share a fold by chance only."""
 
@@ -58,17 +60,27 @@ class LearnedLevels:
 
 
 def levels_of(sessions: Iterable[Mapping[str, Any]], region: Region) -> LearnedLevels | None:
-    """The maps of sessions with `features` and `position_deg`; None of fewer than 20.
+    """The maps of sessions with `features` and `position_deg`; None of too few.
 
-    Features are read one session after the other and not kept.
+    Those count in which something was heard. Too few are fewer than 20, or fewer than 3 without
+    one of the folds, as when all are of one site. Features are read one session after the other
+    and not kept.
+
+    Raises:
+        ModelError: If a session has no features, or a position is none.
     """
     powers, positions = [], []
     for session in sessions:
         powers.append(ReceivedPower.of(np.asarray(session["features"])[None]))
         positions.append(np.asarray(session["position_deg"], dtype=np.float64))
-    if len(positions) < LEAST_SESSIONS:
+    heard = np.array([each.present.any() for each in powers], dtype=bool)
+    if heard.sum() < LEAST_SESSIONS:
         return None
-    return learned_levels(ReceivedPower.joined(powers), np.stack(positions), region)
+    position_deg = np.stack(positions)
+    fold = folds_of(region.to_plane(position_deg[heard]).astype(np.float32))
+    if len(fold) - np.bincount(fold).max() < LEAST_ELSEWHERE:
+        return None
+    return learned_levels(ReceivedPower.joined(powers), position_deg, region)
 
 
 def learned_levels(

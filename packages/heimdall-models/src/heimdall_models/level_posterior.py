@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from heimdall_models.errors import ModelError
 from heimdall_models.learned_levels import GRID_SHAPE, N_FOLDS, folds_of
 from heimdall_models.level_reading import FAINTEST, SILENT_SPREAD_DB
 from heimdall_models.transmit_powers import TransmitPowers
@@ -79,7 +80,15 @@ class LevelPosterior(nn.Module):
             levels: What training sessions tell.
             mean: Of the normalisation of our input, dB, broadcastable to it.
             std: The same.
+
+        Raises:
+            ModelError: If they are of another number of receivers.
         """
+        if len(levels.noise) != len(self.noise):
+            raise ModelError(
+                f"levels of {len(levels.noise)} receivers for a network of {len(self.noise)}; "
+                f"give sessions with {len(self.noise)}"
+            )
         learned = {
             "mean": mean.expand_as(self.mean),
             "std": std.expand_as(self.std),

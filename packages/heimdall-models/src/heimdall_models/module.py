@@ -91,7 +91,8 @@ class LocalizationModule(lightning.LightningModule):
     def learn_levels(self, sessions: Iterable[Mapping[str, Any]]) -> None:
         """Learn, before training, what every receiver reads of a transmitter anywhere.
 
-        Without it, or of fewer than 20 sessions, the network starts from nothing.
+        Without it, or of fewer than 20 sessions in which anything was heard, or of one site, the
+        network starts from nothing.
 
         Args:
             sessions: All that will be trained on, as they are, not augmented: `features`,
