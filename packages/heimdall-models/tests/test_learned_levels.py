@@ -79,6 +79,17 @@ def test_noise_is_found_where_no_signal_is(sessions):
     assert 10 * np.log10(noise) == pytest.approx([NOISE_DB] * 5, abs=0.3)
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf, 1e4])
+def test_what_is_no_number_was_not_heard(sessions, broken):
+    """One broken value must not spoil the noise, and with it the map, of all other sessions."""
+    features = sessions[1][:40].copy()
+    features[0, 1, 3, 3] = broken
+    power = ReceivedPower.of(features)
+    assert not power.present[0, 1]
+    assert power.total[0, 1] == power.outer[0, 1] == 0
+    assert np.isfinite(power.signal_db(power.noise())).all()
+
+
 def test_features_of_another_shape_are_refused():
     """One session without its first axis would be read as one receiver a session."""
     with pytest.raises(

@@ -48,9 +48,12 @@ class ReceivedPower:
             raise ModelError(
                 f"features must be (n, receivers, bands, frames) in dB; got {features.shape}"
             )
-        spread = features.max(axis=(2, 3)) - features.min(axis=(2, 3))
-        present = spread > SILENT_SPREAD_DB
-        bands = np.power(10.0, features / 10).mean(axis=3) * present[:, :, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = features.max(axis=(2, 3)) - features.min(axis=(2, 3))
+            bands = np.power(10.0, features / 10).mean(axis=3)
+        # What is no number was not heard; training stops at it, and says whose it is.
+        present = (spread > SILENT_SPREAD_DB) & np.isfinite(spread) & np.isfinite(bands.sum(axis=2))
+        bands = np.where(present[:, :, None], bands, 0.0)
         n_outer = n_outer_bands(features.shape[2])
         outer = bands[:, :, :n_outer].sum(axis=2) + bands[:, :, -n_outer:].sum(axis=2)
         return cls(bands.sum(axis=2), outer, present)
