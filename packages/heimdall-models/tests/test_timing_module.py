@@ -148,6 +148,13 @@ def test_a_temperature_that_counts_for_some_more_than_for_others_is_found(factor
     assert temperature(squares, leverage) == pytest.approx(factor, rel=0.2)
 
 
+@pytest.mark.parametrize("share_inside", [0.0, 0.3])
+def test_truths_that_no_factor_reaches_widen_ellipses_as_far_as_can_be(share_inside):
+    """All factors are equally bad then, and their middle would leave the ellipses as they are."""
+    squares = np.where(np.arange(100) < 100 * share_inside, 1e-3, 1e6)
+    assert temperature(squares) == pytest.approx(np.exp(2))
+
+
 def test_too_few_sessions_calibrate_nothing():
     """A share of ten sessions is no share."""
     with pytest.raises(ModelError, match="10 sessions to calibrate on"):

@@ -34,7 +34,8 @@ def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> fl
             for all; from 0 to 1.
 
     Returns:
-        The factor; of several equally good ones the geometric middle.
+        The factor, from e^-2 to e^2; of several equally good ones the geometric middle, but the
+        largest where even that holds too few of the truths.
 
     Raises:
         ModelError: If there are fewer than 30 sessions or a distance is not finite.
@@ -47,8 +48,10 @@ def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> fl
         )
     power = np.broadcast_to(np.asarray(leverage, dtype=np.float64), squares.shape)
     scaled = squares / _CANDIDATES[:, None] ** power
-    missed = np.zeros(_CANDIDATES.size)
-    for level in LEVELS:
-        missed += np.abs((scaled <= -2 * np.log1p(-level)).mean(axis=1) - level)
+    shares = np.stack([(scaled <= -2 * np.log1p(-level)).mean(axis=1) for level in LEVELS], axis=1)
+    missed = np.abs(shares - LEVELS).sum(axis=1)
     best = _CANDIDATES[missed <= missed.min() + 1e-9]
+    # Truths that no factor reaches make all of them equally bad, and the middle says: no change.
+    if best[-1] == _CANDIDATES[-1] and (shares[-1] < LEVELS).all():
+        return float(best[-1])
     return float(np.exp(np.log(best).mean()))
