@@ -56,6 +56,9 @@ def test_a_value_out_of_range_is_named(field, value):
         ("{", "is not a model's configuration"),
         ("[1]", "is not a model's configuration"),
         ('{"backbones": "resnet18"}', "names backbones, which this version does not know"),
+        ('{"n_receivers": "3"}', "n_receivers '3', not int"),
+        ('{"dropout": null}', "dropout None, not float"),
+        ('{"backbone": 5}', "backbone 5, not str"),
     ],
 )
 def test_text_that_is_no_record_is_refused(text, message):

@@ -7,6 +7,15 @@ from dataclasses import asdict, dataclass, fields
 
 from heimdall_models.errors import ModelError
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "str | None": (str, type(None)),
+}
+"""What JSON may hold for a field of a type: the record of a stranger may hold anything."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalizationConfig:
@@ -88,7 +97,8 @@ class LocalizationConfig:
         """The record that `to_json` wrote; fields that it lacks have their defaults.
 
         Raises:
-            ModelError: If the text is not that, or names a field that we do not know.
+            ModelError: If the text is not that, names a field that we do not know, or a value is
+                of the wrong type or out of range.
         """
         try:
             values = json.loads(text)
@@ -102,4 +112,10 @@ class LocalizationConfig:
                 f"the model's configuration names {', '.join(unknown)}, which this version does "
                 f"not know; use the version of heimdall-models that wrote it"
             )
+        for field in fields(cls):
+            value = values.get(field.name, field.default)
+            if not isinstance(value, _KINDS[str(field.type)]):
+                raise ModelError(
+                    f"the model's configuration has {field.name} {value!r}, not {field.type}"
+                )
         return cls(**values)
