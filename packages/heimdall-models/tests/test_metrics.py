@@ -119,3 +119,12 @@ def test_impossible_correlations_are_refused(region, tilt):
         localization_metrics(*simulated(region, 5), tilt)
     with pytest.raises(ModelError, match=r"correlations \(3,\) do not match 5"):
         localization_metrics(*simulated(region, 5), np.zeros(3))
+
+
+def test_what_is_no_latitude_has_no_distance(region):
+    """Longitude first is the usual slip; the distance would be NaN, and so would every figure."""
+    position, sigma, truth = simulated(region, 5)
+    with pytest.raises(ModelError, match="5 of 5 truths are not latitude and longitude"):
+        localization_metrics(position, sigma, np.full_like(truth, 123.0))
+    with pytest.raises(ModelError, match=r"positions are not .* row 0, is \[95.0, 8.0\]"):
+        error_m([95.0, 8.0], truth)

@@ -56,11 +56,11 @@ def localization_metrics(
         kilometres, both axes together.
 
     Raises:
-        ModelError: If there is no position, one is not finite, a sigma is not positive, or a
+        ModelError: If there is no position, one is not on Earth, a sigma is not positive, or a
             correlation is not between -1 and 1.
     """
     truth = np.asarray(truth_deg, dtype=np.float64)
-    position = _broadcast("positions", position_deg, truth)
+    position = _positions(position_deg, truth)
     sigma = _broadcast("sigmas", sigma_m, truth)
     if not (sigma > 0).all():
         raise ModelError(f"sigmas must be positive metres; the least is {sigma.min()}")
@@ -99,7 +99,7 @@ def sigma_saturation(sigma: ArrayLike, sigma_min: float, sigma_max: float) -> fl
 def error_m(position_deg: ArrayLike, truth_deg: ArrayLike) -> NDArray[np.float64]:
     """Distances in metres on the WGS84 ellipsoid, `(n,)`, from `(n, 2)` degrees to `(n, 2)`."""
     truth = np.asarray(truth_deg, dtype=np.float64)
-    offset_m = offset_east_north_m(_broadcast("positions", position_deg, truth), truth)
+    offset_m = offset_east_north_m(_positions(position_deg, truth), truth)
     return np.hypot(offset_m[:, 0], offset_m[:, 1])
 
 
@@ -151,6 +151,18 @@ def _correlations(given: ArrayLike, n: int) -> NDArray[np.float64]:
 
 def _coverage(mahalanobis_squared: NDArray[np.float64], level: float) -> float:
     return float((mahalanobis_squared <= -2 * math.log1p(-level)).mean())
+
+
+def _positions(position_deg: ArrayLike, truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    position = _broadcast("positions", position_deg, truth)
+    for what, given in (("positions", position), ("truths", truth)):
+        rows = np.flatnonzero(np.abs(given[:, 0]) > 90)
+        if rows.size:
+            raise ModelError(
+                f"{rows.size} of {len(given)} {what} are not latitude and longitude in degrees; "
+                f"the first, row {rows[0]}, is {given[rows[0]].tolist()}"
+            )
+    return position
 
 
 def _broadcast(what: str, values: ArrayLike, truth: NDArray[np.float64]) -> NDArray[np.float64]:
