@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from heimdall_models import error_m
+from heimdall_models import ModelError, error_m
 from heimdall_models.baselines import locate_by_time_differences
 from heimdall_models.ranges import ReceiverRanges
 from heimdall_models.time_differences import Gaussian, centred, solve
@@ -103,3 +103,12 @@ def test_gradients_of_the_solution_are_those_of_finite_differences():
         with torch.no_grad():
             numeric = (position(start + nudge) - position(start - nudge))[0, 0] / 2e-4
         assert slope[0, receiver].item() == pytest.approx(numeric.item(), rel=0.05, abs=1e-7)
+
+
+def test_arrivals_of_other_receivers_than_the_sites_are_refused():
+    """With the shape that is expected."""
+    rows = arrivals(positions_deg(3))
+    with pytest.raises(ModelError, match=r"\(n, 7, 5\); got \(3, 6, 5\)"):
+        locate_by_time_differences(rows[:, :6], SITES, REGION)
+    with pytest.raises(ModelError, match=r"\(n, 7, 5\); got \(7, 2\)"):
+        locate_by_time_differences(rows[0, :, :2], SITES, REGION)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from heimdall_models.errors import ModelError
 from heimdall_models.ranges import SPEED_OF_LIGHT_M_S, ReceiverRanges
 from heimdall_models.time_differences import nearest_start, solve
-from heimdall_models.timing_net import GRID_POINTS, REACH, WIDE_S, region_prior
+from heimdall_models.timing_net import GRID_POINTS, N_COLUMNS, REACH, WIDE_S, region_prior
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,11 +57,18 @@ def locate_by_time_differences(
         region: Where transmitters are; that they are somewhere in it is all else that is used.
         clock_error_s: Standard deviation of the receivers' clocks, which the solver believes.
 
+    Raises:
+        ModelError: If the arrivals are of another shape, or a receiver too far from the region.
+
     Source: W. H. Foy, "Position-location solutions by Taylor-series estimation", IEEE Trans. AES
     12 (1976).
     """
     ranges = ReceiverRanges(region, sites).double()
     rows = torch.from_numpy(np.asarray(arrivals, dtype=np.float64))
+    if rows.shape[1:] != (len(sites), N_COLUMNS):
+        raise ModelError(
+            f"arrivals must be (n, {len(sites)}, {N_COLUMNS}); got {tuple(rows.shape)}"
+        )
     unit_s = region.scale_m / SPEED_OF_LIGHT_M_S
     heard, times, sigma = rows[..., 0], *(rows[..., n] * 1e-6 / unit_s for n in (1, 2))
     axis = torch.linspace(-REACH, REACH, GRID_POINTS, dtype=torch.float64)
