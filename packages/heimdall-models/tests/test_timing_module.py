@@ -1,5 +1,6 @@
 """Training of the timing network: nuisances, loss, calibration."""
 
+import math
 from dataclasses import fields, replace
 
 import lightning
@@ -222,3 +223,26 @@ def inside_of(found, chosen, truth):
 
     some = TimingEstimate(*(getattr(found, field.name)[chosen] for field in fields(found)))
     return inside(some, truth[chosen.numpy()], 0.95)
+
+
+def test_targets_that_are_not_one_for_each_session_are_refused():
+    """One column would broadcast, and calibrate on norths that are easts."""
+    module = TimingModule(TimingConfig(), REGION, SITES)
+    for target in (torch.zeros(40, 1), torch.zeros(39, 2)):
+        with pytest.raises(ModelError, match=r"targets must be \(40, 2\)"):
+            module.calibrate(rows(40), target)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, math.nan])
+def test_a_warm_up_that_is_no_share_is_refused(fraction):
+    """One of all steps never trains at its rate."""
+    with pytest.raises(ModelError, match="warmup_fraction"):
+        TimingConfig(warmup_fraction=fraction)
+
+
+@pytest.mark.parametrize("limits", [[30.0, 0.1], (0.1,), [0.1, 1.0, 30.0]])
+def test_limits_are_two_in_order_be_they_a_tuple_or_a_list(limits):
+    """Settings that were read from JSON are lists."""
+    with pytest.raises(ModelError, match="noise_db"):
+        TimingNuisances(noise_db=limits)
+    assert TimingNuisances(noise_db=[0.1, 30.0]).noise_db == [0.1, 30.0]

@@ -40,7 +40,7 @@ class TimingConfig:
     """How the timing network is trained.
 
     Raises:
-        ModelError: If a rate is not positive.
+        ModelError: If a rate is not positive, or the warm-up no share of the steps.
     """
 
     learning_rate: float = 4e-3
@@ -56,6 +56,10 @@ class TimingConfig:
         for name in ("learning_rate", "odds_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ModelError(f"{name} is {getattr(self, name)!r}; give a positive number")
+        if not 0 <= self.warmup_fraction < 1:
+            raise ModelError(
+                f"warmup_fraction is {self.warmup_fraction!r}; give a share from 0 to below 1"
+            )
 
     def to_json(self) -> str:
         """The record as one JSON object."""
@@ -127,8 +131,14 @@ class TimingModule(lightning.LightningModule):
             target: `(n, 2)`, plane units.
 
         Raises:
-            ModelError: If fewer than 30 sessions have two receivers or more.
+            ModelError: If fewer than 30 sessions have two receivers or more, or the targets are
+                not as many positions.
         """
+        if target.shape != (len(arrivals), 2):
+            raise ModelError(
+                f"targets must be ({len(arrivals)}, 2), one for each session; "
+                f"got {tuple(target.shape)}"
+            )
         calibrate(self.net, arrivals, target, self.config.nuisances, self.config.seed)
 
     def _explained(self, arrivals: Tensor) -> Explained:

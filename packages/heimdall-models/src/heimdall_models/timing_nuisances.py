@@ -60,7 +60,9 @@ class TimingNuisances:
             )
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, tuple) and not 0 < value[0] <= value[1] < math.inf:
+            if not isinstance(field.default, tuple):
+                continue
+            if len(value) != 2 or not 0 < value[0] <= value[1] < math.inf:
                 raise ModelError(f"{field.name} is {value}; give (least, most), both positive")
 
 
