@@ -134,3 +134,10 @@ def test_leaning_ellipses_have_one_output_more(region):
         assert len(found) == 2 + tilted
         if tilted:
             assert torch.equal(found[2], answer.correlation)
+
+
+def test_features_of_other_receivers_than_the_statistics_are_refused(region):
+    """With both shapes, before torch speaks of tensors a and b."""
+    net = ServingNet(Standardize(*STATISTICS), LocalizationNet(backbone="test_convnext"), region)
+    with pytest.raises(ModelError, match=r"\(2, 7, 128, 32\) do not fit .* \(3, 128, 1\)"):
+        net(torch.zeros(2, 7, 128, 32))

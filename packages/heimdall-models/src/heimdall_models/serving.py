@@ -54,7 +54,17 @@ class Standardize(nn.Module):
         self.register_buffer("std", values[1])
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalised features, same shape `(batch, receivers, bands, frames)`."""
+        """Normalised features, same shape `(batch, receivers, bands, frames)`.
+
+        Raises:
+            ModelError: If the features are of another shape than the statistics.
+        """
+        for given, known in zip(features.shape[::-1], self.mean.shape[::-1], strict=False):
+            if known not in (1, given):
+                raise ModelError(
+                    f"features {tuple(features.shape)} do not fit the normalisation of "
+                    f"(receivers, bands, frames) {tuple(self.mean.shape)}"
+                )
         return (features - self.mean) / self.std
 
 
