@@ -329,6 +329,28 @@ def test_sessions_of_one_site_or_of_silence_teach_nothing(sessions):
     assert levels_of(unheard, REGION) is None
 
 
+@pytest.mark.parametrize("n_sites", [2, 3, 5])
+def test_levels_are_learned_from_a_few_sites(sessions, n_sites):
+    """Which leave a fold without sessions; a first data set is of a few transmitters."""
+    drawn, features = sessions
+    positions = REGION.to_degrees(drawn.places)
+    few = [{"features": features[i], "position_deg": positions[i % n_sites]} for i in range(30)]
+    levels = levels_of(few, REGION)
+    assert np.isfinite(levels.mean_db).all()
+    assert levels.powers.share.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("impossible_db", [500.0, 1e6])
+def test_a_receiver_that_reads_what_none_can_weighs_nothing(sessions, module, impossible_db):
+    """It would be believed to be beside the transmitter, and the ellipse would be a kilometre."""
+    features = torch.from_numpy(sessions[1][N_TRAIN : N_TRAIN + 8].copy())
+    broken, absent = features.clone(), features.clone()
+    broken[:, 0, 5, 5], absent[:, 0] = impossible_db, -140.0
+    answers = [module.net.heads.posterior(module.standardize(given)) for given in (broken, absent)]
+    for one, other in zip(*answers, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
 def test_sessions_of_other_receivers_than_the_network_s_are_refused(sessions, learned):
     """With both numbers."""
     network = LocalizationNet(3, "test_convnext")

@@ -134,11 +134,14 @@ class LevelPosterior(nn.Module):
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signal levels in dB, and 1 where they count, 0 where not: `(batch, receivers)` both.
 
-        A receiver counts that is up now and was heard in training.
+        A receiver counts that is up now and was heard in training, unless it reads what no
+        receiver can.
         """
         features = x * self.std + self.mean
-        spread = features.amax(dim=(2, 3)) - features.amin(dim=(2, 3))
-        present = ((spread > SILENT_SPREAD_DB) & (self.noise > 0)).to(x.dtype)
+        loudest = features.amax(dim=(2, 3))
+        spread = loudest - features.amin(dim=(2, 3))
+        heard = (spread > SILENT_SPREAD_DB) & (loudest <= _LOUDEST_DB)
+        present = (heard & (self.noise > 0)).to(x.dtype)
         bands = torch.exp(features.clamp_max(_LOUDEST_DB) * (math.log(10) / 10)).mean(dim=3)
         power = torch.maximum(bands.sum(dim=2) - self.noise, FAINTEST * self.noise)
         return torch.log10(power.clamp_min(_LEAST_POWER)) * 10, present
