@@ -57,8 +57,8 @@ class TrainingLevels:
     """Levels of sessions whose transmitters are known.
 
     Raises:
-        ModelError: If the shapes disagree, a level that counts is not finite, or there are fewer
-            than three sessions.
+        ModelError: If the shapes disagree, a level that counts is not finite, there are fewer
+            than three sessions, or no receiver was up in any of them.
     """
 
     levels_db: NDArray[np.float64]
@@ -81,6 +81,10 @@ class TrainingLevels:
             raise ModelError(
                 f"{len(levels)} sessions with levels and {len(self.position_deg)} positions; "
                 f"give as many of both, at least {LEAST_SESSIONS}"
+            )
+        if not present.any():
+            raise ModelError(
+                f"no receiver was up in any of {len(levels)} sessions; levels say nothing then"
             )
         object.__setattr__(self, "levels_db", levels)
         object.__setattr__(self, "present", present)
