@@ -272,3 +272,18 @@ def test_training_levels_that_cannot_be_are_refused(change, message):
     }
     with pytest.raises(ModelError, match=message):
         TrainingLevels(**{**good, **change})
+
+
+@pytest.mark.parametrize("name", LEVEL_BASELINES)
+def test_a_session_that_nobody_heard_has_an_answer_and_spoils_no_other(name):
+    """A report after a night of training must not end at one silent session."""
+    world = LevelWorld.drawn(60, 3)
+    estimator = LEVEL_BASELINES[name](world.training(slice(0, 50)))
+    levels, present = np.nan_to_num(world.levels_db[50:]), world.present[50:].copy()
+    whole = estimator(levels, present)
+    present[4] = False
+    found = estimator(levels, present)
+    others = np.arange(10) != 4
+    assert found.position_deg[others] == pytest.approx(whole.position_deg[others])
+    assert np.isfinite(found.position_deg).all()
+    assert (found.sigma_m > 0).all()

@@ -40,11 +40,18 @@ class Centroid:
 
     receivers_deg: NDArray[np.float64]
     covariance_m2: NDArray[np.float64]
+    prior: RegionPrior
+    """The answer for sessions that nobody heard."""
 
     def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
         """See `LevelEstimator` and `power_weighted_centroid`."""
-        position = power_weighted_centroid(levels_db, present, self.receivers_deg)
-        return PositionEstimate(position, np.tile(self.covariance_m2, (len(position), 1, 1)))
+        position, covariance = self.prior(levels_db, present)
+        levels, up = checked_levels(levels_db, present, len(self.receivers_deg))
+        heard = up.any(axis=1)
+        if heard.any():
+            position[heard] = power_weighted_centroid(levels[heard], up[heard], self.receivers_deg)
+            covariance[heard] = self.covariance_m2
+        return PositionEstimate(position, covariance)
 
 
 def fit_region_prior(training: TrainingLevels) -> RegionPrior:
@@ -62,7 +69,7 @@ def fit_centroid(training: TrainingLevels) -> Centroid:
         training.levels_db[heard], training.present[heard], training.receivers_deg
     )
     covariance = _error_covariance_m2(position, training.position_deg[heard])
-    return Centroid(training.receivers_deg, covariance)
+    return Centroid(training.receivers_deg, covariance, fit_region_prior(training))
 
 
 def _error_covariance_m2(
