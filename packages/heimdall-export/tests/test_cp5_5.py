@@ -4,6 +4,7 @@ import re
 
 import mlflow
 import numpy as np
+import onnx
 from heimdall_export import register
 from mlflow import MlflowClient
 
@@ -36,7 +37,7 @@ def test_cp5_5_the_run_is_in_mlflow_and_the_registered_version_loads_by_its_alia
     found = client.get_model_version_by_alias("heimdall-localization-onnx", "staging")
     assert (str(found.version), found.tags) == (version, {"stage": "Staging", "sha256": "ab"})
     loaded = _loaded(tracking_uri, artifact_store, "models:/heimdall-localization-onnx@staging")
-    assert loaded.SerializeToString() == onnx_path.read_bytes()
+    assert loaded == onnx.load(onnx_path)
 
 
 def _loaded(tracking_uri, artifact_store, model_uri):
