@@ -128,6 +128,6 @@ def bench(session):
 
 @nox.session
 def accuracy(session):
-    """Every method's accuracy on simulated sessions, into docs/accuracy.md: half an hour."""
+    """Every method's accuracy on simulated sessions, into docs/accuracy.md."""
     sync(session, "--all-packages", "--all-extras", "--all-groups")
     session.run("python", "apps/trainer/benchmarks/accuracy.py", *session.posargs)

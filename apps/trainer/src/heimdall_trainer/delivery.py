@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from heimdall_data import S3Settings, Station
     from heimdall_export.parity import ParityReport
     from heimdall_export.tracking import MLflowTracker
-    from heimdall_models import Region
+    from heimdall_models import EnsembleNet, Region, ServingNet, TimedEnsembleNet
     from numpy.typing import NDArray
 
     from heimdall_trainer.evaluation import EvaluatedModel
@@ -121,17 +121,7 @@ def export_and_register(
         TrainerError: The model listens to other receivers than the data has.
     """
     network = exported_network(trained.checkpoint, data)
-    region = network.levels.region if isinstance(network, TimedServingNet) else network.region
-    features, arrivals = inputs_to_compare(data)
-    path = export_onnx(
-        network,
-        trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
-        input_shape=data.features.shape,
-        arrivals_shape=None if arrivals is None else arrivals.shape[1:],
-        metadata=model_metadata(data, region, tracker.run_id),
-        opset=config.opset,
-    )
-    parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
+    path, parity, example = _exported(network, trained, data, config, tracker)
     precisions: Mapping[str, float] = {}
     if config.quantize != "none":
         choice = chosen_precision(path, data, config.quantize)
@@ -150,19 +140,7 @@ def export_and_register(
     )
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
     tested = evaluation_tags(metrics, (session.id for session in data.test.sessions))
-    try:
-        version = register(
-            tracker,
-            path,
-            model_name=config.model_name,
-            tags=tags | tested,
-            input_example=features[:1],
-        )
-    except OutOfReach as error:
-        raise OutOfReach(
-            f"{error}; nothing is lost: when MLflow is back, `heimdall train --export_only "
-            f"--checkpoint {trained.checkpoint}` registers what was trained"
-        ) from error
+    version = _registered(path, trained, config, tracker, tags | tested, example)
     tracker.log_metrics(
         {**evaluated.metrics, **precisions, "export/mean_difference": parity.mean_difference}
     )
@@ -177,3 +155,45 @@ def export_and_register(
         metrics=metrics,
         n_parameters=sum(weights.numel() for weights in network.parameters()),
     )
+
+
+def _exported(
+    network: ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet,
+    trained: TrainedModel,
+    data: TrainingData,
+    config: TrainingConfig,
+    tracker: MLflowTracker,
+) -> tuple[Path, ParityReport, NDArray[np.float32]]:
+    """The file, what it was found to differ by, and one of the inputs that told."""
+    region = network.levels.region if isinstance(network, TimedServingNet) else network.region
+    features, arrivals = inputs_to_compare(data)
+    path = export_onnx(
+        network,
+        trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
+        input_shape=data.features.shape,
+        arrivals_shape=None if arrivals is None else arrivals.shape[1:],
+        metadata=model_metadata(data, region, tracker.run_id),
+        opset=config.opset,
+    )
+    parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
+    return path, parity, features[:1]
+
+
+def _registered(
+    path: Path,
+    trained: TrainedModel,
+    config: TrainingConfig,
+    tracker: MLflowTracker,
+    tags: Mapping[str, str],
+    example: NDArray[np.float32],
+) -> str:
+    """The version's number."""
+    try:
+        return register(
+            tracker, path, model_name=config.model_name, tags=tags, input_example=example
+        )
+    except OutOfReach as error:
+        raise OutOfReach(
+            f"{error}; nothing is lost: when MLflow is back, `heimdall train --export_only "
+            f"--checkpoint {trained.checkpoint}` registers what was trained"
+        ) from error

@@ -55,8 +55,6 @@ SMALLEST_BATCH = 8
 STEPS_PER_EPOCH = 10
 """Where there are few sessions, smaller batches make so many steps of them."""
 GRADIENT_CLIP = 1.0
-NO_LIMIT = 1e6
-"""Of what geometry leaves unexplained, where nothing says what is usual; a file takes no inf."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,7 +213,6 @@ def _calibrate(module: TimingModule, validation: TimedSessions) -> None:
     if len(validation) >= LEAST_SESSIONS:
         module.calibrate(validation.arrivals, validation.target)
         return
-    module.net.unexplained_limit.fill_(NO_LIMIT)
     print(
         f"warning: {len(validation)} of {validation.n_asked} validation sessions have arrival "
         f"times and calibration takes {LEAST_SESSIONS}; ellipses stay as training left them "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from heimdall_features import ARRIVAL_COLUMNS, ArrivalExtractor, ClockedRecording, FeatureError
 
+from heimdall_data.distance import great_circle_m
 from heimdall_data.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from heimdall_data.sessions import Session
 
 __all__ = ["arrivals_of", "clocked", "extractor_beside", "require_reach"]
-
-EARTH_RADIUS_M = 6_371_009.0
 
 
 def extractor_beside(
@@ -61,21 +60,13 @@ def require_reach(arrivals: ArrivalConfig, sessions: Iterable[Session]) -> None:
         if measurement.station in arrivals.receivers
     }
     for (one, here), (other, there) in itertools.combinations(sorted(places.items()), 2):
-        apart_m = _great_circle_m(here, there)
+        apart_m = great_circle_m(here, there)
         # The Earth is no sphere: distances differ by half a per cent.
         if apart_m > 1.006 * arrivals.baseline_m:
             raise DataError(
                 f"baseline_m is {arrivals.baseline_m:g}, and {one} and {other} are "
                 f"{apart_m / 1000:.0f} km apart; give the largest distance between two receivers"
             )
-
-
-def _great_circle_m(here: tuple[float, float], there: tuple[float, float]) -> float:
-    """By the haversine formula, on a sphere of the Earth's mean radius."""
-    (south, west), (north, east) = np.radians(here), np.radians(there)
-    half = np.sin((north - south) / 2) ** 2
-    half += np.cos(south) * np.cos(north) * np.sin((east - west) / 2) ** 2
-    return float(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(half)))
 
 
 def arrivals_of(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from heimdall_export.errors import ExportError
+from heimdall_export.stored_object import chunks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["S3_SCHEME", "fetch_model"]
 
 S3_SCHEME = "s3://"
-_CHUNK = 2**20
 _WAITS_S = (0.1, 0.4, 1.6)
 """Before each further attempt at what can heal."""
 _CAN_HEAL = (429, 500, 502, 503, 504)
@@ -144,7 +144,7 @@ def _until_it_heals(act: Callable[[], _Answer]) -> _Answer:
 
 def _sidecar(client: Minio, bucket: str, key: str) -> _Proof:
     name = f"{key.removesuffix('.onnx')}.json"
-    text = _until_it_heals(lambda: b"".join(_chunks(client, bucket, name)))
+    text = _until_it_heals(lambda: b"".join(chunks_of(client, bucket, name)))
     try:
         says: dict[str, Any] = json.loads(text)
         return _Proof(sha256=str(says["sha256"]), size=int(says["size"]), said_by="its sidecar")
@@ -161,7 +161,7 @@ def _download(client: Minio, bucket: str, key: str, proof: _Proof, target: Path)
     handle, part = tempfile.mkstemp(prefix=".download-", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            for chunk in _chunks(client, bucket, key):
+            for chunk in chunks_of(client, bucket, key):
                 digest.update(chunk)
                 size += len(chunk)
                 file.write(chunk)
@@ -182,15 +182,6 @@ def _require(uri: str, sha256: str, size: int, proof: _Proof) -> None:
             f"{uri} has sha256 {sha256}, {proof.said_by} says {proof.sha256}; it is not the "
             "file that was uploaded, do not use it"
         )
-
-
-def _chunks(client: Minio, bucket: str, key: str) -> Iterator[bytes]:
-    answer = client.get_object(bucket, key)
-    try:
-        yield from answer.stream(_CHUNK)
-    finally:
-        answer.close()
-        answer.release_conn()
 
 
 def _sha256(path: Path) -> str:

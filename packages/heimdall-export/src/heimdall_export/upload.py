@@ -24,6 +24,7 @@ from minio.error import MinioException, S3Error
 from heimdall_export.contract import MODEL_FOLDER
 from heimdall_export.errors import ExportError
 from heimdall_export.new_object import put_new
+from heimdall_export.stored_object import chunks_of
 
 if TYPE_CHECKING:
     import os
@@ -160,7 +161,7 @@ def _put_verified(
 ) -> bool:
     """Whether the object under a key is now this one, by reading it back."""
     is_new = put_new(client, bucket, key, body, _MEDIA_TYPES[key.rpartition(".")[2]])
-    found = _sha256(_object(client, bucket, key))
+    found = _sha256(chunks_of(client, bucket, key))
     if is_new and found != sha256:
         client.remove_object(bucket, key)
         raise ExportError(
@@ -173,7 +174,7 @@ def _put_verified(
 def _withdraw(client: Minio, bucket: str, key: str, sha256: str) -> None:
     """Remove an object that we wrote, and no other."""
     try:
-        if _sha256(_object(client, bucket, key)) == sha256:
+        if _sha256(chunks_of(client, bucket, key)) == sha256:
             client.remove_object(bucket, key)
     except (MinioException, urllib3.exceptions.HTTPError) as error:
         if not (isinstance(error, S3Error) and error.code == "NoSuchKey"):
@@ -186,15 +187,6 @@ def _withdraw(client: Minio, bucket: str, key: str, sha256: str) -> None:
 def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         yield from iter(lambda: file.read(_CHUNK), b"")
-
-
-def _object(client: Minio, bucket: str, key: str) -> Iterator[bytes]:
-    answer = client.get_object(bucket, key)
-    try:
-        yield from answer.stream(_CHUNK)
-    finally:
-        answer.close()
-        answer.release_conn()
 
 
 def _sha256(chunks: Iterable[bytes]) -> str:

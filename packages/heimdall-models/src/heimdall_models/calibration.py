@@ -15,9 +15,9 @@ import numpy as np
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LEAST_SESSIONS", "temperature"]
+__all__ = ["LEAST_SESSIONS", "require_enough", "temperature"]
 
 LEVELS = (0.68, 0.95)
 LEAST_SESSIONS = 30
@@ -41,11 +41,7 @@ def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> fl
         ModelError: If there are fewer than 30 sessions or a distance is not finite.
     """
     squares = np.asarray(mahalanobis_squared, dtype=np.float64).ravel()
-    if squares.size < LEAST_SESSIONS or not np.isfinite(squares).all():
-        raise ModelError(
-            f"{squares.size} sessions to calibrate on, all distances finite: "
-            f"{bool(np.isfinite(squares).all())}; give at least {LEAST_SESSIONS}, all finite"
-        )
+    require_enough(squares)
     power = np.broadcast_to(np.asarray(leverage, dtype=np.float64), squares.shape)
     scaled = squares / _CANDIDATES[:, None] ** power
     shares = np.stack([(scaled <= -2 * np.log1p(-level)).mean(axis=1) for level in LEVELS], axis=1)
@@ -55,3 +51,17 @@ def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> fl
     if best[-1] == _CANDIDATES[-1] and (shares[-1] < LEVELS).all():
         return float(best[-1])
     return float(np.exp(np.log(best).mean()))
+
+
+def require_enough(mahalanobis_squared: NDArray[np.float64]) -> None:
+    """Refuse to calibrate on these.
+
+    Raises:
+        ModelError: If there are fewer than 30 sessions or a distance is not finite.
+    """
+    squares = mahalanobis_squared
+    if squares.size < LEAST_SESSIONS or not np.isfinite(squares).all():
+        raise ModelError(
+            f"{squares.size} sessions to calibrate on, all distances finite: "
+            f"{bool(np.isfinite(squares).all())}; give at least {LEAST_SESSIONS}, all finite"
+        )

@@ -28,8 +28,8 @@ _LOUDEST_DB = 100.0
 """Of full scale; more is no feature, and its power would overflow."""
 _LEAST_POWER = 1e-30
 SHARPNESS = 1.1
-"""Of the position's weights over the ellipse's: a little nearer to the likeliest place, which
-lowers the median error by a twentieth and leaves the likelihood as it is."""
+"""Of the position's weights over the ellipse's: a little nearer to the likeliest place, for a
+smaller median error."""
 
 
 class LevelPosterior(nn.Module):
@@ -165,8 +165,8 @@ class LevelPosterior(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sums over receivers of residuals and of their squares, and both variances.
 
-        `(batch, cells)` each, or `(1, cells)`. As products of matrices: a residual for each
-        receiver and cell is seven times as much to write.
+        `(batch, cells)` each, or `(1, cells)`. As products of matrices, which write no residual
+        for each receiver and cell.
         """
         maps = self.mean_db if target is not None else self.mean_db[:1]
         # Near each receiver's middle, so that squares of float32 keep their digits.

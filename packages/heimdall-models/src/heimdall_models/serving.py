@@ -121,8 +121,8 @@ class TimedServingNet(nn.Module):
 
     What levels say of the position is what the timing network knows before it sees the times:
     without two clocks in lock, its answer is theirs. With three, which make a position of their
-    own, levels count as three times less sure than they say: weaker than they ever were in
-    training they are wrong by as much.
+    own, levels count as three times less sure than they say: they add little that is right, and
+    where training never heard the like they may be wrong by more.
 
     Args:
         levels: The network of spectrograms alone.

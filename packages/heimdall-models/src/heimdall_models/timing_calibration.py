@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from heimdall_models.calibration import LEAST_SESSIONS, temperature
+from heimdall_models.calibration import LEAST_SESSIONS, require_enough, temperature
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.timing_estimate import TimingEstimate, strangeness, usual_of
 from heimdall_models.timing_net import region_prior
@@ -68,7 +68,7 @@ def calibrate(
     timed = arrivals[..., 0].sum(dim=1) >= 2
     arrivals, target = arrivals[timed], target[timed]
     plain = _judged(net, arrivals, target)
-    temperature(plain.square.numpy())  # refuses too few sessions before anything changes
+    require_enough(plain.square.numpy())
     generator = torch.Generator().manual_seed(seed)
     worse = [disturbed(arrivals, nuisances, generator) for _ in range(N_DISTURBED)]
     strangers = _judged(net, torch.cat(worse), target.repeat(N_DISTURBED, 1))
