@@ -17,6 +17,7 @@ import cyclopts
 from heimdall_data.session_filter import FilterError
 
 from heimdall_trainer.errors import UsageError, is_expected
+from heimdall_trainer.flag_sources import Origins, flags_from_file, whole_numbers_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,18 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     signal.signal(signal.SIGTERM, _terminate)
-    _load_dotenv()
-    sys.exit(_run([word for word in given if word != "--debug"], debug=debug))
+    origins = Origins(_load_dotenv())
+    sys.exit(_run([word for word in given if word != "--debug"], origins, debug=debug))
 
 
-def _run(given: list[str], *, debug: bool) -> int:
+def _run(given: list[str], origins: Origins, *, debug: bool) -> int:
+    app.config = (flags_from_file, whole_numbers_only, origins)
     try:
-        app(given, exit_on_error=False, print_error=False)
+        _call(given, origins)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     except (cyclopts.CycloptsError, UsageError, FilterError) as error:
         _trace(debug=debug)
-        return _say(f"{_one_line(error)} (see heimdall --help)", WRONG_USAGE)
+        said = origins.explained(_one_line(error))
+        return _say(f"{said} (see heimdall --help)", WRONG_USAGE)
     except Exception as error:  # noqa: BLE001 - the outermost edge: one line, never a traceback
         _trace(debug=debug)
         if is_expected(error):
@@ -81,6 +84,13 @@ def _run(given: list[str], *, debug: bool) -> int:
         said = f"unexpected {type(error).__name__}: {_one_line(error)}"
         return _say(f"{said} (run again with --debug to see where, and report it)", FAILED)
     return DONE
+
+
+def _call(given: list[str], origins: Origins) -> None:
+    """Call the command that is meant; one that asks for the origins of its flags gets them."""
+    command, bound, unparsed = app.parse_args(given, exit_on_error=False, print_error=False)
+    more = {"origins": origins} if "origins" in unparsed else {}
+    command(*bound.args, **bound.kwargs, **more)
 
 
 def _one_line(error: BaseException) -> str:
@@ -103,9 +113,16 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _load_dotenv() -> None:
-    """Take from `.env` in the working directory what the environment does not already say."""
-    if os.path.exists(".env"):  # noqa: PTH110 - pathlib costs more than the check
-        from dotenv import load_dotenv
+def _load_dotenv() -> frozenset[str]:
+    """Take from `.env` in the working directory what the environment does not already say.
 
-        load_dotenv(".env", override=False)
+    Returns:
+        The names of the variables that it set.
+    """
+    if not os.path.exists(".env"):  # noqa: PTH110 - pathlib costs more than the check
+        return frozenset()
+    from dotenv import load_dotenv
+
+    before = frozenset(os.environ)
+    load_dotenv(".env", override=False)
+    return frozenset(os.environ) - before

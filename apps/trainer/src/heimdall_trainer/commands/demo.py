@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from heimdall_trainer.connections import Connections
+from heimdall_trainer.flag_sources import ConfigFile  # noqa: TC001 - cyclopts reads the annotations
 
 __all__ = ["demo"]
 
@@ -20,6 +21,7 @@ def demo(
     features: Literal["mel", "mel+timing"] = "mel",
     summary: Path | None = None,
     state_dir: Annotated[Path | None, Parameter(env_var="HEIMDALL_STATE_DIR")] = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Simulate recordings, train on them, export, evaluate, and write a report to look at.
 
@@ -37,7 +39,10 @@ def demo(
         Write the run's summary to this JSON file.
     state_dir
         Where servers keep their data; the user data directory when unset.
+    config_file
+        YAML file of these flags, such as `epochs: 20`.
     """
+    del config_file  # read before the other flags had their values
     folder = Connections(state_dir=state_dir).state_directory()
     from heimdall_trainer.closing import print_closing
     from heimdall_trainer.demo import DemoConfig, run_demo

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 
 from heimdall_trainer.connections import Connections
+from heimdall_trainer.flag_sources import ConfigFile  # noqa: TC001 - cyclopts reads the annotations
 from heimdall_trainer.training_config import TrainingConfig
 
 __all__ = ["evaluate"]
@@ -20,6 +21,7 @@ def evaluate(
     report: Path | None = None,
     config: TrainingConfig = DEFAULTS,
     connections: Connections = NOWHERE,
+    config_file: ConfigFile = None,
 ) -> None:
     """Evaluate a model file on the test part of the split, and write its report.
 
@@ -31,7 +33,10 @@ def evaluate(
         An ONNX file that `heimdall train` exported.
     report
         Where the HTML report goes; beside the model when unset.
+    config_file
+        YAML file of flags, such as that of the training.
     """
+    del config_file  # read before the other flags had their values
     from heimdall_trainer.preflight import check_connections
 
     check_connections(connections)

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from heimdall_trainer.connections import Connections
+from heimdall_trainer.flag_sources import ConfigFile, Origins  # noqa: TC001 - cyclopts reads
 from heimdall_trainer.training_config import TrainingConfig
 
 __all__ = ["train"]
 
 DEFAULTS = TrainingConfig()
 NOWHERE = Connections()
+Mode = Annotated[bool, Parameter(negative="")]
 
 
-def train(*, config: TrainingConfig = DEFAULTS, connections: Connections = NOWHERE) -> None:
-    """Train a model on the approved recordings, export, register and evaluate it."""
+def train(
+    *,
+    config: TrainingConfig = DEFAULTS,
+    connections: Connections = NOWHERE,
+    config_file: ConfigFile = None,
+    print_config: Mode = False,
+    origins: Annotated[Origins | None, Parameter(parse=False)] = None,
+) -> None:
+    """Train a model on the approved recordings, export, register and evaluate it.
+
+    Parameters
+    ----------
+    config_file
+        YAML file of flags, such as `epochs: 40`; flags and variables come before it.
+    print_config
+        Print every value and where it comes from, as such a file, and do nothing else.
+    """
+    del config_file  # read before the other flags had their values
+    if print_config:
+        from heimdall_trainer.print_config import config_yaml
+
+        values = {"config": config, "connections": connections}
+        print(config_yaml(origins.settings if origins else (), values), end="")
+        return
     from heimdall_trainer.preflight import check_connections
 
     check_connections(connections)
