@@ -16,7 +16,7 @@ from heimdall_models.errors import ModelError
 from heimdall_models.metrics import localization_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -55,21 +55,39 @@ class EpochPredictions:
         Raises:
             ModelError: If something predicted is not finite; by its session, where there are ids.
         """
-        mine = (*(torch.cat(parts).cpu() for parts in self._parts()), self.session_ids)
-        everyone: list[Any] = [mine]
-        if distributed.is_available() and distributed.is_initialized():
-            everyone = [None] * distributed.get_world_size()
-            distributed.all_gather_object(everyone, mine)
-        position, sigma, correlation, target = (
-            torch.cat(parts) for parts in list(zip(*everyone, strict=True))[:4]
-        )
-        ids = [session_id for process in everyone for session_id in process[4]]
+        (position, sigma, correlation, target), ids = self._of_all_processes()
         if len(ids) != len(position):
             return position, sigma, correlation, target
         _require_finite(position, sigma, ids)
         first = {session_id: row for row, session_id in reversed(list(enumerate(ids)))}
         rows = torch.tensor(sorted(first.values()))
         return position[rows], sigma[rows], correlation[rows], target[rows]
+
+    def state(self) -> dict[str, Any]:
+        """What all processes have kept so far, for a checkpoint in the middle of an epoch.
+
+        Every process must call this, and all get the same.
+        """
+        parts, ids = self._of_all_processes()
+        return {"parts": list(parts), "session_ids": ids}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`; where several processes all do, sessions still count once."""
+        for kept, values in zip(self._parts(), state["parts"], strict=True):
+            kept.append(values)
+        self.session_ids.extend(state["session_ids"])
+
+    def __len__(self) -> int:
+        return sum(map(len, self.position))
+
+    def _of_all_processes(self) -> tuple[tuple[Tensor, ...], list[str]]:
+        mine = (*(torch.cat(parts).cpu() for parts in self._parts()), self.session_ids)
+        everyone: list[Any] = [mine]
+        if distributed.is_available() and distributed.is_initialized():
+            everyone = [None] * distributed.get_world_size()
+            distributed.all_gather_object(everyone, mine)
+        parts = tuple(torch.cat(part) for part in list(zip(*everyone, strict=True))[:4])
+        return parts, [session_id for process in everyone for session_id in process[4]]
 
     def _parts(self) -> tuple[list[Tensor], ...]:
         return self.position, self.sigma, self.correlation, self.target

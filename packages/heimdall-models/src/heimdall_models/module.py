@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Any]
 STAGES = ("train", "val", "test")
+EPOCH_SO_FAR = "heimdall_epoch"
+"""In a checkpoint from the middle of an epoch: what was predicted of its first batches."""
 SHOWN = ("loss", "error_m_median")
 """The metrics beside the progress bar."""
 
@@ -81,6 +83,10 @@ class LocalizationModule(lightning.LightningModule):
         )
         arrange(self.net.backbone, config)
         self.loss = CorrelatedGaussianNLLLoss()
+        self.loss_weight = 1.0
+        """What this process's loss of a batch counts. Gradients are means over processes, and one
+        that has fewer sessions of a step than the others weighs less, so that sessions weigh the
+        same."""
         self._predictions = {stage: EpochPredictions() for stage in STAGES}
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +125,7 @@ class LocalizationModule(lightning.LightningModule):
         """The loss of one batch."""
         x = self.standardize(batch["features"])
         answer, penalty = self.net.answer_in_training(x, batch["target"])
-        return self._judged("train", batch, answer) + penalty
+        return (self._judged("train", batch, answer) + penalty) * self.loss_weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The loss of one batch; its predictions are kept for the epoch's metrics."""
@@ -137,6 +143,8 @@ class LocalizationModule(lightning.LightningModule):
         """
         if self.config.unfreezes:
             check_strategy(self.trainer.strategy.model)
+            # Where training goes on in the middle of an epoch, none starts.
+            set_learning(self.net, self.config, self.current_epoch)
 
     def on_train_epoch_start(self) -> None:
         """Let as much of the backbone learn as the configuration says for this epoch."""
@@ -177,8 +185,16 @@ class LocalizationModule(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the record that makes the checkpoint stand alone."""
+        """Add the record that makes the checkpoint stand alone, and what the epoch has so far."""
         checkpoint[RECORD] = described(self.config, self.region)
+        if len(self._predictions["train"]):
+            checkpoint[EPOCH_SO_FAR] = self._predictions["train"].state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with an epoch whose first batches were before the checkpoint."""
+        self._predictions["train"] = EpochPredictions()
+        if EPOCH_SO_FAR in checkpoint:
+            self._predictions["train"].restore(checkpoint[EPOCH_SO_FAR])
 
     @classmethod
     def load(cls, path: str | Path) -> LocalizationModule:
