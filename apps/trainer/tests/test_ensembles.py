@@ -20,7 +20,7 @@ from heimdall_trainer.member_folders import (
     require_fresh,
     started_ensemble,
 )
-from heimdall_trainer.model_file import evaluate_file
+from heimdall_trainer.evaluated_file import evaluate_file
 from heimdall_trainer.pipeline import TrainingPipeline
 from heimdall_trainer.training import newest_checkpoint
 from heimdall_trainer.training_config import TrainingConfig

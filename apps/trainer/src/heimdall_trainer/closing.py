@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from heimdall_trainer.report.calibration import shares_inside
+from heimdall_trainer.report.quantities import count
+from heimdall_trainer.report.sentences import about_trained_on, sessions_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["print_closing", "print_evaluation"]
 
 N_EXAMPLES = 4
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) -> None:
-    """Print the errors of a model and of the baselines, on the same held-out sessions."""
-    table = Table(title=f"{len(evaluated.evaluation)} held-out sessions", title_justify="left")
+    """Print the errors of a model and of the baselines, on the same sessions."""
+    title = count(len(evaluated.evaluation), sessions_of(evaluated.evaluation)).replace(NBSP, " ")
+    table = Table(title=title, title_justify="left")
     table.add_column("method")
     for heading in ("median error", "68 %", "95 %", "in 68 / 95 % ellipse"):
         table.add_column(heading, justify="right")
@@ -35,7 +39,10 @@ def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) 
         inside = shares_inside(baseline, evaluated.evaluation.truth_deg)
         said = f"{inside[0]:.0%} / {inside[1]:.0%}" if inside else ""
         table.add_row(baseline.name, *_quantiles_km(baseline.error_m), said)
-    (console or Console(highlight=False, soft_wrap=True)).print(table)
+    out = console or Console(highlight=False, soft_wrap=True)
+    out.print(table)
+    if any(evaluated.evaluation.trained_on or ()):
+        out.print(about_trained_on(evaluated.evaluation).replace(NBSP, " "), markup=False)
 
 
 def print_closing(outcome: RunOutcome, console: Console | None = None) -> None:
@@ -64,7 +71,8 @@ def _km(length_m: float) -> str:
 
 
 def _coverage(metrics: Mapping[str, float]) -> str:
-    return f"{metrics['test/coverage_68']:.0%} / {metrics['test/coverage_95']:.0%}"
+    found = {name.rpartition("/")[2]: value for name, value in metrics.items()}
+    return f"{found['coverage_68']:.0%} / {found['coverage_95']:.0%}"
 
 
 def _print_left_out(outcome: RunOutcome, out: Console) -> None:

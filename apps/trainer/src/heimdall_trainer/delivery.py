@@ -25,6 +25,7 @@ from heimdall_trainer.evaluation import evaluate_model
 from heimdall_trainer.exported_network import exported_network
 from heimdall_trainer.precision import chosen_precision, metrics_of, require_one_file
 from heimdall_trainer.run_record import package_versions
+from heimdall_trainer.sigma_bounds import sigma_bounds_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +128,7 @@ def export_and_register(
         choice = chosen_precision(path, data, config.quantize)
         path, precisions = choice.chosen.path, metrics_of(choice)
     require_one_file(path)
-    evaluated = evaluate_model(path, data)
+    evaluated = evaluate_model(path, data, trained_here=not config.export_only)
     metrics = {**trained.metrics, **evaluated.metrics}
     uploaded = upload_model(
         s3.client(),
@@ -172,7 +173,8 @@ def _exported(
         trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
         input_shape=data.features.shape,
         arrivals_shape=None if arrivals is None else arrivals.shape[1:],
-        metadata=model_metadata(data, region, tracker.run_id),
+        metadata=model_metadata(data, region, tracker.run_id)
+        | sigma_bounds_metadata(network, region.scale_m),
         opset=config.opset,
     )
     parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)

@@ -38,14 +38,21 @@ _EXPLANATIONS = {
 }
 
 
-def level_baselines(data: TrainingData) -> tuple[BaselineResult, ...]:
-    """Every level baseline, fitted on the training part and asked about the test part.
+def level_baselines(
+    data: TrainingData, asked_about: HeimdallDataset | None = None
+) -> tuple[BaselineResult, ...]:
+    """Every level baseline, fitted on the training part and asked about others.
 
     None where the training part is too small to fit anything.
+
+    Args:
+        data: The split.
+        asked_about: Sessions with the data's features; the test part when None.
     """
+    test = data.test if asked_about is None else asked_about
     if len(data.train) < LEAST_SESSIONS:
         return ()
-    known, asked = _powers(data.train.subset(data.train.sessions)), _powers(data.test)
+    known, asked = _powers(data.train.subset(data.train.sessions)), _powers(test)
     noise = known.noise()
     training = TrainingLevels(
         known.signal_db(noise),
@@ -54,7 +61,7 @@ def level_baselines(data: TrainingData) -> tuple[BaselineResult, ...]:
         np.array([station.position_deg for station in data.receivers]),
         data.region,
     )
-    truth_deg = np.array([session.position_deg for session in data.test.sessions])
+    truth_deg = np.array([session.position_deg for session in test.sessions])
     levels_db = asked.signal_db(noise)
     return tuple(
         _result(name, training, levels_db, asked.present, truth_deg) for name in LEVEL_BASELINES

@@ -1,10 +1,10 @@
-"""Evaluation of a model file that some earlier run exported."""
+"""A model file that some earlier run exported, and what it says of itself."""
 
 from __future__ import annotations
 
+import json
 import math
-import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import onnx
@@ -12,51 +12,82 @@ from google.protobuf.message import DecodeError
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.evaluation import EvaluatedModel, evaluate_model
 from heimdall_trainer.report import ModelSummary
-from heimdall_trainer.run_report import write_report
-from heimdall_trainer.training_data import load_training_data
+from heimdall_trainer.sigma_bounds import bounds_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from heimdall_trainer.connections import Connections
+    from heimdall_models import Region
+
     from heimdall_trainer.training_config import TrainingConfig
 
-__all__ = ["evaluate_file", "with_features_of"]
+__all__ = ["ModelFile", "read_model", "with_features_of"]
 
 
-def evaluate_file(
-    model: Path, config: TrainingConfig, connections: Connections, report: Path | None = None
-) -> tuple[EvaluatedModel, Path]:
-    """Evaluate an exported model on the test part of a split, and write its report.
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """A model file that can be read."""
 
-    Receivers and features are the model's own; the split is the configuration's.
+    path: Path
+    name: str
+    """As whoever gave it calls it."""
+    metadata: Mapping[str, str]
+    n_parameters: int
+    """Values in its graph; a smaller precision has its scales among them."""
 
-    Returns:
-        The evaluation, and where the report is.
+    @property
+    def summary(self) -> ModelSummary:
+        """What a report says of it."""
+        return ModelSummary(
+            name=self.name,
+            n_parameters=self.n_parameters,
+            size_bytes=self.path.stat().st_size,
+            sigma_bounds_m=bounds_in(self.metadata),
+        )
+
+    @property
+    def region(self) -> Region:
+        """Where it was made for.
+
+        Raises:
+            TrainerError: It does not say.
+            ModelError: What it says is no region.
+        """
+        from heimdall_models import Region
+
+        try:
+            return Region.from_json(self.metadata["heimdall.region"])
+        except KeyError as error:
+            raise TrainerError(
+                f"{self.name} does not say for which region it was made; it is no model of ours"
+            ) from error
+
+    @property
+    def receivers(self) -> frozenset[str]:
+        """Names of the receivers that it listens to."""
+        told = json.loads(self.metadata.get("heimdall.receivers", "[]"))
+        return frozenset(str(receiver["name"]) for receiver in told)
+
+
+def read_model(path: Path, name: str | None = None) -> ModelFile:
+    """A model file with what it says of itself.
+
+    Args:
+        path: An ONNX file.
+        name: What to call it; its own name when None.
 
     Raises:
-        TrainerError: The file is no model of ours.
-        FeatureError: Its features cannot be computed by this version.
+        TrainerError: It cannot be read, or is no ONNX file.
     """
-    started = time.monotonic()
-    graph = _read(model)
-    metadata = {entry.key: entry.value for entry in graph.metadata_props}
-    data = load_training_data(with_features_of(metadata, config), connections)
-    evaluated = evaluate_model(model, data)
-    page = write_report(
-        report or model.with_suffix(".html"),
-        data,
-        ModelSummary(
-            name=model.name, n_parameters=_n_parameters(graph), size_bytes=model.stat().st_size
-        ),
-        evaluated,
-        seed=config.seed,
-        timings={"evaluation": time.monotonic() - started},
+    graph = _read(path)
+    return ModelFile(
+        path=path,
+        name=name or path.name,
+        metadata={entry.key: entry.value for entry in graph.metadata_props},
+        n_parameters=sum(math.prod(weights.dims) for weights in graph.graph.initializer),
     )
-    return evaluated, page
 
 
 def with_features_of(metadata: Mapping[str, str], config: TrainingConfig) -> TrainingConfig:
@@ -81,7 +112,3 @@ def _read(path: Path) -> onnx.ModelProto:
         raise TrainerError(f"no model file can be read at {path}: {error.strerror}") from error
     except DecodeError as error:
         raise TrainerError(f"{path} is not an ONNX file: {error}") from error
-
-
-def _n_parameters(model: onnx.ModelProto) -> int:
-    return sum(math.prod(weights.dims) for weights in model.graph.initializer)

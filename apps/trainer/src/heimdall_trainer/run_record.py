@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from heimdall_trainer.training_config import TrainingConfig
     from heimdall_trainer.training_data import TrainingData
 
-__all__ = ["command_line", "open_tracker", "package_versions", "run_parameters", "run_tags"]
+__all__ = [
+    "command_line",
+    "open_tracker",
+    "package_versions",
+    "provenance_of",
+    "run_parameters",
+    "run_tags",
+]
 
 OURS = ("features", "models", "data", "export", "trainer")
 THEIRS = ("torch", "timm", "lightning", "mlflow", "onnx", "onnxruntime", "numpy")
@@ -90,14 +97,21 @@ def run_parameters(config: TrainingConfig, data: TrainingData) -> dict[str, Any]
 
 def run_tags(config: TrainingConfig, data: TrainingData) -> dict[str, str]:
     """What identifies the run: versions, seed, fingerprints, the source's commit if it has one."""
+    return {
+        **provenance_of(data),
+        **{f"version.{name}": found for name, found in package_versions().items()},
+        "seed": str(config.seed),
+        "command": command_line(),
+    }
+
+
+def provenance_of(data: TrainingData) -> dict[str, str]:
+    """The source's commit if it has one, and what features and sessions there were."""
     commit = source_commit()
     return {
         **({} if commit is None else {"git.commit": commit}),
-        **{f"version.{name}": found for name, found in package_versions().items()},
-        "seed": str(config.seed),
         "features.fingerprint": data.features.fingerprint,
         "dataset.fingerprint": dataset_fingerprint(
             {side: getattr(data.split, side) for side in ("train", "validation", "test")}
         ),
-        "command": command_line(),
     }

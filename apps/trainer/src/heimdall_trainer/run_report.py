@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from heimdall_trainer.report import Receiver, ReportContents, render_report
-from heimdall_trainer.run_record import command_line, package_versions
+from heimdall_trainer.run_record import command_line, package_versions, provenance_of
 from heimdall_trainer.timing_baselines import SPECTROGRAMS_ALONE
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ def write_report(
 ) -> Path:
     """Write an evaluation's HTML report to `path`, with the training's curves where there are any.
 
+    Args:
+        path: Where it goes.
+        data: Receivers, region and split.
+        model: What was evaluated.
+        evaluated: What it and the baselines are worth.
+        seed: Of the split.
+        timings: Seconds by stage.
+        trained: The run's training, if this is its report.
+
     Raises:
         ReportError: It cannot be written.
     """
@@ -53,6 +62,8 @@ def write_report(
         baselines=evaluated.baselines,
         beside=SPECTROGRAMS_ALONE,
         metrics=evaluated.metrics,
+        spectrograms=evaluated.spectrograms,
+        provenance=provenance_of(data),
         history=trained.history if trained else (),
         best_epoch=trained.best_epoch if trained else None,
         excluded=_left_out(data),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -48,12 +49,45 @@ addEventListener("message", (event) => { document.body.dataset.seen = event.data
 """A frame may be as narrow as a phone; a window of the browser may not."""
 
 
-@pytest.fixture
-def browse(tmp_path):
+ZOOM = """<script>
+const frame = document.querySelector("#map .frame.wide"), map = frame.querySelector("svg.figure");
+const box = () => map.getAttribute("viewBox").split(" ").map(Number);
+const label = [...map.querySelectorAll("[data-at]")].find((l) => l.textContent.includes("Genova"));
+const dot = () => map.querySelector("g > use").getBoundingClientRect().width;
+const middle = () => { const r = label.getBoundingClientRect(); return [r.width, r.left, r.top]; };
+const press = (key) => frame.querySelector(`[data-key="${key}"]`).click();
+const seen = { whole: box(), dot: dot(), label: middle() };
+press("+"); press("+");
+seen.zoomed = box(); seen.dotZoomed = dot(); seen.labelZoomed = middle();
+seen.bar = frame.querySelector(".bar-of-scale").textContent;
+frame.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+seen.moved = box();
+press("0");
+seen.back = box();
+const every = map.querySelector(".every");
+seen.hidden = getComputedStyle(every).display;
+document.getElementById("every-ellipse").click();
+seen.shown = getComputedStyle(every).display;
+seen.fetched = performance.getEntriesByType("resource").map((entry) => entry.name);
+document.body.dataset.seen = JSON.stringify(seen);
+</script></body>"""
+"""Measured in the page itself, by a script that its policy would not let run."""
+
+
+def with_script(page, script):
+    """A copy of a page that lets a script of ours run at its end."""
+    free = page.replace('http-equiv="Content-Security-Policy"', 'name="policy"')
+    assert free != page
+    return free.replace("</body>", script)
+
+
+@pytest.fixture(scope="module")
+def browse(tmp_path_factory):
     """Runs chromium on a file, and gives what it wrote to each stream."""
+    folder = tmp_path_factory.mktemp("profile")
 
     def run(page, *flags, width=1200, height=4000):
-        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        profile = f"--user-data-dir={folder}"
         size = f"--window-size={width},{height}"
         done = subprocess.run(
             [CHROMIUM, *QUIET, profile, size, *flags, page.as_uri()],
@@ -73,13 +107,14 @@ def page(contents, tmp_path_factory):
     return render_report(contents, tmp_path_factory.mktemp("page") / "report.html")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def seen(page, browse):
     """What a script in a copy of the page measures at that width."""
 
+    @functools.cache
     def measure(width):
         copy = page.with_name("probed.html")
-        copy.write_text(page.read_text("utf-8").replace("</body>", PROBE), "utf-8")
+        copy.write_text(with_script(page.read_text("utf-8"), PROBE), "utf-8")
         window = page.with_name("window.html")
         window.write_text(WINDOW.replace("{width}", str(width)), "utf-8")
         dom, _ = browse(window, "--dump-dom", width=1400)
@@ -116,6 +151,56 @@ def test_the_page_fits_a_phone(seen):
     assert found["page"] <= found["window"] == 400
     assert found["narrow"][0] > 300
     assert found["wide"] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def zoomed(page, browse):
+    """What the map's buttons and keys did."""
+    copy = page.with_name("zoomed.html")
+    copy.write_text(with_script(page.read_text("utf-8"), ZOOM), "utf-8")
+    dom, _ = browse(copy, "--dump-dom")
+    return json.loads(unescape(re.search(r'data-seen="([^"]*)"', dom)[1]))
+
+
+def test_the_map_can_be_magnified_and_marks_keep_their_size(zoomed):
+    """Where transmitters are close, their marks hide each other until the map is magnified."""
+    x, y, width, height = zoomed["whole"]
+    assert (x, y) == (0, 0)
+    assert zoomed["zoomed"][2:] == pytest.approx([width / 1.6**2, height / 1.6**2])
+    assert zoomed["dotZoomed"] == pytest.approx(zoomed["dot"], rel=0.02)
+    assert zoomed["labelZoomed"][0] == pytest.approx(zoomed["label"][0], rel=0.05)
+    assert zoomed["labelZoomed"][1:] != pytest.approx(zoomed["label"][1:], abs=5)
+    assert re.fullmatch(r"\d+ k?m", zoomed["bar"])
+    assert zoomed["moved"][0] > zoomed["zoomed"][0]
+    assert zoomed["back"] == pytest.approx(zoomed["whole"])
+
+
+def test_every_ellipse_is_seen_where_it_is_asked_for(zoomed):
+    """A hundred ellipses at once are a blot; of one bad session, its own is what matters."""
+    assert (zoomed["hidden"], zoomed["shown"]) == ("none", "inline")
+
+
+def test_the_browser_fetches_nothing_for_the_page(zoomed):
+    """It is opened behind firewalls, and nobody should learn that it was."""
+    assert zoomed["fetched"] == []
+
+
+def test_a_page_that_fetches_is_found_out(page, browse):
+    """The test above can fail: an image from elsewhere is among what was fetched."""
+    copy = page.with_name("fetching.html")
+    text = page.read_text("utf-8").replace("<h1>", '<img src="http://127.0.0.1:9/a.png"><h1>')
+    copy.write_text(with_script(text, ZOOM), "utf-8")
+    dom, _ = browse(copy, "--dump-dom")
+    assert "127.0.0.1:9/a.png" in re.search(r'data-seen="([^"]*)"', dom)[1]
+
+
+def test_the_browser_runs_no_script_but_the_pages_own(page, browse):
+    """Names come from a database that anyone may have typed into; escaping is the first wall."""
+    copy = page.with_name("injected.html")
+    copy.write_text(page.read_text("utf-8").replace("</body>", ZOOM), "utf-8")
+    dom, log = browse(copy, "--dump-dom")
+    assert "data-seen" not in dom.split("<script>")[0]
+    assert "Content Security Policy" in log
 
 
 @pytest.mark.parametrize("width", [400, 1200])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import re
 from dataclasses import replace
 from html import unescape
@@ -9,9 +12,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from heimdall_trainer.report import Receiver, ReportError, render_report
+from heimdall_trainer.report import (
+    LearningCurve,
+    Receiver,
+    ReportError,
+    SessionSpectrograms,
+    render_report,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 SECTIONS = (
     "baselines",
@@ -48,7 +58,8 @@ class Loads(HTMLParser):
 
 def text_of(page: str) -> str:
     """What a reader sees, with plain spaces."""
-    body = re.sub(r"<style>.*?</style>|<svg.*?</svg>", " ", page, flags=re.S)
+    unseen = r"<style>.*?</style>|<script.*?</script>|<svg.*?</svg>"
+    body = re.sub(unseen, " ", page, flags=re.S)
     words = unescape(re.sub(r"<[^>]+>", " ", body)).replace("\N{NO-BREAK SPACE}", " ")
     return re.sub(r"\s+", " ", words)
 
@@ -99,7 +110,7 @@ def test_hostile_names_are_shown_and_not_run(contents_of, page_of):
             timings={HOSTILE: 1.0},
         )
     )
-    assert Loads(page).scripts == 0
+    assert Loads(page).scripts == Loads(page_of(contents_of(6))).scripts == 2
     assert HOSTILE in text_of(page)
 
 
@@ -132,8 +143,85 @@ def test_every_section_is_there(contents, page_of):
         assert f'<section id="section-{section}">' in page
     for figure in ("map-wide", "map-narrow", "closeups-wide", "errors", "coverage", "sigma"):
         assert f'id="{figure}"' in page
-    for figure in ("snr", "receivers", "loss", "error-by-epoch"):
+    for figure in ("snr", "distance", "receivers", "pit", "loss", "error-by-epoch"):
         assert f'id="{figure}"' in page
+
+
+def test_the_one_script_that_may_run_is_the_pages_own(contents, page_of):
+    """Should an escape be forgotten, the browser still runs nothing that came with the data."""
+    page = page_of(contents)
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1]
+    (script,) = re.findall(r"<script>(.*?)</script>", page, flags=re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert "default-src 'none'" in unescape(policy)
+    assert f"script-src 'sha256-{digest}'" in unescape(policy)
+
+
+def test_every_training_of_a_run_has_its_curves(contents_of, page_of):
+    """Of an ensemble, one member may have gone astray while the others did not."""
+    history = contents_of(3).history
+    unmeasured = tuple(replace(e, val_error_m_median=np.nan) for e in history)
+    curves = (
+        LearningCurve(name="member 2, seed 9", history=history),
+        LearningCurve(name="arrival times", history=unmeasured),
+    )
+    page = page_of(contents_of(3, more_curves=curves))
+    ids = re.findall(r'id="((?:loss|error-by-epoch)[^"]*)"', page)
+    assert ids == ["loss", "error-by-epoch", "loss-1", "error-by-epoch-1", "loss-2"]
+    assert "member 2, seed 9" in text_of(page)
+
+
+def test_the_worst_sessions_are_shown_as_the_network_saw_them(contents_of, page_of):
+    """A receiver that heard nothing, or something else, is seen at once and in no table."""
+    contents = contents_of(6)
+    levels = np.full((2, 128, 32), -120, dtype=np.float32)
+    levels[:, 60:68] = -60
+    shown = SessionSpectrograms(
+        session_id=contents.evaluation.session_ids[3],
+        receivers=("Torino", HOSTILE),
+        levels_db=levels,
+        heard=(True, False),
+    )
+    page = page_of(replace(contents, spectrograms=(shown,)))
+    assert "1 of 2 receivers" in text_of(page)
+    (source,) = re.findall(r'<img src="data:image/png;base64,([^"]*)"', page)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
+    assert pixels.shape == (128, 2 * 33, 4)
+    bright, dark, unheard = pixels[64, 10], pixels[0, 10], pixels[64, 40]
+    assert bright[:3].sum() > dark[:3].sum() + 200
+    assert len(set(unheard[:3].tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    ("n_least", "n_largest", "said"),
+    [
+        (0, 0, "None of 90 sessions has a sigma at either bound"),
+        (9, 18, "9 of 90 sessions have a sigma at the least (10 %) and 18 at the largest (20 %)"),
+    ],
+)
+def test_sigmas_at_their_bounds_are_counted(n_least, n_largest, said, contents_of, page_of):
+    """Such a sigma says what was allowed; who reads it as found believes too much."""
+    contents = contents_of()
+    sigma = contents.evaluation.sigma_m.copy()
+    sigma[:n_least, 0], sigma[n_least : n_least + n_largest, 1] = 100.0, 999_000.0
+    # Less than the least is what arrival times make of a sigma, and no bound.
+    sigma[-1] = 20.0
+    contents = replace(
+        contents,
+        evaluation=replace(contents.evaluation, sigma_m=sigma),
+        model=replace(contents.model, sigma_bounds_m=(100.0, 1_000_000.0)),
+    )
+    assert said in text_of(page_of(contents))
+
+
+def test_sessions_that_training_saw_are_not_called_held_out(contents_of, page_of):
+    """The error on what was learnt by heart flatters, and the page must say which it is."""
+    contents = contents_of(6)
+    evaluation = replace(contents.evaluation, part="train")
+    text = text_of(page_of(replace(contents, evaluation=evaluation)))
+    assert "Half of the 6 training sessions" in text
+    assert "held-out" not in text
+    assert "not trained on" not in text
 
 
 def test_ids_are_unique(contents, page_of):

@@ -1,8 +1,9 @@
-"""`heimdall evaluate`: what a model file is worth on held-out recordings."""
+"""`heimdall evaluate`: what a model is worth on recordings of known transmitters."""
 
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from typing import Literal
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.flag_sources import ConfigFile  # noqa: TC001 - cyclopts reads the annotations
@@ -15,34 +16,44 @@ NOWHERE = Connections()
 
 
 def evaluate(
-    model: Path,
+    model: str,
     /,
     *,
+    split: Literal["train", "validation", "test", "all"] = "test",
     report: Path | None = None,
     config: TrainingConfig = DEFAULTS,
     connections: Connections = NOWHERE,
     config_file: ConfigFile = None,
 ) -> None:
-    """Evaluate a model file on the test part of the split, and write its report.
+    """Evaluate a model on a part of the split, and write its report.
 
     The split is that of the training where --seed, --split_by and the fractions are the same.
+    --summary writes metrics, sessions and the report's place as JSON.
 
     Parameters
     ----------
     model
-        An ONNX file that `heimdall train` exported.
+        A model file, a checkpoint (.ckpt), s3://bucket/key, or models:/name@alias.
+    split
+        Which part of the sessions.
     report
-        Where the HTML report goes; beside the model when unset.
+        Where the HTML report goes; beside the model when unset, or in the state directory.
     config_file
         YAML file of flags, such as that of the training.
     """
     del config_file  # read before the other flags had their values
     from heimdall_trainer.preflight import check_connections
+    from heimdall_trainer.summary import require_writable
 
+    if config.summary:
+        require_writable(config.summary)
     check_connections(connections)
     from heimdall_trainer.closing import print_evaluation
-    from heimdall_trainer.model_file import evaluate_file
+    from heimdall_trainer.evaluated_file import evaluate_file
+    from heimdall_trainer.evaluation_summary import write_evaluation_summary
 
-    evaluated, page = evaluate_file(model, config, connections, report)
+    evaluated, page = evaluate_file(model, config, connections, report, split)
     print_evaluation(evaluated)
     print(f"report      {page}")
+    if config.summary:
+        write_evaluation_summary(config.summary, evaluated, model, page)

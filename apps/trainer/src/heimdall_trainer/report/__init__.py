@@ -9,10 +9,13 @@ from heimdall_trainer.report.contents import (
     BaselineResult,
     EpochRecord,
     Evaluation,
+    LearningCurve,
     ModelSummary,
+    Part,
     Receiver,
     ReportContents,
     ReportError,
+    SessionSpectrograms,
 )
 from heimdall_trainer.report.page import render_report
 
@@ -20,9 +23,12 @@ __all__ = [
     "BaselineResult",
     "EpochRecord",
     "Evaluation",
+    "LearningCurve",
     "ModelSummary",
+    "Part",
     "Receiver",
     "ReportContents",
     "ReportError",
+    "SessionSpectrograms",
     "render_report",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_models.metrics import offset_east_north_m
+from heimdall_models.metrics import SATURATED, offset_east_north_m
 
 from heimdall_trainer.report.intervals import Interval, share
 
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 __all__ = [
     "LEVELS",
     "ONE_SIGMA_SHARE",
+    "Bounded",
     "Coverage",
+    "at_bounds",
     "coverage",
+    "levels_of_truths",
     "predicted_error_m",
     "radius_sigmas",
     "shares_inside",
@@ -47,6 +50,15 @@ class Coverage:
     n_inside: int
     n: int
     observed: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """How many sessions have a sigma that says what its bounds allow, and how many there are."""
+
+    n_least: int
+    n_largest: int
+    n: int
 
 
 def radius_sigmas(probability: float) -> float:
@@ -83,6 +95,27 @@ def coverage(evaluation: Evaluation, claimed: float) -> Coverage:
     inside = squared_sigmas(evaluation) <= radius_sigmas(claimed) ** 2
     observed = share(inside, evaluation.source_names)
     return Coverage(claimed, int(inside.sum()), len(evaluation), observed)
+
+
+def levels_of_truths(evaluation: Evaluation) -> NDArray[np.float64]:
+    """(n,) the probability of the ellipse on whose border each truth lies, 0 to 1.
+
+    The probability integral transform of the squared distance in sigmas: where ellipses are
+    honest, it is uniform (A. P. Dawid, JRSS A 147 (1984)).
+    """
+    return np.asarray(-np.expm1(-squared_sigmas(evaluation) / 2), dtype=np.float64)
+
+
+def at_bounds(sigma_m: NDArray[np.float64], bounds_m: tuple[float, float]) -> Bounded:
+    """How many of the sigmas (n, 2) are within 1 % of a bound.
+
+    Beyond a bound is not at it: what arrival times or an ensemble's disagreement make of a sigma
+    has other bounds.
+    """
+    least, largest = (
+        (np.abs(sigma_m / bound - 1) <= SATURATED).any(axis=1).sum() for bound in bounds_m
+    )
+    return Bounded(int(least), int(largest), len(sigma_m))
 
 
 def predicted_error_m(sigma_m: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ degrees; sigmas are standard deviations (east, north) in metres.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,11 +24,17 @@ __all__ = [
     "BaselineResult",
     "EpochRecord",
     "Evaluation",
+    "LearningCurve",
     "ModelSummary",
+    "Part",
     "Receiver",
     "ReportContents",
     "ReportError",
+    "SessionSpectrograms",
 ]
+
+Part = Literal["test", "validation", "train", "all"]
+"""Which sessions of a split were evaluated."""
 
 
 class ReportError(TrainerError):
@@ -52,6 +58,8 @@ class ModelSummary:
     n_parameters: int
     size_bytes: int | None = None
     """Of the exported file; None where nothing was exported."""
+    sigma_bounds_m: tuple[float, float] | None = None
+    """The least and the largest sigma that its levels may claim; None where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +73,29 @@ class EpochRecord:
     learning_rate: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningCurve:
+    """The epochs of one of several trainings in a run, such as an ensemble's member."""
+
+    name: str
+    history: tuple[EpochRecord, ...]
+    best_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SessionSpectrograms:
+    """What the network was shown of one session."""
+
+    session_id: str
+    receivers: tuple[str, ...]
+    levels_db: NDArray[np.float32]
+    """(receivers, bands, frames), the lowest band first"""
+    heard: tuple[bool, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evaluation:
-    """What the network said of every held-out session, and how far off it was.
+    """What the network said of every evaluated session, and how far off it was.
 
     Raises:
         ReportError: An array of another length, a NaN, or a sigma that is not positive; the
@@ -90,9 +118,15 @@ class Evaluation:
     """(n,), NaN where the catalogue does not know; None where it knows none"""
     correlation: NDArray[np.float64] | None = None
     """(n,), of the errors east and north; None where no ellipse is tilted"""
+    part: Part = "test"
+    """Which side of the split they are of."""
+    trained_on: tuple[bool, ...] | None = None
+    """Which of them the model was trained on; None where nobody knows"""
 
     def __post_init__(self) -> None:
         n = len(self.session_ids)
+        if self.trained_on is not None:
+            _require_shape("trained_on", (len(self.trained_on),), (n,))
         if self.correlation is not None:
             _require_correlations("correlation", self.correlation, n)
         _require_shape("source_names", (len(self.source_names),), (n,))
@@ -178,6 +212,12 @@ class ReportContents:
     history: tuple[EpochRecord, ...] = ()
     best_epoch: int | None = None
     """The epoch whose checkpoint was evaluated; None means the least validation loss."""
+    more_curves: tuple[LearningCurve, ...] = ()
+    """Of further trainings in the run: an ensemble's members, the network of times."""
+    spectrograms: tuple[SessionSpectrograms, ...] = ()
+    """Of the worst sessions."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What identifies source, data and model: commit, fingerprints."""
     excluded: tuple[tuple[str, str], ...] = ()
     """Session id and reason."""
     not_used: Mapping[str, int] = field(default_factory=dict)
@@ -185,6 +225,12 @@ class ReportContents:
     split_report: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage, in the order they ran."""
+
+    @property
+    def curves(self) -> tuple[LearningCurve, ...]:
+        """Every training of the run that has epochs; the main one has no name."""
+        main = LearningCurve(name="", history=self.history, best_epoch=self.best_epoch)
+        return tuple(curve for curve in (main, *self.more_curves) if curve.history)
 
     @property
     def beside_deg(self) -> NDArray[np.float64] | None:

@@ -39,7 +39,8 @@ def draw_ground(axes: Axes, region: Region, frame: Frame) -> None:
             at = (frame.west + 0.008 * frame.width, float(np.interp(frame.west, x, y)))
             style, inner = {"ha": "left", "va": "center"}, frame.shrunk(0, 0.03 * frame.height)
         if inner.holds(np.array([at]))[0]:
-            axes.text(*at, line.label, color=ink.MUTED, fontsize=8, gid=ink.HALO, **style)
+            gid = ink.beside(*frame.share_of(np.array(at)))
+            axes.text(*at, line.label, color=ink.MUTED, fontsize=8, gid=gid, **style)
     border = outline_km(region)
     axes.plot(*border.T, color=ink.MUTED, linewidth=0.9, dashes=(5, 4), alpha=0.8, zorder=1)
 
@@ -81,7 +82,7 @@ def draw_receivers(axes: Axes, contents: ReportContents, frame: Frame, *, width_
             fontsize=10,
             fontweight="bold",
             color=ink.RECEIVER,
-            gid=ink.HALO,
+            gid=ink.beside(*frame.share_of(place)),
             zorder=9,
         )
 
@@ -131,7 +132,11 @@ def draw_scale(axes: Axes, frame: Frame) -> None:
     x, y = frame.east - 0.03 * frame.width, frame.south + 0.05 * frame.height
     tick = 0.008 * frame.height
     axes.plot(
-        [x - length, x - length, x, x], [y + tick, y, y, y + tick], color=ink.INK, linewidth=1.3
+        [x - length, x - length, x, x],
+        [y + tick, y, y, y + tick],
+        color=ink.INK,
+        linewidth=1.3,
+        gid=ink.FURNITURE,
     )
     axes.text(
         x - length / 2,
@@ -139,7 +144,7 @@ def draw_scale(axes: Axes, frame: Frame) -> None:
         round_distance(1000 * length),
         ha="center",
         va="bottom",
-        gid=ink.HALO,
+        gid=ink.FURNITURE,
     )
     top = frame.north - 0.03 * frame.height
     axes.annotate(
@@ -150,7 +155,7 @@ def draw_scale(axes: Axes, frame: Frame) -> None:
         ha="center",
         va="center",
         fontweight="bold",
-        gid=ink.HALO,
+        gid=ink.FURNITURE,
         arrowprops={"arrowstyle": "-|>", "color": ink.INK, "linewidth": 1.2, "shrinkA": 1},
     )
 

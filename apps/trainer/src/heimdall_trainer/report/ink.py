@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASELINES",
+    "EVERY",
+    "FURNITURE",
     "GRID",
     "HALO",
     "INK",
@@ -32,6 +34,7 @@ __all__ = [
     "SECOND",
     "TRUTH",
     "WARNING",
+    "beside",
     "drawing",
     "label_above",
     "plain_axes",
@@ -65,6 +68,24 @@ _VARIABLES = {
 
 HALO = "halo"
 """A text with this gid is outlined in the page's colour, to be legible on lines."""
+EVERY = "every"
+"""What has this gid is seen only where the reader asks for every ellipse."""
+FURNITURE = "furniture"
+"""What has this gid makes sense only on the whole map."""
+
+
+_CLASSES = {HALO: HALO, EVERY: EVERY, FURNITURE: f"{HALO} {FURNITURE}"}
+
+
+def beside(x: float, y: float, *, of: str = HALO) -> str:
+    """The gid of an outlined text that stays beside a point when the map is magnified.
+
+    Args:
+        x: Of the point, as a share of the figure's width from the left.
+        y: Of its height, from the top.
+        of: The class.
+    """
+    return f"{of}@{x:.4f},{y:.4f}"
 
 
 def drawing() -> AbstractContextManager[None]:
@@ -154,8 +175,11 @@ def _simplify(root: ElementTree.Element, notes: Mapping[str, str]) -> None:
             title.text = notes[identity]
             element.insert(0, title)
             element.attrib["class"] = "noted"
-        if identity == HALO:
-            element.attrib["class"] = HALO
+        classes, _, anchor = identity.partition("@")
+        if classes in _CLASSES:
+            element.attrib["class"] = _CLASSES[classes]
+        if anchor:
+            element.attrib["data-at"] = anchor
         _free_the_font(element)
 
 

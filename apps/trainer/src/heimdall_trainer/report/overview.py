@@ -60,12 +60,14 @@ def map_svg(contents: ReportContents, chosen: Sequence[int], *, narrow: bool = F
         axes.set(ylim=(frame.south, frame.north), aspect="equal", xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         draw_ground(axes, contents.region, frame)
-        _draw_sessions(axes, contents, chosen)
+        _draw_sessions(axes, contents, chosen, frame)
         draw_receivers(axes, contents, frame, width_in=width)
         draw_scale(axes, frame)
         name = "map-narrow" if narrow else "map-wide"
         notes = {f"session-{k}": session_note(evaluation, k) for k in range(len(evaluation))}
-        return ink.svg(figure, name, _description(contents), notes=notes)
+        drawn = ink.svg(figure, name, _description(contents), notes=notes)
+        # What the page's scale bar needs to know while it magnifies the map.
+        return drawn.replace("<svg ", f'<svg data-km="{frame.width:.3f}" ', 1)
 
 
 def drawn_sessions(evaluation: Evaluation, chosen: Sequence[int]) -> list[int]:
@@ -139,7 +141,9 @@ def _description(contents: ReportContents) -> str:
     )
 
 
-def _draw_sessions(axes: Axes, contents: ReportContents, chosen: Sequence[int]) -> None:
+def _draw_sessions(
+    axes: Axes, contents: ReportContents, chosen: Sequence[int], frame: Frame
+) -> None:
     evaluation = contents.evaluation
     truth = to_km(contents.region, evaluation.truth_deg)
     estimate = to_km(contents.region, evaluation.position_deg)
@@ -153,6 +157,8 @@ def _draw_sessions(axes: Axes, contents: ReportContents, chosen: Sequence[int]) 
         evaluation.tilt[picked],
         outer_alpha=0.25,
     )
+    others = [k for k in drawn if k not in picked]
+    _draw_every_ellipse(axes, estimate[others], evaluation.sigma_m[others], evaluation.tilt[others])
     for k in drawn:
         _draw_line(axes, np.stack([truth[k], estimate[k]]), f"session-{k}", strong=k in chosen)
     ring: dict[str, Any] = {"facecolor": ink.PAGE, "edgecolor": ink.TRUTH, "linewidth": 1}
@@ -164,7 +170,34 @@ def _draw_sessions(axes: Axes, contents: ReportContents, chosen: Sequence[int]) 
     ):
         axes.scatter(points[:, 0], points[:, 1], s=size, zorder=5, **style)
     for number, k in enumerate(chosen, start=1):
-        _draw_number(axes, number, truth[k], np.sign(truth[k] - estimate[k]))
+        _draw_number(axes, number, truth[k], np.sign(truth[k] - estimate[k]), frame)
+
+
+def _draw_every_ellipse(
+    axes: Axes,
+    centres_km: NDArray[np.float64],
+    sigma_m: NDArray[np.float64],
+    correlation: NDArray[np.float64],
+) -> None:
+    """The one-sigma ellipses of the sessions without a number, until then unseen."""
+    half_axes_m, turned_deg = ellipse_axes(sigma_m, correlation)
+    diameters_km = 2 * half_axes_m / 1000
+    axes.add_collection(
+        EllipseCollection(
+            diameters_km[:, 0],
+            diameters_km[:, 1],
+            turned_deg,
+            units="xy",
+            offsets=centres_km,
+            offset_transform=axes.transData,
+            facecolors="none",
+            edgecolors=ink.NETWORK,
+            linewidths=0.7,
+            alpha=0.5,
+            zorder=2.5,
+            gid=ink.EVERY,
+        )
+    )
 
 
 def _draw_beside(axes: Axes, truth_km: NDArray[np.float64], beside_km: NDArray[np.float64]) -> None:
@@ -194,7 +227,11 @@ def _draw_line(axes: Axes, ends_km: NDArray[np.float64], gid: str, *, strong: bo
 
 
 def _draw_number(
-    axes: Axes, number: int, place_km: NDArray[np.float64], away: NDArray[np.float64]
+    axes: Axes,
+    number: int,
+    place_km: NDArray[np.float64],
+    away: NDArray[np.float64],
+    frame: Frame,
 ) -> None:
     """On the side of the true position where the line does not start."""
     axes.annotate(
@@ -206,6 +243,6 @@ def _draw_number(
         va="center",
         fontsize=9,
         fontweight="bold",
-        gid=ink.HALO,
+        gid=ink.beside(*frame.share_of(place_km)),
         zorder=8,
     )

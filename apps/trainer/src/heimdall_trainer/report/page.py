@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import importlib.resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +17,10 @@ from heimdall_trainer.report.calibration import coverage
 from heimdall_trainer.report.closeups import choose_by_rank, closeups_svg
 from heimdall_trainer.report.comparison import comparisons
 from heimdall_trainer.report.contents import ReportError
+from heimdall_trainer.report.embedded import embed
 from heimdall_trainer.report.overview import map_svg
 from heimdall_trainer.report.quantities import count, decimal, distance, duration, percent
+from heimdall_trainer.report.spectrograms import pictures
 from heimdall_trainer.report.tables import (
     exclusion_groups,
     metric_rows,
@@ -29,7 +34,7 @@ from heimdall_trainer.whole_file import write_whole
 if TYPE_CHECKING:
     import os
 
-    from heimdall_trainer.report.contents import Evaluation, ReportContents
+    from heimdall_trainer.report.contents import Evaluation, LearningCurve, ReportContents
 
 __all__ = ["render_report"]
 
@@ -43,12 +48,16 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
         ReportError: The file cannot be written there.
     """
     target = Path(path)
+    script = _script()
     page = _template().render(
         contents=contents,
         headline=say.headline(contents.evaluation),
         model_line=model_line(contents.model),
         evaluated=_evaluated(contents) if len(contents.evaluation) else None,
-        training=_training(contents) if contents.history else None,
+        training=[_training(curve, k) for k, curve in enumerate(contents.curves)],
+        embedded=embed(contents),
+        script=script,
+        script_hash=_hash_of(script),
         exclusions=exclusion_groups(contents),
         stages=stages(contents),
         total_time=duration(sum(contents.timings.values())),
@@ -82,7 +91,10 @@ def _evaluated(contents: ReportContents) -> dict[str, Any]:
         ],
         "about_closeups": say.about_closeups(evaluation, chosen),
         "figures": _figures(contents),
+        "about_trained_on": say.about_trained_on(evaluation),
         "worst": worst_sessions(evaluation),
+        "pictures": pictures(evaluation, contents.spectrograms),
+        "about_bounds": say.about_bounds(evaluation, contents.model.sigma_bounds_m),
         "median": distance(float(np.median(evaluation.error_m))),
         "inside": " / ".join(
             percent(coverage(evaluation, claimed).observed.value) for claimed in (0.68, 0.95)
@@ -102,6 +114,8 @@ def _figures(contents: ReportContents) -> dict[str, tuple[str, str]]:
         ),
         "coverage": (reliability.coverage_svg(evaluation), covered),
         "sigma": (reliability.sigma_svg(evaluation), say.about_sigma(evaluation)),
+        "pit": (reliability.pit_svg(evaluation), say.about_pit(evaluation)),
+        "distance": (conditions.distance_svg(contents), say.about_distance(contents)),
         "receivers": (conditions.receivers_svg(evaluation), say.about_receivers(evaluation)),
         "snr": ("", say.about_snr(evaluation)),
     }
@@ -110,11 +124,15 @@ def _figures(contents: ReportContents) -> dict[str, tuple[str, str]]:
     return figures
 
 
-def _training(contents: ReportContents) -> dict[str, str]:
+def _training(curve: LearningCurve, number: int) -> dict[str, str]:
+    """One training's figures; ids of the first are plain, of others numbered."""
+    mark = f"-{number}" if number else ""
+    error = "" if curve.name and not learning_curves.has_errors(curve) else "error-by-epoch" + mark
     return {
-        "loss": learning_curves.loss_curve_svg(contents),
-        "error": learning_curves.error_curve_svg(contents),
-        "about": say.about_training(contents),
+        "name": curve.name,
+        "loss": learning_curves.loss_curve_svg(curve, "loss" + mark),
+        "error": learning_curves.error_curve_svg(curve, error) if error else "",
+        "about": say.about_training(curve),
     }
 
 
@@ -130,8 +148,21 @@ def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
         interval = f"{percent(point.observed.low)} to {percent(point.observed.high)}"
         cards.append((percent(point.observed.value), name, f"95 % interval {interval}"))
     sources = count(len(set(evaluation.source_names)), "transmitter")
-    cards.append((f"{len(evaluation):,}", "held-out sessions", f"of {sources} not trained on"))
+    of = f"of {sources} not trained on" if evaluation.part == "test" else f"of {sources}"
+    cards.append((f"{len(evaluation):,}", say.sessions_of(evaluation) + "s", of))
     return cards
+
+
+def _script() -> str:
+    """The page's one script, which magnifies the map."""
+    place = importlib.resources.files("heimdall_trainer.report")
+    return (place / "templates" / "zoom.js").read_text(encoding="utf-8")
+
+
+def _hash_of(script: str) -> str:
+    """What the page's security policy names the script by; no other can run."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return "sha256-" + base64.b64encode(digest).decode("ascii")
 
 
 def _template() -> jinja2.Template:

@@ -75,6 +75,13 @@ class Frame:
         """Kilometres from south to north."""
         return self.north - self.south
 
+    def share_of(self, point_km: NDArray[np.float64]) -> tuple[float, float]:
+        """How far from the left and from the top a point (2,) is, of the picture's size."""
+        return (
+            float((point_km[0] - self.west) / self.width),
+            float((self.north - point_km[1]) / self.height),
+        )
+
     def shrunk(self, by_east: float, by_north: float) -> Frame:
         """The frame without a margin, in kilometres, on each side."""
         return Frame(

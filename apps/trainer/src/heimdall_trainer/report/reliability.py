@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_trainer.report import ink
-from heimdall_trainer.report.calibration import LEVELS, coverage, predicted_error_m
+from heimdall_trainer.report.calibration import (
+    LEVELS,
+    coverage,
+    levels_of_truths,
+    predicted_error_m,
+)
 from heimdall_trainer.report.error_distribution import distance_axis
 
 if TYPE_CHECKING:
@@ -15,10 +20,11 @@ if TYPE_CHECKING:
 
     from heimdall_trainer.report.contents import Evaluation
 
-__all__ = ["coverage_svg", "sigma_svg"]
+__all__ = ["coverage_svg", "pit_svg", "sigma_svg"]
 
 _MARKED = (0.68, 0.95)
 _PER_GROUP = 8
+_BINS = 10
 
 
 def coverage_svg(evaluation: Evaluation) -> str:
@@ -79,6 +85,29 @@ def sigma_svg(evaluation: Evaluation) -> str:
         axes.set(xlabel="error that sigma predicts (root mean square)")
         ink.label_above(axes, "actual error")
         return ink.svg(figure, "sigma", "Actual error over the error that sigma predicts")
+
+
+def pit_svg(evaluation: Evaluation) -> str:
+    """How many truths lie on the border of which ellipse: a flat histogram where all is honest.
+
+    The band is where 95 % of such counts fall by chance, were all sessions independent.
+    """
+    n = len(evaluation)
+    counts, edges = np.histogram(levels_of_truths(evaluation), bins=_BINS, range=(0, 1))
+    expected = n / _BINS
+    half = 1.96 * np.sqrt(n * (1 - 1 / _BINS) / _BINS)
+    with ink.drawing():
+        figure = ink.sheet(5.4, 3.4)
+        axes = ink.plain_axes(figure.add_axes((0.09, 0.145, 0.875, 0.775)))
+        axes.axhspan(max(0.0, expected - half), expected + half, color=ink.NETWORK, alpha=0.13)
+        axes.stairs(counts, edges, fill=True, color=ink.NETWORK, alpha=0.55)
+        axes.axhline(expected, color=ink.MUTED, linewidth=1, dashes=(5, 3))
+        ticks = np.linspace(0, 1, 6)
+        axes.set_xticks(ticks, [f"{p:.0%}" for p in ticks])
+        axes.set(xlim=(0, 1), ylim=(0, max(counts.max(), expected + half) * 1.12))
+        axes.set(xlabel="probability of the ellipse that the truth lies on")
+        ink.label_above(axes, "sessions")
+        return ink.svg(figure, "pit", "Histogram of the ellipse that each truth lies on")
 
 
 def _rms(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

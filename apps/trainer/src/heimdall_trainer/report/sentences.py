@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_trainer.report.calibration import ONE_SIGMA_SHARE, coverage, predicted_error_m
+from heimdall_trainer.report.calibration import (
+    ONE_SIGMA_SHARE,
+    at_bounds,
+    coverage,
+    levels_of_truths,
+    predicted_error_m,
+)
 from heimdall_trainer.report.closeups import half_width_km
-from heimdall_trainer.report.conditions import known_snr
+from heimdall_trainer.report.conditions import known_snr, nearest_receiver_m
 from heimdall_trainer.report.intervals import rank_correlation
 from heimdall_trainer.report.learning_curves import best_epoch
 from heimdall_trainer.report.overview import MAX_DRAWN, frame_of
@@ -20,19 +27,42 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from heimdall_trainer.report.contents import Evaluation, ReportContents
+    from heimdall_trainer.report.contents import (
+        EpochRecord,
+        Evaluation,
+        LearningCurve,
+        Part,
+        ReportContents,
+    )
 
 __all__ = [
+    "about_bounds",
     "about_closeups",
     "about_coverage",
+    "about_distance",
     "about_errors",
     "about_map",
+    "about_pit",
     "about_receivers",
     "about_sigma",
     "about_snr",
+    "about_trained_on",
     "about_training",
     "headline",
+    "sessions_of",
 ]
+
+_KINDS: dict[Part, str] = {
+    "test": "held-out session",
+    "validation": "validation session",
+    "train": "training session",
+    "all": "session",
+}
+
+
+def sessions_of(evaluation: Evaluation) -> str:
+    """What one of the evaluated sessions is called: the reader must know what was seen before."""
+    return _KINDS[evaluation.part]
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -41,10 +71,23 @@ def headline(evaluation: Evaluation) -> str:
     if n == 0:
         return "No session was evaluated."
     median = distance(float(np.median(evaluation.error_m)))
-    seen = f"{count(n, 'held-out session')} of {count(sources, 'transmitter')}"
+    seen = f"{count(n, sessions_of(evaluation))} of {count(sources, 'transmitter')}"
     if n == 1:
-        return f"The one held-out session is placed {median} from the truth."
+        return f"The one {sessions_of(evaluation)} is placed {median} from the truth."
     return f"Half of the {seen} are placed within {median} of the truth."
+
+
+def about_trained_on(evaluation: Evaluation) -> str:
+    """Whether the model had seen these sessions; what was learnt by heart is no result."""
+    if evaluation.trained_on is None:
+        return "Nobody knows which of these sessions the model was trained on."
+    n_seen, n = sum(evaluation.trained_on), len(evaluation)
+    if not n_seen:
+        return "The model was trained on none of these sessions."
+    return (
+        f"The model was trained on {n_seen} of these {count(n, 'session')}: "
+        "they flatter it, and it cannot be judged by them."
+    )
 
 
 def about_map(contents: ReportContents) -> str:
@@ -58,7 +101,7 @@ def about_map(contents: ReportContents) -> str:
         else ""
     )
     n_drawn = min(len(evaluation), MAX_DRAWN)
-    which = f"one of {count(len(evaluation), 'held-out session')}"
+    which = f"one of {count(len(evaluation), sessions_of(evaluation))}"
     if n_drawn < len(evaluation):
         which += f" ({n_drawn} are drawn, at evenly spaced ranks of error)"
     return (
@@ -125,17 +168,71 @@ def about_sigma(evaluation: Evaluation) -> str:
     )
 
 
-def about_training(contents: ReportContents) -> str:
+def about_training(curve: LearningCurve) -> str:
     """Which epoch was kept and why training ended there."""
-    best = best_epoch(contents)
-    epochs = count(len(contents.history), "epoch")
+    best = best_epoch(curve)
+    epochs = count(len(curve.history), "epoch")
     if best is None:
         return f"{epochs}; none has a finite validation loss."
     return (
-        f"{epochs}; epoch {best.epoch} (dotted line) was kept: validation loss "
-        f"{decimal(best.val_loss, 3)}, median validation error "
-        f"{distance(best.val_error_m_median)}, learning rate {best.learning_rate:.2g}."
+        f"{epochs}; epoch {best.epoch} (dotted line) was kept: "
+        f"validation loss {decimal(best.val_loss, 3)}{_beside_loss(best)}."
     )
+
+
+def _beside_loss(best: EpochRecord) -> str:
+    """Of the network of times nobody measures these."""
+    error = f", median validation error {distance(best.val_error_m_median)}"
+    rate = f", learning rate {best.learning_rate:.2g}"
+    return (error if math.isfinite(best.val_error_m_median) else "") + (
+        rate if math.isfinite(best.learning_rate) else ""
+    )
+
+
+def about_pit(evaluation: Evaluation) -> str:
+    """What the histogram would be if all were honest, and how far from it this one is."""
+    levels = np.sort(levels_of_truths(evaluation))
+    n = len(levels)
+    ideal = np.arange(n) / n
+    furthest = float(np.max(np.maximum(levels - ideal, ideal + 1 / n - levels)))
+    return (
+        "Of honest ellipses every tenth holds as many truths as any other (dashed line; the band "
+        "holds 95\N{NO-BREAK SPACE}% of such counts if sessions are independent). More on the "
+        "right: too sure; more on the left: not sure enough. Largest distance between observed "
+        f"and claimed shares: {percent(furthest)}."
+    )
+
+
+def about_bounds(evaluation: Evaluation, bounds_m: tuple[float, float] | None) -> str:
+    """How many sigmas say what their bounds allow and not what the network found."""
+    if bounds_m is None:
+        return "The model does not say which sigmas it may claim at least and at most."
+    found = at_bounds(evaluation.sigma_m, bounds_m)
+    allowed = f"Sigmas of levels are between {distance(bounds_m[0])} and {distance(bounds_m[1])}."
+    if not found.n_least + found.n_largest:
+        return f"{allowed} None of {count(found.n, 'session')} has a sigma at either bound."
+    shares = [percent(number / found.n) for number in (found.n_least, found.n_largest)]
+    return (
+        f"{allowed} {found.n_least} of {count(found.n, 'session')} have a sigma at the least "
+        f"({shares[0]}) and {found.n_largest} at the largest ({shares[1]}): these say what the "
+        "bounds allow and not what the network found; train with other --sigma_min and --sigma_max."
+    )
+
+
+def about_distance(contents: ReportContents) -> str:
+    """How error goes with the distance from the nearest receiver."""
+    evaluation = contents.evaluation
+    away_m = nearest_receiver_m(contents)
+    found = rank_correlation(away_m, evaluation.error_m, evaluation.source_names)
+    span = f"From {distance(float(away_m.min()))} to {distance(float(away_m.max()))}"
+    if not found.known:
+        return f"{span}; too few sessions to tell how error goes with it."
+    trend = "no clear trend"
+    if found.low > 0:
+        trend = "nearer transmitters are placed better"
+    elif found.high < 0:
+        trend = "nearer transmitters are placed worse"
+    return f"{span}; {trend} (rank correlation {decimal(found.value)})."
 
 
 def about_snr(evaluation: Evaluation) -> str:

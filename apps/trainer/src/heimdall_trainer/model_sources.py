@@ -1,0 +1,150 @@
+"""A model as people name it: a file, a checkpoint, an address in a store or in the registry.
+
+Whatever it was, what is evaluated is a model file, because that is what will be served. A
+checkpoint is exported for it, into a folder that goes when the evaluation is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heimdall_export.artifact_store import ArtifactStore
+from heimdall_export.model_download import S3_SCHEME
+from heimdall_export.model_source import local_model
+from heimdall_export.model_stores import ModelStores
+from heimdall_export.onnx_file import export_onnx
+from heimdall_export.published_model import SCHEME
+from heimdall_models import TimedServingNet
+from heimdall_models.ensemble_checkpoint import Ensemble
+
+from heimdall_trainer.delivery import inputs_to_compare, model_metadata
+from heimdall_trainer.exported_network import (
+    exported_network,
+    of_other_sessions,
+    warn_of_other_sessions,
+)
+from heimdall_trainer.model_file import ModelFile, read_model, with_features_of
+from heimdall_trainer.sigma_bounds import sigma_bounds_metadata
+from heimdall_trainer.trained_sessions import sessions_trained_on
+from heimdall_trainer.training_data import load_training_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from heimdall_trainer.connections import Connections
+    from heimdall_trainer.training_config import TrainingConfig
+    from heimdall_trainer.training_data import TrainingData
+
+    Load = Callable[[TrainingConfig], TrainingData]
+
+__all__ = ["OpenedModel", "file_name", "is_address", "opened_model"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenedModel:
+    """A model file, and the sessions as it takes them."""
+
+    file: ModelFile
+    data: TrainingData
+    trained_on: frozenset[str] | None
+    """Ids of the sessions that it was trained on; None where nobody knows."""
+
+
+def is_address(model: str) -> bool:
+    """Whether a model is named by where it is stored, and not by a path."""
+    return model.startswith((S3_SCHEME, SCHEME))
+
+
+def file_name(model: str) -> str:
+    """A name for files about a model, of letters that any file system takes."""
+    plain = model.removeprefix(S3_SCHEME).removeprefix(SCHEME).rstrip("/")
+    name = plain.rpartition("/")[2] if not model.startswith(SCHEME) else plain
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+
+
+@contextlib.contextmanager
+def opened_model(
+    model: str, config: TrainingConfig, connections: Connections, load: Load | None = None
+) -> Iterator[OpenedModel]:
+    """A model with its data; what was downloaded or exported for it goes when the context ends.
+
+    Receivers and features are the model's own, as far as it knows them; the split is the
+    configuration's.
+
+    Args:
+        model: A model file, a checkpoint (`.ckpt`), `s3://bucket/key` or `models:/name@alias`.
+        config: The split; of a checkpoint without times also receivers and rate.
+        connections: Where everything is.
+        load: What loads the data, for callers that open several models on the same.
+
+    Raises:
+        TrainerError: There is no such file, or it is no model of ours.
+        ExportError: The address leads nowhere, or what is there is not what it must be.
+        FeatureError: Its features cannot be computed by this version.
+    """
+    load = load or (lambda asked: load_training_data(asked, connections))
+    if model.endswith(".ckpt") and not is_address(model):
+        with tempfile.TemporaryDirectory(prefix="heimdall-checkpoint-") as folder:
+            yield _of_checkpoint(Path(model), config, load, Path(folder))
+        return
+    stores = _stores(connections) if is_address(model) else None
+    with local_model(model if stores else Path(model), stores, None) as (path, published):
+        version = f", version {published.version}" if published else ""
+        found = read_model(Path(str(path)), f"{model}{version}" if stores else Path(model).name)
+        data = load(with_features_of(found.metadata, config))
+        run_id = found.metadata.get("heimdall.run_id", "")
+        yield OpenedModel(
+            file=found, data=data, trained_on=sessions_trained_on(run_id, connections)
+        )
+
+
+def _stores(connections: Connections) -> ModelStores:
+    s3 = connections.need_s3()
+    return ModelStores(
+        s3=ArtifactStore(
+            endpoint_url=s3.endpoint_url,
+            access_key=s3.access_key,
+            secret_key=s3.secret_key,
+            region=s3.region,
+        ),
+        tracking_uri=connections.tracking_uri(),
+    )
+
+
+def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path) -> OpenedModel:
+    data = load(_with_features_of_checkpoint(path, config))
+    network = exported_network(path, data)
+    region = network.levels.region if isinstance(network, TimedServingNet) else network.region
+    _, arrivals = inputs_to_compare(data)
+    written = export_onnx(
+        network,
+        folder / f"{path.stem}.onnx",
+        input_shape=data.features.shape,
+        arrivals_shape=None if arrivals is None else arrivals.shape[1:],
+        metadata=model_metadata(data, region, run_id="")
+        | sigma_bounds_metadata(network, region.scale_m),
+        opset=config.opset,
+    )
+    warn_of_other_sessions(path, data)
+    known = not of_other_sessions(path, data)
+    return OpenedModel(
+        file=read_model(written, path.name),
+        data=data,
+        trained_on=frozenset(s.id for s in data.split.train) if known else None,
+    )
+
+
+def _with_features_of_checkpoint(path: Path, config: TrainingConfig) -> TrainingConfig:
+    """A network of times knows its receivers by name; another knows how many they are."""
+    first = Ensemble.load(path).members[0]
+    names = tuple(site.name for site in first.sites) if first.sites else config.receivers
+    return replace(
+        config,
+        receivers=names,
+        n_receivers=first.module.config.n_receivers,
+        features="mel" if first.timing is None else "mel+timing",
+    )
