@@ -7,10 +7,13 @@ import onnx
 import pytest
 import torch
 from heimdall_export import ExportError, Predictor, export_onnx
+from heimdall_export.integer_products import Range
 from heimdall_export.latency import Latency
 from heimdall_export.onnx_session import open_session
-from heimdall_export.quantization import KINDS, Range, quantize_model
+from heimdall_export.packed_weights import packed_integers
+from heimdall_export.quantization import KINDS, quantize_model
 from heimdall_export.variants import Sample, at_precision, is_faithful
+from heimdall_export.weighted_graph import WeightedGraph
 from heimdall_models import LocalizationNet, Region, ServingNet, Standardize
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,17 +65,42 @@ def test_a_variant_says_nearly_what_the_model_says(kind, most_m, variants, float
     assert 0 < moved.max() < most_m
 
 
+def test_four_bits_say_about_what_the_model_says(variants, float_path, features):
+    """Far coarser, and every weight here counts twenty times; but nothing is shifted as a whole."""
+    plain = positions_m(float_path, features)
+    moved = positions_m(variants["int4"], features) - plain
+    assert (np.abs(moved.mean(axis=0)) < 0.1 * plain.std(axis=0)).all()
+    assert (moved.std(axis=0) < 0.45 * plain.std(axis=0)).all()
+    assert moved.std() > 500.0
+
+
+@given(
+    values=st.lists(st.floats(-10, 10, width=32), min_size=64, max_size=64),
+    columns=st.sampled_from([1, 2, 16]),
+)
+def test_four_bits_err_by_less_than_sixteen_even_steps_would(values, columns):
+    """Levels that are learned are worth their table; even steps over the range are the bound."""
+    weight = torch.tensor(values).reshape(-1, columns)
+    told = packed_integers(WeightedGraph(onnx.ModelProto(), {}), "w", weight).told
+    step = 2 * weight.abs().amax(dim=0).clamp_min(1e-6) / 15
+    even = (weight / step).round() * step
+    slack = 1e-3 * weight.square().sum() + 1e-9
+    assert (told - weight).square().sum() <= 1.5 * (even - weight).square().sum() + slack
+
+
 @given(least=st.floats(-100, 50), span=st.floats(0.01, 100))
 def test_what_calibration_saw_fits_into_the_steps(least, span):
     """What does not fit is cut off; and zero, of which there is much, must stay zero."""
-    seen = Range(least, least + span, power=1.0)
+    seen = Range(least, least + span, power=1.0, mean=np.zeros(1))
     for value in (least, least + span / 3, least + span, 0.0):
         step = np.clip(np.round(value / seen.scale) + seen.zero_point, 0, 255)
         assert (step - seen.zero_point) * seen.scale == pytest.approx(value, abs=1.01 * seen.scale)
     assert 0 <= seen.zero_point <= 255
 
 
-@pytest.mark.parametrize(("kind", "most"), [("fp16", 0.8), ("bf16", 0.8), ("int8", 0.8)])
+@pytest.mark.parametrize(
+    ("kind", "most"), [("fp16", 0.8), ("bf16", 0.8), ("int8", 0.8), ("int4", 0.5)]
+)
 def test_a_variant_is_smaller(kind, most, variants, float_path):
     """That is half of what it is for; heads and maps of levels stay as they are."""
     assert _matrix_bytes(variants[kind]) < most * _matrix_bytes(float_path)
@@ -117,9 +145,9 @@ def test_products_that_are_kept_are_as_they_were(float_path, features, tmp_path)
 def test_what_cannot_be_quantised_is_refused(float_path, variants, features, onnx_path, tmp_path):
     """Each mistake has its own message, and leaves no file."""
     for path, kind, said in (
-        (float_path, "int9", "there is no precision 'int9'; give one of fp16, bf16, int8"),
+        (float_path, "int9", "there is no precision 'int9'; give one of fp16, bf16, int8, int4"),
         (variants["fp16"], "int8", "is fp16 already; give the float32 file"),
-        (onnx_path, "int8", "no product of matrices that int8 would gain from"),
+        (onnx_path, "int8", "no product of matrices that integers would gain from"),
         (tmp_path / "gone.onnx", "int8", r"gone\.onnx cannot be read"),
     ):
         with pytest.raises(ExportError, match=said):
@@ -167,10 +195,10 @@ def copied(float_path, tmp_path):
 
 def test_auto_never_takes_what_is_not_faithful(copied, features):
     """Speed is worth nothing where positions are wrong."""
-    choice = at_precision(copied, "auto", Sample(features), judge({"16": 0.02, "int8": 0.02}))
+    choice = at_precision(copied, "auto", Sample(features), judge({"16": 0.02, "int": 0.02}))
     assert choice.chosen.path == copied
     assert [variant.name for variant in choice.tried] == [
-        *("none", "fp16", "bf16", "int8", "int8-keep10", "int8-keep30")
+        *("none", "fp16", "bf16", "int8", "int8-keep10", "int8-keep30", "int4")
     ]
     assert [found.name for found in copied.parent.iterdir()] == ["model.onnx"]
 
@@ -178,9 +206,9 @@ def test_auto_never_takes_what_is_not_faithful(copied, features):
 @pytest.mark.parametrize(
     ("times_ms", "chosen"),
     [
-        ({"none": 9.0, "fp16": 9.1, "bf16": 9.2, "int8": 3.0}, "int8"),
-        ({"none": 3.0, "fp16": 9.1, "bf16": 9.2, "int8": 9.0}, "none"),
-        ({"none": 3.0, "fp16": 3.1, "bf16": 3.2, "int8": 9.0}, "fp16"),
+        ({"none": 9.0, "fp16": 9.1, "bf16": 9.2, "int8": 3.0, "int4": 3.3}, "int8"),
+        ({"none": 3.0, "fp16": 9.1, "bf16": 9.2, "int8": 9.0, "int4": 9.0}, "none"),
+        ({"none": 3.0, "fp16": 3.1, "bf16": 3.2, "int8": 9.0, "int4": 9.0}, "fp16"),
     ],
 )
 def test_auto_takes_the_fastest_and_of_equals_the_smallest(
@@ -201,7 +229,7 @@ def test_auto_measures_and_tells_the_figures_of_all(copied, features):
     """They go into a sidecar, which is JSON, and are what a choice is answered for by."""
     choice = at_precision(copied, "auto", Sample(features), judge({}))
     told = json.loads(json.dumps(choice.told()))
-    assert set(told) == {"none", "fp16", "bf16", "int8"}
+    assert set(told) == {"none", "fp16", "bf16", "int8", "int4"}
     assert all(figures["latency_ms"] > 0 for figures in told.values())
 
 
@@ -236,8 +264,8 @@ def test_none_is_the_file_itself(copied, features):
 
 def test_a_precision_that_does_not_exist_is_refused(copied, features):
     """A misspelt one must not be the default."""
-    with pytest.raises(ExportError, match="no precision 'int4'; give one of none, fp16, bf16"):
-        at_precision(copied, "int4", Sample(features), judge({}))
+    with pytest.raises(ExportError, match="no precision 'int2'; give one of none, fp16, bf16"):
+        at_precision(copied, "int2", Sample(features), judge({}))
 
 
 class Pointwise(torch.nn.Module):

@@ -69,6 +69,11 @@ class TrainingConfig:
     """Compute activations again in the backward pass: slower steps, less memory."""
     checkpoint_dir: Path | None = None
     """Where checkpoints go; a folder of the run under the state directory when unset."""
+    checkpoint_every_minutes: float = 10.0
+    """Minutes of training between checkpoints within an epoch, from which a killed run goes on; 0
+    writes none by time."""
+    checkpoint_every_steps: int = 0
+    """The same in steps; 0 writes none by steps."""
     checkpoint: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = ()
     """A checkpoint to resume from or to export; several are exported as one ensemble."""
     export_only: bool = False
@@ -118,7 +123,7 @@ class TrainingConfig:
     """Vary the training features as the radio channel does."""
     opset: int = DEFAULT_OPSET
     """ONNX operator set of the exported model, 14 (for old runtimes) to 26."""
-    quantize: Literal["none", "fp16", "bf16", "int8", "auto"] = "none"
+    quantize: Literal["none", "fp16", "bf16", "int8", "int4", "auto"] = "none"
     """Precision of the exported model; auto takes the fastest that is as good on validation."""
     max_excluded: float = 0.1
     """Largest fraction of unusable sessions that a run puts up with."""
@@ -143,8 +148,10 @@ class TrainingConfig:
             "ensemble",
         ):
             self._need(name, getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in ("num_workers", "seed"):
+        for name in ("num_workers", "seed", "checkpoint_every_steps"):
             self._need(name, getattr(self, name) >= 0, "a whole number of at least 0")
+        minutes = self.checkpoint_every_minutes
+        self._need("checkpoint_every_minutes", 0 <= minutes < math.inf, "0 or a positive number")
         finite = math.isfinite(self.learning_rate)
         self._need("learning_rate", finite and self.learning_rate > 0, "a positive number")
         for name in ("validation_split", "test_split"):

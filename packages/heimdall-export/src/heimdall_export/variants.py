@@ -38,7 +38,7 @@ __all__ = [
     "is_faithful",
 ]
 
-Precision = Literal["none", "fp16", "bf16", "int8", "auto"]
+Precision = Literal["none", "fp16", "bf16", "int8", "int4", "auto"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 LARGEST_ERROR_GROWTH = 0.01
 """Share by which a variant's median error may exceed the model's."""

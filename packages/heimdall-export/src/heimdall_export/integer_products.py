@@ -1,0 +1,195 @@
+"""Products of 8-bit integers instead of float32: what their inputs are like, and the nodes for it.
+
+Nodes round the inputs of products to 8 bits and back; a runtime sees that and computes with
+integers. A weight has one scale a column, so that its largest value is 127 steps; an input has one
+scale and zero point, so that what calibration saw of it fits into 256 steps.
+
+Source: B. Jacob et al., "Quantization and training of neural networks for efficient
+integer-arithmetic-only inference", CVPR 2018.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import torch
+
+from heimdall_export.graph_weights import large_products, large_weights, put_after, put_first
+from heimdall_export.onnx_session import open_session
+from heimdall_export.packed_weights import StoredWeight, packed_integers
+from heimdall_export.weighted_graph import WeightedGraph
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["Range", "calibrated", "channel_means", "use_integers"]
+
+_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What calibration saw of one input of a product."""
+
+    least: float
+    most: float
+    power: float
+    """Mean square."""
+    mean: NDArray[np.float64]
+    """Of each column, `(columns,)`."""
+
+    @property
+    def scale(self) -> float:
+        """Of one of 255 steps; zero is among them."""
+        return max(self.most, 0.0, 1e-12) / 255 - min(self.least, 0.0) / 255
+
+    @property
+    def zero_point(self) -> int:
+        """Which of 0 to 255 is zero."""
+        return round(-min(self.least, 0.0) / self.scale)
+
+    @property
+    def noise(self) -> float:
+        """Power of rounding over that of the values."""
+        return self.scale**2 / 12 / max(self.power, 1e-24)
+
+
+def calibrated(graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, Range]:
+    """What each large product's input is like on real features, by its name; none without any."""
+    names = [node.input[0] for node in large_products(graph)]
+    return {name: _range(parts) for name, parts in _seen(graph, inputs, names).items()}
+
+
+def channel_means(
+    graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]]
+) -> dict[str, Tensor]:
+    """The mean of each channel of what convolutions with a large kernel take, by its name."""
+    large = set(large_weights(graph, ("Conv",)))
+    nodes = [node for node in graph.model.graph.node if node.op_type == "Conv"]
+    names = [node.input[0] for node in nodes if node.input[1] in large]
+    return {
+        name: torch.from_numpy(np.mean([part.mean(axis=(0, 2, 3)) for part in parts], axis=0))
+        for name, parts in _seen(graph, inputs, names).items()
+    }
+
+
+def _seen(
+    graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]], names: list[str]
+) -> dict[str, list[NDArray[np.float32]]]:
+    """What values of a graph are on real features, batch by batch."""
+    names = list(dict.fromkeys(names))
+    if not names:
+        return {}
+    watched = onnx.ModelProto()
+    watched.CopyFrom(graph.model)
+    own = [name for name in names if name not in inputs]
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in own)
+    with tempfile.TemporaryDirectory(prefix="heimdall-calibrate-") as folder:
+        path = Path(folder, "watched.onnx")
+        WeightedGraph(watched, graph.weights).write(path)
+        session = open_session(path)
+    n = len(next(iter(inputs.values())))
+    seen = [
+        session.run(own, {key: values[at : at + _BATCH] for key, values in inputs.items()})
+        for at in range(0, n, _BATCH)
+    ]
+    given = {name: [inputs[name]] for name in names if name in inputs}
+    return given | {name: parts for name, *parts in zip(own, *seen, strict=True)}
+
+
+def _range(parts: list[NDArray[np.float32]]) -> Range:
+    return Range(
+        least=float(min(part.min() for part in parts)),
+        most=float(max(part.max() for part in parts)),
+        power=float(np.mean([np.square(part, dtype=np.float64).mean() for part in parts])),
+        mean=np.mean([part.mean(axis=tuple(range(part.ndim - 1))) for part in parts], axis=0),
+    )
+
+
+def use_integers(
+    graph: WeightedGraph, ranges: Mapping[str, Range], *, packed: bool = False
+) -> None:
+    """Make integer products of those whose inputs' ranges are given.
+
+    Args:
+        graph: What to change.
+        ranges: Of inputs, by their names; other products stay as they are.
+        packed: Weights of 4 bits in the file; they are of 8 once it is loaded.
+    """
+    widened: dict[str, list[onnx.NodeProto]] = {}
+    before: list[onnx.NodeProto] = []
+    for name, nodes in _by_weight(graph, ranges).items():
+        weight = graph.weights.pop(name)
+        packs = packed and weight.numel() % 2 == 0
+        found = packed_integers(graph, name, weight) if packs else _stored(graph, name, weight)
+        before.extend([*found.nodes, _widened_weight(name)])
+        lost = weight - found.told
+        for node in nodes:
+            given = node.input[0]
+            _make_up(graph, node, torch.from_numpy(ranges[given].mean).float() @ lost)
+            if given not in widened:
+                widened[given] = _rounded(graph, given, ranges[given])
+            node.input[0] = widened[given][-1].output[0]
+    put_first(graph, before)
+    put_after(graph, widened)
+    graph.prune()
+
+
+def _by_weight(
+    graph: WeightedGraph, ranges: Mapping[str, Range]
+) -> dict[str, list[onnx.NodeProto]]:
+    """The products whose inputs' ranges are known, by their weights."""
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in large_products(graph):
+        if node.input[0] in ranges:
+            found.setdefault(node.input[1], []).append(node)
+    return found
+
+
+def _make_up(graph: WeightedGraph, product: onnx.NodeProto, shift: Tensor) -> None:
+    """Add to a product's bias, if it has one, what rounding its weight takes from its mean.
+
+    Source: M. Nagel et al., "Data-free quantization through weight equalization and bias
+    correction", ICCV 2019.
+    """
+    (result,) = product.output
+    for node in graph.model.graph.node:
+        if node.op_type != "Add" or result not in node.input:
+            continue
+        place = 1 - list(node.input).index(result)
+        bias = graph.weights.get(node.input[place])
+        if bias is not None and bias.shape == shift.shape:
+            node.input[place] = f"{result}.bias"
+            graph.weights[f"{result}.bias"] = bias + shift
+
+
+def _widened_weight(name: str) -> onnx.NodeProto:
+    parts = [f"{name}.{part}" for part in ("integers", "scales")]
+    return onnx.helper.make_node("DequantizeLinear", parts, [name], axis=1)
+
+
+def _rounded(graph: WeightedGraph, name: str, seen: Range) -> list[onnx.NodeProto]:
+    scale, zero = f"{name}.scale", f"{name}.zero"
+    graph.weights[scale] = torch.tensor(seen.scale)
+    graph.weights[zero] = torch.tensor(seen.zero_point, dtype=torch.uint8)
+    make = onnx.helper.make_node
+    return [
+        make("QuantizeLinear", [name, scale, zero], [f"{name}.integers"]),
+        make("DequantizeLinear", [f"{name}.integers", scale, zero], [f"{name}.rounded"]),
+    ]
+
+
+def _stored(graph: WeightedGraph, name: str, weight: Tensor) -> StoredWeight:
+    scale = (weight.abs().amax(dim=0) / 127).clamp_min(1e-12)
+    integers = (weight / scale).round().to(torch.int8)
+    graph.weights[f"{name}.integers"] = integers
+    graph.weights[f"{name}.scales"] = scale
+    return StoredWeight([], integers * scale)
