@@ -1,4 +1,4 @@
-"""What watches a training run: one readable line an epoch, the history, and MLflow."""
+"""What watches a training run: one event an epoch, the history, and MLflow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 
 from heimdall_trainer.report import EpochRecord
+from heimdall_trainer.run_log import duration, tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,16 +60,17 @@ class LaterSteps:
 
 # A checkpoint to Lightning, which calls those after the module has logged the epoch's metrics.
 class EpochHistory(Checkpoint):
-    """Keeps what each epoch ended with, and prints it as one line.
-
-    The line has no control characters, so that it makes sense in a log file; with a progress
-    bar on the screen it is printed above the bar.
-    """
+    """Keeps what each epoch ended with, and tells of it in one line."""
 
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []
         self.metrics: list[dict[str, float]] = []
-        self._started_s = time.monotonic()
+        self._begun_s = self._started_s = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the run's clock."""
+        del trainer, pl_module
+        self._begun_s = time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
@@ -76,27 +78,37 @@ class EpochHistory(Checkpoint):
         self._started_s = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep and print the epoch; its validation is done by now."""
+        """Keep and tell of the epoch; its validation is done by now."""
         del pl_module
         seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
         record = _epoch_record(trainer, seen)
         self.epochs.append(record)
         self.metrics.append(seen)
         if trainer.is_global_zero:
-            self._print(trainer, record)
+            self._tell(trainer, record, seen)
 
-    def _print(self, trainer: pl.Trainer, record: EpochRecord) -> None:
-        line = (
+    def _tell(self, trainer: pl.Trainer, record: EpochRecord, seen: Mapping[str, float]) -> None:
+        now_s, left_s = time.monotonic(), self._left_s(trainer)
+        tell(
+            "epoch",
             f"epoch {record.epoch + 1:3d}/{trainer.max_epochs}"
             f"  train {record.train_loss:6.3f}  val {record.val_loss:6.3f}"
             f"  median error {record.val_error_m_median / 1000:5.1f} km"
-            f"  {time.monotonic() - self._started_s:4.1f} s"
+            f"  {duration(now_s - self._started_s)}  left {duration(left_s)}",
+            epoch=record.epoch + 1,
+            epochs=trainer.max_epochs,
+            seconds=now_s - self._started_s,
+            seconds_left=left_s,
+            learning_rate=record.learning_rate,
+            **seen,
         )
-        bar = trainer.progress_bar_callback
-        if bar is None:
-            print(line, flush=True)
-        else:
-            bar.print(line)
+
+    def _left_s(self, trainer: pl.Trainer) -> float:
+        """Seconds to the last epoch at the pace so far; training may stop sooner."""
+        if trainer.should_stop:
+            return 0.0
+        to_go = (trainer.max_epochs or 0) - trainer.current_epoch - 1
+        return (time.monotonic() - self._begun_s) / len(self.epochs) * to_go
 
 
 def _epoch_record(trainer: pl.Trainer, seen: Mapping[str, float]) -> EpochRecord:

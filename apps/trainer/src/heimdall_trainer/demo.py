@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.pipeline import TrainingPipeline
+from heimdall_trainer.run_log import tell
 from heimdall_trainer.simulation_flags import SimulationFlags
 from heimdall_trainer.training_config import TrainingConfig
 
@@ -69,7 +70,7 @@ def run_demo(config: DemoConfig, state_dir: Path) -> RunOutcome:
     Raises:
         ValueError: A step failed; the servers are stopped all the same.
     """
-    print("starting Postgres and S3 …", flush=True)
+    tell("stage", "starting Postgres and S3 …", stage="servers", state="begun")
     with EmbeddedStack(state_dir / "demo" / config.folder) as stack:
         connections = Connections.to_stack(stack)
         fill(connections, config)
@@ -107,7 +108,8 @@ def fill(connections: Connections, config: DemoConfig) -> None:
         n_there = len(catalogue.sessions()) + sum(catalogue.not_used().values())
         if n_there >= config.n_sessions:
             return
-        print(f"simulating {config.n_sessions} sessions …", flush=True)
+        said = f"simulating {config.n_sessions} sessions …"
+        tell("stage", said, stage="simulation", state="begun")
         scenario = config.radio.scenario()
         simulated = simulate_sessions(
             config.n_sessions, config.seed, scenario, workers=N_SIMULATORS

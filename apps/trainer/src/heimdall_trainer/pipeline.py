@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
@@ -20,8 +20,10 @@ from heimdall_trainer.ensemble_training import merged_model, train_ensemble
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.exported_network import require_same_features, warn_of_other_sessions
 from heimdall_trainer.member_folders import ENSEMBLE, require_fresh, started_ensemble
-from heimdall_trainer.model_file import read_model
+from heimdall_trainer.report import ModelSummary
 from heimdall_trainer.run_datasets import run_datasets
+from heimdall_trainer.run_log import tell
+from heimdall_trainer.run_overview import tell_data, tell_model
 from heimdall_trainer.run_record import open_tracker, run_parameters, run_tags
 from heimdall_trainer.run_report import write_report
 from heimdall_trainer.summary import RunSummary, require_writable, write_summary
@@ -137,6 +139,7 @@ class TrainingPipeline:
         """Train the network of spectrograms alone; see `train`."""
         with self.stage("training"):
             module = self.create_lightning_module(data)
+            tell_model(module, self.config)
             if resume_from is None:
                 # As they were recorded: augmentation would widen what is known of levels.
                 plain = data.train.subset(data.train.sessions)
@@ -180,7 +183,7 @@ class TrainingPipeline:
         started = time.monotonic()
         self.check()
         data = self.load_data()
-        print(data.describe(), flush=True)
+        tell_data(data)
         with open_tracker(self.config, self.connections) as tracker:
             tracker.log_params(run_parameters(self.config, data))
             tracker.set_tags(run_tags(self.config, data))
@@ -217,8 +220,11 @@ class TrainingPipeline:
     ) -> Path:
         path = self.connections.state_directory() / "reports" / f"{tracker.run_name}.html"
         path.parent.mkdir(exist_ok=True)
-        found = read_model(delivery.path, _model_name(self.config))
-        model = replace(found, n_parameters=delivery.n_parameters).summary
+        model = ModelSummary(
+            name=_model_name(self.config),
+            n_parameters=delivery.n_parameters,
+            size_bytes=delivery.path.stat().st_size,
+        )
         with self.stage("report"):
             write_report(
                 path,
@@ -267,10 +273,11 @@ class TrainingPipeline:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Say that a stage begins, and keep how long it took once it is done."""
-        print(f"{name} …", flush=True)
+        tell("stage", f"{name} …", stage=name, state="begun")
         started = time.monotonic()
         yield
         self.timings[name] = time.monotonic() - started
+        tell("stage", stage=name, state="done", seconds=self.timings[name])
 
 
 def _model_name(config: TrainingConfig) -> str:

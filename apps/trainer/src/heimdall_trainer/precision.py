@@ -12,6 +12,7 @@ from heimdall_export.weighted_graph import weight_files
 from heimdall_models import localization_metrics
 
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.run_log import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,7 @@ def chosen_precision(path: Path, data: TrainingData, precision: Precision) -> Ch
     """
     choice = at_precision(path, precision, calibration(data), judge_of(data))
     for line in told(choice):
-        print(line, flush=True)
+        tell("note", line, said=line)
     return choice
 
 

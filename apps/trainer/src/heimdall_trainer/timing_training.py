@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.receiver_sites import receiver_sites
+from heimdall_trainer.run_log import tell
 from heimdall_trainer.training import WITH_TIMING, seen_interrupts
 from heimdall_trainer.validation import validated
 
@@ -186,10 +187,14 @@ class TimingEpochs(pl.Callback):
         if self._tracker:
             self._tracker.log_metrics(seen, step=trainer.current_epoch)
         losses = "".join(f"  {name} {value:6.3f}" for name, value in sorted(seen.items()))
-        print(
-            f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}{losses}"
-            f"  {time.monotonic() - self._started_s:4.1f} s",
-            flush=True,
+        took_s = time.monotonic() - self._started_s
+        tell(
+            "epoch",
+            f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}{losses}  {took_s:4.1f} s",
+            epoch=trainer.current_epoch + 1,
+            epochs=trainer.max_epochs,
+            seconds=took_s,
+            **seen,
         )
 
 

@@ -18,7 +18,6 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
-    TQDMProgressBar,
 )
 from torch.utils.data import DataLoader
 
@@ -26,6 +25,7 @@ from heimdall_trainer.callbacks import EpochHistory, TrackerLogger
 from heimdall_trainer.data_order import EpochOrder, EpochSeeds, epoch_to_resume
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.member_folders import ENSEMBLE, is_in_member
+from heimdall_trainer.progress import MetresBar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -113,7 +113,7 @@ def make_trainer(
         EpochHistory(),
         DivergenceGuard(checkpoint_dir),
         *([AveragedWeights(config.ema_decay)] if config.ema_decay else []),
-        *([TQDMProgressBar()] if sys.stderr.isatty() else []),
+        *([MetresBar()] if sys.stderr.isatty() else []),
         *([LearningRateMonitor("epoch")] if tracker else []),
     ]
     return pl.Trainer(

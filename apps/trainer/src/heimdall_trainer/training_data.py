@@ -50,16 +50,6 @@ class TrainingData:
     not_used: Mapping[str, int]
     """Sessions that the catalogue's own rules leave out, counted by reason."""
 
-    def describe(self) -> str:
-        """One line: which receivers, how many sessions on each side, and how large the map is."""
-        names = ", ".join(station.name for station in self.receivers)
-        parts = [len(part) for part in (self.train, self.validation, self.test)]
-        return (
-            f"{names}; {parts[0]} sessions to train, {parts[1]} to validate, {parts[2]} to test; "
-            f"region of {self.region.scale_m / 1000:.0f} km around "
-            f"{self.region.latitude_deg:.3f}, {self.region.longitude_deg:.3f}"
-        )
-
 
 def load_training_data(config: TrainingConfig, connections: Connections) -> TrainingData:
     """Read the catalogue, prepare every session's features, and divide the sessions.

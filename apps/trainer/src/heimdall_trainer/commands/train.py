@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.flag_sources import ConfigFile, Origins  # noqa: TC001 - cyclopts reads
+from heimdall_trainer.run_log import LogFormat, logged_as, tell
 from heimdall_trainer.training_config import TrainingConfig
 
 __all__ = ["train"]
@@ -23,6 +25,7 @@ def train(
     connections: Connections = NOWHERE,
     config_file: ConfigFile = None,
     print_config: Mode = False,
+    log_format: LogFormat = "text",
     origins: Annotated[Origins | None, Parameter(parse=False)] = None,
 ) -> None:
     """Train a model on the approved recordings, export, register and evaluate it.
@@ -33,6 +36,8 @@ def train(
         YAML file of flags, such as `epochs: 40`; flags and variables come before it.
     print_config
         Print every value and where it comes from, as such a file, and do nothing else.
+    log_format
+        What standard output has: lines and tables for people, or one JSON object an event.
     """
     del config_file  # read before the other flags had their values
     if print_config:
@@ -41,10 +46,18 @@ def train(
         values = {"config": config, "connections": connections}
         print(config_yaml(origins.settings if origins else (), values), end="")
         return
+    with logged_as(log_format):
+        _train(config, connections, tables=log_format == "text")
+
+
+def _train(config: TrainingConfig, connections: Connections, *, tables: bool) -> None:
     from heimdall_trainer.preflight import check_connections
 
     check_connections(connections)
     from heimdall_trainer.closing import print_closing
     from heimdall_trainer.pipeline import TrainingPipeline
 
-    print_closing(TrainingPipeline(config, connections).run())
+    outcome = TrainingPipeline(config, connections).run()
+    tell("result", **asdict(outcome.summary))
+    if tables:
+        print_closing(outcome)
