@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
@@ -20,7 +20,7 @@ from heimdall_trainer.ensemble_training import merged_model, train_ensemble
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.exported_network import require_same_features, warn_of_other_sessions
 from heimdall_trainer.member_folders import ENSEMBLE, require_fresh, started_ensemble
-from heimdall_trainer.report import ModelSummary
+from heimdall_trainer.model_file import read_model
 from heimdall_trainer.run_datasets import run_datasets
 from heimdall_trainer.run_log import tell
 from heimdall_trainer.run_overview import tell_data, tell_model
@@ -220,11 +220,8 @@ class TrainingPipeline:
     ) -> Path:
         path = self.connections.state_directory() / "reports" / f"{tracker.run_name}.html"
         path.parent.mkdir(exist_ok=True)
-        model = ModelSummary(
-            name=_model_name(self.config),
-            n_parameters=delivery.n_parameters,
-            size_bytes=delivery.path.stat().st_size,
-        )
+        found = read_model(delivery.path, _model_name(self.config))
+        model = replace(found, n_parameters=delivery.n_parameters).summary
         with self.stage("report"):
             write_report(
                 path,
