@@ -6,11 +6,9 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from heimdall_export.weighted_graph import WeightedGraph
 from heimdall_trainer.benchmarking import benchmark_file
-from heimdall_trainer.errors import TrainerError, UsageError
+from heimdall_trainer.errors import UsageError
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.precision import require_one_file
 from heimdall_trainer.training_config import TrainingConfig
 from mlflow import MlflowClient
 
@@ -74,16 +72,6 @@ def test_a_benchmark_has_every_contender_at_every_batch_with_its_cost(
     for contender in (half, eighth):
         expected = plain["figures"]["error_m_median"]
         assert contender["figures"]["error_m_median"] == pytest.approx(expected, rel=0.2)
-
-
-def test_a_model_of_two_files_is_not_uploaded_by_halves(finished, tmp_path):
-    """Three ConvNeXt-Large in one pass 2 GiB; a store would hold a model without its weights."""
-    graph = WeightedGraph.read(finished.summary.onnx_path)
-    path = tmp_path / "large.onnx"
-    graph.write(path, largest=10)
-    with pytest.raises(TrainerError, match=r"one object holds 2 GiB.*Give --quantize int8"):
-        require_one_file(path)
-    require_one_file(Path(finished.summary.onnx_path))
 
 
 @pytest.mark.parametrize("opset", [13, 27])

@@ -13,7 +13,7 @@ import torch
 from heimdall_export import ExportError, Predictor, check_parity, export_onnx
 from heimdall_export.contract import OPSETS
 from heimdall_export.onnx_session import open_session
-from heimdall_export.weighted_graph import weight_files
+from heimdall_export.weights_beside import weights_beside
 from torch import nn
 
 
@@ -309,18 +309,20 @@ def test_weights_beside_the_model_are_the_weights_within(opset, largest_file, me
 def test_weights_beside_a_model_are_never_replaced_by_others(metadata, tmp_path):
     """Who has the old model open goes on reading its weights: a new model's have another name."""
     path = export(Wide(), tmp_path / "m.onnx", metadata, largest_file=10)
-    old = weight_files(path)
+    old = weights_beside(path)
     other = Wide()
     other.scale.data += 1
     export(other, path, metadata, largest_file=10)
-    assert weight_files(path) != old
-    assert all(found.exists() for found in (*old, *weight_files(path)))
+    new = weights_beside(path)
+    assert new != old
+    assert new.exists()
+    assert old.exists()
 
 
 def test_a_model_whose_weights_were_left_behind_is_refused_by_their_name(metadata, tmp_path):
     """Half a model is easily copied; the message must say which file is missing."""
     path = export(Wide(), tmp_path / "m.onnx", metadata, largest_file=10)
-    (weights,) = weight_files(path)
+    weights = weights_beside(path)
     weights.unlink()
     with pytest.raises(ExportError, match=rf"cannot load .*{weights.name}"):
         open_session(path)

@@ -23,7 +23,7 @@ from heimdall_models import TimedServingNet
 
 from heimdall_trainer.evaluation import evaluate_model
 from heimdall_trainer.exported_network import exported_network
-from heimdall_trainer.precision import chosen_precision, metrics_of, require_one_file
+from heimdall_trainer.precision import chosen_precision, metrics_of
 from heimdall_trainer.run_record import package_versions
 from heimdall_trainer.sigma_bounds import sigma_bounds_metadata
 
@@ -127,7 +127,6 @@ def export_and_register(
     if config.quantize != "none":
         choice = chosen_precision(path, data, config.quantize)
         path, precisions = choice.chosen.path, metrics_of(choice)
-    require_one_file(path)
     evaluated = evaluate_model(path, data, trained_here=not config.export_only)
     metrics = {**trained.metrics, **evaluated.metrics}
     uploaded = upload_model(

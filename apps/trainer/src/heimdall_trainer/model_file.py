@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError
+from heimdall_export.weights_beside import model_size
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 
 from heimdall_trainer.errors import TrainerError
@@ -43,7 +44,7 @@ class ModelFile:
         return ModelSummary(
             name=self.name,
             n_parameters=self.n_parameters,
-            size_bytes=self.path.stat().st_size,
+            size_bytes=model_size(self.path),
             sigma_bounds_m=bounds_in(self.metadata),
         )
 

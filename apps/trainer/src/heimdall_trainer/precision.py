@@ -8,10 +8,8 @@ import numpy as np
 from heimdall_export.contract import ARRIVALS, INPUT
 from heimdall_export.onnx_session import open_session
 from heimdall_export.variants import Sample, at_precision
-from heimdall_export.weighted_graph import weight_files
 from heimdall_models import localization_metrics
 
-from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.run_log import tell
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
     from heimdall_trainer.training_data import TrainingData
 
-__all__ = ["calibration", "chosen_precision", "judge_of", "metrics_of", "require_one_file", "told"]
+__all__ = ["calibration", "chosen_precision", "judge_of", "metrics_of", "told"]
 
 N_CALIBRATED = 64
 """Training sessions that integers are calibrated on, at most."""
@@ -84,22 +82,6 @@ def judged(
     return localization_metrics(
         said["positions"], said["uncertainties"], truth_deg, said.get("correlations", 0.0)
     )
-
-
-def require_one_file(path: Path) -> None:
-    """Refuse a model whose weights are in a file beside it: the store and the registry take one.
-
-    Raises:
-        TrainerError: They are; a smaller precision may do.
-    """
-    beside = weight_files(path)
-    if beside:
-        size = sum(file.stat().st_size for file in (path, *beside))
-        raise TrainerError(
-            f"the model takes {size / 2**30:.1f} GiB, and one object holds 2 GiB; it stays at "
-            f"{path} with {beside[0].name} beside it. Give --quantize int8 or fp16, or a smaller "
-            "--backbone"
-        )
 
 
 def told(choice: Choice) -> list[str]:

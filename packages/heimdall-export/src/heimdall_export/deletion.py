@@ -15,6 +15,7 @@ from heimdall_export.errors import ExportError
 from heimdall_export.mlflow_client import open_client, told_plainly, with_driver
 from heimdall_export.registered_version import DELETING, RegisteredVersion
 from heimdall_export.registry import find_version, list_versions
+from heimdall_export.weights_beside import SUFFIX
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -100,15 +101,17 @@ def _is_alone(client: MlflowClient, run_id: str) -> bool:
 
 
 def _delete_objects(objects: Minio, uri: str) -> list[str]:
-    """The model and then its sidecar; a sidecar alone is a name that is used up, nothing else."""
+    """The model, its weights, then the sidecar, which alone is a name that is used up."""
     import urllib3
     from minio.error import MinioException
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not (uri.startswith("s3://") and bucket and key.endswith(".onnx")):
         raise ExportError(f"tag onnx_uri is {uri!r}, no model's address; correct or delete it")
-    names = [key, f"{key.removesuffix('.onnx')}.json"]
+    stem = key.removesuffix(".onnx")
     try:
+        weights = [found.object_name for found in objects.list_objects(bucket, f"{stem}{SUFFIX}")]
+        names = [key, *filter(None, weights), f"{stem}.json"]
         for name in names:
             objects.remove_object(bucket, name)
     except (MinioException, urllib3.exceptions.HTTPError) as error:

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from heimdall_export.contract import ARRIVALS, INPUT
 from heimdall_export.errors import ExportError
 from heimdall_export.mlflow_client import told_plainly
+from heimdall_export.weights_beside import weights_beside
 
 import mlflow.onnx  # isort: skip
 from mlflow.models import ModelSignature  # isort: skip
@@ -33,6 +34,8 @@ def save_mlflow_model(
     onnx_path: Path, folder: Path, *, input_example: NDArray[np.float32] | None = None
 ) -> None:
     """Lay a model out in a new folder; the ONNX file in it is the same, byte by byte.
+
+    So is the file beside it that holds its weights, where there is one.
 
     Args:
         onnx_path: The model file.
@@ -60,11 +63,13 @@ def save_mlflow_model(
             save_as_external_data=False,
         )
         shutil.copyfile(onnx_path, folder / "model.onnx")
+        if weights := weights_beside(onnx_path):
+            shutil.copyfile(weights, folder / weights.name)
 
 
 def _read(path: Path) -> onnx.ModelProto:
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ExportError(f"the model file {path} cannot be read: {error.strerror}") from error
     except DecodeError as error:

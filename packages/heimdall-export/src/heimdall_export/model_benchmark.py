@@ -23,6 +23,7 @@ from heimdall_export.errors import ExportError
 from heimdall_export.latency import latencies
 from heimdall_export.onnx_session import open_session
 from heimdall_export.variants import inputs_of
+from heimdall_export.weights_beside import model_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +120,7 @@ def file_contender(
     return Contender(
         name=name,
         open=opened,
-        size_bytes=path.stat().st_size,
+        size_bytes=model_size(path),
         load_s=costs["load_s"],
         memory_mb=costs["memory_mb"],
         figures=figures,

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from heimdall_export.errors import ExportError
 from heimdall_export.stored_object import chunks_of
+from heimdall_export.weights_beside import SUFFIX, weights_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +53,8 @@ def fetch_model(uri: str, store: ArtifactStore, folder: Path, *, sha256: str | N
     Args:
         uri: `s3://bucket/key` of a model file.
         store: The object store.
-        folder: Where the file goes, as `{sha256}.onnx`; made where it is missing.
+        folder: Where the file goes, as `{sha256}.onnx`, and its weights, if they are an object
+            of their own, as `{sha256}.data`; made where it is missing.
         sha256: What the file must be; what its sidecar says when None.
 
     Raises:
@@ -67,7 +69,18 @@ def fetch_model(uri: str, store: ArtifactStore, folder: Path, *, sha256: str | N
         if not (target.is_file() and _sha256(target) == proof.sha256):
             folder.mkdir(parents=True, exist_ok=True)
             _until_it_heals(lambda: _download(client, bucket, key, proof, target))
+        _fetch_weights(client, bucket, key, target)
     return target
+
+
+def _fetch_weights(client: Minio, bucket: str, key: str, model: Path) -> None:
+    """What a proven model has in a second object, whose hash it knows."""
+    weights = weights_beside(model)
+    if weights is None or (weights.is_file() and _sha256(weights) == weights.stem):
+        return
+    proof = _Proof(sha256=weights.stem, said_by="the model")
+    beside = f"{key.removesuffix('.onnx')}{SUFFIX}"
+    _until_it_heals(lambda: _download(client, bucket, beside, proof, weights))
 
 
 def _split(uri: str) -> tuple[str, str]:

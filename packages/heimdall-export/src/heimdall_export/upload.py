@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from heimdall_export.contract import MODEL_FOLDER
 from heimdall_export.errors import ExportError
 from heimdall_export.new_object import put_new
 from heimdall_export.stored_object import chunks_of
+from heimdall_export.weights_beside import SUFFIX, weights_beside
 
 if TYPE_CHECKING:
     import os
@@ -38,7 +39,8 @@ __all__ = ["UploadedModel", "upload_model"]
 _MOST_NAMES = 60
 """So many seconds after the wanted one are tried before something must be wrong."""
 _CHUNK = 2**20
-_MEDIA_TYPES = {"json": "application/json", "onnx": "application/octet-stream"}
+_MEDIA_TYPES = {".json": "application/json"}
+_BYTES = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class UploadedModel:
     sha256: str
     size: int
     created_at: str
+    weights_sha256: str | None = None
+    """Of the object `.data` beside it, where the weights are too many for one."""
 
 
 def upload_model(
@@ -68,7 +72,7 @@ def upload_model(
     Args:
         client: The object store.
         bucket: Must be there, unless it may be made.
-        path: The ONNX file.
+        path: The ONNX file; weights that are in a file beside it go along.
         run_id: MLflow run that made it.
         metrics: What it is worth; goes into the sidecar, null for what is not finite.
         versions: Of our packages; goes into the sidecar.
@@ -91,8 +95,10 @@ def upload_model(
     }
     try:
         sha256, size = _sha256(_chunks(source)), source.stat().st_size
+        weights = _weights(source)
         _require_bucket(client, bucket, make=make_bucket)
-        for model in _names(bucket, sha256, size, first):
+        for name in _names(bucket, sha256, size, first):
+            model = replace(name, weights_sha256=weights.stem if weights else None)
             if _stored(client, bucket, source, model, says):
                 return model
     except (MinioException, urllib3.exceptions.HTTPError) as error:
@@ -141,26 +147,49 @@ def _stored(
 ) -> bool:
     """Whether the model has the name now; if not, it is another's."""
     sidecar = f"{model.key.removesuffix('.onnx')}.json"
-    text = json.dumps(asdict(model) | dict(says), indent=2, sort_keys=True).encode()
+    known = {name: value for name, value in asdict(model).items() if value is not None}
+    text = json.dumps(known | dict(says), indent=2, sort_keys=True).encode()
     claim = hashlib.sha256(text).hexdigest()
     with contextlib.ExitStack() as undo:
         # Before each act: one that was interrupted may have been carried out.
         undo.callback(_withdraw, client, bucket, sidecar, claim)
         if not _put_verified(client, bucket, sidecar, text, claim):
             return False
-        undo.callback(_withdraw, client, bucket, model.key, model.sha256)
-        with source.open("rb") as file:
-            if not _put_verified(client, bucket, model.key, file, model.sha256):
-                return False
+        for key, path, sha256 in _files(source, model):
+            undo.callback(_withdraw, client, bucket, key, sha256)
+            with path.open("rb") as file:
+                if not _put_verified(client, bucket, key, file, sha256):
+                    return False
         undo.pop_all()
     return True
+
+
+def _files(source: Path, model: UploadedModel) -> Iterator[tuple[str, Path, str]]:
+    """Keys, files and hashes; the model last, so that what can be seen has its weights."""
+    if model.weights_sha256:
+        stem = model.key.removesuffix(".onnx")
+        weights = source.with_name(f"{model.weights_sha256}{SUFFIX}")
+        yield f"{stem}{SUFFIX}", weights, model.weights_sha256
+    yield model.key, source, model.sha256
+
+
+def _weights(source: Path) -> Path | None:
+    """The file beside the model, which must be what its name says."""
+    weights = weights_beside(source)
+    if weights is None:
+        return None
+    if not weights.is_file():
+        raise ExportError(f"{source} has its weights in {weights.name}, which is not beside it")
+    if _sha256(_chunks(weights)) != weights.stem:
+        raise ExportError(f"{weights} is not what it was written as; export the model again")
+    return weights
 
 
 def _put_verified(
     client: Minio, bucket: str, key: str, body: bytes | BinaryIO, sha256: str
 ) -> bool:
     """Whether the object under a key is now this one, by reading it back."""
-    is_new = put_new(client, bucket, key, body, _MEDIA_TYPES[key.rpartition(".")[2]])
+    is_new = put_new(client, bucket, key, body, _MEDIA_TYPES.get(key[-5:], _BYTES))
     found = _sha256(chunks_of(client, bucket, key))
     if is_new and found != sha256:
         client.remove_object(bucket, key)

@@ -15,6 +15,7 @@ from heimdall_export.errors import ExportError
 from heimdall_export.latency import latencies
 from heimdall_export.onnx_session import open_session
 from heimdall_export.quantization import KINDS, NothingToQuantize, quantize_model
+from heimdall_export.weights_beside import model_size, remove_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,9 +114,7 @@ def at_precision(path: Path, precision: Precision, sample: Sample, judge: Judge)
     if precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
         raise ExportError(f"there is no precision {precision!r}; give one of {known}")
-    plain = Variant(
-        name="none", path=path, size_bytes=path.stat().st_size, figures=dict(judge(path))
-    )
+    plain = Variant(name="none", path=path, size_bytes=model_size(path), figures=dict(judge(path)))
     made: list[Variant] = []
     for kind in KINDS if precision == "auto" else [k for k in KINDS if k == precision]:
         try:
@@ -132,7 +131,7 @@ def at_precision(path: Path, precision: Precision, sample: Sample, judge: Judge)
         chosen = min(good or made or [plain], key=lambda one: one.figures["error_m_median"])
     for variant in made:
         if variant is not chosen:
-            variant.path.unlink()
+            remove_model(variant.path)
     return Choice(chosen=chosen, tried=(plain, *made), latency_ms=latency)
 
 
@@ -161,7 +160,7 @@ def _made(plain: Variant, kind: Kind, sample: Sample, judge: Judge) -> Iterator[
             keep=keep,
         )
         figures = dict(judge(path))
-        yield Variant(name=name, path=path, size_bytes=path.stat().st_size, figures=figures)
+        yield Variant(name=name, path=path, size_bytes=model_size(path), figures=figures)
         if is_faithful(figures, plain.figures):
             return
 

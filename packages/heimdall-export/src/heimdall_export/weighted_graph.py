@@ -13,21 +13,23 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import torch
 
+from heimdall_export.weights_beside import SUFFIX
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import BinaryIO
 
     from torch import Tensor
 
-__all__ = ["LARGEST_FILE", "WeightedGraph", "weight_files"]
+__all__ = ["LARGEST_FILE", "WeightedGraph"]
 
 LARGEST_FILE = 2**31 - 2**26
 """Bytes of weights in one file; Protocol Buffers end at 2 GiB, graph and names included."""
@@ -134,24 +136,11 @@ class WeightedGraph:
                     values = _values(weight)
                     digest.update(values)
                     file.write(values)
-            name = f"{digest.hexdigest()[:16]}.data"
+            name = f"{digest.hexdigest()}{SUFFIX}"
             part.replace(path.with_name(name))
         finally:
             part.unlink(missing_ok=True)
         return name
-
-
-def weight_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """The files beside a model that hold its weights; none for a model that holds them itself.
-
-    Raises:
-        OSError: The model cannot be read.
-        google.protobuf.message.DecodeError: It is no ONNX file.
-    """
-    model = onnx.load(path, load_external_data=False)
-    entries = [entry for weight in model.graph.initializer for entry in weight.external_data]
-    names = {entry.value for entry in entries if entry.key == "location"}
-    return tuple(Path(path).with_name(name) for name in sorted(names))
 
 
 def _write_model(
