@@ -1,0 +1,60 @@
+"""Which file beside a model holds its weights, if one does.
+
+Weights beyond what one file can hold are in `{sha256}.data`, a file in the model's folder that is
+named for its contents. The model's graph has that name: a model that is proven to be the right one
+proves its weights.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["SUFFIX", "model_size", "remove_model", "weights_beside"]
+
+SUFFIX = ".data"
+_NAME = re.compile(rb"[0-9a-f]{64}\.data")
+_LARGEST_GRAPH = 2**26
+"""Bytes; what is larger holds its weights itself."""
+
+
+def weights_beside(path: str | os.PathLike[str]) -> Path | None:
+    """The file with a model's weights, whether it is there or not; None where it has them itself.
+
+    Args:
+        path: A model file of ours.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    model = Path(path)
+    if model.stat().st_size > _LARGEST_GRAPH:
+        return None
+    found = _NAME.search(model.read_bytes())
+    return model.with_name(found.group().decode()) if found else None
+
+
+def model_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of a model and of the file with its weights.
+
+    Raises:
+        OSError: One of them cannot be read.
+    """
+    weights = weights_beside(path)
+    return Path(path).stat().st_size + (weights.stat().st_size if weights else 0)
+
+
+def remove_model(path: str | os.PathLike[str]) -> None:
+    """Remove a model and the file with its weights.
+
+    Raises:
+        OSError: One of them cannot be removed.
+    """
+    weights = weights_beside(path)
+    Path(path).unlink()
+    if weights:
+        weights.unlink(missing_ok=True)
