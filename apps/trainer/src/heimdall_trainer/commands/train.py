@@ -25,6 +25,7 @@ def train(
     connections: Connections = NOWHERE,
     config_file: ConfigFile = None,
     print_config: Mode = False,
+    dry_run: Mode = False,
     log_format: LogFormat = "text",
     origins: Annotated[Origins | None, Parameter(parse=False)] = None,
 ) -> None:
@@ -36,18 +37,36 @@ def train(
         YAML file of flags, such as `epochs: 40`; flags and variables come before it.
     print_config
         Print every value and where it comes from, as such a file, and do nothing else.
+    dry_run
+        Check configuration, connections, data and one batch, say how long an epoch will take, and
+        store nothing.
     log_format
         What standard output has: lines and tables for people, or one JSON object an event.
     """
     del config_file  # read before the other flags had their values
     if print_config:
-        from heimdall_trainer.print_config import config_yaml
-
-        values = {"config": config, "connections": connections}
-        print(config_yaml(origins.settings if origins else (), values), end="")
+        _print_config(config, connections, origins)
         return
     with logged_as(log_format):
-        _train(config, connections, tables=log_format == "text")
+        if dry_run:
+            _check(config, connections)
+        else:
+            _train(config, connections, tables=log_format == "text")
+
+
+def _print_config(
+    config: TrainingConfig, connections: Connections, origins: Origins | None
+) -> None:
+    from heimdall_trainer.print_config import config_yaml
+
+    settings = origins.settings if origins else ()
+    print(config_yaml(settings, {"config": config, "connections": connections}), end="")
+
+
+def _check(config: TrainingConfig, connections: Connections) -> None:
+    from heimdall_trainer.dry_run import dry_run
+
+    dry_run(config, connections)
 
 
 def _train(config: TrainingConfig, connections: Connections, *, tables: bool) -> None:
