@@ -13,6 +13,7 @@ from heimdall_models.ensemble_checkpoint import Ensemble
 from heimdall_trainer.cli import main
 from heimdall_trainer.ensemble_training import member_seed, merged_model
 from heimdall_trainer.errors import TrainerError, UsageError
+from heimdall_trainer.evaluated_file import evaluate_file
 from heimdall_trainer.exported_network import exported_network, warn_of_other_sessions
 from heimdall_trainer.member_folders import (
     finished_checkpoint,
@@ -20,7 +21,6 @@ from heimdall_trainer.member_folders import (
     require_fresh,
     started_ensemble,
 )
-from heimdall_trainer.evaluated_file import evaluate_file
 from heimdall_trainer.pipeline import TrainingPipeline
 from heimdall_trainer.training import newest_checkpoint
 from heimdall_trainer.training_config import TrainingConfig

@@ -13,10 +13,11 @@ from heimdall_trainer.run_report import write_report
 
 if TYPE_CHECKING:
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.model_sources import OpenedModel
     from heimdall_trainer.report import Part
     from heimdall_trainer.training_config import TrainingConfig
 
-__all__ = ["evaluate_file"]
+__all__ = ["evaluate_file", "judged"]
 
 
 def evaluate_file(
@@ -46,12 +47,7 @@ def evaluate_file(
     """
     started = time.monotonic()
     with opened_model(str(model), config, connections) as opened:
-        evaluated = evaluate_model(opened.file.path, opened.data, part)
-        known = opened.trained_on
-        if known is not None:
-            seen = tuple(id_ in known for id_ in evaluated.evaluation.session_ids)
-            judged = replace(evaluated.evaluation, trained_on=seen)
-            evaluated = replace(evaluated, evaluation=judged)
+        evaluated = judged(opened, part)
         page = write_report(
             report or _beside(str(model), part, connections),
             opened.data,
@@ -61,6 +57,19 @@ def evaluate_file(
             timings={"evaluation": time.monotonic() - started},
         )
     return evaluated, page
+
+
+def judged(opened: OpenedModel, part: Part) -> EvaluatedModel:
+    """Evaluate a model, and say which of the sessions it was trained on.
+
+    Raises:
+        TrainerError: The part is empty, or the file cannot be served.
+    """
+    evaluated = evaluate_model(opened.file.path, opened.data, part)
+    if opened.trained_on is None:
+        return evaluated
+    seen = tuple(id_ in opened.trained_on for id_ in evaluated.evaluation.session_ids)
+    return replace(evaluated, evaluation=replace(evaluated.evaluation, trained_on=seen))
 
 
 def _beside(model: str, part: Part, connections: Connections) -> Path:

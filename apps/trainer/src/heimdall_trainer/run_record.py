@@ -22,6 +22,7 @@ __all__ = [
     "open_tracker",
     "package_versions",
     "provenance_of",
+    "provenance_of_source",
     "run_parameters",
     "run_tags",
 ]
@@ -105,11 +106,16 @@ def run_tags(config: TrainingConfig, data: TrainingData) -> dict[str, str]:
     }
 
 
-def provenance_of(data: TrainingData) -> dict[str, str]:
-    """The source's commit if it has one, and what features and sessions there were."""
+def provenance_of_source() -> dict[str, str]:
+    """The commit that runs, if it is one."""
     commit = source_commit()
+    return {} if commit is None else {"git.commit": commit}
+
+
+def provenance_of(data: TrainingData) -> dict[str, str]:
+    """The commit that runs, and which features and sessions there were."""
     return {
-        **({} if commit is None else {"git.commit": commit}),
+        **provenance_of_source(),
         "features.fingerprint": data.features.fingerprint,
         "dataset.fingerprint": dataset_fingerprint(
             {side: getattr(data.split, side) for side in ("train", "validation", "test")}

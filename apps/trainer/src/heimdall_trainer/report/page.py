@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from heimdall_trainer.report.contents import Evaluation, LearningCurve, ReportContents
 
-__all__ = ["render_report"]
+__all__ = ["render_report", "template"]
 
 
 def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Path:
@@ -49,7 +49,7 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
     """
     target = Path(path)
     script = _script()
-    page = _template().render(
+    page = template("report.html").render(
         contents=contents,
         headline=say.headline(contents.evaluation),
         model_line=model_line(contents.model),
@@ -107,7 +107,7 @@ def _figures(contents: ReportContents) -> dict[str, tuple[str, str]]:
     """Each figure with the sentence below it."""
     evaluation = contents.evaluation
     covered = " ".join(say.about_coverage(evaluation, claimed) for claimed in (0.68, 0.95))
-    figures = {
+    return {
         "errors": (
             error_distribution.error_distribution_svg(contents),
             say.about_errors(evaluation),
@@ -117,11 +117,11 @@ def _figures(contents: ReportContents) -> dict[str, tuple[str, str]]:
         "pit": (reliability.pit_svg(evaluation), say.about_pit(evaluation)),
         "distance": (conditions.distance_svg(contents), say.about_distance(contents)),
         "receivers": (conditions.receivers_svg(evaluation), say.about_receivers(evaluation)),
-        "snr": ("", say.about_snr(evaluation)),
+        "snr": (
+            conditions.snr_svg(evaluation) if conditions.known_snr(evaluation).any() else "",
+            say.about_snr(evaluation),
+        ),
     }
-    if conditions.known_snr(evaluation).any():
-        figures["snr"] = (conditions.snr_svg(evaluation), say.about_snr(evaluation))
-    return figures
 
 
 def _training(curve: LearningCurve, number: int) -> dict[str, str]:
@@ -165,7 +165,8 @@ def _hash_of(script: str) -> str:
     return "sha256-" + base64.b64encode(digest).decode("ascii")
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """One of the pages' templates, which escapes whatever it is given."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("heimdall_trainer.report"),
         autoescape=True,
@@ -173,4 +174,4 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html")
+    return environment.get_template(name)

@@ -1,0 +1,137 @@
+"""Any model on any part of the split, by whatever name, and two of them side by side."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from heimdall_trainer.cli import main
+from heimdall_trainer.comparing.comparison import compare_models
+from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.evaluated_file import evaluate_file
+from heimdall_trainer.evaluation import sessions_of_part
+from heimdall_trainer.model_sources import file_name, opened_model
+from heimdall_trainer.report.embedded import read_report
+from heimdall_trainer.trained_sessions import sessions_trained_on
+
+
+def names_of(finished):
+    """Every way to name the model of a run."""
+    summary = finished.summary
+    return {
+        "file": summary.onnx_path,
+        "object": summary.onnx_uri,
+        "version": f"models:/heimdall-localization-onnx/{summary.model_version}",
+        "alias": "models:/heimdall-localization-onnx@staging",
+    }
+
+
+@pytest.mark.parametrize("way", ["file", "object", "version", "alias"])
+def test_every_name_of_a_model_leads_to_the_same_file(way, connections, quick, finished):
+    """Who deploys has an address, who trains a path, and both ask what it is worth."""
+    name = names_of(finished)[way]
+    with opened_model(name, quick, connections, lambda asked: finished.data) as opened:
+        same_bytes = opened.file.path.read_bytes() == Path(finished.summary.onnx_path).read_bytes()
+        assert same_bytes or way == "alias"
+        assert opened.file.summary.sigma_bounds_m == pytest.approx(
+            [0.01 * opened.file.region.scale_m, opened.file.region.scale_m]
+        )
+        assert opened.trained_on == {session.id for session in finished.data.train.sessions}
+
+
+def test_a_checkpoint_is_evaluated_on_the_part_that_is_asked_for(
+    connections, quick, finished, tmp_path
+):
+    """The figures of a part must be those of its sessions, and say so by their names."""
+    checkpoint = tmp_path / "best.ckpt"
+    shutil.copyfile(finished.summary.checkpoint, checkpoint)
+    found, page = evaluate_file(checkpoint, quick, connections, part="validation")
+    wanted = [session.id for session in finished.data.validation.sessions]
+    assert list(found.evaluation.session_ids) == wanted
+    assert found.metrics["val/error_m_median"] == pytest.approx(
+        finished.summary.metrics["val/error_m_median"], rel=1e-3
+    )
+    assert page == tmp_path / "best.validation.html"
+    assert len(found.spectrograms) == min(10, len(wanted))
+    told = read_report(page)
+    assert told.evaluation.trained_on == (False,) * len(wanted)
+    assert "validation sessions" in page.read_text(encoding="utf-8")
+
+
+def test_parts_are_those_of_the_split_and_all_is_their_union(finished):
+    """Nothing is evaluated twice or forgotten; training features come without augmentation."""
+    data = finished.data
+    ids = {
+        part: [s.id for s in sessions_of_part(data, part).sessions]
+        for part in ("train", "validation", "test", "all")
+    }
+    assert ids["all"] == ids["train"] + ids["validation"] + ids["test"]
+    plain = sessions_of_part(data, "train")
+    every = sessions_of_part(data, "all")
+    np.testing.assert_array_equal(plain[0]["features"], every[0]["features"])
+    assert not np.array_equal(plain[0]["features"], data.train[0]["features"])
+
+
+def test_the_runs_own_report_can_be_compared_with_another_model(
+    connections, quick, finished, tmp_path, capsys
+):
+    """A model beside itself: one read from its report, one asked again."""
+    page = tmp_path / "page.html"
+    found = compare_models(
+        (str(finished.report), finished.summary.onnx_path), quick, connections, report=page
+    )
+    assert found.found.verdict in {"no difference", "unknown"}
+    assert found.found.error_ratio.p == 1
+    assert found.pair.a.evaluation.trained_on == found.pair.b.evaluation.trained_on
+    said = capsys.readouterr().out
+    assert "A was trained on none of these sessions." in said
+    assert re.search(r"median error +│ +\d+(\.\d+)? km │ +\d+(\.\d+)? km", said)
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert not re.search(r"https?://|@import|url\((?!#)", text)
+
+
+def test_two_reports_are_compared_without_any_server(finished, tmp_path, monkeypatch, capsys):
+    """They are mailed around; who gets them has no access to the recordings."""
+    for name in ("HEIMDALL_DATABASE_URL", "HEIMDALL_S3_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.html", "two.html"):
+        shutil.copyfile(finished.report, name)
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "one.html", "two.html", "--summary", "told.json"])
+    assert ended.value.code == 0, capsys.readouterr().err
+    told = json.loads(Path("told.json").read_text())
+    assert told["report"] == "compare-one-two.html"
+    assert Path("compare-one-two.html").is_file()
+    assert told["a"]["metrics"] == told["b"]["metrics"]
+    assert told["a"]["metrics"]["error_m_median"] == pytest.approx(
+        finished.summary.metrics["test/error_m_median"]
+    )
+    assert told["error_ratio"]["p"] == 1
+    assert told["a"]["trained_on"] == []
+    assert len(told["session_ids"]) == told["n_sessions"] == len(finished.data.test)
+
+
+def test_a_run_that_nobody_recorded_leaves_open_what_it_was_trained_on(connections, capsys):
+    """A guess would call sessions new that the model knows by heart."""
+    assert sessions_trained_on("", connections) is None
+    assert sessions_trained_on("0" * 32, connections) is None
+    assert "nobody can say which sessions the model was trained on" in capsys.readouterr().err
+
+
+def test_files_about_a_stored_model_have_names_that_a_disk_takes():
+    """An address has slashes and an at sign."""
+    assert file_name("s3://heimdall-models/models/localization/v2.onnx") == "v2.onnx"
+    assert file_name("models:/heimdall@production") == "heimdall-production"
+    assert file_name("models:/heimdall/7") == "heimdall-7"
+
+
+def test_a_model_that_is_not_there_is_named(connections, quick, tmp_path):
+    """The commonest mistake."""
+    with pytest.raises(
+        TrainerError, match=r"no model file can be read at .*missing\.onnx: No such"
+    ):
+        evaluate_file(tmp_path / "missing.onnx", quick, connections)
