@@ -46,6 +46,7 @@ COMMANDS = "heimdall_trainer.commands"
 app.command(f"{COMMANDS}.demo:demo", help="Run the whole path on simulated recordings.")
 app.command(f"{COMMANDS}.train:train", help="Train, export, register and evaluate a model.")
 app.command(f"{COMMANDS}.evaluate:evaluate", help="Report on a model, on held-out recordings.")
+app.command(f"{COMMANDS}.compare:compare", help="Two models on the same held-out recordings.")
 app.command(f"{COMMANDS}.ingest:app", name="ingest", help="Store recordings and catalogue them.")
 app.command(f"{COMMANDS}.cache:app", name="cache", help="Computed features: build, status, clear.")
 app.command(
