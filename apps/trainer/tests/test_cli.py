@@ -45,7 +45,7 @@ def one_line(finished):
 def test_help_names_every_command(heimdall):
     """A user who types `heimdall --help` must see what there is."""
     said = heimdall("--help").stdout
-    for command in ("demo", "stack", "ingest", "cache", "train", "evaluate", "models"):
+    for command in ("demo", "stack", "ingest", "cache", "train", "evaluate", "compare", "models"):
         assert re.search(rf"^  {command}:", said, re.MULTILINE), said
 
 
