@@ -60,18 +60,37 @@ def test_a_benchmark_has_every_contender_at_every_batch_with_its_cost(
             output=output,
         )
     )
-    names = ["PyTorch eager", "float32", "fp16", "bf16", "int8"]
+    names = ["PyTorch eager", "float32", "fp16", "bf16", "int8", "int4"]
     for name in names:
         assert sum(line.startswith(f"| {name} | ") for line in lines) == 5 - (name == names[0])
     found = json.loads(output.read_text())
     assert [(row["name"], row["n_threads"], row["batch_size"]) for row in found["rows"]] == [
         (name, n_threads, batch) for n_threads in (1, 2) for batch in (1, 2) for name in names
     ]
-    _, plain, half, _, eighth = found["contenders"]
+    _, plain, half, _, eighth, _ = found["contenders"]
     assert half["size_bytes"] < plain["size_bytes"]
     for contender in (half, eighth):
         expected = plain["figures"]["error_m_median"]
         assert contender["figures"]["error_m_median"] == pytest.approx(expected, rel=0.2)
+
+
+def test_a_benchmark_of_a_registered_model_is_kept_with_it(eighth, quick, connections):
+    """Who reads the sidecar or the run must find what was measured, and nothing else changed."""
+    s3 = connections.need_s3()
+    client = s3.client()
+    key = eighth.summary.onnx_uri.partition(f"{s3.models_bucket}/")[2].replace(".onnx", ".json")
+    before = json.loads(client.get_object(s3.models_bucket, key).data)
+    address = f"models:/{quick.model_name}/{eighth.summary.model_version}"
+    lines = list(benchmark_file(address, quick, connections, seconds=0.0, batch_sizes=(1,)))
+    assert sum(line.startswith("| int8 | ") for line in lines) == 3
+    after = json.loads(client.get_object(s3.models_bucket, key).data)
+    assert {row["name"] for row in after.pop("benchmark")["rows"]} == {"int8"}
+    assert after == before
+    found = MlflowClient(connections.tracking_uri()).get_run(eighth.summary.run_id)
+    stored = s3.client().list_objects(
+        "heimdall-mlflow", found.info.artifact_uri.partition("heimdall-mlflow/")[2] + "/benchmark/"
+    )
+    assert len(list(stored)) == 1
 
 
 @pytest.mark.parametrize("opset", [13, 27])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnxruntime
 import torch
+from heimdall_export.afterwards import add_artifact, add_to_sidecar
 from heimdall_export.model_benchmark import (
     BATCH_SIZES,
     THREADS,
@@ -18,13 +21,11 @@ from heimdall_export.model_benchmark import (
     file_contender,
     read_ms,
 )
-from heimdall_export.onnx_session import open_session
-from heimdall_export.quantization import KINDS, NothingToQuantize, quantize_model
+from heimdall_export.quantization import KINDS, PRECISION_KEY, NothingToQuantize, quantize_model
 
 from heimdall_trainer.exported_network import exported_network
-from heimdall_trainer.model_file import with_features_of
+from heimdall_trainer.model_sources import file_name, is_address, opened_model, stores_of
 from heimdall_trainer.precision import calibration, judge_of
-from heimdall_trainer.training_data import load_training_data
 from heimdall_trainer.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 
     import numpy as np
     from heimdall_export.model_benchmark import Row
-    from heimdall_export.variants import Judge, Sample
+    from heimdall_export.variants import Sample
     from numpy.typing import NDArray
 
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.model_sources import OpenedModel
     from heimdall_trainer.training_config import TrainingConfig
 
     Feed = Mapping[str, NDArray[np.float32]]
@@ -44,10 +46,14 @@ __all__ = ["benchmark_file"]
 
 _PROVIDERS = ("OpenVINOExecutionProvider", "TensorrtExecutionProvider", "CUDAExecutionProvider")
 """Tried besides, where this ONNX Runtime has them."""
+_HEADER = (
+    "\n| contender | threads | batch | median ms | p95 ms | per second | times faster |",
+    "|---|---|---|---|---|---|---|",
+)
 
 
 def benchmark_file(
-    model: Path,
+    model: str | Path,
     config: TrainingConfig,
     connections: Connections,
     *,
@@ -55,48 +61,89 @@ def benchmark_file(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     output: Path | None = None,
 ) -> Iterator[str]:
-    """Measure a model file and its variants; yields the lines of a report as they are known.
+    """Measure a model and its variants; yields the lines of a report as they are known.
+
+    What is measured of a model in the object store is added to its sidecar, and to its run.
 
     Args:
-        model: A float32 file that `heimdall train` exported.
+        model: What `opened_model` takes. A file that is not of float32 is measured alone.
         config: The split, and with `checkpoint` the network that PyTorch runs.
         connections: Where the sessions are.
         seconds: For all contenders together, at each batch size and number of threads.
         batch_sizes: Sessions in one call.
-        output: Where the figures go as JSON; beside the model when None.
+        output: Where the figures go as JSON; when None beside the model, or, of one that is no
+            file here, in `benchmarks` of the state directory.
 
     Raises:
         TrainerError, ExportError: No such model, or data that do not fit it.
     """
-    metadata = open_session(model).get_modelmeta().custom_metadata_map
-    data = load_training_data(with_features_of(metadata, config), connections)
-    sample = calibration(data)
-    with tempfile.TemporaryDirectory(prefix="heimdall-benchmark-") as folder:
-        files = [*_files(model, Path(folder), sample, judge_of(data))]
-        networks = []
-        if config.checkpoint:
-            network = exported_network(config.checkpoint[0], data)
-            networks = [*_networks(network, compiled=config.compile)]
-        contenders = [*networks, *files]
-        yield from _costs(contenders)
-        rows: list[Row] = []
-        yield "\n| contender | threads | batch | median ms | p95 ms | per second | times faster |"
-        yield "|---|---|---|---|---|---|---|"
-        for row in benchmark(contenders, sample, batch_sizes=batch_sizes, seconds=seconds):
-            rows.append(row)
-            yield (
-                f"| {row.name} | {row.n_threads} | {row.batch_size} | {row.median_ms:.2f} | "
-                f"{row.p95_ms:.2f} | {row.per_second:.0f} | {row.times_faster:.2f} |"
-            )
-        target = output or model.with_suffix(".benchmark.json")
-        write_whole(target, json.dumps(as_json(contenders, rows), indent=2))
+    target = output or _beside(str(model), connections)
+    with opened_model(str(model), config, connections) as opened:
+        sample = calibration(opened.data)
+        with tempfile.TemporaryDirectory(prefix="heimdall-benchmark-") as folder:
+            files = [*_files(opened, Path(folder), sample)]
+            networks = []
+            if config.checkpoint:
+                network = exported_network(config.checkpoint[0], opened.data)
+                networks = [*_networks(network, compiled=config.compile)]
+            contenders = [*networks, *files]
+            yield from _costs(contenders)
+            rows: list[Row] = []
+            yield from _HEADER
+            for row in benchmark(contenders, sample, batch_sizes=batch_sizes, seconds=seconds):
+                rows.append(row)
+                yield _line(row)
+        figures = as_json(contenders, rows) | {"machine": _machine()}
+        write_whole(target, json.dumps(figures, indent=2))
         yield f"\nfigures     {target}"
+        if opened.uri:
+            yield from _published(opened, figures, target, connections)
 
 
-def _files(model: Path, folder: Path, sample: Sample, judge: Judge) -> Iterator[Contender]:
+def _line(row: Row) -> str:
+    return (
+        f"| {row.name} | {row.n_threads} | {row.batch_size} | {row.median_ms:.2f} | "
+        f"{row.p95_ms:.2f} | {row.per_second:.0f} | {row.times_faster:.2f} |"
+    )
+
+
+def _beside(model: str, connections: Connections) -> Path:
+    if not is_address(model):
+        return Path(model).with_suffix(".benchmark.json")
+    folder = connections.state_directory() / "benchmarks"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{file_name(model).removesuffix('.onnx')}.benchmark.json"
+
+
+def _machine() -> dict[str, object]:
+    """Figures of two machines do not compare; these say which it was."""
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "onnxruntime": onnxruntime.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _published(
+    opened: OpenedModel, figures: Mapping[str, object], path: Path, connections: Connections
+) -> Iterator[str]:
+    """Keep the figures where the model is."""
+    client = connections.need_s3().client()
+    yield f"sidecar     {add_to_sidecar(client, str(opened.uri), 'benchmark', figures)}"
+    run_id = opened.file.metadata.get("heimdall.run_id")
+    if run_id:
+        store = stores_of(connections).s3
+        add_artifact(connections.tracking_uri(), run_id, path, "benchmark", artifact_store=store)
+        yield f"run         {run_id}, artifact benchmark/{path.name}"
+
+
+def _files(opened: OpenedModel, folder: Path, sample: Sample) -> Iterator[Contender]:
     """The file and its variants on the CPU, and the file on what else there is."""
-    yield file_contender("float32", model, figures=judge(model))
-    for kind in KINDS:
+    judge, model = judge_of(opened.data), opened.file.path
+    given = opened.file.metadata.get(PRECISION_KEY, "float32")
+    yield file_contender(given, model, figures=judge(model))
+    for kind in KINDS if given == "float32" else ():
         try:
             path = quantize_model(
                 model,
@@ -111,7 +158,7 @@ def _files(model: Path, folder: Path, sample: Sample, judge: Judge) -> Iterator[
     for provider in _PROVIDERS:
         if provider in onnxruntime.get_available_providers():
             name = provider.removesuffix("ExecutionProvider")
-            yield file_contender(f"float32 on {name}", model, provider=provider)
+            yield file_contender(f"{given} on {name}", model, provider=provider)
 
 
 def _networks(network: torch.nn.Module, *, compiled: bool) -> Iterator[Contender]:

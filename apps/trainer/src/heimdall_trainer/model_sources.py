@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     Load = Callable[[TrainingConfig], TrainingData]
 
-__all__ = ["OpenedModel", "file_name", "is_address", "opened_model"]
+__all__ = ["OpenedModel", "file_name", "is_address", "opened_model", "stores_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +52,8 @@ class OpenedModel:
     data: TrainingData
     trained_on: frozenset[str] | None
     """Ids of the sessions that it was trained on; None where nobody knows."""
+    uri: str | None = None
+    """Of its object, if it came from a store."""
 
 
 def is_address(model: str) -> bool:
@@ -91,18 +93,26 @@ def opened_model(
         with tempfile.TemporaryDirectory(prefix="heimdall-checkpoint-") as folder:
             yield _of_checkpoint(Path(model), config, load, Path(folder))
         return
-    stores = _stores(connections) if is_address(model) else None
+    stores = stores_of(connections) if is_address(model) else None
     with local_model(model if stores else Path(model), stores, None) as (path, published):
         version = f", version {published.version}" if published else ""
         found = read_model(Path(str(path)), f"{model}{version}" if stores else Path(model).name)
         data = load(with_features_of(found.metadata, config))
         run_id = found.metadata.get("heimdall.run_id", "")
         yield OpenedModel(
-            file=found, data=data, trained_on=sessions_trained_on(run_id, connections)
+            file=found,
+            data=data,
+            trained_on=sessions_trained_on(run_id, connections),
+            uri=published.uri if published else model if stores else None,
         )
 
 
-def _stores(connections: Connections) -> ModelStores:
+def stores_of(connections: Connections) -> ModelStores:
+    """The object store and the registry that a command is connected to.
+
+    Raises:
+        TrainerError: There is no object store.
+    """
     s3 = connections.need_s3()
     return ModelStores(
         s3=ArtifactStore(

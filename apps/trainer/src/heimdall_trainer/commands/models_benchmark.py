@@ -17,7 +17,7 @@ NOWHERE = Connections()
 
 
 def benchmark(
-    model: Path,
+    model: str,
     /,
     *,
     seconds: float = 5.0,
@@ -38,13 +38,14 @@ def benchmark(
     Parameters
     ----------
     model
-        A float32 ONNX file that `heimdall train` exported.
+        A file or checkpoint of `heimdall train`, s3://bucket/key, or models:/name@alias. What is
+        measured of one in a store is added to its sidecar and its run.
     seconds
         How long to measure at each batch size and number of threads.
     batch_sizes
         Sessions in one call.
     output
-        Where the figures go as JSON; beside the model when unset.
+        Where the figures go as JSON; beside the model, or in the state directory, when unset.
     """
     from heimdall_trainer.preflight import check_connections
 
