@@ -10,7 +10,7 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 # `tests` runs the same tests as `wheels`, sooner, on the sources in place: for daily work.
-nox.options.sessions = ["lint", "typecheck", "wheels"]
+nox.options.sessions = ["lint", "typecheck", "docs", "wheels"]
 
 # A command in a shell's background ignores Ctrl-C, and so do its children; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,6 +63,16 @@ def typecheck(session):
     sync(session, "--all-packages", "--all-extras", "--all-groups")
     for name in IMPORT_NAMES.values():
         session.run("mypy", "-p", name)
+
+
+@nox.session
+def docs(session):
+    """The documentation site, into a folder that it names; links must lead somewhere."""
+    sync(session, "--only-group=docs")
+    place = pathlib.Path(session.create_tmp(), "site").resolve()
+    session.run("python", "docs/site/stage.py", str(place))
+    session.run("zensical", "build", "--strict", "-f", str(place / "mkdocs.yml"))
+    session.log(f"open {place / 'site' / 'index.html'}")
 
 
 @nox.session
