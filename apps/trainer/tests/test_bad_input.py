@@ -94,6 +94,21 @@ def test_a_filter_that_leaves_nothing_is_repeated(heimdall):
     )
 
 
+def test_a_misspelt_station_or_receiver_suggests_the_right_one(heimdall, connections):
+    """A station too few in a filter would go unnoticed, and train on less."""
+    s3 = connections.need_s3()
+    there = {
+        "HEIMDALL_DATABASE_URL": connections.need_database(),
+        "HEIMDALL_RAW_IQ_BUCKET": s3.raw_iq_bucket,
+    }
+    small = ("train", "--backbone", "test_convnext")
+    status, said = heimdall(*small, "--stations", "Torino", "Genoa", **there)
+    assert status == 2
+    assert "the catalogue has no station 'Genoa'; did you mean 'Genova'?" in said
+    status, said = heimdall(*small, "--receivers", "Torino", "Genoa", **there)
+    assert "'Genoa'; did you mean 'Genova'?" in said
+
+
 def test_a_filter_that_nothing_can_meet_is_wrong_usage(heimdall):
     """It is refused before anything is opened."""
     status, said = heimdall("train", "--since", "2026-01-01", "--until", "2025-01-01")

@@ -45,7 +45,8 @@ def one_line(finished):
 def test_help_names_every_command(heimdall):
     """A user who types `heimdall --help` must see what there is."""
     said = heimdall("--help").stdout
-    for command in ("demo", "stack", "ingest", "cache", "train", "evaluate", "compare", "models"):
+    every = "demo stack ingest cache train evaluate compare models worker"
+    for command in every.split():
         assert re.search(rf"^  {command}:", said, re.MULTILINE), said
 
 
@@ -70,7 +71,10 @@ def test_help_loads_none_of_the_heavy_libraries():
         (("train", "--epochs", "0"), "--epochs is 0; it must be a whole number of at least 1"),
         (("train", "--val_split", "0.95"), "less than 1 together with test_split"),
         (("train", "--lr", "nan"), "--learning_rate is nan; it must be a positive number"),
-        (("train", "--quantize", "int9"), '"int9"'),
+        (("train", "--quantize", "int9"), 'Did you mean "int8"?'),
+        (("train", "--accelerator", "gpuu"), 'Did you mean "gpu"?'),
+        (("train", "--devices", "two"), "must be auto, a count, or a list such as 0,1"),
+        (("train", "--split_by", "sesion"), 'Did you mean "session"?'),
         (("train", "--export_only"), "--checkpoint is None; it must be given with --export_only"),
     ],
 )

@@ -6,6 +6,7 @@ has computed. Loads no torch.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,10 +14,10 @@ from heimdall_data import Catalogue, HeimdallDataset, choose_receivers
 from heimdall_features import FeatureConfig
 
 from heimdall_trainer.arrival_choice import arrival_config
-from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.errors import TrainerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from heimdall_data import SessionFilter, Station
@@ -85,12 +86,13 @@ def choose_sessions(
         shares: What is computed goes to the shared cache too, if there is one.
 
     Raises:
-        TrainerError: There is no session to work on, no sample rate, or too few receivers
-            for timing.
+        TrainerError: There is no session to work on, no such station to choose by, no sample
+            rate, or too few receivers for timing.
         DataError: The catalogue cannot be read, or has no such receivers.
     """
     s3 = connections.need_s3()
     with Catalogue(connections.need_database()) as catalogue:
+        _require_known(choice.only, [station.name for station in catalogue.stations()])
         sessions = catalogue.sessions(choice.only)
         not_used = catalogue.not_used()
         if not sessions:
@@ -114,6 +116,19 @@ def choose_sessions(
         arrivals=arrival_config(receivers, rate_hz) if timing else None,
     )
     return ChosenSessions(dataset=dataset, receivers=receivers, not_used=not_used)
+
+
+def _require_known(only: SessionFilter, known: Sequence[str]) -> None:
+    """Refuse a misspelt station, which would choose fewer sessions than were meant.
+
+    Raises:
+        UsageError: The catalogue has other stations, and not this one.
+    """
+    for name in only.stations or ():
+        if known and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise UsageError(f"--stations: the catalogue has no station {name!r}; {hint}")
 
 
 def _no_session(only: SessionFilter, not_used: Mapping[str, int]) -> TrainerError:

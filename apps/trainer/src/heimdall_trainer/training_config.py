@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -53,8 +54,8 @@ class TrainingConfig:
     """What a group is: nothing of one group is on two sides of the split."""
     num_workers: int = 0
     """Processes that load batches; 0 loads them in the training process."""
-    accelerator: str = "auto"
-    """Lightning's accelerator: auto, cpu, gpu."""
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
+    """Lightning's accelerator."""
     devices: str = "auto"
     """Lightning's devices: auto, a count, or a list such as 0,1."""
     num_nodes: int = 1
@@ -169,6 +170,8 @@ class TrainingConfig:
         self._need("gradient_clip", 0 <= self.gradient_clip < math.inf, "0 or a positive number")
         self._need("opset", self.opset in OPSETS, f"from {OPSETS[0]} to {OPSETS[-1]}")
         self._need("ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
+        counted = re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d*)+", self.devices)
+        self._need("devices", counted is not None, "auto, a count, or a list such as 0,1")
         try:
             self.network(self.n_receivers)
         except ModelError as error:
