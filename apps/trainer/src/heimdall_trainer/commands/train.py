@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -11,6 +11,9 @@ from heimdall_trainer.connections import Connections
 from heimdall_trainer.flag_sources import ConfigFile, Origins  # noqa: TC001 - cyclopts reads
 from heimdall_trainer.run_log import LogFormat, logged_as, tell
 from heimdall_trainer.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["train"]
 
@@ -45,7 +48,8 @@ def train(
     """
     del config_file  # read before the other flags had their values
     if print_config:
-        _print_config(config, connections, origins)
+        values = {"config": config, "connections": connections, "log_format": log_format}
+        _print_config(origins, values)
         return
     with logged_as(log_format):
         if dry_run:
@@ -54,13 +58,10 @@ def train(
             _train(config, connections, tables=log_format == "text")
 
 
-def _print_config(
-    config: TrainingConfig, connections: Connections, origins: Origins | None
-) -> None:
+def _print_config(origins: Origins | None, values: Mapping[str, object]) -> None:
     from heimdall_trainer.print_config import config_yaml
 
-    settings = origins.settings if origins else ()
-    print(config_yaml(settings, {"config": config, "connections": connections}), end="")
+    print(config_yaml(origins.settings if origins else (), values), end="")
 
 
 def _check(config: TrainingConfig, connections: Connections) -> None:
