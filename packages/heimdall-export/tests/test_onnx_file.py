@@ -76,6 +76,16 @@ class Deaf(Doubled):
         return super().forward(mel_spectrogram.nan_to_num(0.0, 0.0, 0.0))
 
 
+@pytest.mark.parametrize("level_db", [1e30, -2000.0])
+def test_a_level_that_no_receiver_measures_has_no_confident_answer(level_db, onnx_path, features):
+    """A service whose features were not in dB would be told a place, and believe it."""
+    batch = features[:3].copy()
+    batch[1, 0, 3, 5] = level_db
+    for output in open_session(onnx_path).run(None, {"mel_spectrogram": batch}):
+        assert np.isnan(output[1]).all()
+        assert np.isfinite(output[[0, 2]]).all()
+
+
 def test_not_even_a_network_that_hides_a_nan_answers_one(metadata, tmp_path):
     """Max-pooling and clipping hide a NaN in ONNX Runtime; the file is guarded all the same."""
     bad = np.full((1, 1, 4, 2), np.nan, np.float32)

@@ -234,6 +234,19 @@ class Deaf(torch.nn.Module):
         return positions, positions.abs() + 1, time.tanh(), level.abs()
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [(0, 1000.0), (0, 0.5), (1, 1.7e15), (2, -1.0), (2, 0.0)]
+)
+def test_times_that_nobody_measures_have_no_confident_answer(timed_path, mel, rows, column, value):
+    """Seconds since 1970, a negative sigma, a flag that is a number: all were believed."""
+    changed = rows[:3].copy()
+    changed[1, 0, column] = value
+    feed = {"mel_spectrogram": mel[:3], "arrival_times": changed}
+    for output in open_session(timed_path).run(None, feed):
+        assert np.isnan(output[1]).all()
+        assert np.isfinite(output[[0, 2]]).all()
+
+
 def test_not_even_a_network_that_hides_a_nan_answers_one(tmp_path):
     """The guard of the file is what answers NaN, for both inputs."""
     path = export_onnx(

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_ANSWER", "Estimate", "estimate_of"]
 
-NO_ANSWER = "its features hold NaN or infinity, or are far from all that it was trained on"
+NO_ANSWER = (
+    "its features hold NaN, infinity or what no receiver measures, or are far from all that it was "
+    "trained on"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ Everything goes through one explicit client; MLflow's global state is left alone
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -22,6 +23,8 @@ from heimdall_export.tracked_dataset import dataset_input
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
+
+    from mlflow.entities import Run
 
     from heimdall_export.artifact_store import ArtifactStore
     from heimdall_export.tracked_dataset import TrackedDataset
@@ -50,6 +53,8 @@ class MLflowTracker:
         run_id: MLflow's id of the run.
         run_name: `{prefix}_{YYYYMMDD_HHMMSS}` in UTC.
         experiment_id: MLflow's id of the experiment.
+        is_resumed: Whether the run goes on, and was begun before.
+        logged: Of a run that goes on, the names of its metrics and the steps that it has them of.
     """
 
     def __init__(
@@ -61,8 +66,9 @@ class MLflowTracker:
         experiment_name: str = EXPERIMENT,
         run_name_prefix: str = RUN_NAME_PREFIX,
         outbox: str | os.PathLike[str] | None = None,
+        run_id: str | None = None,
     ) -> None:
-        """Begin a run; the experiment is made where it is missing.
+        """Begin a run, or go on with one; the experiment is made where it is missing.
 
         Args:
             tracking_uri: As MLflow defines it.
@@ -74,6 +80,7 @@ class MLflowTracker:
             outbox: A folder that keeps what MLflow cannot be told, should its server die; a
                 later run with the same folder tells it. Without one, a server that has died
                 is an error.
+            run_id: Of a run that was interrupted and goes on, in its own experiment.
 
         Raises:
             ExportError: The tracking server cannot be reached or refuses.
@@ -83,10 +90,18 @@ class MLflowTracker:
         self.client = open_client(tracking_uri)
         if outbox is not None:
             tell_kept(self.client, outbox)
-        with told_plainly(f"begin a run in experiment {experiment_name!r}"):
-            self.experiment_id = self._experiment(experiment_name, artifact_root)
-            self.run_name = f"{run_name_prefix}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
-            run = self.client.create_run(self.experiment_id, run_name=self.run_name)
+        self.is_resumed = run_id is not None
+        self.logged: frozenset[tuple[str, int]] = frozenset()
+        if run_id is None:
+            with told_plainly(f"begin a run in experiment {experiment_name!r}"):
+                experiment_id = self._experiment(experiment_name, artifact_root)
+                name = f"{run_name_prefix}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
+                run = self.client.create_run(experiment_id, run_name=name)
+        else:
+            with told_plainly(f"go on with run {run_id}"):
+                run = self._go_on(run_id)
+        self.experiment_id = str(run.info.experiment_id)
+        self.run_name = str(run.info.run_name)
         self.run_id = str(run.info.run_id)
         self.artifact_uri = str(run.info.artifact_uri)
         self._outbox = None if outbox is None else Outbox(outbox, self.client, self.run_id)
@@ -107,6 +122,15 @@ class MLflowTracker:
                 raise
             # What ended the run is the news, not that MLflow could not be told.
             logging.getLogger(__name__).warning("%s", unable)
+
+    def _go_on(self, run_id: str) -> Run:
+        run = self.client.get_run(run_id)
+        if run.info.lifecycle_stage == "deleted":
+            raise ExportError(f"run {run_id} was deleted in MLflow; restore it")
+        self.client.update_run(run_id, status="RUNNING")
+        history = (self.client.get_metric_history(run_id, name) for name in run.data.metrics)
+        self.logged = frozenset((seen.key, seen.step) for seen in itertools.chain(*history))
+        return run
 
     def _experiment(self, name: str, artifact_root: str) -> str:
         found = self.client.get_experiment_by_name(name)
