@@ -57,6 +57,7 @@ app.command(
     name="models",
     help="Registered models: list, show, promote, rollback, delete.",
 )
+app.command(f"{COMMANDS}.worker:worker", help="Train what a job queue asks for, with Celery.")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

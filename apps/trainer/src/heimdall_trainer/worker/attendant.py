@@ -1,0 +1,161 @@
+"""The worker's side of a training process: begin it, watch it, stop it, and judge its end."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heimdall_trainer.worker.training_process import BUSY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from heimdall_trainer.worker.job_folder import JobFolder
+
+__all__ = ["Attendant", "Ending"]
+
+POLL_S = 0.5
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Ending(enum.Enum):
+    """How a training process ended."""
+
+    OUTCOME = "it left an outcome"
+    STOPPED = "it was told to stop, and did"
+    BUSY = "another process trains for the task"
+    KILLED = "it was killed, or left nothing behind"
+
+
+class Attendant:
+    """Runs training processes, one after another.
+
+    Args:
+        command: The process; the task's folder is added to it.
+        environment: Its environment.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command = tuple(command)
+        self._environment = dict(environment) | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.closing = False
+        """Whether the worker is about to end; nothing is begun any more."""
+
+    def run(
+        self, folder: JobFolder, watch: Callable[[], None], is_revoked: Callable[[], bool]
+    ) -> Ending:
+        """Train for a task until the process ends.
+
+        Args:
+            folder: The task's folder.
+            watch: Called twice a second.
+            is_revoked: Whether the task is to stop; asked twice a second.
+        """
+        with _scratch(folder) as scratch:
+            process = self._start(folder, scratch)
+            if process is None:
+                return Ending.STOPPED
+            try:
+                told = self._attend(process, watch, is_revoked)
+            finally:
+                with self._lock:
+                    self._process = None
+                _sweep(process)
+        ending = _ending(process.returncode, folder)
+        if ending is not Ending.KILLED or told or self.closing:
+            folder.forget_starts()
+        return ending
+
+    def _start(self, folder: JobFolder, scratch: Path) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self.closing:
+                return None
+            folder.count_start()
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                (*self._command, str(folder.path)),
+                stdin=subprocess.PIPE,
+                env=self._environment | {"TMPDIR": str(scratch)},
+                start_new_session=True,
+            )
+            return self._process
+
+    def _attend(
+        self,
+        process: subprocess.Popen[bytes],
+        watch: Callable[[], None],
+        is_revoked: Callable[[], bool],
+    ) -> bool:
+        """Wait for the end; whether it was told to stop."""
+        told = False
+        while _runs(process):
+            watch()
+            if not told and is_revoked():
+                told = True
+                self.signal(signal.SIGTERM)
+        return told
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the training process, if one runs."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                self._process.send_signal(number)
+
+    def close(self) -> None:
+        """Stop what runs as SIGTERM does, and begin nothing more."""
+        self.closing = True
+        self.signal(signal.SIGTERM)
+
+
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        process.wait(POLL_S)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _sweep(process: subprocess.Popen[bytes]) -> None:
+    """End what the process left running: loaders, or further processes of a killed training."""
+    if process.poll() is None:  # Only where the attendant itself failed.
+        process.terminate()
+    if process.stdin:
+        process.stdin.close()
+    process.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _ending(status: int, folder: JobFolder) -> Ending:
+    if folder.outcome() is not None:
+        return Ending.OUTCOME
+    if status == BUSY:
+        return Ending.BUSY
+    return Ending.STOPPED if status == TERMINATED else Ending.KILLED
+
+
+@contextlib.contextmanager
+def _scratch(folder: JobFolder) -> Iterator[Path]:
+    """A folder for temporary files, gone afterwards, with that of a worker that was killed.
+
+    Not in the task's folder: loaders put sockets there, whose paths must be short.
+    """
+    note = folder.path / "scratch.txt"
+    if note.exists():
+        shutil.rmtree(note.read_text(encoding="utf-8"), ignore_errors=True)
+    path = Path(tempfile.mkdtemp(prefix="heimdall-job-"))
+    note.write_text(str(path), encoding="utf-8")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        note.unlink(missing_ok=True)

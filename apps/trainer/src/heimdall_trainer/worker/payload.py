@@ -1,0 +1,89 @@
+"""What a task asks for: flags of `heimdall train` as JSON, checked by the command's own code."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import cyclopts
+from cyclopts.config import Dict
+from heimdall_data.session_filter import FilterError
+
+from heimdall_trainer.config_file import holds_password
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.errors import UsageError
+from heimdall_trainer.flag_sources import whole_numbers_only
+from heimdall_trainer.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["training_config"]
+
+ENVIRONMENT_ONLY = frozenset(
+    ("broker_url", "result_backend", *(field.name for field in fields(Connections)))
+)
+DEFAULTS = TrainingConfig()
+
+
+def training_config(settings: Mapping[str, object], *, export: bool = False) -> TrainingConfig:
+    """The configuration that a task's mapping stands for; a null leaves a value at its default.
+
+    Args:
+        settings: Names of flags, with hyphens or underscores, and their values.
+        export: Whether the task is to export a checkpoint.
+
+    Raises:
+        UsageError: No such flag, a value that it cannot have, an address or a secret.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name, value in given.items():
+        _refuse_environment(name, value)
+    if export:
+        given["export_only"] = True
+    try:
+        config = _converted(given)
+    except (cyclopts.CycloptsError, FilterError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    if config.resume_training and not config.checkpoint:
+        raise UsageError(
+            "resume_training needs checkpoint: a task that runs again finds its own by itself"
+        )
+    return config
+
+
+def _refuse_environment(name: str, value: object) -> None:
+    plain = name.lstrip("-").replace("-", "_")
+    if plain in ENVIRONMENT_ONLY:
+        raise UsageError(
+            f"{plain!r} cannot be in a task: addresses and secrets come from the worker's "
+            "environment"
+        )
+    if any(holds_password(text) for text in _texts(value)):
+        raise UsageError(f"{plain!r} holds a password or a token; leave it out of the task")
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+    else:
+        yield str(value)
+
+
+def _converted(given: dict[str, Any]) -> TrainingConfig:
+    source = Dict(given, use_commands_as_keys=False, source="the task")
+    app = cyclopts.App(
+        config=(source, whole_numbers_only), help_flags=(), version_flags=(), name="task"
+    )
+
+    @app.default
+    def convert(*, config: TrainingConfig = DEFAULTS) -> TrainingConfig:
+        return config
+
+    command, bound, _ = app.parse_args([], exit_on_error=False, print_error=False)
+    config: TrainingConfig = command(*bound.args, **bound.kwargs)
+    return config

@@ -1,0 +1,85 @@
+"""A worker whose trainings only pretend: everything of the service but Lightning.
+
+    python stand_in.py serve BROKER STATE NAME      the worker
+    python stand_in.py FOLDER                       the training process of a task
+
+A pretended epoch writes a checkpoint. Before the second one, or the first that a process has to
+train, happens what `experiment_name` says: `hold` waits until the state directory has a file
+`release`, `crash` kills the process, `fail` raises an error.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.worker.job_folder import Progress
+from heimdall_trainer.worker.training_process import run_job
+
+
+def serve(broker_url, state_directory, name):
+    """Run a worker until it is stopped."""
+    from heimdall_trainer.commands.worker import _serve
+    from heimdall_trainer.worker.attendant import Attendant
+    from heimdall_trainer.worker.service import ServiceConfig, TrainingService
+
+    config = ServiceConfig(
+        broker_url=broker_url,
+        result_backend=broker_url,
+        state_directory=Path(state_directory),
+        lease_s=2.0,
+    )
+    attendant = Attendant((sys.executable, __file__), os.environ)
+    _serve(TrainingService(config, attendant), name)
+
+
+def train(config, connections, report):
+    """Pretend, alone on the device."""
+    state = connections.state_directory()
+    occupied = state / "occupied"
+    occupied.open("x").close()  # Fails where somebody else is training.
+    try:
+        return epochs(config, state, report)
+    finally:
+        occupied.unlink()
+
+
+def epochs(config, state, report):
+    """What `train` does, with a line for every epoch in `trained.txt`."""
+    first = len(list(config.checkpoint_dir.glob("*.ckpt")))
+    for epoch in range(first, config.epochs):
+        metrics = {"val/loss": 2.5}
+        said = Progress(
+            stage="training", epoch=epoch, epochs=config.epochs, run_id="a-run", metrics=metrics
+        )
+        report(said)
+        if epoch == max(first, 1):
+            happens(config.experiment_name, state)
+        (config.checkpoint_dir / f"epoch={epoch}.ckpt").touch()
+        with (state / "trained.txt").open("a") as file:
+            file.write(f"{config.checkpoint_dir.parent.name} {epoch}\n")
+    told = {"run_id": "a-run", "epochs": config.epochs, "first": first}
+    return told | ({"export_only": True} if config.export_only else {})
+
+
+def happens(what, state):
+    """Hold, crash or fail."""
+    if what == "crash":
+        (state / "occupied").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "fail":
+        raise TrainerError("the catalogue is empty")
+    while what == "hold" and not (state / "release").exists():
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(*sys.argv[2:])
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        folder = Path(sys.argv[1])
+        run_job(folder, Connections(state_dir=folder.parent.parent), train)

@@ -1,0 +1,141 @@
+"""What a task does: one worker and a real broker; the trainings only pretend."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def holding(standing):
+    """Tasks hold until a test releases them."""
+    (standing.path / "release").unlink(missing_ok=True)
+
+
+def test_a_task_is_trained_and_its_summary_is_the_result(client, standing):
+    """Who asks has JSON to look at, and needs nothing of ours installed."""
+    sent = client.send()
+    assert sent.end() == {"run_id": "a-run", "epochs": 3, "first": 0}
+    assert standing.trained(sent) == [0, 1, 2]
+
+
+def test_progress_says_how_far_it_is(client, standing):
+    """A night is long, and a web page wants to show more than that it runs."""
+    sent = standing.hold(client)
+    said = sent.info
+    standing.release()
+    assert (said["stage"], said["epoch"], said["epochs"]) == ("training", 1, 3)
+    assert (said["run_id"], said["metrics"]) == ("a-run", {"val/loss": 2.5})
+    assert sent.end()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epoch": 3}, 'Unknown option: "[epoch]" from the task. Did you mean --epochs?'),
+        ({"epochs": 0}, "--epochs is 0; it must be a whole number of at least 1"),
+        ({"database_url": "postgresql://u:hidden@h/d"}, "come from the worker's environment"),
+        ({"task_id": "../../elsewhere"}, "cannot name a folder"),
+    ],
+)
+def test_a_bad_task_fails_at_once_and_is_not_tried_again(client, standing, settings, said):
+    """A task that cannot be must not come back for ever; nor may the error repeat a secret."""
+    sent = client.send(**settings)
+    error = sent.end()
+    assert (type(error).__name__, sent.state) == ("JobRefused", "FAILURE")
+    assert said in str(error)
+    assert "hidden" not in str(error) + sent.traceback
+    assert client.send().end()["first"] == 0
+    assert standing.log().count(f"Task heimdall.train[{sent.id}] received") == 1
+    assert not (standing.path / "jobs" / sent.id).exists()
+
+
+def test_arguments_without_names_are_refused(client, standing):
+    """They would be ignored, and a night be spent on the defaults."""
+    assert "keyword arguments" in str(client.send(args=[{"epochs": 2}]).end())
+
+
+def test_an_export_needs_a_checkpoint(client, standing):
+    """`heimdall.export` is `heimdall train --export_only`, with what that refuses."""
+    assert "--checkpoint is None; it must be given" in str(client.send("heimdall.export").end())
+    sent = client.send("heimdall.export", checkpoint="a.ckpt")
+    assert sent.end()["export_only"] is True
+
+
+def test_what_the_training_refuses_is_the_error_of_the_task(client, standing):
+    """One line that an operator can act on, as on the command line."""
+    error = client.send(experiment_name="fail").end()
+    assert type(error).__name__ == "JobFailed"
+    assert str(error).startswith("the catalogue is empty (checkpoints: ")
+
+
+def test_a_failed_task_that_is_sent_again_goes_on_from_its_checkpoint(client, standing, until):
+    """The disk was full: what was trained until then is not lost."""
+    first = client.send(experiment_name="fail")
+    first.end()
+    again = client.send(task_id=first.id)
+    until(lambda: again.state == "SUCCESS", "the task to be done")
+    assert again.info["first"] == 1
+
+
+def test_a_finished_task_that_is_delivered_again_is_not_trained_again(client, standing):
+    """Brokers deliver at least once; a night is trained once."""
+    sent = client.send()
+    sent.end()
+    client.send(task_id=sent.id)
+    assert client.send().end()
+    assert standing.trained(sent) == [0, 1, 2]
+
+
+def test_a_task_that_is_revoked_while_it_waits_never_starts(client, standing, until):
+    """It was a mistake, and nobody wants to wait for it."""
+    first, waiting = standing.hold(client), client.send()
+    waiting.revoke()
+    until(lambda: waiting.state == "REVOKED", "the waiting task to be revoked")
+    standing.release()
+    assert first.end()["first"] == 0
+    assert client.send().end()["first"] == 0
+    assert standing.trained(waiting) == []
+
+
+@pytest.mark.parametrize("how", [{}, {"terminate": True}, {"terminate": True, "signal": "SIGKILL"}])
+def test_a_task_that_is_revoked_while_it_trains_stops(client, standing, how):
+    """The device is free for the next one, the checkpoint stays, and nothing else does."""
+    sent = standing.hold(client)
+    folder = standing.path / "jobs" / sent.id
+    scratch = Path((folder / "scratch.txt").read_text())
+    sent.revoke(**how)
+    sent.end()
+    if "signal" in how:
+        (standing.path / "occupied").unlink()
+    assert client.send().end()["first"] == 0
+    assert sent.state == "REVOKED"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["epoch=0.ckpt"]
+    assert not scratch.exists()
+
+
+def test_a_training_that_is_killed_every_time_is_given_up(client, standing):
+    """Or it would keep the device for ever, and everybody else waiting."""
+    sent = client.send(experiment_name="crash")
+    assert "the training was killed 3 times" in str(sent.end())
+    assert standing.trained(sent) == [0]
+    assert client.send().end()["first"] == 0
+
+
+def test_messages_are_json_alone(client, standing):
+    """Whoever can write to a broker could run anything on workers that read pickles."""
+    sent = client.send(serializer="pickle")
+    assert client.send().end()["first"] == 0
+    assert standing.trained(sent) == []
+    assert "Refusing to deserialize" in standing.log()
+
+
+def test_secrets_are_in_no_log_and_nowhere_in_the_broker(client, broker, standing):
+    """Logs are kept for years, and results shown to everybody."""
+    sent = standing.hold(client)
+    seen = standing.log() + broker.everything()
+    standing.release()
+    assert sent.id in seen
+    assert json.dumps(sent.end())
+    assert "broker-password" not in seen
+    assert "s3-secret" not in seen
