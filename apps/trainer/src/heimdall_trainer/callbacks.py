@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning.pytorch.callbacks import Checkpoint
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import lightning.pytorch as pl
 
-__all__ = ["EpochHistory", "LaterSteps", "RunMetrics", "TrackerLogger"]
+__all__ = ["EpochHistory", "LaterSteps", "NewSteps", "RunMetrics", "TrackerLogger"]
 
 
 class RunMetrics(Protocol):
@@ -34,6 +34,31 @@ class RunMetrics(Protocol):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Keep metrics of a step."""
+
+
+@dataclass(frozen=True)
+class NewSteps:
+    """A run's metrics, without those that it has already."""
+
+    run: RunMetrics
+    known: frozenset[tuple[str, int]]
+    """Names, and the steps that they are known of."""
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+        return self.run.run_id
+
+    @property
+    def run_name(self) -> str:
+        """Its name."""
+        return self.run.run_name
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Keep metrics of a step that are new."""
+        new = {name: value for name, value in metrics.items() if (name, step) not in self.known}
+        if new:
+            self.run.log_metrics(new, step)
 
 
 @dataclass(frozen=True)
@@ -65,12 +90,32 @@ class EpochHistory(Checkpoint):
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []
         self.metrics: list[dict[str, float]] = []
+        self._steps: list[int] = []
+        self._n_before = 0
         self._begun_s = self._started_s = time.monotonic()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know of the epochs before."""
+        epochs = [asdict(record) for record in self.epochs]
+        return {"epochs": epochs, "metrics": list(self.metrics), "steps": list(self._steps)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind the epochs of a checkpoint."""
+        self.epochs = [EpochRecord(**record) for record in state_dict.get("epochs", ())]
+        self.metrics = list(state_dict.get("metrics", ()))
+        self._steps = list(state_dict.get("steps", ()))
+        self._n_before = len(self.epochs)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the run's clock."""
-        del trainer, pl_module
-        self._begun_s = time.monotonic()
+        """Start the run's clock, and log what was before.
+
+        Who was killed right behind a checkpoint may not have come to log it.
+        """
+        del pl_module
+        self._begun_s = self._started_s = time.monotonic()
+        for record, seen, step in zip(self.epochs, self.metrics, self._steps, strict=True):
+            for logger in trainer.loggers:
+                logger.log_metrics({**seen, "epoch": record.epoch}, step)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
@@ -84,6 +129,7 @@ class EpochHistory(Checkpoint):
         record = _epoch_record(trainer, seen)
         self.epochs.append(record)
         self.metrics.append(seen)
+        self._steps.append(trainer.global_step - 1)
         if trainer.is_global_zero:
             self._tell(trainer, record, seen)
 
@@ -108,7 +154,7 @@ class EpochHistory(Checkpoint):
         if trainer.should_stop:
             return 0.0
         to_go = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        return (time.monotonic() - self._begun_s) / len(self.epochs) * to_go
+        return (time.monotonic() - self._begun_s) / (len(self.epochs) - self._n_before) * to_go
 
 
 def _epoch_record(trainer: pl.Trainer, seen: Mapping[str, float]) -> EpochRecord:
@@ -126,7 +172,7 @@ class TrackerLogger(Logger):
 
     def __init__(self, tracker: RunMetrics) -> None:
         super().__init__()
-        self._tracker = tracker
+        self.run = tracker
 
     @property
     def name(self) -> str:
@@ -136,11 +182,11 @@ class TrackerLogger(Logger):
     @property
     def version(self) -> str:
         """The MLflow run id."""
-        return self._tracker.run_id
+        return self.run.run_id
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Nothing: the pipeline logs the whole configuration once."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Hand Lightning's metrics of a step to MLflow."""
-        self._tracker.log_metrics(metrics, step=step or 0)
+        self.run.log_metrics(metrics, step=step or 0)

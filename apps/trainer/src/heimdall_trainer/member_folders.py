@@ -21,6 +21,7 @@ __all__ = [
     "finished_checkpoint",
     "is_in_member",
     "member_folder",
+    "newest_of_members",
     "note_finished",
     "require_fresh",
     "started_ensemble",
@@ -91,13 +92,22 @@ def started_ensemble(folder: Path) -> Path:
     Raises:
         TrainerError: There is none.
     """
+    return newest_of_members(folder).parent.parent
+
+
+def newest_of_members(folder: Path) -> Path:
+    """The checkpoint of any member in or below a folder that was written last.
+
+    Raises:
+        TrainerError: There is none.
+    """
     newest = max(_checkpoints(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
     if newest is None:
         raise TrainerError(
             f"no ensemble to resume in {folder}: give --checkpoint_dir, or leave out "
             "--resume_training"
         )
-    return newest.parent.parent
+    return newest
 
 
 def _checkpoints(folder: Path) -> Iterator[Path]:

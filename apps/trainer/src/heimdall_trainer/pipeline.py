@@ -19,12 +19,16 @@ from heimdall_trainer.delivery import Delivery, export_and_register
 from heimdall_trainer.ensemble_training import merged_model, train_ensemble
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.exported_network import require_same_features, warn_of_other_sessions
-from heimdall_trainer.member_folders import ENSEMBLE, require_fresh, started_ensemble
+from heimdall_trainer.member_folders import (
+    ENSEMBLE,
+    newest_of_members,
+    require_fresh,
+    started_ensemble,
+)
 from heimdall_trainer.model_file import read_model
-from heimdall_trainer.run_datasets import run_datasets
+from heimdall_trainer.resumed_run import describe_run, new_steps, tracked_run
 from heimdall_trainer.run_log import tell
 from heimdall_trainer.run_overview import tell_data, tell_model
-from heimdall_trainer.run_record import open_tracker, run_parameters, run_tags
 from heimdall_trainer.run_report import write_report
 from heimdall_trainer.summary import RunSummary, require_writable, write_summary
 from heimdall_trainer.timing_training import timed_parts, train_timing, with_timing
@@ -86,8 +90,8 @@ class TrainingPipeline:
             self._members_folder("")
         if config.export_only:
             require_same_features(config)
-        elif config.checkpoint:
-            LocalizationModule.load(config.checkpoint[0])
+        elif config.resume_training or config.checkpoint:
+            LocalizationModule.load(self._resume_from())
         else:
             network = config.network(len(config.receivers) or config.n_receivers)
             net = LocalizationNet(network.n_receivers, network.backbone, network.weights)
@@ -117,7 +121,7 @@ class TrainingPipeline:
         name = tracker.run_name if tracker else "untracked"
         return make_trainer(self.config, self._checkpoint_dir(name), tracker)
 
-    def train(self, data: TrainingData, tracker: MLflowTracker | None = None) -> TrainedModel:
+    def train(self, data: TrainingData, tracker: RunMetrics | None = None) -> TrainedModel:
         """Train a new network or ensemble, or go on with an interrupted one.
 
         Raises:
@@ -184,12 +188,15 @@ class TrainingPipeline:
         self.check()
         data = self.load_data()
         tell_data(data)
-        with open_tracker(self.config, self.connections) as tracker:
-            tracker.log_params(run_parameters(self.config, data))
-            tracker.set_tags(run_tags(self.config, data))
-            tracker.log_datasets(run_datasets(data, self.connections))
-            export_only = self.config.export_only
-            trained = self._given(data, tracker) if export_only else self.train(data, tracker)
+        config, connections = self.config, self.connections
+        resumed = self._resume_from() if config.resume_training else None
+        with tracked_run(config, connections, resumed) as tracker:
+            describe_run(tracker, config, data, connections)
+            trained = (
+                self._given(data, tracker)
+                if config.export_only
+                else self.train(data, new_steps(tracker))
+            )
             delivery = self.export_and_register(trained, data, tracker)
             report = self._report(trained, data, delivery, tracker)
         summary = RunSummary(
@@ -265,7 +272,10 @@ class TrainingPipeline:
 
     def _resume_from(self) -> Path:
         given = self.config.checkpoint
-        return given[0] if given else newest_checkpoint(self._checkpoint_dir(""))
+        if given:
+            return given[0]
+        newest = newest_of_members if self.config.ensemble > 1 else newest_checkpoint
+        return newest(self._checkpoint_dir(""))
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

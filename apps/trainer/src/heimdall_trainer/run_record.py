@@ -31,8 +31,10 @@ OURS = ("features", "models", "data", "export", "trainer")
 THEIRS = ("torch", "timm", "lightning", "mlflow", "onnx", "onnxruntime", "numpy")
 
 
-def open_tracker(config: TrainingConfig, connections: Connections) -> MLflowTracker:
-    """Begin the run in MLflow, with its artifacts where the connections say.
+def open_tracker(
+    config: TrainingConfig, connections: Connections, run_id: str | None = None
+) -> MLflowTracker:
+    """Begin the run in MLflow, or go on with one, with artifacts where the connections say.
 
     Raises:
         ExportError: MLflow refuses or is out of reach.
@@ -46,6 +48,7 @@ def open_tracker(config: TrainingConfig, connections: Connections) -> MLflowTrac
         experiment_name=config.experiment_name,
         run_name_prefix=config.run_name_prefix,
         outbox=connections.state_directory() / "mlflow-outbox",
+        run_id=run_id,
     )
 
 

@@ -11,27 +11,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
-import torch
 from heimdall_models import AveragedWeights, DivergenceGuard
-from heimdall_models.divergence import DIVERGED
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
 )
-from torch.utils.data import DataLoader
 
 from heimdall_trainer.callbacks import EpochHistory, TrackerLogger
-from heimdall_trainer.data_order import EpochOrder, EpochSeeds, epoch_to_resume
+from heimdall_trainer.checkpoint_files import (
+    WITH_TIMING,
+    WholeCheckpoints,
+    checkpoints_in,
+    newest_checkpoint,
+    remove_parts,
+)
+from heimdall_trainer.data_order import EpochSeeds
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.member_folders import ENSEMBLE, is_in_member
 from heimdall_trainer.progress import MetresBar
+from heimdall_trainer.resumption import RunIdentity, RunKeeper
+from heimdall_trainer.session_batches import SessionBatches, make_loader
+from heimdall_trainer.step_checkpoints import StepCheckpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Any
 
-    from heimdall_data import HeimdallDataset
     from heimdall_models import LocalizationModule
 
     from heimdall_trainer.callbacks import RunMetrics
@@ -51,8 +55,6 @@ __all__ = [
 ]
 
 N_CHECKPOINTS = 3
-WITH_TIMING = "with-timing.ckpt"
-"""The best checkpoint with the network of times beside it: an end, and no place to go on from."""
 
 # Lightning's advertisements and its advice about worker counts are not about our run.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -71,21 +73,6 @@ class TrainedModel:
     """Of the best epoch's validation, by the contract's names."""
 
 
-def make_loader(
-    dataset: HeimdallDataset, config: TrainingConfig, order: EpochOrder | None = None
-) -> DataLoader[Any]:
-    """Batches of a dataset, as dictionaries of tensors, in its own order unless given another."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type] # map-style, without torch in its bases
-        batch_size=config.batch_size,
-        sampler=order,
-        num_workers=config.num_workers,
-        persistent_workers=False,
-        # Its own, so that making batches takes no random numbers from dropout.
-        generator=torch.Generator(),
-    )
-
-
 def make_trainer(
     config: TrainingConfig, checkpoint_dir: Path, tracker: RunMetrics | None
 ) -> pl.Trainer:
@@ -100,6 +87,8 @@ def make_trainer(
         tracker: Where metrics go; None keeps them in the process.
     """
     callbacks = [
+        # Before those that write checkpoints, so that each has its own epoch.
+        EpochHistory(),
         ModelCheckpoint(
             checkpoint_dir,
             filename="epoch={epoch:03d}",
@@ -109,8 +98,10 @@ def make_trainer(
         ),
         # Of its own, because `save_last` above would keep the last one that was among the best.
         ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
+        StepCheckpoints(
+            checkpoint_dir, config.checkpoint_every_minutes, config.checkpoint_every_steps
+        ),
         EarlyStopping("val/loss", patience=config.patience),
-        EpochHistory(),
         DivergenceGuard(checkpoint_dir),
         *([AveragedWeights(config.ema_decay)] if config.ema_decay else []),
         *([MetresBar()] if sys.stderr.isatty() else []),
@@ -124,6 +115,7 @@ def make_trainer(
         strategy=_strategy(config),
         precision=config.precision,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=TrackerLogger(tracker) if tracker else False,
         gradient_clip_val=config.gradient_clip or None,
         deterministic="warn",
@@ -150,34 +142,6 @@ def _strategy(config: TrainingConfig) -> str:
     return "ddp_find_unused_parameters_true" if thaws and not alone else "auto"
 
 
-def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint in a folder that was written last; see `checkpoints_in`.
-
-    Raises:
-        TrainerError: There is none.
-    """
-    found = checkpoints_in(folder)
-    if not found:
-        raise TrainerError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
-    return found[-1]
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints in a folder that training can go on from, the newest last.
-
-    The one before a divergence does not count, nor one that times were added to or that holds an
-    ensemble, nor those of an ensemble's members below the folder.
-    """
-    good = (
-        path
-        for path in folder.rglob("*.ckpt")
-        if path.name not in (DIVERGED, WITH_TIMING)
-        and not path.name.endswith(ENSEMBLE)
-        and not is_in_member(path.relative_to(folder))
-    )
-    return sorted(good, key=lambda path: path.stat().st_mtime_ns)
-
-
 def fit(
     trainer: pl.Trainer,
     module: LocalizationModule,
@@ -189,21 +153,19 @@ def fit(
 
     Raises:
         ModelError: Training diverged, or the backbone cannot be trained as it should be.
-        KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
+        KeyboardInterrupt: Ctrl-C; the state after the last step is kept.
+        SystemExit: SIGTERM, likewise.
         TrainerError: Training ended without a checkpoint.
     """
-    trainer.callbacks.append(EpochSeeds(data.train, config.seed))  # type: ignore[attr-defined] # set in Trainer.__init__
-    epoch = epoch_to_resume(resume_from)
-    data.train.set_epoch(epoch)
-    order = EpochOrder(len(data.train), config.seed, epoch)
+    run = trainer.logger.run if isinstance(trainer.logger, TrackerLogger) else None
+    batches = SessionBatches(data, config)
+    trainer.callbacks += [  # type: ignore[attr-defined] # set in Trainer.__init__
+        EpochSeeds(data.train, config.seed),
+        RunKeeper(RunIdentity.of(data, config, run)),
+    ]
+    remove_parts(Path(trainer.default_root_dir))
     with seen_interrupts(trainer):
-        trainer.fit(
-            module,
-            make_loader(data.train, config, order),
-            make_loader(data.validation, config),
-            ckpt_path=resume_from,
-            weights_only=True,
-        )
+        trainer.fit(module, datamodule=batches, ckpt_path=resume_from, weights_only=True)
     return _outcome(trainer)
 
 
@@ -223,8 +185,9 @@ def seen_interrupts(trainer: pl.Trainer) -> Iterator[None]:
 
 
 def _outcome(trainer: pl.Trainer) -> TrainedModel:
-    saver = trainer.checkpoint_callback
-    if not isinstance(saver, ModelCheckpoint) or not saver.best_model_path:
+    savers = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
+    saver = next(saver for saver in savers if saver.monitor is not None)
+    if not saver.best_model_path:
         raise TrainerError(
             f"training ended after epoch {trainer.current_epoch} without a checkpoint: "
             "the validation loss was never finite; lower --learning_rate"

@@ -1,0 +1,139 @@
+"""Checkpoints on disk: which there are, the newest, and writing that leaves no half of one.
+
+Lightning writes to the system's temporary folder and copies from there where that is another
+disk: whoever is killed while it copies has lost the checkpoint before, too. Ours are written
+beside their place and moved.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heimdall_models.checkpoint import tensors_and_text, write_whole
+from heimdall_models.divergence import DIVERGED
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.member_folders import ENSEMBLE, is_in_member
+
+if TYPE_CHECKING:
+    import os
+    from typing import Any
+
+__all__ = [
+    "STEP",
+    "WITH_TIMING",
+    "WholeCheckpoints",
+    "checkpoints_in",
+    "newest_checkpoint",
+    "remove_parts",
+]
+
+STEP = "step.ckpt"
+"""What training goes on from in the middle of an epoch; the newest alone is kept."""
+WITH_TIMING = "with-timing.ckpt"
+"""The best checkpoint with the network of times beside it: an end, and no place to go on from."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all, and goes on where a disk takes no more.
+
+    Attributes:
+        refused: Why a checkpoint could not be written, by its path.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[str, OSError] = {}
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: object = None,
+    ) -> None:
+        """Write a checkpoint, or warn that it cannot be written; what was there then stays."""
+        del storage_options
+        place = Path(path)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(checkpoint, place)
+        except (OSError, RuntimeError) as error:
+            self._go_on_without(place, _full_disk(error))
+        else:
+            self.refused.pop(str(place), None)
+
+    def _go_on_without(self, place: Path, error: OSError) -> None:
+        self.refused[str(place)] = error
+        print(
+            f"warning: checkpoint {place} cannot be written ({error.strerror or error}); training "
+            f"goes on, and what was kept before stays: make room in {place.parent}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: object = None,
+        weights_only: bool | None = None,  # noqa: FBT001 - Lightning's
+    ) -> dict[str, Any]:
+        """What a checkpoint holds, on the CPU.
+
+        Raises:
+            ModelError: It is absent, cut short or none.
+        """
+        del map_location, weights_only
+        contents = tensors_and_text(Path(path))
+        if not isinstance(contents, dict):
+            raise TrainerError(f"{path} is a PyTorch file, but no checkpoint")
+        return contents
+
+
+def _full_disk(error: OSError | RuntimeError) -> OSError:
+    """What the system said; torch's writer hides it behind an error of its own.
+
+    Raises:
+        RuntimeError: It was not the system.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError):
+            return found
+        found = found.__cause__ or found.__context__
+    raise error
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint in a folder that was written last; see `checkpoints_in`.
+
+    Raises:
+        TrainerError: There is none.
+    """
+    found = checkpoints_in(folder)
+    if not found:
+        raise TrainerError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
+    return found[-1]
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that training can go on from, the newest last.
+
+    The one before a divergence does not count, nor one that times were added to or that holds an
+    ensemble, nor those of an ensemble's members below the folder.
+    """
+    good = (
+        path
+        for path in folder.rglob("*.ckpt")
+        if path.name not in (DIVERGED, WITH_TIMING)
+        and not path.name.endswith(ENSEMBLE)
+        and not is_in_member(path.relative_to(folder))
+    )
+    return sorted(good, key=lambda path: path.stat().st_mtime_ns)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what was being written when an earlier run was killed."""
+    for part in folder.glob(".*.ckpt.*.part"):
+        part.unlink(missing_ok=True)

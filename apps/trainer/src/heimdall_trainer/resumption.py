@@ -1,0 +1,126 @@
+"""What a checkpoint knows of its run: which one in MLflow, and how its batches are made.
+
+A run that was stopped and goes on is one run. And in the middle of an epoch it can only go on with
+the batches that it began with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from heimdall_models.checkpoint import tensors_and_text
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+
+from heimdall_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any, Self
+
+    import lightning.pytorch as pl
+
+    from heimdall_trainer.callbacks import RunMetrics
+    from heimdall_trainer.training_config import TrainingConfig
+    from heimdall_trainer.training_data import TrainingData
+
+__all__ = ["RunIdentity", "RunKeeper", "run_of"]
+
+RECORD = "heimdall_run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunIdentity:
+    """Which run a checkpoint is of."""
+
+    run_id: str | None
+    """MLflow's; None of a run without."""
+    seed: int
+    batch_size: int
+    """Of all processes together."""
+    sessions: str
+    """A hash of the training sessions in their order."""
+
+    @classmethod
+    def of(cls, data: TrainingData, config: TrainingConfig, run: RunMetrics | None) -> Self:
+        """Of the run that is training."""
+        ids = "\n".join(session.id for session in data.train.sessions)
+        return cls(
+            run_id=run.run_id if run else None,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            sessions=hashlib.sha256(ids.encode()).hexdigest(),
+        )
+
+
+def run_of(checkpoint: Path) -> str | None:
+    """MLflow's id of the run that a checkpoint is of, if it is of one.
+
+    Raises:
+        ModelError: The file is absent, cut short, or no checkpoint.
+    """
+    contents = tensors_and_text(checkpoint)
+    record = contents.get(RECORD) if isinstance(contents, dict) else None
+    return record["run_id"] if isinstance(record, dict) else None
+
+
+class RunKeeper(Callback):
+    """Notes in every checkpoint of which run it is, and goes on with checkpoints of ours alone.
+
+    Args:
+        identity: Of the run that is training.
+    """
+
+    def __init__(self, identity: RunIdentity) -> None:
+        self._identity = identity
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the run."""
+        del trainer, pl_module
+        checkpoint[RECORD] = asdict(self._identity)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Compare the checkpoint's run with ours.
+
+        Raises:
+            TrainerError: The checkpoint is from within an epoch of other batches than ours.
+        """
+        del trainer, pl_module
+        differing = list(self._differing(checkpoint.get(RECORD, {})))
+        if not differing:
+            return
+        said = " and ".join(differing)
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        if epoch["ready"] > epoch["processed"]:
+            raise TrainerError(
+                f"the checkpoint is from within an epoch, which goes on with the batches that it "
+                f"began with, and they were made with {said}; give the same, or the checkpoint of "
+                "an epoch's end"
+            )
+        print(
+            f"warning: before the checkpoint, training was with {said}; what follows is not what "
+            "an uninterrupted run would have come to",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop where training had stopped because nothing improved."""
+        del pl_module
+        for callback in trainer.callbacks:  # type: ignore[attr-defined] # set in Trainer.__init__
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                trainer.should_stop = True
+
+    def _differing(self, record: dict[str, Any]) -> Iterator[str]:
+        for name, said in (("seed", "--seed"), ("batch_size", "--batch_size")):
+            if name in record and record[name] != getattr(self._identity, name):
+                yield f"{said} {record[name]}"
+        if record.get("sessions", self._identity.sessions) != self._identity.sessions:
+            yield "other training sessions"
