@@ -1,0 +1,104 @@
+"""docs/tutorial.md and docs/judging.md are run as they stand, but for how much there is."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from heimdall_trainer.cli import main
+
+PARENTS = Path(__file__).resolve().parents
+BLOCK = re.compile(r"^```(\w*) ?([\w.]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SMALLER = (("--sessions 300", "--sessions 48"), ("--epochs 5", "--epochs 1"))
+
+
+def blocks(name):
+    """Language, file name and text of a page's blocks."""
+    page = next((p / "docs" / name for p in PARENTS if (p / "docs" / name).exists()), None)
+    if page is None:
+        pytest.skip(f"docs/{name} is not above this file")
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def written(name, folder):
+    """The page's lines of shell, after its files were written into the folder."""
+    found = blocks(name)
+    for language, file, text in found:
+        if file:
+            assert language == "python"
+            (folder / file).write_text(text)
+    return [text for language, _, text in found if language == "sh"]
+
+
+@pytest.fixture
+def bash(tmp_path):
+    """Run lines in an empty folder, as somebody who has configured nothing."""
+    ours = ("HEIMDALL", "MLFLOW", "AWS")
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    bare["PATH"] = f"{Path(sys.executable).parent}:{bare['PATH']}"
+
+    def run(lines):
+        return subprocess.run(
+            ["bash", "-euc", lines],
+            cwd=tmp_path,
+            env=bare,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+
+    yield run
+    run('heimdall stack down --state-dir "$PWD/state"')
+
+
+def test_the_tutorial_goes_from_nothing_to_a_position(bash, tmp_path):
+    """It is the first hour of every new colleague."""
+    lines = "\n".join(written("tutorial.md", tmp_path))
+    for long, short in SMALLER:
+        assert long in lines
+        lines = lines.replace(long, short)
+    finished = bash(lines)
+    assert finished.returncode == 0, finished.stderr[-3000:] + finished.stdout[-2000:]
+    said = finished.stdout
+    compared = json.loads((tmp_path / "compare.json").read_text())
+    runs = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("three", "two")]
+    for run, side in zip(runs, (compared["a"], compared["b"]), strict=True):
+        median = run["metrics"]["test/error_m_median"]
+        assert side["metrics"]["error_m_median"] == pytest.approx(median)
+        assert side["trained_on"] == []
+        assert Path(run["report"]).is_file()
+    assert "version 1 of heimdall-localization-onnx is in production" in said
+    assert re.search(r"^says  \d\d\.\d\d N \d\.\d\d E$", said, re.MULTILINE)
+    assert re.search(r"^truth 4[45]\.\d\d N [789]\.\d\d E$", said, re.MULTILINE)
+
+
+def test_models_are_judged_as_the_page_says(connections, finished, bash, tmp_path, monkeypatch):
+    """The commands that decide what goes into production are copied from there."""
+    evaluate, *rest = written("judging.md", tmp_path)
+    shutil.copyfile(finished.summary.checkpoint, tmp_path / "best.ckpt")
+    for name in ("first", "second"):
+        shutil.copyfile(finished.report, tmp_path / f"{name}.html")
+    monkeypatch.chdir(tmp_path)
+    s3 = connections.need_s3()
+    for name, value in {
+        "HEIMDALL_DATABASE_URL": connections.need_database(),
+        "HEIMDALL_S3_ENDPOINT_URL": s3.endpoint_url,
+        "HEIMDALL_S3_ACCESS_KEY": s3.access_key,
+        "HEIMDALL_S3_SECRET_KEY": s3.secret_key,
+        "HEIMDALL_STATE_DIR": str(connections.state_dir),
+    }.items():
+        monkeypatch.setenv(name, value)
+    command, *words = evaluate.split()
+    split = ["--seed", "7", "--validation_split", "0.25", "--test_split", "0.25"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, *split, "--receivers", "Torino", "Genova", "Milano-Baggio"])
+    assert (command, ended.value.code) == ("heimdall", 0)
+    told = json.loads((tmp_path / "validation.json").read_text())
+    assert (told["split"], told["n_trained_on"]) == ("validation", 0)
+    judged = bash("\n".join(rest))
+    assert judged.returncode == 0, judged.stderr
+    assert re.search(r"\d+ sessions of \d+ transmitters: (no difference|unknown)", judged.stdout)
