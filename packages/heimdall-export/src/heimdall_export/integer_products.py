@@ -128,8 +128,8 @@ def use_integers(
     before: list[onnx.NodeProto] = []
     for name, nodes in _by_weight(graph, ranges).items():
         weight = graph.weights.pop(name)
-        packs = packed and weight.numel() % 2 == 0
-        found = packed_integers(graph, name, weight) if packs else _stored(graph, name, weight)
+        store = packed_integers if packed else _stored
+        found = store(graph, name, weight)
         before.extend([*found.nodes, _widened_weight(name)])
         lost = weight - found.told
         for node in nodes:

@@ -1,12 +1,8 @@
-"""Weights of four bits in the file, which are what they stand for once it is loaded.
+"""Weights of four bits in the file, of a scale for each column; larger once the file is loaded.
 
-Two values share a byte. Each stands for one of 16 levels, the same for all of a weight's columns,
-times the scale of its column; levels and scales are those of least square error that
-alternating between them finds. The file's first nodes undo that of operators which every runtime
-has, and since they take constants alone, a runtime does so once, when it loads the file.
-
-Source of the levels: S. P. Lloyd, "Least squares quantization in PCM", IEEE Transactions on
-Information Theory 28(2), 1982.
+The nodes that widen them take constants alone, so a runtime runs them once, when it loads the file.
+A column's scale is the one, of some shares of its largest value, that errs least on it; then that
+which fits its integers best, by least squares.
 """
 
 from __future__ import annotations
@@ -22,15 +18,16 @@ if TYPE_CHECKING:
 
     from heimdall_export.weighted_graph import WeightedGraph
 
-__all__ = ["StoredWeight", "packed_integers", "packed_kernel"]
+__all__ = ["LEAST_OPSET", "StoredWeight", "packed_integers", "packed_kernel"]
 
-_LEVELS = 16
-_LARGEST = 127
-"""Of the integers that levels are."""
-_ROUNDS = 6
-_LEARNT_FROM = 256
-"""Rows of a weight that its levels are learned from, evenly spread over it, at least."""
-_LEAST = 1e-12
+LEAST_OPSET = 21
+"""Before it, ONNX has no integers of four bits."""
+_LEAST, _MOST = -8, 7
+_SHARES = tuple(0.4 + 0.05 * step for step in range(13))
+"""Of a column's largest value, that is `_MOST` steps then; what is beyond is cut off."""
+_ROWS = 512
+"""Rows of a weight that shares are tried on, evenly spread over it, at least."""
+_LEAST_SCALE = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +52,12 @@ def packed_integers(graph: WeightedGraph, name: str, weight: Tensor) -> StoredWe
         The nodes that make int8 steps, `{name}.integers`, of the scales `{name}.scales`, one a
         column; and the matrix that these stand for.
     """
-    levels, codes, scales = _fitted(weight)
-    steps = (levels * _LARGEST).round()
-    graph.weights[f"{name}.scales"] = scales / _LARGEST
-    nodes = _unpacking(graph, name, codes, steps.to(torch.int8), f"{name}.integers")
-    return StoredWeight(nodes, steps[codes] * (scales / _LARGEST))
+    integers, scales = _fitted(weight)
+    nodes = [
+        _widened(graph, name, "integers", integers, onnx.TensorProto.INT8),
+        _scales(graph, name, scales),
+    ]
+    return StoredWeight(nodes, integers * scales)
 
 
 def packed_kernel(graph: WeightedGraph, name: str, weight: Tensor) -> StoredWeight:
@@ -73,68 +71,48 @@ def packed_kernel(graph: WeightedGraph, name: str, weight: Tensor) -> StoredWeig
     Returns:
         The nodes that give it back under its name, and what it is then.
     """
-    levels, codes, scales = _fitted(weight.flatten(1).t())
-    codes = codes.t().reshape(weight.shape)
+    columns, scales = _fitted(weight.flatten(1).t())
+    integers = columns.t().reshape(weight.shape)
     scales = scales.reshape(-1, *[1] * (weight.ndim - 1))
-    graph.weights[f"{name}.scales"] = scales
-    nodes = _unpacking(graph, name, codes, levels, f"{name}.levels")
-    product = onnx.helper.make_node("Mul", [f"{name}.levels", f"{name}.scales"], [name])
-    return StoredWeight([*nodes, product], levels[codes] * scales)
-
-
-def _fitted(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Levels from -1 to 1, the level of each value, and the scale of each column."""
-    weight = weight.detach().float().contiguous()
-    some = weight[:: max(1, len(weight) // _LEARNT_FROM)]
-    levels = torch.linspace(-1, 1, _LEVELS)
-    scales = some.abs().amax(dim=0).clamp_min(_LEAST)
-    for _ in range(_ROUNDS):
-        levels = _lloyd(some / scales, levels)
-        scales = _scales(some, levels[_nearest(some / scales, levels)])
-    scales = _scales(weight, levels[_nearest(weight / scales, levels)])
-    return levels, _nearest(weight / scales, levels), scales
-
-
-def _scales(weight: Tensor, told: Tensor) -> Tensor:
-    """What each column of levels is to be multiplied by: least squares."""
-    fit = (weight * told).sum(dim=0) / told.square().sum(dim=0).clamp_min(_LEAST)
-    return fit.abs().clamp_min(_LEAST)
-
-
-def _lloyd(values: Tensor, levels: Tensor) -> Tensor:
-    """One round: each level at the mean of the values that are nearest to it."""
-    codes = _nearest(values, levels).flatten()
-    counts = torch.bincount(codes, minlength=_LEVELS)
-    means = torch.bincount(codes, values.flatten(), minlength=_LEVELS) / counts.clamp_min(1)
-    moved = torch.where(counts > 0, means, levels).float()
-    return moved / moved.abs().max().clamp_min(_LEAST)
-
-
-def _nearest(values: Tensor, levels: Tensor) -> Tensor:
-    return torch.bucketize(values, (levels[1:] + levels[:-1]) / 2)
-
-
-def _unpacking(
-    graph: WeightedGraph, name: str, codes: Tensor, levels: Tensor, result: str
-) -> list[onnx.NodeProto]:
-    """Nodes that make `result` of the bytes, the first half of the values in their high bits."""
-    flat = codes.flatten().to(torch.uint8)
-    high, low = torch.nn.functional.pad(flat, (0, len(flat) % 2)).chunk(2)
-    part = {key: f"{name}.{key}" for key in ("packed", "palette", "four", "shape", "high", "low")}
-    graph.weights[part["packed"]] = high << 4 | low
-    graph.weights[part["palette"]] = levels
-    graph.weights[part["four"]] = torch.tensor(4, dtype=torch.uint8)
-    graph.weights[part["shape"]] = torch.tensor(codes.shape)
-    raised, codes_name, indices, flat_name = (
-        f"{name}.{step}" for step in ("raised", "codes", "indices", "flat")
-    )
-    make = onnx.helper.make_node
     nodes = [
-        make("BitShift", [part["packed"], part["four"]], [part["high"]], direction="RIGHT"),
-        make("BitShift", [part["packed"], part["four"]], [raised], direction="LEFT"),
-        make("BitShift", [raised, part["four"]], [part["low"]], direction="RIGHT"),
-        make("Concat", [part["high"], part["low"]], [codes_name], axis=0),
-        make("Cast", [codes_name], [indices], to=onnx.TensorProto.INT32),
-        make("Gather", [part["palette"], indices], [flat_name]),
+        _widened(graph, name, "steps", integers, onnx.TensorProto.FLOAT),
+        _scales(graph, name, scales),
+        onnx.helper.make_node("Mul", [f"{name}.steps", f"{name}.scales"], [name]),
     ]
-    return [*nodes, make("Reshape", [flat_name, part["shape"]], [result])]
+    return StoredWeight(nodes, integers * scales)
+
+
+def _fitted(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers from -8 to 7, as int8, and the scale of each column, exact in bfloat16."""
+    weight = weight.detach().float().contiguous()
+    some = weight[:: max(1, len(weight) // _ROWS)]
+    largest = weight.abs().amax(dim=0).clamp_min(_LEAST_SCALE) / _MOST
+    tried = torch.stack([_short(share * largest) for share in _SHARES])
+    errors = torch.stack([(_steps(some, s) * s - some).square().sum(dim=0) for s in tried])
+    scales = tried.gather(0, errors.argmin(dim=0)[None])[0]
+    steps = _steps(weight, scales)
+    fit = (weight * steps).sum(dim=0) / steps.square().sum(dim=0).clamp_min(1)
+    scales = _short(torch.where(fit > 0, fit, scales))
+    return _steps(weight, scales).to(torch.int8), scales
+
+
+def _steps(weight: Tensor, scales: Tensor) -> Tensor:
+    return (weight / scales).round().clamp(_LEAST, _MOST)
+
+
+def _short(scales: Tensor) -> Tensor:
+    return scales.clamp_min(_LEAST_SCALE).to(torch.bfloat16).float()
+
+
+def _widened(
+    graph: WeightedGraph, name: str, part: str, integers: Tensor, to: int
+) -> onnx.NodeProto:
+    """The node that makes `{name}.{part}` of four bits."""
+    graph.add_four_bits(f"{name}.packed", integers)
+    return onnx.helper.make_node("Cast", [f"{name}.packed"], [f"{name}.{part}"], to=to)
+
+
+def _scales(graph: WeightedGraph, name: str, scales: Tensor) -> onnx.NodeProto:
+    graph.weights[f"{name}.short"] = scales.to(torch.bfloat16)
+    to = onnx.TensorProto.FLOAT
+    return onnx.helper.make_node("Cast", [f"{name}.short"], [f"{name}.scales"], to=to)

@@ -9,7 +9,8 @@ are fixed in the file: an answer depends on its own input alone, and not on what
 batch.
 
 `int4`: the same, with weights of four bits in the file, kernels of wider convolutions too
-(`packed_weights`). Half the size of `int8`, as fast and as large in memory, and less exact.
+(`packed_weights`), and tables in two bytes. Half the size of `int8`, as fast, and less exact; the
+operator set is 21 at least.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from google.protobuf.message import DecodeError
 from heimdall_export.contract import ARRIVALS, INPUT
 from heimdall_export.errors import ExportError
 from heimdall_export.graph_layout import pointwise_as_products
-from heimdall_export.graph_weights import channel_weights, large_weights, put_first
+from heimdall_export.graph_weights import channel_weights, large_weights, put_first, tables
 from heimdall_export.integer_products import calibrated, channel_means, use_integers
-from heimdall_export.packed_weights import packed_kernel
+from heimdall_export.packed_weights import LEAST_OPSET, packed_kernel
 from heimdall_export.weighted_graph import WeightedGraph
 from heimdall_export.whole_model import written_at_once
 
@@ -116,6 +117,8 @@ def _check(graph: WeightedGraph) -> None:
 def _to_integers(
     graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]], *, keep: float, packed: bool
 ) -> None:
+    if packed and graph.opset() < LEAST_OPSET:
+        graph.convert(LEAST_OPSET)
     pointwise_as_products(graph)
     ranges = calibrated(graph, inputs)
     if not ranges:
@@ -130,16 +133,15 @@ def _to_integers(
 
 
 def _pack_kernels(graph: WeightedGraph, means: Mapping[str, torch.Tensor]) -> None:
-    """Of convolutions: four bits, and two bytes for what is added to their results."""
+    """Of convolutions: four bits, and two bytes for what is added to their results and tables."""
     unpacking = []
     for name in large_weights(graph, ("Conv",)):
-        if graph.weights[name].numel() % 2 == 0:
-            weight = graph.weights.pop(name)
-            stored = packed_kernel(graph, name, weight)
-            unpacking.extend(stored.nodes)
-            _make_up(graph, name, (weight - stored.told).flatten(2).sum(dim=2), means)
+        weight = graph.weights.pop(name)
+        stored = packed_kernel(graph, name, weight)
+        unpacking.extend(stored.nodes)
+        _make_up(graph, name, (weight - stored.told).flatten(2).sum(dim=2), means)
     put_first(graph, unpacking)
-    _halve(graph, channel_weights(graph), torch.float16)
+    _halve(graph, [*channel_weights(graph), *tables(graph)], torch.float16)
 
 
 def _make_up(

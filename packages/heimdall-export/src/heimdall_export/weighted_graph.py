@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,8 @@ class WeightedGraph:
 
     model: onnx.ModelProto
     weights: dict[str, Tensor]
+    four_bits: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of weights of four bits, of whose values two are in one of `weights`' bytes."""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> WeightedGraph:
@@ -77,6 +79,22 @@ class WeightedGraph:
         used = {name for node in self.model.graph.node for name in node.input}
         self.weights = {name: weight for name, weight in self.weights.items() if name in used}
 
+    def add_four_bits(self, name: str, integers: Tensor) -> None:
+        """Add a weight of four bits.
+
+        Args:
+            name: Of the weight.
+            integers: From -8 to 7, of any shape.
+        """
+        flat = (integers.flatten().to(torch.int8) & 0xF).view(torch.uint8)
+        low, high = torch.nn.functional.pad(flat, (0, len(flat) % 2)).view(-1, 2).unbind(1)
+        self.weights[name] = high << 4 | low
+        self.four_bits[name] = tuple(integers.shape)
+
+    def opset(self) -> int:
+        """The version of ONNX's own operator set."""
+        return next(int(e.version) for e in self.model.opset_import if e.domain in ("", "ai.onnx"))
+
     def convert(self, opset: int) -> None:
         """Take another operator set.
 
@@ -91,10 +109,16 @@ class WeightedGraph:
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         model.graph.input.extend(
-            onnx.helper.make_tensor_value_info(name, _element_type(weight), [*weight.shape])
-            for name, weight in self.weights.items()
+            onnx.helper.make_tensor_value_info(name, *self._kind(name)) for name in self.weights
         )
         return model
+
+    def _kind(self, name: str) -> tuple[int, list[int]]:
+        """A weight's type and shape in the file."""
+        if name in self.four_bits:
+            return int(onnx.TensorProto.INT4), [*self.four_bits[name]]
+        weight = self.weights[name]
+        return _element_type(weight), [*weight.shape]
 
     def size(self) -> int:
         """Bytes of the weights."""
@@ -116,9 +140,8 @@ class WeightedGraph:
         """Each weight's message without its values, and the values if they go into it."""
         offset = 0
         for name, weight in self.weights.items():
-            message = onnx.TensorProto(
-                name=name, dims=[*weight.shape], data_type=_element_type(weight)
-            )
+            kind, shape = self._kind(name)
+            message = onnx.TensorProto(name=name, dims=shape, data_type=kind)
             if beside is not None:
                 message.data_location = onnx.TensorProto.EXTERNAL
                 said = {"location": beside, "offset": offset, "length": weight.nbytes}
