@@ -185,6 +185,24 @@ def test_not_a_number_is_null(capsys):
     assert said["all"] == [None, {"a": 1.5}]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(143), "ended with status 143"),
+        (ValueError("x is 3"), "x is 3"),
+    ],
+)
+def test_how_a_run_ended_is_told_and_nothing_is_swallowed(capsys, error, said):
+    """A cluster that stops a run is no error in it."""
+    with pytest.raises(type(error)), logged_as("json"):
+        raise error
+    assert json.loads(capsys.readouterr().out)["error"] == said
+    with pytest.raises(type(error)), logged_as("text"):
+        raise error
+    assert capsys.readouterr().out == ""
+
+
 def test_text_and_json_are_never_mixed(capsys):
     """After a run with JSON, the same process may print for people again."""
     with logged_as("json"):
@@ -194,6 +212,16 @@ def test_text_and_json_are_never_mixed(capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert json.loads(first)["stage"] == "training"
     assert second == "training …"
+
+
+def test_of_several_processes_one_speaks(capsys, monkeypatch):
+    """Two processes that train together would say everything twice."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    for rank in (0, 1):
+        monkeypatch.setattr(rank_zero_only, "rank", rank)
+        tell("note", f"I am {rank}")
+    assert capsys.readouterr().out == "I am 0\n"
 
 
 def test_other_programs_can_listen(caplog):

@@ -186,11 +186,13 @@ def _timed(steps: MeasuredSteps, config: TrainingConfig) -> str:
 
 def _disk(state: Path, steps: MeasuredSteps | None, config: TrainingConfig) -> str:
     free = shutil.disk_usage(state).free
-    size = steps.size.parameters if steps else 0
-    needed = size * BYTES_A_PARAMETER * N_CHECKPOINTS * config.ensemble
+    said = f"{free / 1e9:.1f} GB free in {state}"
+    if steps is None:
+        return said
+    needed = steps.size.parameters * BYTES_A_PARAMETER * N_CHECKPOINTS * config.ensemble
     if free < needed:
         raise TrainerError(
-            f"{state} has {free / 1e9:.1f} GB free and checkpoints take {needed / 1e9:.1f} GB: "
+            f"{said}, and checkpoints take {needed / 1e9:.1f} GB: "
             "make room, or set --checkpoint_dir or HEIMDALL_STATE_DIR"
         )
-    return f"{free / 1e9:.1f} GB free in {state}, checkpoints take {needed / 1e9:.1f} GB"
+    return f"{said}, checkpoints take {needed / 1e9:.1f} GB"

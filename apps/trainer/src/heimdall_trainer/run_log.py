@@ -55,10 +55,18 @@ def logged_as(form: LogFormat) -> Iterator[None]:
         yield
     except BaseException as error:
         if form == "json":
-            tell("failed", error=str(error) or type(error).__name__)
+            tell("failed", error=_told(error))
         raise
     finally:
         _LINES.form = before
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, SystemExit):
+        return f"ended with status {error.code}"
+    return str(error) or type(error).__name__
 
 
 def duration(seconds: float) -> str:
@@ -78,7 +86,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one event; a full disk or a closed pipe ends the run as `print` would."""
         line = self._json(record) if self.form == "json" else record.getMessage()
-        if not line:
+        if not line or not _is_first_process():
             return
         if (bars := sys.modules.get("tqdm")) is None:
             print(line, flush=True)
@@ -93,6 +101,12 @@ class _Lines(logging.Handler):
         figures = getattr(record, "figures", {"said": record.getMessage()})
         whole = {"event": event, "time": when, **figures}
         return json.dumps(_finite(whole), allow_nan=False, default=str)
+
+
+def _is_first_process() -> bool:
+    """Of several that train together, one speaks; Lightning knows which, once it is loaded."""
+    known = sys.modules.get("lightning.fabric.utilities.rank_zero")
+    return known is None or getattr(known.rank_zero_only, "rank", 0) == 0
 
 
 def _finite(value: object) -> object:
