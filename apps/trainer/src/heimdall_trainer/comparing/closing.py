@@ -36,9 +36,11 @@ def print_comparison(
     for row in say.metric_rows(pair):
         table.add_row(*(text.replace(NBSP, " ") for text in (row.name, row.a, row.b)))
     out.print(table)
-    lines = [say.headline(pair, found), say.about_nll(found), *say.about_seen(pair)]
+    lines = [f"{say.headline(found)} {say.about_errors(found)}", say.about_nll(found)]
+    lines += say.about_seen(pair)
     if fair is not None:
-        lines.append(f"On those that no model was trained on: {say.headline(pair, fair)}")
+        said = f"{say.headline(fair)} {say.about_errors(fair)}"
+        lines.append(f"Without those that a model is known to be trained on: {said}")
     for line in lines:
         out.print(line.replace(NBSP, " "), markup=False)
     out.print(f"report      {page}", markup=False)

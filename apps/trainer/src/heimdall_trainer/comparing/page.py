@@ -51,10 +51,11 @@ def render_comparison(pair: Pair, found: Outcome, fair: Outcome | None, path: Pa
     """
     page = template("comparison.html").render(
         pair=pair,
-        headline=say.headline(pair, found),
+        headline=say.headline(found),
+        about_errors=say.about_errors(found),
         about_nll=say.about_nll(found),
         about_seen=say.about_seen(pair),
-        fair=None if fair is None else say.headline(pair, fair),
+        fair=None if fair is None else f"{say.headline(fair)} {say.about_errors(fair)}",
         rows=say.metric_rows(pair),
         figures={
             "pairs": figures.pairs_svg(pair),

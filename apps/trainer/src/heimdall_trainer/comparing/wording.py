@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from heimdall_models import localization_metrics
 
-from heimdall_trainer.comparing.significance import FEWEST_SOURCES, SIGNIFICANT
+from heimdall_trainer.comparing.significance import SIGNIFICANT
 from heimdall_trainer.report.quantities import count, decimal, distance, percent
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MetricRow",
+    "about_errors",
     "about_nll",
     "about_seen",
     "headline",
@@ -60,25 +61,22 @@ def metric_rows(pair: Pair) -> list[MetricRow]:
     return [MetricRow(said, _metric(name, a[name]), _metric(name, b[name])) for name, said in _ROWS]
 
 
-def headline(pair: Pair, found: Outcome) -> str:
+def headline(found: Outcome) -> str:
     """The result in one sentence."""
-    times = _interval(found.error_ratio)
-    sessions = f"{count(found.n_sessions, 'session')} of {count(found.n_sources, 'transmitter')}"
+    times = decimal(found.error_ratio.difference.value)
     if found.verdict == "unknown":
-        return (
-            f"{sessions} cannot tell which model is better: that takes {FEWEST_SOURCES} "
-            f"transmitters. B's errors are {decimal(found.error_ratio.difference.value)} times A's."
-        )
+        return f"Nobody can tell: {count(found.n_sources, 'transmitter')} are too few."
     if found.verdict == "no difference":
-        return (
-            f"{sessions} show no difference between the models: B's errors are {times} times A's, "
-            f"p = {p_value(found.error_ratio)}."
-        )
-    better = {"A": pair.a.name, "B": pair.b.name}[found.verdict]
-    return (
-        f"{found.verdict} is better, {better}: B's errors are {times} times A's on {sessions}, "
-        f"p = {p_value(found.error_ratio)}."
-    )
+        return f"No difference is shown: B's errors are {times} times A's."
+    return f"{found.verdict} is better: B's errors are {times} times A's."
+
+
+def about_errors(found: Outcome) -> str:
+    """How sure that is."""
+    seen = f"{count(found.n_sessions, 'session')} of {count(found.n_sources, 'transmitter')}"
+    if found.verdict == "unknown":
+        return f"Of {seen}: B's errors are {_interval(found.error_ratio)} times A's."
+    return f"Of {seen}: {_interval(found.error_ratio)} times, {p_value(found.error_ratio)}."
 
 
 def about_nll(found: Outcome) -> str:
@@ -91,7 +89,7 @@ def about_nll(found: Outcome) -> str:
     }
     return (
         f"With ellipses: B's negative log-likelihood is {_interval(found.nll)} nats a session "
-        f"beside A's, p = {p_value(found.nll)}; {endings[found.nll_verdict]}."
+        f"beside A's, {p_value(found.nll)}; {endings[found.nll_verdict]}."
     )
 
 
@@ -116,8 +114,8 @@ def about_seen(pair: Pair) -> list[str]:
 
 
 def p_value(found: Paired) -> str:
-    """Two figures, or that it is below what the draws can tell."""
-    return f"{found.p:.2g}" if found.p >= SIGNIFICANT / 50 else "below 0.001"
+    """`p = 0.043`, or that it is below what the draws can tell."""
+    return f"p = {found.p:.2g}" if found.p >= SIGNIFICANT / 50 else "p < 0.001"
 
 
 def _interval(found: Paired) -> str:
