@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from heimdall_models import LocalizationModule
 
     from heimdall_trainer.callbacks import RunMetrics
-    from heimdall_trainer.report import EpochRecord
+    from heimdall_trainer.report import EpochRecord, LearningCurve
     from heimdall_trainer.training_config import TrainingConfig
     from heimdall_trainer.training_data import TrainingData
 
@@ -71,6 +71,8 @@ class TrainedModel:
     best_epoch: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Of the best epoch's validation, by the contract's names."""
+    more_curves: tuple[LearningCurve, ...] = ()
+    """Of an ensemble's members, and of networks of times."""
 
 
 def make_trainer(
