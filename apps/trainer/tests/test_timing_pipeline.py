@@ -94,6 +94,9 @@ def test_times_make_positions_far_better(finished):
     assert median_m < 3_000
     assert median_m < alone_m / 5
     assert evaluated.metrics["test/error_m_median"] == pytest.approx(median_m)
+    page = finished.report.read_text(encoding="utf-8")
+    assert 'id="loss"' in page
+    assert ">arrival times</h3>" in page
     assert "it converged in" in baseline(finished, TIME_DIFFERENCES).explanation
 
 
@@ -268,7 +271,7 @@ def parts(finished):
 def test_the_same_seed_gives_the_same_network_of_times(finished, parts):
     """Nuisances, order and weights included: it is the network that the run delivered."""
     delivered = load_timing(finished.summary.checkpoint, finished.data.region).state_dict()
-    again = train_timing(parts, finished.data, TIMED).state_dict()
+    again = train_timing(parts, finished.data, TIMED).net.state_dict()
     assert delivered.keys() == again.keys()
     assert all(torch.equal(values, again[name]) for name, values in delivered.items())
     assert torch.isfinite(again["unexplained_limit"])
@@ -279,7 +282,7 @@ def test_without_enough_sessions_to_calibrate_on_that_is_said(finished, parts, c
     """An ellipse that nobody checked is not passed off as one that was."""
     config = replace(TIMED, timing_epochs=1)
     some = TimedParts(parts.train, few(parts.validation, 29))
-    network = train_timing(some, finished.data, config)
+    network = train_timing(some, finished.data, config).net
     assert "calibration takes 30" in capsys.readouterr().err
     assert network.log_temperature == 0
 

@@ -66,6 +66,7 @@ def write_report(
         provenance=provenance_of(data),
         history=trained.history if trained else (),
         best_epoch=trained.best_epoch if trained else None,
+        more_curves=trained.more_curves if trained else (),
         excluded=_left_out(data),
         not_used=data.not_used,
         split_report=asdict(data.split.report),

@@ -6,6 +6,7 @@ the spectrograms take hours. Whether there are enough is found out before those 
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -23,11 +24,13 @@ from torch.utils.data import DataLoader
 
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.receiver_sites import receiver_sites
+from heimdall_trainer.report import EpochRecord, LearningCurve
 from heimdall_trainer.run_log import tell
 from heimdall_trainer.training import WITH_TIMING, seen_interrupts
 from heimdall_trainer.validation import validated
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Self
 
     from heimdall_data import HeimdallDataset
@@ -44,6 +47,7 @@ __all__ = [
     "FEWEST_TIMED",
     "TimedParts",
     "TimedSessions",
+    "TrainedTiming",
     "timed_parts",
     "train_timing",
     "with_timing",
@@ -56,6 +60,8 @@ SMALLEST_BATCH = 8
 STEPS_PER_EPOCH = 10
 """Where there are few sessions, smaller batches make so many steps of them."""
 GRADIENT_CLIP = 1.0
+ARRIVAL_TIMES = "arrival times"
+"""What its learning curve is called."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,12 +119,20 @@ def timed_parts(data: TrainingData) -> TimedParts:
     return TimedParts(train, TimedSessions.of(data.validation, data.region))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedTiming:
+    """A network of times, and how its training went."""
+
+    net: TimingNet
+    curve: LearningCurve
+
+
 def train_timing(
     parts: TimedParts,
     data: TrainingData,
     config: TrainingConfig,
     tracker: RunMetrics | None = None,
-) -> TimingNet:
+) -> TrainedTiming:
     """A network of times, trained and, where the validation part has enough, calibrated.
 
     Raises:
@@ -128,11 +142,12 @@ def train_timing(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     sites = receiver_sites(data.receivers)
     module = TimingModule(TimingConfig(seed=config.seed), data.region, sites)
+    epochs = TimingEpochs(tracker)
     trainer = pl.Trainer(
         max_epochs=config.timing_epochs,
         accelerator=config.accelerator,
         devices=1,
-        callbacks=[TimingEpochs(tracker)],
+        callbacks=[epochs],
         logger=False,
         gradient_clip_val=GRADIENT_CLIP,
         deterministic="warn",
@@ -145,12 +160,12 @@ def train_timing(
     with seen_interrupts(trainer):
         trainer.fit(module, train, validation)
     _calibrate(module.cpu(), parts.validation)
-    return module.net.eval()
+    return TrainedTiming(module.net.eval(), epochs.curve)
 
 
 def with_timing(
     trained: TrainedModel,
-    timing: TimingNet,
+    timing: TrainedTiming,
     data: TrainingData,
     config: TrainingConfig,
 ) -> TrainedModel:
@@ -161,11 +176,12 @@ def with_timing(
     """
     sites = receiver_sites(data.receivers)
     path = save_with_timing(
-        trained.checkpoint, timing, sites, trained.checkpoint.with_name(WITH_TIMING)
+        trained.checkpoint, timing.net, sites, trained.checkpoint.with_name(WITH_TIMING)
     )
-    network = TimedServingNet(LocalizationModule.load(path).serving_net(), timing)
+    network = TimedServingNet(LocalizationModule.load(path).serving_net(), timing.net)
     metrics = {**trained.metrics, **validated(network.eval(), data.validation, config)}
-    return replace(trained, checkpoint=path, metrics=metrics)
+    curves = (*trained.more_curves, timing.curve)
+    return replace(trained, checkpoint=path, metrics=metrics, more_curves=curves)
 
 
 class TimingEpochs(pl.Callback):
@@ -174,6 +190,14 @@ class TimingEpochs(pl.Callback):
     def __init__(self, tracker: RunMetrics | None) -> None:
         self._tracker = tracker
         self._started_s = time.monotonic()
+        self._epochs: list[EpochRecord] = []
+
+    @property
+    def curve(self) -> LearningCurve:
+        """The epochs so far; the last one's weights are kept."""
+        history = tuple(self._epochs)
+        best = history[-1].epoch if history else None
+        return LearningCurve(name=ARRIVAL_TIMES, history=history, best_epoch=best)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
@@ -186,6 +210,7 @@ class TimingEpochs(pl.Callback):
         seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._tracker:
             self._tracker.log_metrics(seen, step=trainer.current_epoch)
+        self._epochs.append(_record(trainer.current_epoch, seen))
         losses = "".join(f"  {name} {value:6.3f}" for name, value in sorted(seen.items()))
         took_s = time.monotonic() - self._started_s
         tell(
@@ -196,6 +221,16 @@ class TimingEpochs(pl.Callback):
             seconds=took_s,
             **seen,
         )
+
+
+def _record(epoch: int, seen: Mapping[str, float]) -> EpochRecord:
+    return EpochRecord(
+        epoch=epoch,
+        train_loss=seen.get("train/timing_loss", math.nan),
+        val_loss=seen.get("val/timing_nll", math.nan),
+        val_error_m_median=math.nan,
+        learning_rate=math.nan,
+    )
 
 
 def _loaders(
