@@ -26,11 +26,12 @@ from heimdall_trainer.member_folders import (
     member_folder,
     note_finished,
 )
+from heimdall_trainer.report import LearningCurve
 from heimdall_trainer.training import TrainedModel, checkpoints_in, make_loader
 from heimdall_trainer.validation import validated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from heimdall_models import EnsembleNet, TimedEnsembleNet
@@ -67,16 +68,27 @@ def train_ensemble(
     configs = _member_configs(pipeline.config, folder)
     for number, config in enumerate(configs, start=1):
         _require_same_sessions(member_folder(folder, number), config, data)
-    checkpoints = []
+    members = []
     for index, config in enumerate(configs):
         member = type(pipeline)(config, pipeline.connections)
         name = f"member {index + 1} of {pipeline.config.ensemble}, seed {config.seed}"
         later = LaterSteps(metrics, index * _most_steps(config, data)) if metrics else None
         there = member_folder(folder, index + 1)
         with pipeline.stage(name):
-            checkpoints.append(_train_member(member, there, data, timed, later))
+            members.append(_train_member(member, there, data, timed, later))
+    checkpoints = [member.checkpoint for member in members]
     with pipeline.stage("merging"):
-        return merged_model(checkpoints, data, pipeline.config, folder / ENSEMBLE, metrics)
+        merged = merged_model(checkpoints, data, pipeline.config, folder / ENSEMBLE, metrics)
+    return replace(merged, more_curves=tuple(_curves(members)))
+
+
+def _curves(members: Sequence[TrainedModel]) -> Iterator[LearningCurve]:
+    """Of every member that was trained in this run, under names that tell them apart."""
+    for number, member in enumerate(members, start=1):
+        name = f"member {number}"
+        yield LearningCurve(name=name, history=member.history, best_epoch=member.best_epoch)
+        for curve in member.more_curves:
+            yield replace(curve, name=f"{name}, {curve.name}")
 
 
 def _member_configs(config: TrainingConfig, folder: Path) -> list[TrainingConfig]:
@@ -116,21 +128,20 @@ def _train_member(
     data: TrainingData,
     timed: TimedParts | None,
     metrics: RunMetrics | None,
-) -> Path:
-    """The checkpoint of one member; what of it was trained before is not trained again."""
+) -> TrainedModel:
+    """One member; what of it was trained before is not trained again, and has no history."""
     seed = member.config.seed
     checkpoint = finished_checkpoint(folder, seed)
     if checkpoint is None:
         begun = checkpoints_in(folder) if member.config.resume_training else []
-        checkpoint = member.train_spectrograms(
-            data, metrics, begun[-1] if begun else None
-        ).checkpoint
-        note_finished(folder, seed, checkpoint)
-    if timed is not None and timing_sites(checkpoint) is None:
-        spectrograms = TrainedModel(checkpoint=checkpoint)
-        checkpoint = member.train_times(spectrograms, timed, data, metrics).checkpoint
-        note_finished(folder, seed, checkpoint)
-    return checkpoint
+        trained = member.train_spectrograms(data, metrics, begun[-1] if begun else None)
+        note_finished(folder, seed, trained.checkpoint)
+    else:
+        trained = TrainedModel(checkpoint=checkpoint)
+    if timed is not None and timing_sites(trained.checkpoint) is None:
+        trained = member.train_times(trained, timed, data, metrics)
+        note_finished(folder, seed, trained.checkpoint)
+    return trained
 
 
 def merged_model(
