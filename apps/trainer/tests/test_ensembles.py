@@ -97,7 +97,10 @@ def test_the_run_is_one_in_mlflow_and_ends_with_the_ensemble(connections, two, f
     steps = [m.step for m in client.get_metric_history(finished.summary.run_id, "val/loss")]
     assert len(steps) == 2 * two.epochs + 1
     assert len(set(steps)) == len(steps)
-    assert "test_convnext, ensemble of 2" in finished.report.read_text(encoding="utf-8")
+    page = finished.report.read_text(encoding="utf-8")
+    assert "test_convnext, ensemble of 2" in page
+    for number in (1, 2):
+        assert f">member {number}</h3>" in page
 
 
 def test_the_loss_is_in_nats_an_axis_and_plane_units_as_everywhere(finished):
