@@ -19,6 +19,8 @@ from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.worker.job_folder import Progress
 from heimdall_trainer.worker.training_process import run_job
 
+stopped = []  # Where a checkpoint goes at SIGTERM.
+
 
 def serve(broker_url, state_directory, name):
     """Run a worker until it is stopped."""
@@ -49,7 +51,8 @@ def train(config, connections, report):
 
 def epochs(config, state, report):
     """What `train` does, with a line for every epoch in `trained.txt`."""
-    first = len(list(config.checkpoint_dir.glob("*.ckpt")))
+    stopped.append(config.checkpoint_dir)
+    first = len(list(config.checkpoint_dir.glob("epoch*.ckpt")))
     for epoch in range(first, config.epochs):
         metrics = {"val/loss": 2.5}
         said = Progress(
@@ -76,10 +79,19 @@ def happens(what, state):
         time.sleep(0.02)
 
 
+def stop(*_):
+    """Write a checkpoint, which takes a while; whoever asks twice does not want to wait."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    time.sleep(0.7)
+    for folder in stopped:
+        (folder / "step.ckpt").touch()
+    sys.exit(143)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(*sys.argv[2:])
     else:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGTERM, stop)
         folder = Path(sys.argv[1])
         run_job(folder, Connections(state_dir=folder.parent.parent), train)

@@ -48,6 +48,7 @@ class Attendant:
         self._environment = dict(environment) | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._sent: set[int] = set()
         self.closing = False
         """Whether the worker is about to end; nothing is begun any more."""
 
@@ -81,6 +82,7 @@ class Attendant:
             if self.closing:
                 return None
             folder.count_start()
+            self._sent = set()
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 (*self._command, str(folder.path)),
                 stdin=subprocess.PIPE,
@@ -105,9 +107,15 @@ class Attendant:
         return told
 
     def signal(self, number: int) -> None:
-        """Send a signal to the training process, if one runs."""
+        """Send a signal to the training process, if one runs.
+
+        SIGTERM is sent once: at a second one, training would not wait to write its checkpoint.
+        """
         with self._lock:
-            if self._process is not None and self._process.poll() is None:
+            if self._process is None or number in self._sent:
+                return
+            self._sent.add(number)
+            if self._process.poll() is None:
                 self._process.send_signal(number)
 
     def close(self) -> None:

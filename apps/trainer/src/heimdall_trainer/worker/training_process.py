@@ -118,24 +118,27 @@ def _configuration(folder: JobFolder) -> TrainingConfig:
     given = config.checkpoint_dir
     own = folder.checkpoints if given is None else given / folder.task_id
     own.mkdir(parents=True, exist_ok=True)
-    if config.export_only or not _was_begun(own, config):
-        return replace(config, checkpoint_dir=own)
-    return replace(config, checkpoint_dir=own, checkpoint=(), resume_training=True)
+    return replace(config, checkpoint_dir=own)
 
 
-def _was_begun(folder: Path, config: TrainingConfig) -> bool:
-    if config.ensemble > 1:
-        return any(folder.glob("member-*/*.ckpt"))
-    return any(folder.glob("*.ckpt"))
+def _resumed(config: TrainingConfig) -> TrainingConfig:
+    """The configuration, going on from a checkpoint of an earlier run of the task, if any."""
+    from heimdall_trainer.checkpoint_files import checkpoints_in
+
+    folder = config.checkpoint_dir
+    if config.export_only or folder is None:
+        return config
+    begun = any(folder.glob("member-*/*.ckpt")) if config.ensemble > 1 else checkpoints_in(folder)
+    return replace(config, checkpoint=(), resume_training=True) if begun else config
 
 
 def train_and_register(
     config: TrainingConfig, connections: Connections, report: Callable[[Progress], None]
 ) -> dict[str, Any]:
-    """The pipeline, and what `heimdall train --summary` would write."""
+    """The pipeline, begun or gone on with; what `heimdall train --summary` would write."""
     from heimdall_trainer.closing import print_closing
     from heimdall_trainer.worker.reported_pipeline import ReportedPipeline
 
-    outcome = ReportedPipeline(config, connections, report).run()
+    outcome = ReportedPipeline(_resumed(config), connections, report).run()
     print_closing(outcome)
     return asdict(outcome.summary)
