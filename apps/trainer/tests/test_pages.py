@@ -37,7 +37,7 @@ def commands(text):
     for line in [*lines, *(i for i in inline if "…" not in i and "..." not in i and "|" not in i)]:
         words = shlex.split(line, comments=True)
         ours = itertools.takewhile(lambda word: word not in ELSEWHERE, words[1:])
-        yield ["1" if word == "N" else word for word in ours]
+        yield ["1" if word in ("N", "E") else word for word in ours]
 
 
 def refused(words):
