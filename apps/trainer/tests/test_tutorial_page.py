@@ -14,7 +14,11 @@ from heimdall_trainer.cli import main
 
 PARENTS = Path(__file__).resolve().parents
 BLOCK = re.compile(r"^```(\w*) ?([\w.]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-SMALLER = (("--sessions 300", "--sessions 48"), ("--epochs 5", "--epochs 1"))
+SMALLER = (
+    ("--sessions 300", "--sessions 48"),
+    ("--epochs 5", "--epochs 1"),
+    ("convnext_atto", "test_convnext"),
+)
 
 
 def blocks(name):

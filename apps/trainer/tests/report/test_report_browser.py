@@ -11,6 +11,9 @@ from html import unescape
 
 import numpy as np
 import pytest
+from heimdall_trainer.comparing.page import render_comparison
+from heimdall_trainer.comparing.pairs import Side, paired
+from heimdall_trainer.comparing.significance import outcome
 from heimdall_trainer.report import render_report
 from PIL import Image
 
@@ -127,6 +130,23 @@ def test_the_browser_finds_nothing_to_complain_about(page, browse):
     """An error on the console is a figure that someone will miss."""
     _, log = browse(page, "--dump-dom")
     assert "CONSOLE" not in log
+
+
+def test_the_browser_finds_nothing_to_complain_about_in_a_comparison(page, contents, browse):
+    """It is the page that decides what goes into production."""
+    side = Side(
+        name="</style><script>throw 1</script>",
+        evaluation=contents.evaluation,
+        receivers=tuple(receiver.name for receiver in contents.receivers),
+        region=contents.region,
+    )
+    both = paired(side, side)
+    found = outcome(contents.evaluation, contents.evaluation)
+    compared = render_comparison(both, found, None, page.with_name("compared.html"))
+    dom, log = browse(compared, "--dump-dom")
+    assert "CONSOLE" not in log
+    assert dom.count('<svg viewBox="0 0 3') >= 3
+    assert "<script" not in dom
 
 
 def test_a_complaint_would_be_seen(tmp_path, browse):
