@@ -1,0 +1,38 @@
+"""`heimdall worker` that cannot work says why, before it takes a task."""
+
+import sys
+
+import pytest
+from heimdall_trainer.cli import main
+
+
+def said(capsys, *words):
+    """Exit status and message of `heimdall worker`."""
+    with pytest.raises(SystemExit) as ended:
+        main(["worker", *words])
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_a_worker_without_a_broker_says_which_variable_to_set(capsys, monkeypatch):
+    """The contract's words: the worker command says so."""
+    monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
+    status, message = said(capsys)
+    assert status == 1
+    assert "no broker is configured (CELERY_BROKER_URL)" in message
+
+
+def test_a_worker_without_celery_says_what_to_install(capsys, monkeypatch):
+    """Who trains by hand does not have it."""
+    for name in [n for n in sys.modules if n.startswith("heimdall_trainer.worker.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "celery", None)
+    status, message = said(capsys, "--broker_url", "redis://h")
+    assert status == 1
+    assert "install heimdall-trainer[worker]" in message
+
+
+def test_a_lease_that_is_none_is_refused(capsys):
+    """With 0 every task would be given to everybody at once."""
+    status, message = said(capsys, "--broker_url", "redis://h", "--lease", "0")
+    assert status == 2
+    assert "--lease is 0.0; it must be a number of seconds of at least 1" in message
