@@ -340,3 +340,14 @@ def test_a_place_that_cannot_be_written_is_named(contents_of, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match=r"cannot write the report to .*file/report\.html: "):
         render_report(contents_of(3), tmp_path / "file" / "report.html")
+
+
+def test_no_two_methods_look_alike(contents_of, page_of):
+    """A model of times stands beside seven; two grey lines would be one method."""
+    contents = contents_of(9)
+    seven = tuple(replace(contents.baselines[0], name=f"method {k}") for k in range(7))
+    page = page_of(replace(contents, baselines=seven))
+    key = re.findall(r'stroke="var\(--(baseline-\d)\)"[^>]*stroke-dasharray="([^"]*)"', page)
+    assert len({colour for colour, _ in key}) == len({dashes for _, dashes in key}) == 7
+    for colour, _ in key:
+        assert len(re.findall(rf"--{colour}: #", page)) == 2

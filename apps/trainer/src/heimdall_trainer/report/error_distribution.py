@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["DASHES", "distance_axis", "error_distribution_svg"]
 
-DASHES: tuple[tuple[int, ...], ...] = ((5, 2), (2, 2), (7, 2, 2, 2), (1, 2))
+DASHES: tuple[tuple[int, ...], ...] = (
+    (5, 2),
+    (2, 2),
+    (7, 2, 2, 2),
+    (1, 2),
+    (9, 2),
+    (4, 1, 1, 1),
+    (3, 1),
+)
 """Baselines differ by dash as well as by colour."""
 
 
