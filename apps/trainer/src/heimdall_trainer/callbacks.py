@@ -125,7 +125,11 @@ class EpochHistory(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep and tell of the epoch; its validation is done by now."""
         del pl_module
-        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        seen = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(("train/", "val/"))
+        }
         record = _epoch_record(trainer, seen)
         self.epochs.append(record)
         self.metrics.append(seen)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from heimdall_models import LocalizationModule
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data.distributed import DistributedSampler
 
@@ -112,7 +113,15 @@ class EpochSeeds(Callback):
         batch: Any,  # noqa: ANN401 - Lightning's
         batch_idx: int,
     ) -> None:
-        """Seed what the step draws."""
-        del pl_module, batch
+        """Seed what the step draws, and weigh our share of it."""
+        del batch
         names = (self._seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(names).generate_state(1)[0]))
+        if isinstance(pl_module, LocalizationModule):
+            pl_module.loss_weight = self._order(trainer).weight(batch_idx)
+
+    @staticmethod
+    def _order(trainer: pl.Trainer) -> EpochOrder:
+        loader: Any = trainer.train_dataloader
+        order: EpochOrder = loader.sampler
+        return order

@@ -18,7 +18,7 @@ from heimdall_models.ensemble_checkpoint import Ensemble, save_ensemble
 from heimdall_models.timing_checkpoint import timing_sites
 
 from heimdall_trainer.callbacks import LaterSteps
-from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.errors import TrainerError, UsageError
 from heimdall_trainer.exported_network import of_other_sessions, require_same_receivers
 from heimdall_trainer.member_folders import (
     ENSEMBLE,
@@ -64,7 +64,14 @@ def train_ensemble(
     Raises:
         TrainerError: What was trained before is of another seed or of other sessions, or is gone.
         ModelError: Training diverged.
+        UsageError: Several processes train.
     """
+    if (n_processes := pipeline.create_trainer().world_size) > 1:
+        raise UsageError(
+            f"--ensemble trains its members in one process, and there are {n_processes}; train "
+            "each with a --seed of its own and --devices, and merge them with --export_only "
+            "--checkpoint A B"
+        )
     configs = _member_configs(pipeline.config, folder)
     for number, config in enumerate(configs, start=1):
         _require_same_sessions(member_folder(folder, number), config, data)

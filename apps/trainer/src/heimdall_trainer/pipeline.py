@@ -7,6 +7,7 @@ was made with, and the seconds its finished stages took.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from heimdall_trainer.member_folders import (
     started_ensemble,
 )
 from heimdall_trainer.model_file import read_model
+from heimdall_trainer.processes import is_first
 from heimdall_trainer.resumed_run import describe_run, new_steps, tracked_run
 from heimdall_trainer.run_log import tell
 from heimdall_trainer.run_overview import tell_data, tell_model
@@ -183,11 +185,15 @@ class TrainingPipeline:
 
         Raises:
             ValueError: Whatever a step refuses; the MLflow run is then marked as failed.
+            SystemExit: In all processes that train but the first, which does the rest alone.
         """
         started = time.monotonic()
         self.check()
         data = self.load_data()
         tell_data(data)
+        if not is_first():
+            self.train(data)
+            sys.exit(0)
         config, connections = self.config, self.connections
         resumed = self._resume_from() if config.resume_training else None
         with tracked_run(config, connections, resumed) as tracker:
@@ -256,7 +262,8 @@ class TrainingPipeline:
             return merged_model(given, data, self.config, path, tracker)
 
     def _timed_parts(self, data: TrainingData) -> TimedParts | None:
-        return timed_parts(data) if self.config.features == "mel+timing" else None
+        with_times = self.config.features == "mel+timing" and is_first()
+        return timed_parts(data) if with_times else None
 
     def _members_folder(self, run_name: str) -> Path:
         """Where the members of an ensemble go, or are already."""

@@ -28,6 +28,8 @@ from heimdall_trainer.checkpoint_files import (
 )
 from heimdall_trainer.data_order import EpochSeeds
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.placement import environment_plugins, placement
+from heimdall_trainer.processes import ends_together, watched
 from heimdall_trainer.progress import MetresBar
 from heimdall_trainer.resumption import RunIdentity, RunKeeper
 from heimdall_trainer.session_batches import SessionBatches, make_loader
@@ -57,9 +59,12 @@ __all__ = [
 N_CHECKPOINTS = 3
 
 # Lightning's advertisements and its advice about worker counts are not about our run.
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for _chatty in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module=r"lightning\..*", category=UserWarning)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+# Of channels-last weights on several processes; it costs next to nothing.
+warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +116,10 @@ def make_trainer(
     ]
     return pl.Trainer(
         max_epochs=config.epochs,
-        accelerator=config.accelerator,
-        devices=_devices(config.devices),
-        num_nodes=config.num_nodes,
-        strategy=_strategy(config),
+        **placement(config),
         precision=config.precision,
         callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
+        plugins=[WholeCheckpoints(), *environment_plugins()],
         logger=TrackerLogger(tracker) if tracker else False,
         gradient_clip_val=config.gradient_clip or None,
         deterministic="warn",
@@ -127,21 +129,6 @@ def make_trainer(
         log_every_n_steps=1,
         default_root_dir=checkpoint_dir,
     )
-
-
-def _devices(given: str) -> str | int | list[int]:
-    try:
-        parts = [int(part) for part in given.split(",")]
-    except ValueError:
-        return given
-    return parts if "," in given else parts[0]
-
-
-def _strategy(config: TrainingConfig) -> str:
-    """Lightning's own choice, but for a backbone that thaws while several processes train it."""
-    alone = config.num_nodes == 1 and config.devices in ("auto", "1")
-    thaws = config.unfreeze_epoch or config.unfreeze_every
-    return "ddp_find_unused_parameters_true" if thaws and not alone else "auto"
 
 
 def fit(
@@ -157,7 +144,7 @@ def fit(
         ModelError: Training diverged, or the backbone cannot be trained as it should be.
         KeyboardInterrupt: Ctrl-C; the state after the last step is kept.
         SystemExit: SIGTERM, likewise.
-        TrainerError: Training ended without a checkpoint.
+        TrainerError: Training ended without a checkpoint, or lost a process.
     """
     run = trainer.logger.run if isinstance(trainer.logger, TrackerLogger) else None
     batches = SessionBatches(data, config)
@@ -166,7 +153,7 @@ def fit(
         RunKeeper(RunIdentity.of(data, config, run)),
     ]
     remove_parts(Path(trainer.default_root_dir))
-    with seen_interrupts(trainer):
+    with ends_together(trainer), seen_interrupts(trainer), watched(trainer):
         trainer.fit(module, datamodule=batches, ckpt_path=resume_from, weights_only=True)
     return _outcome(trainer)
 

@@ -28,7 +28,7 @@ class TrainingConfig:
     epochs: int = 100
     """Most passes over the training split."""
     batch_size: int = 32
-    """Sessions in a batch."""
+    """Sessions in a step, of all processes together, whose number divides it."""
     learning_rate: Annotated[float, Parameter(name=("--learning-rate", "--lr"))] = 1e-3
     """Peak learning rate of AdamW, of the backbone; see --head_rate."""
     head_rate: float = 5.0
@@ -60,6 +60,9 @@ class TrainingConfig:
     """Lightning's devices: auto, a count, or a list such as 0,1."""
     num_nodes: int = 1
     """Machines that train together."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices train: each with a whole network (ddp), or with a part of it (fsdp, for
+    backbones that one GPU has no room for); auto takes ddp where there are several."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Of the backbone in training: float32, bfloat16, float16; heads and weights are float32."""
     channels_last: bool = True
