@@ -15,7 +15,7 @@ from heimdall_trainer.cli import app
 
 ROOT = next((p for p in Path(__file__).resolve().parents if (p / "docs" / "site").is_dir()), None)
 SHELL = re.compile(r"^```(?:sh|bash|)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+YAML = re.compile(r"^```yaml(?: run.yaml)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`(heimdall [^`]+)`(?!`)")
 ELSEWHERE = {">", ">>", "|", "&&", "||", ";"}
 
