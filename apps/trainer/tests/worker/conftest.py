@@ -56,6 +56,13 @@ class Broker:
         """End it without a word to anybody."""
         self._server.terminate()
 
+    def leases(self):
+        """When what is delivered was delivered, or renewed."""
+        import valkey
+
+        found = valkey.from_url(self.url).zrange("unacked_index", 0, -1, withscores=True)
+        return [score for _, score in found]
+
     def everything(self):
         """All that it holds, as text."""
         import valkey

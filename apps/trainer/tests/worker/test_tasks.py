@@ -1,6 +1,8 @@
 """What a task does: one worker and a real broker; the trainings only pretend."""
 
 import json
+import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,28 @@ def test_a_training_that_is_killed_every_time_is_given_up(client, standing):
     assert "the training was killed 3 times" in str(sent.end())
     assert standing.trained(sent) == [0]
     assert client.send().end()["first"] == 0
+
+
+def test_a_task_that_another_machine_trains_is_left_to_it(client, standing, until):
+    """A broker that lost a connection gives the task away, while it is still trained there."""
+    task_id, alive = str(uuid.uuid4()), {"host": "another", "alive_at": time.time() + 3600}
+    client.app.backend.store_result(task_id, alive, "PROGRESS")
+    sent = client.send(task_id=task_id)
+    until(lambda: standing.log().count(f"[{task_id}] ignored") >= 2, "the task to come twice")
+    assert standing.trained(sent) == []
+    client.app.backend.store_result(task_id, alive | {"alive_at": 0}, "PROGRESS")
+    assert sent.end()["first"] == 0
+    assert standing.trained(sent) == [0, 1, 2]
+
+
+def test_a_worker_renews_the_lease_of_what_it_trains(broker, client, standing, until):
+    """Or Redis would give every long training to somebody else, too."""
+    sent = standing.hold(client)
+    first = broker.leases()
+    until(lambda: min(broker.leases()) > max(first), "a renewal")
+    standing.release()
+    assert first
+    assert sent.end()["first"] == 0
 
 
 def test_messages_are_json_alone(client, standing):

@@ -31,8 +31,15 @@ def test_a_worker_without_celery_says_what_to_install(capsys, monkeypatch):
     assert "install heimdall-trainer[worker]" in message
 
 
-def test_a_lease_that_is_none_is_refused(capsys):
-    """With 0 every task would be given to everybody at once."""
-    status, message = said(capsys, "--broker_url", "redis://h", "--lease", "0")
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--lease", "0", "--lease is 0.0; it must be a number of seconds of at least 1"),
+        ("--name", "../x", "--name is '../x'; it must be letters, digits, dots, - and _"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(capsys, flag, value, message):
+    """With a lease of 0 every task would be given to everybody at once."""
+    status, told = said(capsys, "--broker_url", "redis://h", flag, value)
     assert status == 2
-    assert "--lease is 0.0; it must be a number of seconds of at least 1" in message
+    assert message in told

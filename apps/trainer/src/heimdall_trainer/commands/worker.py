@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import TYPE_CHECKING, Annotated, get_type_hints
@@ -53,24 +54,29 @@ def worker(
 
         run_job(job, connections)
         return
-    service = _service(broker_url, result_backend, queue, lease, connections)
-    _serve(service, name)
+    _check(broker_url, name, lease)
+    _serve(_service(str(broker_url), result_backend, queue, lease, connections), name)
 
 
-def _service(
-    broker_url: str | None,
-    result_backend: str | None,
-    queue: str,
-    lease_s: float,
-    connections: Connections,
-) -> TrainingService:
+def _check(broker_url: str | None, name: str, lease_s: float) -> None:
     if not broker_url:
         raise TrainerError(
             "no broker is configured (CELERY_BROKER_URL): set it to where tasks come from, such "
             "as redis://localhost:6379/0 or amqp://localhost"
         )
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
+        raise UsageError(f"--name is {name!r}; it must be letters, digits, dots, - and _")
     if not 1 <= lease_s < float("inf"):
         raise UsageError(f"--lease is {lease_s}; it must be a number of seconds of at least 1")
+
+
+def _service(
+    broker_url: str,
+    result_backend: str | None,
+    queue: str,
+    lease_s: float,
+    connections: Connections,
+) -> TrainingService:
     try:
         from heimdall_trainer.worker.attendant import Attendant
         from heimdall_trainer.worker.service import ServiceConfig, TrainingService

@@ -26,7 +26,7 @@ __all__ = ["JobFailed", "JobRefused", "ServiceConfig", "TrainingService"]
 LOG = logging.getLogger(__name__)
 MOST_CRASHES = 3
 """Starts of a training that all ended in a crash, of it or of its worker, before it has failed."""
-SECONDS_TO_COME_BACK = 30
+LONGEST_WAIT_S = 30.0
 
 
 class JobRefused(UsageError):
@@ -160,7 +160,8 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
 
     def _come_back(self) -> None:
         """Have the task delivered again in a while, when nobody else may be at it."""
-        self.signature_from_request(self.request, countdown=SECONDS_TO_COME_BACK).apply_async()
+        wait_s = min(LONGEST_WAIT_S, self.app.service.lease_s)
+        self.signature_from_request(self.request, countdown=wait_s).apply_async()
         raise Ignore
 
 

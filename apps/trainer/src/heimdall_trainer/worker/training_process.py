@@ -108,7 +108,7 @@ def _end_with_worker() -> None:
 
 
 def _is_helper() -> bool:
-    return any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK"))
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _configuration(folder: JobFolder) -> TrainingConfig:
