@@ -7,6 +7,8 @@ import onnx
 import pytest
 import torch
 from heimdall_export import ExportError, Predictor, export_onnx
+from heimdall_export.folded_scales import fold_channel_scales
+from heimdall_export.graph_layout import pointwise_as_products
 from heimdall_export.integer_products import Range
 from heimdall_export.latency import Latency
 from heimdall_export.onnx_session import open_session
@@ -108,6 +110,30 @@ def test_four_bits_are_in_any_file_even_an_old_one(network_14, features, tmp_pat
     assert np.isfinite(positions_m(path, features)).all()
 
 
+@pytest.mark.parametrize("backbone", ["test_convnext", "convnext_atto"])
+def test_layer_scales_are_in_the_weights_and_change_nothing(backbone, metadata, features, tmp_path):
+    """One pass over a block's values less for each answer; a wrong axis would be another model."""
+    torch.manual_seed(3)
+    network = LocalizationNet(3, backbone)
+    with torch.no_grad():
+        for name, values in network.backbone.named_parameters():
+            if name.endswith("gamma"):
+                values.uniform_(0.2, 2.0)
+    mean = np.full((3, 128, 1), -60.0)
+    standard = Standardize(mean, np.full_like(mean, 20.0))
+    serving = ServingNet(standard, network, Region(45.0, 8.0, SCALE_M)).eval()
+    path = export_onnx(serving, tmp_path / "m.onnx", metadata=metadata)
+    graph = WeightedGraph.read(path)
+    n_scales = sum(name.endswith("gamma") for name in graph.weights)
+    pointwise_as_products(graph)
+    fold_channel_scales(graph)
+    assert n_scales > 3
+    assert not any(name.endswith("gamma") for name in graph.weights)
+    graph.write(tmp_path / "folded.onnx")
+    moved = positions_m(tmp_path / "folded.onnx", features) - positions_m(path, features)
+    assert np.abs(moved).max() < 1.0
+
+
 def test_an_odd_number_of_values_of_four_bits_comes_back():
     """Two share a byte; the last one may be alone."""
     graph = WeightedGraph(onnx.ModelProto(), {})
@@ -173,7 +199,8 @@ def test_integers_give_the_same_answer_alone_and_in_a_batch(variants, features):
 def test_products_that_are_kept_are_as_they_were(float_path, features, tmp_path):
     """Keeping all of them must give the float32 file's answers: nothing else is rounded."""
     path = quantize_model(float_path, tmp_path / "k.onnx", "int8", features=features, keep=1.0)
-    assert np.array_equal(positions_m(path, features), positions_m(float_path, features))
+    moved = positions_m(path, features) - positions_m(float_path, features)
+    assert np.abs(moved).max() < 1.0  # float32 degrees are 0.4 m apart
 
 
 def test_what_cannot_be_quantised_is_refused(float_path, variants, features, onnx_path, tmp_path):

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
 
     from heimdall_export.weighted_graph import WeightedGraph
 
-__all__ = ["channel_weights", "large_products", "large_weights", "put_after", "put_first", "tables"]
+__all__ = ["channel_weights", "large_products", "large_weights", "put_after", "put_first"]
 
 _LEAST_VALUES = 8192
 """Smaller weights stay as they are: they take no room, and heads are among them."""
-_COORDINATES = 2
-_MANY_CHANNELS = 512
+_MANY_CHANNELS = 96
 _LEAST_SIDE = 16
 """Of a matrix; thinner ones are tables of places."""
 
@@ -44,13 +43,13 @@ def large_weights(graph: WeightedGraph, kinds: tuple[str, ...]) -> list[str]:
 
 
 def channel_weights(graph: WeightedGraph) -> list[str]:
-    """One value a channel, of many channels: norms, and what convolutions and products add."""
+    """One value a channel, of many channels: norms, factors, what convolutions and products add."""
     nodes = graph.model.graph.node
     products = {name for node in nodes if node.op_type == "MatMul" for name in node.output}
     taken = {
         name
         for node in nodes
-        if node.op_type in ("LayerNormalization", "Conv")
+        if node.op_type in ("LayerNormalization", "Conv", "Mul")
         or (node.op_type == "Add" and products & set(node.input))
         for name in node.input
     }
@@ -61,20 +60,6 @@ def channel_weights(graph: WeightedGraph) -> list[str]:
         and weight.dtype == torch.float32
         and weight.ndim == 1
         and len(weight) >= _MANY_CHANNELS
-    ]
-
-
-def tables(graph: WeightedGraph) -> list[str]:
-    """Large float32 weights that are no factor of a product, but for lists of places."""
-    factors = {*large_weights(graph, ("MatMul", "Gemm", "Conv"))}
-    return [
-        name
-        for name, weight in graph.weights.items()
-        if name not in factors
-        and weight.dtype == torch.float32
-        and weight.ndim > 1
-        and weight.numel() >= _LEAST_VALUES
-        and min(weight.shape) > _COORDINATES
     ]
 
 

@@ -9,7 +9,7 @@ are fixed in the file: an answer depends on its own input alone, and not on what
 batch.
 
 `int4`: the same, with weights of four bits in the file, kernels of wider convolutions too
-(`packed_weights`), and tables in two bytes. Half the size of `int8`, as fast, and less exact; the
+(`packed_weights`). Half the size of `int8`, as fast, and less exact; the
 operator set is 21 at least.
 """
 
@@ -24,8 +24,9 @@ from google.protobuf.message import DecodeError
 
 from heimdall_export.contract import ARRIVALS, INPUT
 from heimdall_export.errors import ExportError
-from heimdall_export.graph_layout import pointwise_as_products
-from heimdall_export.graph_weights import channel_weights, large_weights, put_first, tables
+from heimdall_export.folded_scales import fold_channel_scales
+from heimdall_export.graph_layout import pointwise_as_products, shorten_names
+from heimdall_export.graph_weights import channel_weights, large_weights, put_first
 from heimdall_export.integer_products import calibrated, channel_means, use_integers
 from heimdall_export.packed_weights import LEAST_OPSET, packed_kernel
 from heimdall_export.weighted_graph import WeightedGraph
@@ -120,6 +121,7 @@ def _to_integers(
     if packed and graph.opset() < LEAST_OPSET:
         graph.convert(LEAST_OPSET)
     pointwise_as_products(graph)
+    fold_channel_scales(graph)
     ranges = calibrated(graph, inputs)
     if not ranges:
         raise NothingToQuantize(
@@ -133,7 +135,7 @@ def _to_integers(
 
 
 def _pack_kernels(graph: WeightedGraph, means: Mapping[str, torch.Tensor]) -> None:
-    """Of convolutions: four bits, and two bytes for what is added to their results and tables."""
+    """Four bits for kernels, two bytes for what there is one of a channel, and short names."""
     unpacking = []
     for name in large_weights(graph, ("Conv",)):
         weight = graph.weights.pop(name)
@@ -141,7 +143,8 @@ def _pack_kernels(graph: WeightedGraph, means: Mapping[str, torch.Tensor]) -> No
         unpacking.extend(stored.nodes)
         _make_up(graph, name, (weight - stored.told).flatten(2).sum(dim=2), means)
     put_first(graph, unpacking)
-    _halve(graph, [*channel_weights(graph), *tables(graph)], torch.float16)
+    _halve(graph, channel_weights(graph), torch.float16)
+    shorten_names(graph)
 
 
 def _make_up(

@@ -23,7 +23,7 @@ from heimdall_export.weights_beside import SUFFIX
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
@@ -91,6 +91,11 @@ class WeightedGraph:
         self.weights[name] = high << 4 | low
         self.four_bits[name] = tuple(integers.shape)
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give weights other names, and forget those that have none."""
+        self.weights = {names[n]: weight for n, weight in self.weights.items() if n in names}
+        self.four_bits = {names[n]: shape for n, shape in self.four_bits.items() if n in names}
+
     def opset(self) -> int:
         """The version of ONNX's own operator set."""
         return next(int(e.version) for e in self.model.opset_import if e.domain in ("", "ai.onnx"))
@@ -102,6 +107,7 @@ class WeightedGraph:
             onnx.version_converter.ConvertError: There is no such set, or no way to it.
         """
         self.model = onnx.version_converter.convert_version(self.declared(), opset)
+        del self.model.graph.value_info[:]
         self._undeclare()
 
     def declared(self) -> onnx.ModelProto:
