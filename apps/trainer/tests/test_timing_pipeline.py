@@ -19,12 +19,14 @@ from heimdall_data.ingest import ingest
 from heimdall_data.session_arrivals import clocked
 from heimdall_data.simulate import NORTHWEST_ITALY, Mishaps, simulate_sessions
 from heimdall_export.runtime import Predictor
+from heimdall_features import ArrivalExtractor
 from heimdall_models import ModelError
 from heimdall_models.timing_checkpoint import load_timing
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.exported_network import exported_network
 from heimdall_trainer.member_folders import note_finished
+from heimdall_trainer.model_sources import opened_model
 from heimdall_trainer.pipeline import TrainingPipeline
 from heimdall_trainer.timing_baselines import SPECTROGRAMS_ALONE, TIME_DIFFERENCES
 from heimdall_trainer.timing_training import TimedParts, TimedSessions, train_timing
@@ -301,3 +303,18 @@ def test_a_receiver_on_another_continent_is_one_error(finished, parts):
     data = replace(finished.data, receivers=(first, *finished.data.receivers[1:]))
     with pytest.raises(ModelError):
         train_timing(parts, data, TIMED)
+
+
+def test_a_checkpoint_of_times_is_evaluated_as_what_it_is(connections, finished):
+    """Its receivers are its own, whatever the flags say: another order would be another place."""
+    other = replace(TIMED, features="mel", receivers=())
+    asked = []
+
+    def load(config):
+        asked.append(config)
+        return finished.data
+
+    with opened_model(finished.summary.checkpoint, other, connections, load) as opened:
+        assert ArrivalExtractor.from_metadata(opened.file.metadata) is not None
+    assert asked[0].features == "mel+timing"
+    assert asked[0].receivers == tuple(station.name for station in finished.data.receivers)

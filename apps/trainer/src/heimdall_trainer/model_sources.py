@@ -21,7 +21,7 @@ from heimdall_export.published_model import SCHEME
 from heimdall_models import TimedServingNet
 from heimdall_models.ensemble_checkpoint import Ensemble
 
-from heimdall_trainer.delivery import inputs_to_compare, model_metadata
+from heimdall_trainer.delivery import model_metadata
 from heimdall_trainer.exported_network import (
     exported_network,
     of_other_sessions,
@@ -129,12 +129,11 @@ def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path)
     data = load(_with_features_of_checkpoint(path, config))
     network = exported_network(path, data)
     region = network.levels.region if isinstance(network, TimedServingNet) else network.region
-    _, arrivals = inputs_to_compare(data)
     written = export_onnx(
         network,
         folder / f"{path.stem}.onnx",
         input_shape=data.features.shape,
-        arrivals_shape=None if arrivals is None else arrivals.shape[1:],
+        arrivals_shape=None if data.train.arrivals is None else data.train[0]["arrivals"].shape,
         metadata=model_metadata(data, region, run_id="")
         | sigma_bounds_metadata(network, region.scale_m),
         opset=config.opset,

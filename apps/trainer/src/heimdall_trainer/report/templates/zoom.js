@@ -5,7 +5,7 @@ for (const frame of document.querySelectorAll("#map .frame")) {
   const whole = map.viewBox.baseVal, width = whole.width, height = whole.height;
   const bar = frame.querySelector(".bar-of-scale");
   const view = { x: 0, y: 0, zoom: 1 };
-  const most = 60;
+  const most = 1000; // two hundred kilometres become two hundred metres
 
   const show = () => {
     view.x = Math.min(Math.max(view.x, 0), width * (1 - 1 / view.zoom));
