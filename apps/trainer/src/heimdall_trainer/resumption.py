@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from heimdall_trainer.training_config import TrainingConfig
     from heimdall_trainer.training_data import TrainingData
 
-__all__ = ["RunIdentity", "RunKeeper", "run_of"]
+__all__ = ["RunIdentity", "RunKeeper", "batch_size_of", "run_of"]
 
 RECORD = "heimdall_run"
 
@@ -62,9 +62,24 @@ def run_of(checkpoint: Path) -> str | None:
     Raises:
         ModelError: The file is absent, cut short, or no checkpoint.
     """
+    run_id = _record_in(checkpoint).get("run_id")
+    return None if run_id is None else str(run_id)
+
+
+def batch_size_of(checkpoint: Path) -> int | None:
+    """How many sessions a step had in the run that a checkpoint is of, if it says so.
+
+    Raises:
+        ModelError: The file is absent, cut short, or no checkpoint.
+    """
+    size = _record_in(checkpoint).get("batch_size")
+    return None if size is None else int(size)
+
+
+def _record_in(checkpoint: Path) -> dict[str, Any]:
     contents = tensors_and_text(checkpoint)
     record = contents.get(RECORD) if isinstance(contents, dict) else None
-    return record["run_id"] if isinstance(record, dict) else None
+    return record if isinstance(record, dict) else {}
 
 
 class RunKeeper(Callback):

@@ -28,6 +28,7 @@ from heimdall_trainer.checkpoint_files import (
 )
 from heimdall_trainer.data_order import EpochSeeds
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.memory import sized, told_of_memory
 from heimdall_trainer.placement import environment_plugins, placement
 from heimdall_trainer.processes import ends_together, watched
 from heimdall_trainer.progress import MetresBar
@@ -144,8 +145,9 @@ def fit(
         ModelError: Training diverged, or the backbone cannot be trained as it should be.
         KeyboardInterrupt: Ctrl-C; the state after the last step is kept.
         SystemExit: SIGTERM, likewise.
-        TrainerError: Training ended without a checkpoint, or lost a process.
+        TrainerError: Training ended without a checkpoint, lost a process, or has no room.
     """
+    config = sized(config, module, trainer, len(data.train), resume_from)
     run = trainer.logger.run if isinstance(trainer.logger, TrackerLogger) else None
     batches = SessionBatches(data, config)
     trainer.callbacks += [  # type: ignore[attr-defined] # set in Trainer.__init__
@@ -153,7 +155,7 @@ def fit(
         RunKeeper(RunIdentity.of(data, config, run)),
     ]
     remove_parts(Path(trainer.default_root_dir))
-    with ends_together(trainer), seen_interrupts(trainer), watched(trainer):
+    with told_of_memory(config), ends_together(trainer), seen_interrupts(trainer), watched(trainer):
         trainer.fit(module, datamodule=batches, ckpt_path=resume_from, weights_only=True)
     return _outcome(trainer)
 

@@ -29,6 +29,9 @@ class TrainingConfig:
     """Most passes over the training split."""
     batch_size: int = 32
     """Sessions in a step, of all processes together, whose number divides it."""
+    auto_batch_size: bool = False
+    """Double the batch size as long as a step fits into the device's memory. A larger batch is
+    another training, with fewer steps: --learning_rate may have to rise with it."""
     learning_rate: Annotated[float, Parameter(name=("--learning-rate", "--lr"))] = 1e-3
     """Peak learning rate of AdamW, of the backbone; see --head_rate."""
     head_rate: float = 5.0
