@@ -180,12 +180,13 @@ class Place:
 
     def hold(self, client):
         """Send a task, and wait until it holds in its second epoch."""
+        (self.path / "release").unlink(missing_ok=True)
         sent = client.send(experiment_name="hold")
         wait_until(lambda: sent.state == "PROGRESS" and sent.info["epoch"] == 1, "a task to hold")
         return sent
 
     def release(self):
-        """Let what holds go on, now and from now on."""
+        """Let what holds go on."""
         (self.path / "release").touch()
 
     def trained(self, sent):
@@ -211,9 +212,9 @@ def place(broker, tmp_path):
         yield Place(tmp_path, broker, running)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def standing(broker, tmp_path_factory):
-    """A state directory with a worker that all tests of a module share."""
+    """A state directory with a worker that tests share."""
     with contextlib.ExitStack() as running:
         there = Place(tmp_path_factory.mktemp("standing"), broker, running)
         there.start_worker()

@@ -6,12 +6,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def holding(standing):
-    """Tasks hold until a test releases them."""
-    (standing.path / "release").unlink(missing_ok=True)
+from filelock import FileLock
 
 
 def test_a_task_is_trained_and_its_summary_is_the_result(client, standing):
@@ -133,6 +128,19 @@ def test_a_task_that_another_machine_trains_is_left_to_it(client, standing, unti
     until(lambda: standing.log().count(f"[{task_id}] ignored") >= 2, "the task to come twice")
     assert standing.trained(sent) == []
     client.app.backend.store_result(task_id, alive | {"alive_at": 0}, "PROGRESS")
+    assert sent.end()["first"] == 0
+    assert standing.trained(sent) == [0, 1, 2]
+
+
+def test_a_task_that_another_process_trains_comes_again_later(client, standing, until):
+    """Two trainings of one task would overwrite each other's checkpoints."""
+    task_id = str(uuid.uuid4())
+    folder = standing.path / "jobs" / task_id
+    folder.mkdir(parents=True)
+    with FileLock(folder / "running.lock"):
+        sent = client.send(task_id=task_id)
+        until(lambda: standing.log().count(f"[{task_id}] received") >= 2, "the task to come twice")
+        assert standing.trained(sent) == []
     assert sent.end()["first"] == 0
     assert standing.trained(sent) == [0, 1, 2]
 

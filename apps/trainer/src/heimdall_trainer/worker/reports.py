@@ -93,10 +93,13 @@ class Reports:
         if is_fresh and said.get("host") != self._host:
             come_back()
 
-    def wait_for_backend(self, summary: Mapping[str, Any]) -> None:
+    def wait_for_backend(self, summary: Mapping[str, Any]) -> bool:
         """Store a result as soon as that can be done, however long that takes.
 
         Celery gives up after some seconds, and a night's result would not be told.
+
+        Returns:
+            Whether it is stored; it is not where the worker is told to end before.
         """
         while not self._task.app.attendant.closing:
             try:
@@ -109,4 +112,5 @@ class Reports:
                 )
                 time.sleep(SECONDS_TO_TRY_AGAIN)
             else:
-                return
+                return True
+        return False

@@ -152,7 +152,8 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
     def _result(self, outcome: Outcome, folder: JobFolder, reports: Reports) -> Mapping[str, Any]:
         if outcome.summary is None:
             raise JobFailed(f"{outcome.error} (checkpoints: {folder.checkpoints})")
-        reports.wait_for_backend(outcome.summary)
+        if not reports.wait_for_backend(outcome.summary):
+            raise Reject("the worker ends, and its result is not told yet", requeue=True)
         return outcome.summary
 
     def _is_revoked(self) -> bool:

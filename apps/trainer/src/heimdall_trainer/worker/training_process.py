@@ -36,8 +36,8 @@ __all__ = ["BUSY", "run_job", "train_and_register"]
 
 BUSY = 75
 """Exit status: another process trains for this task already."""
-PATIENCE_S = 20.0
-"""How long a process of a worker that died may take to write its last checkpoint."""
+PATIENCE_S = 2.0
+"""For a process of a worker that died to end; if it takes longer, the task comes again later."""
 
 
 def run_job(path: Path, connections: Connections, train: Train | None = None) -> None:
