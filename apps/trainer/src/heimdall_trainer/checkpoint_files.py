@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from heimdall_models.checkpoint import tensors_and_text, write_whole
 from heimdall_models.divergence import DIVERGED
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from heimdall_trainer.errors import TrainerError
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
+    import lightning.pytorch as pl
+    from torch import Tensor
+
 __all__ = [
     "STEP",
     "WITH_TIMING",
+    "BestCheckpoints",
     "WholeCheckpoints",
     "checkpoints_in",
     "newest_checkpoint",
@@ -89,6 +94,30 @@ class WholeCheckpoints(TorchCheckpointIO):
         if not isinstance(contents, dict):
             raise TrainerError(f"{path} is a PyTorch file, but no checkpoint")
         return contents
+
+
+class BestCheckpoints(ModelCheckpoint):
+    """Lightning's best checkpoints, of which one that could not be written is none."""
+
+    def _save_topk_checkpoint(
+        self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+        lost = not _refused(trainer).isdisjoint(self.best_k_models)
+        if trainer.strategy.broadcast(lost):
+            self.load_state_dict(before)
+
+    def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
+        """Not for the sake of one that is not there."""
+        if current in _refused(trainer):
+            return False
+        return super()._should_remove_checkpoint(trainer, previous, current)
+
+
+def _refused(trainer: pl.Trainer) -> set[str]:
+    files = trainer.strategy.checkpoint_io
+    return set(files.refused) if isinstance(files, WholeCheckpoints) else set()
 
 
 def _full_disk(error: OSError | RuntimeError) -> OSError:

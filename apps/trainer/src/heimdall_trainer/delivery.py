@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_export.errors import OutOfReach
+from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_export.onnx_file import export_onnx
 from heimdall_export.parity import check_parity
 from heimdall_export.promotion import evaluation_tags
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from heimdall_data import S3Settings, Station
     from heimdall_export.parity import ParityReport
     from heimdall_export.tracking import MLflowTracker
+    from heimdall_export.upload import UploadedModel
     from heimdall_models import EnsembleNet, Region, ServingNet, TimedEnsembleNet
     from numpy.typing import NDArray
 
@@ -129,15 +130,7 @@ def export_and_register(
         path, precisions = choice.chosen.path, metrics_of(choice)
     evaluated = evaluate_model(path, data, trained_here=not config.export_only)
     metrics = {**trained.metrics, **evaluated.metrics}
-    uploaded = upload_model(
-        s3.client(),
-        s3.models_bucket,
-        path,
-        run_id=tracker.run_id,
-        metrics={**metrics, **precisions},
-        versions=package_versions(),
-        make_bucket=True,
-    )
+    uploaded = _uploaded(path, trained, tracker.run_id, {**metrics, **precisions}, s3)
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
     tested = evaluation_tags(metrics, (session.id for session in data.test.sessions))
     version = _registered(path, trained, config, tracker, tags | tested, example)
@@ -178,6 +171,31 @@ def _exported(
     )
     parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
     return path, parity, features[:1]
+
+
+def _uploaded(
+    path: Path,
+    trained: TrainedModel,
+    run_id: str,
+    metrics: Mapping[str, float],
+    s3: S3Settings,
+) -> UploadedModel:
+    try:
+        return upload_model(
+            s3.client(),
+            s3.models_bucket,
+            path,
+            run_id=run_id,
+            metrics=metrics,
+            versions=package_versions(),
+            make_bucket=True,
+        )
+    except ExportError as error:
+        raise ExportError(
+            f"{error} Nothing is lost: the model file is {path}, and `heimdall train "
+            f"--export_only --checkpoint {trained.checkpoint}` uploads and registers what was "
+            "trained later"
+        ) from error
 
 
 def _registered(

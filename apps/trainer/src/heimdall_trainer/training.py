@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import (
 from heimdall_trainer.callbacks import EpochHistory, TrackerLogger
 from heimdall_trainer.checkpoint_files import (
     WITH_TIMING,
+    BestCheckpoints,
     WholeCheckpoints,
     checkpoints_in,
     newest_checkpoint,
@@ -97,7 +98,7 @@ def make_trainer(
     callbacks = [
         # Before those that write checkpoints, so that each has its own epoch.
         EpochHistory(),
-        ModelCheckpoint(
+        BestCheckpoints(
             checkpoint_dir,
             filename="epoch={epoch:03d}",
             auto_insert_metric_name=False,
@@ -176,8 +177,14 @@ def seen_interrupts(trainer: pl.Trainer) -> Iterator[None]:
 
 
 def _outcome(trainer: pl.Trainer) -> TrainedModel:
-    savers = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
-    saver = next(saver for saver in savers if saver.monitor is not None)
+    saver = next(c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoints))
+    files = trainer.strategy.checkpoint_io
+    if not saver.best_model_path and isinstance(files, WholeCheckpoints) and files.refused:
+        path, why = next(iter(files.refused.items()))
+        raise TrainerError(
+            f"training ended, and no checkpoint could be written: {path}: {why.strerror or why}; "
+            "make room there or give another --checkpoint_dir, and train again"
+        )
     if not saver.best_model_path:
         raise TrainerError(
             f"training ended after epoch {trainer.current_epoch} without a checkpoint: "
@@ -186,7 +193,10 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
     seen = next(c for c in trainer.callbacks if isinstance(c, EpochHistory))  # type: ignore[attr-defined]
     if not seen.epochs:  # It went on from its own end.
         return TrainedModel(checkpoint=Path(saver.best_model_path))
-    best = min(range(len(seen.epochs)), key=lambda index: seen.epochs[index].val_loss)
+    # Of the checkpoint: a better epoch may have found a full disk.
+    score = saver.best_model_score
+    least = min(record.val_loss for record in seen.epochs) if score is None else float(score)
+    best = min(range(len(seen.epochs)), key=lambda at: abs(seen.epochs[at].val_loss - least))
     return TrainedModel(
         checkpoint=Path(saver.best_model_path),
         history=tuple(seen.epochs),
