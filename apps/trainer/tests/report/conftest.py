@@ -116,6 +116,12 @@ def contents() -> ReportContents:
     return plausible_contents()
 
 
+@pytest.fixture(scope="session")
+def few() -> ReportContents:
+    """A run with three held-out sessions."""
+    return plausible_contents(3)
+
+
 @pytest.fixture
 def contents_of():
     """A run with so many held-out sessions, and whatever else is to be different."""

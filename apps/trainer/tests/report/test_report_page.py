@@ -19,8 +19,10 @@ from heimdall_trainer.report import (
     SessionSpectrograms,
     render_report,
 )
+from heimdall_trainer.report.error_distribution import distance_axis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
 SECTIONS = (
@@ -34,6 +36,7 @@ SECTIONS = (
     "data",
     "provenance",
 )
+TAGS = re.compile(r"<(\w+)[\s>]")
 HOSTILE = "<script>alert('x')</script>\"&$\\frac{1}{0}$"
 
 
@@ -64,11 +67,29 @@ def text_of(page: str) -> str:
     return re.sub(r"\s+", " ", words)
 
 
+@pytest.fixture(scope="module")
+def whole(contents, tmp_path_factory):
+    """The page of the whole run, which many tests look at."""
+    path = tmp_path_factory.mktemp("whole") / "report.html"
+    return render_report(contents, path).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def plain_tags(few, tmp_path_factory):
+    """What elements a page of three sessions has, where no name holds markup."""
+    contents = replace(few, receivers=(Receiver("Torino", 45.0, 8.0),), command="x")
+    path = tmp_path_factory.mktemp("plain") / "report.html"
+    return TAGS.findall(render_report(contents, path).read_text(encoding="utf-8"))
+
+
 @pytest.fixture
-def page_of(tmp_path):
+def page_of(tmp_path, request, whole):
     """Renders contents and gives the page's text."""
+    known = request.getfixturevalue("contents")
 
     def render(contents) -> str:
+        if contents is known:
+            return whole
         return render_report(contents, tmp_path / "report.html").read_text(encoding="utf-8")
 
     return render
@@ -79,12 +100,10 @@ def page_of(tmp_path):
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_no_name_can_put_markup_on_the_page(name, contents_of, page_of):
+def test_no_name_can_put_markup_on_the_page(name, contents_of, page_of, plain_tags):
     """Station and source names come from a database that anyone may have typed into."""
     page = page_of(contents_of(3, receivers=(Receiver(name, 45.0, 8.0),), command=name))
-    plain = page_of(contents_of(3, receivers=(Receiver("Torino", 45.0, 8.0),), command="x"))
-    tags = re.compile(r"<(\w+)[\s>]")
-    assert tags.findall(page) == tags.findall(plain)
+    assert TAGS.findall(page) == plain_tags
 
 
 def test_hostile_names_are_shown_and_not_run(contents_of, page_of):
@@ -351,3 +370,13 @@ def test_no_two_methods_look_alike(contents_of, page_of):
     assert len({colour for colour, _ in key}) == len({dashes for _, dashes in key}) == 7
     for colour, _ in key:
         assert len(re.findall(rf"--{colour}: #", page)) == 2
+
+
+def test_a_method_a_thousand_times_better_is_wholly_on_the_picture(contents_of):
+    """Times place within metres what levels place within kilometres."""
+    figure = Figure()
+    axes = figure.add_subplot()
+    errors = np.geomspace(6, 95_000, 50)
+    distance_axis(axes, errors, "x")
+    low, high = axes.get_xlim()
+    assert low < errors.min() < errors.max() < high

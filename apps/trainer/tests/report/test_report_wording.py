@@ -15,6 +15,7 @@ from heimdall_trainer.report.quantities import (
     decimal,
     distance,
     duration,
+    factor,
     file_size,
     round_distance,
 )
@@ -43,6 +44,10 @@ def test_a_distance_is_printed_to_three_figures(metres):
         (round_distance(20_000), "20 km"),
         (round_distance(500), "500 m"),
         (decimal(-0.189), "\N{MINUS SIGN}0.19"),
+        (factor(0.00409), "0.0041"),
+        (factor(0.049), "0.049"),
+        (factor(12.345), "12.35"),
+        (factor(0.0), "0.00"),
         (count(1, "session"), "1 session"),
         (count(1200, "session"), "1,200 sessions"),
         (duration(48.25), "48.2 s"),

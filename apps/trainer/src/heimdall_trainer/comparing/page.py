@@ -11,7 +11,7 @@ import numpy as np
 from heimdall_trainer.comparing import figures
 from heimdall_trainer.comparing import wording as say
 from heimdall_trainer.report.page import template
-from heimdall_trainer.report.quantities import count, decimal, distance
+from heimdall_trainer.report.quantities import count, distance, factor
 from heimdall_trainer.run_record import command_line, package_versions, provenance_of_source
 from heimdall_trainer.whole_file import write_whole
 
@@ -87,7 +87,7 @@ def most_different(pair: Pair, *, better: str) -> list[ComparedSession]:
             a.session_ids[k],
             distance(float(a.error_m[k])),
             distance(float(b.error_m[k])),
-            decimal(float(np.exp(ratio[k]))),
+            factor(float(np.exp(ratio[k]))),
         )
         for k in order
     ]

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from heimdall_models import localization_metrics
 
 from heimdall_trainer.comparing.significance import SIGNIFICANT
-from heimdall_trainer.report.quantities import count, decimal, distance, percent
+from heimdall_trainer.report.quantities import count, decimal, distance, factor, percent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from heimdall_trainer.comparing.pairs import Pair
     from heimdall_trainer.comparing.significance import Outcome, Paired
     from heimdall_trainer.report import Evaluation
@@ -63,7 +65,7 @@ def metric_rows(pair: Pair) -> list[MetricRow]:
 
 def headline(found: Outcome) -> str:
     """The result in one sentence."""
-    times = decimal(found.error_ratio.difference.value)
+    times = factor(found.error_ratio.difference.value)
     if found.verdict == "unknown":
         return f"Nobody can tell: {count(found.n_sources, 'transmitter')} are too few."
     if found.verdict == "no difference":
@@ -75,8 +77,8 @@ def about_errors(found: Outcome) -> str:
     """How sure that is."""
     seen = f"{count(found.n_sessions, 'session')} of {count(found.n_sources, 'transmitter')}"
     if found.verdict == "unknown":
-        return f"Of {seen}: B's errors are {_interval(found.error_ratio)} times A's."
-    return f"Of {seen}: {_interval(found.error_ratio)} times, {p_value(found.error_ratio)}."
+        return f"Of {seen}: B's errors are {_interval(found.error_ratio, factor)} times A's."
+    return f"Of {seen}: {_interval(found.error_ratio, factor)} times, {p_value(found.error_ratio)}."
 
 
 def about_nll(found: Outcome) -> str:
@@ -88,8 +90,8 @@ def about_nll(found: Outcome) -> str:
         "unknown": "too few transmitters to tell",
     }
     return (
-        f"With ellipses: B's negative log-likelihood is {_interval(found.nll)} nats a session "
-        f"beside A's, {p_value(found.nll)}; {endings[found.nll_verdict]}."
+        f"With ellipses: B's negative log-likelihood is {_interval(found.nll, decimal)} nats a "
+        f"session beside A's, {p_value(found.nll)}; {endings[found.nll_verdict]}."
     )
 
 
@@ -118,11 +120,11 @@ def p_value(found: Paired) -> str:
     return f"p = {found.p:.2g}" if found.p >= SIGNIFICANT / 50 else "p < 0.001"
 
 
-def _interval(found: Paired) -> str:
+def _interval(found: Paired, said: Callable[[float], str]) -> str:
     each = found.difference
     if not each.known:
-        return decimal(each.value)
-    return f"{decimal(each.value)} (95 % interval {decimal(each.low)} to {decimal(each.high)})"
+        return said(each.value)
+    return f"{said(each.value)} (95 % interval {said(each.low)} to {said(each.high)})"
 
 
 def _metric(name: str, value: float) -> str:

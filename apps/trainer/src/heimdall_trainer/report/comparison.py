@@ -9,7 +9,7 @@ import numpy as np
 
 from heimdall_trainer.report.calibration import shares_inside
 from heimdall_trainer.report.intervals import Interval, ratio_of_medians
-from heimdall_trainer.report.quantities import count, decimal, distance
+from heimdall_trainer.report.quantities import count, distance, factor
 
 if TYPE_CHECKING:
     from heimdall_trainer.report.contents import BaselineResult, Evaluation, ReportContents
@@ -45,7 +45,7 @@ class Comparison:
     @property
     def interval(self) -> str:
         """`0.29 to 0.43`."""
-        return f"{decimal(self.ratio.low)} to {decimal(self.ratio.high)}"
+        return f"{factor(self.ratio.low)} to {factor(self.ratio.high)}"
 
     @property
     def sentence(self) -> str:
@@ -54,7 +54,7 @@ class Comparison:
             return "It has no answer for any of these sessions."
         times = (
             f"Its median error is {distance(self.median_m)}; the network's is "
-            f"{decimal(self.ratio.value)} times that"
+            f"{factor(self.ratio.value)} times that"
         )
         if self.verdict == "unknown":
             return f"{times}. Sessions of a single transmitter cannot tell how sure that is."

@@ -53,7 +53,7 @@ def distance_axis(axes: Axes, values_m: NDArray[np.float64], which: Literal["x",
     known = values_m[np.isfinite(values_m) & (values_m > 0)]
     least, most = (known.min(), known.max()) if known.size else (1.0, 1000.0)
     least, most = min(least, most / 3), max(most, least * 3)
-    low, high = max(least / 1.25, most / 3000), most * 1.25
+    low, high = max(least / 1.25, most / 1e5), most * 1.25
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 300 else (1,)
     ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]

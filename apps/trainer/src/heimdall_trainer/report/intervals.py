@@ -87,12 +87,13 @@ def rank_correlation(
     x: NDArray[np.float64], y: NDArray[np.float64], clusters: Sequence[str]
 ) -> Interval:
     """Spearman's rank correlation, -1 to 1; NaN where one of the two never varies."""
+    levels = [np.unique(values, return_inverse=True)[1] for values in (x, y)]
 
     def spearman(rows: NDArray[np.int64]) -> float:
-        ranks = np.stack([_ranks(x[rows]), _ranks(y[rows])])
-        if (np.ptp(ranks, axis=1) == 0).any():
-            return math.nan
-        return float(np.asarray(np.corrcoef(ranks))[0, 1])
+        first, second = (_ranks(level[rows]) for level in levels)
+        first, second = first - first.mean(), second - second.mean()
+        scale = math.sqrt(float(first @ first) * float(second @ second))
+        return float(first @ second) / scale if scale > 0 else math.nan
 
     return bootstrap(spearman, clusters)
 
@@ -124,9 +125,9 @@ def _design_effect(hits: NDArray[np.bool_], clusters: Sequence[str]) -> float:
     return max(1.0, between / (p * (1 - p) / (n - 1)))
 
 
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, level, counts = np.unique(values, return_inverse=True, return_counts=True)
+def _ranks(levels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Ranks from 0 of whole numbers from 0; equal ones share the mean of theirs."""
+    counts = np.bincount(levels)
     last = np.cumsum(counts)
     mean_rank: NDArray[np.float64] = (last - counts + last - 1) / 2
-    return mean_rank[level]
+    return mean_rank[levels]

@@ -19,7 +19,7 @@ from heimdall_trainer.report.comparison import comparisons
 from heimdall_trainer.report.contents import ReportError
 from heimdall_trainer.report.embedded import embed
 from heimdall_trainer.report.overview import map_svg
-from heimdall_trainer.report.quantities import count, decimal, distance, duration, percent
+from heimdall_trainer.report.quantities import count, distance, duration, factor, percent
 from heimdall_trainer.report.spectrograms import pictures
 from heimdall_trainer.report.tables import (
     exclusion_groups,
@@ -64,7 +64,7 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
         metrics=metric_rows(contents),
         split=told(contents.split_report),
         count=count,
-        decimal=decimal,
+        factor=factor,
         distance=distance,
         percent=percent,
     )

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["count", "decimal", "distance", "duration", "file_size", "percent", "round_distance"]
+__all__ = [
+    "count",
+    "decimal",
+    "distance",
+    "duration",
+    "factor",
+    "file_size",
+    "percent",
+    "round_distance",
+]
 
 _SPACE = "\N{NO-BREAK SPACE}"
 _DASH = "\N{EM DASH}"
@@ -37,6 +46,13 @@ def decimal(value: float, digits: int = 2) -> str:
     """A plain number with fixed decimals, or a dash where there is none."""
     text = f"{value:.{digits}f}" if math.isfinite(value) else _DASH
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def factor(value: float) -> str:
+    """How many times: two decimals, or two significant figures of what is below a tenth."""
+    if not 0 < value < 0.1:
+        return decimal(value)
+    return f"{value:.{1 - math.floor(math.log10(value))}f}"
 
 
 def count(n: int, thing: str) -> str:
