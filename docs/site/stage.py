@@ -120,7 +120,7 @@ def _linked(page: str, pages: set[str], outside: set[str]) -> str:
 
     text = (ROOT / page).read_text(encoding="utf-8")
     # A block that is a file has its name beside its language; on the site, above it.
-    text = re.sub(r"^```(\w+) ([\w.]+)$", r'```\1 title="\2"', text, flags=re.MULTILINE)
+    text = re.sub(r"^```(\w+) (\S+)$", r'```\1 title="\2"', text, flags=re.MULTILINE)
     # Text outside of code is every other piece.
     pieces = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(piece if k % 2 else LINK.sub(replaced, piece) for k, piece in enumerate(pieces))
