@@ -92,7 +92,7 @@ class TrainingPipeline:
             self._members_folder("")
         if config.export_only:
             require_same_features(config)
-        elif config.resume_training or config.checkpoint:
+        elif config.ensemble == 1 and (config.resume_training or config.checkpoint):
             LocalizationModule.load(self._resume_from())
         else:
             network = config.network(len(config.receivers) or config.n_receivers)
