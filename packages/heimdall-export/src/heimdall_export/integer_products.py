@@ -10,6 +10,7 @@ integer-arithmetic-only inference", CVPR 2018.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import onnx
 import torch
 
+from heimdall_export.errors import ExportError
 from heimdall_export.graph_weights import large_products, large_weights, put_after, put_first
 from heimdall_export.onnx_session import open_session
 from heimdall_export.packed_weights import StoredWeight, packed_integers
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+    from onnxruntime import InferenceSession
     from torch import Tensor
 
 __all__ = ["Range", "calibrated", "channel_means", "use_integers"]
@@ -63,9 +66,19 @@ class Range:
 
 
 def calibrated(graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, Range]:
-    """What each large product's input is like on real features, by its name; none without any."""
+    """What each large product's input is like on real features, by its name; none without any.
+
+    Raises:
+        ExportError: The model does not take such inputs, or they make a value NaN or infinite.
+    """
     names = [node.input[0] for node in large_products(graph)]
-    return {name: _range(parts) for name, parts in _seen(graph, inputs, names).items()}
+    ranges = {name: _range(parts) for name, parts in _seen(graph, inputs, names).items()}
+    if broken := [n for n, seen in ranges.items() if not math.isfinite(seen.power)]:
+        raise ExportError(
+            f"{len(broken)} of {len(ranges)} values that are to be rounded, such as {broken[0]}, "
+            "are NaN or infinite; calibrate a model that is sound, on features that are finite"
+        )
+    return ranges
 
 
 def channel_means(
@@ -96,13 +109,26 @@ def _seen(
         path = Path(folder, "watched.onnx")
         WeightedGraph(watched, graph.weights).write(path)
         session = open_session(path)
-    n = len(next(iter(inputs.values())))
+    n = _require_inputs(session, inputs)
+    plain = {name: np.asarray(values, np.float32) for name, values in inputs.items()}
     seen = [
-        session.run(own, {key: values[at : at + _BATCH] for key, values in inputs.items()})
+        session.run(own, {key: values[at : at + _BATCH] for key, values in plain.items()})
         for at in range(0, n, _BATCH)
     ]
     given = {name: [inputs[name]] for name in names if name in inputs}
     return given | {name: parts for name, *parts in zip(own, *seen, strict=True)}
+
+
+def _require_inputs(session: InferenceSession, inputs: Mapping[str, NDArray[np.float32]]) -> int:
+    """How many samples there are, of inputs that the model takes."""
+    takes = {end.name: tuple(end.shape[1:]) for end in session.get_inputs()}
+    given = {name: values.shape for name, values in inputs.items()}
+    numbers = {shape[:1] for shape in given.values()}
+    if takes != {name: shape[1:] for name, shape in given.items()} or len(numbers) > 1:
+        raise ExportError(f"the model takes (n, ...) of {takes}, to calibrate it came {given}")
+    if numbers == {(0,)}:
+        raise ExportError("there are no features to calibrate integers on; give some dozens")
+    return len(next(iter(inputs.values())))
 
 
 def _range(parts: list[NDArray[np.float32]]) -> Range:

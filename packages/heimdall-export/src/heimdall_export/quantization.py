@@ -102,6 +102,8 @@ def _read(path: Path) -> WeightedGraph:
         raise ExportError(f"the model file {path} cannot be read: {error.strerror}") from error
     except (DecodeError, TypeError) as error:
         raise ExportError(f"{path} is not an ONNX file of float32 weights: {error}") from error
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the weights of {path} beside it cannot be read: {error}") from error
     said = {entry.key: entry.value for entry in graph.model.metadata_props}
     if PRECISION_KEY in said:
         raise ExportError(f"{path} is {said[PRECISION_KEY]} already; give the float32 file")
