@@ -1,0 +1,158 @@
+"""docs/TRAINING.md names every flag with its default, shows messages that exist, and runs.
+
+That every command of it is taken is in `test_pages.py`; how its procedure ends, in
+`test_tutorial_page.py`, which goes the same way.
+"""
+
+import ast
+import dataclasses
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from heimdall_data.session_filter import SessionFilter
+from heimdall_trainer.cli import main
+from heimdall_trainer.commands.train import train
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.training_config import TrainingConfig
+
+ROOT = next((p for p in Path(__file__).resolve().parents if (p / "docs" / "site").is_dir()), None)
+SECRET = {"s3_access_key", "s3_secret_key"}
+NO_FLAGS = {"config", "connections", "config_file", "origins"}
+"""Parameters of the command that hold flags, or have another name as one."""
+ROW = re.compile(r"^\| `--(\w+)`(?: \(`--\w+`\))? \| ([^|]+) \|", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
+FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+
+pytestmark = pytest.mark.skipif(ROOT is None, reason="the pages are not above this file")
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The page's text."""
+    return (ROOT / "docs" / "TRAINING.md").read_text(encoding="utf-8")
+
+
+def shown(value):
+    """A default as the page writes it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value in (None, ()) else str(value)
+
+
+def defaults():
+    """Every setting of a training and its default, but for what chooses sessions."""
+    fields = dataclasses.fields(TrainingConfig)
+    return {f.name: shown(f.default) for f in fields if f.name != "only"}
+
+
+def further_flags():
+    """Flags of the command that are no settings of a training: filters, addresses, its own."""
+    places = (*dataclasses.fields(SessionFilter), *dataclasses.fields(Connections))
+    own = set(inspect.signature(train).parameters) - NO_FLAGS | {"config"}
+    return ({field.name for field in places} | own) - SECRET
+
+
+def test_every_setting_is_in_a_table_with_its_default(page):
+    """A setting that the page does not have is one that nobody changes."""
+    written = {name: default.strip() for name, default in ROW.findall(page)}
+    assert written == defaults()
+
+
+def test_every_other_flag_is_named(page):
+    """Filters and addresses are half of what a command line says."""
+    assert {name for name in further_flags() if f"`--{name}" not in page} == set()
+
+
+def said_in_code():
+    """Every text of our sources, with an ellipsis where a value stands."""
+    for file in sorted(ROOT.glob("*/*/src/**/*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    getattr(part, "value", "…") if isinstance(part, ast.Constant) else "…"
+                    for part in node.values
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def symptoms(page):
+    """The messages that the page explains: code in the first column of its troubles."""
+    section = page.split("\n## Troubleshooting\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
+    return [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
+
+
+def is_said(message, texts):
+    """Whether a text has the message, whose ellipses stand for whatever is there."""
+    pieces = [re.escape(piece.strip()) for piece in message.split("…") if piece.strip()]
+    pattern = re.compile(r"\s?.{0,40}".join(pieces), re.DOTALL)
+    return any(pattern.search(text) for text in texts)
+
+
+def test_the_messages_that_it_explains_are_messages_of_ours(page):
+    """Who has an error looks for its words."""
+    texts = list(said_in_code())
+    found = symptoms(page)
+    assert len(found) > 20
+    assert [message for message in found if not is_said(message, texts)] == []
+    assert not is_said("training diverged on …, step …", texts)
+
+
+def anchors(text):
+    """What links may point at: headings, as GitHub and the site name them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+def leads_somewhere(path, anchor, page):
+    """Whether a file is there, and has the heading."""
+    target = ROOT / "docs" / path
+    text = target.read_text(encoding="utf-8") if path and target.is_file() else page
+    return target.exists() and (not anchor or anchor in anchors(text))
+
+
+def test_every_link_leads_to_a_heading_that_is_there(page):
+    """The site's build looks at files; a heading that was renamed ends at the top of a page."""
+    links = [link for link in LINK.findall(page) if ":" not in link[0]]
+    assert len(links) > 30
+    assert [link for link in links if not leads_somewhere(*link, page)] == []
+    assert not leads_somewhere("data.md", "no-such-heading", page)
+
+
+def looked_before(page):
+    """The file of the second step of the procedure, and its commands."""
+    (file,) = re.findall(r"^```yaml run.yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    step = page.split("**2. Look before")[1].split("**3.")[0]
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", step, re.DOTALL | re.MULTILINE)
+    return file, [shlex.split(line)[1:] for line in block.splitlines()]
+
+
+def test_a_look_before_the_night_goes_as_the_page_says(
+    page, connections, tmp_path, monkeypatch, capsys
+):
+    """The page's own file, with a smaller network, and commands, on a catalogue."""
+    s3 = connections.need_s3()
+    for name, value in {
+        "HEIMDALL_DATABASE_URL": connections.need_database(),
+        "HEIMDALL_S3_ENDPOINT_URL": s3.endpoint_url,
+        "HEIMDALL_S3_ACCESS_KEY": s3.access_key,
+        "HEIMDALL_S3_SECRET_KEY": s3.secret_key,
+        "HEIMDALL_STATE_DIR": str(connections.state_dir),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    file, commands = looked_before(page)
+    (tmp_path / "run.yaml").write_text(file.replace("convnext_atto", "test_convnext"))
+    for words in commands:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0, words
+    said = capsys.readouterr().out
+    assert re.search(r"^backbone: test_convnext +# run.yaml:1$", said, re.MULTILINE)
+    assert "an epoch will take about" in said
+    assert s3.secret_key not in said
