@@ -197,6 +197,27 @@ def test_the_second_run_goes_into_the_same_experiment(tracking_uri, tmp_path):
         assert one.run_id != other.run_id
 
 
+def test_a_run_that_goes_on_is_the_one_that_was_interrupted(tracking_uri, tmp_path):
+    """A training is one run, and who resumes it must know what MLflow has."""
+    first = begin(tracking_uri, tmp_path)
+    first.log_metrics({"val/loss": 1.0}, step=3)
+    first.end("KILLED")
+    assert (first.is_resumed, first.logged) == (False, frozenset())
+    second = begin(tracking_uri, tmp_path, experiment_name="another", run_id=first.run_id)
+    assert (second.is_resumed, second.logged) == (True, {("val/loss", 3)})
+    for name in ("run_id", "run_name", "artifact_uri", "experiment_id"):
+        assert getattr(second, name) == getattr(first, name)
+    assert status(second) == "RUNNING"
+    second.end()
+    assert status(second) == "FINISHED"
+
+
+def test_a_run_that_mlflow_does_not_know_cannot_go_on(tracking_uri, tmp_path):
+    """It was of another server, or was deleted for good."""
+    with pytest.raises(ExportError, match="MLflow cannot go on with run 0a0a: .*not found"):
+        begin(tracking_uri, tmp_path, run_id="0a0a")
+
+
 def test_files_and_folders_are_stored_with_the_run(tracking_uri, tmp_path):
     """Reports are files, checkpoints come in folders; also without any S3."""
     (tmp_path / "plots").mkdir()
