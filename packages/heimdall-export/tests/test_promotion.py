@@ -129,3 +129,14 @@ def test_a_record_that_is_none_is_told(tracking_uri, two):
     MlflowClient(tracking_uri).set_registered_model_tag(two, "production.log", json.dumps([{}]))
     with pytest.raises(ExportError, match=r"'production.log' of .* is no log: \[\{\}\]; delete"):
         moves(tracking_uri, two)
+
+
+def test_what_cannot_be_recorded_is_not_done(tracking_uri, two):
+    """An error after the move would say that nothing had happened."""
+    promote(tracking_uri, two, "1")
+    promote(tracking_uri, two, "2", force=True)
+    MlflowClient(tracking_uri).set_registered_model_tag(two, "production.log", "x")
+    for act in (lambda: promote(tracking_uri, two, "1"), lambda: rollback(tracking_uri, two)):
+        with pytest.raises(ExportError, match="is no log"):
+            act()
+        assert "production" in list_versions(tracking_uri, two)[0].aliases

@@ -183,6 +183,7 @@ def promote(
     if not force:
         refuse_worse(candidate, next((v for v in known if PRODUCTION in v.aliases), None))
     present = _in_production(known)
+    production_moves(client, model_name)  # what could not be recorded is not done
     history = _history(client, model_name)
     last = history[-1]["version"] if history else None
     if present not in (None, version, last):
@@ -216,6 +217,7 @@ def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL, *, reason: s
     present = _in_production(known)
     if present is None:
         raise ExportError(f"no version of {model_name!r} is in production; promote one")
+    production_moves(client, model_name)  # as in promote
     history = _history(client, model_name)
     there = {found.version for found in known if not found.is_being_deleted} - {present}
     while history and history[-1]["version"] not in there:
