@@ -204,6 +204,13 @@ def test_what_another_version_uses_stays(
     assert artifacts(tracking_uri, artifact_store, tracker.run_id) == {"model"}
 
 
+def test_a_tag_that_is_no_address_is_told(tracker, onnx_path, model_name, delete):
+    """Tags can be edited by hand; the client's own error is a bare ValueError."""
+    register(tracker, onnx_path, model_name=model_name, tags={"onnx_uri": "s3://models/../x.onnx"})
+    with pytest.raises(ExportError, match=r"tag onnx_uri: 's3://models/../x\.onnx' is no"):
+        delete("1")
+
+
 def test_artifacts_in_a_folder_go_too(tracking_uri, tmp_path, onnx_path, model_name, delete):
     """A small installation has no object store for them."""
     with MLflowTracker(

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from heimdall_export.errors import ExportError
+from heimdall_export.stored_address import split_address
 from heimdall_export.stored_object import chunks_of
 
 if TYPE_CHECKING:
@@ -29,25 +30,26 @@ def add_to_sidecar(client: Minio, uri: str, name: str, value: object) -> str:
         client: The object store.
         uri: The model's address, `s3://bucket/key.onnx`.
         name: Of the entry.
-        value: What JSON can hold.
+        value: What JSON can hold; NaN and infinity are none of it.
 
     Returns:
         The sidecar's address.
 
     Raises:
-        ExportError: There is no sidecar or it is no JSON object, the entry is one that
-            identifies the model, or the store refuses or is out of reach.
+        ExportError: There is no such address or no sidecar, or it is no JSON object; the entry
+            is one that identifies the model, or nothing for JSON; or the store refuses or is out
+            of reach.
     """
     import urllib3
     from minio.error import MinioException
 
     if name in _IDENTITY:
         raise ExportError(f"{name!r} says which model a sidecar is of; it is not changed")
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    bucket, key = split_address(uri)
     sidecar = f"{key.removesuffix('.onnx')}.json"
     try:
         says = _read(b"".join(chunks_of(client, bucket, sidecar)), sidecar)
-        text = json.dumps(says | {name: value}, indent=2, sort_keys=True).encode()
+        text = _written(says | {name: value}, name)
         client.put_object(bucket, sidecar, io.BytesIO(text), len(text), "application/json")
     except (MinioException, urllib3.exceptions.HTTPError) as error:
         raise ExportError(
@@ -55,6 +57,13 @@ def add_to_sidecar(client: Minio, uri: str, name: str, value: object) -> str:
             "there, and may the credentials write?"
         ) from error
     return f"s3://{bucket}/{sidecar}"
+
+
+def _written(says: dict[str, Any], name: str) -> bytes:
+    try:
+        return json.dumps(says, indent=2, sort_keys=True, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"JSON cannot hold {name!r}: {error}; give null instead") from error
 
 
 def _read(text: bytes, sidecar: str) -> dict[str, Any]:

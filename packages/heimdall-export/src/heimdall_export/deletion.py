@@ -15,6 +15,7 @@ from heimdall_export.errors import ExportError
 from heimdall_export.mlflow_client import open_client, told_plainly, with_driver
 from heimdall_export.registered_version import DELETING, RegisteredVersion
 from heimdall_export.registry import find_version, list_versions
+from heimdall_export.stored_address import split_address
 from heimdall_export.weights_beside import SUFFIX
 
 if TYPE_CHECKING:
@@ -105,8 +106,11 @@ def _delete_objects(objects: Minio, uri: str) -> list[str]:
     import urllib3
     from minio.error import MinioException
 
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not (uri.startswith("s3://") and bucket and key.endswith(".onnx")):
+    try:
+        bucket, key = split_address(uri)
+    except ExportError as error:
+        raise ExportError(f"tag onnx_uri: {error}, or delete the tag") from error
+    if not key.endswith(".onnx"):
         raise ExportError(f"tag onnx_uri is {uri!r}, no model's address; correct or delete it")
     stem = key.removesuffix(".onnx")
     try:

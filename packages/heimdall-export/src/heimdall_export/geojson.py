@@ -38,12 +38,13 @@ def feature_collection(estimates: Iterable[Estimate], probability: float = 0.95)
 
     Raises:
         ExportError: The probability is not between 0 and 1, a correlation not between -1 and 1,
-            or an ellipse holds a pole.
+            a sigma negative, a figure NaN or infinite, or an ellipse holds a pole.
     """
     if not 0 < probability < 1:
         raise ExportError(f"the probability is {probability!r}; it must be between 0 and 1")
     features = []
     for number, estimate in enumerate(estimates):
+        _require_figures(estimate)
         properties = {"estimate": number, **_said(estimate)}
         point = {
             "type": "Point",
@@ -54,6 +55,13 @@ def feature_collection(estimates: Iterable[Estimate], probability: float = 0.95)
             _feature(_ellipse(estimate, probability), {**properties, "probability": probability})
         )
     return {"type": "FeatureCollection", "features": features}
+
+
+def _require_figures(estimate: Estimate) -> None:
+    sigmas_m = (estimate.sigma_east_m, estimate.sigma_north_m)
+    figures = (estimate.latitude_deg, estimate.longitude_deg, *sigmas_m, estimate.unexplained or 0)
+    if not all(map(math.isfinite, figures)) or min(sigmas_m) < 0:
+        raise ExportError(f"{estimate} cannot be drawn: it needs numbers, and no sigma below 0")
 
 
 def _said(estimate: Estimate) -> dict[str, float]:

@@ -40,9 +40,12 @@ def region_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The area that a model was trained for.
 
     Raises:
-        ExportError: The entry is not JSON.
+        ExportError: The entry is no JSON object.
     """
-    region: dict[str, Any] = _json(REGION_KEY, metadata[REGION_KEY])
+    text = metadata[REGION_KEY]
+    region = _json(REGION_KEY, text)
+    if not isinstance(region, dict):
+        raise ExportError(f"the model's {REGION_KEY} is {text:.100}; it must be an object")
     return region
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from heimdall_export.errors import ExportError
+from heimdall_export.stored_address import S3_SCHEME, split_address
 from heimdall_export.stored_object import chunks_of
 from heimdall_export.weights_beside import SUFFIX, weights_beside
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["S3_SCHEME", "fetch_model"]
 
-S3_SCHEME = "s3://"
 _WAITS_S = (0.1, 0.4, 1.6)
 """Before each further attempt at what can heal."""
 _CAN_HEAL = (429, 500, 502, 503, 504)
@@ -61,8 +61,8 @@ def fetch_model(uri: str, store: ArtifactStore, folder: Path, *, sha256: str | N
         ExportError: There is no such object or no sidecar, the store is out of reach or
             refuses, the file is not what it must be, or the folder cannot be written.
     """
-    bucket, key = _split(uri)
     client = _client(store)
+    bucket, key = split_address(uri)
     with _told(uri, folder):
         proof = _Proof(sha256=sha256) if sha256 else _sidecar(client, bucket, key)
         target = folder / f"{proof.sha256}.onnx"
@@ -83,16 +83,6 @@ def _fetch_weights(client: Minio, bucket: str, key: str, model: Path) -> None:
     _until_it_heals(lambda: _download(client, bucket, beside, proof, weights))
 
 
-def _split(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix(S3_SCHEME).partition("/")
-    if not (uri.startswith(S3_SCHEME) and bucket and key):
-        raise ExportError(
-            f"{uri!r} is no model's address; give s3://bucket/key, such as "
-            "s3://heimdall-models/models/localization/v20261120_120000.onnx"
-        )
-    return bucket, key
-
-
 def _client(store: ArtifactStore) -> Minio:
     try:
         import urllib3
@@ -101,19 +91,22 @@ def _client(store: ArtifactStore) -> Minio:
         raise ExportError(
             f"a model in an object store needs {error.name}: pip install 'heimdall-export[s3]'"
         ) from error
-    parts = urlsplit(store.endpoint_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ExportError("HEIMDALL_S3_ENDPOINT_URL is no URL like http://host:9000; correct it")
-    return Minio(
-        parts.netloc,
-        access_key=store.access_key,
-        secret_key=store.secret_key,
-        secure=parts.scheme == "https",
-        region=store.region,
-        http_client=urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=_CONNECT_S, read=_STALL_S), retries=False
-        ),
-    )
+    try:
+        parts = urlsplit(store.endpoint_url)
+        return Minio(
+            parts.netloc,
+            access_key=store.access_key,
+            secret_key=store.secret_key,
+            secure={"https": True, "http": False}[parts.scheme],
+            region=store.region,
+            http_client=urllib3.PoolManager(
+                timeout=urllib3.Timeout(connect=_CONNECT_S, read=_STALL_S), retries=False
+            ),
+        )
+    except (KeyError, ValueError):  # its message may hold a password
+        raise ExportError(
+            "HEIMDALL_S3_ENDPOINT_URL is no URL like http://host:9000; correct it"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -161,7 +154,7 @@ def _sidecar(client: Minio, bucket: str, key: str) -> _Proof:
     try:
         says: dict[str, Any] = json.loads(text)
         return _Proof(sha256=str(says["sha256"]), size=int(says["size"]), said_by="its sidecar")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ExportError(
             f"the sidecar {name} in bucket {bucket!r} does not say sha256 and size: "
             f"{text[:100]!r}; upload the model with upload_model"

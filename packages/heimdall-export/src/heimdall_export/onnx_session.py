@@ -53,9 +53,11 @@ def open_session(
         refusals.InvalidProtobuf,
         refusals.NotImplemented,
         refusals.RuntimeException,
+        UnicodeDecodeError,  # a name in a damaged file
     ) as error:
+        said = " ".join(str(error).split())
         raise ExportError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {error}"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {said}"
         ) from error
     _require_ends(session, name)
     return session

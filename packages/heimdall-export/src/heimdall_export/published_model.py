@@ -84,9 +84,15 @@ def _over_http(tracking_uri: str, wanted: _Wanted) -> tuple[str, dict[str, str]]
     else:
         fields = {"name": wanted.name, "version": str(wanted.version)}
         said = ask_registry(tracking_uri, "model-versions/get", fields)
-    found: dict[str, Any] = said.get("model_version", {})
-    tags = {str(tag["key"]): str(tag.get("value", "")) for tag in found.get("tags", ())}
-    return str(found.get("version", wanted.version)), tags
+    try:
+        found: dict[str, Any] = said["model_version"]
+        tags = {str(tag["key"]): str(tag.get("value", "")) for tag in found.get("tags", ())}
+        return str(found["version"]), tags
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ExportError(
+            f"what answers at MLFLOW_TRACKING_URI describes no version: {said!s:.100}; is it "
+            "an MLflow server?"
+        ) from error
 
 
 def _with_mlflow(tracking_uri: str, wanted: _Wanted) -> tuple[str, Mapping[str, str]]:

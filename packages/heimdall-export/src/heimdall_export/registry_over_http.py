@@ -39,7 +39,12 @@ def ask_registry(tracking_uri: str, endpoint: str, fields: Mapping[str, str]) ->
     """
     import urllib3
 
-    address = urllib3.util.parse_url(tracking_uri.rstrip("/"))
+    try:
+        address = urllib3.util.parse_url(tracking_uri.rstrip("/"))
+    except urllib3.exceptions.LocationParseError:  # its message may hold a password
+        raise ExportError(
+            "MLFLOW_TRACKING_URI is no URL like http://host:5000; correct it"
+        ) from None
     place = address._replace(auth=None).url
     try:
         with urllib3.PoolManager(retries=_retries()) as pool:

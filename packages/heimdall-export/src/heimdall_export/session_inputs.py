@@ -8,6 +8,7 @@ in time and are taken from their own start.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from heimdall_features import ClockedRecording
@@ -15,8 +16,6 @@ from heimdall_features import ClockedRecording
 from heimdall_export.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
     from heimdall_features import ArrivalExtractor, FeatureExtractor
     from numpy.typing import NDArray
@@ -39,9 +38,12 @@ def mel_of(
             are taken to start together.
 
     Raises:
-        ExportError: A start is no time, or a recording ends before another one begins.
+        ExportError: There is no mapping, a start is no time, or a recording ends before another
+            one begins.
         FeatureError: A recording cannot be used.
     """
+    if not isinstance(recordings, Mapping):
+        raise ExportError(f"give recordings by receiver, not {type(recordings).__name__}")
     begin_s = _begin_s(recordings) if by_clock else -math.inf
     return extract({name: _from(begin_s, name, given) for name, given in recordings.items()})
 

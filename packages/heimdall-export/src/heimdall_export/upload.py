@@ -85,7 +85,8 @@ def upload_model(
     """
     source = Path(path)
     first = (created_at or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
-    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    # NumPy's and torch's numbers are none of JSON's.
+    finite = {name: float(v) if math.isfinite(v) else None for name, v in metrics.items()}
     # The upload's id tells our claim from the equal one of another upload of the same file.
     says = {
         "run_id": run_id,
