@@ -214,7 +214,7 @@ def test_a_run_that_goes_on_is_the_one_that_was_interrupted(tracking_uri, tmp_pa
 
 def test_a_run_that_mlflow_does_not_know_cannot_go_on(tracking_uri, tmp_path):
     """It was of another server, or was deleted for good."""
-    with pytest.raises(ExportError, match="MLflow cannot go on with run 0a0a: .*not found"):
+    with pytest.raises(ExportError, match=r"MLflow cannot go on with run 0a0a: .*not found"):
         begin(tracking_uri, tmp_path, run_id="0a0a")
 
 

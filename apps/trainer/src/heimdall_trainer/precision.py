@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ N_CALIBRATED = 64
 N_JUDGED = 2000
 """Validation sessions that variants are judged on, at most."""
 _BATCH = 32
+_FIGURES = ("error_m_median", "nll", "coverage_68", "coverage_95")
 
 
 def chosen_precision(path: Path, data: TrainingData, precision: Precision) -> Choice:
@@ -65,6 +67,8 @@ def judged(
 ) -> dict[str, float]:
     """The contract's metrics of a model file, without their `val/`.
 
+    A file without an answer to one of the sessions has NaN for its figures.
+
     Args:
         path: The file.
         features: `(n, receivers, n_mels, n_frames)`, dB.
@@ -79,6 +83,8 @@ def judged(
         for at in range(0, len(features), _BATCH)
     ]
     said = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+    if not all(np.isfinite(values).all() for values in said.values()):
+        return dict.fromkeys(_FIGURES, math.nan)
     return localization_metrics(
         said["positions"], said["uncertainties"], truth_deg, said.get("correlations", 0.0)
     )
