@@ -110,9 +110,12 @@ def test_wheel(session, package, group, folder):
     session.run("uv", "venv", "--quiet", str(environment))
     install = ("uv", "pip", "install", "--quiet", f"--python={python}", f"--constraints={ours}")
     session.run(*install, package, *tools)
+    # Tests that mostly wait for processes of their own; a file stays with its fixtures.
+    side_by_side = any(tool.startswith("pytest-xdist") for tool in tools)
+    two = ("-n", "2", "--dist", "loadfile") if side_by_side else ()
     with session.chdir(place):
         session.run(
-            str(python), "-P", "-m", "pytest", "-q", folder, *session.posargs, external=True
+            str(python), "-P", "-m", "pytest", "-q", *two, folder, *session.posargs, external=True
         )
 
 
