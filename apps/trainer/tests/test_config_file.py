@@ -127,6 +127,14 @@ def test_secrets_are_printed_masked_and_as_comments(heimdall, tmp_path, monkeypa
         ("http://[::1", "http://[::1"),
         ("//u:p@[h", "***"),
         ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("http://h:9000/a@b", "http://h:9000/a@b"),
+        ("models:/name@production", "models:/name@production"),
+        ("https://u:p@q@h/w", "https://***@h/w"),
+        ("https:/u:p@h/w", "***"),  # what a path makes of an address
+        ("https:/token@h/w", "***"),
+        ("postgresql://u:p/q@h/d", "***"),
+        ("u:p@h/d", "***"),
+        ("https://h/w?X-Amz-Signature=p", "***"),
     ],
 )
 def test_a_password_is_masked_wherever_an_address_has_it(address, shown):
@@ -160,6 +168,10 @@ def test_a_password_is_masked_wherever_an_address_has_it(address, shown):
         ("s3_secret_key: x", "set HEIMDALL_S3_SECRET_KEY in the environment or in .env"),
         ("database_url: postgresql://u:geheim@h/d", "set HEIMDALL_DATABASE_URL in the env"),
         ("mlflow-tracking-uri: http://u:geheim@h", "set MLFLOW_TRACKING_URI in the env"),
+        ("epochs: []", "x.yaml:1: 'epochs' is a list; it takes one value"),
+        ("augment: []", "x.yaml:1: 'augment' is a list; it takes one value"),
+        ("[epochs, seed]: 3", "x.yaml:1: a list or a mapping is no name of a flag"),
+        ("postgresql://u:geheim@h/d: 3", "x.yaml:1: no flag is called "),
     ],
 )
 def test_what_is_wrong_with_the_file_is_said_with_its_line(heimdall, tmp_path, text, said):
@@ -180,6 +192,21 @@ def test_a_file_that_cannot_be_read_is_named(heimdall, tmp_path, name, contents)
     status, _, line = heimdall("train", "--config", name, "--print_config")
     assert status == 2
     assert f"--config {name} cannot be read: " in line
+
+
+def test_a_file_without_an_end_is_refused(heimdall):
+    """A device in the place of a file would fill the memory, and take the machine with it."""
+    status, _, line = heimdall("train", "--config", "/dev/zero", "--print_config")
+    assert status == 2
+    assert "--config /dev/zero is no file of flags" in line
+
+
+@pytest.mark.parametrize("flag", ["--weights", "--checkpoint", "--receivers", "--database_url"])
+def test_a_password_is_masked_in_any_value_that_is_printed(heimdall, flag):
+    """An address in the wrong place is still an address; a path has lost a slash of it."""
+    said = heimdall("train", flag, "https://u:geheim@h/w", "--print_config")[1]
+    assert "geheim" not in said
+    assert "***" in said
 
 
 @pytest.mark.parametrize("number", ["1.5", "2.000001"])

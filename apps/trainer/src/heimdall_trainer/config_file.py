@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from heimdall_trainer.errors import UsageError
 
@@ -23,7 +22,15 @@ GROUP = "only"
 """Under this name the flags that choose sessions may stand together."""
 NULL = "tag:yaml.org,2002:null"
 SECRETS = frozenset(("s3_access_key", "s3_secret_key"))
-_PARAMETER = re.compile(r"(password|passwd|pwd|secret|token|key)\s*=", re.IGNORECASE)
+MOST_CHARACTERS = 1_000_000
+"""No file of flags is longer; a device that never ends is."""
+_PARAMETER = re.compile(
+    r"(password|passwd|pwd|secret|token|key|signature|credential)\s*=", re.IGNORECASE
+)
+_LOGIN = re.compile(
+    r"\w:(?!\d+/)[^@\s/][^@\s]*@|:/+[^@\s/]*:(?!\d+/)[^@\s]*@|https?:/+[^/@\s]+@", re.IGNORECASE
+)
+"""`user:password@`, or a token in its place; also where a path has made one slash of `://`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +71,15 @@ def _root(path: Path) -> Any:  # noqa: ANN401 - the library's nodes have no type
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(MOST_CHARACTERS + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file in UTF-8"
         raise UsageError(f"--config {path} cannot be read: {reason}") from error
+    if len(text) > MOST_CHARACTERS:
+        raise UsageError(
+            f"--config {path} is no file of flags: it has over {MOST_CHARACTERS:,} letters"
+        )
     try:
         # Composed and not constructed: text with lines, and no object is ever made of it.
         return yaml.compose(text, yaml.SafeLoader)
@@ -81,8 +93,12 @@ def _root(path: Path) -> Any:  # noqa: ANN401 - the library's nodes have no type
 
 def _entries(mapping: Any, path: Path, within: str = "") -> Iterator[Entry]:  # noqa: ANN401
     for key, node in mapping.value:
-        name = str(key.value).strip().replace("-", "_").removeprefix("__")
         where = f"{path}:{_line(key)}"
+        if key.id != "scalar":
+            raise UsageError(
+                f"{where}: a list or a mapping is no name of a flag; write `name: value`"
+            )
+        name = str(key.value).strip().replace("-", "_").removeprefix("__")
         if node.id == "mapping":
             if within or name != GROUP:
                 raise UsageError(
@@ -107,19 +123,17 @@ def _line(node: Any) -> int:  # noqa: ANN401
 
 
 def holds_password(value: str) -> bool:
-    """Whether an address carries a password or a token: before its host, or as a parameter."""
-    if _PARAMETER.search(value):
-        return True
-    try:
-        parts = urlsplit(value)
-        return bool(parts.password or (parts.username and parts.scheme in ("http", "https")))
-    except ValueError:
-        return "@" in value
+    """Whether a text carries a password or a token: before a host, or as a parameter."""
+    return bool(_PARAMETER.search(value) or _LOGIN.search(value))
 
 
 def masked(name: str, value: str) -> str:
     """A value that may be shown: `***` for a secret, and for the login in an address."""
-    address = re.fullmatch(r"(\w[\w+.-]*://)[^/@]*@([^?#\s]*)\S*", value)
-    if name in SECRETS or (holds_password(value) and not address):
+    if name not in SECRETS and not holds_password(value):
+        return value
+    address = re.fullmatch(
+        r"(\w[\w+.-]*://)[^/?#\s]*@([^/?#@\s]*(?:/[^?#@\s]*)?)(?:[?#]\S*)?", value
+    )
+    if name in SECRETS or address is None:
         return "***"
-    return f"{address[1]}***@{address[2]}" if address and holds_password(value) else value
+    return f"{address[1]}***@{address[2]}"

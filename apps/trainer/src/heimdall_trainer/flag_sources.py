@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import CoercionError, Parameter, Token
 
-from heimdall_trainer.config_file import SECRETS, Entry, holds_password, read_entries
+from heimdall_trainer.config_file import SECRETS, Entry, holds_password, masked, read_entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,8 @@ def _argument(entry: Entry, arguments: ArgumentCollection) -> Argument:
     near = difflib.get_close_matches(flag, known, 1)
     hint = f"did you mean {_plain(near[0])!r}?" if near else "the command's --help has all names"
     where = f" below `{entry.within}:`" if entry.within else ""
-    raise entry.error(f"no flag is called {entry.name!r}{where}; {hint}")
+    called = masked("", entry.name)
+    raise entry.error(f"no flag is called {called!r}{where}; {hint}")
 
 
 def _own_names(argument: Argument) -> tuple[str, ...]:
@@ -96,12 +97,12 @@ def _refuse_secret(entry: Entry, argument: Argument) -> None:
 
 def _set(argument: Argument, entry: Entry) -> None:
     name, where = entry.name, entry.where
-    if entry.value is None or entry.value == ():
-        argument.append(Token(keyword=name, implicit_value=entry.value, source=where))
-        return
     _, takes_many = argument.token_count()
     if isinstance(entry.value, tuple) and not takes_many:
         raise entry.error(f"{name!r} is a list; it takes one value")
+    if entry.value is None or entry.value == ():
+        argument.append(Token(keyword=name, implicit_value=entry.value, source=where))
+        return
     values = entry.value if isinstance(entry.value, tuple) else (entry.value,)
     for index, value in enumerate(values):
         argument.append(Token(keyword=name, value=value, source=where, index=index))

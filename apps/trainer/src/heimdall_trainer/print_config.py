@@ -36,9 +36,11 @@ def config_yaml(settings: Sequence[Setting], values: Mapping[str, object]) -> st
 def _line(setting: Setting, values: Mapping[str, object]) -> str:
     value: Any = reduce(getattr, setting.path[1:], values[setting.path[0]])
     plain = _plain(value)
-    secret = value is not None and (setting.name in SECRETS or holds_password(str(value)))
+    texts = [str(item) for item in (value if isinstance(value, tuple) else (value,))]
+    named = value is not None and setting.name in SECRETS
+    secret = named or any(holds_password(text) for text in texts)
     if secret:
-        plain = masked(setting.name, str(value))
+        plain = ", ".join(masked(setting.name, text) for text in texts)
     line = f"{'# ' if secret else ''}{setting.name}: {_scalar(plain)}"
     return f"{line:{N_COLUMNS}s} # {setting.origin}"
 
