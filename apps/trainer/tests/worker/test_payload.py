@@ -15,6 +15,15 @@ def from_flags(*words):
     return bound.arguments["config"]
 
 
+def nested(depth):
+    """Lists in lists."""
+    whole = innermost = []
+    for _ in range(depth):
+        innermost.append([])
+        innermost = innermost[0]
+    return whole
+
+
 @pytest.mark.parametrize(
     ("settings", "flags"),
     [
@@ -51,6 +60,14 @@ def test_a_null_is_a_flag_that_is_not_given():
         ({"broker_url": "redis://h"}, "environment"),
         ({"weights": "https://user:hidden@h/w"}, "holds a password"),
         ({"receivers": ["x://u:hidden@h"]}, "holds a password"),
+        ({"x://u:hidden@h": 1}, "holds a password"),
+        ({"epochs": {"x://u:hidden@h": 1}}, "holds a password"),
+        ({"no_augment": True}, "write 'augment': false"),
+        ({"no-channels-last": False}, "write 'channels_last': false"),
+        ({"receivers": [["a"], ["b"]]}, "'receivers' holds more than"),
+        ({"config": {"epochs": 3}}, "'config' holds more than"),
+        ({"receivers": nested(5_000)}, "'receivers' holds more than"),
+        ({"receivers": ["a station"] * 20_000}, "the task is longer than 100,000 letters"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_without_a_secret(settings, said):

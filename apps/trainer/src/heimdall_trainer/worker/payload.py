@@ -9,7 +9,7 @@ import cyclopts
 from cyclopts.config import Dict
 from heimdall_data.session_filter import FilterError
 
-from heimdall_trainer.config_file import holds_password
+from heimdall_trainer.config_file import holds_password, masked
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.flag_sources import whole_numbers_only
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["training_config"]
 
+MOST_CHARACTERS = 100_000
+"""Of all names and values of a task together; no list of flags is longer."""
 ENVIRONMENT_ONLY = frozenset(
     ("broker_url", "result_backend", *(field.name for field in fields(Connections)))
 )
@@ -39,6 +41,9 @@ def training_config(settings: Mapping[str, object], *, export: bool = False) -> 
     given = {name: value for name, value in settings.items() if value is not None}
     for name, value in given.items():
         _refuse_environment(name, value)
+        _refuse_shape(name, value)
+    if sum(len(text) for each in given.items() for text in _texts(each)) > MOST_CHARACTERS:
+        raise UsageError(f"the task is longer than {MOST_CHARACTERS:,} letters; shorten its lists")
     if export:
         given["export_only"] = True
     try:
@@ -59,19 +64,36 @@ def _refuse_environment(name: str, value: object) -> None:
             f"{plain!r} cannot be in a task: addresses and secrets come from the worker's "
             "environment"
         )
-    if any(holds_password(text) for text in _texts(value)):
-        raise UsageError(f"{plain!r} holds a password or a token; leave it out of the task")
+    if any(holds_password(text) for text in (name, *_texts(value))):
+        told = masked("", plain)
+        raise UsageError(f"{told!r} holds a password or a token; leave it out of the task")
+
+
+def _refuse_shape(name: str, value: object) -> None:
+    """A value is one or a list of some; and `no_x` is left to flags: of a task it would mean x."""
+    if isinstance(value, dict) or any(isinstance(item, dict | list) for item in _items(value)):
+        raise UsageError(f"{name!r} holds more than a value or a list of plain values")
+    plain = name.replace("-", "_").removeprefix("no_")
+    if plain != name.replace("-", "_") and hasattr(DEFAULTS, plain):
+        raise UsageError(f"{name!r} cannot be in a task; write {plain!r}: false")
+
+
+def _items(value: object) -> tuple[object, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner)
-    else:
-        yield str(value)
+    """Values at any depth, however deep they lie."""
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            waiting.extend(inner)
+            waiting.extend(inner.values())
+        elif isinstance(inner, list | tuple):
+            waiting.extend(inner)
+        else:
+            yield str(inner)
 
 
 def _converted(given: dict[str, Any]) -> TrainingConfig:
