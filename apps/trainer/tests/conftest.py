@@ -1,5 +1,6 @@
 """A catalogue with a few simulated sessions on the real servers, for the tests that train."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,17 @@ from heimdall_trainer.training_config import TrainingConfig
 pytest_plugins = ["heimdall_data.testing"]
 
 N_SESSIONS = 48
+
+
+@pytest.fixture(autouse=True)
+def own_registry():
+    """`mlflow.set_tracking_uri` sets a variable that later tests' processes would inherit."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @pytest.fixture(scope="session")

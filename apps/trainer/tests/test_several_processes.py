@@ -125,6 +125,7 @@ def two(connections, quick, tmp_path_factory):
         "HEIMDALL_S3_ACCESS_KEY": s3.access_key,
         "HEIMDALL_S3_SECRET_KEY": s3.secret_key,
         "HEIMDALL_STATE_DIR": str(there.state_dir),
+        "MLFLOW_TRACKING_URI": there.tracking_uri(),
         "OMP_NUM_THREADS": "1",
     }
     words = [

@@ -212,9 +212,9 @@ def place(broker, tmp_path):
         yield Place(tmp_path, broker, running)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def standing(broker, tmp_path_factory):
-    """A state directory with a worker that tests share."""
+    """A state directory with a worker that a module's tests share; another module has its own."""
     with contextlib.ExitStack() as running:
         there = Place(tmp_path_factory.mktemp("standing"), broker, running)
         there.start_worker()
