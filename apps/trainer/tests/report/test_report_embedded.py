@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -55,6 +56,10 @@ def test_a_name_cannot_end_the_block_it_is_in(contents_of, tmp_path):
             '<script type="application/json" id="evaluation">{"format":1}</script>',
             r"holds a damaged evaluation \('model'\)",
         ),
+        (
+            f'<script type="application/json" id="evaluation">{"[" * 100_000}</script>',
+            r"other\.html holds a damaged evaluation \(maximum recursion",
+        ),
     ],
 )
 def test_what_is_no_report_is_refused(text, said, tmp_path):
@@ -63,6 +68,16 @@ def test_what_is_no_report_is_refused(text, said, tmp_path):
     other.write_text(text)
     with pytest.raises(ReportError, match=said):
         read_report(other)
+
+
+@pytest.mark.parametrize("value", ["null", "Infinity", "1" * 400])
+def test_a_report_with_a_figure_that_is_none_is_named(value, contents_of, tmp_path):
+    """Of two reports that are compared, one is told to be made again: which?"""
+    page = render_report(contents_of(3), tmp_path / "damaged.html")
+    whole = page.read_text(encoding="utf-8")
+    page.write_text(re.sub(r'"error_m":\[[^,]*', f'"error_m":[{value}', whole), encoding="utf-8")
+    with pytest.raises(ReportError, match=r"damaged\.html holds a damaged evaluation"):
+        read_report(page)
 
 
 def test_a_report_that_cannot_be_read_is_named(tmp_path):

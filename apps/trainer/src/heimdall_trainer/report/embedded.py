@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from heimdall_models import ModelError, Region
+from heimdall_models import Region
 
 from heimdall_trainer.report.contents import Evaluation, Receiver, ReportError
 
@@ -87,21 +87,20 @@ def read_report(path: str | os.PathLike[str]) -> EmbeddedReport:
 def _read(text: str, path: str | os.PathLike[str]) -> EmbeddedReport:
     try:
         told: dict[str, Any] = json.loads(text)
-        if told["format"] != FORMAT:
-            raise ReportError(
-                f"{path} is of format {told['format']}, this version reads {FORMAT}; make it again "
-                "with heimdall evaluate"
+        version = told["format"]
+        if version == FORMAT:
+            return EmbeddedReport(
+                model=str(told["model"]),
+                evaluation=_evaluation(told["sessions"]),
+                receivers=tuple(Receiver(**receiver) for receiver in told["receivers"]),
+                region=Region.from_json(json.dumps(told["region"])),
             )
-        return EmbeddedReport(
-            model=str(told["model"]),
-            evaluation=_evaluation(told["sessions"]),
-            receivers=tuple(Receiver(**receiver) for receiver in told["receivers"]),
-            region=Region.from_json(json.dumps(told["region"])),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, (ReportError, ModelError)):
-            raise
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ReportError(f"{path} holds a damaged evaluation ({error}); make it again") from error
+    raise ReportError(
+        f"{path} is of format {version}, this version reads {FORMAT}; make it again with heimdall "
+        "evaluate"
+    )
 
 
 def _evaluation(told: dict[str, Any]) -> Evaluation:
@@ -115,8 +114,8 @@ def _evaluation(told: dict[str, Any]) -> Evaluation:
         return None if told[name] is None else array(name)
 
     return Evaluation(
-        session_ids=tuple(told["session_ids"]),
-        source_names=tuple(told["source_names"]),
+        session_ids=tuple(str(id_) for id_ in told["session_ids"]),
+        source_names=tuple(str(name) for name in told["source_names"]),
         truth_deg=array("truth_deg", 2),
         position_deg=array("position_deg", 2),
         sigma_m=array("sigma_m", 2),
