@@ -7,6 +7,7 @@ import torch
 from heimdall_models import AveragedWeights, LocalizationModule, ModelError
 from heimdall_trainer.errors import TrainerError, UsageError, is_expected
 from heimdall_trainer.pipeline import TrainingPipeline
+from heimdall_trainer.placement import placement
 from heimdall_trainer.training import fit, make_trainer, newest_checkpoint
 from heimdall_trainer.training_config import TrainingConfig
 
@@ -120,3 +121,10 @@ def test_a_backbone_that_cannot_do_what_was_asked_is_refused_before_the_data(con
     config = replace(quick, backbone="dla34", gradient_checkpointing=True)
     with pytest.raises(ModelError, match="'dla34' has no gradient checkpointing"):
         TrainingPipeline(config, connections).check()
+
+
+@pytest.mark.parametrize("devices", ["0,1", "-1"])
+def test_a_cpu_has_no_devices_to_choose_among(quick, devices):
+    """Lightning would say so with a traceback, after the data were prepared."""
+    with pytest.raises(UsageError, match=f"--devices {devices} chooses among GPUs, and training"):
+        placement(replace(quick, accelerator="cpu", devices=devices))

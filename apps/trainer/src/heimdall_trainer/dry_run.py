@@ -116,8 +116,10 @@ class _Checks:
 
 def _configuration(config: TrainingConfig, connections: Connections) -> str:
     from heimdall_trainer.pipeline import TrainingPipeline
+    from heimdall_trainer.placement import placement
 
     TrainingPipeline(config, connections).check()
+    placement(config)
     return f"{config.backbone}, {config.features}"
 
 

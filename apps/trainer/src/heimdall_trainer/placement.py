@@ -32,13 +32,14 @@ def placement(config: TrainingConfig) -> Placement:
     """Where to train; under torchrun, on as many processes as it has started.
 
     Raises:
-        UsageError: The strategy cannot train so; the message says what to change.
+        UsageError: The strategy or the devices cannot train so; the message says what to change.
     """
     devices, n_nodes = _devices(config.devices), config.num_nodes
     if torch.distributed.is_torchelastic_launched():
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         devices = here if devices == "auto" else devices
         n_nodes = int(os.environ["WORLD_SIZE"]) // here
+    _check_countable(config, devices)
     alone = n_nodes == 1 and devices in ("auto", 1)
     return Placement(
         accelerator=config.accelerator,
@@ -62,6 +63,16 @@ def _devices(given: str) -> str | int | list[int]:
     except ValueError:
         return given
     return parts if "," in given else parts[0]
+
+
+def _check_countable(config: TrainingConfig, devices: str | int | list[int]) -> None:
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not gpu)
+    if on_cpu and (isinstance(devices, list) or devices == -1):
+        raise UsageError(
+            f"--devices {config.devices} chooses among GPUs, and training is on the CPU; give the "
+            "number of processes, such as --devices 1"
+        )
 
 
 def _strategy(config: TrainingConfig, *, alone: bool) -> str | Strategy:

@@ -17,6 +17,8 @@ from heimdall_trainer.errors import UsageError
 
 __all__ = ["TrainingConfig"]
 
+N_SEEDS = 2**32
+"""As many as NumPy's generator takes."""
 FILTER = Parameter(name="*", negative="", consume_multiple=True)
 
 
@@ -157,6 +159,7 @@ class TrainingConfig:
             self._need(name, getattr(self, name) >= 1, "a whole number of at least 1")
         for name in ("num_workers", "seed", "checkpoint_every_steps"):
             self._need(name, getattr(self, name) >= 0, "a whole number of at least 0")
+        self._need("seed", self.seed < N_SEEDS, f"less than {N_SEEDS:,}")
         minutes = self.checkpoint_every_minutes
         self._need("checkpoint_every_minutes", 0 <= minutes < math.inf, "0 or a positive number")
         finite = math.isfinite(self.learning_rate)
@@ -178,11 +181,23 @@ class TrainingConfig:
         self._need("ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
         counted = re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d*)+", self.devices)
         self._need("devices", counted is not None, "auto, a count, or a list such as 0,1")
+        listed = self.devices.rstrip(",").split(",")
+        self._need("devices", len(set(listed)) == len(listed), "a list without repetition")
+        self._check_names()
         try:
             self.network(self.n_receivers)
         except ModelError as error:
             raise UsageError(f"--{error}") from error
         self._check_checkpoints()
+
+    def _check_names(self) -> None:
+        """MLflow and the file system would refuse them too, but after the training."""
+        for name, letters, what in (
+            ("experiment_name", r"(?!\s*$)[^\x00-\x1f]+", "a name on one line"),
+            ("model_name", r"(?!\s*$)[^/:\x00-\x1f]+", "a name on one line without / and :"),
+            ("run_name_prefix", r"[^/\x00-\x1f]*", "the begin of a file's name, without /"),
+        ):
+            self._need(name, re.fullmatch(letters, getattr(self, name)) is not None, what)
 
     def _check_checkpoints(self) -> None:
         given = len(self.checkpoint)
