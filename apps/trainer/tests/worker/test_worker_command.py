@@ -43,3 +43,25 @@ def test_flags_that_cannot_be_are_refused(capsys, flag, value, message):
     status, told = said(capsys, "--broker_url", "redis://h", flag, value)
     assert status == 2
     assert message in told
+
+
+@pytest.mark.parametrize(
+    ("broker", "backend", "variable"),
+    [
+        ("foo://u:geheim@h", None, "CELERY_BROKER_URL"),
+        ("localhost", None, "CELERY_BROKER_URL"),
+        ("redis://[h", None, "CELERY_BROKER_URL"),
+        ("redis://u:geheim/x@h", None, "CELERY_BROKER_URL"),
+        ("redis://h", "foo://u:geheim@h", "CELERY_RESULT_BACKEND"),
+    ],
+)
+def test_an_address_that_celery_cannot_use_is_named_by_its_variable(
+    capsys, monkeypatch, broker, backend, variable
+):
+    """Celery would say so with a traceback, or try to connect to it for ever."""
+    monkeypatch.delenv("CELERY_RESULT_BACKEND", raising=False)
+    words = ("--result_backend", backend) if backend else ()
+    status, told = said(capsys, "--broker_url", broker, *words)
+    assert status == 1
+    assert f"{variable} is no address that Celery can use here" in told
+    assert "geheim" not in told

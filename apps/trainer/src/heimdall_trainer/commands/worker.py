@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import TYPE_CHECKING, Annotated, get_type_hints
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -88,6 +89,7 @@ def _service(
         ) from error
     from heimdall_trainer.preflight import check_connections
 
+    _check_addresses(broker_url, result_backend)
     check_connections(connections)
     is_redis = broker_url.startswith(("redis", "valkey", "sentinel"))
     command = (sys.executable, "-m", "heimdall_trainer", "worker", "--job")
@@ -99,6 +101,34 @@ def _service(
         lease_s=lease_s,
     )
     return TrainingService(config, Attendant(command, _environment(connections)))
+
+
+def _check_addresses(broker_url: str, result_backend: str | None) -> None:
+    """What is wrong in an address, without the address: it may hold a password."""
+    from celery.app.backends import by_url
+    from celery.exceptions import ImproperlyConfigured
+    from kombu.transport import resolve_transport
+
+    variable = "CELERY_BROKER_URL"
+    try:
+        for address in broker_url.split(";"):
+            resolve_transport(address.partition("://")[0].partition("+")[0])
+            _require_port(address)
+        if result_backend:
+            variable = "CELERY_RESULT_BACKEND"
+            by_url(result_backend)
+            _require_port(result_backend)
+    except (ValueError, KeyError, ImportError, ImproperlyConfigured):
+        raise TrainerError(
+            f"{variable} is no address that Celery can use here: write it as "
+            "redis://host:6379/0, or install what its scheme needs"
+        ) from None
+
+
+def _require_port(address: str) -> None:
+    """A number after the host; several hosts behind commas are their library's matter."""
+    if "," not in address:
+        _ = urlsplit(address).port
 
 
 def _environment(connections: Connections) -> dict[str, str]:
