@@ -217,3 +217,10 @@ def test_what_was_being_written_when_a_run_was_killed_is_no_checkpoint(train, tm
         newest_checkpoint(folder)
     train("run")
     assert not part.exists()
+
+
+def test_another_backbone_is_refused_before_the_data(connections, quick, straight):
+    """The commonest flag to forget; torch would list every weight, after minutes of data."""
+    config = replace(quick, resume_training=True, checkpoint=(straight[1].checkpoint,))
+    with pytest.raises(TrainerError, match="was trained with backbone test_convnext, and this"):
+        TrainingPipeline(config, connections).check()

@@ -29,6 +29,7 @@ from heimdall_trainer.member_folders import (
 from heimdall_trainer.model_file import read_model
 from heimdall_trainer.processes import is_first
 from heimdall_trainer.resumed_run import describe_run, new_steps, tracked_run
+from heimdall_trainer.resumption import require_same_network
 from heimdall_trainer.run_log import tell
 from heimdall_trainer.run_overview import tell_data, tell_model
 from heimdall_trainer.run_report import write_report
@@ -80,10 +81,9 @@ class TrainingPipeline:
         """Find out what is wrong with files and names before data is read for minutes.
 
         Raises:
-            TrainerError: The summary cannot be written, the checkpoint to export takes other
-                features, or there is no ensemble to resume, or one in the way.
-            ModelError: No such backbone, weights that do not fit it, something that it cannot do,
-                no such checkpoint, or several that cannot be merged.
+            TrainerError: The summary cannot be written, a checkpoint is of another network or takes
+                other features, there is no ensemble to resume, or one is in the way.
+            ModelError: No such backbone or checkpoint, weights that do not fit, or a mix of them.
         """
         config = self.config
         if config.summary:
@@ -93,7 +93,7 @@ class TrainingPipeline:
         if config.export_only:
             require_same_features(config)
         elif config.ensemble == 1 and (config.resume_training or config.checkpoint):
-            LocalizationModule.load(self._resume_from())
+            require_same_network(self._resume_from(), config)
         else:
             network = config.network(len(config.receivers) or config.n_receivers)
             net = LocalizationNet(network.n_receivers, network.backbone, network.weights)

@@ -11,10 +11,12 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from heimdall_models import LocalizationModule
 from heimdall_models.checkpoint import tensors_and_text
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.trained_receivers import RECEIVERS, told_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from heimdall_trainer.training_config import TrainingConfig
     from heimdall_trainer.training_data import TrainingData
 
-__all__ = ["RunIdentity", "RunKeeper", "batch_size_of", "run_of"]
+__all__ = ["RunIdentity", "RunKeeper", "batch_size_of", "require_same_network", "run_of"]
 
 RECORD = "heimdall_run"
 
@@ -43,6 +45,8 @@ class RunIdentity:
     """Of all processes together."""
     sessions: str
     """A hash of the training sessions in their order."""
+    receivers: tuple[str, ...]
+    """Names, in channel order."""
 
     @classmethod
     def of(cls, data: TrainingData, config: TrainingConfig, run: RunMetrics | None) -> Self:
@@ -53,7 +57,26 @@ class RunIdentity:
             seed=config.seed,
             batch_size=config.batch_size,
             sessions=hashlib.sha256(ids.encode()).hexdigest(),
+            receivers=tuple(station.name for station in data.receivers),
         )
+
+
+def require_same_network(checkpoint: Path, config: TrainingConfig) -> None:
+    """Find out whether a checkpoint's weights fit what is to be trained, before data are read.
+
+    Raises:
+        ModelError: The file is absent, cut short, or no checkpoint.
+        TrainerError: It is of another backbone, or has another form of ellipses.
+    """
+    begun = LocalizationModule.load(checkpoint).config
+    asked = config.network(begun.n_receivers)
+    for name in ("backbone", "tilted"):
+        before, now = getattr(begun, name), getattr(asked, name)
+        if before != now:
+            raise TrainerError(
+                f"{checkpoint} was trained with {name} {before}, and this training has {now}: "
+                "go on with the flags that it began with"
+            )
 
 
 def run_of(checkpoint: Path) -> str | None:
@@ -98,6 +121,7 @@ class RunKeeper(Callback):
         """Note the run."""
         del trainer, pl_module
         checkpoint[RECORD] = asdict(self._identity)
+        checkpoint[RECEIVERS] = list(self._identity.receivers)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -105,9 +129,13 @@ class RunKeeper(Callback):
         """Compare the checkpoint's run with ours.
 
         Raises:
-            TrainerError: The checkpoint is from within an epoch of other batches than ours.
+            TrainerError: The checkpoint is of other receivers, or from within an epoch of other
+                batches than ours.
         """
         del trainer, pl_module
+        heard = tuple(checkpoint.get(RECEIVERS, self._identity.receivers))
+        if heard != self._identity.receivers:
+            raise told_apart("the checkpoint", heard, self._identity.receivers)
         differing = list(self._differing(checkpoint.get(RECORD, {})))
         if not differing:
             return
