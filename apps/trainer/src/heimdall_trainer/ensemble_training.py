@@ -27,6 +27,7 @@ from heimdall_trainer.member_folders import (
     note_finished,
 )
 from heimdall_trainer.report import LearningCurve
+from heimdall_trainer.trained_receivers import require_receivers
 from heimdall_trainer.training import TrainedModel, checkpoints_in, make_loader
 from heimdall_trainer.validation import validated
 
@@ -174,6 +175,8 @@ def merged_model(
     """
     ensemble = Ensemble.of(checkpoints)
     require_same_receivers(ensemble, data)
+    for checkpoint in checkpoints:
+        require_receivers(checkpoint, data)
     network = ensemble.merged()
     _calibrate(network, data, config)
     path.parent.mkdir(parents=True, exist_ok=True)

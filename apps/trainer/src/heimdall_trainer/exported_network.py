@@ -10,6 +10,7 @@ from heimdall_models.ensemble_checkpoint import Ensemble
 from heimdall_models.ensembles import SAME_DB
 
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.trained_receivers import require_receivers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ def exported_network(
     """
     ensemble = Ensemble.load(checkpoint)
     require_same_receivers(ensemble, data)
+    require_receivers(checkpoint, data)
     return ensemble.network()
 
 

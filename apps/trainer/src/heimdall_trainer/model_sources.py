@@ -29,6 +29,7 @@ from heimdall_trainer.exported_network import (
 )
 from heimdall_trainer.model_file import ModelFile, read_model, with_features_of
 from heimdall_trainer.sigma_bounds import sigma_bounds_metadata
+from heimdall_trainer.trained_receivers import receivers_of
 from heimdall_trainer.trained_sessions import sessions_trained_on
 from heimdall_trainer.training_data import load_training_data
 
@@ -148,9 +149,10 @@ def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path)
 
 
 def _with_features_of_checkpoint(path: Path, config: TrainingConfig) -> TrainingConfig:
-    """A network of times knows its receivers by name; another knows how many they are."""
+    """A checkpoint of ours knows its receivers by name; a merged one how many they are."""
     first = Ensemble.load(path).members[0]
-    names = tuple(site.name for site in first.sites) if first.sites else config.receivers
+    sites = tuple(site.name for site in first.sites) if first.sites else None
+    names = sites or receivers_of(path) or config.receivers
     return replace(
         config,
         receivers=names,

@@ -16,6 +16,7 @@ from heimdall_models.checkpoint import tensors_and_text
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.trained_receivers import RECEIVERS, told_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,8 @@ class RunIdentity:
     """Of all processes together."""
     sessions: str
     """A hash of the training sessions in their order."""
+    receivers: tuple[str, ...]
+    """Names, in channel order."""
 
     @classmethod
     def of(cls, data: TrainingData, config: TrainingConfig, run: RunMetrics | None) -> Self:
@@ -54,6 +57,7 @@ class RunIdentity:
             seed=config.seed,
             batch_size=config.batch_size,
             sessions=hashlib.sha256(ids.encode()).hexdigest(),
+            receivers=tuple(station.name for station in data.receivers),
         )
 
 
@@ -117,6 +121,7 @@ class RunKeeper(Callback):
         """Note the run."""
         del trainer, pl_module
         checkpoint[RECORD] = asdict(self._identity)
+        checkpoint[RECEIVERS] = list(self._identity.receivers)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -124,9 +129,13 @@ class RunKeeper(Callback):
         """Compare the checkpoint's run with ours.
 
         Raises:
-            TrainerError: The checkpoint is from within an epoch of other batches than ours.
+            TrainerError: The checkpoint is of other receivers, or from within an epoch of other
+                batches than ours.
         """
         del trainer, pl_module
+        heard = tuple(checkpoint.get(RECEIVERS, self._identity.receivers))
+        if heard != self._identity.receivers:
+            raise told_apart("the checkpoint", heard, self._identity.receivers)
         differing = list(self._differing(checkpoint.get(RECORD, {})))
         if not differing:
             return
