@@ -7,8 +7,7 @@ import pytest
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.exported_network import exported_network
 from heimdall_trainer.model_sources import opened_model
-from heimdall_trainer.resumption import RunIdentity, RunKeeper
-from heimdall_trainer.trained_receivers import RECEIVERS
+from heimdall_trainer.resumption import RECORD, RunIdentity, RunKeeper
 from heimdall_trainer.training_data import load_training_data
 
 
@@ -42,4 +41,4 @@ def test_training_does_not_go_on_with_other_receivers():
         RunIdentity(run_id=None, seed=1, batch_size=2, sessions="", receivers=("A", "B"))
     )
     with pytest.raises(TrainerError, match="the checkpoint listens to B, A, and the data has A, B"):
-        keeper.on_load_checkpoint(None, None, {RECEIVERS: ["B", "A"]})
+        keeper.on_load_checkpoint(None, None, {RECORD: {"receivers": ("B", "A")}})

@@ -66,8 +66,8 @@ def test_features_of_another_type_calibrate_the_same(path, some):
     """A file of features may hold float64."""
     graph = WeightedGraph.read(path)
     pointwise_as_products(graph)
-    (one,) = calibrated(graph, {"mel_spectrogram": some[:9]}).values()
-    (other,) = calibrated(graph, {"mel_spectrogram": some[:9].astype(float)}).values()
+    (one,) = calibrated(graph, {"mel_spectrogram": some[:9]}).ranges.values()
+    (other,) = calibrated(graph, {"mel_spectrogram": some[:9].astype(float)}).ranges.values()
     assert (one.least, one.most) == (other.least, other.most)
 
 

@@ -37,12 +37,8 @@ class RunMetrics(Protocol):
 
 
 @dataclass(frozen=True)
-class NewSteps:
-    """A run's metrics, without those that it has already."""
-
+class _PartOfRun:
     run: RunMetrics
-    known: frozenset[tuple[str, int]]
-    """Names, and the steps that they are known of."""
 
     @property
     def run_id(self) -> str:
@@ -53,6 +49,14 @@ class NewSteps:
     def run_name(self) -> str:
         """Its name."""
         return self.run.run_name
+
+
+@dataclass(frozen=True)
+class NewSteps(_PartOfRun):
+    """A run's metrics, without those that it has already."""
+
+    known: frozenset[tuple[str, int]]
+    """Names, and the steps that they are known of."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Keep metrics of a step that are new."""
@@ -62,21 +66,10 @@ class NewSteps:
 
 
 @dataclass(frozen=True)
-class LaterSteps:
+class LaterSteps(_PartOfRun):
     """A run's metrics, for a part of the run that begins after its first steps."""
 
-    run: RunMetrics
     first_step: int
-
-    @property
-    def run_id(self) -> str:
-        """MLflow's id of the run."""
-        return self.run.run_id
-
-    @property
-    def run_name(self) -> str:
-        """Its name."""
-        return self.run.run_name
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Keep metrics of a step of this part."""

@@ -27,7 +27,7 @@ from heimdall_trainer.member_folders import (
     note_finished,
 )
 from heimdall_trainer.report import LearningCurve
-from heimdall_trainer.trained_receivers import require_receivers
+from heimdall_trainer.resumption import require_receivers
 from heimdall_trainer.training import TrainedModel, checkpoints_in, make_loader
 from heimdall_trainer.validation import validated
 

@@ -10,7 +10,7 @@ from heimdall_models.ensemble_checkpoint import Ensemble
 from heimdall_models.ensembles import SAME_DB
 
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.trained_receivers import require_receivers
+from heimdall_trainer.resumption import require_receivers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,8 +28,8 @@ from heimdall_trainer.exported_network import (
     warn_of_other_sessions,
 )
 from heimdall_trainer.model_file import ModelFile, read_model, with_features_of
+from heimdall_trainer.resumption import receivers_of
 from heimdall_trainer.sigma_bounds import sigma_bounds_metadata
-from heimdall_trainer.trained_receivers import receivers_of
 from heimdall_trainer.trained_sessions import sessions_trained_on
 from heimdall_trainer.training_data import load_training_data
 

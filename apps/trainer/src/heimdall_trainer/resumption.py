@@ -16,10 +16,9 @@ from heimdall_models.checkpoint import tensors_and_text
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.trained_receivers import RECEIVERS, told_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import Any, Self
 
@@ -29,7 +28,15 @@ if TYPE_CHECKING:
     from heimdall_trainer.training_config import TrainingConfig
     from heimdall_trainer.training_data import TrainingData
 
-__all__ = ["RunIdentity", "RunKeeper", "batch_size_of", "require_same_network", "run_of"]
+__all__ = [
+    "RunIdentity",
+    "RunKeeper",
+    "batch_size_of",
+    "receivers_of",
+    "require_receivers",
+    "require_same_network",
+    "run_of",
+]
 
 RECORD = "heimdall_run"
 
@@ -99,8 +106,40 @@ def batch_size_of(checkpoint: Path) -> int | None:
     return None if size is None else int(size)
 
 
+def receivers_of(checkpoint: Path) -> tuple[str, ...] | None:
+    """Names of the receivers, in channel order; None where the checkpoint does not say.
+
+    Raises:
+        ModelError: The file is absent, cut short, or no checkpoint.
+    """
+    names = _record_in(checkpoint).get("receivers")
+    return None if names is None else tuple(map(str, names))
+
+
+def require_receivers(checkpoint: Path, data: TrainingData) -> None:
+    """Refuse data of other receivers than a checkpoint's network listens to, as far as it says.
+
+    Raises:
+        TrainerError: They are others, or in another order.
+        ModelError: The file is absent, cut short, or no checkpoint.
+    """
+    heard = receivers_of(checkpoint)
+    here = tuple(station.name for station in data.receivers)
+    if heard is not None and heard != here:
+        raise _told_apart(checkpoint.name, heard, here)
+
+
+def _told_apart(name: str, heard: Sequence[str], here: Sequence[str]) -> TrainerError:
+    """The error of a network that listens to others than the data's receivers."""
+    wanted = " ".join(f"'{receiver}'" for receiver in heard)
+    return TrainerError(
+        f"{name} listens to {', '.join(heard)}, and the data has {', '.join(here)}: "
+        f"give --receivers {wanted}"
+    )
+
+
 def _record_in(checkpoint: Path) -> dict[str, Any]:
-    contents = tensors_and_text(checkpoint)
+    contents = tensors_and_text(checkpoint, mapped=True)
     record = contents.get(RECORD) if isinstance(contents, dict) else None
     return record if isinstance(record, dict) else {}
 
@@ -121,7 +160,6 @@ class RunKeeper(Callback):
         """Note the run."""
         del trainer, pl_module
         checkpoint[RECORD] = asdict(self._identity)
-        checkpoint[RECEIVERS] = list(self._identity.receivers)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -133,10 +171,11 @@ class RunKeeper(Callback):
                 batches than ours.
         """
         del trainer, pl_module
-        heard = tuple(checkpoint.get(RECEIVERS, self._identity.receivers))
+        record = checkpoint.get(RECORD, {})
+        heard = tuple(record.get("receivers", self._identity.receivers))
         if heard != self._identity.receivers:
-            raise told_apart("the checkpoint", heard, self._identity.receivers)
-        differing = list(self._differing(checkpoint.get(RECORD, {})))
+            raise _told_apart("the checkpoint", heard, self._identity.receivers)
+        differing = list(self._differing(record))
         if not differing:
             return
         said = " and ".join(differing)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from heimdall_export.graph_layout import CHANNELS_FIRST
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fold_channel_scales"]
 
-_CHANNELS_FIRST = [0, 3, 1, 2]
 _BY_CHANNEL = ([1, -1, 1, 1], [-1, 1, 1])
 
 
@@ -60,7 +61,7 @@ def _scaled(
         added = makers.get(moved.input[0]) if moved and moved.op_type == "Transpose" else None
         if moved is None or added is None or added.op_type != "Add":
             continue
-        if list(onnx.helper.get_node_attr_value(moved, "perm")) != _CHANNELS_FIRST:
+        if tuple(onnx.helper.get_node_attr_value(moved, "perm")) != CHANNELS_FIRST:
             continue
         products = [makers[name] for name in added.input if name in makers]
         shaped = makers.get(by_channel)

@@ -9,10 +9,10 @@ import onnx
 if TYPE_CHECKING:
     from heimdall_export.weighted_graph import WeightedGraph
 
-__all__ = ["fold_transposes", "pointwise_as_products", "shorten_names"]
+__all__ = ["CHANNELS_FIRST", "fold_transposes", "pointwise_as_products", "shorten_names"]
 
 _CHANNELS_LAST = (0, 2, 3, 1)
-_CHANNELS_FIRST = (0, 3, 1, 2)
+CHANNELS_FIRST = (0, 3, 1, 2)
 
 
 def fold_transposes(graph: WeightedGraph) -> None:
@@ -87,5 +87,5 @@ def _product(graph: WeightedGraph, node: onnx.NodeProto) -> list[onnx.NodeProto]
         make("Transpose", [given], [last], perm=_CHANNELS_LAST),
         make("MatMul", [last, matrix], [product]),
         *([make("Add", [product, bias[0]], [added])] if bias else []),
-        make("Transpose", [added if bias else product], [result], perm=_CHANNELS_FIRST),
+        make("Transpose", [added if bias else product], [result], perm=CHANNELS_FIRST),
     ]

@@ -27,13 +27,13 @@ from heimdall_export.packed_weights import StoredWeight, packed_integers
 from heimdall_export.weighted_graph import WeightedGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
     from torch import Tensor
 
-__all__ = ["Range", "calibrated", "channel_means", "use_integers"]
+__all__ = ["Calibration", "Range", "calibrated", "use_integers"]
 
 _BATCH = 8
 
@@ -65,40 +65,56 @@ class Range:
         return self.scale**2 / 12 / max(self.power, 1e-24)
 
 
-def calibrated(graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, Range]:
-    """What each large product's input is like on real features, by its name; none without any.
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a graph's values are like on real features, by their names."""
+
+    ranges: Mapping[str, Range]
+    """Of what large products take; none where there is no such product."""
+    means: Mapping[str, Tensor]
+    """Of each channel of what convolutions with a large kernel take, `(channels,)`; if wanted."""
+
+
+def calibrated(
+    graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]], *, kernels: bool = False
+) -> Calibration:
+    """Watch a graph answer.
+
+    Args:
+        graph: What to watch.
+        inputs: Real features, and arrival times if it takes them.
+        kernels: Whether means are wanted, too.
 
     Raises:
         ExportError: The model does not take such inputs, or they make a value NaN or infinite.
     """
-    names = [node.input[0] for node in large_products(graph)]
-    ranges = {name: _range(parts) for name, parts in _seen(graph, inputs, names).items()}
-    if broken := [n for n, seen in ranges.items() if not math.isfinite(seen.power)]:
+    products = dict.fromkeys(node.input[0] for node in large_products(graph))
+    convolutions = _large_convolutions(graph) if kernels and products else ()
+    convolved = dict.fromkeys(node.input[0] for node in convolutions)
+    seen = _seen(graph, inputs, [*(products | convolved)])
+    ranges = {name: _range(seen[name]) for name in products}
+    if broken := [n for n, found in ranges.items() if not math.isfinite(found.power)]:
         raise ExportError(
             f"{len(broken)} of {len(ranges)} values that are to be rounded, such as {broken[0]}, "
             "are NaN or infinite; calibrate a model that is sound, on features that are finite"
         )
-    return ranges
+    return Calibration(ranges, {name: _channel_means(seen[name]) for name in convolved})
 
 
-def channel_means(
-    graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]]
-) -> dict[str, Tensor]:
-    """The mean of each channel of what convolutions with a large kernel take, by its name."""
+def _large_convolutions(graph: WeightedGraph) -> Iterator[onnx.NodeProto]:
     large = set(large_weights(graph, ("Conv",)))
-    nodes = [node for node in graph.model.graph.node if node.op_type == "Conv"]
-    names = [node.input[0] for node in nodes if node.input[1] in large]
-    return {
-        name: torch.from_numpy(np.mean([part.mean(axis=(0, 2, 3)) for part in parts], axis=0))
-        for name, parts in _seen(graph, inputs, names).items()
-    }
+    nodes = graph.model.graph.node
+    return (node for node in nodes if node.op_type == "Conv" and node.input[1] in large)
+
+
+def _channel_means(parts: list[NDArray[np.float32]]) -> Tensor:
+    return torch.from_numpy(np.mean([part.mean(axis=(0, 2, 3)) for part in parts], axis=0))
 
 
 def _seen(
     graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]], names: list[str]
 ) -> dict[str, list[NDArray[np.float32]]]:
     """What values of a graph are on real features, batch by batch."""
-    names = list(dict.fromkeys(names))
     if not names:
         return {}
     watched = onnx.ModelProto()

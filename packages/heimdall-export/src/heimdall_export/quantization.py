@@ -27,7 +27,7 @@ from heimdall_export.errors import ExportError
 from heimdall_export.folded_scales import fold_channel_scales
 from heimdall_export.graph_layout import pointwise_as_products, shorten_names
 from heimdall_export.graph_weights import channel_weights, large_weights, put_first
-from heimdall_export.integer_products import calibrated, channel_means, use_integers
+from heimdall_export.integer_products import calibrated, use_integers
 from heimdall_export.packed_weights import LEAST_OPSET, packed_kernel
 from heimdall_export.weighted_graph import WeightedGraph
 from heimdall_export.whole_model import written_at_once
@@ -124,16 +124,16 @@ def _to_integers(
         graph.convert(LEAST_OPSET)
     pointwise_as_products(graph)
     fold_channel_scales(graph)
-    ranges = calibrated(graph, inputs)
+    seen = calibrated(graph, inputs, kernels=packed)
+    ranges = seen.ranges
     if not ranges:
         raise NothingToQuantize(
             "the model has no product of matrices that integers would gain from; use fp16"
         )
-    means = channel_means(graph, inputs) if packed else {}
     kept = sorted(ranges, key=lambda name: -ranges[name].noise)[: round(keep * len(ranges))]
     use_integers(graph, {n: ranges[n] for n in ranges if n not in kept}, packed=packed)
     if packed:
-        _pack_kernels(graph, means)
+        _pack_kernels(graph, seen.means)
 
 
 def _pack_kernels(graph: WeightedGraph, means: Mapping[str, torch.Tensor]) -> None:

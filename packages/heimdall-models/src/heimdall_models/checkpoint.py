@@ -87,8 +87,12 @@ def checkpoint_in(contents: object, path: str | Path) -> Checkpoint:
     )
 
 
-def tensors_and_text(path: Path) -> object:
+def tensors_and_text(path: Path, *, mapped: bool = False) -> object:
     """What a PyTorch file holds, on the CPU.
+
+    Args:
+        path: The file.
+        mapped: Leave the tensors in the file until they are looked at.
 
     Raises:
         ModelError: If the file is absent, cut short, no PyTorch file, or holds pickled objects.
@@ -101,7 +105,7 @@ def tensors_and_text(path: Path) -> object:
             f"{path} ({path.stat().st_size} bytes) is not a PyTorch checkpoint, or was cut short"
         )
     try:
-        contents: object = torch.load(path, map_location="cpu", weights_only=True)
+        contents: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds pickled objects beside tensors and text; it is not loaded, because "
