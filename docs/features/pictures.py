@@ -11,9 +11,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from heimdall_data.decode import decode
 from heimdall_data.errors import DataError
-from heimdall_data.simulate.sessions import simulate_session
+from heimdall_data.recordings.decode import decode
 from heimdall_features import (
     ClockedRecording,
     CorrelationConfig,
@@ -26,6 +25,7 @@ from heimdall_features import (
 from heimdall_features.correlation import time_differences_s
 from heimdall_features.mel import band_edges_hz
 from heimdall_features.normalization import normalize_per_sample
+from heimdall_simulation.sessions import simulate_session
 
 HERE = Path(__file__).parent
 REAL = HERE.parents[2] / "shared" / "data" / "kiwisdr-dcf77-2017"

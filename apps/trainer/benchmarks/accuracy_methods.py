@@ -22,10 +22,10 @@ from heimdall_models.baselines import (
     TrainingLevels,
     locate_by_time_differences,
 )
-from heimdall_models.level_reading import ReceivedPower
-from heimdall_models.ranges import ReceiverSite
+from heimdall_models.levels.received_power import ReceivedPower
 from heimdall_models.serving import TimedServingNet
-from heimdall_models.timing_module import TimingConfig, TimingModule
+from heimdall_models.timing.module import TimingConfig, TimingModule
+from heimdall_models.timing.receivers import ReceiverSite
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 

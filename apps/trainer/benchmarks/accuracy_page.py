@@ -220,7 +220,7 @@ sessions is known to {known_68:.1f} points at 68 % and to {known_95:.1f} at 95 %
 deviation.
 
 - **over bound**: median error over the median root of the trace of the Cramér-Rao bound of time
-  differences, without detours (`heimdall_data.simulate.cramer_rao`). An efficient estimator
+  differences, without detours (`heimdall_simulation.cramer_rao`). An efficient estimator
   scores about 0.77 on this geometry.
 - **inside**: share of truths inside the 68 % and the 95 % ellipse.
 - **NLL**: mean negative log-density of the truth in nats, positions in kilometres.

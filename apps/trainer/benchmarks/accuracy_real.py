@@ -12,14 +12,14 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from heimdall_data.decode import decode
+from heimdall_data.recordings.decode import decode
 from heimdall_features import ArrivalConfig, ArrivalExtractor, ClockedRecording
 from heimdall_models import Region, error_m
 from heimdall_models.baselines import locate_by_time_differences
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
-from heimdall_models.ranges import SPEED_OF_LIGHT_M_S, ReceiverRanges, ReceiverSite
-from heimdall_models.timing_module import TimingConfig, TimingModule
-from heimdall_models.timing_net import region_prior
+from heimdall_models.timing.module import TimingConfig, TimingModule
+from heimdall_models.timing.network import region_prior
+from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges, ReceiverSite
 from torch.utils.data import DataLoader
 
 FOLDER = Path(__file__).parents[4] / "shared" / "data" / "kiwisdr-dcf77-2017"

@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from heimdall_data.simulate import NO_MISHAPS, NORTHWEST_ITALY, Channel, simulate_session
-from heimdall_data.simulate.cramer_rao import timing_covariance_m2
 from heimdall_features import (
     ArrivalConfig,
     ArrivalExtractor,
@@ -17,6 +15,8 @@ from heimdall_features import (
     FeatureConfig,
     FeatureExtractor,
 )
+from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, Channel, simulate_session
+from heimdall_simulation.cramer_rao import timing_covariance_m2
 
 RATE_HZ = 48_000.0
 BASE = replace(NORTHWEST_ITALY, mishaps=NO_MISHAPS, n_samples=33_600)

@@ -25,12 +25,12 @@ from pathlib import Path
 import torch
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_models.optimizer import adamw, warmup_cosine
+from heimdall_models.training.batches import EpochOrder
+from heimdall_models.training.fit import fit, make_loader
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.data_order import EpochOrder
 from heimdall_trainer.demo import DemoConfig, fill
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.training import fit, make_loader
-from heimdall_trainer.training_config import TrainingConfig
 from lightning.pytorch import Callback
 
 FIRST_STEP = """

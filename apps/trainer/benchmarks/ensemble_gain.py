@@ -19,7 +19,7 @@ import torch
 from accuracy_methods import BATCH, region_of, served, timed, trained_levels, trained_timing
 from accuracy_sessions import CONDITIONS, sessions_of
 from heimdall_models import EnsembleNet, TimedEnsembleNet, localization_metrics
-from heimdall_trainer.ensemble_training import member_seed
+from heimdall_models.training.ensemble import member_seed
 
 FIGURES = ("error_m_median", "error_m_p95", "coverage_68", "coverage_95", "ece", "nll")
 

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_models import LocalizationModule
+from heimdall_models.training.fit import validated
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.demo import DEMO_RECEIVERS, DemoConfig, fill
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.training_config import TrainingConfig
-from heimdall_trainer.validation import validated
 from scipy.stats import t as student_t
 
 SEEDS = (42, 43, 44, 45)

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 from heimdall_data import Catalogue, ObjectStore
-from heimdall_data.ingest import ingest
-from heimdall_data.simulate import simulate_sessions
+from heimdall_data.ingest.ingest import ingest
+from heimdall_simulation import simulate_sessions
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.training_config import TrainingConfig
 
-pytest_plugins = ["heimdall_data.testing"]
+pytest_plugins = ["heimdall_data.testing.fixtures"]
 
 N_SESSIONS = 48
 

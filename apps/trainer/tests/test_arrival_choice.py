@@ -4,14 +4,18 @@ from dataclasses import replace
 
 import pytest
 from heimdall_data import Catalogue, ObjectStore, Station
-from heimdall_data.ingest import ingest
-from heimdall_data.simulate import simulate_sessions
-from heimdall_trainer.arrival_choice import arrival_config, baseline_m, clocks_warning
+from heimdall_data.ingest.ingest import ingest
+from heimdall_simulation import simulate_sessions
+from heimdall_trainer.cli.simulation_flags import SimulationFlags
 from heimdall_trainer.connections import Connections
+from heimdall_trainer.data import (
+    arrival_config,
+    baseline_m,
+    choose_sessions,
+    clocks_warning,
+    load_training_data,
+)
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.session_choice import choose_sessions
-from heimdall_trainer.simulation_flags import SimulationFlags
-from heimdall_trainer.training_data import load_training_data
 from pyproj import Geod
 
 LONDON, PARIS = Station("London", 51.5, -0.1), Station("Paris", 48.85, 2.35)

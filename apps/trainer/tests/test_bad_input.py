@@ -10,8 +10,8 @@ import numpy as np
 import psycopg
 import pytest
 from heimdall_data import Catalogue, ObjectStore
-from heimdall_data.ingest import ingest
-from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_session
 
 STATIONS = "name,latitude,longitude\nTorino,45.044,7.672\nGenova,44.395,8.956\n"
 SOURCE = ("--source", "Beacon", "--latitude", "45", "--longitude", "8", "--frequency-hz", "145e6")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from heimdall_data import Catalogue, ObjectStore
-from heimdall_trainer.training_data import load_training_data
+from heimdall_trainer.data import load_training_data
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import yaml
-from heimdall_trainer import cli
-from heimdall_trainer.config_file import masked
+from heimdall_trainer.cli import app as cli
+from heimdall_trainer.cli.flags import masked
 
 VARIABLES = ("HEIMDALL_", "MLFLOW_")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heimdall_data.decode import decode
-from heimdall_data.ingest import ingest
-from heimdall_data.sessions import Station
-from heimdall_data.testing import new_session
+from heimdall_data.catalogue.session import Station
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.recordings.decode import decode
+from heimdall_data.testing.fixtures import new_session
 
 PARENTS = Path(__file__).resolve().parents
 DATA = "shared/data/kiwisdr-dcf77-2017"

@@ -10,15 +10,14 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 from heimdall_data import ObjectStore
-from heimdall_trainer import cli, measured_steps
+from heimdall_trainer import dry_run as measured_steps
 from heimdall_trainer import dry_run as module
-from heimdall_trainer.bucket_access import require_writable_bucket
+from heimdall_trainer.cli import app as cli
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.dry_run import dry_run
+from heimdall_trainer.dry_run import dry_run, find_experiment, require_writable_bucket
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.mlflow_reach import find_experiment
-from heimdall_trainer.run_log import logged_as
-from heimdall_trainer.training_config import TrainingConfig
+from heimdall_trainer.events import logged_as
 
 NOWHERE = "127.0.0.1:1"
 
@@ -122,7 +121,7 @@ def test_a_bucket_that_is_not_there_is_not_made(fresh):
 def test_a_bucket_that_may_only_be_read_is_refused(fresh, monkeypatch):
     """The model of a night must have somewhere to go."""
     from botocore.exceptions import ClientError
-    from heimdall_trainer import bucket_access
+    from heimdall_trainer import dry_run as bucket_access
 
     def refuse(**_):
         raise ClientError({"Error": {"Code": "AccessDenied"}}, "CreateMultipartUpload")

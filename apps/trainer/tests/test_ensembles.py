@@ -9,21 +9,21 @@ import pytest
 import torch
 from heimdall_features import NormalizationStats
 from heimdall_models import LocalizationModule, ModelError
-from heimdall_models.ensemble_checkpoint import Ensemble
-from heimdall_trainer.cli import main
-from heimdall_trainer.ensemble_training import member_seed, merged_model
-from heimdall_trainer.errors import TrainerError, UsageError
-from heimdall_trainer.evaluated_file import evaluate_file
-from heimdall_trainer.exported_network import exported_network, warn_of_other_sessions
-from heimdall_trainer.member_folders import (
+from heimdall_models.trained import Ensemble
+from heimdall_models.training.checkpoint_files import (
     finished_checkpoint,
     note_finished,
     require_fresh,
     started_ensemble,
 )
+from heimdall_models.training.ensemble import member_seed, merged_model
+from heimdall_models.training.fit import newest_checkpoint
+from heimdall_models.training.resume import exported_network, warn_of_other_sessions
+from heimdall_trainer.cli.app import main
+from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.errors import TrainerError, UsageError
+from heimdall_trainer.evaluated import evaluate_file
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.training import newest_checkpoint
-from heimdall_trainer.training_config import TrainingConfig
 from mlflow import MlflowClient
 
 

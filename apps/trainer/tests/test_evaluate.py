@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heimdall_trainer.cli import main
-from heimdall_trainer.comparing.comparison import compare_models
+from heimdall_evaluation.evaluate import sessions_of_part
+from heimdall_evaluation.report.embedded import read_report
+from heimdall_trainer.cli.app import main
+from heimdall_trainer.comparison import compare_models
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.evaluated_file import evaluate_file
-from heimdall_trainer.evaluation import sessions_of_part
-from heimdall_trainer.model_sources import file_name, opened_model
-from heimdall_trainer.report.embedded import read_report
-from heimdall_trainer.trained_sessions import sessions_trained_on
+from heimdall_trainer.evaluated import evaluate_file
+from heimdall_trainer.mlflow_run import sessions_trained_on
+from heimdall_trainer.models import file_name, opened_model
 
 
 def names_of(finished):

@@ -7,10 +7,10 @@ import pytest
 from heimdall_data import S3Settings
 from heimdall_export.errors import ExportError
 from heimdall_models import LocalizationModule
+from heimdall_models.training.fit import TrainedModel, fit
 from heimdall_trainer.delivery import _uploaded
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.training import TrainedModel, fit
 from lightning.pytorch import Callback
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from heimdall_models import LocalizationNet
+from heimdall_models.training.memory import fitting_batch_size, told_of_memory
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.memory import fitting_batch_size, told_of_memory
 from heimdall_trainer.pipeline import TrainingPipeline
 
 CPU = torch.device("cpu")

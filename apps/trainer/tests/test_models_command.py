@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 from heimdall_export import list_versions
-from heimdall_trainer.cli import main
+from heimdall_trainer.cli.app import main
 from heimdall_trainer.connections import Connections
 from mlflow import MlflowClient
 

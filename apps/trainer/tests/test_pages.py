@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cyclopts
 import pytest
-from heimdall_trainer.cli import app
+from heimdall_trainer.cli.app import app
 
 ROOT = next((p for p in Path(__file__).resolve().parents if (p / "docs" / "site").is_dir()), None)
 SHELL = re.compile(r"^```(?:sh|bash|)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from heimdall_models import ModelError
-from heimdall_trainer.checkpoint_files import checkpoints_in, newest_checkpoint
+from heimdall_models.training.checkpoint_files import checkpoints_in, newest_checkpoint
+from heimdall_models.training.fit import fit
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.training import fit
 from lightning.pytorch import Callback
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from heimdall_trainer.checkpoint_files import newest_checkpoint
+from heimdall_models.training.checkpoint_files import newest_checkpoint
+from heimdall_trainer.mlflow_run import new_steps, tracked_run
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.resumed_run import new_steps, tracked_run
 from mlflow import MlflowClient
 
 

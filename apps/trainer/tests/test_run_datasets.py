@@ -2,7 +2,7 @@
 
 import json
 
-from heimdall_export.registry import list_versions
+from heimdall_export.registry.registry import list_versions
 from mlflow import MlflowClient
 from mlflow.models import Model
 

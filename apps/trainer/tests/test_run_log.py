@@ -14,9 +14,10 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
+from heimdall_models.training.events import LOGGER, duration, tell
+from heimdall_trainer.events import logged_as
+from heimdall_trainer.overview import tell_data
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.run_log import LOGGER, duration, logged_as, tell
-from heimdall_trainer.run_overview import tell_data
 from tqdm import tqdm
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")

@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from heimdall_trainer.callbacks import EpochHistory
-from heimdall_trainer.data_order import EpochOrder, Share
+from heimdall_models.training.batches import EpochOrder, SessionBatches, Share
+from heimdall_models.training.devices import placement
+from heimdall_models.training.fit import fit
+from heimdall_models.training.history import EpochHistory
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.placement import placement
-from heimdall_trainer.session_batches import SessionBatches
-from heimdall_trainer.training import fit
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback

@@ -2,8 +2,8 @@
 
 import pytest
 from heimdall_data.errors import DataError
-from heimdall_data.simulate import NORTHWEST_ITALY
-from heimdall_trainer.simulation_flags import SimulationFlags
+from heimdall_simulation import NORTHWEST_ITALY
+from heimdall_trainer.cli.simulation_flags import SimulationFlags
 
 
 def test_no_flag_is_the_demos_scenario():

@@ -15,22 +15,22 @@ import psycopg
 import pytest
 import torch
 from heimdall_data import Catalogue, ObjectStore
-from heimdall_data.ingest import ingest
-from heimdall_data.session_arrivals import clocked
-from heimdall_data.simulate import NORTHWEST_ITALY, Mishaps, simulate_sessions
-from heimdall_export.runtime import Predictor
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.session_features import clocked
+from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE, TIME_DIFFERENCES
+from heimdall_export.serving.predictor import Predictor
 from heimdall_features import ArrivalExtractor
 from heimdall_models import ModelError
-from heimdall_models.timing_checkpoint import load_timing
+from heimdall_models.trained import load_timing
+from heimdall_models.training.checkpoint_files import note_finished
+from heimdall_models.training.resume import exported_network
+from heimdall_models.training.timing import TimedParts, TimedSessions, train_timing
+from heimdall_simulation import NORTHWEST_ITALY, Mishaps, simulate_sessions
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.exported_network import exported_network
-from heimdall_trainer.member_folders import note_finished
-from heimdall_trainer.model_sources import opened_model
+from heimdall_trainer.models import opened_model
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.timing_baselines import SPECTROGRAMS_ALONE, TIME_DIFFERENCES
-from heimdall_trainer.timing_training import TimedParts, TimedSessions, train_timing
-from heimdall_trainer.training_config import TrainingConfig
 from mlflow import MlflowClient
 from psycopg import sql
 

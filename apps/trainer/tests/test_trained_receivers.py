@@ -4,11 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from heimdall_models.training.resume import RECORD, RunIdentity, RunKeeper, exported_network
+from heimdall_trainer.data import load_training_data
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.exported_network import exported_network
-from heimdall_trainer.model_sources import opened_model
-from heimdall_trainer.resumption import RECORD, RunIdentity, RunKeeper
-from heimdall_trainer.training_data import load_training_data
+from heimdall_trainer.models import opened_model
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from heimdall_models import AveragedWeights, LocalizationModule, ModelError
+from heimdall_models.training.devices import placement
+from heimdall_models.training.fit import fit, make_trainer, newest_checkpoint
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.errors import TrainerError, UsageError, is_expected
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.placement import placement
-from heimdall_trainer.training import fit, make_trainer, newest_checkpoint
-from heimdall_trainer.training_config import TrainingConfig
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from heimdall_data.session_filter import SessionFilter
-from heimdall_trainer.cli import main
-from heimdall_trainer.commands.train import train
+from heimdall_data.catalogue.session import SessionFilter
+from heimdall_trainer.cli.app import main
+from heimdall_trainer.cli.train import train
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.training_config import TrainingConfig
 
 ROOT = next((p for p in Path(__file__).resolve().parents if (p / "docs" / "site").is_dir()), None)
 SECRET = {"s3_access_key", "s3_secret_key"}

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from heimdall_trainer.cli import main
+from heimdall_trainer.cli.app import main
 
 PARENTS = Path(__file__).resolve().parents
 BLOCK = re.compile(r"^```(\w*) ?([\w.]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -3,7 +3,7 @@
 import stat
 
 import pytest
-from heimdall_trainer.whole_file import write_whole
+from heimdall_export.atomic import write_whole
 
 
 def test_a_file_is_replaced_whole_with_the_permissions_asked_for(tmp_path):

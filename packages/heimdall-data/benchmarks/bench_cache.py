@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import zarr
 from crc32c import crc32c
-from heimdall_data.feature_cache import FeatureCache
+from heimdall_data.cache.disk import FeatureCache
 from litdata.streaming import Cache
 from safetensors.numpy import load, save
 from zarr.codecs import BytesCodec, Crc32cCodec

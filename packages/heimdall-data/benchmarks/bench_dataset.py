@@ -11,9 +11,9 @@ from pathlib import Path
 
 from heimdall_data import Catalogue, HeimdallDataset, ObjectStore, choose_receivers, split_sessions
 from heimdall_data.embedded import EmbeddedStack
-from heimdall_data.ingest import ingest
-from heimdall_data.simulate import simulate_sessions
+from heimdall_data.ingest.ingest import ingest
 from heimdall_features import FeatureConfig
+from heimdall_simulation import simulate_sessions
 
 
 @contextmanager

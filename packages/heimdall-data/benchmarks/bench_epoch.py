@@ -17,9 +17,9 @@ from epoch_cold import cold
 from epoch_rates import BATCH_SIZE, N_WORKERS, InMemory, loader, rates, table
 from heimdall_data import Catalogue, HeimdallDataset, ObjectStore, choose_receivers
 from heimdall_data.embedded import EmbeddedStack
-from heimdall_data.ingest import ingest
-from heimdall_data.simulate import simulate_sessions
+from heimdall_data.ingest.ingest import ingest
 from heimdall_features import FeatureConfig
+from heimdall_simulation import simulate_sessions
 
 
 def litdata_loader(samples, place):

@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from heimdall_data.catalogue.catalogue import Catalogue
+from heimdall_data.catalogue.session import Station
 from heimdall_data.embedded import EmbeddedStack
-from heimdall_data.ingest import ingest
-from heimdall_data.new_session import NewRecording, NewSession, NewSource
-from heimdall_data.postgres import Catalogue
-from heimdall_data.s3 import ObjectStore
-from heimdall_data.sessions import Station
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
+from heimdall_data.object_store.store import ObjectStore
 
 OBJECT_BYTES = 100_000
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from dataclasses import replace
 
-from heimdall_data.simulate import (
+from heimdall_simulation import (
     MODULATIONS,
     NORTHWEST_ITALY,
     Channel,

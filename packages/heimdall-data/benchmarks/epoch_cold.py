@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from epoch_rates import BATCH_SIZE, N_WORKERS, epoch_s, table
 from heimdall_data import HeimdallDataset
+from heimdall_data.cache.bucket import SharedCache
 from heimdall_data.session_reader import chosen_measurements
-from heimdall_data.shared_cache import SharedCache
 from minio.error import S3Error
 from torch.utils.data import DataLoader
 

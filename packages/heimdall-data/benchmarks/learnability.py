@@ -12,8 +12,8 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-from heimdall_data.simulate import NO_MISHAPS, NORTHWEST_ITALY, simulate_truths
-from heimdall_data.simulate.geometry import east_north_m
+from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_truths
+from heimdall_simulation.geometry import east_north_m
 
 THREE = ("Torino", "Genova", "Milano-Baggio")
 MIDDLE_DEG = (44.95, 8.2)

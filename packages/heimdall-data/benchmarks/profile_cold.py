@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 from epoch_cold import Fetched
 from heimdall_data import Catalogue, HeimdallDataset, ObjectStore, choose_receivers
-from heimdall_data.decode import decode
+from heimdall_data.cache.disk import FeatureCache
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_data.errors import ObjectMissing, RecordingError
-from heimdall_data.feature_cache import FeatureCache
-from heimdall_data.ingest import ingest
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.recordings.decode import decode
 from heimdall_data.session_reader import chosen_measurements
-from heimdall_data.simulate import simulate_sessions
 from heimdall_features import FeatureConfig, FeatureError, FeatureExtractor
+from heimdall_simulation import simulate_sessions
 
 
 def processor_ms(do, server, n_sessions):

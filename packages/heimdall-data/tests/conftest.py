@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["heimdall_data.testing", "heimdall_data.testing_store"]
+pytest_plugins = ["heimdall_data.testing.fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from heimdall_data.align import align
 from heimdall_data.errors import RecordingError
-from heimdall_data.recording import Recording
+from heimdall_data.recordings.recording import Recording
+from heimdall_data.session_reader import align
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from heimdall_data import HeimdallDataset
-from heimdall_data.ingest import ingest
-from heimdall_data.testing import GENOVA, TORINO, new_session
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.testing.fixtures import GENOVA, TORINO, new_session
 from heimdall_features import FeatureConfig
 from torch.utils.data import DataLoader, default_collate
 

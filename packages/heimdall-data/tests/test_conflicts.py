@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heimdall_data.conflicts import ConflictError
+from heimdall_data.catalogue.catalogue import Catalogue
+from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import CatalogueError
-from heimdall_data.ingest import ingest, look_ahead
-from heimdall_data.manifest import ManifestError, read_manifest
-from heimdall_data.postgres import Catalogue
-from heimdall_data.session_identity import source_id, station_id
-from heimdall_data.sessions import Station
-from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
+from heimdall_data.ingest.conflicts import ConflictError
+from heimdall_data.ingest.ingest import ingest, look_ahead
+from heimdall_data.ingest.manifest import ManifestError, read_manifest
+from heimdall_data.ingest.new_session import source_id, station_id
+from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_session
 
 HEAD = (
     "session,source,source_latitude,source_longitude,frequency_hz,start,sample_rate_hz,approval,"

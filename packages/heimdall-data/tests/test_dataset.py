@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from heimdall_data.catalogue.catalogue import Catalogue
+from heimdall_data.catalogue.session import Station
 from heimdall_data.dataset import HeimdallDataset
 from heimdall_data.errors import DataError, StoreError
-from heimdall_data.ingest import ingest
-from heimdall_data.new_session import NewRecording, NewSession, NewSource
-from heimdall_data.postgres import Catalogue
-from heimdall_data.sessions import Station
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
 from heimdall_features import FeatureConfig
 
 RATE_HZ = 12_500

@@ -1,8 +1,8 @@
 """The dispatch on `iq_data_format`."""
 
 import pytest
-from heimdall_data.decode import FORMATS, decode
 from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.decode import FORMATS, decode
 
 
 def test_a_format_nobody_knows_is_refused():

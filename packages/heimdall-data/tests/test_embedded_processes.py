@@ -3,8 +3,9 @@ import sys
 
 import psutil
 import pytest
-from heimdall_data.embedded import ownership, processes
-from heimdall_data.embedded.lock import exclusive
+from heimdall_data.embedded import ownership
+from heimdall_data.embedded import server as processes
+from heimdall_data.embedded.state import exclusive
 from heimdall_data.errors import StackError
 
 SLEEPER = "import sys, time; print('up', flush=True); time.sleep(60)"

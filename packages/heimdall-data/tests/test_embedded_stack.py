@@ -10,11 +10,15 @@ import psutil
 import psycopg
 import pytest
 from heimdall_data.embedded import EmbeddedStack
-from heimdall_data.embedded.ports import LOOPBACK
 from heimdall_data.embedded.seaweed import BUCKETS
-from heimdall_data.embedded.state import load_settings, save_settings, settings_with_free_ports
+from heimdall_data.embedded.state import (
+    LOOPBACK,
+    load_settings,
+    save_settings,
+    settings_with_free_ports,
+)
 from heimdall_data.errors import StackError, StoreError
-from heimdall_data.s3 import ObjectStore
+from heimdall_data.object_store.store import ObjectStore
 
 OWNER = """
 import sys, time

@@ -4,8 +4,14 @@ import socket
 import stat
 
 import pytest
-from heimdall_data.embedded.ports import LOOPBACK, free_ports, is_free
-from heimdall_data.embedded.state import load_settings, save_settings, settings_with_free_ports
+from heimdall_data.embedded.state import (
+    LOOPBACK,
+    free_ports,
+    is_free,
+    load_settings,
+    save_settings,
+    settings_with_free_ports,
+)
 from heimdall_data.errors import StackError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from heimdall_data import HeimdallDataset, ObjectStore
 from heimdall_data.errors import ObjectUnreadable, StoreError
-from heimdall_data.s3_waiting import Waiting
-from heimdall_data.testing_store import NPY, ONE_RECEIVER
+from heimdall_data.object_store.retry import Waiting
+from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER
 
 
 def test_a_slow_link_that_lives_is_waited_for(proxy, through, raw_iq_store):

@@ -6,12 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from heimdall_data import HeimdallDataset, ObjectStore
+from heimdall_data.cache.disk import FeatureCache
 from heimdall_data.errors import BucketUnusable, ObjectMissing
-from heimdall_data.feature_cache import FeatureCache
-from heimdall_data.s3_waiting import Waiting
+from heimdall_data.object_store.retry import Waiting
 from heimdall_data.session_features import FeatureSource
-from heimdall_data.testing import new_recording
-from heimdall_data.testing_store import NPY, ONE_RECEIVER, OTHER_NPY, one_receiver_session
+from heimdall_data.testing.fixtures import (
+    NPY,
+    ONE_RECEIVER,
+    OTHER_NPY,
+    new_recording,
+    one_receiver_session,
+)
 
 IMPOSSIBLE_KEYS = [
     "../other/secret",

@@ -18,7 +18,7 @@ import pytest
 from heimdall_data import HeimdallDataset, ObjectStore
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_data.errors import StoreError
-from heimdall_data.testing_store import NPY, ONE_RECEIVER, one_receiver_session
+from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER, one_receiver_session
 from torch.utils.data import DataLoader
 
 

@@ -11,8 +11,9 @@ import warnings
 
 import numpy as np
 import pytest
+from heimdall_data.cache.disk import FeatureCache
+from heimdall_data.cache.entry import CacheStatus
 from heimdall_data.errors import DataError
-from heimdall_data.feature_cache import CacheStatus, FeatureCache
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -299,7 +300,7 @@ def test_an_entry_whose_use_cannot_be_noted_is_sound(tmp_path, monkeypatch):
     cache.put(KEY, tensors())
     (path,) = tmp_path.glob("??/*")
     os.utime(path, (time.time() - 7200,) * 2)
-    monkeypatch.setattr("heimdall_data.cache_limit.os.utime", refused)
+    monkeypatch.setattr("heimdall_data.cache.disk.os.utime", refused)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert same(cache.get(KEY), tensors())
@@ -347,6 +348,6 @@ def test_another_users_entry_is_not_deleted(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched, warnings.catch_warnings():
         warnings.simplefilter("error")
-        patched.setattr("heimdall_data.feature_cache.os.open", closed)
+        patched.setattr("heimdall_data.cache.disk.os.open", closed)
         assert cache.get(KEY) is None
     assert path.exists()

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError, RecordingError
-from heimdall_data.from_files import new_session_from_files, stations_from_csv
-from heimdall_data.new_session import NewSource
-from heimdall_data.sessions import Station
+from heimdall_data.ingest.new_session import NewSource
+from heimdall_data.ingest.session_files import new_session_from_files, stations_from_csv
 
 SOURCE = NewSource(name="beacon", latitude_deg=45.0, longitude_deg=7.0, frequency_hz=145e6)
 STATIONS = (Station("Torino", 45.044, 7.672), Station("Genova", 44.395, 8.956))

@@ -3,7 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from heimdall_data.gps_time import WEEK_NS, gps_ns_from_utc, gps_ns_near, utc_from_gps_ns
+from heimdall_data.recordings.recording import (
+    WEEK_NS,
+    gps_ns_from_utc,
+    gps_ns_near,
+    utc_from_gps_ns,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

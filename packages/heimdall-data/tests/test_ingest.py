@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from heimdall_data.catalogue.catalogue import Catalogue
+from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import CatalogueError, IngestError, ObjectMissing, StoreError
-from heimdall_data.ingest import IngestReport, ingest
-from heimdall_data.postgres import Catalogue
-from heimdall_data.s3 import ObjectStore
-from heimdall_data.sessions import Station
-from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
+from heimdall_data.ingest.ingest import IngestReport, ingest
+from heimdall_data.object_store.store import ObjectStore
+from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_session
 
 INTERRUPTED = """
 import sys, itertools
 from heimdall_data import Catalogue, ObjectStore, S3Settings
 from heimdall_data.ingest import ingest
-from heimdall_data.testing import new_session
+from heimdall_data.testing.fixtures import new_session
 url, endpoint, access, secret, bucket = sys.stdin.read().split()
 s3 = S3Settings(endpoint_url=endpoint, access_key=access, secret_key=secret)
 endless = (new_session(name=f"session {n}") for n in itertools.count())

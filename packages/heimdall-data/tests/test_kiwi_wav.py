@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from heimdall_data.decode import decode
 from heimdall_data.errors import RecordingError
-from heimdall_data.kiwi_wav import kiwi_name
+from heimdall_data.recordings.decode import decode
+from heimdall_data.recordings.kiwi_wav import kiwi_name
 from hypothesis import given
 from hypothesis import strategies as st
 

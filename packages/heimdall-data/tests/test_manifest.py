@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError
-from heimdall_data.ingest import ingest
-from heimdall_data.manifest import ManifestError, read_manifest
-from heimdall_data.sessions import Station
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.ingest.manifest import ManifestError, read_manifest
 from hypothesis import given
 from hypothesis import strategies as st
 

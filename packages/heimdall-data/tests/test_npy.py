@@ -6,8 +6,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from heimdall_data.decode import decode
 from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.decode import decode
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from heimdall_data.catalogue.session import Station
 from heimdall_data.distance import great_circle_m
 from heimdall_data.errors import IngestError
-from heimdall_data.from_files import new_session_from_files, session_from_paths
-from heimdall_data.manifest import ManifestError, read_manifest
-from heimdall_data.new_session import NewSource
-from heimdall_data.sessions import Station
+from heimdall_data.ingest.manifest import ManifestError, read_manifest
+from heimdall_data.ingest.new_session import NewSource
+from heimdall_data.ingest.session_files import new_session_from_files, session_from_paths
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,15 +4,14 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from heimdall_data.embedded.ports import free_ports
+from heimdall_data.catalogue.catalogue import Catalogue
+from heimdall_data.catalogue.queries import object_address, sessions_query
+from heimdall_data.catalogue.session import FilterError, SessionFilter, Station
+from heimdall_data.embedded.state import free_ports
 from heimdall_data.errors import CatalogueError
-from heimdall_data.ingest import ingest
-from heimdall_data.postgres import Catalogue
-from heimdall_data.session_filter import FilterError, SessionFilter
-from heimdall_data.session_query import object_address, sessions_query
-from heimdall_data.sessions import Station
+from heimdall_data.ingest.ingest import ingest
 from heimdall_data.split import split_sessions
-from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
+from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_session
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 

@@ -10,8 +10,8 @@ import pytest
 from heimdall_data import Catalogue, HeimdallDataset, ObjectStore
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_data.errors import CatalogueError
-from heimdall_data.ingest import ingest
-from heimdall_data.testing import new_session
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.testing.fixtures import new_session
 from heimdall_features import FeatureConfig
 from torch.utils.data import DataLoader
 
@@ -83,7 +83,7 @@ def test_ten_seconds_without_a_server_in_mid_epoch_are_waited_out(
     own_stack, catalogue, monkeypatch
 ):
     """Of a large catalogue each batch is read from it; a night's training goes on."""
-    monkeypatch.setattr("heimdall_data.postgres._FEW_SESSIONS", 0)
+    monkeypatch.setattr("heimdall_data.catalogue.catalogue._FEW_SESSIONS", 0)
     config = FeatureConfig(receivers=("Torino",), sample_rate_hz=12_500, n_fft=256, hop_length=128)
     dataset = HeimdallDataset(catalogue.sessions(), config, own_stack.s3)
     batches = iter(DataLoader(dataset, num_workers=1, prefetch_factor=1))

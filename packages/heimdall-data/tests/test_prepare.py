@@ -8,8 +8,8 @@ import sys
 from datetime import UTC, datetime
 
 import numpy as np
+from heimdall_data.catalogue.session import Measurement, Session
 from heimdall_data.dataset import HeimdallDataset
-from heimdall_data.sessions import Measurement, Session
 from heimdall_features import FeatureConfig
 
 PREPARE = """

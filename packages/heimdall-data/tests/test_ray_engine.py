@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from heimdall_data import HeimdallDataset
+from heimdall_data.cache.bucket import SharedCache
+from heimdall_data.catalogue.session import Measurement, Session
 from heimdall_data.errors import EngineError
 from heimdall_data.ray_engine import RayEngine, refuse_secrets_in_command
 from heimdall_data.session_features import FeatureSource
-from heimdall_data.sessions import Measurement, Session
-from heimdall_data.shared_cache import SharedCache
-from heimdall_data.testing import new_recording
-from heimdall_data.testing_proxy import FaultyProxy
+from heimdall_data.testing.fixtures import new_recording
+from heimdall_data.testing.proxy import FaultyProxy
 from heimdall_features import FeatureConfig
 
 CONFIG = FeatureConfig(receivers=("A",), sample_rate_hz=12_500, n_fft=256, hop_length=128)

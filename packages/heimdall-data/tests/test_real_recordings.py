@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heimdall_data.align import align
+from heimdall_data.catalogue.catalogue import Catalogue
+from heimdall_data.catalogue.session import Station
 from heimdall_data.dataset import HeimdallDataset
-from heimdall_data.decode import decode
-from heimdall_data.from_files import new_session_from_files
-from heimdall_data.ingest import ingest
-from heimdall_data.new_session import NewSource
-from heimdall_data.postgres import Catalogue
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.ingest.new_session import NewSource
+from heimdall_data.ingest.session_files import new_session_from_files
 from heimdall_data.receivers import choose_receivers
-from heimdall_data.session_arrivals import arrivals_of
-from heimdall_data.sessions import Station
+from heimdall_data.recordings.decode import decode
+from heimdall_data.session_features import arrivals_of
+from heimdall_data.session_reader import align
 from heimdall_features import ArrivalConfig, ArrivalExtractor, FeatureConfig
 
 DCF77 = NewSource(

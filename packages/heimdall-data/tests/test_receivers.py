@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from heimdall_data.catalogue.session import Measurement, Session
 from heimdall_data.errors import DataError
 from heimdall_data.receivers import choose_receivers
-from heimdall_data.sessions import Measurement, Session
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from heimdall_data.errors import RecordingError
-from heimdall_data.recording import Recording
+from heimdall_data.recordings.recording import Recording
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import sigmf
+from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError
-from heimdall_data.from_files import new_session_from_files
-from heimdall_data.new_session import NewSource
-from heimdall_data.recording_file import RecordingFile
-from heimdall_data.recording_paths import recording_paths
-from heimdall_data.sessions import Station
+from heimdall_data.ingest.new_session import NewSource
+from heimdall_data.ingest.recording_file import RecordingFile, recording_paths
+from heimdall_data.ingest.session_files import new_session_from_files
 
 SOURCE = NewSource(name="beacon", latitude_deg=45.0, longitude_deg=7.0, frequency_hz=145e6)
 TORINO = {"type": "Point", "coordinates": [7.672, 45.044]}

@@ -4,9 +4,10 @@ import threading
 from dataclasses import replace
 
 import pytest
-from heimdall_data.embedded.ports import LOOPBACK, free_ports
+from heimdall_data.embedded.state import LOOPBACK, free_ports
 from heimdall_data.errors import DataError, ObjectMissing, StoreError
-from heimdall_data.s3 import ObjectStore, S3Settings
+from heimdall_data.object_store.settings import S3Settings
+from heimdall_data.object_store.store import ObjectStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

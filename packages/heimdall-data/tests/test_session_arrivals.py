@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from heimdall_data.cache.bucket import SharedCache
 from heimdall_data.dataset import HeimdallDataset
 from heimdall_data.errors import DataError
-from heimdall_data.ingest import ingest
+from heimdall_data.ingest.ingest import ingest
 from heimdall_data.prepare import Threads
-from heimdall_data.recording import Recording
-from heimdall_data.session_arrivals import clocked
-from heimdall_data.shared_cache import SharedCache
-from heimdall_data.simulate import NO_MISHAPS, NORTHWEST_ITALY, simulate_session
-from heimdall_data.simulate.kiwi_payload import kiwi_wav_payload
+from heimdall_data.recordings.recording import Recording
+from heimdall_data.session_features import clocked
 from heimdall_features import ArrivalConfig, FeatureConfig
+from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_session
+from heimdall_simulation.kiwi_payload import kiwi_wav_payload
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,15 +2,15 @@ import re
 from dataclasses import replace
 from datetime import timedelta, timezone
 
-from heimdall_data.session_identity import (
+from heimdall_data.catalogue.session import Station
+from heimdall_data.ingest.new_session import (
     measurement_id,
     object_key,
     session_id,
     source_id,
     station_id,
 )
-from heimdall_data.sessions import Station
-from heimdall_data.testing import TORINO, new_recording, new_session
+from heimdall_data.testing.fixtures import TORINO, new_recording, new_session
 from hypothesis import given
 from hypothesis import strategies as st
 

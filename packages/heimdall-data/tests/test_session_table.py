@@ -16,8 +16,8 @@ from heimdall_data import (
     split_sessions,
 )
 from heimdall_data.errors import CatalogueError
-from heimdall_data.ingest import ingest
-from heimdall_data.testing import GENOVA, TORINO, new_recording, new_session
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_session
 from heimdall_features import FeatureConfig
 
 FAR = [Station(f"far {n:02d}", 40 + n / 10, 9.0) for n in range(17)]
@@ -50,7 +50,7 @@ def stations_of(n):
 @pytest.fixture
 def many(few, catalogue, monkeypatch):
     """The same sessions, read as if they were too many to hold."""
-    monkeypatch.setattr("heimdall_data.postgres._FEW_SESSIONS", 0)
+    monkeypatch.setattr("heimdall_data.catalogue.catalogue._FEW_SESSIONS", 0)
     return catalogue.sessions()
 
 
@@ -116,7 +116,7 @@ def test_a_filter_holds_for_what_is_read_later(catalogue, few, monkeypatch):
     """Else a batch would bring back the stations that were not asked for."""
     only = SessionFilter(stations=("Genova",))
     expected = catalogue.sessions(only)
-    monkeypatch.setattr("heimdall_data.postgres._FEW_SESSIONS", 0)
+    monkeypatch.setattr("heimdall_data.catalogue.catalogue._FEW_SESSIONS", 0)
     assert len(expected) == 4
     assert catalogue.sessions(only) == expected
 

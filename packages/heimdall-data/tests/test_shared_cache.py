@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from heimdall_data import DataError, HeimdallDataset
+from heimdall_data.cache.bucket import SharedCache
+from heimdall_data.cache.disk import FeatureCache
+from heimdall_data.cache.entry import CacheStatus
+from heimdall_data.catalogue.session import Measurement, Session
 from heimdall_data.errors import StoreError
-from heimdall_data.feature_cache import CacheStatus, FeatureCache
-from heimdall_data.sessions import Measurement, Session
-from heimdall_data.shared_cache import SharedCache
-from heimdall_data.testing import new_recording
-from heimdall_data.testing_proxy import FaultyProxy
+from heimdall_data.testing.fixtures import new_recording
+from heimdall_data.testing.proxy import FaultyProxy
 from heimdall_features import FeatureConfig
 
 CONFIG = FeatureConfig(receivers=("A",), sample_rate_hz=12_500, n_fft=256, hop_length=128)
@@ -191,7 +192,7 @@ def test_a_shared_cache_that_went_away_is_used_again_when_it_is_back(
     proxy.up()
     assert cache.get(keys[1]) is None
     now_s = time.monotonic()
-    monkeypatch.setattr("heimdall_data.shared_cache.time.monotonic", lambda: now_s + 61)
+    monkeypatch.setattr("heimdall_data.cache.bucket.time.monotonic", lambda: now_s + 61)
     assert cache.get(keys[1]) is not None
 
 

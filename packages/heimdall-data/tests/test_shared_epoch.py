@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 
-from heimdall_data.shared_epoch import SharedEpoch
+from heimdall_data.dataset import SharedEpoch
 
 ANSWER = """
 import pickle, sys

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import sigmf
-from heimdall_data.decode import decode
 from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.decode import decode
 from hypothesis import given
 from hypothesis import strategies as st
 

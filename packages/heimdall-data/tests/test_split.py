@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from heimdall_data.catalogue.session import Session
 from heimdall_data.errors import SplitError
-from heimdall_data.sessions import Session
 from heimdall_data.split import split_sessions
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 from heimdall_data.errors import IngestError
-from heimdall_data.table_file import MAX_CSV_BYTES, read_table
+from heimdall_data.ingest.table import MAX_CSV_BYTES, read_table
 from hypothesis import given
 from hypothesis import strategies as st
 

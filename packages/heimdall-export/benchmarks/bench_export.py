@@ -19,8 +19,7 @@ import numpy as np
 import onnx
 import timm
 import torch
-from heimdall_export.contract import METADATA_KEYS
-from heimdall_export.model_benchmark import (
+from heimdall_export.benchmark import (
     BATCH_SIZES,
     THREADS,
     Contender,
@@ -28,9 +27,10 @@ from heimdall_export.model_benchmark import (
     file_contender,
     read_ms,
 )
-from heimdall_export.onnx_file import export_onnx
-from heimdall_export.quantization import KINDS, quantize_model
-from heimdall_export.variants import Sample
+from heimdall_export.contract import METADATA_KEYS
+from heimdall_export.graph.export import export_onnx
+from heimdall_export.graph.quantize import KINDS, quantize_model
+from heimdall_export.graph.variants import Sample
 from torch import nn
 
 METADATA = dict.fromkeys(METADATA_KEYS, "{}")

@@ -14,7 +14,7 @@ from heimdall_features import FeatureConfig, FeatureExtractor
 from psycopg import sql
 from torch import nn
 
-pytest_plugins = ["heimdall_data.testing"]
+pytest_plugins = ["heimdall_data.testing.fixtures"]
 
 RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
 CONFIG = FeatureConfig(receivers=RECEIVERS, sample_rate_hz=12_500.0)

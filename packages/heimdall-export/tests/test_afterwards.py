@@ -5,7 +5,7 @@ import json
 
 import pytest
 from heimdall_export import ExportError, upload_model
-from heimdall_export.afterwards import add_artifact, add_to_sidecar
+from heimdall_export.registry.sidecar import add_artifact, add_to_sidecar
 from mlflow import MlflowClient
 
 

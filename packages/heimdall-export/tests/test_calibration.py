@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from heimdall_export import ExportError
-from heimdall_export.graph_layout import pointwise_as_products
-from heimdall_export.integer_products import calibrated
-from heimdall_export.onnx_file import export_onnx
-from heimdall_export.quantization import quantize_model
-from heimdall_export.variants import Sample, at_precision
-from heimdall_export.weighted_graph import WeightedGraph
+from heimdall_export.graph.export import export_onnx
+from heimdall_export.graph.integers import calibrated
+from heimdall_export.graph.quantize import quantize_model
+from heimdall_export.graph.rewrite import pointwise_as_products
+from heimdall_export.graph.variants import Sample, at_precision
+from heimdall_export.graph.weighted_graph import WeightedGraph
 from torch import nn
 
 FIGURES = {"error_m_median": 1000.0, "coverage_68": 0.68, "coverage_95": 0.95}

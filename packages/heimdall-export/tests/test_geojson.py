@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from heimdall_export import Estimate, ExportError
-from heimdall_export.geojson import feature_collection
+from heimdall_export.serving.geojson import feature_collection
 from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod

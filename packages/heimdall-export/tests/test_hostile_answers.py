@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from heimdall_export import Estimate, ExportError, Predictor, find_published, upload_model
-from heimdall_export.afterwards import add_to_sidecar
-from heimdall_export.geojson import feature_collection
-from heimdall_export.model_stores import ModelStores
-from heimdall_export.onnx_session import open_session
+from heimdall_export.object_store.settings import ModelStores
+from heimdall_export.registry.sidecar import add_to_sidecar
+from heimdall_export.serving.geojson import feature_collection
+from heimdall_export.session import open_session
 
 ADDRESSES = ("s3://a/x.onnx", "s3://bucket/../x.onnx", "s3://a..b/x.onnx", "s3://bucket/\ud800")
 HERE = Estimate(latitude_deg=45.0, longitude_deg=8.0, sigma_east_m=2_000, sigma_north_m=500)

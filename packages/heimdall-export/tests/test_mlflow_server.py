@@ -18,7 +18,7 @@ from heimdall_export import (
     register,
     rollback,
 )
-from heimdall_export.outbox import Message, tell
+from heimdall_export.tracking.outbox import Message, tell
 
 
 def status_in_postgres(server, run_id):

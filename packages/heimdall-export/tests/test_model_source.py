@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-import heimdall_export.model_download as downloading
+import heimdall_export.object_store.download as downloading
 import pytest
 from heimdall_export import (
     ArtifactStore,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from heimdall_export import ExportError, Predictor, check_parity, export_onnx
 from heimdall_export.contract import OPSETS
-from heimdall_export.onnx_session import open_session
-from heimdall_export.weights_beside import weights_beside
+from heimdall_export.model_files import weights_beside
+from heimdall_export.session import open_session
 from torch import nn
 
 

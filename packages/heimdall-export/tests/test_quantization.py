@@ -7,15 +7,12 @@ import onnx
 import pytest
 import torch
 from heimdall_export import ExportError, Predictor, export_onnx
-from heimdall_export.folded_scales import fold_channel_scales
-from heimdall_export.graph_layout import pointwise_as_products
-from heimdall_export.integer_products import Range
-from heimdall_export.latency import Latency
-from heimdall_export.onnx_session import open_session
-from heimdall_export.packed_weights import packed_integers
-from heimdall_export.quantization import KINDS, quantize_model
-from heimdall_export.variants import Sample, at_precision, is_faithful
-from heimdall_export.weighted_graph import WeightedGraph
+from heimdall_export.graph.integers import Range, packed_integers
+from heimdall_export.graph.quantize import KINDS, quantize_model
+from heimdall_export.graph.rewrite import fold_channel_scales, pointwise_as_products
+from heimdall_export.graph.variants import Sample, at_precision, is_faithful
+from heimdall_export.graph.weighted_graph import WeightedGraph
+from heimdall_export.session import Latency, open_session
 from heimdall_models import LocalizationNet, Region, ServingNet, Standardize
 from hypothesis import given
 from hypothesis import strategies as st
@@ -277,7 +274,7 @@ def test_auto_takes_the_fastest_and_of_equals_the_smallest(
 ):
     """Speeds are given here: what a machine measures is no business of a test."""
     given = [Latency(value, value) for value in times_ms.values()]
-    monkeypatch.setattr("heimdall_export.variants.latencies", lambda _calls, seconds: given)
+    monkeypatch.setattr("heimdall_export.graph.variants.latencies", lambda _calls, seconds: given)
     choice = at_precision(copied, "auto", Sample(features), judge({}))
     assert choice.chosen.name == chosen
     assert {found.name for found in copied.parent.iterdir()} == {

@@ -10,8 +10,8 @@ import onnx
 import pytest
 import torch
 from heimdall_export import ExportError, Predictor, check_parity, export_onnx
-from heimdall_export.mlflow_model import save_mlflow_model
-from heimdall_export.onnx_session import open_session
+from heimdall_export.registry.mlflow_model import save_mlflow_model
+from heimdall_export.session import open_session
 from heimdall_features import (
     ArrivalConfig,
     ArrivalExtractor,
@@ -20,9 +20,9 @@ from heimdall_features import (
     FeatureExtractor,
 )
 from heimdall_models import LocalizationNet, Region, ServingNet, Standardize
-from heimdall_models.ranges import ReceiverSite
 from heimdall_models.serving import TimedServingNet
-from heimdall_models.timing_net import TimingNet
+from heimdall_models.timing.network import TimingNet
+from heimdall_models.timing.receivers import ReceiverSite
 from pyproj import Geod, Transformer
 
 REGION = Region(44.95, 8.2, 92_000.0)

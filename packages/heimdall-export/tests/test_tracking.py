@@ -355,7 +355,7 @@ def test_what_ended_the_run_is_told_even_if_mlflow_is_gone(tracking_uri, tmp_pat
     tracker = begin(tracking_uri, tmp_path)
     run_id = tracker.run_id
     with (
-        caplog.at_level(logging.WARNING, "heimdall_export.tracking"),
+        caplog.at_level(logging.WARNING, "heimdall_export.tracking.run"),
         pytest.raises(ValueError, match="diverged"),
         tracker,
     ):

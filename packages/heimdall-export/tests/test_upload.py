@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
-import heimdall_export.upload as uploading
+import heimdall_export.object_store.upload as uploading
 import minio
 import pytest
 import urllib3
-from heimdall_export import ExportError, new_object, upload_model
+from heimdall_export import ExportError, upload_model
+from heimdall_export.object_store import upload as new_object
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -14,9 +14,9 @@ from heimdall_export import (
     register,
     upload_model,
 )
-from heimdall_export.model_stores import ModelStores
-from heimdall_export.variants import Sample, at_precision
-from heimdall_export.weights_beside import model_size, weights_beside
+from heimdall_export.graph.variants import Sample, at_precision
+from heimdall_export.model_files import model_size, weights_beside
+from heimdall_export.object_store.settings import ModelStores
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_weights_that_are_not_the_models_are_not_uploaded(
 
 def test_an_interruption_after_the_weights_leaves_nothing(client, models_bucket, path, monkeypatch):
     """The weights are gigabytes; nobody would ever find out whose they were."""
-    from heimdall_export import upload
+    from heimdall_export.object_store import upload
 
     whole = upload.put_new
 

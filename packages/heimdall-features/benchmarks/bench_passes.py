@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
-from heimdall_features.bands import band_powers
 from heimdall_features.config import SpectrumConfig
-from heimdall_features.spectrum import Squares, scaled_window
+from heimdall_features.spectrum import Squares, band_powers, scaled_window
 
 N_FRAMES, HOP, N_FFT = 64, 512, 2048
 

@@ -13,7 +13,7 @@ import numpy as np
 from heimdall_features import FeatureConfig, FeatureExtractor, cross_correlation_features
 from heimdall_features.clock import ClockedRecording
 from heimdall_features.config import ALGORITHM_VERSION
-from heimdall_features.lags import CorrelationConfig
+from heimdall_features.correlation import CorrelationConfig
 
 FILE = Path(__file__).with_name("golden.json")
 A = ("A",)

@@ -1,9 +1,8 @@
 """The filter bank in tiles is the filter bank, and decibels are decibels."""
 
 import numpy as np
-from heimdall_features.bands import band_powers
-from heimdall_features.levels import decibels
 from heimdall_features.mel import filter_bank
+from heimdall_features.spectrum import band_powers, decibels
 from heimdall_features.testing import feature_configs
 from hypothesis import given
 from hypothesis import strategies as st

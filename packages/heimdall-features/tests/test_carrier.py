@@ -1,7 +1,7 @@
 """Carrier offsets, found whatever the delay."""
 
 import numpy as np
-from heimdall_features.carrier import carrier_offsets_hz
+from heimdall_features.clock import carrier_offsets_hz
 from heimdall_features.testing import delayed, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -20,17 +20,17 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from heimdall_data.simulate import NO_MISHAPS, NORTHWEST_ITALY, simulate_sessions
-from heimdall_data.simulate.geometry import east_north_m, slant_range_m
-from heimdall_data.simulate.propagation import log_distance_loss_db
-from heimdall_data.simulate.receiver import thermal_noise_dbm
-from heimdall_data.simulate.world import world_of
 from heimdall_features import FeatureConfig, FeatureExtractor
 from heimdall_models import LocalizationConfig, LocalizationModule, Region, localization_metrics
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
-from heimdall_models.baselines.grid import Grid
-from heimdall_models.baselines.level_map import LevelMap
-from heimdall_models.level_reading import ReceivedPower
+from heimdall_models.levels.grid import Grid
+from heimdall_models.levels.level_map import LevelMap
+from heimdall_models.levels.received_power import ReceivedPower
+from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_sessions
+from heimdall_simulation.geometry import east_north_m, slant_range_m
+from heimdall_simulation.propagation import log_distance_loss_db
+from heimdall_simulation.receiver import thermal_noise_dbm
+from heimdall_simulation.world import world_of
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 

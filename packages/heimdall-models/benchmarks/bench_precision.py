@@ -19,7 +19,7 @@ import time
 import numpy as np
 import torch
 from heimdall_models import LocalizationConfig, LocalizationModule, Region
-from heimdall_models.convolutions import SpareConv2d
+from heimdall_models.execution import SpareConv2d
 from heimdall_models.optimizer import adamw
 from lightning.pytorch import seed_everything
 from torch.profiler import ProfilerActivity, profile

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from heimdall_models.convolutions import SpareConv2d, spare, without_idle_taps
+from heimdall_models.execution import SpareConv2d, spare, without_idle_taps
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn

@@ -70,7 +70,7 @@ def test_what_is_saved_is_the_last_good_state(module, sessions, tmp_path):
 
 def test_long_batches_are_listed_in_short():
     """A batch of 256 must still fit one line."""
-    from heimdall_models.divergence import _listed
+    from heimdall_models.training.divergence import _listed
 
     assert _listed([str(i) for i in range(20)]).endswith("6, 7 and 12 more")
     assert _listed(["a"]) == "session a"

@@ -4,9 +4,8 @@ import pytest
 import torch
 from heimdall_models import LocalizationConfig, LocalizationModule, ModelError
 from heimdall_models.checkpoint import described
-from heimdall_models.ensemble_checkpoint import Ensemble, save_ensemble
-from heimdall_models.timing_checkpoint import save_with_timing
-from heimdall_models.timing_net import TimingNet
+from heimdall_models.timing.network import TimingNet
+from heimdall_models.trained import Ensemble, save_ensemble, save_with_timing
 from timing_cases import REGION, SITES, arrivals, positions_deg
 
 CONFIG = LocalizationConfig(backbone="test_convnext", n_receivers=len(SITES))

@@ -5,9 +5,9 @@ import pytest
 import torch
 from heimdall_models import EnsembleNet, ModelError, ServingNet, Standardize, TimedEnsembleNet
 from heimdall_models.ellipses import sigma_and_correlation
-from heimdall_models.mixtures import moments
+from heimdall_models.ensembles import moments
 from heimdall_models.serving import TimedServingNet
-from heimdall_models.timing_net import TimingNet
+from heimdall_models.timing.network import TimingNet
 from timing_cases import REGION, SITES, arrivals, positions_deg
 
 N = len(SITES)

@@ -11,17 +11,17 @@ from heimdall_models import (
     LocalizationModule,
     LocalizationNet,
     ModelError,
-    level_posterior,
     localization_metrics,
 )
-from heimdall_models.baselines.level_map import LevelMap
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
-from heimdall_models.learned_levels import N_FOLDS, folds_of, learned_levels, levels_of
-from heimdall_models.level_posterior import LevelPosterior
-from heimdall_models.level_reading import ReceivedPower
+from heimdall_models.levels import posterior as level_posterior
+from heimdall_models.levels.level_map import LevelMap
+from heimdall_models.levels.maps import N_FOLDS, folds_of, learned_levels, levels_of
+from heimdall_models.levels.posterior import LevelPosterior
+from heimdall_models.levels.received_power import ReceivedPower
+from heimdall_models.levels.transmit_power import N_KNOWN, OTHERWISE, TransmitPowers
 from heimdall_models.losses import CorrelatedGaussianNLLLoss
 from heimdall_models.testing import NOISE_DB, POWER_SIGMA_DB, REGION, LevelWorld, features_of
-from heimdall_models.transmit_powers import N_KNOWN, OTHERWISE, TransmitPowers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

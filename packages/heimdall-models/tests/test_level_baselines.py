@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 from heimdall_models import ModelError, Region, localization_metrics
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
-from heimdall_models.baselines.field_law import FieldLaw
-from heimdall_models.baselines.found_receivers import found_receivers
-from heimdall_models.baselines.grid import Grid
-from heimdall_models.baselines.kriging import KrigedField
-from heimdall_models.baselines.level_map import LevelMap
 from heimdall_models.baselines.neighbours import fit_nearest_neighbours
-from heimdall_models.baselines.path_loss import PathLossLaw
+from heimdall_models.levels.grid import Grid
+from heimdall_models.levels.kriging import FieldLaw, KrigedField
+from heimdall_models.levels.level_map import LevelMap
+from heimdall_models.levels.path_loss import PathLossLaw, found_receivers
 from heimdall_models.testing import (
     FADING,
     RANGE,

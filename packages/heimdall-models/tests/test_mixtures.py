@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from heimdall_models.ellipses import sigma_and_correlation
-from heimdall_models.mixtures import moments
+from heimdall_models.ensembles import moments
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from heimdall_models import LocalizationNet, ModelError
-from heimdall_models.bounded_sigma import BoundedSigma
+from heimdall_models.network import BoundedSigma
 from hypothesis import given
 from hypothesis import strategies as st
 

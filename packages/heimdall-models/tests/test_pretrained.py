@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from heimdall_models import LocalizationNet, ModelError
-from heimdall_models.pretrained import repeated_stem
+from heimdall_models.backbone import repeated_stem
 from safetensors.torch import save_file
 
 

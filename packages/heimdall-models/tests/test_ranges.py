@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from heimdall_models import ModelError, Region
-from heimdall_models.ranges import ReceiverRanges, ReceiverSite
+from heimdall_models.timing.receivers import ReceiverRanges, ReceiverSite
 from hypothesis import given
 from hypothesis import strategies as st
 from timing_cases import REGION, SITES, earth_centred_m, positions_deg, ranges_m, units

@@ -5,8 +5,8 @@ import pytest
 import torch
 from heimdall_models import ModelError, error_m
 from heimdall_models.baselines import locate_by_time_differences
-from heimdall_models.ranges import ReceiverRanges
-from heimdall_models.time_differences import Gaussian, centred, solve
+from heimdall_models.timing.receivers import ReceiverRanges
+from heimdall_models.timing.solver import Gaussian, centred, solve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares

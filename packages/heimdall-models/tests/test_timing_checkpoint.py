@@ -4,8 +4,8 @@ import pytest
 import torch
 from heimdall_models import LocalizationConfig, LocalizationModule, ModelError, Region
 from heimdall_models.checkpoint import described
-from heimdall_models.timing_checkpoint import load_timing, save_with_timing, timing_sites
-from heimdall_models.timing_net import TimingNet, region_prior
+from heimdall_models.timing.network import TimingNet, region_prior
+from heimdall_models.trained import load_timing, save_with_timing, timing_sites
 from timing_cases import REGION, SITES, arrivals, positions_deg
 
 CONFIG = LocalizationConfig(backbone="test_convnext", n_receivers=len(SITES))

@@ -9,11 +9,9 @@ import pytest
 import torch
 from heimdall_models import ModelError
 from heimdall_models.calibration import temperature
-from heimdall_models.timing_estimate import TimingEstimate, strangeness
-from heimdall_models.timing_loss import mixture_nll, timing_loss
-from heimdall_models.timing_module import TimingConfig, TimingModule
-from heimdall_models.timing_net import TimingNet, region_prior
-from heimdall_models.timing_nuisances import TimingNuisances, disturbed
+from heimdall_models.timing.module import TimingConfig, TimingModule, mixture_nll, timing_loss
+from heimdall_models.timing.network import TimingEstimate, TimingNet, region_prior, strangeness
+from heimdall_models.timing.nuisances import TimingNuisances, disturbed
 from hypothesis import given
 from hypothesis import strategies as st
 from timing_cases import REGION, SITES, arrivals, positions_deg, units

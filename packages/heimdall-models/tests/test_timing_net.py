@@ -8,8 +8,8 @@ from heimdall_models import LocalizationNet, ModelError, ServingNet, Standardize
 from heimdall_models.baselines import locate_by_time_differences
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.serving import TimedServingNet
-from heimdall_models.time_differences import Gaussian
-from heimdall_models.timing_net import TimingNet, region_prior
+from heimdall_models.timing.network import TimingNet, region_prior
+from heimdall_models.timing.solver import Gaussian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timing_cases import REGION, SITES, arrivals, positions_deg, units

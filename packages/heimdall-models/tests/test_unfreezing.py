@@ -3,7 +3,7 @@
 import pytest
 import torch
 from heimdall_models import LocalizationConfig, LocalizationNet, ModelError
-from heimdall_models.unfreezing import check_strategy, learning_stages, set_learning, stages_of
+from heimdall_models.module import check_strategy, learning_stages, set_learning, stages_of
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyproj
 import torch
 from heimdall_models import Region
-from heimdall_models.ranges import ReceiverSite
+from heimdall_models.timing.receivers import ReceiverSite
 
 REGION = Region(44.95, 8.2, 92_000.0)
 SITES = tuple(

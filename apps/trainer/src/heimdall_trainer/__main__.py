@@ -1,5 +1,5 @@
 """`python -m heimdall_trainer` is `heimdall`."""
 
-from heimdall_trainer.cli import main
+from heimdall_trainer.cli.app import main
 
 main()

@@ -2,6 +2,8 @@
 
 The variables and their defaults are those of the contract's first section. No `repr` carries a
 secret, and the help does not offer the flags of secrets, which a process listing would show.
+
+What can be found wrong in a second, before libraries load for ten and data for minutes.
 """
 
 from __future__ import annotations
@@ -12,16 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from heimdall_data import Catalogue, ObjectStore
 
 from heimdall_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
+    from heimdall_data.cache.bucket import SharedCache
     from heimdall_data.embedded import EmbeddedStack
-    from heimdall_data.s3 import S3Settings
-    from heimdall_data.shared_cache import SharedCache
-    from heimdall_export.artifact_store import ArtifactStore
+    from heimdall_data.object_store.settings import S3Settings
+    from heimdall_export.object_store.settings import ArtifactStore
 
-__all__ = ["Connections", "default_state_dir"]
+__all__ = ["Connections", "check_connections", "default_state_dir"]
+
 
 REMEDY = (
     "set {variable}, or try `heimdall demo`, or start embedded servers with `heimdall stack up`"
@@ -92,7 +96,7 @@ class Connections:
         Raises:
             TrainerError: The endpoint or a credential is not configured.
         """
-        from heimdall_data.s3 import S3Settings
+        from heimdall_data.object_store.settings import S3Settings
 
         values = {
             "HEIMDALL_S3_ENDPOINT_URL": self.s3_endpoint_url,
@@ -120,7 +124,7 @@ class Connections:
         """
         if not self.cache_s3:
             return None
-        from heimdall_data.shared_cache import SharedCache
+        from heimdall_data.cache.bucket import SharedCache
 
         return SharedCache(self.need_s3(), self.cache_s3, writes=writes)
 
@@ -175,7 +179,7 @@ class Connections:
         Raises:
             TrainerError: The object store is not configured.
         """
-        from heimdall_export.artifact_store import ArtifactStore
+        from heimdall_export.object_store.settings import ArtifactStore
 
         s3 = self.need_s3()
         return ArtifactStore(
@@ -184,3 +188,19 @@ class Connections:
             secret_key=s3.secret_key,
             region=s3.region,
         )
+
+
+def check_connections(connections: Connections) -> None:
+    """Reach everything that a run needs, and make the models' bucket where there is none.
+
+    Raises:
+        TrainerError: Something is not configured, or the state directory cannot be written.
+        CatalogueError: The catalogue cannot be read.
+        StoreError: The object store refuses, is out of reach, or lacks the recordings' bucket.
+    """
+    connections.state_directory()
+    database_url, s3 = connections.need_database(), connections.need_s3()
+    with Catalogue(database_url) as catalogue:
+        catalogue.stations()
+    ObjectStore(s3, s3.raw_iq_bucket).require_bucket()
+    ObjectStore(s3, s3.models_bucket).ensure_bucket()

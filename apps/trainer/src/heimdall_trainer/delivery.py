@@ -2,91 +2,57 @@
 
 The order is the point. A file that does not agree with its checkpoint is never evaluated, one
 that was not evaluated is never uploaded, and only what was uploaded is registered.
+
+The report of a run: what the pipeline made, as the page's contents.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE
+from heimdall_evaluation.evaluate import evaluate_model
+from heimdall_evaluation.judging import chosen_precision, metrics_of
+from heimdall_evaluation.model_file import sigma_bounds_metadata
+from heimdall_evaluation.report import Receiver, ReportContents, render_report
 from heimdall_export.errors import ExportError, OutOfReach
-from heimdall_export.onnx_file import export_onnx
-from heimdall_export.parity import check_parity
-from heimdall_export.promotion import evaluation_tags
-from heimdall_export.registry import register
-from heimdall_export.upload import upload_model
-from heimdall_features import ArrivalExtractor, FeatureExtractor
+from heimdall_export.graph.export import export_onnx
+from heimdall_export.graph.parity import check_parity
+from heimdall_export.object_store.upload import upload_model
+from heimdall_export.registry.promotion import evaluation_tags
+from heimdall_export.registry.registry import register
 from heimdall_models import TimedServingNet
+from heimdall_models.training.resume import exported_network
 
-from heimdall_trainer.evaluation import evaluate_model
-from heimdall_trainer.exported_network import exported_network
-from heimdall_trainer.precision import chosen_precision, metrics_of
-from heimdall_trainer.run_record import package_versions
-from heimdall_trainer.sigma_bounds import sigma_bounds_metadata
+from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of
+from heimdall_trainer.models import model_metadata
+from heimdall_trainer.summary import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from heimdall_data import S3Settings, Station
-    from heimdall_export.parity import ParityReport
-    from heimdall_export.tracking import MLflowTracker
-    from heimdall_export.upload import UploadedModel
-    from heimdall_models import EnsembleNet, Region, ServingNet, TimedEnsembleNet
+    from heimdall_data import S3Settings
+    from heimdall_evaluation.evaluate import EvaluatedModel
+    from heimdall_evaluation.report import ModelSummary
+    from heimdall_export.graph.parity import ParityReport
+    from heimdall_export.object_store.upload import UploadedModel
+    from heimdall_export.tracking.run import MLflowTracker
+    from heimdall_models import EnsembleNet, ServingNet, TimedEnsembleNet
+    from heimdall_models.training.fit import TrainedModel
+    from heimdall_models.training.parts import TrainingData
     from numpy.typing import NDArray
 
-    from heimdall_trainer.evaluation import EvaluatedModel
-    from heimdall_trainer.training import TrainedModel
-    from heimdall_trainer.training_config import TrainingConfig
-    from heimdall_trainer.training_data import TrainingData
+    from heimdall_trainer.config import TrainingConfig
 
-__all__ = ["Delivery", "export_and_register"]
+__all__ = ["export_and_register", "write_report"]
+
 
 N_COMPARED = 64
 """Real feature tensors that the exported file is compared on, at least."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """A model file, where it is, and what it is worth."""
-
-    path: Path
-    uri: str
-    version: str
-    parity: ParityReport
-    evaluated: EvaluatedModel
-    metrics: Mapping[str, float]
-    """Validation and test metrics, by the contract's names."""
-    n_parameters: int
-
-
-def model_metadata(data: TrainingData, region: Region, run_id: str) -> dict[str, str]:
-    """What travels inside the model file, by the contract's keys.
-
-    Args:
-        data: Receivers and features.
-        region: The network's own; a checkpoint of other sessions has another one than the data.
-        run_id: MLflow's id of the run.
-    """
-    arrivals = data.train.arrivals
-    receivers = [_entry(station, timed=arrivals is not None) for station in data.receivers]
-    return {
-        **FeatureExtractor(data.features).metadata(),
-        **({} if arrivals is None else ArrivalExtractor(arrivals).metadata()),
-        "heimdall.receivers": json.dumps(receivers),
-        "heimdall.region": region.to_json(),
-        "heimdall.run_id": run_id,
-        "heimdall.created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _entry(station: Station, *, timed: bool) -> dict[str, str | float]:
-    where = {"latitude": station.latitude_deg, "longitude": station.longitude_deg}
-    height = {"altitude": station.altitude_m or 0.0} if timed else {}
-    return {"name": station.name, **where, **height}
 
 
 def inputs_to_compare(
@@ -216,3 +182,65 @@ def _registered(
             f"{error}; nothing is lost: when MLflow is back, `heimdall train --export_only "
             f"--checkpoint {trained.checkpoint}` registers what was trained"
         ) from error
+
+
+def write_report(
+    path: Path,
+    data: TrainingData,
+    model: ModelSummary,
+    evaluated: EvaluatedModel,
+    *,
+    seed: int,
+    timings: Mapping[str, float],
+    trained: TrainedModel | None = None,
+) -> Path:
+    """Write an evaluation's HTML report to `path`, with the training's curves where there are any.
+
+    Args:
+        path: Where it goes.
+        data: Receivers, region and split.
+        model: What was evaluated.
+        evaluated: What it and the baselines are worth.
+        seed: Of the split.
+        timings: Seconds by stage.
+        trained: The run's training, if this is its report.
+
+    Raises:
+        ReportError: It cannot be written.
+    """
+    contents = ReportContents(
+        title=f"Heimdall {path.stem}",
+        created_at=datetime.now(UTC),
+        command=command_line(),
+        seed=seed,
+        versions=package_versions(),
+        model=model,
+        region=data.region,
+        receivers=tuple(
+            Receiver(station.name, station.latitude_deg, station.longitude_deg)
+            for station in data.receivers
+        ),
+        evaluation=evaluated.evaluation,
+        baselines=evaluated.baselines,
+        beside=SPECTROGRAMS_ALONE,
+        metrics=evaluated.metrics,
+        spectrograms=evaluated.spectrograms,
+        provenance=provenance_of(data),
+        history=trained.history if trained else (),
+        best_epoch=trained.best_epoch if trained else None,
+        more_curves=trained.more_curves if trained else (),
+        excluded=_left_out(data),
+        not_used=data.not_used,
+        split_report=asdict(data.split.report),
+        timings=timings,
+    )
+    return render_report(contents, path)
+
+
+def _left_out(data: TrainingData) -> tuple[tuple[str, str], ...]:
+    """Session ids and reasons: sessions that cannot be used, and what others had to do without."""
+    sessions = [(left.session_id, left.reason) for left in data.exclusions]
+    recordings = [
+        (left.session_id, f"used without {left.station}: {left.reason}") for left in data.unusable
+    ]
+    return (*sessions, *recordings)

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Literal
 
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_data.embedded import EmbeddedStack
-from heimdall_data.ingest import ingest
-from heimdall_data.simulate import simulate_sessions
+from heimdall_data.ingest.ingest import ingest
+from heimdall_models.training.events import tell
+from heimdall_simulation import simulate_sessions
 from tqdm import tqdm
 
+from heimdall_trainer.cli.simulation_flags import SimulationFlags
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.run_log import tell
-from heimdall_trainer.simulation_flags import SimulationFlags
-from heimdall_trainer.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from heimdall_trainer.pipeline import RunOutcome
+    from heimdall_trainer.summary import RunOutcome
 
 __all__ = ["DEMO_RECEIVERS", "DemoConfig", "run_demo"]
 

@@ -9,58 +9,56 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
+from heimdall_evaluation.model_file import read_model
 from heimdall_models import LocalizationModule, LocalizationNet
 from heimdall_models.execution import arrange
-
-from heimdall_trainer.delivery import Delivery, export_and_register
-from heimdall_trainer.ensemble_training import merged_model, train_ensemble
-from heimdall_trainer.errors import UsageError
-from heimdall_trainer.exported_network import require_same_features, warn_of_other_sessions
-from heimdall_trainer.member_folders import (
+from heimdall_models.training.checkpoint_files import (
     ENSEMBLE,
     newest_of_members,
     require_fresh,
     started_ensemble,
 )
-from heimdall_trainer.model_file import read_model
-from heimdall_trainer.processes import is_first
-from heimdall_trainer.resumed_run import describe_run, new_steps, tracked_run
-from heimdall_trainer.resumption import require_same_network
-from heimdall_trainer.run_log import tell
-from heimdall_trainer.run_overview import tell_data, tell_model
-from heimdall_trainer.run_report import write_report
-from heimdall_trainer.summary import RunSummary, require_writable, write_summary
-from heimdall_trainer.timing_training import timed_parts, train_timing, with_timing
-from heimdall_trainer.training import TrainedModel, fit, make_trainer, newest_checkpoint
-from heimdall_trainer.training_data import TrainingData, load_training_data
+from heimdall_models.training.devices import is_first
+from heimdall_models.training.ensemble import merged_model, train_ensemble
+from heimdall_models.training.events import tell
+from heimdall_models.training.fit import TrainedModel, fit, make_trainer, newest_checkpoint
+from heimdall_models.training.resume import (
+    require_same_features,
+    require_same_network,
+    warn_of_other_sessions,
+)
+from heimdall_models.training.timing import timed_parts, train_timing, with_timing
+
+from heimdall_trainer.data import load_training_data
+from heimdall_trainer.delivery import export_and_register, write_report
+from heimdall_trainer.errors import UsageError
+from heimdall_trainer.mlflow_run import describe_run, new_steps, tracked_run
+from heimdall_trainer.overview import tell_data, tell_model
+from heimdall_trainer.summary import (
+    Delivery,
+    RunOutcome,
+    RunSummary,
+    require_writable,
+    write_summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from heimdall_export.tracking import MLflowTracker
+    from heimdall_export.tracking.run import MLflowTracker
+    from heimdall_models.training.history import RunMetrics
+    from heimdall_models.training.parts import TrainingData
+    from heimdall_models.training.timing import TimedParts
 
-    from heimdall_trainer.callbacks import RunMetrics
+    from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
-    from heimdall_trainer.timing_training import TimedParts
-    from heimdall_trainer.training_config import TrainingConfig
 
-__all__ = ["RunOutcome", "TrainingPipeline"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOutcome:
-    """Everything that one run of the pipeline made."""
-
-    summary: RunSummary
-    delivery: Delivery
-    data: TrainingData
-    report: Path
-    run_name: str
+__all__ = ["TrainingPipeline"]
 
 
 class TrainingPipeline:

@@ -1,4 +1,7 @@
-"""The machine-readable end of a run: `heimdall train --summary FILE`."""
+"""The machine-readable end of a run: `heimdall train --summary FILE`.
+
+The machine-readable end of `heimdall evaluate --summary FILE`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,88 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from heimdall_export.atomic import write_whole
+
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import Any
 
-__all__ = ["RunSummary", "require_writable", "write_summary"]
+    from heimdall_evaluation.evaluate import EvaluatedModel
+    from heimdall_export.graph.parity import ParityReport
+    from heimdall_models.training.parts import TrainingData
+
+__all__ = [
+    "Delivery",
+    "RunOutcome",
+    "RunSummary",
+    "require_writable",
+    "write_evaluation_summary",
+    "write_json",
+    "write_summary",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A model file, where it is, and what it is worth."""
+
+    path: Path
+    uri: str
+    version: str
+    parity: ParityReport
+    evaluated: EvaluatedModel
+    metrics: Mapping[str, float]
+    """Validation and test metrics, by the contract's names."""
+    n_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutcome:
+    """Everything that one run of the pipeline made."""
+
+    summary: RunSummary
+    delivery: Delivery
+    data: TrainingData
+    report: Path
+    run_name: str
+
+
+def write_evaluation_summary(
+    path: Path, evaluated: EvaluatedModel, model: str, report: Path
+) -> None:
+    """Write what was found as JSON, whole or not at all.
+
+    Raises:
+        TrainerError: The file cannot be written.
+    """
+    judged = evaluated.evaluation
+    write_json(
+        path,
+        {
+            "model": model,
+            "split": judged.part,
+            "n_sessions": len(judged),
+            "n_sources": len(set(judged.source_names)),
+            "n_trained_on": None if judged.trained_on is None else sum(judged.trained_on),
+            "metrics": dict(evaluated.metrics),
+            "report": str(report),
+        },
+    )
+
+
+def write_json(path: Path, told: Mapping[str, Any]) -> None:
+    """Write an object as JSON.
+
+    Raises:
+        TrainerError: The file cannot be written.
+    """
+    try:
+        write_whole(path, json.dumps(told, indent=2) + "\n")
+    except OSError as error:
+        raise TrainerError(f"the summary cannot be written to {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

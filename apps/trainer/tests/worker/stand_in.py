@@ -24,7 +24,7 @@ stopped = []  # Where a checkpoint goes at SIGTERM.
 
 def serve(broker_url, state_directory, name):
     """Run a worker until it is stopped."""
-    from heimdall_trainer.commands.worker import _serve
+    from heimdall_trainer.cli.worker import _serve
     from heimdall_trainer.worker.attendant import Attendant
     from heimdall_trainer.worker.service import ServiceConfig, TrainingService
 

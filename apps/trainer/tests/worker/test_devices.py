@@ -6,8 +6,8 @@ import sys
 from dataclasses import replace
 
 import pytest
-from heimdall_trainer.training_config import TrainingConfig
-from heimdall_trainer.worker.devices import claimed_devices, device_locks, visible_gpus
+from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.worker.training_process import claimed_devices, device_locks, visible_gpus
 
 GPUS = ("GPU-b", "GPU-a", "GPU-c")
 LISTING = "#!/bin/sh\nprintf 'GPU-b\\nGPU-a\\nGPU-c\\n'\n"

@@ -3,9 +3,9 @@
 import contextlib
 
 import pytest
-from heimdall_trainer.cli import app
+from heimdall_trainer.cli.app import app
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.errors import UsageError
-from heimdall_trainer.training_config import TrainingConfig
 from heimdall_trainer.worker.payload import training_config
 
 

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from heimdall_trainer.cli import main
+from heimdall_trainer.cli.app import main
 
 
 def said(capsys, *words):

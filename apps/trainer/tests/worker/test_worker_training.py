@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from heimdall_trainer.commands.stack import environment_of
+from heimdall_trainer.cli.stack import environment_of
 from mlflow import MlflowClient
 
 ATTO = {

@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from heimdall_data.catalogue.catalogue import Catalogue
+    from heimdall_data.catalogue.session import Measurement, Session, SessionFilter, Station
     from heimdall_data.dataset import Exclusion, HeimdallDataset
     from heimdall_data.errors import DataError
-    from heimdall_data.new_session import NewRecording, NewSession, NewSource
-    from heimdall_data.postgres import Catalogue
+    from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
+    from heimdall_data.object_store.settings import S3Settings
+    from heimdall_data.object_store.store import ObjectStore
     from heimdall_data.receivers import choose_receivers
-    from heimdall_data.recording import Recording
-    from heimdall_data.s3 import ObjectStore, S3Settings
-    from heimdall_data.session_filter import SessionFilter
-    from heimdall_data.sessions import Measurement, Session, Station
+    from heimdall_data.recordings.recording import Recording
     from heimdall_data.split import Split, split_sessions
 
 __all__ = [
@@ -42,21 +42,21 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Catalogue": "postgres",
+    "Catalogue": "catalogue.catalogue",
     "DataError": "errors",
     "Exclusion": "dataset",
     "HeimdallDataset": "dataset",
-    "Measurement": "sessions",
-    "NewRecording": "new_session",
-    "NewSession": "new_session",
-    "NewSource": "new_session",
-    "ObjectStore": "s3",
-    "Recording": "recording",
-    "S3Settings": "s3",
-    "Session": "sessions",
-    "SessionFilter": "session_filter",
+    "Measurement": "catalogue.session",
+    "NewRecording": "ingest.new_session",
+    "NewSession": "ingest.new_session",
+    "NewSource": "ingest.new_session",
+    "ObjectStore": "object_store.store",
+    "Recording": "recordings.recording",
+    "S3Settings": "object_store.settings",
+    "Session": "catalogue.session",
+    "SessionFilter": "catalogue.session",
     "Split": "split",
-    "Station": "sessions",
+    "Station": "catalogue.session",
     "choose_receivers": "receivers",
     "split_sessions": "split",
 }

@@ -10,7 +10,7 @@ samples as always. Only this module of the package knows torch, when a DataLoade
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,24 @@ if TYPE_CHECKING:
 
     import torch
 
-    from heimdall_data.dataset import Sample
+__all__ = ["FeatureBlock", "Sample"]
 
-__all__ = ["FeatureBlock"]
+
+class Sample(TypedDict):
+    """One session as the model learns from it."""
+
+    features: npt.NDArray[np.float32]
+    """`(receivers, n_mels, n_frames)`, dB relative to full scale, before normalisation."""
+    position_deg: npt.NDArray[np.float64]
+    """`(2,)`: latitude and longitude of the transmitter."""
+    present: npt.NDArray[np.bool_]
+    """`(receivers,)`: false where the channel is filled for want of a recording."""
+    clock_locked: npt.NDArray[np.bool_]
+    """`(receivers,)`: true where the recording's time is GNSS's."""
+    session_id: str
+    arrivals: NotRequired[npt.NDArray[np.float32]]
+    """`(receivers, 5)`, columns of `heimdall_features.ARRIVAL_COLUMNS`, a row being zero where
+    nothing is known; there if the dataset was asked for them."""
 
 
 class FeatureBlock:

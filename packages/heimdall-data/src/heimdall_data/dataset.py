@@ -3,58 +3,141 @@
 A map-style dataset in the sense of `torch.utils.data`, which it does not import: it works in
 DataLoader workers under fork, spawn and forkserver, each with its own connections. The same
 seed gives the same samples at any number of workers.
+
+The features of a batch's sessions: from the cache, and the others several at a time.
+
+While one session's recordings are on their way, another's features are computed. On a link
+with some milliseconds to the store, one after the other would be mostly waiting.
+
+One number that all processes see, also those that started before it changed.
+
+Workers of a DataLoader with `persistent_workers` hold a copy of the dataset from the first
+epoch on. The epoch is therefore kept in eight bytes of a small file that every copy maps,
+which works under fork, spawn and forkserver alike, and pickles as the file's name.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
+import tempfile
+import weakref
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from heimdall_features import Augmentation, augment_features
 
-from heimdall_data.batch_features import features_of_batch
+from heimdall_data.batch import Sample
+from heimdall_data.cache.disk import FeatureCache
+from heimdall_data.catalogue.table import SessionTable
 from heimdall_data.errors import DataError
-from heimdall_data.feature_cache import FeatureCache
 from heimdall_data.prepare import Threads, prepare_sessions, reasons
-from heimdall_data.session_arrivals import require_reach
-from heimdall_data.session_features import FeatureSource
-from heimdall_data.session_table import SessionTable
-from heimdall_data.shared_epoch import SharedEpoch
+from heimdall_data.session_features import FeatureSource, require_reach
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-    from pathlib import Path
 
+    import numpy.typing as npt
     from heimdall_features import ArrivalConfig, FeatureConfig
 
+    from heimdall_data.cache.bucket import SharedCache
+    from heimdall_data.catalogue.session import Session
+    from heimdall_data.object_store.settings import S3Settings
     from heimdall_data.prepare import Engine
-    from heimdall_data.recording import Recording
-    from heimdall_data.s3 import S3Settings
+    from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_features import SessionFeatures
-    from heimdall_data.sessions import Session
-    from heimdall_data.shared_cache import SharedCache
 
-__all__ = ["Exclusion", "HeimdallDataset", "Sample", "UnusableRecording"]
+__all__ = ["Exclusion", "HeimdallDataset", "SharedEpoch", "UnusableRecording", "features_of_batch"]
 
 
-class Sample(TypedDict):
-    """One session as the model learns from it."""
+THREADS = 8
+"""With 2 cores, and a store on them or some milliseconds away."""
 
-    features: npt.NDArray[np.float32]
-    """`(receivers, n_mels, n_frames)`, dB relative to full scale, before normalisation."""
-    position_deg: npt.NDArray[np.float64]
-    """`(2,)`: latitude and longitude of the transmitter."""
-    present: npt.NDArray[np.bool_]
-    """`(receivers,)`: false where the channel is filled for want of a recording."""
-    clock_locked: npt.NDArray[np.bool_]
-    """`(receivers,)`: true where the recording's time is GNSS's."""
-    session_id: str
-    arrivals: NotRequired[npt.NDArray[np.float32]]
-    """`(receivers, 5)`, columns of `heimdall_features.ARRIVAL_COLUMNS`, a row being zero where
-    nothing is known; there if the dataset was asked for them."""
+
+def features_of_batch(
+    source: FeatureSource,
+    sessions: Sequence[Session],
+    keys: Sequence[str | None],
+    rows: npt.NDArray[np.float32],
+) -> list[SessionFeatures]:
+    """The features of each session, in their order.
+
+    Args:
+        source: Where they come from.
+        sessions: Which.
+        keys: Of each in the cache, as far as is known.
+        rows: Where the features go, `(sessions, receivers, n_mels, n_frames)`.
+
+    Raises:
+        StoreError: The store cannot be reached, refuses us or lacks the bucket.
+    """
+    found = [source.cached(key, row) for key, row in zip(keys, rows, strict=True)]
+    missed = [number for number, one in enumerate(found) if one is None]
+    if missed:
+        # Of this batch alone: threads do not survive a fork.
+        with source.reader.threads(min(THREADS, len(missed)), "batch") as pool:
+            read = pool.map(lambda n: source.current(sessions[n], keys[n], rows[n]), missed)
+            found = _filled(found, list(read))
+    return [one for one in found if one is not None]
+
+
+def _filled(
+    found: Sequence[SessionFeatures | None], read: Sequence[SessionFeatures]
+) -> list[SessionFeatures | None]:
+    """`found` with what was read, in order, in its gaps."""
+    gaps = iter(read)
+    return [next(gaps) if one is None else one for one in found]
+
+
+WIDTH = 8
+
+
+class SharedEpoch:
+    """A whole number, zero at first; the file goes with the process that made it."""
+
+    def __init__(self) -> None:
+        """Make a new one."""
+        descriptor, name = tempfile.mkstemp(prefix="heimdall-epoch-")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(bytes(WIDTH))
+        self._path = Path(name)
+        self._map = _mapped(self._path)
+        weakref.finalize(self, _remove, self._path, os.getpid())
+
+    def __getstate__(self) -> tuple[Path, int]:
+        return (self._path, self.value)
+
+    def __setstate__(self, state: tuple[Path, int]) -> None:
+        self._path, value = state
+        try:
+            self._map = _mapped(self._path)
+        except FileNotFoundError:
+            # The maker is gone, as with a pickle read back later; keep what it last said.
+            self.__init__()  # type: ignore[misc]
+            self.value = value
+
+    @property
+    def value(self) -> int:
+        """The number now."""
+        return int.from_bytes(self._map[:WIDTH], "little")
+
+    @value.setter
+    def value(self, value: int) -> None:
+        self._map[:WIDTH] = value.to_bytes(WIDTH, "little")
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), WIDTH)
+
+
+def _remove(path: Path, maker: int) -> None:
+    """Delete the file, unless this is a forked copy of the process that made it."""
+    if os.getpid() == maker:
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

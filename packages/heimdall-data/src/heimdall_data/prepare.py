@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
-from heimdall_data.feature_cache import FeatureCache
+from heimdall_data.cache.disk import FeatureCache
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
 
+    from heimdall_data.catalogue.session import Session
     from heimdall_data.session_features import FeatureSource
-    from heimdall_data.sessions import Session
 
 __all__ = ["Engine", "Prepared", "Threads", "in_order", "prepare_sessions", "reasons"]
 

@@ -23,18 +23,18 @@ from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from heimdall_data.cache.disk import FeatureCache
 from heimdall_data.errors import DataError, EngineError
-from heimdall_data.feature_cache import FeatureCache
 from heimdall_data.prepare import Threads, in_order
 from heimdall_data.session_features import DECODING_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    from heimdall_data.cache.bucket import SharedCache
+    from heimdall_data.catalogue.session import Session
     from heimdall_data.prepare import Prepared
     from heimdall_data.session_features import FeatureSource
-    from heimdall_data.sessions import Session
-    from heimdall_data.shared_cache import SharedCache
 
 __all__ = ["RayEngine", "refuse_secrets_in_command"]
 

@@ -6,14 +6,14 @@ import difflib
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from heimdall_data.catalogue.session import Station
+from heimdall_data.catalogue.table import SessionTable
 from heimdall_data.errors import DataError
-from heimdall_data.session_table import SessionTable
-from heimdall_data.sessions import Station
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from heimdall_data.sessions import Session
+    from heimdall_data.catalogue.session import Session
 
 __all__ = ["choose_receivers"]
 

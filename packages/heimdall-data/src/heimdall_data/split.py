@@ -7,27 +7,163 @@ moves an old group. The price: fractions are met as well as chance allows, not e
 With `by="source"` a group is a site: all sources within 100 m of each other (see `sites`).
 Its key is its oldest source, so that a source found later at an old site joins the old side;
 only a source that bridges two sites can move the younger of them.
+
+Sources that stand at one place are one site, whatever they are called.
+
+Two sources closer than a stated distance share a site, and so do all that are joined by a
+chain of such pairs: the connected components of the graph of near pairs.
+
+What stays together in a split: the key of each session's group.
+
+Keys come from the sessions' columns, so that a million sessions are grouped without being
+read.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from heimdall_data.catalogue.table import SessionTable, SourcePlace
 from heimdall_data.errors import SplitError
-from heimdall_data.session_table import SessionTable
-from heimdall_data.split_keys import group_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from heimdall_data.sessions import Session
+    from heimdall_data.catalogue.session import Session
 
-__all__ = ["Split", "SplitBy", "SplitReport", "split_sessions"]
+__all__ = ["Split", "SplitBy", "SplitReport", "group_keys", "site_numbers", "split_sessions"]
+
+
+WGS84_A_M = 6_378_137.0
+WGS84_E2 = 6.694_379_990_141_33e-3
+
+
+def site_numbers(
+    positions_deg: Sequence[tuple[float, float]], distance_m: float
+) -> npt.NDArray[np.intp]:
+    """A number for each position, equal where positions share a site.
+
+    Args:
+        positions_deg: Latitude and longitude of each source, in degrees on WGS84.
+        distance_m: Sources this close or closer are at one site.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
+    points, place = np.unique(_ecef_m(positions_deg), axis=0, return_inverse=True)
+    near = KDTree(points).query_pairs(distance_m, output_type="ndarray")
+    ones = np.ones(len(near), np.int8)
+    graph = coo_array((ones, (near[:, 0], near[:, 1])), shape=(len(points), len(points)))
+    _, number = connected_components(graph, directed=False)
+    return np.asarray(number[place.reshape(-1)], np.intp)
+
+
+def _ecef_m(positions_deg: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
+    """Earth-centred coordinates on the ellipsoid, shape `(n, 3)`.
+
+    Over a site's extent a straight line is as long as the geodesic.
+    """
+    latitude, longitude = np.radians(np.asarray(positions_deg, np.float64)).T
+    radius = WGS84_A_M / np.sqrt(1 - WGS84_E2 * np.sin(latitude) ** 2)
+    across = radius * np.cos(latitude)
+    return np.stack(
+        [
+            across * np.cos(longitude),
+            across * np.sin(longitude),
+            radius * (1 - WGS84_E2) * np.sin(latitude),
+        ],
+        axis=1,
+    )
+
+
+REGION_CELL_DEG = 0.25
+"""About 28 km north to south: far enough that a neighbouring cell is another place."""
+
+Indices = npt.NDArray[np.intp]
+
+
+def group_keys(
+    sessions: Sequence[Session], by: SplitBy, same_site_m: float
+) -> tuple[list[str], Indices]:
+    """The keys of all groups, and the index of each session's, `(n,)`.
+
+    Args:
+        sessions: all there are.
+        by: what makes a group.
+        same_site_m: sources this close are one site.
+    """
+    match by:
+        case "session":
+            return _session_ids(sessions), np.arange(len(sessions))
+        case "time":
+            days, day_of = np.unique(_starts(sessions).astype("M8[D]"), return_inverse=True)
+            return [str(day) for day in days], day_of
+    sources, source_of = _sources(sessions)
+    founders = _founders(sources, source_of, _starts(sessions), same_site_m)
+    keys = {
+        "source": [founder.id for founder in founders],
+        "region": [_cell(founder.position_deg) for founder in founders],
+    }[by]
+    names, number = np.unique(np.array(keys, str), return_inverse=True)
+    used, key_of = np.unique(number[source_of], return_inverse=True)
+    return [str(names[index]) for index in used], key_of
+
+
+def _session_ids(sessions: Sequence[Session]) -> list[str]:
+    if isinstance(sessions, SessionTable):
+        return [sessions.session_id(index) for index in range(len(sessions))]
+    return [session.id for session in sessions]
+
+
+def _starts(sessions: Sequence[Session]) -> npt.NDArray[np.datetime64]:
+    """When each began, in UTC, to the microsecond."""
+    if isinstance(sessions, SessionTable):
+        return sessions.columns.start_us.view("M8[us]")
+    naive = (s.start.astimezone(UTC).replace(tzinfo=None) for s in sessions)
+    return np.array(list(naive), "M8[us]")
+
+
+def _sources(sessions: Sequence[Session]) -> tuple[list[SourcePlace], Indices]:
+    """The sources that occur, and the index of each session's."""
+    if isinstance(sessions, SessionTable):
+        used, source_of = np.unique(sessions.columns.source, return_inverse=True)
+        return [sessions.columns.sources[index] for index in used.tolist()], source_of
+    numbers: dict[str, int] = {}
+    source_of = np.array([numbers.setdefault(s.source_id, len(numbers)) for s in sessions], np.intp)
+    firsts = {s.source_id: s.position_deg for s in reversed(sessions)}
+    return [SourcePlace(identity, firsts[identity]) for identity in numbers], source_of
+
+
+def _founders(
+    sources: Sequence[SourcePlace],
+    source_of: Indices,
+    starts: npt.NDArray[np.datetime64],
+    same_site_m: float,
+) -> list[SourcePlace]:
+    """For each source, the one at its site that was heard first."""
+    if not sources:
+        return []
+    first_heard = np.full(len(sources), np.iinfo(np.int64).max)
+    np.minimum.at(first_heard, source_of, starts.view(np.int64))
+    site_of = site_numbers([source.position_deg for source in sources], same_site_m).tolist()
+    founder: dict[int, int] = {}
+    for index in sorted(range(len(sources)), key=lambda i: (first_heard[i], sources[i].id)):
+        founder.setdefault(site_of[index], index)
+    return [sources[founder[site]] for site in site_of]
+
+
+def _cell(position_deg: tuple[float, float]) -> str:
+    """The cell of the map that a position is in."""
+    north, east = (int(degrees // REGION_CELL_DEG) for degrees in position_deg)
+    return f"cell {north} {east}"
+
 
 SplitBy = Literal["source", "session", "time", "region"]
 SIDES = ("train", "validation", "test")

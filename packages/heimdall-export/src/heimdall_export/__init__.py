@@ -11,25 +11,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heimdall_export.artifact_store import ArtifactStore
-    from heimdall_export.deletion import delete_version
     from heimdall_export.errors import ExportError
-    from heimdall_export.estimate import Estimate
-    from heimdall_export.model_stores import ModelStores
-    from heimdall_export.onnx_file import export_onnx
-    from heimdall_export.parity import ParityReport, check_parity
-    from heimdall_export.published_model import PublishedModel, find_published
-    from heimdall_export.registry import (
+    from heimdall_export.graph.export import export_onnx
+    from heimdall_export.graph.parity import ParityReport, check_parity
+    from heimdall_export.object_store.settings import ArtifactStore, ModelStores
+    from heimdall_export.object_store.upload import UploadedModel, upload_model
+    from heimdall_export.registry.deletion import delete_version
+    from heimdall_export.registry.published import PublishedModel, find_published
+    from heimdall_export.registry.registry import (
         RegisteredVersion,
         list_versions,
         promote,
         register,
         rollback,
     )
-    from heimdall_export.runtime import Predictor
-    from heimdall_export.tracked_dataset import TrackedDataset
-    from heimdall_export.tracking import MLflowTracker
-    from heimdall_export.upload import UploadedModel, upload_model
+    from heimdall_export.serving.estimate import Estimate
+    from heimdall_export.serving.predictor import Predictor
+    from heimdall_export.tracking.run import MLflowTracker, TrackedDataset
 
 __all__ = [
     "ArtifactStore",
@@ -56,27 +54,27 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ArtifactStore": ("artifact_store", "mlflow"),
-    "Estimate": ("estimate", None),
+    "ArtifactStore": ("object_store.settings", "mlflow"),
+    "Estimate": ("serving.estimate", None),
     "ExportError": ("errors", None),
-    "MLflowTracker": ("tracking", "mlflow"),
-    "ModelStores": ("model_stores", None),
-    "ParityReport": ("parity", "onnx"),
-    "Predictor": ("runtime", None),
-    "PublishedModel": ("published_model", None),
-    "RegisteredVersion": ("registered_version", None),
-    "TrackedDataset": ("tracked_dataset", "mlflow"),
-    "UploadedModel": ("upload", "s3"),
-    "check_parity": ("parity", "onnx"),
-    "delete_version": ("deletion", "mlflow"),
-    "evaluation_tags": ("promotion", None),
-    "export_onnx": ("onnx_file", "onnx"),
-    "find_published": ("published_model", None),
-    "list_versions": ("registry", "mlflow"),
-    "promote": ("registry", "mlflow"),
-    "register": ("registry", "mlflow"),
-    "rollback": ("registry", "mlflow"),
-    "upload_model": ("upload", "s3"),
+    "MLflowTracker": ("tracking.run", "mlflow"),
+    "ModelStores": ("object_store.settings", None),
+    "ParityReport": ("graph.parity", "onnx"),
+    "Predictor": ("serving.predictor", None),
+    "PublishedModel": ("registry.published", None),
+    "RegisteredVersion": ("registry.version", None),
+    "TrackedDataset": ("tracking.run", "mlflow"),
+    "UploadedModel": ("object_store.upload", "s3"),
+    "check_parity": ("graph.parity", "onnx"),
+    "delete_version": ("registry.deletion", "mlflow"),
+    "evaluation_tags": ("registry.promotion", None),
+    "export_onnx": ("graph.export", "onnx"),
+    "find_published": ("registry.published", None),
+    "list_versions": ("registry.registry", "mlflow"),
+    "promote": ("registry.registry", "mlflow"),
+    "register": ("registry.registry", "mlflow"),
+    "rollback": ("registry.registry", "mlflow"),
+    "upload_model": ("object_store.upload", "s3"),
 }
 """Where each name is, and the extra that it needs."""
 

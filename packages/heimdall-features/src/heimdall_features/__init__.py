@@ -5,16 +5,14 @@ Importing this package loads NumPy and nothing else. Beside the names below ther
 as a module, extra `[torch]`) and `heimdall_features.testing` (signals and strategies for tests).
 """
 
-from heimdall_features.arrival_config import ArrivalConfig
-from heimdall_features.arrivals import ARRIVAL_COLUMNS, ArrivalExtractor
+from heimdall_features.arrivals import ARRIVAL_COLUMNS, ArrivalConfig, ArrivalExtractor
 from heimdall_features.augmentation import Augmentation, augment_features
 from heimdall_features.cepstrum import compute_mfcc
 from heimdall_features.clock import ClockedRecording
 from heimdall_features.config import FeatureConfig
-from heimdall_features.correlation import cross_correlation_features
+from heimdall_features.correlation import CorrelationConfig, cross_correlation_features
 from heimdall_features.errors import FeatureError
 from heimdall_features.extractor import FeatureExtractor
-from heimdall_features.lags import CorrelationConfig
 from heimdall_features.normalization import NormalizationStats, normalize_features
 from heimdall_features.signal import Blocks
 from heimdall_features.spectrogram import iq_to_mel_spectrogram

@@ -18,12 +18,17 @@ from heimdall_features.errors import FeatureError
 
 __all__ = [
     "ALGORITHM_VERSION",
+    "SPEED_OF_LIGHT_M_S",
     "FeatureConfig",
     "MelNorm",
     "MelScale",
     "Spectrum",
     "SpectrumConfig",
 ]
+
+
+SPEED_OF_LIGHT_M_S: Final = 299_792_458.0
+
 
 ALGORITHM_VERSION: Final = 1
 """Rises whenever the numbers of any feature change by more than rounding."""

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from heimdall_features.config import ALGORITHM_VERSION, FeatureConfig
 from heimdall_features.errors import FeatureError
 from heimdall_features.frames import FramePlan
-from heimdall_features.levels import decibels
 from heimdall_features.resample import rate_ratio, resampled
 from heimdall_features.signal import Blocks, Samples, Source, open_source, require_rate
-from heimdall_features.spectrum import column_powers
+from heimdall_features.spectrum import column_powers, decibels
 
 __all__ = ["FeatureExtractor"]
 

@@ -4,9 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_features.config import Spectrum, SpectrumConfig
-from heimdall_features.levels import decibels
 from heimdall_features.signal import Blocks, Samples, open_source, require_rate
-from heimdall_features.spectrum import column_powers, frame_powers
+from heimdall_features.spectrum import column_powers, decibels, frame_powers
 
 __all__ = ["iq_to_mel_spectrogram", "mel_spectrogram"]
 

@@ -10,24 +10,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heimdall_models.averaging import AveragedWeights
     from heimdall_models.baselines import (
         empirical_sigma_m,
         mean_position,
         power_weighted_centroid,
     )
     from heimdall_models.config import LocalizationConfig
-    from heimdall_models.divergence import DivergenceGuard
     from heimdall_models.ensembles import EnsembleNet, TimedEnsembleNet
     from heimdall_models.errors import ModelError
     from heimdall_models.losses import GaussianNLLLoss
     from heimdall_models.metrics import error_m, localization_metrics
     from heimdall_models.module import LocalizationModule
     from heimdall_models.network import LocalizationNet
-    from heimdall_models.ranges import ReceiverSite
     from heimdall_models.region import Region
     from heimdall_models.serving import ServingNet, Standardize, TimedServingNet
-    from heimdall_models.timing_module import TimingConfig, TimingModule
+    from heimdall_models.timing.module import TimingConfig, TimingModule
+    from heimdall_models.timing.receivers import ReceiverSite
+    from heimdall_models.training.averaging import AveragedWeights
+    from heimdall_models.training.divergence import DivergenceGuard
 
 __version__ = "0.1.0"
 
@@ -56,22 +56,22 @@ __all__ = [
 ]
 
 _HOME = {
-    "AveragedWeights": "averaging",
-    "DivergenceGuard": "divergence",
+    "AveragedWeights": "training.averaging",
+    "DivergenceGuard": "training.divergence",
     "EnsembleNet": "ensembles",
     "GaussianNLLLoss": "losses",
     "LocalizationConfig": "config",
     "LocalizationModule": "module",
     "LocalizationNet": "network",
     "ModelError": "errors",
-    "ReceiverSite": "ranges",
+    "ReceiverSite": "timing.receivers",
     "Region": "region",
     "ServingNet": "serving",
     "Standardize": "serving",
     "TimedEnsembleNet": "ensembles",
     "TimedServingNet": "serving",
-    "TimingConfig": "timing_module",
-    "TimingModule": "timing_module",
+    "TimingConfig": "timing.module",
+    "TimingModule": "timing.module",
     "empirical_sigma_m": "baselines",
     "error_m": "metrics",
     "localization_metrics": "metrics",

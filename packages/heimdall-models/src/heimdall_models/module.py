@@ -2,6 +2,12 @@
 
 Gradient clipping, precision and devices are the Trainer's; averaged weights and the stop at a
 loss that is not finite are callbacks, `AveragedWeights` and `DivergenceGuard`.
+
+Which parts of the backbone learn in which epoch.
+
+Heads that start from nothing send noise into a pretrained backbone; so it may stay frozen until
+they have settled, and then thaw from its last stage to its stem, as J. Howard and S. Ruder,
+"Universal language model fine-tuning for text classification", ACL 2018, thaw theirs.
 """
 
 from __future__ import annotations
@@ -11,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
+from timm.models import group_parameters
 
 from heimdall_models.checkpoint import NORMALISATION, RECORD, described, read_checkpoint
 from heimdall_models.epoch import EpochPredictions, metrics_of
 from heimdall_models.errors import ModelError
 from heimdall_models.execution import arrange
-from heimdall_models.learned_levels import levels_of
+from heimdall_models.levels.maps import levels_of
 from heimdall_models.losses import CorrelatedGaussianNLLLoss
 from heimdall_models.metrics import sigma_saturation
 from heimdall_models.network import LocalizationNet, Regularization
 from heimdall_models.optimizer import adamw, warmup_cosine
 from heimdall_models.serving import ServingNet, Standardize
-from heimdall_models.unfreezing import check_strategy, set_learning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,12 +36,78 @@ if TYPE_CHECKING:
 
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
     from numpy.typing import ArrayLike
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from heimdall_models.checkpoint import Checkpoint
     from heimdall_models.config import LocalizationConfig
     from heimdall_models.network import Answer
     from heimdall_models.region import Region
+
+
+def set_learning(net: LocalizationNet, config: LocalizationConfig, epoch: int) -> None:
+    """Freeze and thaw the stages of the backbone as they shall be in this epoch.
+
+    A function of the epoch alone, so that a resumed run goes on as it would have.
+    """
+    stages = stages_of(net.backbone)
+    n_learning = learning_stages(config, epoch, len(stages))
+    if n_learning == 0:
+        net.freeze()
+        return
+    net.unfreeze()
+    parameters = dict(net.backbone.named_parameters())
+    for name in [name for stage in stages[: len(stages) - n_learning] for name in stage]:
+        parameters[name].requires_grad_(False)  # noqa: FBT003 - torch's stub takes no name
+    for module in net.backbone.modules():
+        _rest_if_frozen(module)
+
+
+def learning_stages(config: LocalizationConfig, epoch: int, n_stages: int) -> int:
+    """How many stages learn in an epoch, counted from the last."""
+    if epoch < config.unfreeze_epoch:
+        return 0
+    if config.unfreeze_every == 0:
+        return n_stages
+    return min(1 + (epoch - config.unfreeze_epoch) // config.unfreeze_every, n_stages)
+
+
+def stages_of(backbone: nn.Module) -> list[list[str]]:
+    """Names of the parameters of each stage, from the stem on, as timm groups them."""
+    matcher = getattr(backbone, "group_matcher", None)
+    parameters = dict(backbone.named_parameters())
+    if matcher is None:
+        return [list(parameters)]
+    groups = group_parameters(backbone, matcher(coarse=True))
+    stages: list[list[str]] = []
+    for names in (groups[key] for key in sorted(groups)):
+        # A norm alone, as after the last blocks, is no stage worth some epochs.
+        if stages and all(parameters[name].ndim == 1 for name in names):
+            stages[-1] += names
+        else:
+            stages.append(list(names))
+    return stages
+
+
+def check_strategy(model: nn.Module | None) -> None:
+    """Nothing, if a backbone can thaw under what wraps the model.
+
+    Raises:
+        ModelError: If it is a DistributedDataParallel that waits for every gradient.
+    """
+    if getattr(model, "find_unused_parameters", True):
+        return
+    raise ModelError(
+        "a backbone that thaws while training has parameters without gradients, which this "
+        "strategy waits for; use Lightning's strategy ddp_find_unused_parameters_true"
+    )
+
+
+def _rest_if_frozen(module: nn.Module) -> None:
+    """No dropout and no running statistics where nothing learns."""
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        module.eval()
+
 
 Batch = dict[str, Any]
 STAGES = ("train", "val", "test")

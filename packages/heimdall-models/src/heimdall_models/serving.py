@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from heimdall_models.ellipses import precision_of, sigma_and_correlation
 from heimdall_models.errors import ModelError
-from heimdall_models.time_differences import Gaussian
+from heimdall_models.timing.solver import Gaussian
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from heimdall_models.region import Region
-    from heimdall_models.timing_net import TimingNet
+    from heimdall_models.timing.network import TimingNet
 
 
 class Standardize(nn.Module):

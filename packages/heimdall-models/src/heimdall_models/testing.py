@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_models.baselines.levels import TrainingLevels
+from heimdall_models.levels.estimates import TrainingLevels
 from heimdall_models.region import Region
 
 if TYPE_CHECKING:

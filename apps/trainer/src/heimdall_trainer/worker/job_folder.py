@@ -10,8 +10,9 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from heimdall_export.atomic import write_whole
+
 from heimdall_trainer.errors import TrainerError, UsageError
-from heimdall_trainer.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

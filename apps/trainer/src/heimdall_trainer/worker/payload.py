@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import cyclopts
 from cyclopts.config import Dict
-from heimdall_data.session_filter import FilterError
+from heimdall_data.catalogue.session import FilterError
 
-from heimdall_trainer.config_file import holds_password, masked
+from heimdall_trainer.cli.flags import holds_password, masked, whole_numbers_only
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
-from heimdall_trainer.flag_sources import whole_numbers_only
-from heimdall_trainer.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

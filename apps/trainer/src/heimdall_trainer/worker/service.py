@@ -1,27 +1,122 @@
-"""The Celery application of `heimdall worker`: its settings and its two tasks."""
+"""The Celery application of `heimdall worker`: its settings and its two tasks.
+
+Redis holds a delivered task for a while: this worker asks for more while it lives.
+
+Redis knows no consumers. A task that is not acknowledged within the visibility timeout goes to
+somebody else, so with a timeout of an hour every night's training would run twice, and with one
+of a day a crashed worker's task would wait for a day. Renewed by the living, it can be short.
+
+Celery's pool of one thread, which waits for a training process.
+
+The worker's own process stays light and always answers the broker: it forks nothing, loads no
+torch, and a training that dies of lack of memory takes nothing else with it.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, Task
+from celery import Celery, Task, bootsteps
+from celery.concurrency.thread import TaskPool
 from celery.exceptions import Ignore, Reject
 from celery.worker import state as worker_state
 
 from heimdall_trainer.errors import TrainerError, UsageError
 from heimdall_trainer.worker.attendant import Attendant, Ending
 from heimdall_trainer.worker.job_folder import Job, JobFolder, Outcome
-from heimdall_trainer.worker.lease import RenewLease, redis_options
 from heimdall_trainer.worker.payload import training_config
 from heimdall_trainer.worker.reports import Reports
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["JobFailed", "JobRefused", "ServiceConfig", "TrainingService"]
+__all__ = [
+    "JobFailed",
+    "JobRefused",
+    "RenewLease",
+    "ServiceConfig",
+    "TrainingPool",
+    "TrainingService",
+    "redis_options",
+]
+
+
+LOG_lease = logging.getLogger(__name__)
+RENEWALS = 4
+"""In the time of one lease."""
+
+
+def redis_options(lease_s: float) -> dict[str, Any]:
+    """Transport options that give a silent worker's task to another one after the lease."""
+    return {
+        "visibility_timeout": lease_s,
+        "unacked_restore_interval": max(1.0, lease_s / RENEWALS),
+        "unacked_restore_throttle": 1,
+    }
+
+
+class RenewLease(bootsteps.StartStopStep):  # type: ignore[misc] # Celery is untyped
+    """Renews what is delivered to this worker and not acknowledged yet."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(consumer, **kwargs)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:  # noqa: ANN401
+        """Begin to renew, if the broker is Redis."""
+        if consumer.connection.transport.driver_type == "redis":
+            options = consumer.app.conf.broker_transport_options
+            interval_s = options["visibility_timeout"] / RENEWALS
+            self._timer = consumer.timer.call_repeatedly(interval_s, _renew, (consumer,))
+
+    def stop(self, consumer: Any) -> None:  # noqa: ANN401
+        """Renew nothing more."""
+        del consumer
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _renew(consumer: Any) -> None:  # noqa: ANN401
+    channel = consumer.task_consumer.channel
+    held: Iterable[str] = tuple(channel.qos._delivered)
+    if not held:
+        return
+    try:
+        with channel.conn_or_acquire() as client:
+            client.zadd(channel.unacked_index_key, dict.fromkeys(held, time.time()), xx=True)
+    except consumer.connection_errors as error:
+        LOG_lease.warning("the broker cannot be told that a task is still worked on: %s", error)
+
+
+class TrainingPool(TaskPool):  # type: ignore[misc] # Celery is untyped
+    """A thread pool whose job can be terminated, and which stops it when the worker ends."""
+
+    @property
+    def _attendant(self) -> Attendant:
+        attendant: Attendant = self.app.attendant
+        return attendant
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Pass on the signal of `revoke(terminate=True)`; there is one job at most."""
+        del pid
+        self._attendant.signal(signal or 15)
+
+    def on_stop(self) -> None:
+        """Stop the training with a checkpoint, and wait for that."""
+        self._attendant.close()
+        super().on_stop()
+
+    def on_terminate(self, **_: Any) -> None:  # noqa: ANN401 - whatever Celery says
+        """As `on_stop`, without waiting."""
+        self._attendant.close()
+
 
 LOG = logging.getLogger(__name__)
 MOST_CRASHES = 3
@@ -83,7 +178,7 @@ def _settings(service: ServiceConfig) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
         "worker_concurrency": 1,
-        "worker_pool": "heimdall_trainer.worker.pool:TrainingPool",
+        "worker_pool": "heimdall_trainer.worker.service:TrainingPool",
         "accept_content": ["json"],
         "result_accept_content": ["json"],
         "task_serializer": "json",

@@ -14,12 +14,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from heimdall_data.embedded import processes
-from heimdall_data.embedded.ports import LOOPBACK, is_free
+from heimdall_data.embedded import server as processes
 from heimdall_data.embedded.server import Server
-from heimdall_data.embedded.state import StackSettings, load_settings
+from heimdall_data.embedded.state import LOOPBACK, StackSettings, is_free, load_settings
 from heimdall_data.errors import StackError, StoreError
-from heimdall_data.s3 import ObjectStore, S3Settings
+from heimdall_data.object_store.settings import S3Settings
+from heimdall_data.object_store.store import ObjectStore
 
 __all__ = ["BUCKETS", "SeaweedServer"]
 

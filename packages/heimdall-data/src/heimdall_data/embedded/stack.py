@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from heimdall_data.embedded import ownership
-from heimdall_data.embedded.lock import exclusive
 from heimdall_data.embedded.postgres import PostgresServer
 from heimdall_data.embedded.seaweed import SeaweedServer
 from heimdall_data.embedded.state import (
     StackSettings,
+    exclusive,
     load_settings,
     save_settings,
     settings_with_free_ports,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from heimdall_data.embedded.server import Server
-    from heimdall_data.s3 import S3Settings
+    from heimdall_data.object_store.settings import S3Settings
 
 __all__ = ["EmbeddedStack", "ServerStatus", "StackStatus"]
 

@@ -1,23 +1,110 @@
 """What a stack remembers between starts: its ports and its generated credentials.
 
 One JSON file of mode 0600 in the state directory, replaced atomically.
+
+One start or stop at a time in a state directory.
+
+Free TCP ports on loopback.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import secrets
+import socket
+import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from heimdall_data.embedded.ports import free_ports, is_free
 from heimdall_data.errors import StackError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["StackSettings", "load_settings", "save_settings", "settings_with_free_ports"]
+__all__ = [
+    "LOOPBACK",
+    "StackSettings",
+    "exclusive",
+    "free_ports",
+    "is_free",
+    "load_settings",
+    "save_settings",
+    "settings_with_free_ports",
+]
+
+
+@contextlib.contextmanager
+def exclusive(state_dir: Path, patience_s: float = 90.0) -> Iterator[None]:
+    """Hold the state directory's lock; the kernel frees it whatever happens to us.
+
+    Raises:
+        StackError: the directory cannot be written, or another process held the lock for
+            `patience_s` seconds.
+    """
+    path = state_dir / "stack.lock"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise StackError(
+            f"state directory {state_dir} is not writable ({error.strerror}); "
+            "set HEIMDALL_STATE_DIR to one that is"
+        ) from error
+    with file:
+        _wait_for(file.fileno(), path, time.monotonic() + patience_s)
+        yield
+
+
+def _wait_for(descriptor: int, path: Path, deadline_s: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                raise StackError(
+                    f"another process is starting or stopping the stack and holds {path}; "
+                    "wait for it, or end it"
+                ) from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+LOOPBACK = "127.0.0.1"
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could bind `port` on loopback now."""
+    with socket.socket() as probe:
+        # As servers do: a connection that lingers in TIME_WAIT does not hold the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
+    """`count` different ports that were free a moment ago, none of them in `avoid`.
+
+    Another process may take one before it is used: the caller must be ready to ask again.
+    """
+    taken = set(avoid)
+    with contextlib.ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            probe = held.enter_context(socket.socket())
+            probe.bind((LOOPBACK, 0))
+            port = int(probe.getsockname()[1])
+            if port not in taken:
+                ports.append(port)
+    return ports
+
 
 _FILE = "stack.json"
 _SEAWEED_PORTS = (

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from heimdall_data.embedded import ownership
-from heimdall_data.embedded.lock import exclusive
 from heimdall_data.embedded.postgres import PostgresServer
 from heimdall_data.embedded.seaweed import SeaweedServer
+from heimdall_data.embedded.state import exclusive
 
 __all__ = ["watch"]
 

@@ -13,16 +13,17 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from heimdall_models.baselines.constant import fit_centroid, fit_region_prior
-from heimdall_models.baselines.kriging import fit_kriged_map
-from heimdall_models.baselines.levels import LevelEstimator, PositionEstimate, TrainingLevels
-from heimdall_models.baselines.neighbours import fit_nearest_neighbours
-from heimdall_models.baselines.path_loss import fit_path_loss
-from heimdall_models.baselines.simple import (
+from heimdall_models.baselines.constant import (
     empirical_sigma_m,
+    fit_centroid,
+    fit_region_prior,
     mean_position,
     power_weighted_centroid,
 )
+from heimdall_models.baselines.neighbours import fit_nearest_neighbours
+from heimdall_models.levels.estimates import LevelEstimator, PositionEstimate, TrainingLevels
+from heimdall_models.levels.kriging import fit_kriged_map
+from heimdall_models.levels.path_loss import fit_path_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

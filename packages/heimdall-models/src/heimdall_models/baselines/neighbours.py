@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_models.baselines.levels import PositionEstimate, checked_levels
-from heimdall_models.baselines.path_loss import PathLossLaw
+from heimdall_models.levels.estimates import PositionEstimate, checked_levels
+from heimdall_models.levels.path_loss import PathLossLaw
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from heimdall_models.baselines.levels import TrainingLevels
+    from heimdall_models.levels.estimates import TrainingLevels
 
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
 _LEAST_SCATTER = 8

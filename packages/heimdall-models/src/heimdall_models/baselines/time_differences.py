@@ -1,7 +1,7 @@
 """A position from time differences alone: what a network that knows geometry must beat.
 
 Weighted least squares on the times of arrival, each weighted by its own noise and by one clock
-error for all, from the best point of a grid on; see `heimdall_models.time_differences`.
+error for all, from the best point of a grid on; see `heimdall_models.timing.solver`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import numpy as np
 import torch
 
 from heimdall_models.errors import ModelError
-from heimdall_models.ranges import SPEED_OF_LIGHT_M_S, ReceiverRanges
-from heimdall_models.time_differences import nearest_start, solve
-from heimdall_models.timing_net import GRID_POINTS, N_COLUMNS, REACH, WIDE_S, region_prior
+from heimdall_models.timing.network import GRID_POINTS, N_COLUMNS, REACH, WIDE_S, region_prior
+from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges
+from heimdall_models.timing.solver import nearest_start, solve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from heimdall_models.ranges import ReceiverSite
     from heimdall_models.region import Region
+    from heimdall_models.timing.receivers import ReceiverSite
 
 __all__ = ["TimedPositions", "locate_by_time_differences"]
 

@@ -1,0 +1,101 @@
+"""`heimdall stack`: the embedded Postgres and S3, for those who have neither."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import cyclopts
+from cyclopts import Parameter
+from heimdall_export.atomic import write_whole
+
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from heimdall_data.embedded import EmbeddedStack
+
+__all__ = ["app", "environment_of", "write_environment"]
+
+app = cyclopts.App(name="stack", help="Embedded servers: up, down, status.", help_formatter="plain")
+StateDir = Annotated[Path | None, Parameter(env_var="HEIMDALL_STATE_DIR")]
+
+
+def _stack(state_dir: Path | None) -> EmbeddedStack:
+    from heimdall_data.embedded import EmbeddedStack
+
+    return EmbeddedStack(Connections(state_dir=state_dir).state_directory())
+
+
+@app.command
+def up(*, state_dir: StateDir = None) -> None:
+    """Start Postgres and S3, and leave them running.
+
+    Parameters
+    ----------
+    state_dir
+        Where their data, ports and credentials are kept.
+    """
+    from heimdall_data import Catalogue
+
+    stack = _stack(state_dir)
+    stack.start(detached=True)
+    with Catalogue(stack.database_url) as catalogue:
+        catalogue.create_schema()
+    settings = write_environment(stack)
+    print(f"running; their addresses and credentials are in {settings}")
+    print(f"use them with:  set -a; . {shlex.quote(str(settings))}; set +a")
+
+
+@app.command
+def down(*, state_dir: StateDir = None) -> None:
+    """Stop Postgres and S3; their data stays.
+
+    Parameters
+    ----------
+    state_dir
+        Where their data is kept.
+    """
+    print("stopped" if _stack(state_dir).stop() else "nothing was running")
+
+
+@app.command
+def status(*, state_dir: StateDir = None) -> None:
+    """Say which servers run; exit status 1 where one does not.
+
+    Parameters
+    ----------
+    state_dir
+        Where their data is kept.
+
+    Raises:
+        TrainerError: A server does not answer.
+    """
+    found = _stack(state_dir).status()
+    for server in found.servers:
+        state = "ready" if server.ready else "not running"
+        port = f"port {server.port}" if server.port else "no port"
+        print(f"{server.name:10s} {state:12s} {port}  pid {server.pid or '-'}")
+    if not found.running:
+        raise TrainerError("the stack is not running; start it with `heimdall stack up`")
+
+
+def environment_of(stack: EmbeddedStack) -> dict[str, str]:
+    """The contract's variables that point at a running stack."""
+    s3 = stack.s3
+    return {
+        "HEIMDALL_DATABASE_URL": stack.database_url,
+        "HEIMDALL_S3_ENDPOINT_URL": s3.endpoint_url,
+        "HEIMDALL_S3_ACCESS_KEY": s3.access_key,
+        "HEIMDALL_S3_SECRET_KEY": s3.secret_key,
+        "HEIMDALL_STATE_DIR": str(stack.state_dir),
+    }
+
+
+def write_environment(stack: EmbeddedStack) -> Path:
+    """Write the stack's variables to a file that a shell can read and others cannot."""
+    path = stack.state_dir / "stack.env"
+    lines = (f"{name}={shlex.quote(value)}\n" for name, value in environment_of(stack).items())
+    write_whole(path, "".join(lines), mode=0o600)
+    return path

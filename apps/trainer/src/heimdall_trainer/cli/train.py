@@ -1,0 +1,84 @@
+"""`heimdall train`: one call of the pipeline, and a closing table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from heimdall_models.training.events import tell
+
+from heimdall_trainer.cli.flags import ConfigFile, Origins
+from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.events import LogFormat, logged_as
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["train"]
+
+DEFAULTS = TrainingConfig()
+NOWHERE = Connections()
+Mode = Annotated[bool, Parameter(negative="")]
+
+
+def train(
+    *,
+    config: TrainingConfig = DEFAULTS,
+    connections: Connections = NOWHERE,
+    config_file: ConfigFile = None,
+    print_config: Mode = False,
+    dry_run: Mode = False,
+    log_format: LogFormat = "text",
+    origins: Annotated[Origins | None, Parameter(parse=False)] = None,
+) -> None:
+    """Train a model on the approved recordings, export, register and evaluate it.
+
+    Parameters
+    ----------
+    config_file
+        YAML file of flags, such as `epochs: 40`; flags and variables come before it.
+    print_config
+        Print every value and where it comes from, as such a file, and do nothing else.
+    dry_run
+        Check configuration, connections, data and one batch, say how long an epoch will take, and
+        store nothing.
+    log_format
+        What standard output has: lines and tables for people, or one JSON object an event.
+    """
+    del config_file  # read before the other flags had their values
+    if print_config:
+        values = {"config": config, "connections": connections, "log_format": log_format}
+        _print_config(origins, values)
+        return
+    with logged_as(log_format):
+        if dry_run:
+            _check(config, connections)
+        else:
+            _train(config, connections, tables=log_format == "text")
+
+
+def _print_config(origins: Origins | None, values: Mapping[str, object]) -> None:
+    from heimdall_trainer.cli.flags import config_yaml
+
+    print(config_yaml(origins.settings if origins else (), values), end="")
+
+
+def _check(config: TrainingConfig, connections: Connections) -> None:
+    from heimdall_trainer.dry_run import dry_run
+
+    dry_run(config, connections)
+
+
+def _train(config: TrainingConfig, connections: Connections, *, tables: bool) -> None:
+    from heimdall_trainer.connections import check_connections
+
+    check_connections(connections)
+    from heimdall_trainer.console import print_closing
+    from heimdall_trainer.pipeline import TrainingPipeline
+
+    outcome = TrainingPipeline(config, connections).run()
+    tell("result", **asdict(outcome.summary))
+    if tables:
+        print_closing(outcome)

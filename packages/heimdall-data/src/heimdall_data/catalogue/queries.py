@@ -1,0 +1,322 @@
+"""The queries that decide what a training sample is, and their rows as values.
+
+A sample is an approved and completed session of a source with a position, with the
+measurements that belong to it: by `recording_session_id`, or, where that column is missing or
+null, by the task id in the object's key.
+
+What we need of the catalogue's tables, and what is said when a database lacks it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+from heimdall_data.catalogue.session import Measurement, Session, Station
+from heimdall_data.errors import CatalogueError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from psycopg import Connection
+
+    from heimdall_data.catalogue.session import SessionFilter
+
+__all__ = [
+    "COLUMNS_READ",
+    "STATIONS",
+    "STATION_PLACED",
+    "UNCLAIMED",
+    "UNPLACED",
+    "USABLE",
+    "Membership",
+    "belonging",
+    "check_columns",
+    "columns_present",
+    "not_used_query",
+    "object_address",
+    "on_earth",
+    "rates_query",
+    "sessions_from_rows",
+    "sessions_query",
+    "station_from_row",
+]
+
+
+COLUMNS_READ: Mapping[str, frozenset[str]] = {
+    "websdr_stations": frozenset({"id", "name", "latitude", "longitude", "altitude_asl"}),
+    "known_sources": frozenset(
+        {
+            "id",
+            "name",
+            "frequency_hz",
+            "latitude",
+            "longitude",
+            "source_type",
+            "error_margin_meters",
+        }
+    ),
+    "recording_sessions": frozenset(
+        {
+            "id",
+            "known_source_id",
+            "session_name",
+            "session_start",
+            "celery_task_id",
+            "status",
+            "approval_status",
+        }
+    ),
+    # recording_session_id is read where it is there, and may be missing.
+    "measurements": frozenset(
+        {
+            "timestamp",
+            "websdr_station_id",
+            "frequency_hz",
+            "signal_strength_db",
+            "snr_db",
+            "iq_data_location",
+            "iq_data_format",
+            "iq_sample_rate",
+        }
+    ),
+}
+
+# pg_catalog, since information_schema hides what the role may not read.
+_PRESENT = """
+SELECT c.relname, a.attname
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+WHERE n.nspname = 'heimdall' AND c.relname = ANY(%s) AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
+
+def columns_present(connection: Connection) -> dict[str, set[str]]:
+    """The columns of each of our tables that the database has."""
+    present: dict[str, set[str]] = {table: set() for table in COLUMNS_READ}
+    for table, column in connection.execute(_PRESENT, (list(COLUMNS_READ),)):
+        present[table].add(column)
+    return present
+
+
+def check_columns(present: Mapping[str, set[str]], where: str) -> None:
+    """Refuse a database that lacks a table or a column that we read.
+
+    Args:
+        present: what the database has.
+        where: the database in words, for the message.
+
+    Raises:
+        CatalogueError: it names the schema, the tables or the columns that are missing.
+    """
+    tables = [f"heimdall.{table}" for table in COLUMNS_READ if not present[table]]
+    if len(tables) == len(COLUMNS_READ):
+        raise CatalogueError(
+            f"{where} has no catalogue (schema heimdall with its tables); point "
+            "HEIMDALL_DATABASE_URL at the backend's database, or store the first session with "
+            "`heimdall ingest`, which makes the tables"
+        )
+    if tables:
+        raise CatalogueError(f"{where} lacks the table {' and the table '.join(tables)}")
+    columns = [
+        f"heimdall.{table}.{column}"
+        for table, needed in COLUMNS_READ.items()
+        for column in sorted(needed - present[table])
+    ]
+    if columns:
+        raise CatalogueError(
+            f"{where} lacks the column {' and the column '.join(columns)}; its schema is not "
+            "the one this version reads"
+        )
+
+
+Membership = Literal["column", "task", "both"]
+"""How a database tells which session a measurement belongs to."""
+
+
+def on_earth(table: str) -> str:
+    """SQL for whether a row has a position; NaN is above every number to Postgres."""
+    return f"({table}.latitude BETWEEN -90 AND 90 AND {table}.longitude BETWEEN -180 AND 180)"
+
+
+def _possible(moment: str) -> str:
+    """SQL for whether radio was there, or may soon be: infinity and year 20000 are no times."""
+    return f"({moment} BETWEEN '1900-01-01 00:00+00' AND '2200-01-01 00:00+00')"
+
+
+STATION_PLACED = f"{on_earth('st')} AND st.name <> ''"
+"""Whether a station can be learnt from: who it is and where."""
+
+STATIONS = f"""
+SELECT name, latitude, longitude, altitude_asl FROM heimdall.websdr_stations st
+WHERE {STATION_PLACED} ORDER BY name
+"""  # noqa: S608 - constants of ours
+UNPLACED = f"""
+SELECT coalesce(name, id::text) FROM heimdall.websdr_stations st
+WHERE ({STATION_PLACED}) IS NOT TRUE ORDER BY 1
+"""  # noqa: S608 - constants of ours
+"""Stations that nothing is learnt from, because nobody knows where they are."""
+
+_BY_TASK = """
+SELECT t.id AS session_id, m.* FROM heimdall.measurements m
+JOIN heimdall.recording_sessions t
+  ON t.celery_task_id = substring(m.iq_data_location FROM '(?:^|/)sessions/([^/]+)/')
+WHERE m.iq_data_location IS NOT NULL
+"""
+_BY_COLUMN = """
+SELECT m.recording_session_id AS session_id, m.* FROM heimdall.measurements m
+WHERE m.recording_session_id IS NOT NULL AND m.iq_data_location IS NOT NULL
+"""
+
+UNCLAIMED = """
+SELECT EXISTS (SELECT FROM heimdall.measurements
+               WHERE recording_session_id IS NULL AND iq_data_location IS NOT NULL)
+"""
+"""Whether some measurements belong to a session by their key alone."""
+
+# Each session has one reason, the first that holds in this order.
+_NOT_USED = f"""
+SELECT reason, count(*) FROM (
+    SELECT CASE
+        WHEN s.approval_status = 'rejected' THEN 'rejected'
+        WHEN s.approval_status IS DISTINCT FROM 'approved' THEN 'not approved yet'
+        WHEN s.status IS DISTINCT FROM 'completed' THEN 'not completed'
+        WHEN src.latitude IS NULL OR src.longitude IS NULL THEN 'source without a position'
+        WHEN NOT {on_earth("src")} THEN 'source at an impossible position'
+        WHEN {_possible("s.session_start")} IS NOT TRUE THEN 'start at an impossible time'
+        WHEN recorded.session_id IS NULL THEN 'no recordings'
+        WHEN NOT recorded.placed THEN 'stations without a position'
+    END AS reason
+    FROM heimdall.recording_sessions s
+    LEFT JOIN heimdall.known_sources src ON src.id = s.known_source_id
+    LEFT JOIN (
+        SELECT m.session_id, bool_or(st.id IS NOT NULL) AS placed FROM belonging m
+        LEFT JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id AND {STATION_PLACED}
+        GROUP BY m.session_id
+    ) recorded ON recorded.session_id = s.id
+) AS reasons
+WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
+"""  # noqa: S608 - constants of ours
+
+_SELECTED = f"""
+SELECT s.id::text, s.session_name, s.session_start, src.id::text, src.name, src.latitude,
+       src.longitude, src.source_type, src.frequency_hz, src.error_margin_meters,
+       st.name, st.latitude, st.longitude, m.iq_data_location, m.iq_data_format,
+       m.iq_sample_rate, m.snr_db, m.signal_strength_db, m.frequency_hz,
+       CASE WHEN {_possible("m.timestamp")} THEN m.timestamp END
+"""
+_TABLES = """
+FROM heimdall.recording_sessions s
+JOIN heimdall.known_sources src ON src.id = s.known_source_id
+JOIN belonging m ON m.session_id = s.id
+JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id
+"""
+USABLE = f"""
+WHERE s.approval_status = 'approved' AND s.status = 'completed'
+  AND {on_earth("src")} AND {_possible("s.session_start")} AND {STATION_PLACED}
+"""
+_SESSION_WIDTH = 10
+_SCHEME = "s3://"
+
+
+def belonging(membership: Membership) -> str:
+    """The measurements with the session that each belongs to, as a subquery of that name."""
+    parts = {
+        "column": _BY_COLUMN,
+        "task": _BY_TASK,
+        "both": f"{_BY_COLUMN} UNION ALL {_BY_TASK} AND m.recording_session_id IS NULL",
+    }
+    return f"WITH belonging AS NOT MATERIALIZED ({parts[membership]})"
+
+
+def sessions_query(only: SessionFilter, membership: Membership, *, by_id: bool = False) -> str:
+    """SQL for every usable session with its measurements, one row a measurement.
+
+    Args:
+        only: further conditions; their values are the query's parameters.
+        membership: how the database tells which session a measurement belongs to.
+        by_id: only sessions whose id is in the parameter `ids`.
+    """
+    chosen = "  AND s.id = ANY(%(ids)s::uuid[])\n" if by_id else ""
+    order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"
+    return f"{belonging(membership)}{_SELECTED}{_TABLES}{USABLE}{chosen}{only.sql()}{order}"
+
+
+def not_used_query(membership: Membership) -> str:
+    """SQL for the number of sessions that are no sample, by reason."""
+    return f"{belonging(membership)}{_NOT_USED}"
+
+
+def rates_query(only: SessionFilter, membership: Membership) -> str:
+    """SQL for the number of measurements of usable sessions at each stated sample rate."""
+    select = "SELECT m.iq_sample_rate, count(*)"
+    rest = "AND m.iq_sample_rate > 0 GROUP BY 1 ORDER BY 2 DESC, 1"
+    return f"{belonging(membership)}{select}{_TABLES}{USABLE}{only.sql()}{rest}"
+
+
+def object_address(location: str, default_bucket: str) -> tuple[str, str]:
+    """Bucket and key of `s3://bucket/key`; a bare key is in `default_bucket`."""
+    if not location.startswith(_SCHEME):
+        return default_bucket, location.lstrip("/")
+    bucket, _, key = location.removeprefix(_SCHEME).partition("/")
+    return bucket, key.lstrip("/")
+
+
+def sessions_from_rows(rows: Iterable[tuple[Any, ...]], bucket: str) -> Iterator[Session]:
+    """The sessions that rows of `sessions_query` describe, in their order.
+
+    Args:
+        rows: ordered by session, as the query gives them.
+        bucket: where objects are whose location names no bucket.
+    """
+    for _, group in itertools.groupby(rows, key=itemgetter(0)):
+        members = list(group)
+        yield _session(members[0], tuple(_measurement(row, bucket) for row in members))
+
+
+def _session(row: tuple[Any, ...], measurements: tuple[Measurement, ...]) -> Session:
+    identity, name, start, source_id, source_name, latitude, longitude, *rest = row
+    source_type, frequency_hz, error_margin_m = rest[:3]
+    return Session(
+        id=identity,
+        session_name=name,
+        source_id=source_id,
+        source_name=source_name,
+        position_deg=(latitude, longitude),
+        start=start,
+        measurements=measurements,
+        source_type=source_type,
+        frequency_hz=_float(frequency_hz),
+        error_margin_m=error_margin_m,
+    )
+
+
+def _measurement(row: tuple[Any, ...], default_bucket: str) -> Measurement:
+    station, latitude, longitude, location, form, rate_hz, snr_db, level_db, carrier_hz, start = (
+        row[_SESSION_WIDTH:]
+    )
+    bucket, key = object_address(location, default_bucket)
+    return Measurement(
+        station=station,
+        station_deg=(latitude, longitude),
+        bucket=bucket,
+        key=key,
+        format=form,
+        sample_rate_hz=_float(rate_hz),
+        snr_db=snr_db,
+        signal_strength_db=level_db,
+        frequency_hz=_float(carrier_hz),
+        start=start,
+    )
+
+
+def station_from_row(row: tuple[Any, ...]) -> Station:
+    """A station from a row of `STATIONS`."""
+    name, latitude, longitude, altitude_m = row
+    return Station(name, latitude, longitude, _float(altitude_m))
+
+
+def _float(value: int | float | None) -> float | None:
+    return None if value is None else float(value)

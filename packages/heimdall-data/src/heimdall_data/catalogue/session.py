@@ -1,0 +1,146 @@
+"""What the catalogue says: a recording session, its measurements, the stations.
+
+These are values read from Postgres, with the contract's names where it has any. Positions
+are degrees on WGS84, latitude first; instants are aware and in UTC.
+
+Which of the usable sessions are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+
+from heimdall_data.errors import DataError
+
+__all__ = ["FilterError", "Measurement", "Session", "SessionFilter", "Station"]
+
+
+class FilterError(DataError):
+    """Conditions that no session can meet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilter:
+    """Conditions that must all hold; None asks nothing.
+
+    Those on measurements choose measurements, and a session that keeps none is left out.
+    """
+
+    since: datetime | None = None
+    """Only sessions that started then or later; UTC unless it says otherwise."""
+    until: datetime | None = None
+    """Only sessions that started before then."""
+    lowest_hz: float | None = None
+    """Only measurements at this carrier frequency or higher."""
+    highest_hz: float | None = None
+    """Only measurements at this carrier frequency or lower."""
+    stations: tuple[str, ...] | None = None
+    """Only measurements of these stations."""
+    sources: tuple[str, ...] | None = None
+    """Only sessions of these sources."""
+    source_types: tuple[str, ...] | None = None
+    """Only sessions of sources of these types."""
+    min_snr_db: float | None = None
+    """Only measurements with a stated SNR of at least this."""
+    max_error_margin_m: float | None = None
+    """Only sources whose position is stated to be known at least this well."""
+
+    def __post_init__(self) -> None:
+        """Take times without a zone as UTC, and refuse what no session can meet.
+
+        Raises:
+            FilterError: names the conditions.
+        """
+        for name in ("since", "until"):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                object.__setattr__(self, name, moment.replace(tzinfo=UTC))
+        for low, high in (("since", "until"), ("lowest_hz", "highest_hz")):
+            least, most = getattr(self, low), getattr(self, high)
+            if least is not None and most is not None and least > most:
+                raise FilterError(f"{low}={least} is above {high}={most}; nothing is between")
+        for name in ("lowest_hz", "highest_hz", "min_snr_db", "max_error_margin_m"):
+            if not math.isfinite(getattr(self, name) or 0.0):
+                raise FilterError(f"{name}={getattr(self, name)} is no finite number")
+
+    def parameters(self) -> dict[str, object]:
+        """The conditions by name, as a query takes them; sequences become lists."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+
+    def sql(self) -> str:
+        """The conditions that are set, each after an AND, over the names of `session_query`."""
+        conditions = (sql for name, sql in _SQL.items() if getattr(self, name) is not None)
+        return "".join(f"  AND {condition}\n" for condition in conditions)
+
+
+_SQL = {
+    "since": "s.session_start >= %(since)s",
+    "until": "s.session_start < %(until)s",
+    "lowest_hz": "m.frequency_hz >= %(lowest_hz)s",
+    "highest_hz": "m.frequency_hz <= %(highest_hz)s",
+    "stations": "st.name = ANY(%(stations)s)",
+    "sources": "src.name = ANY(%(sources)s)",
+    "source_types": "src.source_type = ANY(%(source_types)s)",
+    "min_snr_db": "m.snr_db >= %(min_snr_db)s",
+    "max_error_margin_m": "src.error_margin_meters <= %(max_error_margin_m)s",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A receiving station at a known place."""
+
+    name: str
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float | None = None
+    """Metres above sea level; None where the catalogue does not say."""
+
+    @property
+    def position_deg(self) -> tuple[float, float]:
+        """Latitude and longitude, in degrees."""
+        return (self.latitude_deg, self.longitude_deg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What one station recorded in one session, and where the samples are."""
+
+    station: str
+    station_deg: tuple[float, float]
+    """Latitude and longitude of the station, in degrees."""
+    bucket: str
+    key: str
+    format: str | None
+    """`npy`, `sigmf`, `kiwi_wav`; None means `npy`."""
+    sample_rate_hz: float | None
+    """As the catalogue has it: rounded; the recording itself may know better."""
+    snr_db: float | None = None
+    signal_strength_db: float | None = None
+    frequency_hz: float | None = None
+    start: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One transmission of a known source, as several stations recorded it."""
+
+    id: str
+    session_name: str
+    source_id: str
+    source_name: str
+    position_deg: tuple[float, float]
+    """Latitude and longitude of the transmitter, in degrees: the label."""
+    start: datetime
+    measurements: tuple[Measurement, ...]
+    source_type: str | None = None
+    frequency_hz: float | None = None
+    """Nominal carrier of the source."""
+    error_margin_m: float | None = None
+    """How well the source's position is known, in metres."""

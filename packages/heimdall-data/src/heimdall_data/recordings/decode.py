@@ -1,0 +1,65 @@
+"""From an object's bytes to a recording, by the catalogue's `iq_data_format`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.kiwi_wav import recording_from_kiwi_wav
+from heimdall_data.recordings.npy import recording_from_npy
+from heimdall_data.recordings.sigmf_recording import recording_from_sigmf
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from heimdall_data.recordings.recording import Recording
+
+__all__ = ["FORMATS", "decode"]
+
+FORMATS = ("npy", "sigmf", "kiwi_wav")
+
+
+def decode(
+    data: bytes,
+    format: str | None,  # noqa: A002 - the catalogue's word
+    *,
+    name: str,
+    sample_rate_hz: float | None = None,
+    start: datetime | None = None,
+    metadata: bytes | None = None,
+) -> Recording:
+    """Decode one recording.
+
+    Args:
+        data: The object's bytes.
+        format: `npy`, `sigmf` or `kiwi_wav`; None means `npy`, as in the catalogue.
+        name: The object's key or the file's name, for messages and for the date in it.
+        sample_rate_hz: What the catalogue says; needed for `npy`, which does not hold it.
+        start: About when it was recorded, for the GPS week of a KiwiSDR recording.
+        metadata: The `.sigmf-meta` beside SigMF samples; None: `data` is a SigMF archive.
+
+    Raises:
+        RecordingError: If the bytes are not a usable recording of that format.
+    """
+    if not data:
+        raise RecordingError(f"{name}: empty, 0 bytes; store the recording again")
+    match format or "npy":
+        case "npy":
+            recording = recording_from_npy(data, name, sample_rate_hz)
+        case "sigmf":
+            recording = recording_from_sigmf(data, metadata, name)
+        case "kiwi_wav":
+            recording = recording_from_kiwi_wav(data, name, start)
+        case _:
+            raise RecordingError(
+                f"{name}: unknown iq_data_format {format!r}; known are {', '.join(FORMATS)}"
+            )
+    finite = np.isfinite(recording.iq.view(np.float32))
+    if not finite.all():
+        n_bad = finite.size - int(np.count_nonzero(finite))
+        raise RecordingError(
+            f"{name}: {n_bad} of {finite.size} values are NaN or infinite; record again"
+        )
+    return recording

@@ -1,0 +1,121 @@
+"""NumPy files as recordings: versions 1 to 3, never a pickle.
+
+Three layouts are read: complex64 `(n,)`, and float32 or int16 as I and Q, `(2, n)` or
+`(n, 2)`. A `(2, 2)` array could be either and is read as `(2, n)`. Integers are scaled by
+1/32768 to full scale.
+
+Source: NumPy Enhancement Proposal 1, "A simple file format for NumPy arrays".
+"""
+
+from __future__ import annotations
+
+import io
+import tokenize
+
+import numpy as np
+import numpy.typing as npt
+
+from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.recording import MAX_SAMPLES, ComplexSamples, Recording
+
+__all__ = ["recording_from_npy"]
+
+INT16_FULL_SCALE = np.float32(32768)
+MAX_HEADER_BYTES = 4096
+READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    # Version 3 differs from 2 in the encoding of field names alone, and fields are refused.
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
+# What NumPy's parser raises on damaged headers, found by fuzzing as much as by reading.
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    SyntaxError,
+    tokenize.TokenError,
+)
+
+
+def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> Recording:
+    """Decode a NumPy file; the sample rate is the catalogue's, since the file has none.
+
+    Raises:
+        RecordingError: For anything but a complete file in one of the three layouts, or an
+            impossible rate.
+    """
+    if sample_rate_hz is None or not 0 < sample_rate_hz < float("inf"):
+        raise RecordingError(
+            f"{name}: a NumPy file holds no sample rate and the catalogue says "
+            f"{sample_rate_hz!r}; set measurements.iq_sample_rate"
+        )
+    stream = io.BytesIO(data)
+    shape, fortran_order, dtype = _header(stream, name)
+    n_values = _checked_size(shape, dtype, name)
+    held = len(data) - stream.tell()
+    if held < n_values * dtype.itemsize:
+        raise RecordingError(
+            f"{name}: truncated: the header promises {dtype} of shape {shape}, "
+            f"{n_values * dtype.itemsize} bytes, and {held} follow; store the recording again"
+        )
+    values = np.frombuffer(data, dtype, n_values, stream.tell())
+    iq = _complex(values.reshape(shape, order="F" if fortran_order else "C"))
+    return Recording(iq=iq, sample_rate_hz=float(sample_rate_hz))
+
+
+def _header(stream: io.BytesIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Shape, Fortran order and dtype; leaves the stream at the first value."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        return READERS[version](stream, max_header_size=MAX_HEADER_BYTES)
+    except _UNREADABLE as error:
+        size = stream.getbuffer().nbytes
+        raise RecordingError(
+            f"{name}: not a NumPy file of version 1 to 3 ({size} bytes: {_first_line(error)}); "
+            f"write it with numpy.save, or correct iq_data_format"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:120]
+
+
+def _checked_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str) -> int:
+    """The number of values, if type and shape are a recording's and within the limit."""
+    if dtype.hasobject:
+        raise RecordingError(
+            f"{name}: holds pickled objects, which are never loaded; save a plain complex64 array"
+        )
+    is_complex = dtype.kind == "c" and dtype.itemsize == 8
+    if not is_complex and dtype.newbyteorder("=") not in (np.float32, np.int16):
+        raise RecordingError(
+            f"{name}: holds {dtype}, not complex64, float32 or int16; "
+            f"save iq.astype(numpy.complex64)"
+        )
+    if not (len(shape) == 1 if is_complex else len(shape) == 2 and 2 in shape):
+        wanted = "(n,)" if is_complex else "(2, n) or (n, 2)"
+        raise RecordingError(f"{name}: {dtype} of shape {shape}; a recording is {wanted}")
+    n_values = 1
+    for length in shape:
+        n_values *= length
+    n_samples = n_values if is_complex else n_values // 2
+    if not 0 < n_samples <= MAX_SAMPLES:
+        raise RecordingError(
+            f"{name}: {n_samples} samples; a recording holds 1 to {MAX_SAMPLES}, record again"
+        )
+    return n_values
+
+
+def _complex(values: npt.NDArray[np.generic]) -> ComplexSamples:
+    """Complex64 samples of one of the three layouts."""
+    if values.ndim == 1:
+        return values.astype(np.complex64)
+    i, q = values if values.shape[0] == 2 else values.T
+    iq = np.empty(i.shape, np.complex64)
+    iq.real, iq.imag = i, q
+    if values.dtype.kind == "i":
+        iq /= INT16_FULL_SCALE
+    return iq

@@ -1,0 +1,256 @@
+"""SigMF recordings: a data file with its metadata beside it, or both in one archive.
+
+Integers are scaled to full scale as the format's own library does: two's complement by the
+power of two, unsigned after taking away half of the range. Of several captures the longest
+is read, with its own frequency, time and place. The time is what the recorder's computer said,
+which is no GNSS stamp. Headers and trailers of non-conforming datasets are cut out.
+
+The library is not used for reading: it opens files by the names that the metadata give, and
+an object has none. It is what the tests compare with.
+
+Source: The Signal Metadata Format Specification, v1.2, sigmf.org.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import re
+import tarfile
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.recording import (
+    MAX_SAMPLES,
+    ComplexSamples,
+    Recording,
+    gps_ns_from_utc,
+)
+
+__all__ = ["recording_from_sigmf", "sigmf_metadata"]
+
+DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
+READABLE = {"f": (32, 64), "i": (8, 16, 32), "u": (8, 16, 32)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Capture:
+    """What the metadata say of the samples from one index on."""
+
+    start: int
+    about: dict[str, Any]
+
+
+def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Recording:
+    """Decode a SigMF recording.
+
+    Args:
+        data: The samples, or the whole archive.
+        metadata: The `.sigmf-meta` beside the samples; None: `data` is an archive.
+        name: The key or file name, for messages.
+
+    Raises:
+        RecordingError: For metadata that are none, samples that are not complex or not of one
+            channel, or a checksum that does not hold.
+    """
+    if metadata is None:
+        data, metadata = _from_archive(data, name)
+    meta = sigmf_metadata(metadata, name)
+    about = meta["global"]
+    expected = about.get("core:sha512")
+    if expected is not None and hashlib.sha512(data).hexdigest() != str(expected).lower():
+        raise RecordingError(
+            f"{name}: the samples' SHA-512 is not the {str(expected)[:16]}... of core:sha512; "
+            f"the data are damaged or truncated, store the recording again"
+        )
+    dtype = _checked_type(about, name)
+    try:
+        captures = _captures(about, meta["captures"])
+        data = _without_foreign_bytes(data, about, captures, 2 * dtype.itemsize)
+        return _longest_capture(_samples(data, dtype, name), about, captures)
+    except RecordingError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise RecordingError(
+            f"{name}: the SigMF metadata lack a usable core:sample_rate or capture "
+            f"({type(error).__name__}: {error}); correct the .sigmf-meta"
+        ) from error
+
+
+def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
+    """Samples and metadata of the one recording in an archive, an uncompressed tar."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            # A sparse member would promise more than the archive holds.
+            files = [m for m in archive.getmembers() if m.isreg() and not m.issparse()]
+            found = {
+                end: [m for m in files if m.name.endswith(f".sigmf-{end}")]
+                for end in ("data", "meta")
+            }
+            if any(len(members) != 1 for members in found.values()):
+                raise RecordingError(
+                    f"{name}: the archive holds {len(found['data'])} data and "
+                    f"{len(found['meta'])} metadata files; store each recording by itself"
+                )
+            samples, meta = (archive.extractfile(found[end][0]) for end in ("data", "meta"))
+            return (samples.read() if samples else b""), (meta.read() if meta else b"")
+    except (tarfile.TarError, OSError) as error:
+        raise RecordingError(
+            f"{name}: not a SigMF archive ({error}); a data file needs its .sigmf-meta beside it"
+        ) from error
+
+
+def sigmf_metadata(metadata: bytes, name: str) -> dict[str, Any]:
+    """The metadata with an object `global` and a list `captures`.
+
+    Raises:
+        RecordingError: They are not JSON, or not of that shape.
+    """
+    try:
+        meta = json.loads(metadata)
+        if isinstance(meta["global"], dict) and isinstance(meta["captures"], list):
+            return dict(meta)
+        why = "global is no object or captures is no list"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise RecordingError(f"{name}: the SigMF metadata cannot be read ({why}); write them anew")
+
+
+def _checked_type(about: dict[str, Any], name: str) -> np.dtype[Any]:
+    """The type of I and of Q, in the file's byte order."""
+    said = about.get("core:datatype")
+    match = DATATYPE.fullmatch(str(said))
+    if match is None or int(match["bits"]) not in READABLE[match["type"]]:
+        raise RecordingError(f"{name}: core:datatype is {said!r}; use one such as 'ci16_le'")
+    if match["kind"] != "c":
+        raise RecordingError(f"{name}: core:datatype {said!r} is real; record complex I and Q")
+    if (channels := about.get("core:num_channels", 1)) != 1:
+        raise RecordingError(f"{name}: {channels} channels; store each receiver by itself")
+    order = ">" if match["order"] == "_be" else "<"
+    return np.dtype(f"{order}{match['type']}{int(match['bits']) // 8}")
+
+
+def _captures(about: dict[str, Any], captures: list[dict[str, Any]]) -> list[_Capture]:
+    """The captures, each with the index of its first sample in the dataset."""
+    # Indices are absolute, over all files of a recording: core:offset is the first one's here.
+    offset = _count(about, "core:offset", 0)
+    placed = [
+        _Capture(_count(each, "core:sample_start", offset) - offset, each) for each in captures
+    ]
+    if any(after.start < before.start for before, after in pairwise([_Capture(0, {}), *placed])):
+        raise ValueError(
+            f"captures start at {[c.start for c in placed]} and must begin at 0, and ascend"
+        )
+    return placed or [_Capture(0, {})]
+
+
+def _without_foreign_bytes(
+    data: bytes, about: dict[str, Any], captures: list[_Capture], sample_bytes: int
+) -> bytes:
+    """The samples alone, without a non-conforming dataset's headers and trailer."""
+    headers = [_count(capture.about, "core:header_bytes", 0) for capture in captures]
+    trailing = _count(about, "core:trailing_bytes", 0)
+    if sum(headers) + trailing > len(data):
+        raise ValueError(
+            f"core:header_bytes and core:trailing_bytes add up to {sum(headers) + trailing}, "
+            f"the dataset has {len(data)} bytes"
+        )
+    end = len(data) - trailing
+    if not any(headers):
+        return data[:end]
+    pieces, here, done = [], 0, 0
+    for capture, header in zip(captures, headers, strict=True):
+        samples_end = here + (capture.start - done) * sample_bytes
+        pieces.append(data[here : min(samples_end, end)])
+        here, done = samples_end + header, capture.start
+    return b"".join([*pieces, data[here:end]])
+
+
+def _count(values: dict[str, Any], key: str, default: int) -> int:
+    value = values.get(key, default)
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{key} is {value!r}, which is not a whole number of 0 or more")
+    return value
+
+
+def _samples(data: bytes, dtype: np.dtype[Any], name: str) -> ComplexSamples:
+    """All samples, complex64 relative to full scale."""
+    n_samples, rest = divmod(len(data), 2 * dtype.itemsize)
+    if rest or not 0 < n_samples <= MAX_SAMPLES:
+        raise RecordingError(
+            f"{name}: {len(data)} bytes are not 1 to {MAX_SAMPLES} whole samples of "
+            f"{2 * dtype.itemsize} bytes; truncated? store the recording again"
+        )
+    values = np.frombuffer(data, dtype)
+    if dtype.kind == "f":
+        # What single precision cannot hold becomes infinite, which `decode` refuses.
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32).view(np.complex64)
+    half_range = 2.0 ** (8 * dtype.itemsize - 1)
+    centre = half_range if dtype.kind == "u" else 0.0
+    return ((values - centre) / half_range).astype(np.float32).view(np.complex64)
+
+
+def _longest_capture(
+    iq: ComplexSamples, about: dict[str, Any], captures: list[_Capture]
+) -> Recording:
+    """The samples of the longest capture, with its frequency, time and place."""
+    ends = [*(capture.start for capture in captures[1:]), len(iq)]
+    lengths = [end - capture.start for capture, end in zip(captures, ends, strict=True)]
+    longest = int(np.argmax(lengths))
+    said = captures[longest].about
+    whole = Recording(iq=iq, sample_rate_hz=float(about["core:sample_rate"]))
+    part = whole.cut(captures[longest].start, lengths[longest])
+    frequency = said.get("core:frequency")
+    return replace(
+        part,
+        start_gps_ns=_gps_ns(said.get("core:datetime")),
+        center_frequency_hz=None if frequency is None else _finite(frequency),
+        receiver_deg=_place(said.get("core:geolocation", about.get("core:geolocation"))),
+        n_dropped_samples=len(iq) - len(part.iq),
+    )
+
+
+def _finite(said: object) -> float:
+    """The number, which JSON's readers and writers let be NaN or infinite."""
+    value = float(str(said))
+    if not math.isfinite(value):
+        raise ValueError(f"core:frequency is {said!r}, which is no frequency")
+    return value
+
+
+def _place(said: dict[str, Any] | None) -> tuple[float, float] | None:
+    """Latitude and longitude of a GeoJSON point, which says the longitude first.
+
+    Its altitude is above the ellipsoid, where a station's is above sea level: not taken.
+
+    Source: RFC 7946, section 3.1.2.
+    """
+    if said is None:
+        return None
+    if said["type"] != "Point":
+        raise ValueError(f"core:geolocation is a {said['type']!r} and must be a 'Point'")
+    longitude_deg, latitude_deg = map(float, said["coordinates"][:2])
+    if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
+        raise ValueError(
+            f"core:geolocation is at latitude {latitude_deg}, longitude {longitude_deg}; "
+            f"GeoJSON has the longitude first"
+        )
+    return latitude_deg, longitude_deg
+
+
+def _gps_ns(said: str | None) -> int | None:
+    """GPS nanoseconds of an ISO 8601 time; SigMF's are UTC even where they do not say so."""
+    if said is None:
+        return None
+    instant = datetime.fromisoformat(said)
+    # The calendar's ends have no equal in UTC where they are of another zone.
+    utc = instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return gps_ns_from_utc(utc)

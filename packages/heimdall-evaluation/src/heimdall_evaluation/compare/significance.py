@@ -1,0 +1,145 @@
+"""Whether one model is better than another on the same sessions, and by how much.
+
+Two sessions of one transmitter share its terrain and its power: where one model is better on the
+first, it tends to be on the second. A test that counts sessions, such as Wilcoxon's signed ranks,
+takes a handful of transmitters for hundreds of independent ones and finds differences that are
+none. Here a transmitter is one observation: under the hypothesis that the models are
+interchangeable, the sign of all of a transmitter's differences together is a coin's. All ways the
+coins can fall, or ten thousand of them, give the p-value, which needs no normal distribution and
+no equal numbers of sessions. Intervals come from resampling transmitters.
+
+Sources: R. A. Fisher, "The Design of Experiments" (1935), section 21 (the sign-change test);
+I. A. Canay, J. P. Romano and A. M. Shaikh, Econometrica 85 (2017) (the same for clusters);
+A. C. Davison and D. V. Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from heimdall_evaluation.coverage import squared_sigmas
+from heimdall_evaluation.intervals import Interval, bootstrap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from heimdall_evaluation.report import Evaluation
+
+__all__ = [
+    "FEWEST_SOURCES",
+    "SIGNIFICANT",
+    "Outcome",
+    "Paired",
+    "log_densities",
+    "outcome",
+    "sign_change_p",
+]
+
+Verdict = Literal["A", "B", "no difference", "unknown"]
+SIGNIFICANT = 0.05
+FEWEST_SOURCES = 6
+"""Of fewer transmitters, no outcome is rarer than one in twenty."""
+_ALL_SIGNS = 13
+"""Of more transmitters the signs are drawn and not counted out."""
+_DRAWS = 9_999
+_LEAST_M = 1e-3
+"""An error of exactly zero has no logarithm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paired:
+    """A difference between B and A, with its 95 % interval and its p-value (two-sided)."""
+
+    difference: Interval
+    p: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the sessions tell of two models."""
+
+    n_sessions: int
+    n_sources: int
+    error_ratio: Paired
+    """B's error over A's: the geometric mean of the sessions' ratios; below 1, B is better."""
+    nll: Paired
+    """B's negative log-density of the truth less A's, in nats a session; below 0, B is better."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Which model has the smaller errors, if the sessions show it."""
+        return self._better(self.error_ratio, even=1.0)
+
+    @property
+    def nll_verdict(self) -> Verdict:
+        """Which model says better where the transmitter is, its ellipse included."""
+        return self._better(self.nll, even=0.0)
+
+    def _better(self, found: Paired, even: float) -> Verdict:
+        if self.n_sources < FEWEST_SOURCES:
+            return "unknown"
+        if found.p >= SIGNIFICANT:
+            return "no difference"
+        return "B" if found.difference.value < even else "A"
+
+
+def outcome(a: Evaluation, b: Evaluation) -> Outcome:
+    """Compare two evaluations of the same sessions in the same order."""
+    sources = a.source_names
+    ratio = np.log(np.maximum(b.error_m, _LEAST_M)) - np.log(np.maximum(a.error_m, _LEAST_M))
+    less_dense = log_densities(a) - log_densities(b)
+    error = _paired(ratio, sources)
+    found = error.difference
+    times = Interval(*(math.exp(each) for each in (found.value, found.low, found.high)))
+    return Outcome(
+        n_sessions=len(a),
+        n_sources=len(set(sources)),
+        error_ratio=Paired(difference=times, p=error.p),
+        nll=_paired(less_dense, sources),
+    )
+
+
+def log_densities(evaluation: Evaluation) -> NDArray[np.float64]:
+    """(n,) the logarithm of the claimed density at the truth, in kilometres, as in `nll`."""
+    log_area = np.log(evaluation.sigma_m / 1000).sum(axis=1) + np.log1p(-(evaluation.tilt**2)) / 2
+    densities = -(squared_sigmas(evaluation) / 2 + log_area + math.log(2 * math.pi))
+    return np.asarray(densities, dtype=np.float64)
+
+
+def sign_change_p(
+    differences: NDArray[np.float64], clusters: Sequence[str], *, seed: int = 0
+) -> float:
+    """Two-sided p-value of a mean difference of zero, when whole clusters may change sign.
+
+    Args:
+        differences: (n,) of the sessions.
+        clusters: (n,) the transmitter of each session.
+        seed: Of the signs, where they are too many to count out.
+    """
+    _, member_of = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(member_of, weights=differences)
+    seen = abs(float(sums.sum()))
+    others = np.abs(_signs(len(sums), seed) @ sums)
+    # Sums in another order differ in their last digits.
+    as_large = int(np.sum(others >= seen * (1 - 1e-9)))
+    return as_large / len(others)
+
+
+def _signs(n: int, seed: int) -> NDArray[np.float64]:
+    """(draws, n) of plus and minus one, among them those that were seen."""
+    if n <= _ALL_SIGNS:
+        every = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+        return 1 - 2 * every.astype(np.float64)
+    drawn = np.random.default_rng(seed).choice((-1.0, 1.0), size=(_DRAWS, n))
+    return np.concatenate([np.ones((1, n)), drawn])
+
+
+def _paired(differences: NDArray[np.float64], clusters: Sequence[str]) -> Paired:
+    mean = bootstrap(lambda rows: float(differences[rows].mean()), clusters)
+    return Paired(difference=mean, p=sign_change_p(differences, clusters))

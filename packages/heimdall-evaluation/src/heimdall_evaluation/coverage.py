@@ -1,0 +1,131 @@
+"""Whether an ellipse that claims p of the truths holds p of them.
+
+The error over its sigma, squared and summed over east and north, follows a chi-squared law of two
+degrees of freedom if the net is honest, so the ellipse of probability p is where that sum is at
+most `-2 ln(1 - p)`. The one-sigma ellipse (sum at most 1) therefore holds 39 %, not 68 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from heimdall_models.metrics import SATURATED, offset_east_north_m
+
+from heimdall_evaluation.intervals import Interval, share
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from heimdall_evaluation.results import BaselineResult, Evaluation
+
+__all__ = [
+    "LEVELS",
+    "ONE_SIGMA_SHARE",
+    "Bounded",
+    "Coverage",
+    "at_bounds",
+    "coverage",
+    "levels_of_truths",
+    "predicted_error_m",
+    "radius_sigmas",
+    "shares_inside",
+    "squared_sigmas",
+]
+
+LEVELS = (0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.68, 0.80, 0.90, 0.95)
+"""The claimed probabilities on the calibration figure."""
+
+ONE_SIGMA_SHARE = 1 - math.exp(-1 / 2)
+"""What the one-sigma ellipse holds in two dimensions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What one ellipse claims and what it held."""
+
+    claimed: float
+    n_inside: int
+    n: int
+    observed: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """How many sessions have a sigma that says what its bounds allow, and how many there are."""
+
+    n_least: int
+    n_largest: int
+    n: int
+
+
+def radius_sigmas(probability: float) -> float:
+    """The half axis, in sigmas, of the ellipse that claims the probability."""
+    return math.sqrt(-2 * math.log1p(-probability))
+
+
+def squared_sigmas(evaluation: Evaluation) -> NDArray[np.float64]:
+    """(n,) squared distance of truth from estimate in sigmas; as the logged metrics have it."""
+    offset_m = offset_east_north_m(evaluation.position_deg, evaluation.truth_deg)
+    return _squared(offset_m, evaluation.sigma_m, evaluation.tilt)
+
+
+def shares_inside(
+    baseline: BaselineResult, truth_deg: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """Which shares of the truths a baseline's 68 and 95 % ellipses hold, of those it answers.
+
+    None where it does not say where, or how sure it is.
+    """
+    if baseline.position_deg is None or baseline.sigma_m is None:
+        return None
+    answered = np.isfinite(baseline.error_m) & np.isfinite(baseline.sigma_m).all(axis=1)
+    if not answered.any():
+        return None
+    offset_m = offset_east_north_m(baseline.position_deg[answered], truth_deg[answered])
+    squares = _squared(offset_m, baseline.sigma_m[answered], baseline.tilt[answered])
+    low, high = (float((squares <= radius_sigmas(level) ** 2).mean()) for level in (0.68, 0.95))
+    return low, high
+
+
+def coverage(evaluation: Evaluation, claimed: float) -> Coverage:
+    """How many truths lie inside the ellipses that claim the probability; n at least 1."""
+    inside = squared_sigmas(evaluation) <= radius_sigmas(claimed) ** 2
+    observed = share(inside, evaluation.source_names)
+    return Coverage(claimed, int(inside.sum()), len(evaluation), observed)
+
+
+def levels_of_truths(evaluation: Evaluation) -> NDArray[np.float64]:
+    """(n,) the probability of the ellipse on whose border each truth lies, 0 to 1.
+
+    The probability integral transform of the squared distance in sigmas: where ellipses are
+    honest, it is uniform (A. P. Dawid, JRSS A 147 (1984)).
+    """
+    return np.asarray(-np.expm1(-squared_sigmas(evaluation) / 2), dtype=np.float64)
+
+
+def at_bounds(sigma_m: NDArray[np.float64], bounds_m: tuple[float, float]) -> Bounded:
+    """How many of the sigmas (n, 2) are within 1 % of a bound.
+
+    Beyond a bound is not at it: what arrival times or an ensemble's disagreement make of a sigma
+    has other bounds.
+    """
+    least, largest = (
+        (np.abs(sigma_m / bound - 1) <= SATURATED).any(axis=1).sum() for bound in bounds_m
+    )
+    return Bounded(int(least), int(largest), len(sigma_m))
+
+
+def predicted_error_m(sigma_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) the root mean square distance that sigmas (n, 2) promise."""
+    return np.asarray(np.hypot(sigma_m[:, 0], sigma_m[:, 1]), dtype=np.float64)
+
+
+def _squared(
+    offset_m: NDArray[np.float64], sigma_m: NDArray[np.float64], correlation: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    east, north = (offset_m / sigma_m).T
+    across = (north - correlation * east) ** 2 / (1 - correlation**2)
+    return np.asarray(east**2 + across, dtype=np.float64)

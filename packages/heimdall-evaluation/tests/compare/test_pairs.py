@@ -1,0 +1,98 @@
+"""What is compared with what, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from heimdall_evaluation.compare.pairs import Side, paired, subset
+from heimdall_evaluation.report import Evaluation
+from heimdall_models import Region
+from heimdall_trainer.errors import TrainerError
+
+HERE = Region(45.0, 8.0, 90_000.0)
+
+
+def side(name="a", ids=range(6), receivers=("Torino", "Genova"), region=HERE, seen=None):
+    """A model that was asked about these sessions."""
+    n = len(ids)
+    truth = np.stack([45 + 0.01 * np.array(ids), np.full(n, 8.0)], axis=1)
+    return Side(
+        name=name,
+        receivers=receivers,
+        region=region,
+        evaluation=Evaluation(
+            session_ids=tuple(str(k) for k in ids),
+            source_names=tuple(f"site {k}" for k in ids),
+            truth_deg=truth,
+            position_deg=truth,
+            sigma_m=np.ones((n, 2)),
+            error_m=np.array(ids, dtype=float),
+            n_present=np.full(n, 2),
+            correlation=np.linspace(-0.5, 0.5, n),
+            snr_db=np.arange(n) * 1.0,
+            trained_on=None if seen is None else tuple(k in seen for k in ids),
+        ),
+    )
+
+
+def test_only_sessions_of_both_are_compared_in_one_order():
+    """A model must not look better because it was asked about easier ones."""
+    pair = paired(side(ids=[5, 1, 3, 2]), side("b", ids=[2, 3, 4, 5]))
+    assert pair.a.evaluation.session_ids == pair.b.evaluation.session_ids == ("5", "3", "2")
+    np.testing.assert_array_equal(pair.b.evaluation.error_m, [5, 3, 2])
+    assert pair.n_left_out == 2
+
+
+def test_a_subset_keeps_every_column_together():
+    """A column that stays behind would give each session another's ellipse."""
+    given = side(seen={1}).evaluation
+    picked = subset(given, [4, 1])
+    for name in ("error_m", "correlation", "snr_db", "n_present", "truth_deg"):
+        np.testing.assert_array_equal(getattr(picked, name), getattr(given, name)[[4, 1]])
+    assert (picked.source_names, picked.trained_on) == (("site 4", "site 1"), (False, True))
+
+
+def test_sessions_that_either_was_trained_on_are_told_apart():
+    """They flatter the one that knows them by heart."""
+    pair = paired(side(seen={1}), side("b", seen={4}))
+    assert [pair.a.evaluation.session_ids[k] for k in pair.seen] == ["1", "4"]
+    assert pair.unseen.a.evaluation.session_ids == ("0", "2", "3", "5")
+    assert paired(side(seen=set()), side("b")).unseen is None
+    assert paired(side(seen=range(6)), side("b")).unseen is None
+
+
+def test_more_receivers_may_be_compared_with_fewer():
+    """What is another receiver worth? is a question that one may ask."""
+    more = side("b", receivers=("Genova", "Torino", "Milano"))
+    assert len(paired(side(), more).a.evaluation) == 6
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (
+            side("b", receivers=("Torino", "Milano")),
+            "a listens to Torino, Genova and b to Torino, Milano: neither hears all",
+        ),
+        (
+            side("b", region=Region(47.0, 8.0, 90_000.0)),
+            "a and b were made for regions whose centres are 222 km apart",
+        ),
+        (side("b", ids=[8, 9]), "a and b were asked about no session in common"),
+    ],
+)
+def test_a_comparison_without_meaning_is_refused(other, said):
+    """A figure would be believed."""
+    with pytest.raises(TrainerError, match=said):
+        paired(side(), other)
+
+
+def test_a_transmitter_that_moved_in_between_is_named():
+    """A correction of the catalogue changes every error that was reported before it."""
+    moved = side("b")
+    truth = moved.evaluation.truth_deg + np.array([0, 0.01])
+    moved = replace(moved, evaluation=replace(moved.evaluation, truth_deg=truth))
+    with pytest.raises(TrainerError, match=r"of session 0 was 78\d m elsewhere when b was"):
+        paired(side(), moved)

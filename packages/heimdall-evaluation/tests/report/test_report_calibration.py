@@ -1,0 +1,53 @@
+"""Coverage against the chi-squared law and against the metrics that are logged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from heimdall_evaluation.coverage import ONE_SIGMA_SHARE, coverage, predicted_error_m, radius_sigmas
+from heimdall_evaluation.report.sentences import about_coverage
+from heimdall_models import localization_metrics
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@given(st.floats(0.001, 0.999))
+def test_the_ellipse_of_p_holds_p_of_a_gaussian(p):
+    """The law that every figure of calibration rests on, undone."""
+    assert 1 - np.exp(-(radius_sigmas(p) ** 2) / 2) == pytest.approx(p)
+
+
+def test_one_sigma_holds_39_percent_in_two_dimensions():
+    """People expect 68 %, which is the law of one dimension."""
+    rng = np.random.default_rng(0)
+    inside = (rng.normal(size=(200_000, 2)) ** 2).sum(axis=1) <= 1
+    assert inside.mean() == pytest.approx(ONE_SIGMA_SHARE, abs=0.005)
+
+
+def test_coverage_is_the_logged_metric(contents):
+    """The page and MLflow must not disagree about the same sessions."""
+    e = contents.evaluation
+    logged = localization_metrics(e.position_deg, e.sigma_m, e.truth_deg)
+    assert coverage(e, 0.68).observed.value == pytest.approx(logged["coverage_68"])
+    assert coverage(e, 0.95).observed.value == pytest.approx(logged["coverage_95"])
+
+
+def test_an_honest_network_is_called_consistent(contents):
+    """The synthetic sessions follow their sigmas, so the verdict has to be good."""
+    sentence = about_coverage(contents.evaluation, 0.68).replace("\N{NO-BREAK SPACE}", " ")
+    inside = coverage(contents.evaluation, 0.68).n_inside
+    assert sentence.startswith(f"{inside} of 90 truths lie inside the 68 % ellipse")
+    assert sentence.endswith("consistent with an honest ellipse.")
+
+
+@pytest.mark.parametrize(
+    ("honesty", "verdict"), [(3.0, "surer than it should be"), (0.3, "larger than they need be")]
+)
+def test_a_dishonest_ellipse_is_called_so(contents_of, honesty, verdict):
+    """Both ways: too small misleads, too large wastes a search party's day."""
+    assert verdict in about_coverage(contents_of(honesty=honesty).evaluation, 0.68)
+
+
+def test_predicted_error_is_the_root_mean_square_of_both_axes():
+    """Worked by hand: 3 and 4 kilometres make 5."""
+    assert predicted_error_m(np.array([[3000.0, 4000.0]])) == pytest.approx([5000])

@@ -1,0 +1,76 @@
+"""The map's plane against PROJ, and its frame and graticule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from heimdall_evaluation.report.map import emptiest_side
+from heimdall_evaluation.report.projection import Frame, graticule, outline_km, round_step, to_km
+from heimdall_models import Region
+from hypothesis import given
+from hypothesis import strategies as st
+from pyproj import Proj
+
+REGION = Region(44.95, 8.2, 95_000.0)
+points = st.lists(st.tuples(st.floats(-90, 90), st.floats(-180, 180)), min_size=1, max_size=5).map(
+    np.array
+)
+
+
+@given(points)
+def test_every_point_on_earth_has_a_place(position_deg):
+    """A network may answer anything, and the map has to bear it."""
+    assert np.isfinite(to_km(REGION, position_deg)).all()
+
+
+@given(st.lists(st.tuples(st.floats(43, 47), st.floats(5, 11)), min_size=1, max_size=5))
+def test_the_plane_is_projs_azimuthal_equidistant(position_deg):
+    """Distances on the map are read off with its scale bar."""
+    proj = Proj(proj="aeqd", lat_0=44.95, lon_0=8.2, ellps="WGS84")
+    latitudes, longitudes = np.transpose(position_deg)
+    expected = np.stack(proj(longitudes, latitudes), axis=1) / 1000
+    assert to_km(REGION, position_deg) == pytest.approx(expected, abs=1e-6)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-400, 400), st.floats(-400, 400)), min_size=1, max_size=9).map(
+        np.array
+    )
+)
+def test_a_frame_holds_its_points_in_a_shape_that_fits_a_page(points_km):
+    """Transmitters along one road must not make a picture one line high."""
+    frame = Frame.around(points_km, (0.5, 0.8))
+    assert frame.holds(points_km).all()
+    assert 0.499 <= frame.height / frame.width <= 0.801
+
+
+def test_the_region_is_drawn_at_its_scale():
+    """The dashed border is where the network's units are one."""
+    assert np.abs(outline_km(REGION)).max() == pytest.approx(95, rel=0.001)
+
+
+def test_the_graticule_is_labelled_in_round_degrees():
+    """Worked by hand for 150 km across northwest Italy."""
+    lines = list(graticule(REGION, Frame(-75, 75, -60, 60)))
+    labels = [line.label.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+    assert labels[:4] == ["7.5\N{DEGREE SIGN} E", *labels[1:4]]
+    assert "45.0\N{DEGREE SIGN} N" in labels
+
+
+def test_west_and_south_are_named():
+    """A minus before a longitude is read as a dash."""
+    lines = graticule(Region(-33.9, -70.6, 50_000.0), Frame(-50, 50, -50, 50))
+    assert {line.label[-1] for line in lines} == {"W", "S"}
+
+
+def test_steps_are_round():
+    """Nobody reads off a grid of 0.37 degrees."""
+    assert [round_step(x) for x in (0.04, 0.37, 0.8, 3)] == [0.05, 0.5, 1.0, 2.0]
+
+
+def test_a_label_is_put_where_nothing_is():
+    """A receiver's name hid the very transmitter that someone was looking for."""
+    frame, size = Frame(-50, 50, -50, 50), np.array([20.0, 4.0])
+    assert emptiest_side(np.zeros(2), size, frame, np.zeros((0, 2))) == (1, 0)
+    assert emptiest_side(np.zeros(2), size, frame, np.array([[10.0, 0.0]])) == (-1, 0)
+    assert emptiest_side(np.array([45.0, 0.0]), size, frame, np.zeros((0, 2))) == (-1, 0)

@@ -1,0 +1,85 @@
+"""Ellipses that tilt: as they are drawn, as they are counted, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from heimdall_evaluation.coverage import shares_inside, squared_sigmas
+from heimdall_evaluation.report import BaselineResult, ReportError, render_report
+from heimdall_evaluation.report.map import ellipse_axes
+from hypothesis import given
+from hypothesis import strategies as st
+
+SIGMA = st.floats(0.1, 1e4)
+
+
+@pytest.fixture
+def evaluation(contents):
+    """Of that run."""
+    return contents.evaluation
+
+
+@given(SIGMA, SIGMA, st.floats(-0.999, 0.999))
+def test_the_drawn_axes_are_those_of_the_covariance(east, north, tilt):
+    """NumPy's eigenvalues, and the matrix put together again from axes and angle."""
+    half_axes, turned_deg = ellipse_axes(np.array([[east, north]]), np.array([tilt]))
+    wanted = np.array([[east**2, tilt * east * north], [tilt * east * north, north**2]])
+    assert np.sort(half_axes[0] ** 2) == pytest.approx(
+        np.linalg.eigvalsh(wanted), rel=1e-6, abs=1e-6 * wanted.max()
+    )
+    cosine, sine = np.cos(np.radians(turned_deg[0])), np.sin(np.radians(turned_deg[0]))
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    found = turn @ np.diag(half_axes[0] ** 2) @ turn.T
+    assert found == pytest.approx(wanted, rel=1e-6, abs=1e-6 * wanted.max())
+
+
+def test_an_upright_ellipse_is_drawn_as_before():
+    """East is across, also where north is the longer axis."""
+    half_axes, turned_deg = ellipse_axes(np.array([[1.0, 3.0]]), np.zeros(1))
+    assert half_axes.tolist() == [[1.0, 3.0]]
+    assert turned_deg.tolist() == [0.0]
+
+
+def test_a_thin_tilted_ellipse_holds_what_lies_along_it(evaluation):
+    """The same offset is near in one direction and far in the other."""
+    n = len(evaluation)
+    along = replace(evaluation, correlation=np.full(n, 0.9))
+    against = replace(evaluation, correlation=np.full(n, -0.9))
+    product = squared_sigmas(along) - squared_sigmas(against)
+    assert (np.abs(product) > 1e-9).any()
+    plain = squared_sigmas(replace(evaluation, correlation=np.zeros(n)))
+    assert plain == pytest.approx(squared_sigmas(evaluation))
+
+
+def test_a_baselines_coverage_counts_its_answers_alone():
+    """A method that is silent half of the time is not thereby dishonest."""
+    truth_deg = np.array([[45.0, 8.0]] * 4)
+    position_deg = truth_deg + np.array([[0, 0], [0, 0], [1, 0], [np.nan, np.nan]])
+    method = BaselineResult(
+        name="m",
+        explanation="",
+        error_m=np.array([0.0, 0.0, 111e3, np.nan]),
+        position_deg=position_deg,
+        sigma_m=np.full((4, 2), 1000.0),
+    )
+    assert shares_inside(method, truth_deg) == pytest.approx((2 / 3, 2 / 3))
+    assert shares_inside(replace(method, sigma_m=None), truth_deg) is None
+    assert shares_inside(replace(method, error_m=np.full(4, np.nan)), truth_deg) is None
+
+
+@pytest.mark.parametrize("tilt", [1.0, -1.0, np.nan])
+def test_a_correlation_that_is_none_is_refused(evaluation, tilt):
+    """An ellipse of no area would be drawn as a line."""
+    with pytest.raises(ReportError, match="is not between -1 and 1"):
+        replace(evaluation, correlation=np.full(len(evaluation), tilt))
+
+
+def test_the_map_shows_another_method_where_it_is_asked_to(contents, tmp_path):
+    """Two ways of using the same recordings, side by side."""
+    first, *others = contents.baselines
+    known = replace(first, position_deg=contents.evaluation.truth_deg + 0.1)
+    both = replace(contents, baselines=(known, *others), beside=first.name)
+    words = f"{first.name}, of the numbered sessions"
+    assert words in render_report(both, tmp_path / "a.html").read_text(encoding="utf-8")
+    plain = render_report(contents, tmp_path / "b.html").read_text(encoding="utf-8")
+    assert words not in plain

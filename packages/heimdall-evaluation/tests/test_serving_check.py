@@ -1,0 +1,221 @@
+"""Predictions in a process that has only what a service has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from heimdall_evaluation.served import NOT_WHERE_MODELS_SERVE, ServingError, predict_without_torch
+from heimdall_features import FeatureConfig, FeatureExtractor
+from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
+WEIGHT = np.array([[0.01, 0.02], [0.03, -0.01], [-0.02, 0.04]], dtype=np.float32)
+CENTRE = np.array([45.0, 8.0], dtype=np.float32)
+
+
+def tiny_model(path: Path, *, metadata: dict[str, str] | None = None) -> Path:
+    """A real model file: mean level of each receiver, times a matrix, plus a position."""
+    extract = FeatureExtractor(FeatureConfig(receivers=RECEIVERS))
+    nodes = [
+        helper.make_node("ReduceMean", ["mel_spectrogram", "axes"], ["level"], keepdims=0),
+        helper.make_node("MatMul", ["level", "weight"], ["offset"]),
+        helper.make_node("Add", ["offset", "centre"], ["positions"]),
+        helper.make_node("Exp", ["offset"], ["uncertainties"]),
+    ]
+    shape = ["batch", 3, 128, 32]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("mel_spectrogram", TensorProto.FLOAT, shape)],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2])
+            for name in ("positions", "uncertainties")
+        ],
+        [
+            numpy_helper.from_array(np.array([2, 3], dtype=np.int64), "axes"),
+            numpy_helper.from_array(WEIGHT, "weight"),
+            numpy_helper.from_array(CENTRE, "centre"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, extract.metadata() if metadata is None else metadata)
+    onnx.save(model, path)
+    return path
+
+
+def recorded(n_sessions: int) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
+    """Noise of different levels at different rates; every third session lacks a receiver."""
+    rng = np.random.default_rng(11)
+    sessions = {}
+    for k in range(n_sessions):
+        heard = RECEIVERS[: 2 + (k % 3 > 0)]
+        noise = rng.normal(0, 0.01 * (k + 1), (len(heard), 12_500, 2)).astype(np.float32)
+        sessions[f"session {k}"] = {
+            name: (pair[:, 0] + 1j * pair[:, 1], 12_000.0 + 500 * j)
+            for j, (name, pair) in enumerate(zip(heard, noise, strict=True))
+        }
+    return sessions
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    """A folder for temporary files of this test alone."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_the_answers_are_those_of_the_same_file_here(tmp_path):
+    """Whatever the batch, a service must get what the evaluation here would get."""
+    sessions = recorded(5)
+    extract = FeatureExtractor(FeatureConfig(receivers=RECEIVERS))
+    levels = np.stack([extract(by_receiver).mean(axis=(1, 2)) for by_receiver in sessions.values()])
+    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions, batch_size=2)
+    assert said.session_ids == tuple(sessions)
+    assert said.position_deg == pytest.approx(levels @ WEIGHT + CENTRE, rel=1e-5)
+    assert said.sigma_m == pytest.approx(np.exp(levels @ WEIGHT), rel=1e-4)
+    assert said.position_deg.dtype == np.float64
+
+
+def test_torch_could_not_be_imported_there(tmp_path):
+    """This is the point of the other process, so it says what it tried and could not."""
+    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), recorded(1))
+    assert "torch" in said.not_importable
+    assert set(said.not_importable) == set(NOT_WHERE_MODELS_SERVE)
+
+
+def test_torch_can_be_imported_here():
+    """The test above can fail: without the blocker, the same interpreter finds torch."""
+    found = subprocess.run(
+        [sys.executable, "-I", "-c", "import importlib.util as u; print(u.find_spec('torch'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ModuleSpec" in found.stdout
+
+
+def test_recordings_are_taken_one_session_at_a_time(tmp_path):
+    """A night of recordings does not fit in memory; a generator must do."""
+    handed_out = []
+
+    def one_by_one():
+        for session_id, by_receiver in recorded(3).items():
+            handed_out.append(session_id)
+            yield session_id, by_receiver
+
+    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), one_by_one())
+    assert said.session_ids == tuple(handed_out)
+
+
+def test_nothing_is_left_behind(tmp_path, temporary):
+    """Recordings are large, and the disk is shared."""
+    predict_without_torch(tiny_model(tmp_path / "m.onnx"), recorded(2))
+    with pytest.raises(ServingError):
+        predict_without_torch(tiny_model(tmp_path / "bad.onnx", metadata={}), recorded(2))
+    assert list(temporary.iterdir()) == []
+
+
+def test_names_are_not_paths(tmp_path, temporary):
+    """Session and station names come from a database; none may choose where a file goes."""
+    sessions = {"../../escape": recorded(1)["session 0"]}
+    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions)
+    assert said.session_ids == ("../../escape",)
+    assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "temporary"}
+
+
+def test_a_model_without_its_feature_settings_is_one_error(tmp_path):
+    """It names what is missing, in the words of the process that missed it."""
+    bad = tiny_model(tmp_path / "bad.onnx", metadata={})
+    with pytest.raises(ServingError, match=r"(?s)exit status 1.*heimdall\.features\.config"):
+        predict_without_torch(bad, recorded(1))
+
+
+def test_a_file_that_is_no_model_is_one_error(tmp_path):
+    """The run's report must not be made of a truncated upload."""
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(ServingError, match=r"(?s)only the serving dependencies.*broken\.onnx"):
+        predict_without_torch(broken, recorded(1))
+
+
+def test_a_session_without_features_is_named(tmp_path):
+    """One of two hundred is bad; which?"""
+    sessions = recorded(1) | {"the bad one": {"Torino": (np.zeros(0, np.complex64), 12_000.0)}}
+    with pytest.raises(ServingError, match="session the bad one: "):
+        predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "message"),
+    [({}, "no session to predict"), ({"a": {}}, "session a has no recording; exclude it")],
+)
+def test_nothing_to_predict_is_said_before_a_process_is_started(tmp_path, sessions, message):
+    """An empty split is a mistake in the configuration, not in the model."""
+    with pytest.raises(ServingError, match=message):
+        predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    """Nothing was exported, or somewhere else."""
+    with pytest.raises(ServingError, match=r"no model file at .*none\.onnx; export one first"):
+        predict_without_torch(tmp_path / "none.onnx", recorded(1))
+
+
+def test_ctrl_c_ends_the_child_and_removes_the_recordings(tmp_path, temporary):
+    """Whoever stops a run wants the machine back: no process, no gigabytes."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        import numpy as np
+        from heimdall_trainer import serving_check
+
+        child = Path(sys.argv[1])
+        child.write_text(
+            "import os, sys, time; from pathlib import Path; "
+            "Path(sys.argv[1], 'pid').write_text(str(os.getpid())); "
+            "print(os.getpid()); time.sleep(600)"
+        )
+        serving_check.CHILD = child
+        serving_check.predict_without_torch(
+            sys.argv[2], {"a": {"Torino": (np.ones(9, np.complex64), 12e3)}}
+        )
+    """)
+    )
+    model = tiny_model(tmp_path / "m.onnx")
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    parent = subprocess.Popen(
+        [sys.executable, script, tmp_path / "child.py", model],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    child = _pid_written_below(temporary, parent)
+    parent.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in parent.communicate(timeout=60)[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert list(temporary.iterdir()) == []
+
+
+def _pid_written_below(folder: Path, parent: subprocess.Popen) -> int:
+    while parent.poll() is None:
+        for written in folder.glob("*/pid"):
+            if text := written.read_text():
+                return int(text)
+    raise AssertionError(parent.communicate()[1])

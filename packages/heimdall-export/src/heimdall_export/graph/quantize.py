@@ -1,0 +1,180 @@
+"""Smaller and faster files of a model: weights of two bytes, or products of integers.
+
+Two bytes (`fp16`, `bf16`): the weights of products and convolutions are stored so, and widened when
+the file is loaded. The arithmetic is float32 as before: half the file, the same speed.
+
+`int8`: products with a weight, convolutions of one tap among them, are computed of 8-bit integers
+(`integer_products`). Everything else, wider convolutions and heads among it, stays float32. Scales
+are fixed in the file: an answer depends on its own input alone, and not on what else is in the
+batch.
+
+`int4`: the same, with weights of four bits in the file, kernels of wider convolutions too
+(`packed_weights`). Half the size of `int8`, as fast, and less exact; the
+operator set is 21 at least.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+
+from heimdall_export.atomic import written_at_once
+from heimdall_export.contract import ARRIVALS, INPUT
+from heimdall_export.errors import ExportError
+from heimdall_export.graph.integers import LEAST_OPSET, calibrated, packed_kernel, use_integers
+from heimdall_export.graph.rewrite import (
+    channel_weights,
+    fold_channel_scales,
+    large_weights,
+    pointwise_as_products,
+    put_first,
+    shorten_names,
+)
+from heimdall_export.graph.weighted_graph import WeightedGraph
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["KINDS", "PRECISION_KEY", "Kind", "NothingToQuantize", "quantize_model"]
+
+Kind = Literal["fp16", "bf16", "int8", "int4"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+PRECISION_KEY = "heimdall.precision"
+"""Of the metadata: how a file that is not plain float32 computes."""
+_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_LARGEST_HALF = 65504.0
+
+
+class NothingToQuantize(ExportError):
+    """A model gains nothing from a precision."""
+
+
+def quantize_model(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    kind: Kind,
+    *,
+    features: NDArray[np.float32],
+    arrivals: NDArray[np.float32] | None = None,
+    keep: float = 0.0,
+) -> Path:
+    """Write a smaller file of a model.
+
+    Args:
+        path: A float32 model file.
+        target: Where the new one goes; a file that is there is replaced at once.
+        kind: `fp16`, `bf16`, `int8` or `int4`.
+        features: Training features that integers are calibrated on, float32
+            `(n, receivers, n_mels, n_frames)`; some dozens will do.
+        arrivals: Their arrival times, if the model takes them.
+        keep: Share of the products that stay float32, those first whose inputs 8 bits round most.
+
+    Returns:
+        The target.
+
+    Raises:
+        ExportError: An unknown kind, a file that is no float32 model of ours, features that it
+            does not take, or a place that cannot be written.
+    """
+    if kind not in KINDS:
+        raise ExportError(f"there is no precision {kind!r}; give one of {', '.join(KINDS)}")
+    graph = _read(Path(path))
+    if kind in _HALVES:
+        _halve(graph, large_weights(graph, ("MatMul", "Gemm", "Conv")), _HALVES[kind])
+    else:
+        inputs = {INPUT: features} | ({} if arrivals is None else {ARRIVALS: arrivals})
+        _to_integers(graph, inputs, keep=keep, packed=kind == "int4")
+    graph.model.metadata_props.add(key=PRECISION_KEY, value=kind)
+    _check(graph)
+    with written_at_once(Path(target)) as part:
+        graph.write(part)
+    return Path(target)
+
+
+def _read(path: Path) -> WeightedGraph:
+    try:
+        graph = WeightedGraph.read(path)
+    except OSError as error:
+        raise ExportError(f"the model file {path} cannot be read: {error.strerror}") from error
+    except (DecodeError, TypeError) as error:
+        raise ExportError(f"{path} is not an ONNX file of float32 weights: {error}") from error
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the weights of {path} beside it cannot be read: {error}") from error
+    said = {entry.key: entry.value for entry in graph.model.metadata_props}
+    if PRECISION_KEY in said:
+        raise ExportError(f"{path} is {said[PRECISION_KEY]} already; give the float32 file")
+    return graph
+
+
+def _check(graph: WeightedGraph) -> None:
+    try:
+        onnx.checker.check_model(graph.declared(), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"onnx.checker refuses the quantised graph: {error}") from error
+
+
+def _to_integers(
+    graph: WeightedGraph, inputs: Mapping[str, NDArray[np.float32]], *, keep: float, packed: bool
+) -> None:
+    if packed and graph.opset() < LEAST_OPSET:
+        graph.convert(LEAST_OPSET)
+    pointwise_as_products(graph)
+    fold_channel_scales(graph)
+    seen = calibrated(graph, inputs, kernels=packed)
+    ranges = seen.ranges
+    if not ranges:
+        raise NothingToQuantize(
+            "the model has no product of matrices that integers would gain from; use fp16"
+        )
+    kept = sorted(ranges, key=lambda name: -ranges[name].noise)[: round(keep * len(ranges))]
+    use_integers(graph, {n: ranges[n] for n in ranges if n not in kept}, packed=packed)
+    if packed:
+        _pack_kernels(graph, seen.means)
+
+
+def _pack_kernels(graph: WeightedGraph, means: Mapping[str, torch.Tensor]) -> None:
+    """Four bits for kernels, two bytes for what there is one of a channel, and short names."""
+    unpacking = []
+    for name in large_weights(graph, ("Conv",)):
+        weight = graph.weights.pop(name)
+        stored = packed_kernel(graph, name, weight)
+        unpacking.extend(stored.nodes)
+        _make_up(graph, name, (weight - stored.told).flatten(2).sum(dim=2), means)
+    put_first(graph, unpacking)
+    _halve(graph, channel_weights(graph), torch.float16)
+    shorten_names(graph)
+
+
+def _make_up(
+    graph: WeightedGraph, kernel: str, lost: torch.Tensor, means: Mapping[str, torch.Tensor]
+) -> None:
+    """Add to biases what rounding a kernel takes from the mean; `lost` is (outputs, inputs)."""
+    for node in graph.model.graph.node:
+        if node.op_type == "Conv" and node.input[1] == kernel and len(node.input) > 2:
+            mean = means[node.input[0]]
+            n_groups = len(mean) // lost.shape[1]
+            by_group = lost.reshape(n_groups, -1, lost.shape[1]) @ mean.reshape(n_groups, -1, 1)
+            bias = f"{node.output[0]}.bias"
+            graph.weights[bias] = graph.weights[node.input[2]] + by_group.flatten()
+            node.input[2] = bias
+
+
+def _halve(graph: WeightedGraph, names: list[str], dtype: torch.dtype) -> None:
+    casts = []
+    for name in names:
+        weight = graph.weights[name]
+        if dtype == torch.float16 and weight.abs().max() > _LARGEST_HALF:
+            continue
+        half = f"{name}.half"
+        graph.weights[half] = weight.to(dtype)
+        casts.append(onnx.helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
+        del graph.weights[name]
+    put_first(graph, casts)

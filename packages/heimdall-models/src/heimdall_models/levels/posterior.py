@@ -1,0 +1,202 @@
+"""Where a transmitter may be, by its levels alone: a posterior over the cells of a learned map.
+
+The likelihood is that of `baselines.level_map`, in torch, for batches and in exported graphs: the
+session's unknown power is eliminated in closed form, here for each Gaussian of a mixture, and
+absent receivers weigh nothing. The maps are of `learned_levels`; until there are any, every cell
+is as likely as any other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from heimdall_models.errors import ModelError
+from heimdall_models.levels.maps import GRID_SHAPE, N_FOLDS, folds_of
+from heimdall_models.levels.received_power import FAINTEST, SILENT_SPREAD_DB
+from heimdall_models.levels.transmit_power import TransmitPowers
+
+if TYPE_CHECKING:
+    from heimdall_models.levels.maps import LearnedLevels
+
+_KNOWS_NOTHING = 1e12
+"""dB^2: the variance of a level of which no map says anything."""
+_LOUDEST_DB = 100.0
+"""Of full scale; more is no feature, and its power would overflow."""
+_LEAST_POWER = 1e-30
+SHARPNESS = 1.1
+"""Of the position's weights over the ellipse's: a little nearer to the likeliest place, for a
+smaller median error."""
+
+
+class LevelPosterior(nn.Module):
+    """Mean and covariance of the posterior over a map of levels.
+
+    Args:
+        n_receivers: Channels of the input.
+        image_shape: Bands and frames.
+        sigma: What it says before it has learned levels: the middle, give or take this.
+    """
+
+    mean: Tensor
+    std: Tensor
+    noise: Tensor
+    places: Tensor
+    cell_variance: Tensor
+    mean_db: Tensor
+    own_variance: Tensor
+    common_variance: Tensor
+    power_db: Tensor
+    power_variance: Tensor
+    power_share: Tensor
+
+    def __init__(self, n_receivers: int, image_shape: tuple[int, int], sigma: float) -> None:
+        super().__init__()
+        n_cells = math.prod(GRID_SHAPE)
+        powers = TransmitPowers.spaced(1.0)
+        initial = {
+            "mean": torch.zeros(n_receivers, *image_shape),
+            "std": torch.ones(n_receivers, *image_shape),
+            "noise": torch.zeros(n_receivers),
+            "places": _even_places(sigma),
+            "cell_variance": torch.zeros(2),
+            "mean_db": torch.zeros(1 + N_FOLDS, n_receivers, n_cells),
+            "own_variance": torch.full((1 + N_FOLDS, n_cells), _KNOWS_NOTHING),
+            "common_variance": torch.ones(1 + N_FOLDS, n_cells),
+            "power_db": torch.from_numpy(powers.offset_db).float(),
+            "power_variance": torch.from_numpy(powers.variance).float(),
+            "power_share": torch.from_numpy(powers.share).float(),
+        }
+        for name, value in initial.items():
+            self.register_buffer(name, value)
+
+    def learn(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
+        """Take maps over.
+
+        Args:
+            levels: What training sessions tell.
+            mean: Of the normalisation of our input, dB, broadcastable to it.
+            std: The same.
+
+        Raises:
+            ModelError: If they are of another number of receivers.
+        """
+        if len(levels.noise) != len(self.noise):
+            raise ModelError(
+                f"levels of {len(levels.noise)} receivers for a network of {len(self.noise)}; "
+                f"give sessions with {len(self.noise)}"
+            )
+        learned = {
+            "mean": mean.expand_as(self.mean),
+            "std": std.expand_as(self.std),
+            "noise": torch.from_numpy(levels.noise),
+            "places": torch.from_numpy(levels.grid.cells),
+            "cell_variance": torch.tensor(levels.grid.size).square() / 12,
+            "mean_db": torch.from_numpy(levels.mean_db),
+            "own_variance": torch.from_numpy(levels.own_variance),
+            "common_variance": torch.from_numpy(levels.common_variance),
+            "power_db": torch.from_numpy(levels.powers.offset_db),
+            "power_variance": torch.from_numpy(levels.powers.variance),
+            "power_share": torch.from_numpy(levels.powers.share),
+        }
+        for name, value in learned.items():
+            getattr(self, name).copy_(value)
+
+    @property
+    def has_learned(self) -> Tensor:
+        """1 with maps, 0 without; a scalar."""
+        return (self.noise > 0).any().to(self.noise.dtype)
+
+    def forward(self, x: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Means `(batch, 2)`, east and north in plane units, and covariances about them.
+
+        Covariances are `(batch, 3)`, as `ellipses` keeps them.
+
+        Args:
+            x: Normalised spectrograms `(batch, receivers, bands, frames)`, float32.
+            target: The truth `(batch, 2)` in plane units, in training: then each session meets the
+                map that was made without it.
+        """
+        level_db, present = self.levels(x)
+        logits = self._log_likelihood(level_db, present, target)
+        mean = torch.softmax(SHARPNESS * logits, dim=1) @ self.places
+        east, north = (self.places - mean.unsqueeze(1)).unbind(dim=-1)
+        products = torch.stack([east.square(), east * north, north.square()], dim=-1)
+        covariance = (torch.softmax(logits, dim=1).unsqueeze(-1) * products).sum(dim=1)
+        east_size, north_size = self.cell_variance.clamp_min(1e-10)
+        # A transmitter is anywhere in its cell.
+        size = torch.stack([east_size, torch.zeros_like(east_size), north_size])
+        return mean, covariance + size
+
+    def levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal levels in dB, and 1 where they count, 0 where not: `(batch, receivers)` both.
+
+        A receiver counts that is up now and was heard in training, unless it reads what no
+        receiver can.
+        """
+        features = x * self.std + self.mean
+        loudest = features.amax(dim=(2, 3))
+        spread = loudest - features.amin(dim=(2, 3))
+        heard = (spread > SILENT_SPREAD_DB) & (loudest <= _LOUDEST_DB)
+        present = (heard & (self.noise > 0)).to(x.dtype)
+        bands = torch.exp(features.clamp_max(_LOUDEST_DB) * (math.log(10) / 10)).mean(dim=3)
+        power = torch.maximum(bands.sum(dim=2) - self.noise, FAINTEST * self.noise)
+        return torch.log10(power.clamp_min(_LEAST_POWER)) * 10, present
+
+    def _log_likelihood(self, level_db: Tensor, present: Tensor, target: Tensor | None) -> Tensor:
+        """Of all cells, but for a constant, `(batch, cells)`."""
+        first, second, own, common = self._sums(level_db * present, present, target)
+        n_present = present.sum(dim=1)[:, None, None]
+        first, second, own, common = (part.unsqueeze(1) for part in (first, second, own, common))
+        # The middle axis: the Gaussians of which powers are drawn.
+        offset = self.power_db[:, None]
+        part = (common + self.power_variance[:, None]) / own
+        shared = 1 + part * n_present
+        squares = second - 2 * offset * first + n_present * offset.square()
+        quadratic = (squares - part / shared * (first - n_present * offset).square()) / own
+        each = quadratic + n_present * own.log() + shared.log()
+        return torch.logsumexp(self.power_share.log()[:, None] - 0.5 * each, dim=1)
+
+    def _sums(
+        self, level_db: Tensor, present: Tensor, target: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sums over receivers of residuals and of their squares, and both variances.
+
+        `(batch, cells)` each, or `(1, cells)`. As products of matrices, which write no residual
+        for each receiver and cell.
+        """
+        maps = self.mean_db if target is not None else self.mean_db[:1]
+        # Near each receiver's middle, so that squares of float32 keep their digits.
+        middle = maps[0].mean(dim=1)
+        level, maps = (level_db - middle) * present, maps - middle[:, None]
+        by_map = [
+            (
+                level.sum(dim=1, keepdim=True) - present @ mean,
+                level.square().sum(dim=1, keepdim=True)
+                - 2 * level @ mean
+                + present @ mean.square(),
+            )
+            for mean in maps
+        ]
+        first, second = (torch.stack(parts) for parts in zip(*by_map, strict=True))
+        if target is None:
+            return first[0], second[0], self.own_variance[:1], self.common_variance[:1]
+        fold, row = _fold_of(target), torch.arange(len(level), device=level.device)
+        own, common = self.own_variance[fold + 1], self.common_variance[fold + 1]
+        return first[fold + 1, row], second[fold + 1, row], own, common
+
+
+def _fold_of(target: Tensor) -> Tensor:
+    return torch.from_numpy(folds_of(target.detach().float().cpu().numpy())).to(target.device)
+
+
+def _even_places(sigma: float) -> Tensor:
+    """A square grid around the middle whose places deviate by `sigma` each way."""
+    reach = sigma * math.sqrt(3)
+    axes = [
+        torch.linspace(-reach + reach / count, reach - reach / count, count) for count in GRID_SHAPE
+    ]
+    return torch.cartesian_prod(*axes)

@@ -1,0 +1,311 @@
+"""A position and an honest ellipse from times of arrival, by geometry with what is learned.
+
+Geometry solves the position under each of a few hundred explanations of the times (clocks
+that are worse than they should be, receivers that hear a detour only), all at once. How well
+each explains what was heard, and how likely it was from the start, weighs the solutions: their
+centre is the position, and their own covariances with their spread are the ellipse. Learned
+are the errors to expect, the odds of each explanation, and the shape of the ellipse.
+
+Source of the weighing: J. A. Hoeting, D. Madigan, A. E. Raftery and C. T. Volinsky, "Bayesian
+model averaging", Statistical Science 14 (1999).
+
+What the network of times says of a session, and how far that is from the usual.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from heimdall_models.ellipses import sigma_and_correlation, stretched
+from heimdall_models.errors import ModelError
+from heimdall_models.timing.explanations import Explanations
+from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges
+from heimdall_models.timing.solver import Gaussian, Solution, misfit, nearest_start, solve, step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from heimdall_models.region import Region
+    from heimdall_models.timing.receivers import ReceiverSite
+
+__all__ = [
+    "N_COLUMNS",
+    "Explained",
+    "TimingEstimate",
+    "TimingNet",
+    "region_prior",
+    "strangeness",
+    "usual_of",
+]
+
+
+FULLY = 0.25
+"""Doubt beyond the usual with which a session is as strange as can be."""
+QUANTILE = 0.95
+"""Of validation sessions, within which things are usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimingEstimate:
+    """Positions and ellipses in plane units, and whether geometry explains the times."""
+
+    position: Tensor
+    """`(batch, 2)`."""
+    covariance: Tensor
+    """East-east, east-north, north-north: `(batch, 3)`."""
+    unexplained: Tensor
+    """Mean square of what no explanation removes, in expected deviations; about 1: `(batch,)`."""
+    doubt: Tensor
+    """How likely it is that something is wrong with clocks or paths, from 0 to 1: `(batch,)`."""
+    n_heard: Tensor
+    """Receivers that heard the transmission, `(batch,)`."""
+
+
+def usual_of(found: TimingEstimate) -> Tensor:
+    """The ends of the usual, `(3,)`: most doubt, largest log sigma, fewest receivers."""
+    return torch.stack(
+        [
+            torch.quantile(found.doubt, QUANTILE),
+            torch.quantile(_log_sigma(found), QUANTILE),
+            torch.quantile(found.n_heard, 1 - QUANTILE),
+        ]
+    )
+
+
+def strangeness(found: TimingEstimate, usual: Tensor) -> Tensor:
+    """0 for sessions like those of `usual_of`, up to 1 for others, `(batch,)`.
+
+    Others: with a quarter more doubt, an ellipse e times larger, or one receiver fewer.
+    """
+    doubt, log_sigma, n_heard = usual.unbind()
+    ways = [
+        (found.doubt - doubt) / FULLY,
+        _log_sigma(found) - log_sigma,
+        n_heard - found.n_heard,
+    ]
+    return torch.stack(ways).amax(dim=0).clamp(0.0, 1.0)
+
+
+def _log_sigma(found: TimingEstimate) -> Tensor:
+    """Of the root of the covariance's trace, `(batch,)`."""
+    ee, _, nn = found.covariance.unbind(dim=-1)
+    return (ee + nn).log() / 2
+
+
+N_COLUMNS = 5
+"""Of the arrival times: heard, arrival and sigma in microseconds, SNR and misfit in dB."""
+REGION_SIGMA = 0.6
+"""Of transmitters anywhere in a region, in plane units: a uniform square has 0.58."""
+WIDE_S = 1e-6
+"""The error with which a first solution is sought, so that no detour hides it."""
+SHARPNESS = 6.0
+"""Of the position's weights over the ellipse's: nearer to the likeliest explanation's."""
+PLAIN_ODDS = 1.0
+"""Nats by which the position prefers receivers without mishaps: a detour that is none costs more
+than one that goes unnoticed."""
+MOST_STRETCH = 2.0
+"""What is learned changes an axis of the ellipse by a factor of e^2 at most."""
+HIDDEN = 32
+GRID_POINTS = 24
+NO_LIMIT = 1e6
+"""Before calibration: nothing is out of distribution."""
+ALL_USUAL = (1.0, 1e3, 0.0)
+"""Likewise: no doubt, no sigma and no number of receivers is strange."""
+REACH = 1.15
+"""Half-width of the grid of first guesses, in plane units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What each explanation makes of the times."""
+
+    heard: Tensor
+    """`(batch, receivers)`."""
+    logits: Tensor
+    """How likely each is, up to a constant, `(batch, explanations)`."""
+    squares: Tensor
+    """What its solution leaves, in squared deviations, `(batch, explanations)`."""
+    solution: Solution
+
+    def detached(self) -> Explained:
+        """The same, for what must not learn through it."""
+        return Explained(
+            self.heard,
+            self.logits.detach(),
+            self.squares.detach(),
+            Solution(*(part.detach() for part in self.solution.parts())),
+        )
+
+
+class TimingNet(nn.Module):
+    """Positions and covariances in plane units, from times of arrival.
+
+    Args:
+        region: Where the model works.
+        sites: The receivers, in channel order; at least two.
+
+    Raises:
+        ModelError: If there are fewer, or one is too far from the region.
+    """
+
+    grid: Tensor
+    log_temperature: Tensor
+    log_temperature_of_strangers: Tensor
+    usual: Tensor
+    unexplained_limit: Tensor
+
+    def __init__(self, region: Region, sites: Sequence[ReceiverSite]) -> None:
+        super().__init__()
+        if len(sites) < 2:
+            raise ModelError(f"{len(sites)} receivers have no time difference; give two or more")
+        self.unit_s = region.scale_m / SPEED_OF_LIGHT_M_S
+        self.ranges = ReceiverRanges(region, sites)
+        self.explanations = Explanations(len(sites), self.unit_s)
+        self.noise = _perceptron(3, 1)
+        self.coherent = nn.Parameter(torch.tensor(0.5))
+        self.shape = _perceptron(self.explanations.n_clocks + 7, 3)
+        self.register_buffer("log_temperature", torch.zeros(()))
+        self.register_buffer("log_temperature_of_strangers", torch.zeros(()))
+        self.register_buffer("usual", torch.tensor(ALL_USUAL))
+        self.register_buffer("unexplained_limit", torch.tensor(NO_LIMIT))
+        axis = torch.linspace(-REACH, REACH, GRID_POINTS)
+        self.register_buffer("grid", torch.cartesian_prod(axis, axis), persistent=False)
+
+    def forward(self, arrivals: Tensor, prior: Gaussian) -> TimingEstimate:
+        """The estimate of each session, calibrated.
+
+        Args:
+            arrivals: `(batch, receivers, 5)`, as the arrival extractor returns them.
+            prior: What else is known of the positions, from levels or of the region. Where
+                fewer than two receivers were heard, the estimate is just that.
+        """
+        found = self.estimate(self.explain(arrivals, prior))
+        timed = (found.n_heard >= 2).to(found.doubt.dtype)
+        widening = 1 + timed * (self.widening(found) - 1)
+        return replace(found, covariance=found.covariance * widening.unsqueeze(1))
+
+    def widening(self, found: TimingEstimate) -> Tensor:
+        """What calibration makes of covariances, a factor `(batch,)`."""
+        # What geometry cannot explain is outside what was trained on: less sure by as much.
+        beyond = (found.unexplained / self.unexplained_limit).clamp_min(1.0)
+        strange = strangeness(found, self.usual)
+        return (
+            beyond
+            * torch.lerp(self.log_temperature, self.log_temperature_of_strangers, strange).exp()
+        )
+
+    def explain(self, arrivals: Tensor, prior: Gaussian) -> Explained:
+        """Every explanation's solution; arguments as of `forward`."""
+        if arrivals.shape[1:] != (self.explanations.n_receivers, N_COLUMNS):
+            raise ModelError(
+                f"the network takes arrival times (batch, {self.explanations.n_receivers}, "
+                f"{N_COLUMNS}); got {tuple(arrivals.shape)}"
+            )
+        heard, times, variance = self._times(arrivals)
+        delay, spread = self.explanations.errors()
+        weights = heard.unsqueeze(1) / (variance.unsqueeze(1) + spread)
+        corrected, wide = times.unsqueeze(1) - delay, prior.unsqueeze(1)
+        with _without_gradient():
+            start = self._start(heard, times, variance, prior).unsqueeze(1)
+            begun = start.expand(-1, len(self.explanations), -1)
+            near = solve(self.ranges, corrected, weights, wide, begun, n_steps=2).position
+        # The gradient of the last step alone is that of the solution.
+        solution = step(self.ranges, corrected, weights, wide, near)
+        squares = misfit(self.ranges, corrected, weights, solution.position)
+        evidence = _log_evidence(heard, weights, squares, wide, solution)
+        return Explained(heard, evidence + self.explanations.log_prior(heard), squares, solution)
+
+    def estimate(self, explained: Explained) -> TimingEstimate:
+        """The weighted solutions as one Gaussian, not yet calibrated."""
+        share = explained.logits.softmax(dim=1)
+        preferred = explained.logits + PLAIN_ODDS * self.explanations.plain
+        sharp = (preferred * SHARPNESS).softmax(dim=1)
+        position, covariance = _mixed(share, sharp, explained.solution)
+        left = (share * explained.squares).sum(dim=1)
+        n_heard = explained.heard.sum(dim=1)
+        seen = self._seen(explained, share, covariance, left)
+        changes = torch.tanh(self.shape(seen) / MOST_STRETCH)
+        changes = changes * (n_heard >= 2).to(changes.dtype).unsqueeze(1)
+        along, shear, across = changes.unbind(dim=-1)
+        covariance = stretched(covariance, along * MOST_STRETCH, shear, across * MOST_STRETCH)
+        doubt = 1 - share @ self.explanations.plain
+        unexplained = left / (n_heard - 1).clamp_min(1.0)
+        return TimingEstimate(position, covariance, unexplained, doubt, n_heard)
+
+    def _times(self, arrivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which were heard, when, and the variance that noise gives: plane units."""
+        heard, arrival_us, sigma_us, snr_db, misfit_db = arrivals.unbind(dim=-1)
+        unit_us = 1e6 * self.unit_s
+        sigma = (sigma_us / unit_us).clamp_min(1e-7)
+        what = torch.stack([sigma.log() / 4 + 2, snr_db / 20, misfit_db / 5], dim=-1)
+        widen = torch.tanh(self.noise(what).squeeze(-1) / MOST_STRETCH) * MOST_STRETCH
+        # Of a misfit, the share that is no noise: an echo does not average out.
+        beyond = self.coherent * misfit_db.clamp_min(0.0) * (math.log(10) / 20)
+        return heard, arrival_us / unit_us, (sigma * (widen + beyond).exp()).square()
+
+    def _start(self, heard: Tensor, times: Tensor, variance: Tensor, prior: Gaussian) -> Tensor:
+        weights = heard / (variance + (WIDE_S / self.unit_s) ** 2)
+        nearest = nearest_start(self.ranges, times, weights, prior, self.grid)
+        return solve(self.ranges, times, weights, prior, nearest, n_steps=4).position
+
+    def _seen(
+        self, explained: Explained, share: Tensor, covariance: Tensor, left: Tensor
+    ) -> Tensor:
+        """What the shape of an ellipse may depend on, `(batch, clocks + 7)`."""
+        sigma, tilt = sigma_and_correlation(covariance)
+        doubt = -(share * share.clamp_min(1e-12).log()).sum(dim=1)
+        others = [
+            share @ self.explanations.blocked.sum(dim=1),
+            explained.heard.sum(dim=1) / 4 - 1,
+            left.log1p(),
+            *(sigma.log() / 4 + 2).unbind(dim=-1),
+            tilt,
+            doubt / 4,
+        ]
+        by_clock = share @ self.explanations.by_clock
+        return torch.cat([by_clock, torch.stack(others, dim=-1)], dim=1)
+
+
+def region_prior(batch_size: int, device: torch.device | None = None) -> Gaussian:
+    """That a transmitter is somewhere in the region, and no more."""
+    mean = torch.zeros(batch_size, 2, device=device)
+    precision = torch.tensor([REGION_SIGMA**-2, 0.0, REGION_SIGMA**-2], device=device)
+    return Gaussian(mean, precision.expand(batch_size, 3))
+
+
+def _without_gradient() -> AbstractContextManager[object]:
+    # The exporter has no gradients, and no operator for doing without them.
+    return nullcontext() if torch.compiler.is_exporting() else torch.no_grad()
+
+
+def _perceptron(n_inputs: int, n_outputs: int) -> nn.Sequential:
+    """Small, and silent until it has learned something."""
+    last = nn.Linear(HIDDEN, n_outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(n_inputs, HIDDEN), nn.GELU(), last)
+
+
+def _log_evidence(
+    heard: Tensor, weights: Tensor, squares: Tensor, prior: Gaussian, solution: Solution
+) -> Tensor:
+    """The likelihood of each explanation, position and time of emission integrated out."""
+    log_weights = torch.where(heard.unsqueeze(1) > 0, weights.clamp_min(1e-12).log(), 0.0)
+    emission = weights.sum(dim=2).clamp_min(1e-12).log()
+    spent = squares + prior.distance(solution.position)
+    return (log_weights.sum(dim=2) - emission - solution.log_determinant - spent) / 2
+
+
+def _mixed(share: Tensor, sharp: Tensor, solution: Solution) -> tuple[Tensor, Tensor]:
+    """A centre of the weighted solutions, and their covariance about it."""
+    position = (sharp.unsqueeze(-1) * solution.position).sum(dim=1)
+    east, north = (solution.position - position.unsqueeze(1)).unbind(dim=-1)
+    spread = torch.stack([east.square(), east * north, north.square()], dim=-1)
+    return position, (share.unsqueeze(-1) * (solution.covariance + spread)).sum(dim=1)

@@ -1,0 +1,155 @@
+"""A position from times of arrival whose common zero nobody knows: weighted least squares.
+
+Each step solves the problem as if ranges grew linearly with the position: Gauss and Newton's
+method, its two-by-two algebra written out so that it runs in any graph. Eliminating the time of
+emission leaves times and directions from which the weighted means over receivers are taken.
+
+Sources: W. H. Foy, "Position-location solutions by Taylor-series estimation", IEEE Trans. AES
+12 (1976); D. J. Torrieri, "Statistical theory of passive location systems", IEEE Trans. AES 20
+(1984), for the covariance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from heimdall_models.timing.receivers import ReceiverRanges
+
+__all__ = ["Gaussian", "Solution", "centred", "misfit", "nearest_start", "solve", "step"]
+
+MOST_STEP = 0.25
+"""Plane units; beyond it the ranges are no longer linear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """What is known of the position beside the times, in plane units."""
+
+    mean: Tensor
+    """`(..., 2)`."""
+    precision: Tensor
+    """East-east, east-north, north-north: `(..., 3)`."""
+
+    def unsqueeze(self, dim: int) -> Gaussian:
+        """With one more axis."""
+        return Gaussian(self.mean.unsqueeze(dim), self.precision.unsqueeze(dim))
+
+    def double(self) -> Gaussian:
+        """In float64."""
+        return Gaussian(self.mean.double(), self.precision.double())
+
+    def distance(self, position: Tensor) -> Tensor:
+        """Squared, in standard deviations: `(...)`."""
+        east, north = (position - self.mean).unbind(dim=-1)
+        ee, en, nn = self.precision.unbind(dim=-1)
+        return ee * east.square() + 2 * en * east * north + nn * north.square()
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """Where least squares puts the transmitter, in plane units."""
+
+    position: Tensor
+    """`(..., 2)`."""
+    covariance: Tensor
+    """East-east, east-north, north-north: `(..., 3)`."""
+    log_determinant: Tensor
+    """Of the information, `(...)`."""
+    shift: Tensor
+    """How far the last step went, `(...)`."""
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All of it, in order."""
+        return self.position, self.covariance, self.log_determinant, self.shift
+
+
+def step(
+    ranges: ReceiverRanges, times: Tensor, weights: Tensor, prior: Gaussian, position: Tensor
+) -> Solution:
+    """One step of Gauss and Newton's from a position.
+
+    Args:
+        ranges: To the receivers.
+        times: Of arrival against any zero, `(..., receivers)` plane units.
+        weights: Inverse variances; 0 where nothing was heard, `(..., receivers)`.
+        prior: What else is known; it must be there, for one receiver tells nothing.
+        position: To start from, `(..., 2)`.
+    """
+    distance, direction = ranges(position)
+    late = centred(times - distance, weights)
+    east, north = (centred(direction[..., axis], weights) for axis in (0, 1))
+    away_east, away_north = (prior.mean - position).unbind(dim=-1)
+    prior_ee, prior_en, prior_nn = prior.precision.unbind(dim=-1)
+    information, determinant = _information(weights, east, north, prior.precision)
+    ee, en, nn = information.unbind(dim=-1)
+    of_east = (weights * east * late).sum(dim=-1) + prior_ee * away_east + prior_en * away_north
+    of_north = (weights * north * late).sum(dim=-1) + prior_en * away_east + prior_nn * away_north
+    move = torch.stack(
+        [(nn * of_east - en * of_north), (ee * of_north - en * of_east)], dim=-1
+    ) / determinant.unsqueeze(-1)
+    length = move.square().sum(dim=-1, keepdim=True).clamp_min(1e-24).sqrt()
+    return Solution(
+        position=position + move * (MOST_STEP / length).clamp(max=1.0),
+        covariance=torch.stack([nn, -en, ee], dim=-1) / determinant.unsqueeze(-1),
+        log_determinant=determinant.log(),
+        shift=length.squeeze(-1),
+    )
+
+
+def _information(
+    weights: Tensor, east: Tensor, north: Tensor, prior: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What is known of the position, `(..., 3)`, and its determinant `(...)`.
+
+    Two receivers make an ellipse so thin that float32 loses it in a difference of products.
+    """
+    wide, e, n = weights.double(), east.double(), north.double()
+    products = torch.stack([e * e, e * n, n * n], dim=-1)
+    information = (wide.unsqueeze(-1) * products).sum(dim=-2) + prior.double()
+    ee, en, nn = information.unbind(dim=-1)
+    # Rounding must not make a stretched ellipse a hyperbola.
+    determinant = torch.maximum(ee * nn - en.square(), 1e-6 * ee * nn)
+    return information.to(weights.dtype), determinant.to(weights.dtype)
+
+
+def solve(
+    ranges: ReceiverRanges,
+    times: Tensor,
+    weights: Tensor,
+    prior: Gaussian,
+    position: Tensor,
+    *,
+    n_steps: int,
+) -> Solution:
+    """So many steps from a position; arguments as of `step`."""
+    solution = step(ranges, times, weights, prior, position)
+    for _ in range(n_steps - 1):
+        solution = step(ranges, times, weights, prior, solution.position)
+    return solution
+
+
+def misfit(ranges: ReceiverRanges, times: Tensor, weights: Tensor, position: Tensor) -> Tensor:
+    """Weighted squares of what a position leaves unexplained, `(...)`."""
+    late = centred(times - ranges(position)[0], weights)
+    return (weights * late.square()).sum(dim=-1)
+
+
+def nearest_start(
+    ranges: ReceiverRanges, times: Tensor, weights: Tensor, prior: Gaussian, grid: Tensor
+) -> Tensor:
+    """The point of a grid `(points, 2)` that fits best, for each of a batch: `(batch, 2)`."""
+    cost = misfit(ranges, times.unsqueeze(1), weights.unsqueeze(1), grid)
+    cost = cost + prior.unsqueeze(1).distance(grid)
+    return grid[cost.argmin(dim=1)]
+
+
+def centred(values: Tensor, weights: Tensor) -> Tensor:
+    """Without their weighted mean over the last axis: what an unknown zero leaves."""
+    total = weights.sum(dim=-1, keepdim=True)
+    mean = (weights * values).sum(dim=-1, keepdim=True) / total.clamp_min(1e-12)
+    return values - mean

@@ -1,0 +1,249 @@
+"""The batches of a fit, for Lightning: where training starts or goes on, and each process's share.
+
+The batch size is that of a step, of all processes together: the same command trains the same on
+one device and on several.
+
+What makes a run repeatable: order, variation and dropout as functions of seed, epoch and step.
+
+Not of how many random numbers were drawn before: a run with workers, one without, and one that was
+stopped after any step and resumed see the same batches and drop the same features; and several
+processes share the batches of one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from heimdall_trainer.errors import UsageError
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from heimdall_models import LocalizationModule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from heimdall_data import HeimdallDataset
+    from heimdall_trainer.config import TrainingConfig
+
+    from heimdall_models.training.parts import TrainingData
+
+__all__ = ["EpochOrder", "EpochSeeds", "SessionBatches", "Share", "is_within_epoch", "make_loader"]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of every batch a process takes."""
+
+    rank: int = 0
+    n_processes: int = 1
+
+
+# A distributed sampler to Lightning, which puts its own in the place of any other.
+class EpochOrder(DistributedSampler[int]):
+    """Every sample once, in an order drawn from the seed and the epoch, batch by batch.
+
+    A batch is of all processes together, and each takes every n-th of its samples. Where the last
+    batch has fewer samples than there are processes, some take one that another has, too, and
+    `weight` is zero for them.
+
+    Args:
+        n_samples: Of the dataset.
+        seed: Of the order.
+        batch_size: Samples in a batch of all processes; their number divides it.
+        share: Which of them are ours.
+        start: Epoch and batch to go on with; other epochs start with their first batch.
+    """
+
+    def __init__(
+        self,
+        n_samples: int,
+        seed: int,
+        batch_size: int,
+        share: Share = Share(),
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
+        samples: Any = range(n_samples)
+        super().__init__(samples, share.n_processes, share.rank, seed=seed)
+        self._n_samples = n_samples
+        self._batch_size = batch_size
+        self._start = start
+        self.epoch = start[0]
+
+    def __len__(self) -> int:
+        """How many samples are ours in an epoch from its first batch on."""
+        n_whole, rest = divmod(self._n_samples, self._batch_size)
+        return n_whole * self._batch_size // self.num_replicas + len(self._ours(list(range(rest))))
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self._n_samples)
+        first = self._start[1] if self.epoch == self._start[0] else 0
+        starts = range(first * self._batch_size, self._n_samples, self._batch_size)
+        batches = (order[at : at + self._batch_size].tolist() for at in starts)
+        return itertools.chain.from_iterable(map(self._ours, batches))
+
+    def weight(self, batch: int) -> float:
+        """What the mean of our samples counts in the mean over processes of such means."""
+        left = self._n_samples - batch * self._batch_size
+        n_samples = min(left, self._batch_size)
+        n_ours = len(range(self.rank, n_samples, self.num_replicas))
+        return n_ours * self.num_replicas / n_samples
+
+    def _ours(self, batch: list[int]) -> list[int]:
+        return batch[self.rank :: self.num_replicas] or batch[-1:]
+
+
+class EpochSeeds(Callback):
+    """Tells the training samples which epoch's variation to take, and seeds dropout at each step.
+
+    Args:
+        dataset: Of the training samples.
+        seed: Of the run.
+    """
+
+    def __init__(self, dataset: HeimdallDataset, seed: int) -> None:
+        self._dataset = dataset
+        self._seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the epoch before its batches are made."""
+        del pl_module
+        self._dataset.set_epoch(trainer.current_epoch)
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,  # noqa: ANN401 - Lightning's
+        batch_idx: int,
+    ) -> None:
+        """Seed what the step draws, and weigh our share of it."""
+        del batch
+        names = (self._seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(names).generate_state(1)[0]))
+        if isinstance(pl_module, LocalizationModule):
+            pl_module.loss_weight = self._order(trainer).weight(batch_idx)
+
+    @staticmethod
+    def _order(trainer: pl.Trainer) -> EpochOrder:
+        loader: Any = trainer.train_dataloader
+        order: EpochOrder = loader.sampler
+        return order
+
+
+def make_loader(
+    dataset: HeimdallDataset,
+    config: TrainingConfig,
+    order: EpochOrder | None = None,
+    n_processes: int = 1,
+) -> DataLoader[Any]:
+    """Batches of a dataset, as dictionaries of tensors, in its own order unless given another.
+
+    Args:
+        dataset: The sessions.
+        config: How many sessions a step has, and how many processes load them.
+        order: In which order, and which of them.
+        n_processes: How many processes share a step.
+    """
+    return DataLoader(
+        dataset,  # type: ignore[arg-type] # map-style, without torch in its bases
+        batch_size=config.batch_size // n_processes,
+        sampler=order,
+        num_workers=config.num_workers,
+        persistent_workers=False,
+        worker_init_fn=_ignore_signals,
+        # Its own, so that making batches takes no random numbers from dropout.
+        generator=torch.Generator(),
+    )
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Ctrl-C reaches a whole terminal, and a cluster's SIGTERM all processes.
+
+    The training process finishes its step first, for which it needs us, and ends us then.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class SessionBatches(pl.LightningDataModule):
+    """Training and validation batches; training goes on behind the trainer's last step.
+
+    Attributes:
+        order: Of the training samples, once training has begun.
+    """
+
+    def __init__(self, data: TrainingData, config: TrainingConfig) -> None:
+        super().__init__()
+        self._data = data
+        self._config = config
+        self.order: EpochOrder | None = None
+        self._start = (0, 0)
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and batch that training goes on with.
+
+        The trainer knows, too, but Lightning asks for batches before it has read that.
+        """
+        epoch, batch = _next_batch(self._trainer)
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin with that epoch and batch."""
+        self._start = state_dict["epoch"], state_dict["batch"]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """From where the trainer is on.
+
+        Raises:
+            UsageError: Processes cannot share a batch evenly.
+        """
+        self.order = self._order()
+        self._data.train.set_epoch(self.order.epoch)
+        return make_loader(self._data.train, self._config, self.order, self._n_processes)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """In the dataset's order; Lightning shares them out."""
+        return make_loader(self._data.validation, self._config, None, self._n_processes)
+
+    @property
+    def _n_processes(self) -> int:
+        return self._trainer.world_size
+
+    @property
+    def _trainer(self) -> pl.Trainer:
+        if self.trainer is None:
+            raise RuntimeError("a trainer asks for batches; give us to Trainer.fit as datamodule")
+        return self.trainer
+
+    def _order(self) -> EpochOrder:
+        n_processes, size = self._n_processes, self._config.batch_size
+        if size % n_processes:
+            raise UsageError(
+                f"--batch_size is {size}, and {n_processes} processes cannot share it evenly; give "
+                f"a multiple of {n_processes}"
+            )
+        share = Share(self._trainer.global_rank, n_processes)
+        return EpochOrder(len(self._data.train), self._config.seed, size, share, self._start)
+
+
+def is_within_epoch(trainer: pl.Trainer) -> bool:
+    """Whether an epoch has begun and not ended, its validation included."""
+    epochs = trainer.fit_loop.epoch_progress.current.state_dict()
+    return bool(epochs["ready"] > epochs["processed"])
+
+
+def _next_batch(trainer: pl.Trainer) -> tuple[int, int]:
+    """Epoch and batch that training goes on with."""
+    loop = trainer.fit_loop
+    epoch = loop.epoch_progress.current.state_dict()["processed"]
+    batches = loop.epoch_loop.batch_progress.current.state_dict()["processed"]
+    return epoch, batches if is_within_epoch(trainer) else 0

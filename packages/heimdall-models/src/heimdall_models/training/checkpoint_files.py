@@ -1,0 +1,271 @@
+"""Checkpoints on disk: which there are, the newest, and writing that leaves no half of one.
+
+Lightning writes to the system's temporary folder and copies from there where that is another
+disk: whoever is killed while it copies has lost the checkpoint before, too. Ours are written
+beside their place and moved.
+
+Where the members of an ensemble are while it is trained, and which of them are done.
+
+Every member has a folder of its own, `member-1` and on, with the checkpoints of any run. What a
+member has come to is noted beside them, so that a run that was interrupted does not train it again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heimdall_export.atomic import write_whole as write_text
+from heimdall_trainer.errors import TrainerError
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from heimdall_models.checkpoint import tensors_and_text, write_whole
+from heimdall_models.training.divergence import DIVERGED
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+    from typing import Any
+
+    import lightning.pytorch as pl
+    from torch import Tensor
+
+__all__ = [
+    "ENSEMBLE",
+    "STEP",
+    "WITH_TIMING",
+    "BestCheckpoints",
+    "WholeCheckpoints",
+    "checkpoints_in",
+    "finished_checkpoint",
+    "is_in_member",
+    "member_folder",
+    "newest_checkpoint",
+    "newest_of_members",
+    "note_finished",
+    "remove_parts",
+    "require_fresh",
+    "started_ensemble",
+]
+
+
+ENSEMBLE = "ensemble.ckpt"
+"""The members in one file, beside their folders."""
+PREFIX = "member-"
+NOTE = "finished.json"
+
+
+def member_folder(folder: Path, number: int) -> Path:
+    """Where the member of this number, counted from 1, keeps its checkpoints."""
+    return folder / f"{PREFIX}{number}"
+
+
+def is_in_member(path: Path) -> bool:
+    """Whether a relative path leads through a member's folder."""
+    return any(part.startswith(PREFIX) for part in path.parts[:-1])
+
+
+def note_finished(folder: Path, seed: int, checkpoint: Path) -> None:
+    """Note in a member's folder what its training came to."""
+    note = {"seed": seed, "checkpoint": checkpoint.name}
+    write_text(folder / NOTE, json.dumps(note) + "\n")
+
+
+def finished_checkpoint(folder: Path, seed: int) -> Path | None:
+    """The checkpoint that a member's training came to; None if it did not end.
+
+    Raises:
+        TrainerError: The member was trained with another seed, or its checkpoint is gone.
+    """
+    path = folder / NOTE
+    if not path.exists():
+        return None
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        found, checkpoint = note["seed"], folder / str(note["checkpoint"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainerError(f"{path} does not say what was trained: {error}") from error
+    if found != seed:
+        raise TrainerError(
+            f"{folder} was trained with seed {found}, and this run's member has {seed}: resume "
+            "with the same --seed, or give another --checkpoint_dir"
+        )
+    if not checkpoint.is_file():
+        raise TrainerError(f"{checkpoint} is gone; delete {folder} to train this member again")
+    return checkpoint
+
+
+def require_fresh(folder: Path) -> None:
+    """Refuse to train an ensemble among the members of an earlier one.
+
+    Raises:
+        TrainerError: There are some.
+    """
+    if any(path.parent.parent == folder for path in _checkpoints(folder)):
+        raise TrainerError(
+            f"{folder} has members of an earlier ensemble: go on with --resume_training, or give "
+            "another --checkpoint_dir"
+        )
+
+
+def started_ensemble(folder: Path) -> Path:
+    """The ensemble in or below a folder whose training wrote a checkpoint last.
+
+    Raises:
+        TrainerError: There is none.
+    """
+    return newest_of_members(folder).parent.parent
+
+
+def newest_of_members(folder: Path) -> Path:
+    """The checkpoint of any member in or below a folder that was written last.
+
+    Raises:
+        TrainerError: There is none.
+    """
+    newest = max(_checkpoints(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if newest is None:
+        raise TrainerError(
+            f"no ensemble to resume in {folder}: give --checkpoint_dir, or leave out "
+            "--resume_training"
+        )
+    return newest
+
+
+def _checkpoints(folder: Path) -> Iterator[Path]:
+    return folder.rglob(f"{PREFIX}*/*.ckpt")
+
+
+STEP = "step.ckpt"
+"""What training goes on from in the middle of an epoch; the newest alone is kept."""
+WITH_TIMING = "with-timing.ckpt"
+"""The best checkpoint with the network of times beside it: an end, and no place to go on from."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all, and goes on where a disk takes no more.
+
+    Attributes:
+        refused: Why a checkpoint could not be written, by its path.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[str, OSError] = {}
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: object = None,
+    ) -> None:
+        """Write a checkpoint, or warn that it cannot be written; what was there then stays."""
+        del storage_options
+        place = Path(path)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(checkpoint, place)
+        except (OSError, RuntimeError) as error:
+            self._go_on_without(place, _full_disk(error))
+        else:
+            self.refused.pop(str(place), None)
+
+    def _go_on_without(self, place: Path, error: OSError) -> None:
+        self.refused[str(place)] = error
+        print(
+            f"warning: checkpoint {place} cannot be written ({error.strerror or error}); training "
+            f"goes on, and what was kept before stays: make room in {place.parent}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: object = None,
+        weights_only: bool | None = None,  # noqa: FBT001 - Lightning's
+    ) -> dict[str, Any]:
+        """What a checkpoint holds, on the CPU.
+
+        Raises:
+            ModelError: It is absent, cut short or none.
+        """
+        del map_location, weights_only
+        contents = tensors_and_text(Path(path))
+        if not isinstance(contents, dict):
+            raise TrainerError(f"{path} is a PyTorch file, but no checkpoint")
+        return contents
+
+
+class BestCheckpoints(ModelCheckpoint):
+    """Lightning's best checkpoints, of which one that could not be written is none."""
+
+    def _save_topk_checkpoint(
+        self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+        lost = not _refused(trainer).isdisjoint(self.best_k_models)
+        if trainer.strategy.broadcast(lost):
+            self.load_state_dict(before)
+
+    def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
+        """Not for the sake of one that is not there."""
+        if current in _refused(trainer):
+            return False
+        return super()._should_remove_checkpoint(trainer, previous, current)
+
+
+def _refused(trainer: pl.Trainer) -> set[str]:
+    files = trainer.strategy.checkpoint_io
+    return set(files.refused) if isinstance(files, WholeCheckpoints) else set()
+
+
+def _full_disk(error: OSError | RuntimeError) -> OSError:
+    """What the system said; torch's writer hides it behind an error of its own.
+
+    Raises:
+        RuntimeError: It was not the system.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError):
+            return found
+        found = found.__cause__ or found.__context__
+    raise error
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint in a folder that was written last; see `checkpoints_in`.
+
+    Raises:
+        TrainerError: There is none.
+    """
+    found = checkpoints_in(folder)
+    if not found:
+        raise TrainerError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
+    return found[-1]
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that training can go on from, the newest last.
+
+    The one before a divergence does not count, nor one that times were added to or that holds an
+    ensemble, nor those of an ensemble's members below the folder.
+    """
+    good = (
+        path
+        for path in folder.rglob("*.ckpt")
+        if path.name not in (DIVERGED, WITH_TIMING)
+        and not path.name.endswith(ENSEMBLE)
+        and not is_in_member(path.relative_to(folder))
+    )
+    return sorted(good, key=lambda path: path.stat().st_mtime_ns)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what was being written when an earlier run was killed."""
+    for part in folder.glob(".*.ckpt.*.part"):
+        part.unlink(missing_ok=True)

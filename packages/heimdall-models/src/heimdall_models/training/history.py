@@ -1,0 +1,279 @@
+"""What watches a training run: one event an epoch, the history, and MLflow.
+
+The progress bar of a terminal: loss, metres and the time that is left.
+
+It is drawn on standard error, so that a log file of standard output has none of it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from heimdall_evaluation.report import EpochRecord
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.loggers.logger import Logger
+
+from heimdall_models.training.events import duration, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import lightning.pytorch as pl
+
+__all__ = ["EpochHistory", "LaterSteps", "MetresBar", "NewSteps", "RunMetrics", "TrackerLogger"]
+
+
+class RunMetrics(Protocol):
+    """Where a run's metrics go."""
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+
+    @property
+    def run_name(self) -> str:
+        """Its name."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Keep metrics of a step."""
+
+
+@dataclass(frozen=True)
+class _PartOfRun:
+    run: RunMetrics
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+        return self.run.run_id
+
+    @property
+    def run_name(self) -> str:
+        """Its name."""
+        return self.run.run_name
+
+
+@dataclass(frozen=True)
+class NewSteps(_PartOfRun):
+    """A run's metrics, without those that it has already."""
+
+    known: frozenset[tuple[str, int]]
+    """Names, and the steps that they are known of."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Keep metrics of a step that are new."""
+        new = {name: value for name, value in metrics.items() if (name, step) not in self.known}
+        if new:
+            self.run.log_metrics(new, step)
+
+
+@dataclass(frozen=True)
+class LaterSteps(_PartOfRun):
+    """A run's metrics, for a part of the run that begins after its first steps."""
+
+    first_step: int
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Keep metrics of a step of this part."""
+        self.run.log_metrics(metrics, self.first_step + step)
+
+
+# A checkpoint to Lightning, which calls those after the module has logged the epoch's metrics.
+class EpochHistory(Checkpoint):
+    """Keeps what each epoch ended with, and tells of it in one line."""
+
+    def __init__(self) -> None:
+        self.epochs: list[EpochRecord] = []
+        self.metrics: list[dict[str, float]] = []
+        self._steps: list[int] = []
+        self._n_before = 0
+        self._begun_s = self._started_s = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know of the epochs before."""
+        epochs = [asdict(record) for record in self.epochs]
+        return {"epochs": epochs, "metrics": list(self.metrics), "steps": list(self._steps)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind the epochs of a checkpoint."""
+        self.epochs = [EpochRecord(**record) for record in state_dict.get("epochs", ())]
+        self.metrics = list(state_dict.get("metrics", ()))
+        self._steps = list(state_dict.get("steps", ()))
+        self._n_before = len(self.epochs)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the run's clock, and log what was before.
+
+        Who was killed right behind a checkpoint may not have come to log it.
+        """
+        del pl_module
+        self._begun_s = self._started_s = time.monotonic()
+        for record, seen, step in zip(self.epochs, self.metrics, self._steps, strict=True):
+            for logger in trainer.loggers:
+                logger.log_metrics({**seen, "epoch": record.epoch}, step)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clock."""
+        del trainer, pl_module
+        self._started_s = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep and tell of the epoch; its validation is done by now."""
+        del pl_module
+        seen = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(("train/", "val/"))
+        }
+        record = _epoch_record(trainer, seen)
+        self.epochs.append(record)
+        self.metrics.append(seen)
+        self._steps.append(trainer.global_step - 1)
+        if trainer.is_global_zero:
+            self._tell(trainer, record, seen)
+
+    def _tell(self, trainer: pl.Trainer, record: EpochRecord, seen: Mapping[str, float]) -> None:
+        now_s, left_s = time.monotonic(), self._left_s(trainer)
+        tell(
+            "epoch",
+            f"epoch {record.epoch + 1:3d}/{trainer.max_epochs}"
+            f"  train {record.train_loss:6.3f}  val {record.val_loss:6.3f}"
+            f"  median error {record.val_error_m_median / 1000:5.1f} km"
+            f"  {duration(now_s - self._started_s)}  left {duration(left_s)}",
+            epoch=record.epoch + 1,
+            epochs=trainer.max_epochs,
+            seconds=now_s - self._started_s,
+            seconds_left=left_s,
+            learning_rate=record.learning_rate,
+            **seen,
+        )
+
+    def _left_s(self, trainer: pl.Trainer) -> float:
+        """Seconds to the last epoch at the pace so far; training may stop sooner."""
+        if trainer.should_stop:
+            return 0.0
+        to_go = (trainer.max_epochs or 0) - trainer.current_epoch - 1
+        return (time.monotonic() - self._begun_s) / (len(self.epochs) - self._n_before) * to_go
+
+
+def _epoch_record(trainer: pl.Trainer, seen: Mapping[str, float]) -> EpochRecord:
+    return EpochRecord(
+        epoch=trainer.current_epoch,
+        train_loss=seen.get("train/loss", math.nan),
+        val_loss=seen.get("val/loss", math.nan),
+        val_error_m_median=seen.get("val/error_m_median", math.nan),
+        learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
+    )
+
+
+class TrackerLogger(Logger):
+    """Lightning's view of our MLflow run: metrics go through the one tracker that we have."""
+
+    def __init__(self, tracker: RunMetrics) -> None:
+        super().__init__()
+        self.run = tracker
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return "mlflow"
+
+    @property
+    def version(self) -> str:
+        """The MLflow run id."""
+        return self.run.run_id
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Nothing: the pipeline logs the whole configuration once."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Hand Lightning's metrics of a step to MLflow."""
+        self.run.log_metrics(metrics, step=step or 0)
+
+
+REFRESH_S = 0.5
+"""A loss is read from its device so often at most, because reading waits for the device."""
+
+
+class MetresBar(TQDMProgressBar):
+    """Lightning's bar with this training's figures; one bar for all epochs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = (0.0, 0.0)
+        self._drawn_s = 0.0
+        self._loss = ""
+
+    def init_train_tqdm(self) -> Tqdm:
+        """The bar of the epoch."""
+        return _bar(position=0, leave=False)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """The bar of the epoch's validation, below."""
+        return _bar(position=1, leave=False)
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401 - Lightning's
+        """Start the clock."""
+        super().on_train_start(trainer)
+        self._begun = (time.monotonic(), float(trainer.current_epoch))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401
+        """Name the epoch, counted from 1 as in the log."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Draw the bar anew, unless it was just drawn."""
+        now, last = time.monotonic(), batch_idx + 1 == self.total_train_batches
+        if now - self._drawn_s < REFRESH_S and not last:
+            return
+        self._drawn_s = now
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        self._loss = f"{float(loss):.3f}"
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What stands behind the bar."""
+        del pl_module
+        seen = trainer.callback_metrics
+        shown: dict[str, int | str | float | dict[str, float]] = {"loss": self._loss}
+        if "val/loss" in seen:
+            shown["val"] = f"{float(seen['val/loss']):.3f}"
+        if "val/error_m_median" in seen:
+            shown["median"] = f"{float(seen['val/error_m_median']) / 1000:.1f} km"
+        return shown | {"left": self._left(trainer)}
+
+    def _left(self, trainer: pl.Trainer) -> str:
+        """Time to the last epoch at the pace so far; training may stop sooner."""
+        share = self.train_progress_bar.n / max(float(self.train_progress_bar.total or 1), 1.0)
+        started_s, first_epoch = self._begun
+        done = min(trainer.current_epoch + share, float(trainer.max_epochs or 0)) - first_epoch
+        to_go = float(trainer.max_epochs or 0) - first_epoch - done
+        return duration((time.monotonic() - started_s) * to_go / done) if done > 0 else "?"
+
+
+def _bar(*, position: int, leave: bool) -> Tqdm:
+    return Tqdm(
+        position=position,
+        leave=leave,
+        dynamic_ncols=True,
+        file=sys.stderr,
+        smoothing=0,
+        bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt}{postfix}",
+    )

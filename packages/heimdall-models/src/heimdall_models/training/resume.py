@@ -1,0 +1,320 @@
+"""What a checkpoint knows of its run: which one in MLflow, and how its batches are made.
+
+A run that was stopped and goes on is one run. And in the middle of an epoch it can only go on with
+the batches that it began with.
+
+The network that a checkpoint's model file holds: one or an ensemble, with times or without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from heimdall_trainer.errors import TrainerError
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+
+from heimdall_models import LocalizationModule
+from heimdall_models.checkpoint import tensors_and_text
+from heimdall_models.ensembles import SAME_DB
+from heimdall_models.trained import Ensemble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import Any, Self
+
+    import lightning.pytorch as pl
+    from heimdall_trainer.config import TrainingConfig
+
+    from heimdall_models import EnsembleNet, ServingNet, TimedEnsembleNet, TimedServingNet
+    from heimdall_models.trained import Member
+    from heimdall_models.training.history import RunMetrics
+    from heimdall_models.training.parts import TrainingData
+
+__all__ = [
+    "RunIdentity",
+    "RunKeeper",
+    "batch_size_of",
+    "exported_network",
+    "of_other_sessions",
+    "receivers_of",
+    "require_receivers",
+    "require_same_features",
+    "require_same_network",
+    "require_same_receivers",
+    "run_of",
+    "warn_of_other_sessions",
+]
+
+
+RECORD = "heimdall_run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunIdentity:
+    """Which run a checkpoint is of."""
+
+    run_id: str | None
+    """MLflow's; None of a run without."""
+    seed: int
+    batch_size: int
+    """Of all processes together."""
+    sessions: str
+    """A hash of the training sessions in their order."""
+    receivers: tuple[str, ...]
+    """Names, in channel order."""
+
+    @classmethod
+    def of(cls, data: TrainingData, config: TrainingConfig, run: RunMetrics | None) -> Self:
+        """Of the run that is training."""
+        ids = "\n".join(session.id for session in data.train.sessions)
+        return cls(
+            run_id=run.run_id if run else None,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            sessions=hashlib.sha256(ids.encode()).hexdigest(),
+            receivers=tuple(station.name for station in data.receivers),
+        )
+
+
+def require_same_network(checkpoint: Path, config: TrainingConfig) -> None:
+    """Find out whether a checkpoint's weights fit what is to be trained, before data are read.
+
+    Raises:
+        ModelError: The file is absent, cut short, or no checkpoint.
+        TrainerError: It is of another backbone, or has another form of ellipses.
+    """
+    begun = LocalizationModule.load(checkpoint).config
+    asked = config.network(begun.n_receivers)
+    for name in ("backbone", "tilted"):
+        before, now = getattr(begun, name), getattr(asked, name)
+        if before != now:
+            raise TrainerError(
+                f"{checkpoint} was trained with {name} {before}, and this training has {now}: "
+                "go on with the flags that it began with"
+            )
+
+
+def run_of(checkpoint: Path) -> str | None:
+    """MLflow's id of the run that a checkpoint is of, if it is of one.
+
+    Raises:
+        ModelError: The file is absent, cut short, or no checkpoint.
+    """
+    run_id = _record_in(checkpoint).get("run_id")
+    return None if run_id is None else str(run_id)
+
+
+def batch_size_of(checkpoint: Path) -> int | None:
+    """How many sessions a step had in the run that a checkpoint is of, if it says so.
+
+    Raises:
+        ModelError: The file is absent, cut short, or no checkpoint.
+    """
+    size = _record_in(checkpoint).get("batch_size")
+    return None if size is None else int(size)
+
+
+def receivers_of(checkpoint: Path) -> tuple[str, ...] | None:
+    """Names of the receivers, in channel order; None where the checkpoint does not say.
+
+    Raises:
+        ModelError: The file is absent, cut short, or no checkpoint.
+    """
+    names = _record_in(checkpoint).get("receivers")
+    return None if names is None else tuple(map(str, names))
+
+
+def require_receivers(checkpoint: Path, data: TrainingData) -> None:
+    """Refuse data of other receivers than a checkpoint's network listens to, as far as it says.
+
+    Raises:
+        TrainerError: They are others, or in another order.
+        ModelError: The file is absent, cut short, or no checkpoint.
+    """
+    heard = receivers_of(checkpoint)
+    here = tuple(station.name for station in data.receivers)
+    if heard is not None and heard != here:
+        raise _told_apart(checkpoint.name, heard, here)
+
+
+def _told_apart(name: str, heard: Sequence[str], here: Sequence[str]) -> TrainerError:
+    """The error of a network that listens to others than the data's receivers."""
+    wanted = " ".join(f"'{receiver}'" for receiver in heard)
+    return TrainerError(
+        f"{name} listens to {', '.join(heard)}, and the data has {', '.join(here)}: "
+        f"give --receivers {wanted}"
+    )
+
+
+def _record_in(checkpoint: Path) -> dict[str, Any]:
+    contents = tensors_and_text(checkpoint, mapped=True)
+    record = contents.get(RECORD) if isinstance(contents, dict) else None
+    return record if isinstance(record, dict) else {}
+
+
+class RunKeeper(Callback):
+    """Notes in every checkpoint of which run it is, and goes on with checkpoints of ours alone.
+
+    Args:
+        identity: Of the run that is training.
+    """
+
+    def __init__(self, identity: RunIdentity) -> None:
+        self._identity = identity
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the run."""
+        del trainer, pl_module
+        checkpoint[RECORD] = asdict(self._identity)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Compare the checkpoint's run with ours.
+
+        Raises:
+            TrainerError: The checkpoint is of other receivers, or from within an epoch of other
+                batches than ours.
+        """
+        del trainer, pl_module
+        record = checkpoint.get(RECORD, {})
+        heard = tuple(record.get("receivers", self._identity.receivers))
+        if heard != self._identity.receivers:
+            raise _told_apart("the checkpoint", heard, self._identity.receivers)
+        differing = list(self._differing(record))
+        if not differing:
+            return
+        said = " and ".join(differing)
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        if epoch["ready"] > epoch["processed"]:
+            raise TrainerError(
+                f"the checkpoint is from within an epoch, which goes on with the batches that it "
+                f"began with, and they were made with {said}; give the same, or the checkpoint of "
+                "an epoch's end"
+            )
+        print(
+            f"warning: before the checkpoint, training was with {said}; what follows is not what "
+            "an uninterrupted run would have come to",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop where training had stopped because nothing improved."""
+        del pl_module
+        for callback in trainer.callbacks:  # type: ignore[attr-defined] # set in Trainer.__init__
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                trainer.should_stop = True
+
+    def _differing(self, record: dict[str, Any]) -> Iterator[str]:
+        for name, said in (("seed", "--seed"), ("batch_size", "--batch_size")):
+            if name in record and record[name] != getattr(self._identity, name):
+                yield f"{said} {record[name]}"
+        if record.get("sessions", self._identity.sessions) != self._identity.sessions:
+            yield "other training sessions"
+
+
+def exported_network(
+    checkpoint: Path, data: TrainingData
+) -> ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet:
+    """What to export of a checkpoint, in evaluation mode.
+
+    Raises:
+        ModelError: The checkpoint is not one of ours.
+        TrainerError: The model listens to other receivers than the data has, or takes arrival
+            times that the data has not.
+    """
+    ensemble = Ensemble.load(checkpoint)
+    require_same_receivers(ensemble, data)
+    require_receivers(checkpoint, data)
+    return ensemble.network()
+
+
+def require_same_features(config: TrainingConfig) -> None:
+    """Refuse to export checkpoints of other features than they were trained on, or of several.
+
+    Raises:
+        TrainerError: `--features` and the checkpoints differ.
+        ModelError: A checkpoint is not one of ours, or two cannot be merged.
+    """
+    ensemble = Ensemble.of(config.checkpoint)
+    ensemble.network()
+    first = ensemble.members[0]
+    found = "mel" if first.timing is None else "mel+timing"
+    if found != config.features:
+        raise TrainerError(
+            f"{first.name} was trained with --features {found}, and --features is "
+            f"{config.features}; give --features {found}, or the checkpoint of another run"
+        )
+
+
+def require_same_receivers(ensemble: Ensemble, data: TrainingData) -> None:
+    """Refuse networks that listen to other receivers than the data has, as far as they know.
+
+    Raises:
+        TrainerError: They are more or fewer, or stand elsewhere or in another order.
+    """
+    for member in ensemble.members:
+        _require_same_number(member, data)
+        _require_same_order(member, data)
+
+
+def of_other_sessions(checkpoint: Path, data: TrainingData) -> list[str]:
+    """Names of the networks in a checkpoint that were trained on others than the split's part.
+
+    Their normalisation tells.
+
+    Raises:
+        ModelError: The checkpoint is not one of ours.
+    """
+    wanted = data.stats.mean
+    return [
+        member.name
+        for member in Ensemble.load(checkpoint).members
+        if (mean := member.module.standardize.mean.numpy()).shape != wanted.shape
+        or not np.allclose(mean, wanted, rtol=0, atol=SAME_DB)
+    ]
+
+
+def warn_of_other_sessions(checkpoint: Path, data: TrainingData) -> None:
+    """Say so where networks were trained on other sessions than the split's training part.
+
+    Raises:
+        ModelError: The checkpoint is not one of ours.
+    """
+    for name in of_other_sessions(checkpoint, data):
+        print(
+            f"warning: {name} was trained on other sessions than this split's; some of those that "
+            "it is judged by may be among them (--seed, --split_by and the fractions make the "
+            "split)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _require_same_number(member: Member, data: TrainingData) -> None:
+    n_receivers = member.module.config.n_receivers
+    if n_receivers != len(data.receivers):
+        names = ", ".join(station.name for station in data.receivers)
+        raise TrainerError(
+            f"the checkpoint listens to {n_receivers} receivers, and the data has "
+            f"{len(data.receivers)} ({names}): give the --receivers it was trained with"
+        )
+
+
+def _require_same_order(member: Member, data: TrainingData) -> None:
+    """A network of times knows where each of its receivers stands."""
+    here = [station.name for station in data.receivers]
+    if member.sites is not None and [site.name for site in member.sites] != here:
+        names = " ".join(f"'{site.name}'" for site in member.sites)
+        raise TrainerError(
+            f"the checkpoint takes arrival times of other receivers than {', '.join(here)}, or of "
+            f"these in another order: give --receivers {names}"
+        )

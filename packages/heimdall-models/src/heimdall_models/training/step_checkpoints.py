@@ -1,0 +1,197 @@
+"""Checkpoints within an epoch: every so often, and where Ctrl-C or SIGTERM asks to stop.
+
+A signal may come in the middle of a step, when half of the weights are new. So a handler only
+takes note; after the step, when everything belongs together again, the checkpoint is written and
+training ends as the signal wanted. Ctrl-C and SIGTERM may reach one of several processes: they ask
+each other after each step, and all stop at the same.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+from heimdall_trainer.errors import TrainerError
+from lightning.pytorch.callbacks import Checkpoint
+
+from heimdall_models import AveragedWeights
+from heimdall_models.training.batches import is_within_epoch
+from heimdall_models.training.checkpoint_files import STEP, WholeCheckpoints, newest_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+    from typing import Any
+
+    import lightning.pytorch as pl
+
+__all__ = ["StepCheckpoints"]
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+NOTHING, DUE = 0, 1
+"""Less than the numbers of the signals, which come first."""
+
+
+class StepCheckpoints(Checkpoint):
+    """Writes `step.ckpt` within an epoch, and ends training at a signal.
+
+    Args:
+        folder: Where it goes.
+        every_minutes: Of training; 0 writes none by time.
+        every_steps: The same in steps; 0 writes none by steps.
+    """
+
+    def __init__(self, folder: Path, every_minutes: float, every_steps: int = 0) -> None:
+        self._path = folder / STEP
+        self._every_s = 60 * every_minutes or float("inf")
+        self._every_steps = every_steps
+        self._last_s = time.monotonic()
+        self._signal = NOTHING
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take note of signals from here on, in the place of who did before."""
+        del pl_module
+        self._path = trainer.strategy.broadcast(self._path)
+        self._last_s = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {n: signal.signal(n, self._note) for n in STOPPING}
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Write the state after the step if it is time, and stop if a signal came.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C.
+            SystemExit: After SIGTERM, with its status, 143.
+        """
+        del pl_module, outputs, batch, batch_idx
+        wanted = self._agreed(trainer, is_due=self._is_due(trainer))
+        if wanted == NOTHING:
+            return
+        self._last_s = time.monotonic()
+        trainer.save_checkpoint(self._path)
+        if wanted != DUE:
+            self._stop(trainer, wanted)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop if a signal came; the resumed run validates from the start.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: See `on_train_batch_end`.
+        """
+        del outputs, batch, batch_idx, dataloader_idx
+        wanted = self._agreed(trainer, is_due=False)
+        if wanted == NOTHING:
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined] # set in Trainer.__init__
+            if isinstance(callback, AveragedWeights):
+                # The average is in the module's place while it is validated; not in a checkpoint.
+                callback.on_validation_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(self._path)
+        self._stop(trainer, wanted)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let who goes on from behind an epoch's last step begin with the validation."""
+        del pl_module
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if is_last and is_within_epoch(trainer):
+            _before_validation(checkpoint["loops"]["fit_loop"])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing goes on from within an epoch any more; a signal that came late still counts.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: See `on_train_batch_end`.
+        """
+        del pl_module
+        if trainer.is_global_zero:
+            self._path.unlink(missing_ok=True)
+        wanted = self._agreed(trainer, is_due=False)
+        if wanted != NOTHING:
+            self._stop(trainer, wanted)
+        self._give_back()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Signals are others' again."""
+        del trainer, pl_module, exception
+        self._give_back()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._signal != NOTHING:
+            # Whoever asks twice does not want to wait: the handlers of before stop at once.
+            self._give_back()
+            signal.raise_signal(number)
+        self._signal = number
+
+    def _give_back(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        if self._every_steps and trainer.global_step % self._every_steps == 0:
+            return True
+        return time.monotonic() - self._last_s >= self._every_s
+
+    def _agreed(self, trainer: pl.Trainer, *, is_due: bool) -> int:
+        """A signal that any process saw, or whether a checkpoint is due in the first."""
+        mine = self._signal or (DUE if is_due and trainer.is_global_zero else NOTHING)
+        if trainer.world_size == 1:
+            return mine
+        flag = torch.tensor(mine, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(flag, reduce_op="max"))
+
+    def _stop(self, trainer: pl.Trainer, number: int) -> NoReturn:
+        if trainer.is_global_zero:
+            print(_what_was_kept(trainer, self._path.parent), file=sys.stderr, flush=True)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+
+def _before_validation(fit_loop: dict[str, Any]) -> None:
+    """Make of the state behind an epoch's last step one that Lightning goes on with rightly.
+
+    As it is, it would take the epoch for finished, without validation and all that hangs on it. So
+    the last batch is told to be complete, and a validation to be under way that has seen nothing.
+    """
+    batches = fit_loop["epoch_loop.batch_progress"]
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    for which in ("total", "current"):
+        batches[which]["completed"] = batches[which]["processed"]
+        validation[which].update(ready=1, started=1, processed=0, completed=0)
+
+
+def _what_was_kept(trainer: pl.Trainer, folder: Path) -> str:
+    step = f"stopped in epoch {trainer.current_epoch + 1} after {trainer.global_step} steps in all"
+    files = trainer.strategy.checkpoint_io
+    lost = isinstance(files, WholeCheckpoints) and str(folder / STEP) in files.refused
+    try:
+        newest = newest_checkpoint(folder)
+    except TrainerError:
+        return f"{step}; nothing could be kept"
+    where = "an earlier state" if lost else "the state"
+    return f"{step}; {where} is in {newest}: --resume_training --checkpoint {newest} goes on"

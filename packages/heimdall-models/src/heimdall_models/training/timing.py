@@ -1,0 +1,261 @@
+"""Training of the network of arrival times, beside that of spectrograms and after it.
+
+A session is a few numbers a receiver, so all of them are in memory, and it takes seconds where
+the spectrograms take hours. Whether there are enough is found out before those hours.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from heimdall_evaluation.report import EpochRecord, LearningCurve
+from heimdall_trainer.data import receiver_sites
+from heimdall_trainer.errors import TrainerError
+from torch.utils.data import DataLoader
+
+from heimdall_models import LocalizationModule
+from heimdall_models.calibration import LEAST_SESSIONS
+from heimdall_models.serving import TimedServingNet
+from heimdall_models.timing.module import TimingConfig, TimingModule
+from heimdall_models.trained import save_with_timing
+from heimdall_models.training.events import tell
+from heimdall_models.training.fit import WITH_TIMING, seen_interrupts, validated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Self
+
+    from heimdall_data import HeimdallDataset
+    from heimdall_trainer.config import TrainingConfig
+    from torch import Tensor
+
+    from heimdall_models import Region
+    from heimdall_models.timing.network import TimingNet
+    from heimdall_models.training.fit import TrainedModel
+    from heimdall_models.training.history import RunMetrics
+    from heimdall_models.training.parts import TrainingData
+
+__all__ = [
+    "FEWEST_TIMED",
+    "TimedParts",
+    "TimedSessions",
+    "TrainedTiming",
+    "timed_parts",
+    "train_timing",
+    "with_timing",
+]
+
+FEWEST_TIMED = 50
+"""Sessions to train on; the network has some 1,700 weights and starts from geometry."""
+LARGEST_BATCH = 128
+SMALLEST_BATCH = 8
+STEPS_PER_EPOCH = 10
+"""Where there are few sessions, smaller batches make so many steps of them."""
+GRADIENT_CLIP = 1.0
+ARRIVAL_TIMES = "arrival times"
+"""What its learning curve is called."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimedSessions:
+    """The sessions that two receivers or more have an arrival time of, as a map-style dataset."""
+
+    arrivals: Tensor
+    """float32 `(n, receivers, 5)`, as the arrival extractor returns them."""
+    target: Tensor
+    """float32 `(n, 2)`, plane units."""
+    n_asked: int
+    """Sessions that were looked at."""
+
+    def __len__(self) -> int:
+        return len(self.arrivals)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"arrivals": self.arrivals[index], "target": self.target[index]}
+
+    @classmethod
+    def of(cls, dataset: HeimdallDataset, region: Region) -> Self:
+        """Those of a dataset that measures arrivals, as they were recorded."""
+        plain = dataset.subset(dataset.sessions)
+        arrivals = np.stack([plain[index]["arrivals"] for index in range(len(plain))])
+        timed = arrivals[..., 0].sum(axis=1) >= 2
+        places = np.array([session.position_deg for session in plain.sessions])[timed]
+        return cls(
+            torch.from_numpy(arrivals[timed]),
+            torch.from_numpy(region.to_plane(places)).float(),
+            len(plain),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimedParts:
+    """What the network of times learns from, and what its ellipses are calibrated on."""
+
+    train: TimedSessions
+    validation: TimedSessions
+
+
+def timed_parts(data: TrainingData) -> TimedParts:
+    """The timed sessions of the training and the validation part; the test part stays unseen.
+
+    Raises:
+        TrainerError: They are too few to learn from.
+    """
+    train = TimedSessions.of(data.train, data.region)
+    if len(train) < FEWEST_TIMED:
+        raise TrainerError(
+            f"{len(train)} of {train.n_asked} training sessions have arrival times, and the "
+            f"network of times learns from {FEWEST_TIMED} or more; record more with GNSS clocks, "
+            "or use --features mel"
+        )
+    return TimedParts(train, TimedSessions.of(data.validation, data.region))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedTiming:
+    """A network of times, and how its training went."""
+
+    net: TimingNet
+    curve: LearningCurve
+
+
+def train_timing(
+    parts: TimedParts,
+    data: TrainingData,
+    config: TrainingConfig,
+    tracker: RunMetrics | None = None,
+) -> TrainedTiming:
+    """A network of times, trained and, where the validation part has enough, calibrated.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        ModelError: A receiver is too far from the region.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    sites = receiver_sites(data.receivers)
+    module = TimingModule(TimingConfig(seed=config.seed), data.region, sites)
+    epochs = TimingEpochs(tracker)
+    trainer = pl.Trainer(
+        max_epochs=config.timing_epochs,
+        accelerator=config.accelerator,
+        devices=1,
+        callbacks=[epochs],
+        logger=False,
+        gradient_clip_val=GRADIENT_CLIP,
+        deterministic="warn",
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    train, validation = _loaders(parts, config.seed)
+    with seen_interrupts(trainer):
+        trainer.fit(module, train, validation)
+    _calibrate(module.cpu(), parts.validation)
+    return TrainedTiming(module.net.eval(), epochs.curve)
+
+
+def with_timing(
+    trained: TrainedModel,
+    timing: TrainedTiming,
+    data: TrainingData,
+    config: TrainingConfig,
+) -> TrainedModel:
+    """The trained model with the network of times in its checkpoint and in its metrics.
+
+    Raises:
+        OSError: The checkpoint cannot be written.
+    """
+    sites = receiver_sites(data.receivers)
+    path = save_with_timing(
+        trained.checkpoint, timing.net, sites, trained.checkpoint.with_name(WITH_TIMING)
+    )
+    network = TimedServingNet(LocalizationModule.load(path).serving_net(), timing.net)
+    metrics = {**trained.metrics, **validated(network.eval(), data.validation, config)}
+    curves = (*trained.more_curves, timing.curve)
+    return replace(trained, checkpoint=path, metrics=metrics, more_curves=curves)
+
+
+class TimingEpochs(pl.Callback):
+    """Prints each epoch as one line, and hands its losses to the tracker."""
+
+    def __init__(self, tracker: RunMetrics | None) -> None:
+        self._tracker = tracker
+        self._started_s = time.monotonic()
+        self._epochs: list[EpochRecord] = []
+
+    @property
+    def curve(self) -> LearningCurve:
+        """The epochs so far; the last one's weights are kept."""
+        history = tuple(self._epochs)
+        best = history[-1].epoch if history else None
+        return LearningCurve(name=ARRIVAL_TIMES, history=history, best_epoch=best)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clock."""
+        del trainer, pl_module
+        self._started_s = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell of the epoch; its validation is done by now."""
+        del pl_module
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self._tracker:
+            self._tracker.log_metrics(seen, step=trainer.current_epoch)
+        self._epochs.append(_record(trainer.current_epoch, seen))
+        losses = "".join(f"  {name} {value:6.3f}" for name, value in sorted(seen.items()))
+        took_s = time.monotonic() - self._started_s
+        tell(
+            "epoch",
+            f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}{losses}  {took_s:4.1f} s",
+            epoch=trainer.current_epoch + 1,
+            epochs=trainer.max_epochs,
+            seconds=took_s,
+            **seen,
+        )
+
+
+def _record(epoch: int, seen: Mapping[str, float]) -> EpochRecord:
+    return EpochRecord(
+        epoch=epoch,
+        train_loss=seen.get("train/timing_loss", math.nan),
+        val_loss=seen.get("val/timing_nll", math.nan),
+        val_error_m_median=math.nan,
+        learning_rate=math.nan,
+    )
+
+
+def _loaders(
+    parts: TimedParts, seed: int
+) -> tuple[DataLoader[dict[str, Tensor]], DataLoader[dict[str, Tensor]] | None]:
+    size = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(parts.train) // STEPS_PER_EPOCH))
+    order = torch.Generator().manual_seed(seed)
+    train: DataLoader[Any] = DataLoader(
+        parts.train,  # type: ignore[arg-type] # map-style, without torch in its bases
+        batch_size=size,
+        shuffle=True,
+        generator=order,
+    )
+    if not len(parts.validation):
+        return train, None
+    return train, DataLoader(parts.validation, batch_size=LARGEST_BATCH)  # type: ignore[arg-type]
+
+
+def _calibrate(module: TimingModule, validation: TimedSessions) -> None:
+    if len(validation) >= LEAST_SESSIONS:
+        module.calibrate(validation.arrivals, validation.target)
+        return
+    print(
+        f"warning: {len(validation)} of {validation.n_asked} validation sessions have arrival "
+        f"times and calibration takes {LEAST_SESSIONS}; ellipses stay as training left them "
+        "(raise --validation_split)",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -1,0 +1,245 @@
+"""The truth of every session, drawn before any sample is made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from heimdall_data.errors import SimulationError
+
+from heimdall_simulation.channel import drawn_detour_s, drawn_echoes, drawn_fading
+from heimdall_simulation.geometry import east_north_m, slant_range_m
+from heimdall_simulation.propagation import log_distance_loss_db, propagation_delay_s
+from heimdall_simulation.receiver import thermal_noise_dbm
+from heimdall_simulation.scenario import NORTHWEST_ITALY, Mishaps, Scenario
+from heimdall_simulation.seeds import (
+    channel_rng,
+    interferer_rng,
+    modulation_rng,
+    session_rng,
+    source_rng,
+)
+from heimdall_simulation.truth import InterfererTruth, ReceptionTruth, SessionTruth, SourceTruth
+from heimdall_simulation.world import StationWorld, world_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["session_truth", "simulate_truths", "source_truth"]
+
+_RASTER_HZ = 12_500
+"""Channels of the 2 m band lie on multiples of this."""
+
+
+def simulate_truths(
+    n_sessions: int, seed: int, scenario: Scenario = NORTHWEST_ITALY
+) -> Iterator[SessionTruth]:
+    """The truths alone of what `simulate_sessions` would make: fast, without samples."""
+    if n_sessions < 0:
+        raise SimulationError(f"cannot simulate {n_sessions} sessions; give 0 or more")
+    return (session_truth(index, seed, scenario) for index in range(n_sessions))
+
+
+def session_truth(index: int, seed: int, scenario: Scenario) -> SessionTruth:
+    """The truth of session number `index`, whatever other sessions there are."""
+    rng = session_rng(seed, index)
+    source = source_truth(index // scenario.sessions_per_source, seed, scenario)
+    radiated_dbm = source.radiated_dbm + scenario.session_power_sigma_db * rng.standard_normal()
+    world = world_of(scenario)
+    direct = [_reception(rng, source, radiated_dbm, station, scenario) for station in world]
+    everywhere = [
+        _through_channel(channel_rng(seed, index, there.station.name), there, scenario)
+        for there in direct
+    ]
+    status, approval_status = _verdict(rng.random(), scenario.mishaps)
+    receptions, down = _without_one_down(rng, everywhere, scenario.mishaps)
+    return SessionTruth(
+        seed=seed,
+        index=index,
+        source=source,
+        radiated_dbm=radiated_dbm,
+        receptions=_with_one_damaged(rng, receptions, scenario.mishaps),
+        stations_down=down,
+        status=status,
+        approval_status=approval_status,
+        interferers=tuple(
+            _interferer((seed, index, number), source, everywhere, scenario)
+            for number in range(scenario.interference.n_interferers)
+        ),
+    )
+
+
+def source_truth(index: int, seed: int, scenario: Scenario) -> SourceTruth:
+    """The truth of source number `index`."""
+    return _modulating(
+        modulation_rng(seed, index),
+        _transmitter(source_rng(seed, index), index, scenario),
+        scenario,
+    )
+
+
+def _transmitter(rng: np.random.Generator, index: int, scenario: Scenario) -> SourceTruth:
+    return SourceTruth(
+        index=index,
+        position_deg=_uniform_place_deg(rng, scenario),
+        altitude_m=rng.uniform(*scenario.antenna_height_m),
+        frequency_hz=float(round(rng.uniform(*scenario.frequency_hz) / _RASTER_HZ) * _RASTER_HZ),
+        offset_ppm=scenario.transmitter_offset_ppm * rng.standard_normal(),
+        radiated_dbm=rng.uniform(*scenario.radiated_dbm),
+        deviation_hz=rng.uniform(*scenario.deviation_hz),
+        position_known=bool(rng.random() >= scenario.mishaps.no_position),
+    )
+
+
+def _modulating(rng: np.random.Generator, source: SourceTruth, scenario: Scenario) -> SourceTruth:
+    """The same transmitter with a modulation of the scenario's."""
+    which = int(rng.integers(len(scenario.modulations)))
+    return replace(
+        source,
+        modulation=scenario.modulations[which],
+        am_depth=rng.uniform(*scenario.am_depth),
+    )
+
+
+def _interferer(
+    branch: tuple[int, int, int],
+    source: SourceTruth,
+    everywhere: Sequence[ReceptionTruth],
+    scenario: Scenario,
+) -> InterfererTruth:
+    """A transmitter near the source's frequency, and how it reaches every station.
+
+    `branch` is the seed, the session's index and the interferer's number.
+    """
+    rng, interference = interferer_rng(*branch), scenario.interference
+    spacing_hz = float(rng.choice((-1.0, 1.0))) * interference.offset_hz
+    other = replace(
+        _modulating(rng, _transmitter(rng, branch[-1], scenario), scenario),
+        frequency_hz=source.frequency_hz + spacing_hz,
+        radiated_dbm=rng.uniform(*interference.radiated_dbm),
+        position_known=False,
+    )
+    apart_hz = spacing_hz + 1e-6 * (
+        other.frequency_hz * other.offset_ppm - source.frequency_hz * source.offset_ppm
+    )
+    receptions = [
+        replace(
+            _through_channel(
+                rng, _reception(rng, other, other.radiated_dbm, station, scenario), scenario
+            ),
+            # One receiver hears both: its clock and its mixer are the same for both.
+            clock_error_s=of_source.clock_error_s,
+            frequency_offset_hz=of_source.frequency_offset_hz + apart_hz,
+        )
+        for station, of_source in zip(world_of(scenario), everywhere, strict=True)
+    ]
+    return InterfererTruth(source=other, receptions=tuple(receptions))
+
+
+def _through_channel(
+    rng: np.random.Generator, reception: ReceptionTruth, scenario: Scenario
+) -> ReceptionTruth:
+    """The same reception with what the scenario's channel does to it."""
+    return replace(
+        reception,
+        rician=drawn_fading(rng, scenario.channel),
+        echoes=drawn_echoes(rng, scenario.channel),
+        detour_s=drawn_detour_s(rng, scenario.channel),
+    )
+
+
+def _uniform_place_deg(rng: np.random.Generator, scenario: Scenario) -> tuple[float, float]:
+    """Latitude and longitude, uniform by area: the sine of the latitude is uniform."""
+    south, north = np.sin(np.radians(scenario.latitude_deg))
+    latitude_deg = float(np.degrees(np.arcsin(rng.uniform(south, north))))
+    return latitude_deg, rng.uniform(*scenario.longitude_deg)
+
+
+def _reception(
+    rng: np.random.Generator,
+    source: SourceTruth,
+    radiated_dbm: float,
+    at: StationWorld,
+    scenario: Scenario,
+) -> ReceptionTruth:
+    """The link budget to one station, and what its hardware adds."""
+    fading, clock, drift = rng.standard_normal(3)
+    distance_m, path_loss_db = _path(source, at, scenario)
+    shadowing_db = float(at.shadows.loss_db(_place_m(source.position_deg, scenario)))
+    fading_db = scenario.fading_sigma_db * fading
+    noise_dbm = thermal_noise_dbm(scenario.sample_rate_hz, scenario.noise_figure_db)
+    mixer_ppm = at.mixer_ppm + scenario.receiver_drift_ppm * drift
+    return ReceptionTruth(
+        station=at.station,
+        distance_m=distance_m,
+        delay_s=float(propagation_delay_s(distance_m)),
+        clock_error_s=scenario.clock_error_s * clock,
+        path_loss_db=path_loss_db,
+        shadowing_db=shadowing_db,
+        fading_db=fading_db,
+        signal_dbm=radiated_dbm - path_loss_db - shadowing_db - fading_db,
+        noise_dbm=noise_dbm,
+        gain_db=scenario.noise_floor_dbfs - noise_dbm + at.gain_db,
+        frequency_offset_hz=1e-6 * source.frequency_hz * (source.offset_ppm - mixer_ppm),
+        phase_rad=rng.uniform(0, 2 * np.pi),
+    )
+
+
+def _path(source: SourceTruth, at: StationWorld, scenario: Scenario) -> tuple[float, float]:
+    """Slant range in metres and mean path loss in dB."""
+    station_m = at.station.altitude_m or 0.0
+    distance_m = float(
+        slant_range_m(source.position_deg, source.altitude_m, at.station.position_deg, station_m)
+    )
+    loss_db = log_distance_loss_db(
+        distance_m,
+        source.frequency_hz,
+        exponent=scenario.path_loss_exponent,
+        reference_m=scenario.reference_m,
+    )
+    return distance_m, float(loss_db)
+
+
+def _place_m(position_deg: tuple[float, float], scenario: Scenario) -> NDArray[np.float64]:
+    """Where on the maps: metres east and north of the middle of the region."""
+    middle_deg = (sum(scenario.latitude_deg) / 2, sum(scenario.longitude_deg) / 2)
+    return east_north_m(position_deg, middle_deg)
+
+
+def _verdict(draw: float, mishaps: Mishaps) -> tuple[str, str]:
+    """Status and approval status, from one uniform draw."""
+    if draw < mishaps.failed:
+        return "failed", "pending"
+    if draw < mishaps.failed + mishaps.rejected:
+        return "completed", "rejected"
+    if draw < mishaps.failed + mishaps.rejected + mishaps.pending:
+        return "completed", "pending"
+    return "completed", "approved"
+
+
+def _without_one_down(
+    rng: np.random.Generator, everywhere: Sequence[ReceptionTruth], mishaps: Mishaps
+) -> tuple[list[ReceptionTruth], tuple[str, ...]]:
+    """The receptions there were, and the names of the stations that made none."""
+    is_down, which = rng.random() < mishaps.receiver_down, int(rng.integers(len(everywhere)))
+    if not is_down or len(everywhere) == 1:
+        return list(everywhere), ()
+    there = [reception for n, reception in enumerate(everywhere) if n != which]
+    return there, (everywhere[which].station.name,)
+
+
+def _with_one_damaged(
+    rng: np.random.Generator, receptions: Sequence[ReceptionTruth], mishaps: Mishaps
+) -> tuple[ReceptionTruth, ...]:
+    """The same receptions, of which one object may be missing and one truncated."""
+    damaged = list(receptions)
+    missing, truncated = rng.random(2) < (mishaps.object_missing, mishaps.object_truncated)
+    first, second = rng.integers(len(damaged), size=2)
+    if missing:
+        damaged[first] = replace(damaged[first], damage="missing")
+    if truncated:
+        damaged[second] = replace(damaged[second], damage="truncated")
+    return tuple(damaged)

@@ -1,0 +1,180 @@
+"""A receiver: delay, carrier offset, noise and the converter.
+
+Sources: J. B. Johnson and H. Nyquist, Phys. Rev. 32 (1928), for `k T B`; ITU-R P.372 for the
+reference temperature of 290 K and the noise figure of a whole receiving site, man-made noise
+included. The gain is fixed (no AGC), as a network that compares levels sets it.
+
+What a backend can say of a recording's level without knowing what was sent.
+
+Welch's method (P. D. Welch, IEEE Trans. AU 15, 1967): the noise density is the mean over
+the bins outside the channel; the signal is what the channel holds beyond that noise.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_simulation.channel import echo_response, fading_gain
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from heimdall_simulation.truth import EchoTruth, RicianTruth
+
+__all__ = [
+    "FULL_SCALE",
+    "LEAST_SNR_DB",
+    "Reception",
+    "arrived",
+    "delayed",
+    "measured_levels_db",
+    "npy_payload",
+    "phasor",
+    "received",
+    "thermal_noise_dbm",
+]
+
+
+FULL_SCALE = 32767
+"""Largest int16; an amplitude of 1 in the units of levels in dBFS."""
+_BOLTZMANN_J_K = 1.380649e-23
+_REFERENCE_K = 290.0
+
+
+def thermal_noise_dbm(bandwidth_hz: float, noise_figure_db: float) -> float:
+    """Noise power at the antenna terminals, `k T0 B F`, in dBm."""
+    watts = _BOLTZMANN_J_K * _REFERENCE_K * bandwidth_hz
+    return float(10 * np.log10(watts / 1e-3) + noise_figure_db)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reception:
+    """How one receiver is to receive a waveform."""
+
+    delay_s: float
+    """Arrival against the receiver's own clock: travel time plus clock error."""
+    frequency_offset_hz: float
+    phase_rad: float
+    signal_dbfs: float
+    """Power of the direct path, of a waveform of power 1."""
+    noise_dbfs: float
+    """Power of the noise in the whole sampled band."""
+    rician: RicianTruth | None = None
+    """How the direct path fades; None for one that stands still."""
+    echoes: tuple[EchoTruth, ...] = ()
+
+
+def phasor(n_samples: int, cycles_per_sample: float, phase_rad: float) -> NDArray[np.complex128]:
+    """`exp(i (2 pi n cycles_per_sample + phase))`, `(n_samples,)`.
+
+    As an outer product of two short ones, which takes a hundredth of the sines and cosines.
+    """
+    inner = int(np.ceil(np.sqrt(n_samples)))
+    turn = 2j * np.pi * cycles_per_sample
+    fine = np.exp(turn * np.arange(inner) + 1j * phase_rad)
+    coarse = np.exp(turn * inner * np.arange(-(-n_samples // inner)))
+    product: NDArray[np.complex128] = np.multiply.outer(coarse, fine).reshape(-1)[:n_samples]
+    return product
+
+
+def delayed(spectrum: NDArray[np.complex128], delay_samples: float) -> NDArray[np.complex128]:
+    """The periodic signal of this spectrum, later by any number of samples, `(n_samples,)`.
+
+    Exact for a signal without power at half the sample rate, by the shift theorem.
+    """
+    n_samples = len(spectrum)
+    ramp = phasor(n_samples, -delay_samples / n_samples, 0.0)
+    # Bins past the middle are negative frequencies: one period of the rate below.
+    ramp[(n_samples + 1) // 2 :] *= np.exp(2j * np.pi * delay_samples)
+    ramp *= spectrum
+    return np.fft.ifft(ramp)
+
+
+def arrived(
+    spectrum: NDArray[np.complex128], reception: Reception, n_samples: int, sample_rate_hz: float
+) -> NDArray[np.complex128]:
+    """The waveform of this spectrum at the converter, in its steps and without noise."""
+    late = reception.delay_s * sample_rate_hz
+    signal = delayed(spectrum, late)[:n_samples]
+    if reception.rician is not None:
+        signal *= fading_gain(reception.rician, n_samples, sample_rate_hz)
+    if reception.echoes:
+        echoed = spectrum * echo_response(reception.echoes, len(spectrum), sample_rate_hz)
+        signal += delayed(echoed, late)[:n_samples]
+    cycles = reception.frequency_offset_hz / sample_rate_hz
+    signal *= phasor(n_samples, cycles, reception.phase_rad)
+    signal *= FULL_SCALE * 10 ** (reception.signal_dbfs / 20)
+    return signal
+
+
+def received(
+    rng: np.random.Generator,
+    spectrum: NDArray[np.complex128],
+    reception: Reception,
+    n_samples: int,
+    sample_rate_hz: float,
+    *,
+    others: NDArray[np.complex128] | None = None,
+) -> NDArray[np.int16]:
+    """What the converter writes, I and Q, `(2, n_samples)`; it saturates at full scale.
+
+    `others` is what other transmitters make at the converter, as `arrived` gives it.
+    """
+    signal = arrived(spectrum, reception, n_samples, sample_rate_hz)
+    if others is not None:
+        signal += others
+    noise_rms = FULL_SCALE * 10 ** (reception.noise_dbfs / 20) / np.sqrt(2)
+    iq = noise_rms * rng.standard_normal((2, n_samples))
+    iq[0] += signal.real
+    iq[1] += signal.imag
+    np.rint(iq, out=iq)
+    samples: NDArray[np.int16] = np.clip(iq, -FULL_SCALE, FULL_SCALE, out=iq).astype(np.int16)
+    return samples
+
+
+def npy_payload(iq: NDArray[np.int16]) -> bytes:
+    """The samples as a NumPy file, version 1.0, little endian."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, iq.astype("<i2", copy=False), version=(1, 0))
+    return buffer.getvalue()
+
+
+LEAST_SNR_DB = -30.0
+"""What is reported where the channel holds no more than noise."""
+_SEGMENT = 1024
+
+
+def measured_levels_db(iq: NDArray[np.int16], channel_share: float) -> tuple[float, float]:
+    """Signal-to-noise ratio in the sampled band, and signal strength in dB of full scale.
+
+    `channel_share` is the part of the sampled band, around its middle, that a signal may
+    fill. Shape of `iq`: `(2, n_samples)`. Both to a hundredth of a dB.
+    """
+    power = _welch_power(iq)
+    distance = np.abs(np.fft.fftfreq(len(power)))
+    outside = distance > channel_share / 2
+    noise_per_bin = float(np.mean(power[outside]))
+    excess = float(np.sum(power[~outside] - noise_per_bin))
+    noise = noise_per_bin * len(power)
+    signal = max(excess, noise * 10 ** (LEAST_SNR_DB / 10))
+    return round(10 * np.log10(signal / noise), 2), round(10 * np.log10(signal), 2)
+
+
+def _welch_power(iq: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Power in each bin, in units of full scale, averaged over segments: `(_SEGMENT,)`.
+
+    A Hann window keeps a strong carrier out of the bins where the noise is measured.
+    """
+    n_segments = iq.shape[1] // _SEGMENT
+    scaled = iq[:, : n_segments * _SEGMENT].astype(np.float32) / np.float32(FULL_SCALE)
+    segments = (scaled[0] + 1j * scaled[1]).reshape(n_segments, _SEGMENT)
+    window = np.hanning(_SEGMENT + 1)[:-1].astype(np.float32)
+    spectra = np.fft.fft(segments * window, axis=1)
+    power = (spectra.real**2 + spectra.imag**2).mean(axis=0, dtype=np.float64)
+    window_energy = float(np.sum(window.astype(np.float64) ** 2))
+    normalised: NDArray[np.float64] = power / (window_energy * _SEGMENT)
+    return normalised
