@@ -1,7 +1,7 @@
 """Pytest fixtures on real servers, and sessions to put there.
 
-`pytest_plugins = ["heimdall_data.testing.fixtures"]` in a `conftest.py` makes the fixtures known. One
-stack serves a whole test run; each test gets a bucket and a database of its own. Needs the
+`pytest_plugins = ["heimdall_data.testing.fixtures"]` in a `conftest.py` makes the fixtures known.
+One stack serves a whole test run; each test gets a bucket and a database of its own. Needs the
 extra `heimdall-data[embedded]` and pytest.
 
 Sessions of one receiver and a store that misbehaves, for tests of what is in an object store.
