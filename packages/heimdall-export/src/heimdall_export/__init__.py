@@ -14,19 +14,13 @@ if TYPE_CHECKING:
     from heimdall_export.errors import ExportError
     from heimdall_export.graph.export import export_onnx
     from heimdall_export.graph.parity import ParityReport, check_parity
-    from heimdall_export.object_store.settings import ArtifactStore, ModelStores
+    from heimdall_export.object_store.store import ArtifactStore, ModelStores
     from heimdall_export.object_store.upload import UploadedModel, upload_model
     from heimdall_export.registry.deletion import delete_version
     from heimdall_export.registry.published import PublishedModel, find_published
-    from heimdall_export.registry.registry import (
-        RegisteredVersion,
-        list_versions,
-        promote,
-        register,
-        rollback,
-    )
-    from heimdall_export.serving.estimate import Estimate
-    from heimdall_export.serving.predictor import Predictor
+    from heimdall_export.registry.promotion import evaluation_tags, promote, rollback
+    from heimdall_export.registry.registry import RegisteredVersion, list_versions, register
+    from heimdall_export.serving.predictor import Estimate, Predictor
     from heimdall_export.tracking.run import MLflowTracker, TrackedDataset
 
 __all__ = [
@@ -54,33 +48,33 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ArtifactStore": ("object_store.settings", "mlflow"),
-    "Estimate": ("serving.estimate", None),
+    "ArtifactStore": ("object_store.store", None),
+    "Estimate": ("serving.predictor", None),
     "ExportError": ("errors", None),
     "MLflowTracker": ("tracking.run", "mlflow"),
-    "ModelStores": ("object_store.settings", None),
+    "ModelStores": ("object_store.store", None),
     "ParityReport": ("graph.parity", "onnx"),
     "Predictor": ("serving.predictor", None),
     "PublishedModel": ("registry.published", None),
-    "RegisteredVersion": ("registry.version", None),
+    "RegisteredVersion": ("registry.registry", "mlflow"),
     "TrackedDataset": ("tracking.run", "mlflow"),
     "UploadedModel": ("object_store.upload", "s3"),
     "check_parity": ("graph.parity", "onnx"),
     "delete_version": ("registry.deletion", "mlflow"),
-    "evaluation_tags": ("registry.promotion", None),
+    "evaluation_tags": ("registry.promotion", "mlflow"),
     "export_onnx": ("graph.export", "onnx"),
     "find_published": ("registry.published", None),
     "list_versions": ("registry.registry", "mlflow"),
-    "promote": ("registry.registry", "mlflow"),
+    "promote": ("registry.promotion", "mlflow"),
     "register": ("registry.registry", "mlflow"),
-    "rollback": ("registry.registry", "mlflow"),
+    "rollback": ("registry.promotion", "mlflow"),
     "upload_model": ("object_store.upload", "s3"),
 }
-"""Where each name is, and the extra that it needs."""
+"""Module of each name, and the extra that it needs."""
 
 
 def __getattr__(name: str) -> object:
-    """A public name, on first use.
+    """Load a public name on first use.
 
     Raises:
         ImportError: It needs an extra that is not installed; the message says which.

@@ -1,9 +1,10 @@
-"""Names that other systems rely on: the model file's ends, its place, its name in the registry."""
+"""Names that other systems rely on: the model file's inputs and outputs, its place, MLflow's."""
 
 __all__ = [
     "ARRIVALS",
     "ARRIVAL_KEYS",
     "DEFAULT_OPSET",
+    "DELETING",
     "EXPERIMENT",
     "INPUT",
     "METADATA_KEYS",
@@ -22,9 +23,9 @@ __all__ = [
 INPUT = "mel_spectrogram"
 OUTPUTS = ("positions", "uncertainties")
 ARRIVALS = "arrival_times"
-"""A second input, of models that take times of arrival beside the spectrograms."""
+"""Second input of models that take times of arrival beside the spectrograms."""
 TIMED_OUTPUTS = ("correlations", "unexplained")
-"""What those give beside the contract's outputs."""
+"""Further outputs of those models."""
 RECEIVERS_KEY = "heimdall.receivers"
 REGION_KEY = "heimdall.region"
 METADATA_KEYS = (
@@ -36,16 +37,18 @@ METADATA_KEYS = (
     "heimdall.run_id",
     "heimdall.created_at",
 )
-"""What every model file says about itself."""
+"""Metadata of every model file."""
 ARRIVAL_KEYS = ("heimdall.arrivals.config", "heimdall.arrivals.fingerprint")
-"""What a model file says besides if it takes times of arrival."""
+"""Further metadata of models that take times of arrival."""
 MODEL_FOLDER = "models/localization"
 EXPERIMENT = "heimdall-localization"
 RUN_NAME_PREFIX = "rf-localization"
 REGISTERED_MODEL = "heimdall-localization-onnx"
 STAGING = "staging"
 PRODUCTION = "production"
+DELETING = "Deleting"
+"""Value of a version's tag `stage` while its files are being deleted."""
 OPSETS = range(14, 27)
-"""Operator sets that ONNX Runtime 1.29 to 1.31 run, and that we write."""
+"""Operator sets that we write and that ONNX Runtime 1.29 to 1.31 runs."""
 DEFAULT_OPSET = 20
-"""The first with an operator for GELU; 17 and newer are equally fast."""
+"""The first operator set with GELU; 17 and newer are equally fast."""

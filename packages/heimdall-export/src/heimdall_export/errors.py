@@ -1,4 +1,4 @@
-"""What can go wrong between a checkpoint and a model in production."""
+"""Errors on the way from a checkpoint to a model in production."""
 
 __all__ = ["ExportError", "OutOfReach"]
 
@@ -8,4 +8,4 @@ class ExportError(ValueError):
 
 
 class OutOfReach(ExportError):
-    """MLflow does not answer, or cannot do anything now; later it may."""
+    """MLflow does not answer or is temporarily unable to; a later attempt may succeed."""

@@ -1,12 +1,13 @@
-"""Which file beside a model holds its weights, if one does.
+"""A model file and the file beside it that holds its weights, if there is one.
 
 Weights beyond what one file can hold are in `{sha256}.data`, a file in the model's folder that is
-named for its contents. The model's graph has that name: a model that is proven to be the right one
-proves its weights.
+named for its contents. The model's graph holds that name, so a model whose hash is verified
+verifies its weights.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,22 +15,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
-__all__ = ["SUFFIX", "model_size", "remove_model", "weights_beside"]
+__all__ = ["SUFFIX", "file_sha256", "model_size", "remove_model", "weights_beside"]
 
 SUFFIX = ".data"
 _NAME = re.compile(rb"[0-9a-f]{64}\.data")
 _LARGEST_GRAPH = 2**26
-"""Bytes; what is larger holds its weights itself."""
+"""Bytes; a larger model file holds its weights itself."""
 
 
 def weights_beside(path: str | os.PathLike[str]) -> Path | None:
-    """The file with a model's weights, whether it is there or not; None where it has them itself.
-
-    Args:
-        path: A model file of ours.
+    """Path of the file with a model's weights, which may be missing; None if there is none.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The model file cannot be read.
     """
     model = Path(path)
     if model.stat().st_size > _LARGEST_GRAPH:
@@ -58,3 +56,13 @@ def remove_model(path: str | os.PathLike[str]) -> None:
     Path(path).unlink()
     if weights:
         weights.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,4 @@
-"""ONNX Runtime, and what it says when it refuses a file.
-
-How long calls take, measured in turns, so that a busy machine slows all of them alike.
-"""
+"""ONNX Runtime sessions of our model files: opened, run in batches, and timed."""
 
 from __future__ import annotations
 
@@ -17,48 +14,33 @@ from heimdall_export.errors import ExportError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
-__all__ = ["Latency", "latencies", "open_session"]
+    Arrays = Mapping[str, NDArray[np.float32]]
 
+__all__ = ["Latency", "Sample", "known_outputs", "latencies", "open_session", "run", "run_batches"]
 
-_CALLS = 5
-"""In a row, before the next one has its turn."""
+_ERRORS_ONLY = 3
+_CALLS_IN_A_ROW = 5
 _PAUSE_S = 0.02
-"""Before a turn: the threads of the one before spin for a while, on the same cores."""
+"""Before each turn: the threads of the previous callable still spin for a while."""
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
-    """Of one call, in milliseconds."""
+class Sample:
+    """Features in dB, float32 `(n, receivers, n_mels, n_frames)`, and arrival times, if any."""
 
-    median_ms: float
-    p95_ms: float
+    features: NDArray[np.float32]
+    arrivals: NDArray[np.float32] | None = None
 
-
-def latencies(calls: Sequence[Callable[[], object]], *, seconds: float) -> tuple[Latency, ...]:
-    """The times of each of some calls, measured for so many seconds together, once at least."""
-    times: list[list[float]] = [[] for _ in calls]
-    end = time.perf_counter() + seconds
-    while not times[-1] or time.perf_counter() < end:
-        for call, taken in zip(calls, times, strict=True):
-            time.sleep(_PAUSE_S)
-            call()
-            taken.extend(_elapsed_ms(call) for _ in range(_CALLS))
-    return tuple(
-        Latency(float(np.median(taken)), float(np.percentile(taken, 95))) for taken in times
-    )
-
-
-def _elapsed_ms(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return 1000 * (time.perf_counter() - start)
-
-
-_ERRORS_ONLY = 3
+    @property
+    def inputs(self) -> dict[str, NDArray[np.float32]]:
+        """The arrays by the names of the model's inputs."""
+        given = {INPUT: self.features}
+        return given if self.arrivals is None else given | {ARRIVALS: self.arrivals}
 
 
 def open_session(
@@ -67,27 +49,29 @@ def open_session(
     n_threads: int | None = None,
     provider: str = "CPUExecutionProvider",
 ) -> InferenceSession:
-    """A session for one of our model files.
+    """Open one of our model files.
 
     Args:
         model: A path, or the file's contents.
-        n_threads: Of one call; None leaves it to ONNX Runtime.
-        provider: What computes, one of `onnxruntime.get_available_providers()`.
+        n_threads: Threads of one call; None leaves it to ONNX Runtime.
+        provider: One of `onnxruntime.get_available_providers()`.
 
     Raises:
         ExportError: There is no file, it is not an ONNX file that this ONNX Runtime can run, or
-            it has other inputs and outputs than our models.
+            its inputs and outputs are not those of our models.
     """
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
     name = "the model" if isinstance(model, bytes) else str(model)
+    if not isinstance(model, bytes) and not Path(model).is_file():
+        raise ExportError(f"no model file at {name}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     if n_threads is not None:
         options.intra_op_num_threads = n_threads
     try:
-        contents = model if isinstance(model, bytes) else str(_existing(Path(model)))
+        contents = model if isinstance(model, bytes) else str(model)
         session = onnxruntime.InferenceSession(contents, options, providers=[provider])
     except (
         refusals.Fail,
@@ -98,30 +82,81 @@ def open_session(
         refusals.RuntimeException,
         UnicodeDecodeError,  # a name in a damaged file
     ) as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise ExportError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {said}"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {reason}"
         ) from error
-    _require_ends(session, name)
+    inputs = [end.name for end in session.get_inputs()]
+    outputs = [end.name for end in session.get_outputs()]
+    required = {*OUTPUTS, *TIMED_OUTPUTS} if ARRIVALS in inputs else {*OUTPUTS}
+    if inputs not in ([INPUT], [INPUT, ARRIVALS]) or not required <= set(outputs):
+        raise ExportError(
+            f"{name} has inputs {inputs} and outputs {outputs}; our models have the input "
+            f"{INPUT!r} and the outputs {list(OUTPUTS)}, with {ARRIVALS!r} also "
+            f"{list(TIMED_OUTPUTS)}"
+        )
     return session
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise ExportError(f"there is no model file at {path}")
-    return path
+def known_outputs(session: InferenceSession) -> list[str]:
+    """Names of a model's outputs that this version knows, in the contract's order."""
+    given = {end.name for end in session.get_outputs()}
+    return [name for name in (*OUTPUTS, *TIMED_OUTPUTS) if name in given]
 
 
-def _require_ends(session: InferenceSession, name: str) -> None:
-    inputs = [end.name for end in session.get_inputs()]
-    outputs = [end.name for end in session.get_outputs()]
-    if inputs == [INPUT, ARRIVALS]:
-        known = {*OUTPUTS, *TIMED_OUTPUTS} <= set(outputs)
-    else:
-        known = inputs == [INPUT] and set(OUTPUTS) <= set(outputs)
-    if not known:
-        raise ExportError(
-            f"{name} takes {inputs} and gives {outputs}; a model of ours takes [{INPUT!r}] "
-            f"and gives {list(OUTPUTS)}, or takes {ARRIVALS!r} too and gives "
-            f"{list(TIMED_OUTPUTS)} besides"
-        )
+def run_batches(
+    session: InferenceSession, inputs: Arrays, outputs: Sequence[str], batch_size: int
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Run a model over samples; yield the outputs of each batch, the last of which may be small.
+
+    Args:
+        session: The model.
+        inputs: Arrays by the names of the model's inputs, the samples along the first axis.
+        outputs: Names of the outputs wanted.
+        batch_size: Samples in one call.
+    """
+    for start in range(0, len(next(iter(inputs.values()))), batch_size):
+        feed = {
+            name: np.ascontiguousarray(values[start : start + batch_size], np.float32)
+            for name, values in inputs.items()
+        }
+        yield session.run(outputs, feed)
+
+
+def run(
+    session: InferenceSession, inputs: Arrays, outputs: Sequence[str], batch_size: int
+) -> dict[str, NDArray[np.float32]]:
+    """Outputs of a model by name, for at least one sample; arguments as for `run_batches`."""
+    batches = list(run_batches(session, inputs, outputs, batch_size))
+    columns = map(np.concatenate, zip(*batches, strict=True))
+    return dict(zip(outputs, columns, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Duration of one call, in milliseconds."""
+
+    median_ms: float
+    p95_ms: float
+
+
+def latencies(calls: Sequence[Callable[[], object]], *, seconds: float) -> tuple[Latency, ...]:
+    """Time callables in turns, so that a busy machine slows all of them alike.
+
+    Args:
+        calls: What to call.
+        seconds: For all of them together; each has one turn at least.
+    """
+    times: list[list[float]] = [[] for _ in calls]
+    end = time.perf_counter() + seconds
+    while not times[-1] or time.perf_counter() < end:
+        for call, taken in zip(calls, times, strict=True):
+            time.sleep(_PAUSE_S)
+            call()
+            for _ in range(_CALLS_IN_A_ROW):
+                start = time.perf_counter()
+                call()
+                taken.append(1000 * (time.perf_counter() - start))
+    return tuple(
+        Latency(float(np.median(taken)), float(np.percentile(taken, 95))) for taken in times
+    )

@@ -1,1 +1,1 @@
-"""graph."""
+"""The model file's graph: traced, rewritten, written, quantised, compared."""

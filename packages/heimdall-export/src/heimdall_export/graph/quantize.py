@@ -3,14 +3,12 @@
 Two bytes (`fp16`, `bf16`): the weights of products and convolutions are stored so, and widened when
 the file is loaded. The arithmetic is float32 as before: half the file, the same speed.
 
-`int8`: products with a weight, convolutions of one tap among them, are computed of 8-bit integers
-(`integer_products`). Everything else, wider convolutions and heads among it, stays float32. Scales
-are fixed in the file: an answer depends on its own input alone, and not on what else is in the
-batch.
+`int8`: products with a weight, convolutions of one tap among them, are computed with 8-bit integers
+(`integers`). Everything else, wider convolutions and heads among it, stays float32. Scales are
+fixed in the file: an answer depends on its own input alone, not on the rest of the batch.
 
-`int4`: the same, with weights of four bits in the file, kernels of wider convolutions too
-(`packed_weights`). Half the size of `int8`, as fast, and less exact; the
-operator set is 21 at least.
+`int4`: the same with 4-bit weights in the file, kernels of wider convolutions too. Half the size of
+`int8`, as fast, and less exact; the operator set is 21 at least.
 """
 
 from __future__ import annotations
@@ -22,10 +20,14 @@ import onnx
 import torch
 from google.protobuf.message import DecodeError
 
-from heimdall_export.atomic import written_at_once
-from heimdall_export.contract import ARRIVALS, INPUT
 from heimdall_export.errors import ExportError
-from heimdall_export.graph.integers import LEAST_OPSET, calibrated, packed_kernel, use_integers
+from heimdall_export.graph.integers import (
+    LEAST_OPSET,
+    calibrate,
+    large_convolutions,
+    pack_kernel,
+    use_integers,
+)
 from heimdall_export.graph.rewrite import (
     channel_weights,
     fold_channel_scales,
@@ -35,6 +37,8 @@ from heimdall_export.graph.rewrite import (
     shorten_names,
 )
 from heimdall_export.graph.weighted_graph import WeightedGraph
+from heimdall_export.serving.metadata import PRECISION_KEY
+from heimdall_export.session import Sample
 
 if TYPE_CHECKING:
     import os
@@ -42,13 +46,12 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
-__all__ = ["KINDS", "PRECISION_KEY", "Kind", "NothingToQuantize", "quantize_model"]
+__all__ = ["KINDS", "Kind", "NothingToQuantize", "quantize_model"]
 
 Kind = Literal["fp16", "bf16", "int8", "int4"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-PRECISION_KEY = "heimdall.precision"
-"""Of the metadata: how a file that is not plain float32 computes."""
 _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _LARGEST_HALF = 65504.0
 
@@ -70,7 +73,7 @@ def quantize_model(
 
     Args:
         path: A float32 model file.
-        target: Where the new one goes; a file that is there is replaced at once.
+        target: The new file; an existing one is replaced as a whole.
         kind: `fp16`, `bf16`, `int8` or `int4`.
         features: Training features that integers are calibrated on, float32
             `(n, receivers, n_mels, n_frames)`; some dozens will do.
@@ -82,20 +85,21 @@ def quantize_model(
 
     Raises:
         ExportError: An unknown kind, a file that is no float32 model of ours, features that it
-            does not take, or a place that cannot be written.
+            does not take, or a target that cannot be written.
     """
     if kind not in KINDS:
-        raise ExportError(f"there is no precision {kind!r}; give one of {', '.join(KINDS)}")
+        raise ExportError(f"unknown precision {kind!r}; use one of {', '.join(KINDS)}")
     graph = _read(Path(path))
     if kind in _HALVES:
         _halve(graph, large_weights(graph, ("MatMul", "Gemm", "Conv")), _HALVES[kind])
     else:
-        inputs = {INPUT: features} | ({} if arrivals is None else {ARRIVALS: arrivals})
-        _to_integers(graph, inputs, keep=keep, packed=kind == "int4")
+        _to_integers(graph, Sample(features, arrivals).inputs, keep=keep, packed=kind == "int4")
     graph.model.metadata_props.add(key=PRECISION_KEY, value=kind)
-    _check(graph)
-    with written_at_once(Path(target)) as part:
-        graph.write(part)
+    try:
+        onnx.checker.check_model(graph.declared(), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"onnx.checker refuses the quantised graph: {error}") from error
+    graph.save(Path(target))
     return Path(target)
 
 
@@ -103,22 +107,15 @@ def _read(path: Path) -> WeightedGraph:
     try:
         graph = WeightedGraph.read(path)
     except OSError as error:
-        raise ExportError(f"the model file {path} cannot be read: {error.strerror}") from error
+        raise ExportError(f"cannot read the model file {path}: {error.strerror}") from error
     except (DecodeError, TypeError) as error:
         raise ExportError(f"{path} is not an ONNX file of float32 weights: {error}") from error
     except onnx.checker.ValidationError as error:
-        raise ExportError(f"the weights of {path} beside it cannot be read: {error}") from error
-    said = {entry.key: entry.value for entry in graph.model.metadata_props}
-    if PRECISION_KEY in said:
-        raise ExportError(f"{path} is {said[PRECISION_KEY]} already; give the float32 file")
+        raise ExportError(f"cannot read the weights beside {path}: {error}") from error
+    for entry in graph.model.metadata_props:
+        if entry.key == PRECISION_KEY:
+            raise ExportError(f"{path} is {entry.value} already; use the float32 file")
     return graph
-
-
-def _check(graph: WeightedGraph) -> None:
-    try:
-        onnx.checker.check_model(graph.declared(), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"onnx.checker refuses the quantised graph: {error}") from error
 
 
 def _to_integers(
@@ -128,7 +125,7 @@ def _to_integers(
         graph.convert(LEAST_OPSET)
     pointwise_as_products(graph)
     fold_channel_scales(graph)
-    seen = calibrated(graph, inputs, kernels=packed)
+    seen = calibrate(graph, inputs, kernels=packed)
     ranges = seen.ranges
     if not ranges:
         raise NothingToQuantize(
@@ -138,36 +135,33 @@ def _to_integers(
     use_integers(graph, {n: ranges[n] for n in ranges if n not in kept}, packed=packed)
     if packed:
         _pack_kernels(graph, seen.means)
+        _halve(graph, channel_weights(graph), torch.float16)
+        shorten_names(graph)
 
 
-def _pack_kernels(graph: WeightedGraph, means: Mapping[str, torch.Tensor]) -> None:
-    """Four bits for kernels, two bytes for what there is one of a channel, and short names."""
+def _pack_kernels(graph: WeightedGraph, means: Mapping[str, Tensor]) -> None:
+    """Store kernels in four bits; biases make up for what this moves in the mean."""
     unpacking = []
+    convolutions = large_convolutions(graph)
     for name in large_weights(graph, ("Conv",)):
         weight = graph.weights.pop(name)
-        stored = packed_kernel(graph, name, weight)
+        stored = pack_kernel(graph, name, weight)
         unpacking.extend(stored.nodes)
-        _make_up(graph, name, (weight - stored.told).flatten(2).sum(dim=2), means)
-    put_first(graph, unpacking)
-    _halve(graph, channel_weights(graph), torch.float16)
-    shorten_names(graph)
-
-
-def _make_up(
-    graph: WeightedGraph, kernel: str, lost: torch.Tensor, means: Mapping[str, torch.Tensor]
-) -> None:
-    """Add to biases what rounding a kernel takes from the mean; `lost` is (outputs, inputs)."""
-    for node in graph.model.graph.node:
-        if node.op_type == "Conv" and node.input[1] == kernel and len(node.input) > 2:
+        lost = (weight - stored.value).flatten(2).sum(dim=2)  # (outputs, inputs of a group)
+        for node in convolutions:
+            if node.input[1] != name or len(node.input) < 3:
+                continue
             mean = means[node.input[0]]
             n_groups = len(mean) // lost.shape[1]
-            by_group = lost.reshape(n_groups, -1, lost.shape[1]) @ mean.reshape(n_groups, -1, 1)
+            shift = lost.reshape(n_groups, -1, lost.shape[1]) @ mean.reshape(n_groups, -1, 1)
             bias = f"{node.output[0]}.bias"
-            graph.weights[bias] = graph.weights[node.input[2]] + by_group.flatten()
+            graph.weights[bias] = graph.weights[node.input[2]] + shift.flatten()
             node.input[2] = bias
+    put_first(graph, unpacking)
 
 
 def _halve(graph: WeightedGraph, names: list[str], dtype: torch.dtype) -> None:
+    """Store weights in two bytes each, except those beyond float16's range."""
     casts = []
     for name in names:
         weight = graph.weights[name]

@@ -1,11 +1,11 @@
-"""A graph and its weights, apart until they meet in the file.
+"""A graph and its weights, kept apart until they are written to the file.
 
-Weights are views of the network's own tensors: what the file wants otherwise (transposed, say) is
-copied when it is written, one weight at a time. So an export needs the memory of one weight.
+Weights are views of the network's own tensors; where the file needs another layout (transposed,
+say), each is copied as it is written, so an export needs the memory of one weight.
 
-The file is Protocol Buffers, written here field by field: a message may have its fields in any
-order, so the graph's weights follow the rest of the graph. Sources: onnx.proto for the numbers
-of the fields; "Protocol Buffers Encoding" (protobuf.dev) for how they are written.
+The file is Protocol Buffers, written field by field: a message may have its fields in any order,
+so the graph's weights follow the rest of the graph. Sources: onnx.proto for the fields' numbers;
+"Protocol Buffers Encoding" (protobuf.dev) for the encoding.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import numpy as np
 import onnx
 import torch
 
+from heimdall_export.atomic import whole_file
+from heimdall_export.errors import ExportError
 from heimdall_export.model_files import SUFFIX
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
-    from typing import BinaryIO
 
     from torch import Tensor
 
@@ -33,85 +34,77 @@ __all__ = ["LARGEST_FILE", "WeightedGraph"]
 
 LARGEST_FILE = 2**31 - 2**26
 """Bytes of weights in one file; Protocol Buffers end at 2 GiB, graph and names included."""
-_GRAPH, _INITIALIZER, _RAW_DATA = (number << 3 | 2 for number in (7, 5, 9))
-"""Keys of ModelProto.graph, GraphProto.initializer and TensorProto.raw_data: bytes follow."""
+_GRAPH, _INITIALIZER, _RAW_DATA = (bytes([number << 3 | 2]) for number in (7, 5, 9))
+"""Keys of ModelProto.graph, GraphProto.initializer and TensorProto.raw_data, followed by bytes."""
 
 
 @dataclass(slots=True)
 class WeightedGraph:
-    """A model whose graph takes its weights as inputs, and the weights by their names."""
+    """A model whose graph takes its weights as inputs, and the weights by name."""
 
     model: onnx.ModelProto
     weights: dict[str, Tensor]
     four_bits: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Shapes of weights of four bits, of whose values two are in one of `weights`' bytes."""
+    """Shapes of the 4-bit weights, which are stored in `weights` with two values a byte."""
+
+    def __post_init__(self) -> None:
+        """Remove weights from the inputs, and weights that no node takes."""
+        graph = self.model.graph
+        del graph.value_info[:]
+        inputs = [end for end in graph.input if end.name not in self.weights]
+        del graph.input[:]
+        graph.input.extend(inputs)
+        self.prune()
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> WeightedGraph:
-        """A model file as a graph and its weights.
+        """Read a model file.
 
         Raises:
             OSError: It cannot be read.
-            google.protobuf.message.DecodeError: It is no ONNX file.
-            TypeError: It has weights of a type that NumPy has not, such as 4 bits.
+            google.protobuf.message.DecodeError: It is not an ONNX file.
+            TypeError: It has weights of a type that NumPy lacks, such as 4 bits.
         """
         model = onnx.load(path)
         weights = {}
         while model.graph.initializer:
-            # One by one, so that no two copies of all of them are held.
+            # One by one, so that two copies of all of them never exist.
             weight = model.graph.initializer.pop()
             weights[weight.name] = torch.from_numpy(onnx.numpy_helper.to_array(weight).copy())
         return cls(model, weights)
 
-    def __post_init__(self) -> None:
-        """Keep weights out of the inputs, and nothing that no node takes."""
-        del self.model.graph.value_info[:]
-        self._undeclare()
-
-    def _undeclare(self) -> None:
-        ends = [end for end in self.model.graph.input if end.name not in self.weights]
-        del self.model.graph.input[:]
-        self.model.graph.input.extend(ends)
-        self.prune()
-
     def prune(self) -> None:
-        """Forget weights that no node takes."""
+        """Remove weights that no node takes."""
         used = {name for node in self.model.graph.node for name in node.input}
         self.weights = {name: weight for name, weight in self.weights.items() if name in used}
 
     def add_four_bits(self, name: str, integers: Tensor) -> None:
-        """Add a weight of four bits.
-
-        Args:
-            name: Of the weight.
-            integers: From -8 to 7, of any shape.
-        """
+        """Add a 4-bit weight of integers from -8 to 7."""
         flat = (integers.flatten().to(torch.int8) & 0xF).view(torch.uint8)
         low, high = torch.nn.functional.pad(flat, (0, len(flat) % 2)).view(-1, 2).unbind(1)
         self.weights[name] = high << 4 | low
         self.four_bits[name] = tuple(integers.shape)
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Give weights other names, and forget those that have none."""
+        """Give weights other names; those without one are removed."""
         self.weights = {names[n]: weight for n, weight in self.weights.items() if n in names}
         self.four_bits = {names[n]: shape for n, shape in self.four_bits.items() if n in names}
 
     def opset(self) -> int:
-        """The version of ONNX's own operator set."""
+        """Version of ONNX's own operator set."""
         return next(int(e.version) for e in self.model.opset_import if e.domain in ("", "ai.onnx"))
 
     def convert(self, opset: int) -> None:
-        """Take another operator set.
+        """Convert the graph to another operator set.
 
         Raises:
-            onnx.version_converter.ConvertError: There is no such set, or no way to it.
+            onnx.version_converter.ConvertError: There is no such set, or no conversion to it.
         """
         self.model = onnx.version_converter.convert_version(self.declared(), opset)
-        del self.model.graph.value_info[:]
-        self._undeclare()
+        self.__post_init__()
 
     def declared(self) -> onnx.ModelProto:
-        """The model with its weights among the inputs, their types and shapes without values."""
+        """The model with its weights among the inputs: types and shapes without values."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         model.graph.input.extend(
@@ -120,49 +113,80 @@ class WeightedGraph:
         return model
 
     def _kind(self, name: str) -> tuple[int, list[int]]:
-        """A weight's type and shape in the file."""
+        """ONNX element type and shape of a weight."""
         if name in self.four_bits:
             return int(onnx.TensorProto.INT4), [*self.four_bits[name]]
         weight = self.weights[name]
-        return _element_type(weight), [*weight.shape]
+        if weight.dtype == torch.bfloat16:
+            return int(onnx.TensorProto.BFLOAT16), [*weight.shape]
+        plain = np.dtype(str(weight.dtype).removeprefix("torch."))
+        return onnx.helper.np_dtype_to_tensor_dtype(plain), [*weight.shape]
 
-    def size(self) -> int:
-        """Bytes of the weights."""
-        return sum(weight.nbytes for weight in self.weights.values())
+    def save(self, path: Path, *, largest: int = LARGEST_FILE) -> None:
+        """Write the model as `write` does, whole or not at all.
+
+        Raises:
+            ExportError: It cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as part:
+                self.write(part, largest=largest)
+        except OSError as error:
+            raise ExportError(
+                f"cannot write the model to {path}: {error.strerror or error}"
+            ) from error
 
     def write(self, path: Path, *, largest: int = LARGEST_FILE) -> None:
-        """Write the model to a file; weights of more bytes than `largest` to one beside it.
+        """Write the model to a file, and weights of more than `largest` bytes to one beside it.
 
-        That second file is named for its contents, so that it never replaces another one.
+        The second file is named for its contents, so that it never replaces another one.
 
         Raises:
             OSError: It cannot be written.
         """
-        beside = self._written_beside(path) if self.size() > largest else None
-        with path.open("wb") as file:
-            _write_model(file, self.model, [*self._initializers(beside)])
-
-    def _initializers(self, beside: str | None) -> Iterator[tuple[bytes, Tensor | None]]:
-        """Each weight's message without its values, and the values if they go into it."""
+        n_bytes = sum(weight.nbytes for weight in self.weights.values())
+        beside = self._write_beside(path) if n_bytes > largest else None
+        parts: list[tuple[bytes, Tensor | None]] = []
         offset = 0
         for name, weight in self.weights.items():
             kind, shape = self._kind(name)
-            message = onnx.TensorProto(name=name, dims=shape, data_type=kind)
-            if beside is not None:
-                message.data_location = onnx.TensorProto.EXTERNAL
-                said = {"location": beside, "offset": offset, "length": weight.nbytes}
-                for key, value in said.items():
-                    message.external_data.add(key=key, value=str(value))
-                offset += weight.nbytes
-            yield message.SerializeToString(), weight if beside is None else None
+            tensor = onnx.TensorProto(name=name, dims=shape, data_type=kind)
+            if beside is None:
+                header = tensor.SerializeToString() + _RAW_DATA + _varint(weight.nbytes)
+                length = len(header) + weight.nbytes
+                parts.append((_INITIALIZER + _varint(length) + header, weight))
+                continue
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (
+                ("location", beside),
+                ("offset", offset),
+                ("length", weight.nbytes),
+            ):
+                tensor.external_data.add(key=key, value=str(value))
+            offset += weight.nbytes
+            header = tensor.SerializeToString()
+            parts.append((_INITIALIZER + _varint(len(header)) + header, None))
+        rest = onnx.ModelProto()
+        rest.CopyFrom(self.model)
+        rest.ClearField("graph")
+        graph = self.model.graph.SerializeToString()
+        length = len(graph) + sum(len(h) + (0 if w is None else w.nbytes) for h, w in parts)
+        with path.open("wb") as file:
+            file.write(rest.SerializeToString() + _GRAPH + _varint(length) + graph)
+            for header, values in parts:
+                file.write(header)
+                if values is not None:
+                    file.write(_raw(values))
 
-    def _written_beside(self, path: Path) -> str:
+    def _write_beside(self, path: Path) -> str:
+        """Write all weights to a file beside the model; returns its name."""
         part = path.with_name(f".{uuid.uuid4().hex}.part")
         digest = hashlib.sha256()
         try:
             with part.open("wb") as file:
                 for weight in self.weights.values():
-                    values = _values(weight)
+                    values = _raw(weight)
                     digest.update(values)
                     file.write(values)
             name = f"{digest.hexdigest()}{SUFFIX}"
@@ -170,29 +194,6 @@ class WeightedGraph:
         finally:
             part.unlink(missing_ok=True)
         return name
-
-
-def _write_model(
-    file: BinaryIO, model: onnx.ModelProto, weights: list[tuple[bytes, Tensor | None]]
-) -> None:
-    rest = onnx.ModelProto()
-    rest.CopyFrom(model)
-    rest.ClearField("graph")
-    graph = model.graph.SerializeToString()
-    lengths = [_length(header, values) for header, values in weights]
-    whole = len(graph) + sum(1 + len(_varint(length)) + length for length in lengths)
-    file.write(rest.SerializeToString() + bytes([_GRAPH]) + _varint(whole) + graph)
-    for length, (header, values) in zip(lengths, weights, strict=True):
-        file.write(bytes([_INITIALIZER]) + _varint(length) + header)
-        if values is not None:
-            file.write(bytes([_RAW_DATA]) + _varint(values.nbytes))
-            file.write(_values(values))
-
-
-def _length(header: bytes, values: Tensor | None) -> int:
-    if values is None:
-        return len(header)
-    return len(header) + 1 + len(_varint(values.nbytes)) + values.nbytes
 
 
 def _varint(number: int) -> bytes:
@@ -205,13 +206,7 @@ def _varint(number: int) -> bytes:
     return bytes(groups)
 
 
-def _values(weight: Tensor) -> memoryview:
-    """A weight's values as ONNX has them: row by row, little-endian."""
+def _raw(weight: Tensor) -> memoryview:
+    """A weight's values in ONNX's layout: row by row, little-endian."""
     dense = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return dense.numpy().data
-
-
-def _element_type(weight: Tensor) -> int:
-    if weight.dtype == torch.bfloat16:
-        return int(onnx.TensorProto.BFLOAT16)
-    return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(str(weight.dtype).removeprefix("torch.")))

@@ -1,1 +1,1 @@
-"""object_store."""
+"""Model files in an object store: stored under new names, fetched and verified."""

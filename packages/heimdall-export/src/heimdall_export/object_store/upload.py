@@ -1,14 +1,12 @@
-"""A model file into the object store: under a new name, verified, never over another.
+"""Upload of a model file into an object store: under a new name, verified, never over another.
 
 The sidecar goes first and claims the name; the model follows, whole or not at all, and is read
-back. So a model that can be seen has its sidecar, and what fails on the way leaves neither. A
-sidecar alone is a claim whose owner was killed: the name is used up, nothing else.
+back. So a model that can be seen has its sidecar, and a failure on the way leaves neither. A
+sidecar alone is the claim of an upload that was killed: the name is used up, nothing else.
 
-An object that must not exist yet: written only under a name that is free.
-
-The store itself refuses where an object is there already (`If-None-Match: *`, RFC 9110, section
-13.1.2; in S3 since 2024, in MinIO and SeaweedFS too), so that two writers cannot both win. The
-MinIO client sends no such header, a presigned address takes it.
+The store itself refuses to replace an object (`If-None-Match: *`, RFC 9110, section 13.1.2; in S3
+since 2024, in MinIO and SeaweedFS too), so that of two writers one wins. The MinIO client cannot
+send that header, but a presigned URL takes it.
 """
 
 from __future__ import annotations
@@ -21,103 +19,44 @@ import logging
 import math
 import time
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import urllib3
-from minio.error import MinioException, S3Error
+from minio.error import S3Error
 
 from heimdall_export.contract import MODEL_FOLDER
 from heimdall_export.errors import ExportError
-from heimdall_export.model_files import SUFFIX, weights_beside
-from heimdall_export.object_store.download import chunks_of
+from heimdall_export.model_files import SUFFIX, file_sha256, weights_beside
+from heimdall_export.object_store.store import (
+    TRANSIENT_STATUS,
+    WAITS_S,
+    chunks_of,
+    ensure_bucket,
+    split_address,
+    store_errors,
+)
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
     from typing import BinaryIO
 
     from minio import Minio
 
-__all__ = ["UploadedModel", "put_new", "upload_model"]
+__all__ = ["UploadedModel", "add_to_sidecar", "put_new", "upload_model"]
 
-
-_WAITS_S = (0.1, 0.4, 1.6)
-"""Before each further attempt at what can heal."""
 _STORED = (200, 201, 204)
 _NAME_TAKEN = (409, 412)
-_CAN_HEAL = (429, 500, 502, 503, 504)
 _VALID = timedelta(minutes=15)
-_TIMEOUT = urllib3.Timeout(connect=10, read=60)
-
-
-def put_new(
-    client: Minio, bucket: str, key: str, body: bytes | BinaryIO, content_type: str
-) -> bool:
-    """Store an object under a name that is free.
-
-    Args:
-        client: The object store.
-        bucket: Must be there.
-        key: The name.
-        body: The contents, or a file, which is sent from its beginning.
-        content_type: Its media type.
-
-    Returns:
-        False where the name is taken. After a connection that broke, by this very call perhaps:
-        compare what is there.
-
-    Raises:
-        ExportError: The store refuses, or is out of reach after four attempts.
-    """
-    headers = {
-        "Content-Type": content_type,
-        # Without it a file would go in chunks of unknown number, which S3 does not take.
-        "Content-Length": str(_size(body)),
-        "If-None-Match": "*",
-    }
-    said = ""
-    for wait_s in (0.0, *_WAITS_S):
-        time.sleep(wait_s)
-        status, said = _put(client.presigned_put_object(bucket, key, _VALID), body, headers)
-        if status in _STORED:
-            return True
-        if status in _NAME_TAKEN:
-            return False
-        if status is not None and status not in _CAN_HEAL:
-            break
-    raise ExportError(
-        f"the object store took no {key} into bucket {bucket!r}: {said}; "
-        "check that it runs and what the credentials may do"
-    )
-
-
-def _size(body: bytes | BinaryIO) -> int:
-    return len(body) if isinstance(body, bytes) else body.seek(0, io.SEEK_END)
-
-
-def _put(url: str, body: bytes | BinaryIO, headers: dict[str, str]) -> tuple[int | None, str]:
-    """The answer's status, None where there was no answer, and what it said.
-
-    No message holds the address: who has it may write.
-    """
-    if not isinstance(body, bytes):
-        body.seek(0)
-    with urllib3.PoolManager(timeout=_TIMEOUT, retries=False) as pool:
-        try:
-            answer = pool.request("PUT", url, body=body, headers=headers)
-        except urllib3.exceptions.HTTPError as error:
-            return None, type(error).__name__
-    return answer.status, f"status {answer.status}, {answer.data[:300].decode(errors='replace')}"
-
-
+_CONNECT_S, _READ_S = 10.0, 60.0
 _MOST_NAMES = 60
-"""So many seconds after the wanted one are tried before something must be wrong."""
-_CHUNK = 2**20
-_MEDIA_TYPES = {".json": "application/json"}
-_BYTES = "application/octet-stream"
+"""Seconds after the wanted one that are tried for a name."""
+_JSON, _BYTES = "application/json", "application/octet-stream"
+_IDENTITY = ("uri", "key", "sha256", "size", "created_at", "weights_sha256", "run_id", "upload_id")
+"""Entries of a sidecar that identify the model; additions must not change them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +87,12 @@ def upload_model(
 
     Args:
         client: The object store.
-        bucket: Must be there, unless it may be made.
-        path: The ONNX file; weights that are in a file beside it go along.
+        bucket: Must exist, unless it may be made.
+        path: The ONNX file; weights in a file beside it go along.
         run_id: MLflow run that made it.
-        metrics: What it is worth; goes into the sidecar, null for what is not finite.
-        versions: Of our packages; goes into the sidecar.
-        created_at: Aware; now when None. A second that is taken moves on to the next one.
+        metrics: Go into the sidecar, null for what is not finite.
+        versions: Of our packages; go into the sidecar.
+        created_at: Aware; now when None. The next second is used where one is taken.
         make_bucket: Make the bucket where it is missing.
 
     Raises:
@@ -162,113 +101,97 @@ def upload_model(
     """
     source = Path(path)
     first = (created_at or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
-    # NumPy's and torch's numbers are none of JSON's.
-    finite = {name: float(v) if math.isfinite(v) else None for name, v in metrics.items()}
-    # The upload's id tells our claim from the equal one of another upload of the same file.
-    says = {
+    further = {
         "run_id": run_id,
-        "metrics": finite,
+        # JSON has no numbers of NumPy or torch, and no NaN.
+        "metrics": {n: float(v) if math.isfinite(v) else None for n, v in metrics.items()},
         "versions": dict(versions),
+        # Tells our claim from the equal one of another upload of the same file.
         "upload_id": uuid.uuid4().hex,
     }
     try:
-        sha256, size = _sha256(_chunks(source)), source.stat().st_size
+        sha256, size = file_sha256(source), source.stat().st_size
         weights = _weights(source)
-        _require_bucket(client, bucket, make=make_bucket)
-        for name in _names(bucket, sha256, size, first):
-            model = replace(name, weights_sha256=weights.stem if weights else None)
-            if _stored(client, bucket, source, model, says):
-                return model
-    except (MinioException, urllib3.exceptions.HTTPError) as error:
-        raise ExportError(_told(error, bucket)) from error
+        with store_errors(f"upload {source} into bucket {bucket!r}"):
+            _require_bucket(client, bucket, make=make_bucket)
+            for moment in (first + timedelta(seconds=second) for second in range(_MOST_NAMES)):
+                key = f"{MODEL_FOLDER}/v{moment:%Y%m%d_%H%M%S}.onnx"
+                model = UploadedModel(
+                    uri=f"s3://{bucket}/{key}",
+                    key=key,
+                    sha256=sha256,
+                    size=size,
+                    created_at=moment.isoformat(),
+                    weights_sha256=weights.stem if weights else None,
+                )
+                if _stored(client, bucket, source, weights, model, further):
+                    return model
     except OSError as error:
-        raise ExportError(f"the model file {source} cannot be read: {error.strerror}") from error
+        raise ExportError(f"cannot read the model file {source}: {error.strerror}") from error
     raise ExportError(
         f"the names from v{first:%Y%m%d_%H%M%S} on are taken in {bucket!r}; is the clock right?"
     )
 
 
+def _weights(source: Path) -> Path | None:
+    """The file beside the model, verified by the hash in its name."""
+    weights = weights_beside(source)
+    if weights is not None and not weights.is_file():
+        raise ExportError(f"{source} has its weights in {weights.name}, which is not beside it")
+    if weights is not None and file_sha256(weights) != weights.stem:
+        raise ExportError(f"{weights} was changed since it was written; export the model again")
+    return weights
+
+
 def _require_bucket(client: Minio, bucket: str, *, make: bool) -> None:
     # Some stores make a missing bucket on the first object; a misspelt name must not pass.
     try:
-        found = client.bucket_exists(bucket)
+        if make:
+            ensure_bucket(client, bucket)
+        elif not client.bucket_exists(bucket):
+            raise ExportError(f"no bucket {bucket!r}; make it, or set HEIMDALL_MODELS_BUCKET")
+    except ExportError:
+        raise
     except ValueError as error:
-        raise ExportError(f"{bucket!r} is no name for a bucket: {error}") from error
-    if found:
-        return
-    if not make:
-        raise ExportError(f"there is no bucket {bucket!r}; make it, or set HEIMDALL_MODELS_BUCKET")
-    try:
-        client.make_bucket(bucket)
-    except S3Error as error:
-        # Somebody else made it between the question and the act.
-        if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-            raise
-
-
-def _names(bucket: str, sha256: str, size: int, first: datetime) -> Iterator[UploadedModel]:
-    """What the model would be called in each second from the first one on."""
-    for second in range(_MOST_NAMES):
-        moment = first + timedelta(seconds=second)
-        key = f"{MODEL_FOLDER}/v{moment:%Y%m%d_%H%M%S}.onnx"
-        yield UploadedModel(
-            uri=f"s3://{bucket}/{key}",
-            key=key,
-            sha256=sha256,
-            size=size,
-            created_at=moment.isoformat(),
-        )
+        raise ExportError(f"invalid bucket name {bucket!r}: {error}") from error
 
 
 def _stored(
-    client: Minio, bucket: str, source: Path, model: UploadedModel, says: Mapping[str, object]
+    client: Minio,
+    bucket: str,
+    source: Path,
+    weights: Path | None,
+    model: UploadedModel,
+    further: Mapping[str, object],
 ) -> bool:
-    """Whether the model has the name now; if not, it is another's."""
-    sidecar = f"{model.key.removesuffix('.onnx')}.json"
+    """Store sidecar, weights and model under the name; False if the name is another's."""
+    stem = model.key.removesuffix(".onnx")
     known = {name: value for name, value in asdict(model).items() if value is not None}
-    text = json.dumps(known | dict(says), indent=2, sort_keys=True).encode()
-    claim = hashlib.sha256(text).hexdigest()
+    sidecar = json.dumps(known | dict(further), indent=2, sort_keys=True).encode()
+    files = [(model.key, source, model.sha256)]
+    if weights:
+        files.insert(0, (stem + SUFFIX, weights, weights.stem))
     with contextlib.ExitStack() as undo:
         # Before each act: one that was interrupted may have been carried out.
-        undo.callback(_withdraw, client, bucket, sidecar, claim)
-        if not _put_verified(client, bucket, sidecar, text, claim):
+        claim = hashlib.sha256(sidecar).hexdigest()
+        undo.callback(_withdraw, client, bucket, f"{stem}.json", claim)
+        if not _put_verified(client, bucket, f"{stem}.json", sidecar, claim, _JSON):
             return False
-        for key, path, sha256 in _files(source, model):
+        for key, path, sha256 in files:
             undo.callback(_withdraw, client, bucket, key, sha256)
             with path.open("rb") as file:
-                if not _put_verified(client, bucket, key, file, sha256):
+                if not _put_verified(client, bucket, key, file, sha256, _BYTES):
                     return False
         undo.pop_all()
     return True
 
 
-def _files(source: Path, model: UploadedModel) -> Iterator[tuple[str, Path, str]]:
-    """Keys, files and hashes; the model last, so that what can be seen has its weights."""
-    if model.weights_sha256:
-        stem = model.key.removesuffix(".onnx")
-        weights = source.with_name(f"{model.weights_sha256}{SUFFIX}")
-        yield f"{stem}{SUFFIX}", weights, model.weights_sha256
-    yield model.key, source, model.sha256
-
-
-def _weights(source: Path) -> Path | None:
-    """The file beside the model, which must be what its name says."""
-    weights = weights_beside(source)
-    if weights is None:
-        return None
-    if not weights.is_file():
-        raise ExportError(f"{source} has its weights in {weights.name}, which is not beside it")
-    if _sha256(_chunks(weights)) != weights.stem:
-        raise ExportError(f"{weights} is not what it was written as; export the model again")
-    return weights
-
-
 def _put_verified(
-    client: Minio, bucket: str, key: str, body: bytes | BinaryIO, sha256: str
+    client: Minio, bucket: str, key: str, body: bytes | BinaryIO, sha256: str, content_type: str
 ) -> bool:
-    """Whether the object under a key is now this one, by reading it back."""
-    is_new = put_new(client, bucket, key, body, _MEDIA_TYPES.get(key[-5:], _BYTES))
-    found = _sha256(chunks_of(client, bucket, key))
+    """Store an object and read it back; False if another one has the key."""
+    is_new = put_new(client, bucket, key, body, content_type)
+    found = _object_sha256(client, bucket, key)
     if is_new and found != sha256:
         client.remove_object(bucket, key)
         raise ExportError(
@@ -281,32 +204,112 @@ def _put_verified(
 def _withdraw(client: Minio, bucket: str, key: str, sha256: str) -> None:
     """Remove an object that we wrote, and no other."""
     try:
-        if _sha256(chunks_of(client, bucket, key)) == sha256:
-            client.remove_object(bucket, key)
-    except (MinioException, urllib3.exceptions.HTTPError) as error:
-        if not (isinstance(error, S3Error) and error.code == "NoSuchKey"):
-            # What went wrong before is on its way to the caller.
-            logging.getLogger(__name__).warning(
-                "%s may be left in bucket %r: %s", key, bucket, _told(error, bucket)
-            )
+        with store_errors(f"remove {key} from bucket {bucket!r}"):
+            if _object_sha256(client, bucket, key) == sha256:
+                client.remove_object(bucket, key)
+    except ExportError as error:
+        cause = error.__cause__
+        if not (isinstance(cause, S3Error) and cause.code == "NoSuchKey"):
+            # Not raised: the error that led here is on its way to the caller.
+            logging.getLogger(__name__).warning("%s; it may be left there", error)
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from iter(lambda: file.read(_CHUNK), b"")
-
-
-def _sha256(chunks: Iterable[bytes]) -> str:
+def _object_sha256(client: Minio, bucket: str, key: str) -> str:
     digest = hashlib.sha256()
-    for chunk in chunks:
+    for chunk in chunks_of(client, bucket, key):
         digest.update(chunk)
     return digest.hexdigest()
 
 
-def _told(error: Exception, bucket: str) -> str:
-    if isinstance(error, S3Error):
-        return (
-            f"the object store refused the model for bucket {bucket!r}: {error.code}, "
-            f"{error.message}; check the credentials and what they may do"
-        )
-    return f"the object store with bucket {bucket!r} is out of reach: {error}; is it running?"
+def put_new(
+    client: Minio, bucket: str, key: str, body: bytes | BinaryIO, content_type: str
+) -> bool:
+    """Store an object under a name that is free.
+
+    Args:
+        client: The object store.
+        bucket: Must exist.
+        key: The name.
+        body: The contents, or a file, which is sent from its beginning.
+        content_type: Its media type.
+
+    Returns:
+        False where the name is taken: after a connection that broke, by this very call perhaps,
+        so compare the object there.
+
+    Raises:
+        ExportError: The store refuses, or is out of reach after four attempts.
+    """
+    file = io.BytesIO(body) if isinstance(body, bytes) else body
+    headers = {
+        "Content-Type": content_type,
+        # Without it a file would go in chunks of unknown number, which S3 does not take.
+        "Content-Length": str(file.seek(0, io.SEEK_END)),
+        "If-None-Match": "*",
+    }
+    timeout = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
+    reason = ""
+    for wait_s in (0.0, *WAITS_S):
+        time.sleep(wait_s)
+        file.seek(0)
+        url = client.presigned_put_object(bucket, key, _VALID)
+        with urllib3.PoolManager(timeout=timeout, retries=False) as pool:
+            try:
+                answer = pool.request("PUT", url, body=file, headers=headers)
+            except urllib3.exceptions.HTTPError as error:
+                # Not its text, which may hold the URL: whoever has that may write.
+                reason = type(error).__name__
+                continue
+        if answer.status in _STORED:
+            return True
+        if answer.status in _NAME_TAKEN:
+            return False
+        reason = f"status {answer.status}, {answer.data[:300].decode(errors='replace')}"
+        if answer.status not in TRANSIENT_STATUS:
+            break
+    raise ExportError(
+        f"cannot put {key} into bucket {bucket!r}: {reason}; check that the object store runs, "
+        "and the permissions of the credentials"
+    )
+
+
+def add_to_sidecar(client: Minio, uri: str, name: str, value: object) -> str:
+    """Add an entry to a stored model's sidecar, or replace one that was added before.
+
+    Args:
+        client: The object store.
+        uri: The model's address, `s3://bucket/key.onnx`.
+        name: Name of the entry.
+        value: Anything JSON can hold, so neither NaN nor infinity.
+
+    Returns:
+        The sidecar's address.
+
+    Raises:
+        ExportError: There is no such address or no sidecar, or it is not a JSON object; the entry
+            is one that identifies the model, or not for JSON; or the store refuses or is out of
+            reach.
+    """
+    if name in _IDENTITY:
+        raise ExportError(f"{name!r} identifies the model of a sidecar; it cannot be changed")
+    bucket, key = split_address(uri)
+    sidecar = f"{key.removesuffix('.onnx')}.json"
+    with store_errors(f"add {name!r} to {sidecar} in bucket {bucket!r}"):
+        old = b"".join(chunks_of(client, bucket, sidecar))
+        new = _with_entry(old, sidecar, name, value)
+        client.put_object(bucket, sidecar, io.BytesIO(new), len(new), _JSON)
+    return f"s3://{bucket}/{sidecar}"
+
+
+def _with_entry(text: bytes, sidecar: str, name: str, value: object) -> bytes:
+    try:
+        entries: Any = json.loads(text)
+    except ValueError:
+        entries = None
+    if not isinstance(entries, dict):
+        raise ExportError(f"the sidecar {sidecar} is not a JSON object: {text[:100]!r}")
+    try:
+        changed = entries | {name: value}
+        return json.dumps(changed, indent=2, sort_keys=True, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"JSON cannot hold {name!r}: {error}; give null instead") from error

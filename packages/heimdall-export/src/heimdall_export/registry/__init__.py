@@ -1,1 +1,1 @@
-"""registry."""
+"""The MLflow model registry: versions, production, deletion."""

@@ -1,1 +1,1 @@
-"""serving."""
+"""Positions from a model file, without torch."""

@@ -1,18 +1,44 @@
-"""What a model file says about itself, read from its metadata."""
+"""Metadata of a model file: everything it says of itself, written, migrated and read here.
+
+Files of every format up to `FORMAT` open: `STEPS` holds one function per step from a format to the
+next. A file that does not name its format has format 1; a later format is named in `FORMAT_KEY`.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from heimdall_export.contract import METADATA_KEYS, RECEIVERS_KEY, REGION_KEY
+from heimdall_export.contract import ARRIVAL_KEYS, METADATA_KEYS, RECEIVERS_KEY, REGION_KEY
 from heimdall_export.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Receiver", "receivers_of", "region_of", "require_metadata"]
+    Step = Callable[[dict[str, str]], dict[str, str]]
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_KEY",
+    "PRECISION_KEY",
+    "SIGMA_BOUNDS_KEY",
+    "STEPS",
+    "ModelMetadata",
+    "Receiver",
+    "migrated",
+    "require_metadata",
+]
+
+FORMAT_KEY = "heimdall.format"
+PRECISION_KEY = "heimdall.precision"
+"""How a file that is not plain float32 computes."""
+SIGMA_BOUNDS_KEY = "heimdall.sigma_bounds_m"
+STEPS: tuple[Step, ...] = ()
+"""The first takes metadata of format 1 to format 2, and so on."""
+FORMAT = 1 + len(STEPS)
+"""Format of the files that this version writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,52 +50,125 @@ class Receiver:
     longitude_deg: float
 
 
-def require_metadata(metadata: Mapping[str, str]) -> None:
-    """Refuse a file that does not say what every model of ours says.
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """A model file's metadata of the present format, read as they are asked for."""
+
+    entries: Mapping[str, str]
+
+    @classmethod
+    def of_file(cls, entries: Mapping[str, str]) -> ModelMetadata:
+        """Metadata as a file has them, migrated to the present format.
+
+        Raises:
+            ExportError: The file is newer than this version, or its metadata lack a key.
+        """
+        present = migrated(entries)
+        require_metadata(present)
+        return cls(present)
+
+    @property
+    def receivers(self) -> tuple[Receiver, ...]:
+        """The model's channels, in order.
+
+        Raises:
+            ExportError: The entry is not a list of name, latitude and longitude.
+        """
+        try:
+            return tuple(
+                Receiver(str(entry["name"]), float(entry["latitude"]), float(entry["longitude"]))
+                for entry in self._json(RECEIVERS_KEY)
+            )
+        except (TypeError, KeyError, ValueError) as error:
+            if isinstance(error, ExportError):
+                raise
+            raise self._unusable(RECEIVERS_KEY, "a list of name, latitude and longitude") from error
+
+    @property
+    def region(self) -> dict[str, Any]:
+        """The area that the model was trained for.
+
+        Raises:
+            ExportError: The entry is not a JSON object.
+        """
+        region = self._json(REGION_KEY)
+        if not isinstance(region, dict):
+            raise self._unusable(REGION_KEY, "a JSON object")
+        return region
+
+    @property
+    def sigma_bounds_m(self) -> tuple[float, float] | None:
+        """Least and largest sigma of the levels' network in metres; None if the file has none.
+
+        Arrival times and the disagreement of an ensemble may lead beyond them.
+
+        Raises:
+            ExportError: The entry is not a pair of numbers.
+        """
+        if SIGMA_BOUNDS_KEY not in self.entries:
+            return None
+        bounds = self._json(SIGMA_BOUNDS_KEY)
+        try:
+            least, largest = (float(bound) for bound in bounds)
+        except (TypeError, ValueError) as error:
+            raise self._unusable(SIGMA_BOUNDS_KEY, "a pair of numbers") from error
+        if not (math.isfinite(least) and math.isfinite(largest)):
+            raise self._unusable(SIGMA_BOUNDS_KEY, "a pair of numbers")
+        return least, largest
+
+    def _json(self, key: str) -> Any:  # noqa: ANN401
+        try:
+            return json.loads(self.entries[key])
+        except ValueError as error:
+            raise self._unusable(key, "JSON") from error
+
+    def _unusable(self, key: str, wanted: str) -> ExportError:
+        return ExportError(f"the model's {key} is {self.entries[key]:.100}; it must be {wanted}")
+
+
+def migrated(entries: Mapping[str, str], steps: Sequence[Step] = STEPS) -> dict[str, str]:
+    """Metadata of any earlier format, in the format that the last step leads to.
 
     Raises:
-        ExportError: Keys are missing; the message names them.
+        ExportError: The format is newer than that, or not a number.
     """
-    if missing := [key for key in METADATA_KEYS if key not in metadata]:
+    newest = 1 + len(steps)
+    found = entries.get(FORMAT_KEY, "1")
+    # A later format may be followed by the version that wrote it: "2, heimdall-export 0.4.0".
+    number, _, writer = found.partition(", ")
+    if not (number.isascii() and number.isdecimal() and int(number) >= 1):
+        raise ExportError(f"the model's {FORMAT_KEY} is {found:.100!r}; it must be a number from 1")
+    if int(number) > newest:
         raise ExportError(
-            f"the model's metadata lack {', '.join(missing)}; export it with export_onnx"
+            f"the model file has format {number}, this heimdall-export opens formats up to "
+            f"{newest}; install {writer or 'a newer heimdall-export'} or later"
         )
+    present = dict(entries)
+    for step in steps[int(number) - 1 :]:
+        present = step(present)
+    return present
 
 
-def region_of(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The area that a model was trained for.
+def require_metadata(entries: Mapping[str, str], *, timed: bool | None = None) -> None:
+    """Refuse metadata that lack one of the contract's keys, or hold anything but text.
+
+    Args:
+        entries: Metadata of a model file.
+        timed: Require (True) or refuse (False) the keys of models that take times of arrival.
 
     Raises:
-        ExportError: The entry is no JSON object.
+        ExportError: Keys are missing or do not belong there, or a value is not text.
     """
-    text = metadata[REGION_KEY]
-    region = _json(REGION_KEY, text)
-    if not isinstance(region, dict):
-        raise ExportError(f"the model's {REGION_KEY} is {text:.100}; it must be an object")
-    return region
-
-
-def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
-    """The model's channels, in order.
-
-    Raises:
-        ExportError: The entry is no list of name, latitude and longitude.
-    """
-    text = metadata[RECEIVERS_KEY]
-    entries = _json(RECEIVERS_KEY, text)
-    try:
-        return tuple(
-            Receiver(str(entry["name"]), float(entry["latitude"]), float(entry["longitude"]))
-            for entry in entries
-        )
-    except (TypeError, KeyError, ValueError) as error:
+    wanted = METADATA_KEYS + ARRIVAL_KEYS if timed else METADATA_KEYS
+    if missing := [key for key in wanted if key not in entries]:
         raise ExportError(
-            f"the model's {RECEIVERS_KEY} is {text:.100}; it must list name, latitude and longitude"
-        ) from error
-
-
-def _json(key: str, text: str) -> Any:  # noqa: ANN401
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ExportError(f"the model's {key} is not JSON: {text:.100}") from error
+            f"the model's metadata lack {', '.join(missing)}; export the model with export_onnx"
+        )
+    if timed is False and (beside := [key for key in ARRIVAL_KEYS if key in entries]):
+        raise ExportError(
+            f"the model's metadata have {', '.join(beside)}, but it takes no arrival times; give "
+            "arrivals_shape, or leave them out"
+        )
+    for key, value in entries.items():
+        if not isinstance(value, str):
+            raise ExportError(f"metadata {key!r} is {value!r}; it must be text")

@@ -1,30 +1,27 @@
-"""The other side: positions from IQ with nothing but ONNX Runtime, NumPy and our features.
+"""Positions from IQ with nothing but ONNX Runtime, NumPy and heimdall-features.
 
 A model file says which receivers it hears, which features it takes and which region it knows;
-a `Predictor` believes the file and nothing else.
-
-From one moment's recordings to what a model takes: spectrograms, and times of arrival.
+a `Predictor` relies on the file alone.
 
 Training cuts the recordings of a session to the time that those with a clock share, before it
-computes spectrograms; what is done here is the same. Recordings without a clock cannot be placed
-in time and are taken from their own start.
+computes spectrograms; `mel_of` does the same. Recordings without a clock cannot be placed in time
+and are taken from their own start.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeGuard
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from heimdall_features import ArrivalExtractor, ClockedRecording, FeatureError, FeatureExtractor
 
-from heimdall_export.contract import ARRIVALS, INPUT, OUTPUTS, TIMED_OUTPUTS
 from heimdall_export.errors import ExportError
-from heimdall_export.serving.estimate import NO_ANSWER, Estimate, estimate_of
-from heimdall_export.serving.metadata import Receiver, receivers_of, region_of, require_metadata
+from heimdall_export.serving.metadata import ModelMetadata, Receiver
 from heimdall_export.serving.source import local_model
-from heimdall_export.session import open_session
+from heimdall_export.session import Sample, known_outputs, open_session, run
 
 if TYPE_CHECKING:
     import os
@@ -32,91 +29,43 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from heimdall_export.object_store.settings import ModelStores
+    from heimdall_export.object_store.store import ModelStores
     from heimdall_export.registry.published import PublishedModel
 
-__all__ = ["Estimate", "Predictor", "Receiver", "arrivals_of", "mel_of"]
-
-
-if TYPE_CHECKING:
     Pair = tuple[NDArray[np.inexact[Any]], float]
     Recordings = Mapping[str, Pair | ClockedRecording | None]
-
-
-def mel_of(
-    extract: FeatureExtractor, recordings: Recordings, *, by_clock: bool
-) -> NDArray[np.float32]:
-    """The spectrograms, as training computes them.
-
-    Args:
-        extract: What computes them.
-        recordings: By receiver.
-        by_clock: Cut to the begin of the time that recordings with a clock share; else all
-            are taken to start together.
-
-    Raises:
-        ExportError: There is no mapping, a start is no time, or a recording ends before another
-            one begins.
-        FeatureError: A recording cannot be used.
-    """
-    if not isinstance(recordings, Mapping):
-        raise ExportError(f"give recordings by receiver, not {type(recordings).__name__}")
-    begin_s = _begin_s(recordings) if by_clock else -math.inf
-    return extract({name: _from(begin_s, name, given) for name, given in recordings.items()})
-
-
-def arrivals_of(extract: ArrivalExtractor, recordings: Recordings) -> NDArray[np.float32]:
-    """The times of arrival at the receivers with a clock; zero for the others.
-
-    Raises:
-        FeatureError: A recording cannot be used, or they share too little time.
-    """
-    return extract(
-        {name: given for name, given in recordings.items() if isinstance(given, ClockedRecording)}
-    )
-
-
-def _begin_s(recordings: Recordings) -> float:
-    """When the last one with a clock starts."""
-    starts_s = {name: given.start_s for name, given in recordings.items() if _has_clock(given)}
-    for name, start_s in starts_s.items():
-        if not math.isfinite(start_s):
-            raise ExportError(f"receiver {name!r}: start_s is {start_s}; give seconds")
-    return max(starts_s.values(), default=-math.inf)
-
-
-def _has_clock(given: object) -> TypeGuard[ClockedRecording]:
-    return isinstance(given, ClockedRecording) and given.clock_locked
-
-
-def _from(begin_s: float, name: str, given: Pair | ClockedRecording | None) -> Pair | None:
-    """The samples from a time on, to the nearest whole one."""
-    if not isinstance(given, ClockedRecording):
-        return given
-    if not given.clock_locked or begin_s <= given.start_s:
-        return given.iq, given.sample_rate_hz
-    n_early = (begin_s - given.start_s) * given.sample_rate_hz
-    if not math.isfinite(n_early):
-        return given.iq, given.sample_rate_hz  # it is refused for its rate
-    if round(n_early) >= len(given.iq):
-        raise ExportError(
-            f"receiver {name!r} starts at {given.start_s} s and ends before another one starts, "
-            f"at {begin_s} s; were they recorded together?"
-        )
-    return given.iq[round(n_early) :], given.sample_rate_hz
-
-
-if TYPE_CHECKING:
     Recording = tuple[NDArray[np.complexfloating[Any, Any]], float] | ClockedRecording
-    Inputs = tuple[NDArray[np.float32], ...]
+
+__all__ = ["Estimate", "Predictor", "Receiver", "mel_of"]
+
+_NO_ANSWER = (
+    "its features hold NaN, infinity or what no receiver measures, or are far from all that it was "
+    "trained on"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Position of a transmitter (WGS84), and one standard deviation of it along each axis."""
+
+    latitude_deg: float
+    longitude_deg: float
+    sigma_east_m: float
+    sigma_north_m: float
+    correlation: float = 0.0
+    """Of the errors east and north; 0 from a model of spectrograms alone."""
+    unexplained: float | None = None
+    """Part of the arrival times that geometry does not explain, over the model's limit: above 1
+    they are unlike all that it was trained on, and the ellipse is wider by that; 0 without times.
+    None from a model that takes none."""
 
 
 class Predictor:
-    """A model file, ready to answer; safe to share among threads.
+    """A loaded model file; safe to share among threads.
 
     Attributes:
         published: The version in the registry, where one was asked for; else None.
-        receivers: What the model hears, in channel order.
+        receivers: The model's channels, in order.
         region: The area that it was trained for, as its metadata have it.
         run_id: The MLflow run that made it.
         created_at: When it was exported, ISO 8601.
@@ -136,58 +85,48 @@ class Predictor:
         """Load a model.
 
         Args:
-            model: A path; the file's contents; `s3://bucket/key`, whose sidecar says what the
-                file must be; `models:/name@alias` or `models:/name/version`, whose tags say it;
-                or what `find_published` found.
-            n_threads: Of one call; None leaves it to ONNX Runtime.
-            warm_up: Ask it once, so that the first answer does not wait for memory.
-            stores: Where `s3://` and `models:/` lead; the environment's when None.
-            cache_dir: Where downloads are kept, under their hash; None keeps none.
+            model: A path; the file's contents; `s3://bucket/key`, verified by its sidecar;
+                `models:/name@alias` or `models:/name/version`, verified by the version's tags;
+                or the result of `find_published`.
+            n_threads: Threads of one call; None leaves it to ONNX Runtime.
+            warm_up: Run it once, so that the first answer does not wait for memory.
+            stores: Stores behind `s3://` and `models:/`; the environment's when None.
+            cache_dir: Folder for downloads, under their hash; None keeps none.
 
         Raises:
             ExportError: It is no model of ours, its features are not those that this version
-                of heimdall-features computes, or it cannot be fetched or is not what it must be.
+                of heimdall-features computes, or it cannot be fetched or verified.
         """
         with local_model(model, stores, cache_dir) as (file, self.published):
             self._session = open_session(file, n_threads=n_threads)
-        metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        require_metadata(metadata)
+        metadata = ModelMetadata.of_file(self._session.get_modelmeta().custom_metadata_map)
         try:
-            self._extract = FeatureExtractor.from_metadata(metadata)
-            self._arrivals = ArrivalExtractor.from_metadata(metadata)
+            self._extract = FeatureExtractor.from_metadata(metadata.entries)
+            self._arrivals = ArrivalExtractor.from_metadata(metadata.entries)
         except FeatureError as error:
             raise ExportError(f"the model's features do not match: {error}") from error
-        self.receivers = receivers_of(metadata)
-        self.region = region_of(metadata)
-        self.run_id = metadata["heimdall.run_id"]
-        self.created_at = metadata["heimdall.created_at"]
+        self.receivers = metadata.receivers
+        self.region = metadata.region
+        self.run_id = metadata.entries["heimdall.run_id"]
+        self.created_at = metadata.entries["heimdall.created_at"]
         self.input_shape = self._extract.config.shape
         self.arrivals_shape = self._arrivals.shape if self._arrivals else None
         self._require_agreement()
         if warm_up:
-            self._rows(tuple(np.zeros((1, *shape), np.float32) for shape in self._shapes()))
+            self._rows(Sample(*(np.zeros((1, *shape), np.float32) for shape in self._shapes())))
 
-    def _shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of one moment's inputs."""
-        if self.arrivals_shape is None:
-            return (self.input_shape,)
-        return (self.input_shape, self.arrivals_shape)
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of one sample's inputs."""
+        shapes: tuple[tuple[int, ...] | None, ...] = (self.input_shape, self.arrivals_shape)
+        return [shape for shape in shapes if shape is not None]
 
     def _require_agreement(self) -> None:
-        """One file, one truth: its graph, its features and its receivers say the same."""
+        """Refuse a file whose graph, features and receivers contradict each other."""
         shapes = [tuple(end.shape[1:]) for end in self._session.get_inputs()]
-        if shapes[0] != self.input_shape:
+        if shapes != self._shapes():
             raise ExportError(
-                f"the model takes features {shapes[0]}, its metadata describe {self.input_shape}"
+                f"the model takes inputs of shapes {shapes}, its metadata describe {self._shapes()}"
             )
-        wanted = [] if self.arrivals_shape is None else [self.arrivals_shape]
-        if shapes[1:] != wanted:
-            raise ExportError(
-                f"the model takes arrival times {shapes[1:]}, its metadata describe {wanted}"
-            )
-        self._require_receivers()
-
-    def _require_receivers(self) -> None:
         names = tuple(receiver.name for receiver in self.receivers)
         for what, extract in (("features", self._extract), ("arrival times", self._arrivals)):
             if extract is not None and names != extract.config.receivers:
@@ -197,13 +136,13 @@ class Predictor:
                 )
 
     def predict(self, recordings: Mapping[str, Recording]) -> Estimate:
-        """Where the transmitter of one moment is.
+        """Position of the transmitter of one session.
 
         Args:
             recordings: By receiver, its IQ `(n_samples,)`, full scale 1, and its true sample
                 rate in hertz; the recordings start together. A receiver may be missing. A
-                `ClockedRecording` says besides when it starts: a model that takes times of
-                arrival has them of these alone, and answers by levels where fewer than two
+                `ClockedRecording` also has its start: a model that takes times of arrival
+                measures them from these alone, and answers by levels where fewer than two
                 have a clock; any other model ignores it.
 
         Raises:
@@ -213,7 +152,7 @@ class Predictor:
         return self.predict_many([recordings])[0]
 
     def predict_many(self, sessions: Sequence[Mapping[str, Recording]]) -> tuple[Estimate, ...]:
-        """Where the transmitters of several moments are, in one call of the network.
+        """Positions of the transmitters of several sessions, in one call of the network.
 
         Args:
             sessions: Each as `predict` takes it.
@@ -221,40 +160,45 @@ class Predictor:
         Raises:
             ExportError: As for `predict`, with the session's number.
         """
-        answers = self.predict_each(sessions)
-        for number, answer in enumerate(answers):
+        estimates = []
+        for number, answer in enumerate(self.predict_each(sessions)):
             if isinstance(answer, ExportError):
                 raise ExportError(f"session {number}: {answer}") from answer
-        return tuple(answer for answer in answers if isinstance(answer, Estimate))
+            estimates.append(answer)
+        return tuple(estimates)
 
     def predict_each(
         self, sessions: Sequence[Mapping[str, Recording]]
     ) -> tuple[Estimate | ExportError, ...]:
-        """As `predict_many`, with the error of a session that cannot be used in its place.
+        """As `predict_many`, but a session that cannot be used has its error for an answer.
 
-        For a service that answers several callers at once: nobody's mistake is another's.
+        For a service that answers several callers at once: one's mistake spoils no other's
+        answer.
 
         Args:
             sessions: Each as `predict` takes it.
         """
-        prepared = [self._prepared(recordings) for recordings in sessions]
+        prepared = [self._inputs(recordings) for recordings in sessions]
         usable = [inputs for inputs in prepared if not isinstance(inputs, ExportError)]
-        batch = tuple(np.stack(column) for column in zip(*usable, strict=True))
-        rows = iter(self._rows(batch) if usable else ())
+        columns = [np.stack(column) for column in zip(*usable, strict=True)]
+        rows = iter(self._rows(Sample(*columns)) if usable else ())
         return tuple(
             inputs
             if isinstance(inputs, ExportError)
-            else estimate_of(next(rows)) or ExportError(f"the model has no answer: {NO_ANSWER}")
+            else _estimate(next(rows)) or ExportError(f"the model has no answer: {_NO_ANSWER}")
             for inputs in prepared
         )
 
-    def _prepared(self, recordings: Mapping[str, Recording]) -> Inputs | ExportError:
-        """One moment's inputs, or why there are none."""
+    def _inputs(
+        self, recordings: Mapping[str, Recording]
+    ) -> tuple[NDArray[np.float32], ...] | ExportError:
+        """One session's inputs, or the reason why there are none."""
         try:
             mel = mel_of(self._extract, recordings, by_clock=self._arrivals is not None)
             if self._arrivals is None:
                 return (mel,)
-            return mel, arrivals_of(self._arrivals, recordings)
+            clocked = {n: one for n, one in recordings.items() if isinstance(one, ClockedRecording)}
+            return mel, self._arrivals(clocked)
         except ExportError as error:
             return error
         except FeatureError as error:
@@ -281,40 +225,78 @@ class Predictor:
             raise ExportError(
                 f"the features are {features.shape}, the model takes (n, *{self.input_shape})"
             )
-        self._require_arrivals(len(features), arrivals)
+        wanted = None if self.arrivals_shape is None else (len(features), *self.arrivals_shape)
+        given = None if arrivals is None else arrivals.shape
+        if given != wanted:
+            raise ExportError(
+                f"the arrival times are {given}, the model takes {wanted}: as ArrivalExtractor "
+                "returns them, all zero where there are none"
+            )
         if len(features) == 0:
             return ()
-        batch = (features,) if arrivals is None else (features, arrivals)
-        estimates = tuple(map(estimate_of, self._rows(batch)))
-        for number, estimate in enumerate(estimates):
+        estimates = []
+        for number, row in enumerate(self._rows(Sample(features, arrivals))):
+            estimate = _estimate(row)
             if estimate is None:
-                raise ExportError(f"the model has no answer for session {number}: {NO_ANSWER}")
-        return tuple(estimate for estimate in estimates if estimate is not None)
+                raise ExportError(f"the model has no answer for session {number}: {_NO_ANSWER}")
+            estimates.append(estimate)
+        return tuple(estimates)
 
-    def _rows(self, batch: Inputs) -> list[list[float]]:
-        """What the network says of a batch, one row a moment."""
-        names = (INPUT, ARRIVALS)[: len(batch)]
-        given = {end.name for end in self._session.get_outputs()}
-        wanted = [name for name in (*OUTPUTS, *TIMED_OUTPUTS) if name in given]
-        feed = {
-            name: np.ascontiguousarray(values, np.float32)
-            for name, values in zip(names, batch, strict=True)
-        }
-        n = len(batch[0])
-        columns = [column.reshape(n, -1) for column in self._session.run(wanted, feed)]
+    def _rows(self, sample: Sample) -> list[list[float]]:
+        """The network's outputs, one row a sample."""
+        n = len(sample.features)
+        found = run(self._session, sample.inputs, known_outputs(self._session), batch_size=n)
+        columns = [column.reshape(n, -1) for column in found.values()]
         rows: list[list[float]] = np.concatenate(columns, axis=1, dtype=np.float64).tolist()
         return rows
 
-    def _require_arrivals(self, n: int, arrivals: NDArray[np.float32] | None) -> None:
-        if self.arrivals_shape is None:
-            if arrivals is not None:
-                raise ExportError("the model takes no arrival times; give features alone")
-            return
-        wanted = (n, *self.arrivals_shape)
-        if arrivals is None:
-            raise ExportError(
-                f"the model takes arrival times {wanted} beside the features; give them as "
-                "ArrivalExtractor returns them, all zero where there are none"
-            )
-        if arrivals.shape != wanted:
-            raise ExportError(f"the arrival times are {arrivals.shape}, the model takes {wanted}")
+
+def _estimate(row: Sequence[float]) -> Estimate | None:
+    """A row of the network's outputs; None if one of them is not finite."""
+    if not all(map(math.isfinite, row)):
+        return None
+    names = ("latitude_deg", "longitude_deg", "sigma_east_m", "sigma_north_m")
+    further = ("correlation", "unexplained")
+    return Estimate(**dict(zip((*names, *further), row, strict=False)))
+
+
+def mel_of(
+    extract: FeatureExtractor, recordings: Recordings, *, by_clock: bool
+) -> NDArray[np.float32]:
+    """The spectrograms, as training computes them.
+
+    Args:
+        extract: The feature extractor.
+        recordings: By receiver.
+        by_clock: Cut to the begin of the time that recordings with a clock share; else all
+            are taken to start together.
+
+    Raises:
+        ExportError: There is no mapping, a start is not finite, or a recording ends before
+            another one begins.
+        FeatureError: A recording cannot be used.
+    """
+    if not isinstance(recordings, Mapping):
+        raise ExportError(f"give recordings by receiver, not {type(recordings).__name__}")
+    begin_s = -math.inf
+    for name, given in recordings.items():
+        if by_clock and isinstance(given, ClockedRecording) and given.clock_locked:
+            if not math.isfinite(given.start_s):
+                raise ExportError(f"receiver {name!r}: start_s is {given.start_s}; give seconds")
+            begin_s = max(begin_s, given.start_s)
+    return extract({name: _from(begin_s, name, given) for name, given in recordings.items()})
+
+
+def _from(begin_s: float, name: str, given: Pair | ClockedRecording | None) -> Pair | None:
+    """The samples from a time on, to the nearest whole one."""
+    if not isinstance(given, ClockedRecording):
+        return given
+    n_early = (begin_s - given.start_s) * given.sample_rate_hz
+    if not given.clock_locked or begin_s <= given.start_s or not math.isfinite(n_early):
+        return given.iq, given.sample_rate_hz  # a rate of NaN is refused by the extractor
+    if round(n_early) >= len(given.iq):
+        raise ExportError(
+            f"receiver {name!r} starts at {given.start_s} s and ends before another one starts, "
+            f"at {begin_s} s; were they recorded together?"
+        )
+    return given.iq[round(n_early) :], given.sample_rate_hz

@@ -1,4 +1,4 @@
-"""What a `Predictor` is given, as something that ONNX Runtime can open."""
+"""A model by path, contents or address, as something that ONNX Runtime can open."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_export.object_store.download import S3_SCHEME, fetch_model
-from heimdall_export.object_store.settings import ModelStores
+from heimdall_export.object_store.download import fetch_model
+from heimdall_export.object_store.store import S3_SCHEME, ModelStores
 from heimdall_export.registry.published import SCHEME, PublishedModel, find_published
 
 if TYPE_CHECKING:
@@ -25,20 +25,22 @@ __all__ = ["local_model"]
 def local_model(
     model: Model, stores: ModelStores | None, cache_dir: str | os.PathLike[str] | None
 ) -> Iterator[Opened]:
-    """A path or contents to load from, and the version that it is of if a registry said so.
+    """Yield a path or contents to load, and the registered version if a registry was asked.
 
-    A download without a cache is gone when the context ends.
+    A download without a cache is removed when the context ends.
 
     Raises:
-        ExportError: The address leads nowhere, or what is there is not what it must be.
+        ExportError: The address leads nowhere, or the file there is not the one uploaded.
     """
     if isinstance(model, str) and model.startswith(SCHEME):
         model = find_published(model, stores)
-    published = model if isinstance(model, PublishedModel) else None
-    if published is None and not (isinstance(model, str) and model.startswith(S3_SCHEME)):
-        yield model, None  # type: ignore[misc] # no PublishedModel here
+    if isinstance(model, PublishedModel):
+        uri, sha256, published = model.uri, model.sha256, model
+    elif isinstance(model, str) and model.startswith(S3_SCHEME):
+        uri, sha256, published = model, None, None
+    else:
+        yield model, None
         return
-    uri, sha256 = (published.uri, published.sha256) if published else (str(model), None)
     store = (stores or ModelStores.from_environment()).need_s3()
     with contextlib.ExitStack() as temporary:
         folder = cache_dir or temporary.enter_context(

@@ -1,1 +1,1 @@
-"""tracking."""
+"""Training runs in MLflow."""

@@ -1,4 +1,4 @@
-"""MLflow as a library: found without telemetry, quiet, and with errors in one line.
+"""The MLflow library: without telemetry, quiet, and with errors of one line.
 
 The only module that imports MLflow first; the others import it through here, because what
 follows must hold before MLflow is imported.
@@ -30,25 +30,34 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
-from sqlalchemy import URL, create_engine, make_url
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from heimdall_export.object_store.settings import lent
+from heimdall_export.object_store.store import temporary_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ASKED_ONCE", "MlflowException", "open_client", "told_plainly", "with_driver"]
+    from heimdall_export.object_store.store import ArtifactStore
+
+__all__ = [
+    "NO_RETRIES",
+    "MlflowException",
+    "mlflow_errors",
+    "open_client",
+    "store_artifact",
+    "with_driver",
+]
 
 _REFUSALS = (MlflowException, OSError, Boto3Error, BotoCoreError, ClientError, SQLAlchemyError)
-_LATER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
-"""What MLflow calls a server that is not there, and a database that its server cannot reach."""
-_PATIENCE_S = 10
-ASKED_ONCE = {
+_TRANSIENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+"""MLflow's codes of a server that is not there, and of a database that its server cannot reach."""
+_TIMEOUT_S = 10
+NO_RETRIES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_PATIENCE_S),
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_TIMEOUT_S),
 }
-"""The environment in which MLflow asks a server that does not answer no second time."""
+"""The environment in which MLflow asks a server only once."""
 _USER_IN_ADDRESS = re.compile(r"://[^/\s'\"]*@")
 
 # Ends the client of a process that imported MLflow before this module could say no.
@@ -60,38 +69,32 @@ logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
-def told_plainly(doing: str) -> Iterator[None]:
-    """Turn whatever MLflow or one of its stores raises into one `ExportError`.
+def mlflow_errors(doing: str) -> Iterator[None]:
+    """Turn the errors of MLflow and its stores into one `ExportError` of one line.
 
     Args:
         doing: Continues the sentence "MLflow cannot".
 
     Raises:
-        OutOfReach: It does not answer, or cannot do anything now.
+        OutOfReach: It does not answer, or is temporarily unable to.
         ExportError: It refuses.
     """
     try:
         yield
     except _REFUSALS as error:
-        raise _plain(doing, error) from _presentable(error)
+        text = str(error)
+        plain = _without_password(text)
+        code = getattr(error, "error_code", None)
+        is_transient = code in _TRANSIENT or isinstance(error, (OSError, OperationalError))
+        first_line = plain.strip().partition("\n")[0] or type(error).__name__
+        # A traceback must not show a password either.
+        raise (OutOfReach if is_transient else ExportError)(
+            f"MLflow cannot {doing}: {first_line}"
+        ) from (error if plain == text else None)
 
 
-def _plain(doing: str, error: Exception) -> ExportError:
-    first_line = str(error).strip().partition("\n")[0]
-    code = getattr(error, "error_code", None)
-    is_later = code in _LATER or isinstance(error, (OSError, OperationalError))
-    return (OutOfReach if is_later else ExportError)(
-        f"MLflow cannot {doing}: {without_password(first_line) or type(error).__name__}"
-    )
-
-
-def _presentable(error: Exception) -> Exception | None:
-    """The error, if a traceback may show it."""
-    return error if without_password(str(error)) == str(error) else None
-
-
-def without_password(text: str) -> str:
-    """A text as it may be shown: its addresses without user and password."""
+def _without_password(text: str) -> str:
+    """A text whose addresses have no user and password."""
     return _USER_IN_ADDRESS.sub("://", text)
 
 
@@ -102,15 +105,24 @@ def open_client(tracking_uri: str) -> MlflowClient:
     run; here, before one begins, it is asked once. MLflow's global settings are left alone.
 
     Raises:
-        ExportError: The address is none that MLflow knows, or nobody answers there.
+        ExportError: MLflow does not know such an address, or nobody answers there.
     """
     uri = with_driver(tracking_uri)
-    with told_plainly(f"open {without_password(tracking_uri)}"):
+    with mlflow_errors(f"open {_without_password(tracking_uri)}"):
         if uri.startswith(("postgresql", "sqlite:///")):
-            _connect_once(make_url(uri))
+            # MLflow would try ten times, for 100 s, with a warning each time.
+            url = make_url(uri)
+            if is_file := url.get_backend_name() == "sqlite":
+                Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            options = {} if is_file else {"connect_timeout": _TIMEOUT_S}
+            engine = create_engine(url, connect_args=options)
+            try:
+                engine.connect().close()
+            finally:
+                engine.dispose()
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         if uri.startswith("http"):
-            with lent(ASKED_ONCE):
+            with temporary_environment(NO_RETRIES):
                 client.search_experiments(max_results=1)
     return client
 
@@ -120,13 +132,40 @@ def with_driver(uri: str) -> str:
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", uri)
 
 
-def _connect_once(url: URL) -> None:
-    """MLflow would try ten times, for 100 s, with a warning each time."""
-    patience = {"connect_timeout": _PATIENCE_S}
-    if is_file := url.get_backend_name() == "sqlite":
-        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={} if is_file else patience)
-    try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
+def store_artifact(
+    client: MlflowClient,
+    run_id: str,
+    path: str | os.PathLike[str],
+    folder: str | None = None,
+    *,
+    artifact_store: ArtifactStore | None = None,
+) -> str:
+    """Store a file, or all of a folder's files, with a run that may have ended.
+
+    Args:
+        client: MLflow's client of the tracking server.
+        run_id: MLflow's id of the run.
+        path: The file or folder.
+        folder: Folder among the run's artifacts; their root when None.
+        artifact_store: The S3 of `s3://` artifacts; None leaves that to MLflow's environment.
+
+    Returns:
+        Address of the run's artifacts.
+
+    Raises:
+        ExportError: There is no such file or run, or it cannot be stored.
+    """
+    source = os.fspath(path)
+    if not Path(source).exists():
+        raise ExportError(f"no file {source} to store with run {run_id}")
+    with mlflow_errors(f"store {source} with run {run_id}"):
+        place = str(client.get_run(run_id).info.artifact_uri)
+        is_folder = Path(source).is_dir()
+        if artifact_store is not None and place.startswith("s3://"):
+            with artifact_store.repository(place) as repository:
+                put = repository.log_artifacts if is_folder else repository.log_artifact
+                put(source, folder)  # type: ignore[no-untyped-call]
+        else:
+            put = client.log_artifacts if is_folder else client.log_artifact
+            put(run_id, source, folder)
+    return place

@@ -1,8 +1,8 @@
-"""What MLflow could not be told about a run: kept on disk, in order, until it can.
+"""Messages to MLflow about a run that it could not take: kept on disk, in order, until it can.
 
 A tracking server that dies must cost neither the training nor its curves. Each message carries
-its own time and step, and MLflow takes one twice as one, so that after an answer that was lost it
-is told again. A line of the file is a message, in JSON.
+its own time and step, and MLflow takes the same message twice as one, so that after a lost answer
+it is sent again. A line of the file is a message, in JSON.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heimdall_export.errors import ExportError, OutOfReach
-from heimdall_export.object_store.settings import lent
-from heimdall_export.tracking.client import ASKED_ONCE, told_plainly
+from heimdall_export.object_store.store import temporary_environment
+from heimdall_export.tracking.client import NO_RETRIES, mlflow_errors
 
 from mlflow.entities import Metric, Param, RunTag  # isort: skip
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["Message", "Outbox", "tell", "tell_kept"]
+__all__ = ["Message", "Outbox", "send", "send_kept"]
 
 _PAUSE_S = 60.0
-"""Between two questions to a server that has not answered."""
+"""Between two attempts at a server that has not answered."""
 _SUFFIX = ".jsonl"
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One thing that MLflow is to know of a run."""
+    """Something for MLflow to record about a run; the fields are those of a line of the file."""
 
     doing: str
     """Continues the sentence "MLflow cannot"."""
@@ -44,17 +44,17 @@ class Message:
     params: tuple[tuple[str, str], ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     status: str | None = None
-    """How the run ended."""
+    """How the run ended; sent alone."""
 
 
-def tell(client: MlflowClient, run_id: str, message: Message) -> None:
-    """Tell MLflow one thing.
+def send(client: MlflowClient, run_id: str, message: Message) -> None:
+    """Send MLflow one message.
 
     Raises:
         OutOfReach: It does not answer.
         ExportError: It refuses.
     """
-    with told_plainly(message.doing):
+    with mlflow_errors(message.doing):
         if message.status is None:
             client.log_batch(
                 run_id,
@@ -67,10 +67,10 @@ def tell(client: MlflowClient, run_id: str, message: Message) -> None:
 
 
 class Outbox:
-    """The messages of one run that wait, in memory and in a file.
+    """The waiting messages of one run, in memory and in a file.
 
     Attributes:
-        path: The file; there is none while nothing waits.
+        path: The file, which exists only while messages wait.
     """
 
     def __init__(self, folder: str | os.PathLike[str], client: MlflowClient, run_id: str) -> None:
@@ -78,26 +78,26 @@ class Outbox:
         self._client = client
         self._run_id = run_id
         self._waiting: deque[Message] = deque()
-        self._ask_again_at = 0.0
+        self._next_attempt_at = 0.0
 
     def send(self, message: Message) -> None:
-        """Tell MLflow, or keep the message where it does not answer.
+        """Send a message, or keep it where MLflow does not answer.
 
         Raises:
             ExportError: MLflow refuses the message, or it cannot be kept.
         """
-        is_out = bool(self._waiting)
+        is_down = bool(self._waiting)
         self._waiting.append(message)
-        if not is_out:
-            self._tell_all()
+        if not is_down:
+            self._send_all()
             return
         self._keep(message)
-        if time.monotonic() >= self._ask_again_at:
-            with lent(ASKED_ONCE):
-                self._tell_all()
+        if time.monotonic() >= self._next_attempt_at:
+            with temporary_environment(NO_RETRIES):
+                self._send_all()
 
     def finish(self, message: Message) -> bool:
-        """Tell MLflow the last message, with all the patience there is; whether it knows all.
+        """Send the last message, with all retries; True if MLflow has taken all messages.
 
         Raises:
             ExportError: As `send`.
@@ -105,17 +105,20 @@ class Outbox:
         if self._waiting:
             self._keep(message)
         self._waiting.append(message)
-        self._tell_all()
+        self._send_all()
         return not self._waiting
 
-    def _tell_all(self) -> None:
-        """Empty the queue, as far as MLflow answers."""
+    def _send_all(self) -> None:
+        """Send the waiting messages in order, as far as MLflow answers."""
         while self._waiting:
-            first = self._waiting[0]
             try:
-                tell(self._client, self._run_id, first)
+                send(self._client, self._run_id, self._waiting[0])
             except OutOfReach as error:
-                self._go_on_without(error)
+                self._next_attempt_at = time.monotonic() + _PAUSE_S
+                if not self.path.exists():
+                    for message in self._waiting:
+                        self._keep(message)
+                    _LOG.warning("%s; the run goes on, its messages wait in %s", error, self.path)
                 return
             except ExportError:
                 self._waiting.popleft()
@@ -123,15 +126,8 @@ class Outbox:
             self._waiting.popleft()
         self.path.unlink(missing_ok=True)
 
-    def _go_on_without(self, error: OutOfReach) -> None:
-        self._ask_again_at = time.monotonic() + _PAUSE_S
-        if not self.path.exists():
-            for message in self._waiting:
-                self._keep(message)
-            _LOG.warning("%s; the run goes on, what MLflow must know waits in %s", error, self.path)
-
     def _keep(self, message: Message) -> None:
-        """On disk before the run goes on, because it may end at any time."""
+        """Write a message to disk before the run goes on, because it may end at any time."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -144,35 +140,35 @@ class Outbox:
             ) from error
 
 
-def tell_kept(client: MlflowClient, folder: str | os.PathLike[str]) -> None:
-    """Tell MLflow what earlier runs could not; what it still does not take stays where it is.
+def send_kept(client: MlflowClient, folder: str | os.PathLike[str]) -> None:
+    """Send the messages that earlier runs left; a file that MLflow still refuses stays.
 
-    A message that was cut off as it was written, by whatever ended its run, is left out.
+    A message that was cut off in writing, by whatever ended its run, is left out.
     """
     for path in sorted(Path(folder).glob(f"*{_SUFFIX}")):
         try:
             for message in _messages(path):
-                tell(client, path.stem, message)
+                send(client, path.stem, message)
         except ExportError as error:
-            _LOG.warning("what run %s has to say stays in %s: %s", path.stem, path, error)
+            _LOG.warning("the messages of run %s stay in %s: %s", path.stem, path, error)
         else:
             path.unlink(missing_ok=True)
-            _LOG.warning("told MLflow what it missed of run %s", path.stem)
+            _LOG.warning("sent MLflow the messages that run %s had left", path.stem)
 
 
 def _messages(path: Path) -> list[Message]:
     *lines, _ = path.read_text(encoding="utf-8").split("\n")
     try:
-        return [_message(json.loads(line)) for line in lines]
+        entries = map(json.loads, lines)
+        return [
+            Message(
+                doing=entry["doing"],
+                metrics=tuple(map(tuple, entry["metrics"])),
+                params=tuple(map(tuple, entry["params"])),
+                tags=tuple(map(tuple, entry["tags"])),
+                status=entry["status"],
+            )
+            for entry in entries
+        ]
     except (ValueError, TypeError, KeyError) as error:
-        raise ExportError(f"it holds something else: {error}; remove it") from error
-
-
-def _message(entry: dict[str, Any]) -> Message:
-    return Message(
-        doing=entry["doing"],
-        metrics=tuple(map(tuple, entry["metrics"])),
-        params=tuple(map(tuple, entry["params"])),
-        tags=tuple(map(tuple, entry["tags"])),
-        status=entry["status"],
-    )
+        raise ExportError(f"not a file of messages: {error}; remove it") from error

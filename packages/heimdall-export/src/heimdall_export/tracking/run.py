@@ -1,8 +1,6 @@
-"""A training run in MLflow: parameters, metrics, tags and artifacts, and how it ended.
+"""A training run in MLflow: parameters, metrics, tags, datasets, artifacts, and how it ended.
 
 Everything goes through one explicit client; MLflow's global state is left alone.
-
-What a run was trained and tested on, in MLflow's own record of datasets.
 """
 
 from __future__ import annotations
@@ -17,13 +15,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from heimdall_export.contract import EXPERIMENT, INPUT, RUN_NAME_PREFIX
 from heimdall_export.errors import ExportError
-from heimdall_export.tracking.client import open_client, told_plainly
-from heimdall_export.tracking.outbox import Message, Outbox, tell, tell_kept
+from heimdall_export.object_store.store import ensure_bucket, store_errors
+from heimdall_export.tracking.client import mlflow_errors, open_client, store_artifact
+from heimdall_export.tracking.outbox import Message, Outbox, send, send_kept
 
 # The client comes first: it silences MLflow before it is imported.
 from mlflow.data.code_dataset_source import CodeDatasetSource  # isort: skip
@@ -38,47 +38,12 @@ if TYPE_CHECKING:
 
     from mlflow.entities import Run
 
-    from heimdall_export.object_store.settings import ArtifactStore
+    from heimdall_export.object_store.store import ArtifactStore
 
-__all__ = ["MLflowTracker", "TrackedDataset", "dataset_input"]
+__all__ = ["MLflowTracker", "TrackedDataset"]
 
 
 _LONGEST_DIGEST = 36
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackedDataset:
-    """One part of the data of a run."""
-
-    name: str
-    digest: str
-    """Of what is in it; MLflow keeps 36 characters."""
-    context: Literal["training", "validation", "testing"]
-    shape: tuple[int, ...]
-    """Of one feature tensor."""
-    source: Mapping[str, str] = field(default_factory=dict)
-    """Where it came from; no secrets."""
-    profile: Mapping[str, Any] = field(default_factory=dict)
-    """What is in it, as JSON can say it."""
-
-
-def dataset_input(dataset: TrackedDataset) -> DatasetInput:
-    """A part of the data as MLflow records it; `mlflow.data.get_source` can read it."""
-    source = CodeDatasetSource(dict(dataset.source))
-    schema = TensorDatasetSchema(
-        Schema([TensorSpec(np.dtype("float32"), (-1, *dataset.shape), INPUT)])
-    )
-    entity = Dataset(
-        name=dataset.name,
-        digest=dataset.digest[:_LONGEST_DIGEST],
-        source_type=source._get_source_type(),
-        source=source.to_json(),
-        schema=json.dumps(schema.to_dict()),
-        profile=json.dumps(dict(dataset.profile)),
-    )
-    return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, dataset.context)])
-
-
 _SECRET_NAME = re.compile(
     r"password|passwd|secret|(access|api|private)[-_]?key|token|credential|database_url",
     re.IGNORECASE,
@@ -88,6 +53,22 @@ _LONGEST_VALUE = 5000
 """Characters that MLflow keeps of a tag; a parameter may have 6000."""
 _BATCH = 100
 """Parameters or tags in one request; metrics may be 1000."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackedDataset:
+    """One part of the data of a run."""
+
+    name: str
+    digest: str
+    """Hash of the contents, of which MLflow keeps 36 characters."""
+    context: Literal["training", "validation", "testing"]
+    shape: tuple[int, ...]
+    """Of one feature tensor."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """Origin of the data, without secrets."""
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """Summary of the contents, as JSON can hold it."""
 
 
 class MLflowTracker:
@@ -101,8 +82,8 @@ class MLflowTracker:
         run_id: MLflow's id of the run.
         run_name: `{prefix}_{YYYYMMDD_HHMMSS}` in UTC.
         experiment_id: MLflow's id of the experiment.
-        is_resumed: Whether the run goes on, and was begun before.
-        logged: Of a run that goes on, the names of its metrics and the steps that it has them of.
+        is_resumed: True if the run was begun before.
+        logged: Names and steps of the metrics that a resumed run has already.
     """
 
     def __init__(
@@ -116,19 +97,18 @@ class MLflowTracker:
         outbox: str | os.PathLike[str] | None = None,
         run_id: str | None = None,
     ) -> None:
-        """Begin a run, or go on with one; the experiment is made where it is missing.
+        """Begin a run, or resume one; the experiment is made where it is missing.
 
         Args:
             tracking_uri: As MLflow defines it.
-            artifact_root: Where a new experiment puts artifacts, in a bucket that is made where it
-                is missing; an existing experiment keeps its own.
+            artifact_root: Address of a new experiment's artifacts; a bucket is made where it is
+                missing. An existing experiment keeps its own.
             artifact_store: The S3 of `s3://` artifacts.
             experiment_name: The experiment.
-            run_name_prefix: Of the run's name.
-            outbox: A folder that keeps what MLflow cannot be told, should its server die; a
-                later run with the same folder tells it. Without one, a server that has died
-                is an error.
-            run_id: Of a run that was interrupted and goes on, in its own experiment.
+            run_name_prefix: Prefix of the run's name.
+            outbox: A folder that keeps messages should the server die; a later run with the
+                same folder sends them. Without one, a server that has died is an error.
+            run_id: MLflow's id of an interrupted run to resume, in its own experiment.
 
         Raises:
             ExportError: The tracking server cannot be reached or refuses.
@@ -137,17 +117,17 @@ class MLflowTracker:
         self.artifact_store = artifact_store
         self.client = open_client(tracking_uri)
         if outbox is not None:
-            tell_kept(self.client, outbox)
+            send_kept(self.client, outbox)
         self.is_resumed = run_id is not None
         self.logged: frozenset[tuple[str, int]] = frozenset()
         if run_id is None:
-            with told_plainly(f"begin a run in experiment {experiment_name!r}"):
+            with mlflow_errors(f"begin a run in experiment {experiment_name!r}"):
                 experiment_id = self._experiment(experiment_name, artifact_root)
                 name = f"{run_name_prefix}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
                 run = self.client.create_run(experiment_id, run_name=name)
         else:
-            with told_plainly(f"go on with run {run_id}"):
-                run = self._go_on(run_id)
+            with mlflow_errors(f"resume run {run_id}"):
+                run = self._resumed(run_id)
         self.experiment_id = str(run.info.experiment_id)
         self.run_name = str(run.info.run_name)
         self.run_id = str(run.info.run_id)
@@ -163,15 +143,16 @@ class MLflowTracker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is None:
+            self.end("FINISHED")
+            return
         try:
-            self.end(_status(kind))
+            self.end("FAILED" if issubclass(kind, Exception) else "KILLED")
         except ExportError as unable:
-            if error is None:
-                raise
-            # What ended the run is the news, not that MLflow could not be told.
+            # Not raised: the error that ended the run is what the user must see.
             logging.getLogger(__name__).warning("%s", unable)
 
-    def _go_on(self, run_id: str) -> Run:
+    def _resumed(self, run_id: str) -> Run:
         run = self.client.get_run(run_id)
         if run.info.lifecycle_stage == "deleted":
             raise ExportError(f"run {run_id} was deleted in MLflow; restore it")
@@ -184,7 +165,9 @@ class MLflowTracker:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             if self.artifact_store is not None and artifact_root.startswith("s3://"):
-                self.artifact_store.ensure_bucket(artifact_root)
+                bucket = urlsplit(artifact_root).netloc
+                with store_errors(f"make bucket {bucket!r} for artifacts"):
+                    ensure_bucket(self.artifact_store.client(), bucket)
             return str(self.client.create_experiment(name, artifact_location=artifact_root))
         if found.lifecycle_stage == "deleted":
             raise ExportError(
@@ -193,17 +176,16 @@ class MLflowTracker:
         return str(found.experiment_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record what the run was told; nested mappings become names with dots.
+        """Record the run's parameters; nested mappings become names with dots.
 
         A value is cut after 5000 characters, which MLflow would refuse.
 
         Raises:
-            ExportError: A name that speaks of a secret, an address with a password, another
+            ExportError: A name that suggests a secret, an address with a password, another
                 value than before, or MLflow refuses.
         """
-        flat = _presentable(_flat(params), "parameter")
-        for entries in _batches(flat):
-            self._tell(Message(doing="record the parameters", params=entries))
+        for entries in _batches(_flat(params), "parameter"):
+            self._send(Message(doing="record the parameters", params=entries))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record metrics at a step; MLflow keeps a NaN as one.
@@ -213,91 +195,76 @@ class MLflowTracker:
         """
         now_ms = int(time.time() * 1000)
         entries = tuple((name, float(value), now_ms, step) for name, value in metrics.items())
-        self._tell(Message(doing="record metrics", metrics=entries))
+        self._send(Message(doing="record metrics", metrics=entries))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record what identifies the run: versions, seed, fingerprints, the git commit.
+        """Record the run's identity: versions, seed, fingerprints, the git commit.
 
         Raises:
-            ExportError: A name that speaks of a secret, an address with a password, or MLflow
+            ExportError: A name that suggests a secret, an address with a password, or MLflow
                 refuses.
         """
-        flat = _presentable(tags.items(), "tag")
-        for entries in _batches(flat):
-            self._tell(Message(doing="record tags", tags=entries))
+        for entries in _batches(tags.items(), "tag"):
+            self._send(Message(doing="record tags", tags=entries))
 
     def log_datasets(self, datasets: Iterable[TrackedDataset]) -> None:
-        """Record what the run is trained and tested on.
+        """Record the data of training and test; `mlflow.data.get_source` can read their source.
 
         Raises:
-            ExportError: A name in a source speaks of a secret, or a value is an address with a
+            ExportError: A name in a source suggests a secret, or a value is an address with a
                 password; or MLflow refuses or is out of reach.
         """
-        known = tuple(datasets)
-        for dataset in known:
-            _presentable(dataset.source.items(), f"source of dataset {dataset.name!r}")
-        with told_plainly("record the datasets"):
-            self.client.log_inputs(self.run_id, [dataset_input(dataset) for dataset in known])
-
-    def _tell(self, message: Message) -> None:
-        if self._outbox is None:
-            tell(self.client, self.run_id, message)
-        else:
-            self._outbox.send(message)
+        inputs = []
+        for dataset in datasets:
+            _without_secrets(dataset.source.items(), f"source of dataset {dataset.name!r}")
+            source = CodeDatasetSource(dict(dataset.source))
+            tensor = TensorSpec(np.dtype("float32"), (-1, *dataset.shape), INPUT)
+            entity = Dataset(
+                name=dataset.name,
+                digest=dataset.digest[:_LONGEST_DIGEST],
+                source_type=source._get_source_type(),
+                source=source.to_json(),
+                schema=json.dumps(TensorDatasetSchema(Schema([tensor])).to_dict()),
+                profile=json.dumps(dict(dataset.profile)),
+            )
+            context = InputTag(MLFLOW_DATASET_CONTEXT, dataset.context)
+            inputs.append(DatasetInput(entity, [context]))
+        with mlflow_errors("record the datasets"):
+            self.client.log_inputs(self.run_id, inputs)
 
     def log_artifact(self, path: str | os.PathLike[str], folder: str | None = None) -> None:
         """Store a file with the run, or all of a folder's files.
 
         Args:
             path: The file or folder.
-            folder: Where it goes among the run's artifacts; their root when None.
+            folder: Folder among the run's artifacts; their root when None.
 
         Raises:
             ExportError: It is not there or cannot be stored.
         """
-        source = os.fspath(path)
-        if not os.path.exists(source):  # noqa: PTH110 - any path-like is welcome
-            raise ExportError(f"there is no file {source} to store with run {self.run_id}")
-        with told_plainly(f"store {source} at {self.artifact_uri}"):
-            self._store(source, folder)
-
-    def _store(self, source: str, folder: str | None) -> None:
-        whole = os.path.isdir(source)  # noqa: PTH112
-        if self.artifact_store is not None and self.artifact_uri.startswith("s3://"):
-            with self.artifact_store.repository(self.artifact_uri) as repository:
-                put = repository.log_artifacts if whole else repository.log_artifact
-                put(source, folder)  # type: ignore[no-untyped-call]
-        elif whole:
-            self.client.log_artifacts(self.run_id, source, folder)
-        else:
-            self.client.log_artifact(self.run_id, source, folder)
+        store_artifact(self.client, self.run_id, path, folder, artifact_store=self.artifact_store)
 
     def end(self, status: str = "FINISHED") -> None:
-        """Say how the run ended: FINISHED, FAILED or KILLED.
+        """Record how the run ended: FINISHED, FAILED or KILLED.
 
         Raises:
             ExportError: MLflow cannot be reached, and there is no outbox.
         """
         last = Message(doing=f"mark run {self.run_id} as {status}", status=status)
         if self._outbox is None:
-            tell(self.client, self.run_id, last)
+            send(self.client, self.run_id, last)
         elif not self._outbox.finish(last):
             logging.getLogger(__name__).warning(
-                "MLflow does not know all of run %s; the next run tells it what is in %s",
+                "MLflow has not taken all of run %s; the next run sends the rest from %s",
                 self.run_id,
                 self._outbox.path,
             )
 
-
-def _batches(entries: Mapping[str, str]) -> Iterator[tuple[tuple[str, str], ...]]:
-    pairs = tuple(entries.items())
-    return (pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH))
-
-
-def _status(kind: type[BaseException] | None) -> str:
-    if kind is None:
-        return "FINISHED"
-    return "FAILED" if issubclass(kind, Exception) else "KILLED"
+    def _send(self, message: Message) -> None:
+        if self._outbox is None:
+            send(self.client, self.run_id, message)
+        else:
+            self._outbox.send(message)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -308,14 +275,22 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _presentable(entries: Iterable[tuple[str, Any]], what: str) -> dict[str, str]:
-    """Names and values as MLflow may keep them, each as text.
+def _batches(
+    entries: Iterable[tuple[str, Any]], what: str
+) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Names and values as text, in the numbers that MLflow takes at once."""
+    pairs = [(name, text[:_LONGEST_VALUE]) for name, text in _without_secrets(entries, what)]
+    return (tuple(pairs[start : start + _BATCH]) for start in range(0, len(pairs), _BATCH))
+
+
+def _without_secrets(entries: Iterable[tuple[str, Any]], what: str) -> list[tuple[str, str]]:
+    """Names and values as text.
 
     Raises:
-        ExportError: One of them is, or holds, a secret; its value is not repeated.
+        ExportError: One of them may be a secret; its value is not repeated.
     """
     texts = {name: str(value) for name, value in entries}
     for name, text in texts.items():
         if _SECRET_NAME.search(name) or _PASSWORD_IN_ADDRESS.search(text):
             raise ExportError(f"{what} {name!r} may hold a secret; leave it out of the run")
-    return {name: text[:_LONGEST_VALUE] for name, text in texts.items()}
+    return [*texts.items()]

@@ -1,0 +1,265 @@
+"""The S3 stores of models and artifacts: addresses, credentials, clients and their errors.
+
+MLflow takes credentials from the process's environment, from where they reach every child process
+and stay when the run is over. Here they are passed to it, or set for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from heimdall_export.errors import ExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from minio import Minio
+    from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+
+__all__ = [
+    "S3_SCHEME",
+    "TRANSIENT_STATUS",
+    "WAITS_S",
+    "ArtifactStore",
+    "ModelStores",
+    "chunks_of",
+    "ensure_bucket",
+    "split_address",
+    "store_errors",
+    "temporary_environment",
+]
+
+S3_SCHEME = "s3://"
+WAITS_S = (0.1, 0.4, 1.6)
+"""Before each further attempt after a transient failure."""
+TRANSIENT_STATUS = (429, 500, 502, 503, 504)
+_BUCKET = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:-]{1,61}[A-Za-z0-9]")
+_CHUNK = 2**20
+_CONNECT_S, _STALL_S = 10.0, 60.0
+_NEEDED = ("HEIMDALL_S3_ENDPOINT_URL", "HEIMDALL_S3_ACCESS_KEY", "HEIMDALL_S3_SECRET_KEY")
+
+
+@contextlib.contextmanager
+def temporary_environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables, None removes one; afterwards each is as it was.
+
+    For libraries that take their settings from nowhere else.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    try:
+        _set(variables)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactStore:
+    """An S3 store and our credentials there."""
+
+    endpoint_url: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    region: str = "us-east-1"
+
+    def client(self) -> Minio:
+        """A client of the store.
+
+        Raises:
+            ExportError: The extra `s3` is not installed, or the endpoint is not a URL.
+        """
+        try:
+            import urllib3
+            from minio import Minio
+        except ModuleNotFoundError as error:
+            raise ExportError(
+                f"a model in an object store needs {error.name}: pip install 'heimdall-export[s3]'"
+            ) from error
+        try:
+            parts = urlsplit(self.endpoint_url)
+            return Minio(
+                parts.netloc,
+                access_key=self.access_key,
+                secret_key=self.secret_key,
+                secure={"https": True, "http": False}[parts.scheme],
+                region=self.region,
+                http_client=urllib3.PoolManager(
+                    timeout=urllib3.Timeout(connect=_CONNECT_S, read=_STALL_S), retries=False
+                ),
+            )
+        except (KeyError, ValueError):  # its message may hold a password
+            raise ExportError(
+                "HEIMDALL_S3_ENDPOINT_URL is not a URL like http://host:9000; correct it"
+            ) from None
+
+    @contextlib.contextmanager
+    def repository(self, artifact_uri: str) -> Iterator[S3ArtifactRepository]:
+        """MLflow's artifacts at an `s3://` address; credentials stay out of the environment."""
+        from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+
+        with temporary_environment(self._place()):
+            yield S3ArtifactRepository(
+                artifact_uri,
+                access_key_id=self.access_key,
+                secret_access_key=self.secret_key,
+            )
+
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[None]:
+        """The environment in which MLflow's own functions find this store.
+
+        `mlflow.onnx.load_model` is one of them. Afterwards the environment is as it was.
+        """
+        import boto3  # type: ignore[import-untyped]
+
+        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+        with temporary_environment(self._place() | keys):
+            boto3.setup_default_session()  # MLflow's would keep the first credentials it found
+            try:
+                yield
+            finally:
+                boto3.setup_default_session()
+
+    def _place(self) -> dict[str, str | None]:
+        return {
+            "MLFLOW_S3_ENDPOINT_URL": self.endpoint_url,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            # They would win over, or mix with, what is given here.
+            "AWS_PROFILE": None,
+            "AWS_SESSION_TOKEN": None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStores:
+    """The stores from which a service fetches a model by its address."""
+
+    s3: ArtifactStore | None = None
+    tracking_uri: str | None = field(default=None, repr=False)
+    """Of the MLflow registry; may hold a password."""
+
+    @classmethod
+    def from_environment(cls) -> ModelStores:
+        """The stores in the contract's variables; None for those that are unset."""
+        endpoint_url, access_key, secret_key = (os.environ.get(name) for name in _NEEDED)
+        s3 = None
+        if endpoint_url and access_key and secret_key:
+            s3 = ArtifactStore(
+                endpoint_url=endpoint_url,
+                access_key=access_key,
+                secret_key=secret_key,
+                region=os.environ.get("HEIMDALL_S3_REGION") or "us-east-1",
+            )
+        return cls(s3=s3, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None)
+
+    def need_s3(self) -> ArtifactStore:
+        """The object store.
+
+        Raises:
+            ExportError: None is configured.
+        """
+        if self.s3 is None:
+            raise ExportError(
+                f"no object store is configured; set {', '.join(_NEEDED)}, or give "
+                "stores=ModelStores(s3=...)"
+            )
+        return self.s3
+
+    def need_tracking_uri(self) -> str:
+        """The registry's address.
+
+        Raises:
+            ExportError: None is configured.
+        """
+        if self.tracking_uri is None:
+            raise ExportError(
+                "no model registry is configured; set MLFLOW_TRACKING_URI, or give "
+                "stores=ModelStores(tracking_uri=...)"
+            )
+        return self.tracking_uri
+
+
+def split_address(uri: str) -> tuple[str, str]:
+    """Bucket and key of `s3://bucket/key`.
+
+    Raises:
+        ExportError: It is no such address, or one that no store takes.
+    """
+    bucket, _, key = uri.removeprefix(S3_SCHEME).partition("/")
+    is_key = key and key.isprintable() and not {".", ".."} & set(key.split("/"))
+    if not (uri.startswith(S3_SCHEME) and _BUCKET.fullmatch(bucket) and is_key):
+        raise ExportError(
+            f"{uri[:200]!r} is not a model's address; give s3://bucket/key, such as "
+            "s3://heimdall-models/models/localization/v20261120_120000.onnx"
+        )
+    return bucket, key
+
+
+@contextlib.contextmanager
+def store_errors(doing: str) -> Iterator[None]:
+    """Turn the errors of a store or the network into an `ExportError`.
+
+    Args:
+        doing: Continues the sentence "cannot".
+    """
+    import urllib3
+    from minio.error import MinioException, S3Error
+
+    try:
+        yield
+    except S3Error as error:
+        raise ExportError(
+            f"cannot {doing}: the object store refuses with {error.code}, {error.message}; check "
+            "the address, the credentials and their permissions"
+        ) from error
+    except (MinioException, urllib3.exceptions.HTTPError) as error:
+        raise ExportError(
+            f"cannot {doing}: the object store is out of reach ({type(error).__name__}); check "
+            "that it runs"
+        ) from error
+
+
+def ensure_bucket(client: Minio, bucket: str) -> None:
+    """Make a bucket unless it exists.
+
+    Raises:
+        MinioException, urllib3.exceptions.HTTPError: As the client raises them.
+    """
+    from minio.error import S3Error
+
+    if client.bucket_exists(bucket):
+        return
+    try:
+        client.make_bucket(bucket)
+    except S3Error as error:
+        # Somebody else may have made it since the question.
+        if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+            raise
+
+
+def chunks_of(client: Minio, bucket: str, key: str) -> Iterator[bytes]:
+    """An object in pieces; its connection is given back however the reading ends.
+
+    Raises:
+        MinioException, urllib3.exceptions.HTTPError: As the client raises them.
+    """
+    answer = client.get_object(bucket, key)
+    try:
+        yield from answer.stream(_CHUNK)
+    finally:
+        answer.close()
+        answer.release_conn()
