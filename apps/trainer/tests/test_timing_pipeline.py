@@ -21,6 +21,7 @@ from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE, TIME_DIFFERENCES
 from heimdall_export.serving.predictor import Predictor
 from heimdall_features import ArrivalExtractor
 from heimdall_models import ModelError
+from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import note_finished
 from heimdall_models.training.resume import exported_network
 from heimdall_models.training.timing import TimedParts, TimedSessions, train_timing

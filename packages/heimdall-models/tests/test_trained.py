@@ -219,7 +219,7 @@ def test_receivers_in_another_order_than_the_network_s_are_refused(tmp_path, spe
         ("heimdall_timing", {"sites": "[{}]"}, "receivers"),
         ("heimdall_timing", {"sites": "no json"}, "receivers"),
         ("heimdall_timing", {"state": {}}, "no weights of a timing network"),
-        ("heimdall_models", {"region": Region(-30.0, 150.0, 92e3).to_json()}, ""),
+        ("heimdall_models", {"region": Region(-30.0, 150.0, 92e3).to_json()}, "km"),
         ("heimdall_models", {"region": Region(45.3, 8.6, 60e3).to_json()}, "45.3"),
         ("heimdall_ensemble", {"format": 9}, "format 9"),
         ("heimdall_ensemble", {"members": []}, "without members"),
@@ -234,5 +234,4 @@ def test_a_damaged_record_is_refused(tmp_path, timed, ensemble, key, change, mes
     path = ensemble if key == "heimdall_ensemble" else timed[0]
     with pytest.raises(ModelError, match=message) as caught:
         Trained.open(changed(path, tmp_path, {key: change}))
-    if message:
-        assert "changed-" in str(caught.value)
+    assert "changed-" in str(caught.value) or "km" in message

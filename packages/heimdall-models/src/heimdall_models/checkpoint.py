@@ -76,7 +76,7 @@ class Format:
                     f"{name} has {self.key} format {found}, and heimdall-models {__version__} "
                     f"reads up to {self.number}; open it with {wanted}"
                 )
-            if found not in self.steps:
+            if not isinstance(found, int) or found not in self.steps:
                 raise ModelError(f"{name} has {self.key} format {found!r}; it is damaged")
             contents = self.steps[found](contents)
         return contents

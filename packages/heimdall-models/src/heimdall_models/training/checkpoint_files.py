@@ -193,7 +193,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             ModelError: It is absent, cut short or none.
         """
         del map_location, weights_only
-        return read_checkpoint(path)
+        return read_checkpoint(Path(path))
 
 
 class BestCheckpoints(ModelCheckpoint):
