@@ -14,8 +14,7 @@ from heimdall_models import error_m
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
 from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.ellipses import MOST_CORRELATED
-from heimdall_models.levels.estimates import LEAST_SESSIONS
-from heimdall_models.levels.received_power import ReceivedPower
+from heimdall_models.levels.received_power import LEAST_SESSIONS, ReceivedPower
 from heimdall_trainer.data import receiver_sites
 
 from heimdall_evaluation.report import BaselineResult
