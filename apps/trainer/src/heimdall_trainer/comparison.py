@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_evaluation.compare.console import comparison_summary, print_comparison
 from heimdall_evaluation.compare.page import render_comparison
-from heimdall_evaluation.compare.pairs import Pair, Side, paired
+from heimdall_evaluation.compare.pairs import Pair, paired
 from heimdall_evaluation.compare.significance import Outcome, outcome
+from heimdall_evaluation.compare.wording import comparison_summary, print_comparison
 from heimdall_evaluation.report.embedded import read_report
+from heimdall_evaluation.results import ModelResult
 
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of_source
@@ -36,7 +37,7 @@ def is_report(model: str) -> bool:
 
 def sides_of(
     models: tuple[str, str], config: TrainingConfig, connections: Connections, part: Part
-) -> tuple[Side, Side]:
+) -> tuple[ModelResult, ModelResult]:
     """Both models with what they say; data that both take alike are loaded once.
 
     Raises:
@@ -54,18 +55,19 @@ def sides_of(
         loaded.append((asked, load_training_data(asked, connections)))
         return loaded[-1][1]
 
-    def side(model: str) -> Side:
+    def side(model: str) -> ModelResult:
         if is_report(model):
-            return _of_report(Path(model))
+            found = read_report(model)
+            return replace(found, name=f"{found.name} ({Path(model).name})")
         from heimdall_trainer.evaluated import evaluate_part
         from heimdall_trainer.models import opened_model
 
         with opened_model(model, config, connections, load) as opened:
             evaluated = evaluate_part(opened.file.path, opened.data, part, opened.trained_on)
-            return Side(
+            return ModelResult(
                 name=opened.file.name,
                 evaluation=evaluated.evaluation,
-                receivers=tuple(station.name for station in opened.data.receivers),
+                receivers=opened.file.receivers,
                 region=opened.file.region,
             )
 
@@ -73,16 +75,6 @@ def sides_of(
     if first.name == second.name:
         first, second = replace(first, name=models[0]), replace(second, name=models[1])
     return first, second
-
-
-def _of_report(path: Path) -> Side:
-    found = read_report(path)
-    return Side(
-        name=f"{found.model} ({path.name})",
-        evaluation=found.evaluation,
-        receivers=tuple(receiver.name for receiver in found.receivers),
-        region=found.region,
-    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
