@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from heimdall_evaluation.judging import judged
-from heimdall_trainer.benchmark import benchmark_file
+from heimdall_trainer.cli.benchmark import benchmark_file
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.pipeline import TrainingPipeline

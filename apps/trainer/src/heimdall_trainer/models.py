@@ -20,11 +20,10 @@ from heimdall_export.object_store.settings import ModelStores
 from heimdall_export.registry.published import SCHEME
 from heimdall_export.serving.source import local_model
 from heimdall_features import ArrivalExtractor, FeatureExtractor
-from heimdall_models.trained import Ensemble
+from heimdall_models.trained import Trained
 from heimdall_models.training.resume import (
     exported_network,
     of_other_sessions,
-    receivers_of,
     warn_of_other_sessions,
 )
 
@@ -153,12 +152,11 @@ def opened_model(
 
 def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path) -> OpenedModel:
     """Export a checkpoint; it has the names of its receivers, or at least their number."""
-    first = Ensemble.load(path).members[0]
-    sites = tuple(site.name for site in first.sites) if first.sites else None
+    first = Trained.open(path).members[0]
     data = load(
         replace(
             config,
-            receivers=sites or receivers_of(path) or config.receivers,
+            receivers=first.receivers or config.receivers,
             n_receivers=first.module.config.n_receivers,
             features="mel" if first.timing is None else "mel+timing",
         )
