@@ -54,7 +54,7 @@ def test_a_benchmark_has_every_contender_at_every_batch_with_its_cost(
     output = tmp_path / "figures.json"
     lines = list(
         benchmark_file(
-            Path(finished.summary.onnx_path),
+            finished.summary.onnx_path,
             replace(quick, checkpoint=(checkpoint,)),
             connections,
             seconds=0.0,
