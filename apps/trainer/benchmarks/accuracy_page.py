@@ -209,7 +209,7 @@ def _draw(axis, region, truth_deg, answer):
 
 PAGE = """# Accuracy
 
-How accurate each method is, and how honest its ellipses are, for readers who choose between them.
+How accurate each method is, and how honest its ellipses are, for those who choose one.
 Everything below is the output of `nox -s accuracy`, made {made}, with fixed seeds.
 
 - **Data**: {train} simulated sessions of seed 1, {learn} to learn from and the rest to calibrate
