@@ -7,17 +7,19 @@ was not evaluated is never uploaded, and only what was uploaded is registered.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE
-from heimdall_evaluation.evaluate import evaluate_model
-from heimdall_evaluation.judging import chosen_precision, metrics_of
+from heimdall_evaluation.judging import (
+    N_CALIBRATED,
+    choice_lines,
+    choice_metrics,
+    choose_precision,
+)
 from heimdall_evaluation.model_file import sigma_bounds_metadata
-from heimdall_evaluation.report import Receiver, ReportContents, render_report
 from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_export.graph.export import export_onnx
 from heimdall_export.graph.parity import check_parity
@@ -26,9 +28,11 @@ from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 from heimdall_models import TimedServingNet
+from heimdall_models.training.events import tell
 from heimdall_models.training.resume import exported_network
 
-from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of
+from heimdall_trainer.evaluation import evaluate_part
+from heimdall_trainer.mlflow_run import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
 
     from heimdall_data import S3Settings
     from heimdall_evaluation.evaluate import EvaluatedModel
-    from heimdall_evaluation.report import ModelSummary
     from heimdall_export.graph.parity import ParityReport
     from heimdall_export.object_store.upload import UploadedModel
     from heimdall_export.tracking.run import MLflowTracker
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 
     Network = ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet
 
-__all__ = ["Delivery", "export_and_register", "export_file", "upload", "write_report"]
+__all__ = ["Delivery", "export_and_register", "export_file", "upload"]
 
 N_COMPARED = 64
 """Real feature tensors that the exported file is compared on, at least."""
@@ -95,9 +98,13 @@ def export_and_register(
     parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
     precisions: Mapping[str, float] = {}
     if config.quantize != "none":
-        choice = chosen_precision(path, data, config.quantize)
-        path, precisions = choice.chosen.path, metrics_of(choice)
-    evaluated = evaluate_model(path, data, trained_here=not config.export_only)
+        recorded = data.train.subset(data.train.sessions[:N_CALIBRATED])
+        choice = choose_precision(path, recorded, data.validation, config.quantize)
+        for line in choice_lines(choice):
+            tell("note", line, said=line)
+        path, precisions = choice.chosen.path, choice_metrics(choice)
+    trained_on = None if config.export_only else {session.id for session in data.split.train}
+    evaluated = evaluate_part(path, data, trained_on=trained_on)
     metrics = {**trained.metrics, **evaluated.metrics}
     uploaded = upload(path, trained, tracker.run_id, {**metrics, **precisions}, s3)
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
@@ -215,60 +222,3 @@ def upload(
             f"--export_only --checkpoint {trained.checkpoint}` uploads and registers what was "
             "trained later"
         ) from error
-
-
-def write_report(
-    path: Path,
-    data: TrainingData,
-    model: ModelSummary,
-    evaluated: EvaluatedModel,
-    *,
-    seed: int,
-    timings: Mapping[str, float],
-    trained: TrainedModel | None = None,
-) -> Path:
-    """Write an evaluation's HTML report to `path`.
-
-    Args:
-        path: The file.
-        data: Receivers, region and split.
-        model: The evaluated model.
-        evaluated: Figures of it and of the baselines.
-        seed: Of the split.
-        timings: Seconds by stage.
-        trained: The run's training, for its curves, if this is its report.
-
-    Raises:
-        ReportError: It cannot be written.
-    """
-    excluded = [(left.session_id, left.reason) for left in data.exclusions]
-    incomplete = [
-        (left.session_id, f"used without {left.station}: {left.reason}") for left in data.unusable
-    ]
-    contents = ReportContents(
-        title=f"Heimdall {path.stem}",
-        created_at=datetime.now(UTC),
-        command=command_line(),
-        seed=seed,
-        versions=package_versions(),
-        model=model,
-        region=data.region,
-        receivers=tuple(
-            Receiver(station.name, station.latitude_deg, station.longitude_deg)
-            for station in data.receivers
-        ),
-        evaluation=evaluated.evaluation,
-        baselines=evaluated.baselines,
-        beside=SPECTROGRAMS_ALONE,
-        metrics=evaluated.metrics,
-        spectrograms=evaluated.spectrograms,
-        provenance=provenance_of(data),
-        history=trained.history if trained else (),
-        best_epoch=trained.best_epoch if trained else None,
-        more_curves=trained.more_curves if trained else (),
-        excluded=(*excluded, *incomplete),
-        not_used=data.not_used,
-        split_report=asdict(data.split.report),
-        timings=timings,
-    )
-    return render_report(contents, path)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_evaluation.evaluate import EvaluatedModel, evaluate_model
 from heimdall_evaluation.model_file import ModelFile, read_model
 from heimdall_export.object_store.download import S3_SCHEME
 from heimdall_export.object_store.settings import ModelStores
@@ -28,12 +27,14 @@ from heimdall_models.training.resume import (
 )
 
 from heimdall_trainer.data import load_training_data
-from heimdall_trainer.delivery import export_file, write_report
+from heimdall_trainer.delivery import export_file
+from heimdall_trainer.evaluation import evaluate_part, write_report
 from heimdall_trainer.mlflow_run import sessions_trained_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from heimdall_evaluation.evaluate import EvaluatedModel
     from heimdall_evaluation.report import Part
     from heimdall_models.training.parts import TrainingData
 
@@ -46,7 +47,6 @@ __all__ = [
     "OpenedModel",
     "beside",
     "evaluate_file",
-    "evaluate_opened",
     "file_name",
     "is_address",
     "opened_model",
@@ -173,19 +173,6 @@ def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path)
     )
 
 
-def evaluate_opened(opened: OpenedModel, part: Part) -> EvaluatedModel:
-    """Evaluate a model, and mark the sessions that it was trained on.
-
-    Raises:
-        TrainerError: The part is empty, or the file cannot be served.
-    """
-    evaluated = evaluate_model(opened.file.path, opened.data, part)
-    if opened.trained_on is None:
-        return evaluated
-    seen = tuple(id_ in opened.trained_on for id_ in evaluated.evaluation.session_ids)
-    return replace(evaluated, evaluation=replace(evaluated.evaluation, trained_on=seen))
-
-
 def evaluate_file(
     model: str | Path,
     config: TrainingConfig,
@@ -212,7 +199,7 @@ def evaluate_file(
     started = time.monotonic()
     ending = ".html" if part == "test" else f".{part}.html"  # parts do not overwrite each other
     with opened_model(str(model), config, connections) as opened:
-        evaluated = evaluate_opened(opened, part)
+        evaluated = evaluate_part(opened.file.path, opened.data, part, opened.trained_on)
         page = write_report(
             report or beside(str(model), ending, "reports", connections),
             opened.data,

@@ -95,7 +95,7 @@ def benchmark_file(
     Raises:
         TrainerError, ExportError: There is no such model, or the data do not fit it.
     """
-    from heimdall_evaluation.judging import calibration
+    from heimdall_evaluation.judging import N_CALIBRATED, calibration_sample
     from heimdall_export.atomic import write_whole
     from heimdall_export.benchmark import as_json
     from heimdall_export.benchmark import benchmark as measure
@@ -104,7 +104,8 @@ def benchmark_file(
 
     target = output or beside(model, ".benchmark.json", "benchmarks", connections)
     with opened_model(model, config, connections) as opened:
-        sample = calibration(opened.data)
+        train = opened.data.train
+        sample = calibration_sample(train.subset(train.sessions[:N_CALIBRATED]))
         with tempfile.TemporaryDirectory(prefix="heimdall-benchmark-") as folder:
             files = [*_files(opened, Path(folder), sample)]
             contenders = [*_networks(config, opened), *files]
@@ -139,7 +140,7 @@ def _files(opened: OpenedModel, folder: Path, sample: Sample) -> Iterator[Conten
         quantize_model,
     )
 
-    judge, model = judge_of(opened.data), opened.file.path
+    judge, model = judge_of(opened.data.validation), opened.file.path
     given = opened.file.metadata.get(PRECISION_KEY, "float32")
     yield file_contender(given, model, figures=judge(model))
     for kind in KINDS if given == "float32" else ():

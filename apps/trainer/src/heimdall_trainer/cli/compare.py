@@ -99,6 +99,7 @@ def compare_models(
     from heimdall_evaluation.compare.pairs import paired
     from heimdall_evaluation.compare.significance import outcome
 
+    from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of_source
     from heimdall_trainer.models import file_name
 
     pair = paired(*_sides(models, config, connections, part))
@@ -107,7 +108,14 @@ def compare_models(
     fair = None if rest is None else outcome(rest.a.evaluation, rest.b.evaluation)
     target = report or Path(f"compare-{file_name(models[0])}-{file_name(models[1])}.html")
     try:
-        page = render_comparison(pair, found, fair, target)
+        page = render_comparison(
+            pair,
+            found,
+            fair,
+            target,
+            command=command_line(),
+            versions=provenance_of_source() | package_versions(),
+        )
     except OSError as error:
         raise TrainerError(f"cannot write the page to {target}: {error.strerror}") from error
     print_comparison(pair, found, fair, page)
@@ -128,7 +136,8 @@ def _sides(
     from heimdall_evaluation.report.embedded import read_report
 
     from heimdall_trainer.data import load_training_data
-    from heimdall_trainer.models import evaluate_opened, opened_model
+    from heimdall_trainer.evaluation import evaluate_part
+    from heimdall_trainer.models import opened_model
 
     loaded: list[tuple[TrainingConfig, TrainingData]] = []
 
@@ -149,9 +158,10 @@ def _sides(
                 region=page.region,
             )
         with opened_model(model, config, connections, load) as opened:
+            evaluated = evaluate_part(opened.file.path, opened.data, part, opened.trained_on)
             return Side(
                 name=opened.file.name,
-                evaluation=evaluate_opened(opened, part).evaluation,
+                evaluation=evaluated.evaluation,
                 receivers=tuple(station.name for station in opened.data.receivers),
                 region=opened.file.region,
             )
