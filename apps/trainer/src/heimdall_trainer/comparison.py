@@ -20,10 +20,10 @@ from heimdall_trainer.summary import write_json
 
 if TYPE_CHECKING:
     from heimdall_evaluation.report import Part
-    from heimdall_models.training.parts import TrainingData
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.data import TrainingData
 
 __all__ = ["Compared", "compare_models", "is_report", "sides_of"]
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_data.ingest.ingest import ingest
-from heimdall_models.training.events import tell
 from heimdall_simulation import simulate_sessions
 from tqdm import tqdm
 
 from heimdall_trainer.cli.simulation_flags import SimulationFlags
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
+from heimdall_trainer.events import tell
 from heimdall_trainer.pipeline import TrainingPipeline
 
 if TYPE_CHECKING:

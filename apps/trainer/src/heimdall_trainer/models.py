@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
     from heimdall_data import Station
     from heimdall_models import Region
-    from heimdall_models.training.parts import TrainingData
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.data import TrainingData
 
 __all__ = [
     "OpenedModel",

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.evaluate import EvaluatedModel
     from heimdall_export.graph.parity import ParityReport
-    from heimdall_models.training.parts import TrainingData
+
+    from heimdall_trainer.data import TrainingData
 
 __all__ = [
     "Delivery",

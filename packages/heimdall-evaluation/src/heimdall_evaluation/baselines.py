@@ -16,7 +16,7 @@ from heimdall_models.baselines.time_differences import locate_by_time_difference
 from heimdall_models.ellipses import MOST_CORRELATED
 from heimdall_models.levels.estimates import LEAST_SESSIONS
 from heimdall_models.levels.received_power import ReceivedPower
-from heimdall_trainer.data import receiver_sites
+from heimdall_models.timing.receivers import receiver_sites
 
 from heimdall_evaluation.report import BaselineResult
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from heimdall_data import HeimdallDataset
     from heimdall_data.batch import Sample
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_trainer.data import TrainingData
     from numpy.typing import NDArray
 
 __all__ = ["SPECTROGRAMS_ALONE", "TIME_DIFFERENCES", "level_baselines", "timing_baselines"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from heimdall_data import HeimdallDataset, Session, Station
     from heimdall_data.batch import Sample
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_trainer.data import TrainingData
 
     from heimdall_evaluation.report import BaselineResult, Part
     from heimdall_evaluation.served import Session as Recordings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ from heimdall_export.contract import ARRIVALS, INPUT
 from heimdall_export.graph.variants import Sample, at_precision
 from heimdall_export.session import open_session
 from heimdall_models import localization_metrics
-from heimdall_models.training.events import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     from heimdall_data import HeimdallDataset
     from heimdall_export.graph.variants import Choice, Judge, Precision
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_trainer.data import TrainingData
     from numpy.typing import NDArray
 
 __all__ = ["calibration", "chosen_precision", "judge_of", "metrics_of", "told"]
 
+LOGGER = logging.getLogger(__name__)
 N_CALIBRATED = 64
 """Training sessions that integers are calibrated on, at most."""
 N_JUDGED = 2000
@@ -39,7 +40,7 @@ def chosen_precision(path: Path, data: TrainingData, precision: Precision) -> Ch
     """
     choice = at_precision(path, precision, calibration(data), judge_of(data))
     for line in told(choice):
-        tell("note", line, said=line)
+        LOGGER.info("%s", line)
     return choice
 
 

@@ -11,6 +11,7 @@ import os
 import pickle
 import tempfile
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,8 @@ from heimdall_models.errors import ModelError
 from heimdall_models.region import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Iterator, Mapping
+    from typing import Any, BinaryIO
 
     from torch import Tensor
 
@@ -123,17 +124,28 @@ def write_whole(contents: Mapping[str, Any], to: Path) -> None:
     Raises:
         OSError: If the file cannot be written; nothing is left behind.
     """
+    with whole_file(to) as file:
+        torch.save(contents, file)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` once the block ends without an error.
+
+    Raises:
+        OSError: If it cannot be written; what was at `path` stays, and nothing is left beside it.
+    """
     descriptor, name = tempfile.mkstemp(
-        dir=to.absolute().parent, prefix=f".{to.name}.", suffix=".part"
+        dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part"
     )
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            torch.save(contents, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.chmod(0o644)
-        part.replace(to)
+        part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import cyclopts
 from heimdall_data.catalogue.session import FilterError
+from heimdall_models.errors import OptionError
 
 from heimdall_trainer.cli.flags import Origins, flags_from_file, whole_numbers_only
 from heimdall_trainer.errors import UsageError, is_expected
@@ -75,7 +76,7 @@ def _run(given: list[str], origins: Origins, *, debug: bool) -> int:
         _call(given, origins)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
-    except (cyclopts.CycloptsError, UsageError, FilterError) as error:
+    except (cyclopts.CycloptsError, UsageError, OptionError, FilterError) as error:
         _trace(debug=debug)
         said = origins.explained(_one_line(error))
         return _say(f"{said} (see heimdall --help)", WRONG_USAGE)
