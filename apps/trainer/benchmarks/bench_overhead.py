@@ -27,9 +27,9 @@ from heimdall_data.embedded import EmbeddedStack
 from heimdall_models.optimizer import adamw, warmup_cosine
 from heimdall_models.training.batches import EpochOrder
 from heimdall_models.training.fit import fit, make_loader
+from heimdall_trainer.cli.demo import DemoConfig, fill
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.demo import DemoConfig, fill
 from heimdall_trainer.pipeline import TrainingPipeline
 from lightning.pytorch import Callback
 
@@ -138,7 +138,7 @@ def main():
     given = arguments()
     with tempfile.TemporaryDirectory() as folder, EmbeddedStack(Path(folder)) as stack:
         connections = Connections.to_stack(stack)
-        fill(connections, DemoConfig(n_sessions=given.sessions, seed=3))
+        fill(connections, DemoConfig(sessions=given.sessions, seed=3))
         config = TrainingConfig(
             epochs=1,
             backbone=given.backbone,
