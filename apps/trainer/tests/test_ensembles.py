@@ -223,9 +223,7 @@ def test_members_of_an_earlier_ensemble_are_not_mixed_with_new_ones(connections,
     require_fresh(tmp_path)
     (tmp_path / "member-2" / "last.ckpt").touch()
     config = replace(two, checkpoint_dir=tmp_path)
-    with pytest.raises(
-        TrainingError, match="has members of an earlier ensemble"
-    ):
+    with pytest.raises(TrainingError, match="has members of an earlier ensemble"):
         TrainingPipeline(config, connections).check()
     TrainingPipeline(replace(config, resume_training=True), connections).check()
     assert started_ensemble(tmp_path.parent) == tmp_path

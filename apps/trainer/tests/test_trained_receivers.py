@@ -39,7 +39,5 @@ def test_training_does_not_go_on_with_other_receivers():
     keeper = RunKeeper(
         RunIdentity(run_id=None, seed=1, batch_size=2, sessions="", receivers=("A", "B"))
     )
-    with pytest.raises(
-        TrainingError, match="listens to B, A, and the data has A, B"
-    ):
+    with pytest.raises(TrainingError, match="listens to B, A, and the data has A, B"):
         keeper.on_load_checkpoint(None, None, {RECORD: {"receivers": ("B", "A")}})

@@ -1,4 +1,4 @@
-"""What is trained, and how: one frozen record that travels inside every checkpoint."""
+"""Configuration of a network and its training: one frozen record, kept in every checkpoint."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass, fields
 
 from heimdall_models.errors import ModelError, OptionError
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
+__all__ = ["LocalizationConfig", "require"]
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "float": (int, float),
     "bool": bool,
     "str": str,
     "str | None": (str, type(None)),
 }
-"""What JSON may hold for a field of a type: the record of a stranger may hold anything."""
+"""Types that a JSON value of a field may have: a stranger's record may hold anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class LocalizationConfig:
 
     @property
     def unfreezes(self) -> bool:
-        """Whether the backbone starts frozen and thaws in training."""
+        """True if the backbone starts frozen and learns later."""
         return self.unfreeze_epoch > 0 or self.unfreeze_every > 0
 
     def to_json(self) -> str:
@@ -108,15 +110,14 @@ class LocalizationConfig:
             raise ModelError(f"{text[:80]!r} is not a model's configuration: {error}") from error
         if not isinstance(values, dict):
             raise ModelError(f"{text[:80]!r} is not a model's configuration")
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
+        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
             raise ModelError(
-                f"the model's configuration names {', '.join(unknown)}, which this version does "
-                f"not know; use the version of heimdall-models that wrote it"
+                f"the model's configuration has unknown fields {', '.join(unknown)}; use the "
+                "version of heimdall-models that wrote it"
             )
         for field in fields(cls):
             value = values.get(field.name, field.default)
-            if not isinstance(value, _KINDS[str(field.type)]):
+            if not isinstance(value, _TYPES[str(field.type)]):
                 raise ModelError(
                     f"the model's configuration has {field.name} {value!r}, not {field.type}"
                 )
