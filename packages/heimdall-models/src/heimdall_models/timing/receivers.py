@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from heimdall_models.region import Region
 
-__all__ = ["SPEED_OF_LIGHT_M_S", "ReceiverRanges", "ReceiverSite"]
+__all__ = ["SPEED_OF_LIGHT_M_S", "ReceiverRanges", "ReceiverSite", "Station", "receiver_sites"]
 
 SPEED_OF_LIGHT_M_S = 299_792_458.0
 
@@ -54,6 +54,34 @@ class ReceiverSite:
                 f"receiver {self.name!r} at {place}: give latitude and longitude in degrees and "
                 f"the altitude in metres"
             )
+
+
+class Station(Protocol):
+    """A receiver of a catalogue."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def position_deg(self) -> tuple[float, float]:
+        """Latitude and longitude."""
+
+    @property
+    def altitude_m(self) -> float | None:
+        """Metres above sea level; None where unknown."""
+
+
+def receiver_sites(stations: Iterable[Station]) -> tuple[ReceiverSite, ...]:
+    """Sites of a catalogue's receivers, at sea level where the altitude is unknown.
+
+    Raises:
+        ModelError: If one stands nowhere on Earth.
+    """
+    return tuple(
+        ReceiverSite(station.name, *station.position_deg, station.altitude_m or 0.0)
+        for station in stations
+    )
 
 
 class ReceiverRanges(nn.Module):
