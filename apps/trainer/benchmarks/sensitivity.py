@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from heimdall_data.embedded import EmbeddedStack
-from heimdall_models import LocalizationModule
+from heimdall_models.trained import Trained
 from heimdall_models.training.fit import validated
+from heimdall_trainer.cli.demo import DEMO_RECEIVERS, DemoConfig, fill
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.demo import DEMO_RECEIVERS, DemoConfig, fill
 from heimdall_trainer.pipeline import TrainingPipeline
 from scipy.stats import t as student_t
 
@@ -109,7 +109,7 @@ def trained(config, split_seed, connections):
         begun = time.process_time()
         model = pipeline.train(data)
         seconds = time.process_time() - begun
-        network = LocalizationModule.load(model.checkpoint).serving_net()
+        network = Trained.open(model.checkpoint).single.module.serving_net()
     test, val = (validated(network, part, config) for part in (data.test, data.validation))
     shares = [100 * test[f"val/coverage_{share}"] for share in (68, 95)]
     km = test["val/error_m_median"] / 1e3
@@ -179,7 +179,7 @@ def main():
     print(f"{options.sessions} sessions, {options.epochs} epochs, {torch.get_num_threads()} thread")
     with EmbeddedStack(options.state_dir / "servers") as stack:
         connections = Connections.to_stack(stack)
-        fill(connections, DemoConfig(n_sessions=options.sessions, seed=3))
+        fill(connections, DemoConfig(sessions=options.sessions, seed=3))
         measure(options, connections)
 
 

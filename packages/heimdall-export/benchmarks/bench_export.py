@@ -30,7 +30,7 @@ from heimdall_export.benchmark import (
 from heimdall_export.contract import METADATA_KEYS
 from heimdall_export.graph.export import export_onnx
 from heimdall_export.graph.quantize import KINDS, quantize_model
-from heimdall_export.graph.variants import Sample
+from heimdall_export.session import Sample
 from torch import nn
 
 METADATA = dict.fromkeys(METADATA_KEYS, "{}")

@@ -5,7 +5,8 @@ import json
 
 import pytest
 from heimdall_export import ExportError, upload_model
-from heimdall_export.registry.sidecar import add_artifact, add_to_sidecar
+from heimdall_export.object_store.upload import add_to_sidecar
+from heimdall_export.tracking.client import store_artifact
 from mlflow import MlflowClient
 
 
@@ -63,12 +64,12 @@ def test_a_run_that_has_ended_takes_a_file(tracker, tracking_uri, artifact_store
     tracker.end()
     path = tmp_path / "figures.json"
     path.write_text("{}")
-    place = add_artifact(
-        tracking_uri, tracker.run_id, path, "benchmark", artifact_store=artifact_store
+    place = store_artifact(
+        MlflowClient(tracking_uri), tracker.run_id, path, "benchmark", artifact_store=artifact_store
     )
     with artifact_store.environment():
         found = MlflowClient(tracking_uri).list_artifacts(tracker.run_id, "benchmark")
     assert [entry.path for entry in found] == ["benchmark/figures.json"]
     assert place == tracker.artifact_uri
     with pytest.raises(ExportError, match=r"store .*figures\.json with run 0123"):
-        add_artifact(tracking_uri, "0123", path)
+        store_artifact(MlflowClient(tracking_uri), "0123", path)

@@ -7,8 +7,9 @@ from heimdall_export.graph.export import export_onnx
 from heimdall_export.graph.integers import calibrated
 from heimdall_export.graph.quantize import quantize_model
 from heimdall_export.graph.rewrite import pointwise_as_products
-from heimdall_export.graph.variants import Sample, at_precision
+from heimdall_export.graph.variants import at_precision
 from heimdall_export.graph.weighted_graph import WeightedGraph
+from heimdall_export.session import Sample
 from torch import nn
 
 FIGURES = {"error_m_median": 1000.0, "coverage_68": 0.68, "coverage_95": 0.95}

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from heimdall_export import Estimate, ExportError, Predictor, find_published, upload_model
-from heimdall_export.object_store.settings import ModelStores
-from heimdall_export.registry.sidecar import add_to_sidecar
+from heimdall_export.object_store.store import ModelStores
+from heimdall_export.object_store.upload import add_to_sidecar
 from heimdall_export.serving.geojson import feature_collection
 from heimdall_export.session import open_session
 

@@ -18,7 +18,7 @@ from heimdall_export import (
     register,
     rollback,
 )
-from heimdall_export.tracking.outbox import Message, tell
+from heimdall_export.tracking.outbox import Message, send
 
 
 def status_in_postgres(server, run_id):
@@ -119,7 +119,7 @@ def test_a_message_that_is_told_twice_is_kept_once(mlflow_server, tmp_path):
         losses = tuple(("val/loss", 1.0 / step, 1_000 + step, step) for step in (1, 2))
         message = Message(doing="record", metrics=losses, params=(("a", "1"),), tags=(("b", "2"),))
         for _ in range(2):
-            tell(run.client, run.run_id, message)
+            send(run.client, run.run_id, message)
         assert steps(run) == [1, 2]
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from heimdall_export import ExportError
 from heimdall_export.benchmark import Contender, as_json, benchmark, file_contender, read_ms
-from heimdall_export.graph.variants import Sample
-from heimdall_export.session import latencies
+from heimdall_export.session import Sample, latencies
 
 
 def test_every_contender_is_measured_at_every_batch_and_number_of_threads(onnx_path, features):

@@ -5,9 +5,8 @@ import json
 
 import pytest
 from heimdall_export import ExportError, evaluation_tags, list_versions, promote, register, rollback
-from heimdall_export.registry.promotion import refuse_worse
-from heimdall_export.registry.registry import moves
-from heimdall_export.registry.version import RegisteredVersion
+from heimdall_export.registry.promotion import moves, refuse_worse
+from heimdall_export.registry.registry import RegisteredVersion
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient

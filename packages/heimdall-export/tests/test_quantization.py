@@ -7,12 +7,12 @@ import onnx
 import pytest
 import torch
 from heimdall_export import ExportError, Predictor, export_onnx
-from heimdall_export.graph.integers import Range, packed_integers
+from heimdall_export.graph.integers import Range, pack_matrix
 from heimdall_export.graph.quantize import KINDS, quantize_model
 from heimdall_export.graph.rewrite import fold_channel_scales, pointwise_as_products
-from heimdall_export.graph.variants import Sample, at_precision, is_faithful
+from heimdall_export.graph.variants import at_precision, is_faithful
 from heimdall_export.graph.weighted_graph import WeightedGraph
-from heimdall_export.session import Latency, open_session
+from heimdall_export.session import Latency, Sample, open_session
 from heimdall_models import LocalizationNet, Region, ServingNet, Standardize
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,7 +93,7 @@ def test_four_bits_say_about_what_the_model_says(variants, float_path, features)
 def test_four_bits_err_by_no_more_than_steps_up_to_the_largest_would(values, columns):
     """A scale that is searched for must be worth it; steps up to the largest are the bound."""
     weight = torch.tensor(values).reshape(-1, columns)
-    told = packed_integers(WeightedGraph(onnx.ModelProto(), {}), "w", weight).told
+    told = pack_matrix(WeightedGraph(onnx.ModelProto(), {}), "w", weight).value
     step = weight.abs().amax(dim=0).clamp_min(1e-6) / 7
     even = (weight / step).round() * step
     slack = 1e-3 * weight.square().sum() + 1e-9
@@ -286,7 +286,7 @@ def test_auto_takes_the_fastest_and_of_equals_the_smallest(
 def test_auto_measures_and_tells_the_figures_of_all(copied, features):
     """They go into a sidecar, which is JSON, and are what a choice is answered for by."""
     choice = at_precision(copied, "auto", Sample(features), judge({}))
-    told = json.loads(json.dumps(choice.told()))
+    told = json.loads(json.dumps(choice.figures()))
     assert set(told) == {"none", "fp16", "bf16", "int8", "int4"}
     assert all(figures["latency_ms"] > 0 for figures in told.values())
 
@@ -312,7 +312,7 @@ def test_int8_that_is_never_faithful_is_the_best_there_is(copied, features):
     worse = {"int8.onnx": 0.03, "keep10": 0.02, "keep30": 0.05}
     choice = at_precision(copied, "int8", Sample(features), judge(worse))
     assert choice.chosen.name == "int8-keep10"
-    assert choice.told()["int8-keep10"]["error_m_median"] == pytest.approx(1020.0)
+    assert choice.figures()["int8-keep10"]["error_m_median"] == pytest.approx(1020.0)
 
 
 def test_none_is_the_file_itself(copied, features):

@@ -43,7 +43,7 @@ def production(tracking_uri, name):
 def test_rollback_undoes_promotions_one_by_one(tracking_uri, three, wanted):
     """In an incident the way back must be the way there."""
     client = MlflowClient(tracking_uri)
-    client.delete_registered_model_tag(three, "production.history")
+    client.delete_registered_model_tag(three, "production.log")
     if production(tracking_uri, three) is not None:
         client.delete_registered_model_alias(three, "production")
     different = [v for n, v in enumerate(wanted) if n == 0 or v != wanted[n - 1]]
@@ -114,7 +114,7 @@ def test_rollback_without_production_says_what_to_do(tracking_uri, three):
 def test_a_history_that_is_none_is_told(tracking_uri, three):
     """A tag can be edited by hand."""
     promote(tracking_uri, three, "1")
-    MlflowClient(tracking_uri).set_registered_model_tag(three, "production.history", "yesterday")
+    MlflowClient(tracking_uri).set_registered_model_tag(three, "production.log", "yesterday")
     with pytest.raises(ExportError, match="is not a history: yesterday; delete the tag"):
         rollback(tracking_uri, three)
 

@@ -14,9 +14,10 @@ from heimdall_export import (
     register,
     upload_model,
 )
-from heimdall_export.graph.variants import Sample, at_precision
+from heimdall_export.graph.variants import at_precision
 from heimdall_export.model_files import model_size, weights_beside
-from heimdall_export.object_store.settings import ModelStores
+from heimdall_export.object_store.store import ModelStores
+from heimdall_export.session import Sample
 
 
 @pytest.fixture

@@ -32,20 +32,21 @@ import lightning.pytorch as pl
 import torch
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_models import AveragedWeights
-from heimdall_models.training.events import duration, tell
 from heimdall_models.training.fit import make_loader
+from heimdall_models.training.history import duration
 
 from heimdall_trainer.errors import TrainerError, is_expected
+from heimdall_trainer.events import tell
 from heimdall_trainer.overview import ModelSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from heimdall_data.object_store.settings import S3Settings
-    from heimdall_models.training.parts import TrainingData
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.data import TrainingData
     from heimdall_trainer.pipeline import TrainingPipeline
 
 __all__ = [
@@ -142,16 +143,16 @@ def find_experiment(name: str, connections: Connections) -> Experiment:
 
 
 def _asked(uri: str, name: str) -> tuple[str, str] | None:
-    from heimdall_export.tracking.client import open_client, told_plainly
+    from heimdall_export.tracking.client import mlflow_errors, open_client
 
     client = open_client(uri)
-    with told_plainly(f"look for experiment {name!r}"):
+    with mlflow_errors(f"look for experiment {name!r}"):
         found = client.get_experiment_by_name(name)
     return None if found is None else (str(found.lifecycle_stage), str(found.artifact_location))
 
 
 def _in_database(uri: str, name: str) -> tuple[str, str] | None:
-    from heimdall_export.tracking.client import told_plainly, with_driver
+    from heimdall_export.tracking.client import mlflow_errors, with_driver
     from sqlalchemy import create_engine, inspect, make_url, text
 
     url = make_url(with_driver(uri))
@@ -159,7 +160,7 @@ def _in_database(uri: str, name: str) -> tuple[str, str] | None:
         return None
     engine = create_engine(url)
     try:
-        with told_plainly(f"look for experiment {name!r}"), engine.connect() as connection:
+        with mlflow_errors(f"look for experiment {name!r}"), engine.connect() as connection:
             if not inspect(connection).has_table("experiments"):
                 return None
             asked = "SELECT lifecycle_stage, artifact_location FROM experiments WHERE name = :name"

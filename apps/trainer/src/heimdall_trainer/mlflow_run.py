@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from heimdall_data import Session
     from heimdall_export.tracking.run import MLflowTracker, TrackedDataset
-    from heimdall_models.training.history import RunMetrics
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_models.training.parts import RunMetrics
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.data import TrainingData
 
 __all__ = [
     "command_line",
@@ -286,9 +286,9 @@ def sessions_trained_on(run_id: str, connections: Connections) -> frozenset[str]
 
 
 def _recorded(run_id: str, tracking_uri: str) -> frozenset[str] | None:
-    from heimdall_export.tracking.client import open_client, told_plainly
+    from heimdall_export.tracking.client import mlflow_errors, open_client
 
-    with told_plainly(f"find run {run_id}"):
+    with mlflow_errors(f"find run {run_id}"):
         run = open_client(tracking_uri).get_run(run_id)
     if run.inputs is None or run.data.params.get("export_only") == "True":
         return None

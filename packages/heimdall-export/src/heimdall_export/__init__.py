@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from heimdall_export.object_store.store import ArtifactStore, ModelStores
     from heimdall_export.object_store.upload import UploadedModel, upload_model
     from heimdall_export.registry.deletion import delete_version
-    from heimdall_export.registry.published import PublishedModel, find_published
     from heimdall_export.registry.promotion import evaluation_tags, promote, rollback
+    from heimdall_export.registry.published import PublishedModel, find_published
     from heimdall_export.registry.registry import RegisteredVersion, list_versions, register
     from heimdall_export.serving.predictor import Estimate, Predictor
     from heimdall_export.tracking.run import MLflowTracker, TrackedDataset

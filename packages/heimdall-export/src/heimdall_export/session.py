@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.float32]]
 
-__all__ = ["Latency", "Sample", "known_outputs", "latencies", "open_session", "run", "run_batches"]
+__all__ = [
+    "Latency",
+    "Sample",
+    "known_outputs",
+    "latencies",
+    "open_session",
+    "run_batches",
+    "run_in_batches",
+]
 
 _ERRORS_ONLY = 3
 _CALLS_IN_A_ROW = 5
@@ -123,13 +131,20 @@ def run_batches(
         yield session.run(outputs, feed)
 
 
-def run(
-    session: InferenceSession, inputs: Arrays, outputs: Sequence[str], batch_size: int
+def run_in_batches(
+    session: InferenceSession,
+    inputs: Arrays,
+    *,
+    batch_size: int,
+    outputs: Sequence[str] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Outputs of a model by name, for at least one sample; arguments as for `run_batches`."""
-    batches = list(run_batches(session, inputs, outputs, batch_size))
-    columns = map(np.concatenate, zip(*batches, strict=True))
-    return dict(zip(outputs, columns, strict=True))
+    """Run a model over at least one sample; returns the outputs by name.
+
+    Arguments as for `run_batches`; all outputs when None.
+    """
+    names = list(outputs or [end.name for end in session.get_outputs()])
+    batches = list(run_batches(session, inputs, names, batch_size))
+    return dict(zip(names, map(np.concatenate, zip(*batches, strict=True)), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable
 if TYPE_CHECKING:
     from heimdall_data.object_store.settings import S3Settings
 
-__all__ = ["FAULTS", "BrokenObject", "Healing", "healing_of", "no_bucket", "told_plainly"]
+__all__ = ["FAULTS", "BrokenObject", "Healing", "healing_of", "mlflow_errors", "no_bucket"]
 
 # The client refuses odd names of buckets and keys with a ValueError.
 FAULTS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
@@ -56,7 +56,7 @@ def healing_of(error: Exception) -> Healing:
     return Healing.SILENCE if silent else Healing.OUTAGE
 
 
-def told_plainly(error: Exception, settings: S3Settings, bucket: str, key: str) -> StoreError:
+def mlflow_errors(error: Exception, settings: S3Settings, bucket: str, key: str) -> StoreError:
     """What went wrong in one sentence of ours, without secrets."""
     where = settings.endpoint_url
     if isinstance(error, S3Error):

@@ -18,7 +18,7 @@ from minio.error import S3Error
 from urllib3.exceptions import ProtocolError
 
 from heimdall_data.errors import ObjectMissing
-from heimdall_data.object_store.errors import FAULTS, BrokenObject, no_bucket, told_plainly
+from heimdall_data.object_store.errors import FAULTS, BrokenObject, mlflow_errors, no_bucket
 from heimdall_data.object_store.retry import Waiting, has_answered, remember_answer
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class ObjectStore:
         try:
             return self._waiting.answer(ask)
         except FAULTS as error:
-            raise told_plainly(error, self.settings, self.bucket, key) from error
+            raise mlflow_errors(error, self.settings, self.bucket, key) from error
 
 
 def _copy(settings: S3Settings, bucket: str, known: bool) -> ObjectStore:  # noqa: FBT001 - for pickle

@@ -18,7 +18,7 @@ import torch
 from heimdall_export.errors import ExportError
 from heimdall_export.graph.trace import evaluating
 from heimdall_export.serving.geojson import metres_per_degree
-from heimdall_export.session import Sample, known_outputs, open_session, run
+from heimdall_export.session import Sample, known_outputs, open_session, run_in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +98,8 @@ def check_parity(
     outputs = known_outputs(session)[:3]
 
     def by_file(given: Inputs, batch_size: int) -> list[NDArray[np.float32]]:
-        return [*run(session, given, outputs, batch_size).values()]
+        found = run_in_batches(session, given, batch_size=batch_size, outputs=outputs)
+        return [*found.values()]
 
     def by_network(given: Inputs, batch_size: int) -> list[NDArray[np.float32]]:
         with evaluating(network) as device, torch.inference_mode():
@@ -121,8 +122,8 @@ def check_parity(
     # Not `>=`: a NaN must fail as well.
     if not mean_m / scale_m < _LARGEST_MEAN_DIFFERENCE:
         raise ExportError(
-            f"{os.fspath(onnx_path)} differs from its network by {mean_m / scale_m:.2g} in the mean "
-            f"and by {worst_m:.2g} m at worst, on {n} feature tensors; less than "
+            f"{os.fspath(onnx_path)} differs from its network by {mean_m / scale_m:.2g} in the "
+            f"mean and by {worst_m:.2g} m at worst, on {n} feature tensors; less than "
             f"{_LARGEST_MEAN_DIFFERENCE:g} in the mean is required"
         )
     if not mean < _LARGEST_CORRELATION_DIFFERENCE:

@@ -141,7 +141,7 @@ def _to_integers(
 
 def _pack_kernels(graph: WeightedGraph, means: Mapping[str, Tensor]) -> None:
     """Store kernels in four bits; biases make up for what this moves in the mean."""
-    unpacking = []
+    unpacking: list[onnx.NodeProto] = []
     convolutions = large_convolutions(graph)
     for name in large_weights(graph, ("Conv",)):
         weight = graph.weights.pop(name)

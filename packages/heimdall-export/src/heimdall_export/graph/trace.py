@@ -71,7 +71,7 @@ class NanGuard(nn.Module):
 
 
 def _all(holds: Tensor) -> Tensor:
-    """True where it holds for all values of a sample, `(batch,)`; comparisons with NaN are false."""
+    """True for samples all of whose values hold, `(batch,)`; comparisons with NaN are false."""
     return holds if holds.ndim == 1 else holds.flatten(start_dim=1).all(dim=1)
 
 

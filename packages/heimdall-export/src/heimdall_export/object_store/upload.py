@@ -144,16 +144,14 @@ def _weights(source: Path) -> Path | None:
 
 
 def _require_bucket(client: Minio, bucket: str, *, make: bool) -> None:
-    # Some stores make a missing bucket on the first object; a misspelt name must not pass.
     try:
-        if make:
-            ensure_bucket(client, bucket)
-        elif not client.bucket_exists(bucket):
-            raise ExportError(f"no bucket {bucket!r}; make it, or set HEIMDALL_MODELS_BUCKET")
-    except ExportError:
-        raise
+        exists = client.bucket_exists(bucket)
     except ValueError as error:
         raise ExportError(f"invalid bucket name {bucket!r}: {error}") from error
+    # Some stores make a missing bucket on the first object; a misspelt name must not pass.
+    if not exists and not make:
+        raise ExportError(f"no bucket {bucket!r}; make it, or set HEIMDALL_MODELS_BUCKET")
+    ensure_bucket(client, bucket)
 
 
 def _stored(

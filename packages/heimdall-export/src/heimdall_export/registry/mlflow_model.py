@@ -63,17 +63,15 @@ def save_mlflow_model(
     if example.shape[1:] != shape[1:]:
         raise ExportError(f"the input example is {example.shape}, the model takes {shape}")
     silent = {n: np.zeros((len(example), *s[1:]), np.float32) for n, s in inputs.items()}
-    signature = ModelSignature(
-        *(
-            Schema([TensorSpec(np.dtype("float32"), s, name) for name, s in ends.items()])
-            for ends in (inputs, outputs)
-        )
+    columns, answers = (
+        Schema([TensorSpec(np.dtype("float32"), s, name) for name, s in ends.items()])
+        for ends in (inputs, outputs)
     )
     with mlflow_errors(f"lay out {onnx_path} as a model"):
         mlflow.onnx.save_model(
             model,
             folder,
-            signature=signature,
+            signature=ModelSignature(inputs=columns, outputs=answers),
             input_example=silent | {INPUT: example},
             # Given, because MLflow would otherwise load the model to guess them.
             pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],

@@ -4,8 +4,8 @@ A version needs figures to go into production, and not worse ones than the versi
 compare only when they were measured on the same sessions, so a version carries a hash of those it
 was tested on beside its test metrics.
 
-Every move is recorded in a tag of the registered model, `production.log`: who moved the alias, when,
-to which version, and why. Rollback goes back along this log.
+Every move is recorded in a tag of the registered model, `production.log`: who moved the alias,
+when, to which version, and why. Rollback goes back along this log.
 """
 
 from __future__ import annotations

@@ -48,9 +48,7 @@ def feature_collection(estimates: Iterable[Estimate], probability: float = 0.95)
         position = [estimate.longitude_deg, estimate.latitude_deg]
         figures = (*position, *sigmas_m, estimate.unexplained or 0)
         if not all(map(math.isfinite, figures)) or min(sigmas_m) < 0:
-            raise ExportError(
-                f"cannot draw {estimate}: figures must be finite, sigmas not negative"
-            )
+            raise ExportError(f"cannot draw {estimate}: a figure is not finite or a sigma negative")
         if not abs(estimate.correlation) <= 1:
             raise ExportError(
                 f"the correlation is {estimate.correlation!r}; it must be between -1 and 1"

@@ -1,4 +1,4 @@
-"""Metadata of a model file: everything it says of itself, written, migrated and read here.
+"""Metadata of a model file: checked, migrated and read.
 
 Files of every format up to `FORMAT` open: `STEPS` holds one function per step from a format to the
 next. A file that does not name its format has format 1; a later format is named in `FORMAT_KEY`.
@@ -7,7 +7,6 @@ next. A file that does not name its format has format 1; a later format is named
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +22,17 @@ __all__ = [
     "FORMAT",
     "FORMAT_KEY",
     "PRECISION_KEY",
-    "SIGMA_BOUNDS_KEY",
     "STEPS",
-    "ModelMetadata",
     "Receiver",
     "migrated",
+    "receivers_of",
+    "region_of",
     "require_metadata",
 ]
 
 FORMAT_KEY = "heimdall.format"
 PRECISION_KEY = "heimdall.precision"
 """How a file that is not plain float32 computes."""
-SIGMA_BOUNDS_KEY = "heimdall.sigma_bounds_m"
 STEPS: tuple[Step, ...] = ()
 """The first takes metadata of format 1 to format 2, and so on."""
 FORMAT = 1 + len(STEPS)
@@ -48,82 +46,52 @@ class Receiver:
     name: str
     latitude_deg: float
     longitude_deg: float
+    altitude_m: float = 0.0
+    """Above sea level; 0 if the file does not say, as in models of spectrograms alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelMetadata:
-    """A model file's metadata of the present format, read as they are asked for."""
+def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
+    """The model's channels, in order.
 
-    entries: Mapping[str, str]
-
-    @classmethod
-    def of_file(cls, entries: Mapping[str, str]) -> ModelMetadata:
-        """Metadata as a file has them, migrated to the present format.
-
-        Raises:
-            ExportError: The file is newer than this version, or its metadata lack a key.
-        """
-        present = migrated(entries)
-        require_metadata(present)
-        return cls(present)
-
-    @property
-    def receivers(self) -> tuple[Receiver, ...]:
-        """The model's channels, in order.
-
-        Raises:
-            ExportError: The entry is not a list of name, latitude and longitude.
-        """
-        try:
-            return tuple(
-                Receiver(str(entry["name"]), float(entry["latitude"]), float(entry["longitude"]))
-                for entry in self._json(RECEIVERS_KEY)
+    Raises:
+        ExportError: The entry is not a list of name, latitude and longitude.
+    """
+    entries = _json(metadata, RECEIVERS_KEY)
+    try:
+        return tuple(
+            Receiver(
+                str(entry["name"]),
+                float(entry["latitude"]),
+                float(entry["longitude"]),
+                float(entry.get("altitude", 0.0)),
             )
-        except (TypeError, KeyError, ValueError) as error:
-            if isinstance(error, ExportError):
-                raise
-            raise self._unusable(RECEIVERS_KEY, "a list of name, latitude and longitude") from error
+            for entry in entries
+        )
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        raise _invalid(metadata, RECEIVERS_KEY, "a list of name, latitude, longitude") from error
 
-    @property
-    def region(self) -> dict[str, Any]:
-        """The area that the model was trained for.
 
-        Raises:
-            ExportError: The entry is not a JSON object.
-        """
-        region = self._json(REGION_KEY)
-        if not isinstance(region, dict):
-            raise self._unusable(REGION_KEY, "a JSON object")
-        return region
+def region_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The area that the model was trained for.
 
-    @property
-    def sigma_bounds_m(self) -> tuple[float, float] | None:
-        """Least and largest sigma of the levels' network in metres; None if the file has none.
+    Raises:
+        ExportError: The entry is not a JSON object.
+    """
+    region = _json(metadata, REGION_KEY)
+    if not isinstance(region, dict):
+        raise _invalid(metadata, REGION_KEY, "a JSON object")
+    return region
 
-        Arrival times and the disagreement of an ensemble may lead beyond them.
 
-        Raises:
-            ExportError: The entry is not a pair of numbers.
-        """
-        if SIGMA_BOUNDS_KEY not in self.entries:
-            return None
-        bounds = self._json(SIGMA_BOUNDS_KEY)
-        try:
-            least, largest = (float(bound) for bound in bounds)
-        except (TypeError, ValueError) as error:
-            raise self._unusable(SIGMA_BOUNDS_KEY, "a pair of numbers") from error
-        if not (math.isfinite(least) and math.isfinite(largest)):
-            raise self._unusable(SIGMA_BOUNDS_KEY, "a pair of numbers")
-        return least, largest
+def _json(metadata: Mapping[str, str], key: str) -> Any:  # noqa: ANN401
+    try:
+        return json.loads(metadata[key])
+    except ValueError as error:
+        raise _invalid(metadata, key, "JSON") from error
 
-    def _json(self, key: str) -> Any:  # noqa: ANN401
-        try:
-            return json.loads(self.entries[key])
-        except ValueError as error:
-            raise self._unusable(key, "JSON") from error
 
-    def _unusable(self, key: str, wanted: str) -> ExportError:
-        return ExportError(f"the model's {key} is {self.entries[key]:.100}; it must be {wanted}")
+def _invalid(metadata: Mapping[str, str], key: str, wanted: str) -> ExportError:
+    return ExportError(f"the model's {key} is {metadata[key]:.100}; it must be {wanted}")
 
 
 def migrated(entries: Mapping[str, str], steps: Sequence[Step] = STEPS) -> dict[str, str]:

@@ -19,9 +19,15 @@ import numpy as np
 from heimdall_features import ArrivalExtractor, ClockedRecording, FeatureError, FeatureExtractor
 
 from heimdall_export.errors import ExportError
-from heimdall_export.serving.metadata import ModelMetadata, Receiver
+from heimdall_export.serving.metadata import (
+    Receiver,
+    migrated,
+    receivers_of,
+    region_of,
+    require_metadata,
+)
 from heimdall_export.serving.source import local_model
-from heimdall_export.session import Sample, known_outputs, open_session, run
+from heimdall_export.session import Sample, known_outputs, open_session, run_in_batches
 
 if TYPE_CHECKING:
     import os
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
     Recordings = Mapping[str, Pair | ClockedRecording | None]
     Recording = tuple[NDArray[np.complexfloating[Any, Any]], float] | ClockedRecording
 
-__all__ = ["Estimate", "Predictor", "Receiver", "mel_of"]
+__all__ = ["Estimate", "Predictor", "Receiver", "arrivals_of", "mel_of"]
 
 _NO_ANSWER = (
     "its features hold NaN, infinity or what no receiver measures, or are far from all that it was "
@@ -99,16 +105,17 @@ class Predictor:
         """
         with local_model(model, stores, cache_dir) as (file, self.published):
             self._session = open_session(file, n_threads=n_threads)
-        metadata = ModelMetadata.of_file(self._session.get_modelmeta().custom_metadata_map)
+        metadata = migrated(self._session.get_modelmeta().custom_metadata_map)
+        require_metadata(metadata)
         try:
-            self._extract = FeatureExtractor.from_metadata(metadata.entries)
-            self._arrivals = ArrivalExtractor.from_metadata(metadata.entries)
+            self._extract = FeatureExtractor.from_metadata(metadata)
+            self._arrivals = ArrivalExtractor.from_metadata(metadata)
         except FeatureError as error:
             raise ExportError(f"the model's features do not match: {error}") from error
-        self.receivers = metadata.receivers
-        self.region = metadata.region
-        self.run_id = metadata.entries["heimdall.run_id"]
-        self.created_at = metadata.entries["heimdall.created_at"]
+        self.receivers = receivers_of(metadata)
+        self.region = region_of(metadata)
+        self.run_id = metadata["heimdall.run_id"]
+        self.created_at = metadata["heimdall.created_at"]
         self.input_shape = self._extract.config.shape
         self.arrivals_shape = self._arrivals.shape if self._arrivals else None
         self._require_agreement()
@@ -197,8 +204,7 @@ class Predictor:
             mel = mel_of(self._extract, recordings, by_clock=self._arrivals is not None)
             if self._arrivals is None:
                 return (mel,)
-            clocked = {n: one for n, one in recordings.items() if isinstance(one, ClockedRecording)}
-            return mel, self._arrivals(clocked)
+            return mel, arrivals_of(self._arrivals, recordings)
         except ExportError as error:
             return error
         except FeatureError as error:
@@ -245,7 +251,8 @@ class Predictor:
     def _rows(self, sample: Sample) -> list[list[float]]:
         """The network's outputs, one row a sample."""
         n = len(sample.features)
-        found = run(self._session, sample.inputs, known_outputs(self._session), batch_size=n)
+        outputs = known_outputs(self._session)
+        found = run_in_batches(self._session, sample.inputs, batch_size=n, outputs=outputs)
         columns = [column.reshape(n, -1) for column in found.values()]
         rows: list[list[float]] = np.concatenate(columns, axis=1, dtype=np.float64).tolist()
         return rows
@@ -285,6 +292,17 @@ def mel_of(
                 raise ExportError(f"receiver {name!r}: start_s is {given.start_s}; give seconds")
             begin_s = max(begin_s, given.start_s)
     return extract({name: _from(begin_s, name, given) for name, given in recordings.items()})
+
+
+def arrivals_of(extract: ArrivalExtractor, recordings: Recordings) -> NDArray[np.float32]:
+    """The times of arrival at the receivers with a clock; zero for the others.
+
+    Raises:
+        FeatureError: A recording cannot be used, or they share too little time.
+    """
+    return extract(
+        {name: given for name, given in recordings.items() if isinstance(given, ClockedRecording)}
+    )
 
 
 def _from(begin_s: float, name: str, given: Pair | ClockedRecording | None) -> Pair | None:

@@ -166,6 +166,6 @@ def store_artifact(
                 put = repository.log_artifacts if is_folder else repository.log_artifact
                 put(source, folder)  # type: ignore[no-untyped-call]
         else:
-            put = client.log_artifacts if is_folder else client.log_artifact
-            put(run_id, source, folder)
+            log = client.log_artifacts if is_folder else client.log_artifact
+            log(run_id, source, folder)
     return place

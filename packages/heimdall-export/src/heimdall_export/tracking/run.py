@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from mlflow.types import Schema, TensorSpec  # isort: skip
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT  # isort: skip
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
