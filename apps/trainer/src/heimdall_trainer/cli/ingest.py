@@ -29,7 +29,7 @@ app = cyclopts.App(
 )
 NOWHERE = Connections()
 AS_IN_THE_DEMO = SimulationFlags()
-MAX_DOUBTS = 20
+MAX_WARNINGS = 20
 Switch = Annotated[bool, Parameter(negative="")]
 
 
@@ -107,9 +107,10 @@ def files(
         _stations(stations),
         start=_aware(start),
         sample_rate_hz=sample_rate_hz,
+        approval=approval,
         allow_far=allow_far,
     )
-    _check_or_ingest(Manifest((session.with_approval(approval),)), connections, dry_run=dry_run)
+    _check_or_ingest(Manifest((session,)), connections, dry_run=dry_run)
 
 
 @app.command
@@ -191,7 +192,7 @@ def _aware(moment: datetime | None) -> datetime | None:
 def _check_or_ingest(sessions: Manifest, connections: Connections, *, dry_run: bool) -> None:
     from heimdall_data.ingest.conflicts import ConflictError
 
-    _say_doubts(sessions.doubts)
+    _print_warnings(sessions.warnings)
     try:
         if dry_run:
             print(_checked(sessions, connections))
@@ -201,11 +202,11 @@ def _check_or_ingest(sessions: Manifest, connections: Connections, *, dry_run: b
         _fail_in_lines(error)
 
 
-def _say_doubts(doubts: Sequence[str]) -> None:
-    for doubt in doubts[:MAX_DOUBTS]:
-        print(f"warning: {doubt}", file=sys.stderr)
-    if len(doubts) > MAX_DOUBTS:
-        print(f"... and {len(doubts) - MAX_DOUBTS} more warnings", file=sys.stderr)
+def _print_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings[:MAX_WARNINGS]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if len(warnings) > MAX_WARNINGS:
+        print(f"... and {len(warnings) - MAX_WARNINGS} more warnings", file=sys.stderr)
 
 
 def _fail_in_lines(error: ManifestError | ConflictError) -> NoReturn:

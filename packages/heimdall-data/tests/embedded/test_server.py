@@ -3,8 +3,8 @@ import sys
 
 import psutil
 import pytest
-from heimdall_data.embedded import ownership
 from heimdall_data.embedded import server as processes
+from heimdall_data.embedded import state as ownership
 from heimdall_data.embedded.state import exclusive
 from heimdall_data.errors import StackError
 
@@ -27,24 +27,24 @@ def sleeper(tmp_path):
 
 def program(tmp_path):
     """How the sleeper on `tmp_path` is recognised."""
-    return processes.Program(PYTHON, ("-D", str(tmp_path)))
+    return PYTHON, ("-D", str(tmp_path))
 
 
 def test_a_process_is_found_by_what_it_was_started_with(sleeper, tmp_path):
     """No file remembers its number, so no file can be wrong about it."""
-    assert processes.find(program(tmp_path)).pid == sleeper.pid
+    assert processes.find(*program(tmp_path)).pid == sleeper.pid
 
 
 def test_a_process_on_another_directory_is_not_ours(sleeper, tmp_path):
     """Two stacks on one machine must not stop each other."""
-    assert processes.find(program(tmp_path / "other")) is None
+    assert processes.find(*program(tmp_path / "other")) is None
 
 
 def test_a_process_that_ended_is_not_found_before_its_parent_noticed(sleeper, tmp_path):
     """A zombie has a number and serves nobody."""
     sleeper.kill()
     psutil.wait_procs([psutil.Process(sleeper.pid)], timeout=5)
-    assert processes.find(program(tmp_path)) is None
+    assert processes.find(*program(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_process_that_ended_is_not_found_before_its_parent_noticed(sleeper, tm
 )
 def test_a_command_line_matches_by_name_and_neighbouring_arguments(command, ours):
     """`grep` for our directory is not our server."""
-    assert processes.Program("postgres", ("-D", "/state/postgres")).matches(command) is ours
+    assert processes.matches(command, "postgres", ("-D", "/state/postgres")) is ours
 
 
 def test_a_process_that_ignores_the_signal_is_killed(tmp_path):

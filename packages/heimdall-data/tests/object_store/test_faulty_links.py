@@ -3,13 +3,21 @@
 A proxy before a real server misbehaves on command.
 """
 
+import threading
 from dataclasses import replace
 
 import pytest
 from heimdall_data import HeimdallDataset, ObjectStore
-from heimdall_data.errors import ObjectUnreadable, StoreError
-from heimdall_data.object_store.retry import Waiting
+from heimdall_data.errors import ObjectMissing, ObjectUnreadable, StoreError
 from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER
+
+
+class NeverWaited(threading.Event):
+    """Interrupts nothing, and fails the test that waits for it."""
+
+    def wait(self, timeout=None):
+        """Waiting is what must not happen."""
+        pytest.fail(f"waited {timeout} s")
 
 
 def test_a_slow_link_that_lives_is_waited_for(proxy, through, raw_iq_store):
@@ -95,9 +103,15 @@ def test_wrong_credentials_end_the_run_at_the_first_request(proxy, through, six,
     assert proxy.connections == 1
 
 
-def test_an_unknown_host_name_ends_the_run_at_once(s3_settings, monkeypatch):
+def test_an_unknown_host_name_ends_the_run_at_once(s3_settings):
     """A name that does not resolve is misspelt."""
-    monkeypatch.setattr(Waiting, "_is_interrupted_within", lambda *_: pytest.fail("waited"))
     settings = replace(s3_settings, endpoint_url="http://no-such-host.invalid:9000")
     with pytest.raises(StoreError, match=r"no-such-host\.invalid"):
-        ObjectStore(settings, settings.raw_iq_bucket).get("key")
+        ObjectStore(settings, settings.raw_iq_bucket, interrupted=NeverWaited()).get("key")
+
+
+def test_a_missing_object_is_not_waited_for(raw_iq_store):
+    """The answer is there: none."""
+    store = ObjectStore(raw_iq_store.settings, raw_iq_store.bucket, interrupted=NeverWaited())
+    with pytest.raises(ObjectMissing):
+        store.get("key")
