@@ -26,6 +26,7 @@ from heimdall_models.levels.received_power import ReceivedPower
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.module import TimingConfig, TimingModule
 from heimdall_models.timing.receivers import ReceiverSite
+from heimdall_models.trained import Trained
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
@@ -106,7 +107,7 @@ def trained_levels(train, validation, region, *, backbone, epochs, learning_rate
             DataLoader(learn, 64, shuffle=True),
             DataLoader(_items(validation), BATCH),
         )
-        best = LocalizationModule.load(saver.best_model_path)
+        best = Trained.open(saver.best_model_path).single.module
     return best, time.monotonic() - started
 
 

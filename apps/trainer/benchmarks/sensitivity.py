@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from heimdall_data.embedded import EmbeddedStack
-from heimdall_models import LocalizationModule
+from heimdall_models.trained import Trained
 from heimdall_models.training.fit import validated
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
@@ -109,7 +109,7 @@ def trained(config, split_seed, connections):
         begun = time.process_time()
         model = pipeline.train(data)
         seconds = time.process_time() - begun
-        network = LocalizationModule.load(model.checkpoint).serving_net()
+        network = Trained.open(model.checkpoint).single.module.serving_net()
     test, val = (validated(network, part, config) for part in (data.test, data.validation))
     shares = [100 * test[f"val/coverage_{share}"] for share in (68, 95)]
     km = test["val/error_m_median"] / 1e3

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from heimdall_features import NormalizationStats
-from heimdall_models import LocalizationModule, ModelError
-from heimdall_models.trained import Ensemble
+from heimdall_models import ModelError
+from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import (
     finished_checkpoint,
     note_finished,
@@ -50,7 +50,7 @@ def members(finished):
 
 def weights(path):
     """All that a checkpoint of one network has learned."""
-    return LocalizationModule.load(path).state_dict()
+    return Trained.open(path).single.module.state_dict()
 
 
 def same(one, other):
@@ -65,10 +65,10 @@ def test_the_served_file_says_what_the_members_say_together(finished):
     features = torch.from_numpy(np.stack([test[index]["features"] for index in range(len(test))]))
     region = finished.data.region
     with torch.inference_mode():
-        each = [LocalizationModule.load(path)(features) for path in members(finished)]
+        each = [Trained.open(path).single.module(features) for path in members(finished)]
     position, sigma = (torch.stack(part).double().numpy() for part in zip(*each, strict=True))
     assert region.to_plane(said.position_deg) == pytest.approx(position.mean(axis=0), abs=2e-5)
-    ensemble = Ensemble.load(finished.summary.checkpoint)
+    ensemble = Trained.open(finished.summary.checkpoint)
     variance = np.square(sigma).mean(axis=0) + position.var(axis=0)
     assert said.sigma_m / region.scale_m == pytest.approx(np.sqrt(variance), rel=1e-4)
     assert finished.delivery.parity.mean_difference < 1e-5
@@ -166,7 +166,7 @@ def test_too_few_sessions_to_calibrate_on_are_told_of(two, finished, tmp_path, c
     few = len(finished.data.validation)
     assert few < 30
     assert f"{few} sessions to weigh the members' disagreement on" in capsys.readouterr().err
-    assert Ensemble.load(trained.checkpoint).disagreement_weight == 1.0
+    assert Trained.open(trained.checkpoint).disagreement_weight == 1.0
 
 
 @pytest.fixture(scope="module")

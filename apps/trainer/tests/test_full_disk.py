@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from heimdall_data import S3Settings
 from heimdall_export.errors import ExportError
-from heimdall_models import LocalizationModule
+from heimdall_models.trained import Trained
 from heimdall_models.training.fit import TrainedModel, fit
 from heimdall_trainer.delivery import _uploaded
 from heimdall_trainer.errors import TrainerError
@@ -65,7 +65,7 @@ def test_training_goes_on_and_delivers_the_best_that_could_be_kept(train, tmp_pa
     assert f"make room in {tmp_path}" in said
     assert len(trained.history) == 5
     assert trained.checkpoint.name in ("epoch=000.ckpt", "epoch=001.ckpt")
-    LocalizationModule.load(trained.checkpoint)
+    Trained.open(trained.checkpoint)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"epoch=000.ckpt", "epoch=001.ckpt", "last.ckpt"}
 

@@ -13,7 +13,7 @@ import torch
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_export.registry.registry import list_versions
 from heimdall_features import FeatureExtractor
-from heimdall_models import LocalizationModule
+from heimdall_models.trained import Trained
 from heimdall_models.training.fit import fit, make_loader
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.errors import TrainerError
@@ -51,7 +51,7 @@ def test_cp5_3_training_loss_falls_and_a_checkpoint_gives_the_same_outputs(
     assert {"ModelCheckpoint", "EarlyStopping", "EpochHistory", "EpochSeeds"} <= named
     assert trained.checkpoint.is_file()
 
-    last = LocalizationModule.load(trained.checkpoint.with_name("last.ckpt"))
+    last = Trained.open(trained.checkpoint.with_name("last.ckpt")).single.module
     features = first_batch(data.validation, config)["features"]
     with torch.inference_mode():
         kept, loaded = module.eval()(features), last(features)

@@ -21,7 +21,7 @@ from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE, TIME_DIFFERENCES
 from heimdall_export.serving.predictor import Predictor
 from heimdall_features import ArrivalExtractor
 from heimdall_models import ModelError
-from heimdall_models.trained import load_timing
+from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import note_finished
 from heimdall_models.training.resume import exported_network
 from heimdall_models.training.timing import TimedParts, TimedSessions, train_timing
@@ -272,7 +272,7 @@ def parts(finished):
 
 def test_the_same_seed_gives_the_same_network_of_times(finished, parts):
     """Nuisances, order and weights included: it is the network that the run delivered."""
-    delivered = load_timing(finished.summary.checkpoint, finished.data.region).state_dict()
+    delivered = Trained.open(finished.summary.checkpoint).single.timing.state_dict()
     again = train_timing(parts, finished.data, TIMED).net.state_dict()
     assert delivered.keys() == again.keys()
     assert all(torch.equal(values, again[name]) for name, values in delivered.items())

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from heimdall_models import AveragedWeights, LocalizationModule, ModelError
+from heimdall_models import AveragedWeights, ModelError
+from heimdall_models.trained import Trained
 from heimdall_models.training.devices import placement
 from heimdall_models.training.fit import fit, make_trainer, newest_checkpoint
 from heimdall_trainer.config import TrainingConfig
@@ -62,7 +63,7 @@ def test_what_is_delivered_is_the_average(train):
     """The checkpoint has both; the weights of the last step are only there to go on from."""
     _, trained = train()
     kept = torch.load(trained.checkpoint, weights_only=True)
-    loaded = LocalizationModule.load(trained.checkpoint).state_dict()
+    loaded = Trained.open(trained.checkpoint).single.module.state_dict()
     name = "net.heads.position.weight"
     assert torch.equal(loaded[name], kept["state_dict"][name])
     assert not torch.equal(loaded[name], kept["current_model_state"][name])
@@ -95,7 +96,7 @@ def test_divergence_ends_the_run_in_one_line_with_sessions_and_a_checkpoint(trai
     assert any(session.id in said for session in data.split.train)
     kept = tmp_path / "run" / "diverged.ckpt"
     assert str(kept) in said
-    assert LocalizationModule.load(kept).config.learning_rate == 1e30
+    assert Trained.open(kept).single.module.config.learning_rate == 1e30
     with pytest.raises(TrainerError, match="no checkpoint to resume from"):
         newest_checkpoint(kept.parent)
 

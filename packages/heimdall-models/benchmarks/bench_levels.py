@@ -26,6 +26,7 @@ from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
 from heimdall_models.levels.grid import Grid
 from heimdall_models.levels.level_map import LevelMap
 from heimdall_models.levels.received_power import ReceivedPower
+from heimdall_models.trained import Trained
 from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_sessions
 from heimdall_simulation.geometry import east_north_m, slant_range_m
 from heimdall_simulation.propagation import log_distance_loss_db
@@ -210,7 +211,7 @@ def trained(module, learn, choose, epochs):
         num_sanity_val_steps=0,
     )
     trainer.fit(module, DataLoader(learn, 64, shuffle=True), DataLoader(choose, 100))
-    return LocalizationModule.load(saver.best_model_path)
+    return Trained.open(saver.best_model_path).single.module
 
 
 def answered(name, module, test, started):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from heimdall_models import AveragedWeights, LocalizationConfig, LocalizationModule, ModelError
+from heimdall_models.trained import Trained
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -74,7 +75,7 @@ def test_the_average_is_validated_saved_and_kept(region, sessions, tmp_path):
     trainer.save_checkpoint(path := tmp_path / "average.ckpt")
     expected = by_hand(weights.trained)
     torch.testing.assert_close(weights.validated[-1], expected)
-    torch.testing.assert_close(LocalizationModule.load(path).state_dict()[HEAD], expected)
+    torch.testing.assert_close(Trained.open(path).single.module.state_dict()[HEAD], expected)
     torch.testing.assert_close(module.state_dict()[HEAD], expected)
     assert not torch.equal(weights.trained[-1], expected)
 

@@ -5,7 +5,10 @@ import pickle
 import pytest
 import torch
 from heimdall_models import LocalizationConfig, LocalizationModule, ModelError, Region
-from heimdall_models.checkpoint import described
+from heimdall_models.checkpoint import Format, model_record
+from heimdall_models.trained import Trained
+from hypothesis import given
+from hypothesis import strategies as st
 
 REGION = Region(45.0, 8.2, 1e5)
 CONFIG = LocalizationConfig(backbone="test_convnext")
@@ -15,13 +18,13 @@ CONFIG = LocalizationConfig(backbone="test_convnext")
 def contents():
     """What Lightning writes, less what only resuming needs."""
     module = LocalizationModule(CONFIG, REGION, [[[0.0]]] * 3, [[[1.0]]] * 3)
-    return {"state_dict": module.state_dict(), "heimdall_models": described(CONFIG, REGION)}
+    return {"state_dict": module.state_dict(), "heimdall_models": model_record(CONFIG, REGION)}
 
 
 def refused(path, message):
     """Loading raises the one error, and its message starts from the file."""
     with pytest.raises(ModelError, match=message) as caught:
-        LocalizationModule.load(path)
+        Trained.open(path)
     assert path.name in str(caught.value)
 
 
@@ -33,14 +36,14 @@ def saved(tmp_path, contents):
 
 def test_the_contents_as_they_are_load(tmp_path, contents):
     """The refusals below are not refusals of everything."""
-    assert LocalizationModule.load(saved(tmp_path, contents)).config == CONFIG
+    assert Trained.open(saved(tmp_path, contents)).single.module.config == CONFIG
 
 
 def test_loading_does_not_look_for_the_weights_that_training_started_from(tmp_path, contents):
     """That file was on another machine; the checkpoint has every weight."""
     config = LocalizationConfig(backbone="test_convnext", weights="/gone/weights.safetensors")
-    record = described(config, REGION)
-    module = LocalizationModule.load(saved(tmp_path, {**contents, "heimdall_models": record}))
+    record = model_record(config, REGION)
+    module = Trained.open(saved(tmp_path, {**contents, "heimdall_models": record})).single.module
     assert module.config == config
 
 
@@ -89,13 +92,13 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, contents):
 @pytest.mark.parametrize("other", [{"state_dict": {}}, {"epoch": 1}, [1, 2], torch.zeros(2)])
 def test_somebody_else_s_pytorch_file_is_refused(tmp_path, other):
     """Another project's checkpoint has weights too."""
-    refused(saved(tmp_path, other), "no checkpoint of a Heimdall model")
+    refused(saved(tmp_path, other), "no checkpoint")
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path, contents):
     """The record says one backbone, the weights are another's."""
     config = LocalizationConfig(backbone="test_resnet")
-    record = {**contents, "heimdall_models": described(config, REGION)}
+    record = {**contents, "heimdall_models": model_record(config, REGION)}
     refused(saved(tmp_path, record), "of another architecture than the test_resnet")
 
 
@@ -105,9 +108,35 @@ def test_a_checkpoint_without_statistics_is_refused(tmp_path, contents):
     refused(saved(tmp_path, {**contents, "state_dict": state}), "lacks standardize.std")
 
 
-def test_a_later_format_is_refused_by_its_number(tmp_path, contents):
+@pytest.mark.parametrize(
+    ("writer", "wanted"), [("9.9.0", "heimdall-models 9.9.0"), (None, "newer")]
+)
+def test_a_newer_file_names_the_version_that_opens_it(tmp_path, contents, writer, wanted):
     """Guessing at a newer record could rebuild another network."""
-    record = {**contents["heimdall_models"], "format": 2}
-    refused(
-        saved(tmp_path, {**contents, "heimdall_models": record}), "checkpoint format 2; .*reads 1"
-    )
+    record = {**contents["heimdall_models"], "format": 2, "version": writer}
+    refused(saved(tmp_path, {**contents, "heimdall_models": record}), f"format 2, .*{wanted}")
+
+
+@pytest.mark.parametrize("found", [0, -1, "1", None])
+def test_a_format_that_never_was_is_refused(tmp_path, contents, found):
+    """It is damaged, and no newer version would help."""
+    record = {**contents["heimdall_models"], "format": found}
+    refused(saved(tmp_path, {**contents, "heimdall_models": record}), f"format {found!r}")
+
+
+@given(st.integers(1, 6), st.integers(0, 5))
+def test_every_step_from_an_older_format_is_taken_once_in_order(first, n_steps):
+    """A step knows the format before it and no other."""
+
+    def step(contents):
+        record = contents["record"]
+        passed = [*record["passed"], record["format"]]
+        return {**contents, "record": {"format": record["format"] + 1, "passed": passed}}
+
+    last = first + n_steps
+    form = Format("record", last, dict.fromkeys(range(first, last), step))
+    older = {"record": {"format": first, "passed": []}, "beside": 1}
+    record = {"format": last, "passed": list(range(first, last))}
+    assert form.migrate(older, "a.ckpt") == {"record": record, "beside": 1}
+    assert form.migrate({"beside": 1}, "a.ckpt") == {"beside": 1}
+    assert form.begin()["format"] == last

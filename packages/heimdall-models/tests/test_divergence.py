@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from heimdall_models import DivergenceGuard, LocalizationConfig, LocalizationModule, ModelError
+from heimdall_models.trained import Trained
 from lightning.pytorch import Trainer, seed_everything
 from torch.utils.data import DataLoader
 
@@ -63,7 +64,7 @@ def test_what_is_saved_is_the_last_good_state(module, sessions, tmp_path):
     broken = {**sessions[11], "features": np.full((3, 128, 32), np.nan, np.float32)}
     with pytest.raises(ModelError, match=r"the state before that step is in .*diverged\.ckpt"):
         fit(module, [*sessions[:11], broken], tmp_path)
-    kept = LocalizationModule.load(tmp_path / "diverged.ckpt").state_dict()
+    kept = Trained.open(tmp_path / "diverged.ckpt").single.module.state_dict()
     assert all(value.isfinite().all() for value in kept.values())
     assert all(torch.equal(value, kept[name]) for name, value in module.state_dict().items())
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from heimdall_models import LocalizationConfig, LocalizationModule, ModelError, Region
+from heimdall_models.trained import Trained
 from lightning.pytorch import seed_everything
 
 REGION = Region(45.0, 8.2, 1e5)
@@ -68,7 +69,7 @@ def test_a_checkpoint_of_a_compiled_network_loads_without_compiling(tmp_path):
     checkpoint = {"state_dict": compiled.state_dict()}
     compiled.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, path := tmp_path / "compiled.ckpt")
-    loaded = LocalizationModule.load(path)
+    loaded = Trained.open(path).single.module
     assert loaded.config.compile
     assert loaded.net.backbone._compiled_call_impl is None
     compiled.load_state_dict(plain.state_dict())

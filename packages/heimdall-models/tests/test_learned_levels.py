@@ -22,6 +22,7 @@ from heimdall_models.levels.received_power import ReceivedPower
 from heimdall_models.levels.transmit_power import N_KNOWN, OTHERWISE, TransmitPowers
 from heimdall_models.losses import CorrelatedGaussianNLLLoss
 from heimdall_models.testing import NOISE_DB, POWER_SIGMA_DB, REGION, LevelWorld, features_of
+from heimdall_models.trained import Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -368,7 +369,7 @@ def test_a_checkpoint_holds_the_maps(sessions, module, tmp_path):
     x = torch.from_numpy(sessions[1][N_TRAIN:])
     with torch.no_grad():
         before = module.eval()(x)
-        after = LocalizationModule.load(tmp_path / "levels.ckpt")(x)
+        after = Trained.open(tmp_path / "levels.ckpt").single.module(x)
     assert torch.equal(before[0], after[0])
 
 

@@ -10,6 +10,7 @@ from heimdall_models import (
     LocalizationModule,
     ModelError,
 )
+from heimdall_models.trained import Trained
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
@@ -88,7 +89,7 @@ def test_a_checkpoint_loads_back_to_identical_outputs(trained, sessions):
     """From the file alone: network, region, statistics and configuration."""
     module, runner, _, _ = trained
     runner.save_checkpoint(path := f"{runner.default_root_dir}/last.ckpt")
-    again = LocalizationModule.load(path)
+    again = Trained.open(path).single.module
     features = torch.from_numpy(np.stack([s["features"] for s in sessions[:3]]))
     with torch.no_grad():
         for ours, theirs in zip(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 import torch
-from heimdall_evaluation.judging import calibration, judge_of
+from heimdall_evaluation.judging import N_CALIBRATED, calibration_sample, judge_of
 from heimdall_export.atomic import write_whole
 from heimdall_export.benchmark import (
     BATCH_SIZES,
@@ -79,7 +79,8 @@ def benchmark_file(
     """
     target = output or _beside(str(model), connections)
     with opened_model(str(model), config, connections) as opened:
-        sample = calibration(opened.data)
+        train = opened.data.train
+        sample = calibration_sample(train.subset(train.sessions[:N_CALIBRATED]))
         with tempfile.TemporaryDirectory(prefix="heimdall-benchmark-") as folder:
             files = [*_files(opened, Path(folder), sample)]
             networks = []
@@ -140,7 +141,7 @@ def _published(
 
 def _files(opened: OpenedModel, folder: Path, sample: Sample) -> Iterator[Contender]:
     """The file and its variants on the CPU, and the file on what else there is."""
-    judge, model = judge_of(opened.data), opened.file.path
+    judge, model = judge_of(opened.data.validation), opened.file.path
     given = opened.file.metadata.get(PRECISION_KEY, "float32")
     yield file_contender(given, model, figures=judge(model))
     for kind in KINDS if given == "float32" else ():

@@ -16,6 +16,7 @@ from heimdall_evaluation.compare.significance import Outcome, outcome
 from heimdall_evaluation.report.embedded import read_report
 
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of_source
 from heimdall_trainer.summary import write_json
 
 if TYPE_CHECKING:
@@ -56,13 +57,14 @@ def sides_of(
     def side(model: str) -> Side:
         if is_report(model):
             return _of_report(Path(model))
-        from heimdall_trainer.evaluated import judged
+        from heimdall_trainer.evaluated import evaluate_part
         from heimdall_trainer.models import opened_model
 
         with opened_model(model, config, connections, load) as opened:
+            evaluated = evaluate_part(opened.file.path, opened.data, part, opened.trained_on)
             return Side(
                 name=opened.file.name,
-                evaluation=judged(opened, part).evaluation,
+                evaluation=evaluated.evaluation,
                 receivers=tuple(station.name for station in opened.data.receivers),
                 region=opened.file.region,
             )
@@ -122,7 +124,14 @@ def compare_models(
     fair = None if rest is None else outcome(rest.a.evaluation, rest.b.evaluation)
     target = report or Path(f"compare-{_short(models[0])}-{_short(models[1])}.html")
     try:
-        page = render_comparison(pair, found, fair, target)
+        page = render_comparison(
+            pair,
+            found,
+            fair,
+            target,
+            command=command_line(),
+            versions=provenance_of_source() | package_versions(),
+        )
     except OSError as error:
         raise TrainerError(f"cannot write the page to {target}: {error.strerror}") from error
     print_comparison(pair, found, fair, page)

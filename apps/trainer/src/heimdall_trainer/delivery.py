@@ -2,22 +2,20 @@
 
 The order is the point. A file that does not agree with its checkpoint is never evaluated, one
 that was not evaluated is never uploaded, and only what was uploaded is registered.
-
-The report of a run: what the pipeline made, as the page's contents.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE
-from heimdall_evaluation.evaluate import evaluate_model
-from heimdall_evaluation.judging import chosen_precision, metrics_of
+from heimdall_evaluation.judging import (
+    N_CALIBRATED,
+    choice_lines,
+    choice_metrics,
+    choose_precision,
+)
 from heimdall_evaluation.model_file import sigma_bounds_metadata
-from heimdall_evaluation.report import Receiver, ReportContents, render_report
 from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_export.graph.export import export_onnx
 from heimdall_export.graph.parity import check_parity
@@ -25,9 +23,11 @@ from heimdall_export.object_store.upload import upload_model
 from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
 from heimdall_models import TimedServingNet
+from heimdall_models.training.events import tell
 from heimdall_models.training.resume import exported_network
 
-from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of
+from heimdall_trainer.evaluated import evaluate_part
+from heimdall_trainer.mlflow_run import package_versions
 from heimdall_trainer.models import model_metadata
 from heimdall_trainer.summary import Delivery
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from heimdall_data import S3Settings
-    from heimdall_evaluation.evaluate import EvaluatedModel
-    from heimdall_evaluation.report import ModelSummary
     from heimdall_export.graph.parity import ParityReport
     from heimdall_export.object_store.upload import UploadedModel
     from heimdall_export.tracking.run import MLflowTracker
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
 
     from heimdall_trainer.config import TrainingConfig
 
-__all__ = ["export_and_register", "write_report"]
+__all__ = ["export_and_register"]
 
 
 N_COMPARED = 64
@@ -92,9 +90,13 @@ def export_and_register(
     path, parity, example = _exported(network, trained, data, config, tracker)
     precisions: Mapping[str, float] = {}
     if config.quantize != "none":
-        choice = chosen_precision(path, data, config.quantize)
-        path, precisions = choice.chosen.path, metrics_of(choice)
-    evaluated = evaluate_model(path, data, trained_here=not config.export_only)
+        recorded = data.train.subset(data.train.sessions[:N_CALIBRATED])
+        choice = choose_precision(path, recorded, data.validation, config.quantize)
+        for line in choice_lines(choice):
+            tell("note", line, said=line)
+        path, precisions = choice.chosen.path, choice_metrics(choice)
+    trained_on = None if config.export_only else {session.id for session in data.split.train}
+    evaluated = evaluate_part(path, data, trained_on=trained_on)
     metrics = {**trained.metrics, **evaluated.metrics}
     uploaded = _uploaded(path, trained, tracker.run_id, {**metrics, **precisions}, s3)
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
@@ -182,65 +184,3 @@ def _registered(
             f"{error}; nothing is lost: when MLflow is back, `heimdall train --export_only "
             f"--checkpoint {trained.checkpoint}` registers what was trained"
         ) from error
-
-
-def write_report(
-    path: Path,
-    data: TrainingData,
-    model: ModelSummary,
-    evaluated: EvaluatedModel,
-    *,
-    seed: int,
-    timings: Mapping[str, float],
-    trained: TrainedModel | None = None,
-) -> Path:
-    """Write an evaluation's HTML report to `path`, with the training's curves where there are any.
-
-    Args:
-        path: Where it goes.
-        data: Receivers, region and split.
-        model: What was evaluated.
-        evaluated: What it and the baselines are worth.
-        seed: Of the split.
-        timings: Seconds by stage.
-        trained: The run's training, if this is its report.
-
-    Raises:
-        ReportError: It cannot be written.
-    """
-    contents = ReportContents(
-        title=f"Heimdall {path.stem}",
-        created_at=datetime.now(UTC),
-        command=command_line(),
-        seed=seed,
-        versions=package_versions(),
-        model=model,
-        region=data.region,
-        receivers=tuple(
-            Receiver(station.name, station.latitude_deg, station.longitude_deg)
-            for station in data.receivers
-        ),
-        evaluation=evaluated.evaluation,
-        baselines=evaluated.baselines,
-        beside=SPECTROGRAMS_ALONE,
-        metrics=evaluated.metrics,
-        spectrograms=evaluated.spectrograms,
-        provenance=provenance_of(data),
-        history=trained.history if trained else (),
-        best_epoch=trained.best_epoch if trained else None,
-        more_curves=trained.more_curves if trained else (),
-        excluded=_left_out(data),
-        not_used=data.not_used,
-        split_report=asdict(data.split.report),
-        timings=timings,
-    )
-    return render_report(contents, path)
-
-
-def _left_out(data: TrainingData) -> tuple[tuple[str, str], ...]:
-    """Session ids and reasons: sessions that cannot be used, and what others had to do without."""
-    sessions = [(left.session_id, left.reason) for left in data.exclusions]
-    recordings = [
-        (left.session_id, f"used without {left.station}: {left.reason}") for left in data.unusable
-    ]
-    return (*sessions, *recordings)

@@ -22,7 +22,7 @@ from heimdall_export.registry.published import SCHEME
 from heimdall_export.serving.source import local_model
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 from heimdall_models import TimedServingNet
-from heimdall_models.trained import Ensemble
+from heimdall_models.trained import Trained
 from heimdall_models.training.resume import (
     exported_network,
     of_other_sessions,
@@ -204,7 +204,7 @@ def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path)
 
 def _with_features_of_checkpoint(path: Path, config: TrainingConfig) -> TrainingConfig:
     """A checkpoint of ours knows its receivers by name; a merged one how many they are."""
-    first = Ensemble.load(path).members[0]
+    first = Trained.open(path).members[0]
     sites = tuple(site.name for site in first.sites) if first.sites else None
     names = sites or receivers_of(path) or config.receivers
     return replace(

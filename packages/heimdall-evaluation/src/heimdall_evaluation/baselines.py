@@ -1,6 +1,7 @@
-"""What methods without a network say of held-out sessions, from the levels of the same features.
+"""Methods without a network, on the sessions that a model is evaluated on.
 
-What stands beside a model that takes arrival times: the times alone, and the levels alone.
+Level baselines see the levels in the model's own features. A model that takes times of arrival
+is compared with the times alone and with itself without times, too.
 """
 
 from __future__ import annotations
@@ -9,29 +10,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from heimdall_export.contract import ARRIVALS, INPUT, OUTPUTS
-from heimdall_export.session import open_session
+from heimdall_export.session import open_session, run_in_batches
 from heimdall_models import error_m
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
-from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.ellipses import MOST_CORRELATED
 from heimdall_models.levels.estimates import LEAST_SESSIONS
 from heimdall_models.levels.received_power import ReceivedPower
-from heimdall_trainer.data import receiver_sites
 
-from heimdall_evaluation.report import BaselineResult
+from heimdall_evaluation.results import BaselineResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from heimdall_data import HeimdallDataset
-    from heimdall_data.batch import Sample
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_export.serving.metadata import Receiver
+    from heimdall_models import Region
     from numpy.typing import NDArray
+
+    from heimdall_evaluation.dataset import Dataset, Sample
 
 __all__ = ["SPECTROGRAMS_ALONE", "TIME_DIFFERENCES", "level_baselines", "timing_baselines"]
 
-
+SPECTROGRAMS_ALONE = "spectrograms alone"
+TIME_DIFFERENCES = "time differences, least squares"
 _EXPLANATIONS = {
     "region prior": "Always answers the mean position of the training transmitters.",
     "power-weighted centroid": (
@@ -47,122 +48,109 @@ _EXPLANATIONS = {
         "Where the levels are likeliest on maps of them, kriged from the training sessions."
     ),
 }
+_BATCH = 64
 
 
 def level_baselines(
-    data: TrainingData, asked_about: HeimdallDataset | None = None
+    training: Dataset, dataset: Dataset, receivers: Sequence[Receiver], region: Region
 ) -> tuple[BaselineResult, ...]:
-    """Every level baseline, fitted on the training part and asked about others.
-
-    None where the training part is too small to fit anything.
+    """Fit every level baseline on training sessions, and apply it to others.
 
     Args:
-        data: The split.
-        asked_about: Sessions with the data's features; the test part when None.
+        training: Sessions to fit to, without augmentation.
+        dataset: Sessions to locate, with the same features.
+        receivers: In channel order.
+        region: Plane in which the methods compute.
+
+    Returns:
+        One result a method; none if there are too few training sessions to fit anything.
     """
-    test = data.test if asked_about is None else asked_about
-    if len(data.train) < LEAST_SESSIONS:
+    if len(training) < LEAST_SESSIONS:
         return ()
-    known, asked = _powers(data.train.subset(data.train.sessions)), _powers(test)
+    known, asked = _received_power(training), _received_power(dataset)
     noise = known.noise()
-    training = TrainingLevels(
+    levels = TrainingLevels(
         known.signal_db(noise),
         known.present,
-        np.array([session.position_deg for session in data.train.sessions]),
-        np.array([station.position_deg for station in data.receivers]),
-        data.region,
+        np.array([session.position_deg for session in training.sessions]),
+        np.array([(receiver.latitude_deg, receiver.longitude_deg) for receiver in receivers]),
+        region,
     )
-    truth_deg = np.array([session.position_deg for session in test.sessions])
+    truth_deg = np.array([session.position_deg for session in dataset.sessions])
     levels_db = asked.signal_db(noise)
-    return tuple(
-        _result(name, training, levels_db, asked.present, truth_deg) for name in LEVEL_BASELINES
+    results = []
+    for name, fit in LEVEL_BASELINES.items():
+        answer = fit(levels)(levels_db, asked.present)
+        results.append(
+            _result(name, _EXPLANATIONS[name], answer.position_deg, answer.covariance_m2, truth_deg)
+        )
+    return tuple(results)
+
+
+def timing_baselines(
+    onnx_path: Path, samples: Sequence[Sample], receivers: Sequence[Receiver], region: Region
+) -> tuple[BaselineResult, ...]:
+    """The same model without times of arrival, and least squares on the times alone.
+
+    Args:
+        onnx_path: A model file that takes times of arrival.
+        samples: The sessions, with their arrivals.
+        receivers: In channel order.
+        region: Plane in which least squares starts.
+    """
+    # Both modules import torch, which no other baseline needs.
+    from heimdall_models.baselines.time_differences import locate_by_time_differences
+    from heimdall_models.timing.receivers import ReceiverSite
+
+    truth_deg = np.stack([sample["position_deg"] for sample in samples])
+    arrivals = np.stack([sample["arrivals"] for sample in samples])
+    features = np.stack([sample["features"] for sample in samples])
+    without_times = run_in_batches(
+        open_session(onnx_path),
+        {INPUT: features, ARRIVALS: np.zeros_like(arrivals)},
+        batch_size=_BATCH,
+        outputs=OUTPUTS,
+    )
+    position_deg, sigma_m = (without_times[name].astype(np.float64) for name in OUTPUTS)
+    alone = BaselineResult(
+        name=SPECTROGRAMS_ALONE,
+        explanation="The same model without times of arrival.",
+        error_m=error_m(position_deg, truth_deg),
+        position_deg=position_deg,
+        sigma_m=sigma_m,
+    )
+    sites = [ReceiverSite(r.name, r.latitude_deg, r.longitude_deg, r.altitude_m) for r in receivers]
+    found = locate_by_time_differences(arrivals, sites, region)
+    explanation = (
+        "Weighted least squares on the times of arrival, with clocks good to a tenth of a "
+        f"microsecond; it converged in {found.converged.mean():.0%} of the sessions."
+    )
+    return alone, _result(
+        TIME_DIFFERENCES, explanation, found.position_deg, found.covariance_m2, truth_deg
     )
 
 
 def _result(
     name: str,
-    training: TrainingLevels,
-    levels_db: NDArray[np.float64],
-    present: NDArray[np.bool_],
+    explanation: str,
+    position_deg: NDArray[np.float64],
+    covariance_m2: NDArray[np.float64],
     truth_deg: NDArray[np.float64],
 ) -> BaselineResult:
-    answer = LEVEL_BASELINES[name](training)(levels_db, present)
-    tilt = answer.covariance_m2[:, 0, 1] / answer.sigma_m.prod(axis=1)
+    sigma_m = np.sqrt(np.diagonal(covariance_m2, axis1=1, axis2=2))
+    correlation = covariance_m2[:, 0, 1] / sigma_m.prod(axis=1)
     return BaselineResult(
         name=name,
-        explanation=_EXPLANATIONS[name],
-        error_m=error_m(answer.position_deg, truth_deg),
-        position_deg=answer.position_deg,
-        sigma_m=answer.sigma_m,
-        correlation=np.clip(tilt, -MOST_CORRELATED, MOST_CORRELATED),
-    )
-
-
-def _powers(dataset: HeimdallDataset) -> ReceivedPower:
-    """What each receiver of each session heard; features are read one session at a time."""
-    return ReceivedPower.joined(
-        ReceivedPower.of(dataset[index]["features"][None]) for index in range(len(dataset))
-    )
-
-
-SPECTROGRAMS_ALONE = "spectrograms alone"
-TIME_DIFFERENCES = "time differences, least squares"
-_BATCH = 64
-
-
-def timing_baselines(
-    onnx_path: Path, data: TrainingData, samples: Sequence[Sample]
-) -> tuple[BaselineResult, ...]:
-    """The same model without times, and least squares on the times without a model.
-
-    Args:
-        onnx_path: The model file, which takes arrival times.
-        data: Receivers and region.
-        samples: The test part, with its arrivals.
-    """
-    truth_deg = np.stack([sample["position_deg"] for sample in samples])
-    alone = _without_times(onnx_path, samples, truth_deg)
-    return alone, _least_squares(data, samples, truth_deg)
-
-
-def _without_times(
-    onnx_path: Path, samples: Sequence[Sample], truth_deg: NDArray[np.float64]
-) -> BaselineResult:
-    """What the model file says where it is told of no arrival: what levels say."""
-    session = open_session(onnx_path)
-    parts = []
-    for first in range(0, len(samples), _BATCH):
-        some = samples[first : first + _BATCH]
-        features = np.stack([sample["features"] for sample in some])
-        silent = np.zeros_like(np.stack([sample["arrivals"] for sample in some]))
-        parts.append(session.run(list(OUTPUTS), {INPUT: features, ARRIVALS: silent}))
-    position_deg, sigma_m = (
-        np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True)
-    )
-    return BaselineResult(
-        name=SPECTROGRAMS_ALONE,
-        explanation="The same model where it is not told when each receiver heard anything.",
+        explanation=explanation,
         error_m=error_m(position_deg, truth_deg),
         position_deg=position_deg,
         sigma_m=sigma_m,
+        correlation=np.clip(correlation, -MOST_CORRELATED, MOST_CORRELATED),
     )
 
 
-def _least_squares(
-    data: TrainingData, samples: Sequence[Sample], truth_deg: NDArray[np.float64]
-) -> BaselineResult:
-    arrivals = np.stack([sample["arrivals"] for sample in samples])
-    found = locate_by_time_differences(arrivals, receiver_sites(data.receivers), data.region)
-    sigma_m = np.sqrt(np.diagonal(found.covariance_m2, axis1=1, axis2=2))
-    tilt = found.covariance_m2[:, 0, 1] / sigma_m.prod(axis=1)
-    return BaselineResult(
-        name=TIME_DIFFERENCES,
-        explanation=(
-            "Weighted least squares on the times of arrival, with clocks good to a tenth of a "
-            f"microsecond; it converged in {found.converged.mean():.0%} of the sessions."
-        ),
-        error_m=error_m(found.position_deg, truth_deg),
-        position_deg=found.position_deg,
-        sigma_m=sigma_m,
-        correlation=np.clip(tilt, -MOST_CORRELATED, MOST_CORRELATED),
+def _received_power(dataset: Dataset) -> ReceivedPower:
+    """Power by session and receiver; features are read one session at a time."""
+    return ReceivedPower.joined(
+        ReceivedPower.of(dataset[index]["features"][None]) for index in range(len(dataset))
     )

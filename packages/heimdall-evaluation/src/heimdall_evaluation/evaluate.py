@@ -1,7 +1,7 @@
-"""One part of the split: what the exported file says of it, and what simple methods say.
+"""Evaluation of a model file on sessions, beside methods without a network.
 
-The exported file is asked in a process that cannot import torch (`serving_check`), from the IQ
-samples on; the baselines get the levels of the very same features.
+The model file answers from IQ samples in a process that cannot import torch (`served`); the
+baselines see the levels and times of the same sessions.
 """
 
 from __future__ import annotations
@@ -10,137 +10,130 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_data.session_features import clocked
 from heimdall_models import error_m, localization_metrics
-from heimdall_trainer.errors import TrainerError
 
 from heimdall_evaluation.baselines import level_baselines, timing_baselines
-from heimdall_evaluation.report import Evaluation, SessionSpectrograms
+from heimdall_evaluation.errors import EvaluationError
+from heimdall_evaluation.results import Evaluation, SessionSpectrograms
 from heimdall_evaluation.served import predict_without_torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from heimdall_data import HeimdallDataset, Session, Station
-    from heimdall_data.batch import Sample
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_export.serving.metadata import Receiver
+    from heimdall_models import Region
 
-    from heimdall_evaluation.report import BaselineResult, Part
-    from heimdall_evaluation.served import Session as Recordings
+    from heimdall_evaluation.dataset import Dataset, Recordings, Sample, Session
+    from heimdall_evaluation.results import BaselineResult, Part
 
-__all__ = ["EvaluatedModel", "evaluate_model", "sessions_of_part"]
+__all__ = ["EvaluatedModel", "evaluate_model"]
 
 N_WORST = 10
-_PREFIX: dict[Part, str] = {"test": "test", "validation": "val", "train": "train", "all": "all"}
+"""Sessions whose spectrograms are kept for the report."""
+_METRIC_PREFIX: dict[Part, str] = {
+    "test": "test",
+    "validation": "val",
+    "train": "train",
+    "all": "all",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """What a model file and the baselines are worth on one part of the split."""
+    """Results of a model file and of the baselines on the same sessions."""
 
     evaluation: Evaluation
     baselines: tuple[BaselineResult, ...]
     metrics: Mapping[str, float]
     """By the contract's names, with `test/`, `val/`, `train/` or `all/` in front."""
     spectrograms: tuple[SessionSpectrograms, ...] = ()
-    """What the model was shown of the worst sessions, the worst first."""
-
-
-def sessions_of_part(data: TrainingData, part: Part) -> HeimdallDataset:
-    """The sessions of a side of the split, or of all, as they were recorded.
-
-    Raises:
-        TrainerError: There is none.
-    """
-    sides = (data.train, data.validation, data.test)
-    if part == "all":
-        return data.train.subset([session for side in sides for session in side.sessions])
-    side = sides[("train", "validation", "test").index(part)]
-    if not len(side):
-        remedy = "lower --test_split" if part == "train" else f"raise --{part}_split"
-        raise TrainerError(f"the {part} part of the split is empty; {remedy}")
-    # Training features vary as the radio channel does; these are as they were recorded.
-    return side.subset(side.sessions)
+    """Inputs of the sessions with the largest errors, worst first."""
 
 
 def evaluate_model(
-    onnx_path: Path, data: TrainingData, part: Part = "test", *, trained_here: bool = False
+    onnx_path: Path,
+    dataset: Dataset,
+    recordings: Iterable[tuple[str, Recordings]],
+    *,
+    receivers: Sequence[Receiver],
+    region: Region,
+    training: Dataset | None = None,
+    part: Part = "test",
+    trained_on: Collection[str] | None = None,
 ) -> EvaluatedModel:
-    """Evaluate a model file on one part of the split.
+    """Evaluate a model file, and the baselines on the same sessions.
 
     Args:
         onnx_path: The model file.
-        data: The split.
-        part: Which side of it, or all.
-        trained_here: The model was trained on this very split.
+        dataset: The sessions, without augmentation.
+        recordings: Id and recordings of each session, in the dataset's order; a generator keeps
+            one session at a time in memory.
+        receivers: The model's receivers, in channel order.
+        region: Plane in which the baselines compute.
+        training: Sessions that the level baselines are fitted to, without augmentation; without
+            them there are no level baselines.
+        part: Side of the split that the sessions are.
+        trained_on: Ids of the sessions that the model was trained on; None if not known.
 
     Raises:
-        TrainerError: The part is empty, or the file cannot be served.
+        EvaluationError: The recordings are of other sessions than the dataset, or the model file
+            failed.
     """
-    dataset = sessions_of_part(data, part)
-    said = predict_without_torch(onnx_path, _recordings(dataset))
-    items = [dataset[index] for index in range(len(dataset))]
-    truth_deg = np.stack([item["position_deg"] for item in items])
-    present = np.stack([item["present"] for item in items])
+    predictions = predict_without_torch(onnx_path, recordings)
+    session_ids = tuple(session.id for session in dataset.sessions)
+    if predictions.session_ids != session_ids:
+        raise EvaluationError(
+            f"recordings are of sessions {predictions.session_ids[:3]}…, the dataset is of "
+            f"{session_ids[:3]}…; give the same sessions in the same order"
+        )
+    samples = [dataset[index] for index in range(len(dataset))]
+    truth_deg = np.stack([sample["position_deg"] for sample in samples])
     evaluation = Evaluation(
-        session_ids=said.session_ids,
+        session_ids=session_ids,
         source_names=tuple(session.source_name for session in dataset.sessions),
         truth_deg=truth_deg,
-        position_deg=said.position_deg.astype(np.float64),
-        sigma_m=said.sigma_m.astype(np.float64),
-        error_m=error_m(said.position_deg.astype(np.float64), truth_deg),
-        n_present=present.sum(axis=1),
-        snr_db=np.array([_median_snr_db(s, data.receivers) for s in dataset.sessions]),
-        correlation=said.correlation,
+        position_deg=predictions.position_deg,
+        sigma_m=predictions.sigma_m,
+        error_m=error_m(predictions.position_deg, truth_deg),
+        n_present=np.stack([sample["present"] for sample in samples]).sum(axis=1),
+        snr_db=np.array([_median_snr_db(session, receivers) for session in dataset.sessions]),
+        correlation=predictions.correlation,
         part=part,
-        trained_on=_trained_on(data, said.session_ids) if trained_here else None,
+        trained_on=None if trained_on is None else tuple(id_ in trained_on for id_ in session_ids),
     )
-    found = localization_metrics(
-        evaluation.position_deg, evaluation.sigma_m, truth_deg, said.correlation
+    metrics = localization_metrics(
+        evaluation.position_deg, evaluation.sigma_m, truth_deg, evaluation.tilt
     )
-    timed = () if dataset.arrivals is None else timing_baselines(onnx_path, data, items)
+    baselines: list[BaselineResult] = []
+    if dataset.arrivals is not None:
+        baselines += timing_baselines(onnx_path, samples, receivers, region)
+    if training is not None:
+        baselines += level_baselines(training, dataset, receivers, region)
     return EvaluatedModel(
         evaluation=evaluation,
-        baselines=(*timed, *level_baselines(data, dataset)),
-        metrics={f"{_PREFIX[part]}/{name}": value for name, value in found.items()},
-        spectrograms=_spectrograms(evaluation, items, data.receivers),
+        baselines=tuple(baselines),
+        metrics={f"{_METRIC_PREFIX[part]}/{name}": value for name, value in metrics.items()},
+        spectrograms=_worst_spectrograms(evaluation, samples, receivers),
     )
 
 
-def _spectrograms(
-    evaluation: Evaluation, items: Sequence[Sample], receivers: Sequence[Station]
+def _worst_spectrograms(
+    evaluation: Evaluation, samples: Sequence[Sample], receivers: Sequence[Receiver]
 ) -> tuple[SessionSpectrograms, ...]:
-    """Of the worst sessions, in the order of the report's table."""
-    worst = np.argsort(-evaluation.error_m, kind="stable")[:N_WORST]
+    """Inputs of the sessions with the largest errors, in the order of the report's table."""
     return tuple(
         SessionSpectrograms(
             session_id=evaluation.session_ids[k],
-            receivers=tuple(station.name for station in receivers),
-            levels_db=items[k]["features"],
-            heard=tuple(bool(heard) for heard in items[k]["present"]),
+            receivers=tuple(receiver.name for receiver in receivers),
+            levels_db=samples[k]["features"],
+            heard=tuple(map(bool, samples[k]["present"])),
         )
-        for k in worst
+        for k in np.argsort(-evaluation.error_m, kind="stable")[:N_WORST]
     )
 
 
-def _trained_on(data: TrainingData, session_ids: Sequence[str]) -> tuple[bool, ...]:
-    known = {session.id for session in data.split.train}
-    return tuple(id_ in known for id_ in session_ids)
-
-
-def _recordings(dataset: HeimdallDataset) -> Iterator[tuple[str, Recordings]]:
-    for index, session in enumerate(dataset.sessions):
-        recordings = dataset.recordings(index)
-        plain = {name: (r.iq, r.sample_rate_hz) for name, r in recordings.items()}
-        yield session.id, plain if dataset.arrivals is None else {**plain, **clocked(recordings)}
-
-
-def _median_snr_db(session: Session, receivers: Sequence[Station]) -> float:
-    names = {station.name for station in receivers}
-    known = [
-        measurement.snr_db
-        for measurement in session.measurements
-        if measurement.station in names and measurement.snr_db is not None
-    ]
+def _median_snr_db(session: Session, receivers: Sequence[Receiver]) -> float:
+    names = {receiver.name for receiver in receivers}
+    known = [m.snr_db for m in session.measurements if m.station in names and m.snr_db is not None]
     return float(np.median(known)) if known else float("nan")

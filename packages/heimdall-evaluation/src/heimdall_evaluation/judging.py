@@ -1,4 +1,4 @@
-"""At which precision a model is delivered, judged on the validation part in metres."""
+"""Choice of the precision at which a model is delivered, by its errors on validation sessions."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from heimdall_export.contract import ARRIVALS, INPUT
 from heimdall_export.graph.variants import Sample, at_precision
-from heimdall_export.session import open_session
+from heimdall_export.session import open_session, run_in_batches
 from heimdall_models import localization_metrics
-from heimdall_models.training.events import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from heimdall_data import HeimdallDataset
     from heimdall_export.graph.variants import Choice, Judge, Precision
-    from heimdall_models.training.parts import TrainingData
     from numpy.typing import NDArray
 
-__all__ = ["calibration", "chosen_precision", "judge_of", "metrics_of", "told"]
+    from heimdall_evaluation.dataset import Dataset
+
+__all__ = [
+    "N_CALIBRATED",
+    "calibration_sample",
+    "choice_lines",
+    "choice_metrics",
+    "choose_precision",
+    "file_metrics",
+    "judge_of",
+]
 
 N_CALIBRATED = 64
 """Training sessions that integers are calibrated on, at most."""
@@ -31,33 +38,36 @@ _BATCH = 32
 _FIGURES = ("error_m_median", "nll", "coverage_68", "coverage_95")
 
 
-def chosen_precision(path: Path, data: TrainingData, precision: Precision) -> Choice:
-    """What to deliver of an exported file, and what everything that was tried is worth.
+def choose_precision(
+    path: Path, training: Dataset, validation: Dataset, precision: Precision
+) -> Choice:
+    """Choose which variant of an exported file to deliver.
+
+    Args:
+        path: The float32 file.
+        training: Sessions to calibrate integers on, without augmentation.
+        validation: Sessions to judge variants by.
+        precision: The wanted precision, or `auto`.
 
     Raises:
         ExportError: The model cannot be had at this precision.
     """
-    choice = at_precision(path, precision, calibration(data), judge_of(data))
-    for line in told(choice):
-        tell("note", line, said=line)
-    return choice
+    return at_precision(path, precision, calibration_sample(training), judge_of(validation))
 
 
-def calibration(data: TrainingData) -> Sample:
-    """What integers are calibrated on: training sessions as they were recorded."""
-    # Not augmented: that would widen what integers have to span.
-    recorded = data.train.subset(data.train.sessions[:N_CALIBRATED])
-    features, arrivals, _ = _stacked(recorded, N_CALIBRATED)
+def calibration_sample(training: Dataset) -> Sample:
+    """Inputs to calibrate integers on; augmentation would widen their range."""
+    features, arrivals, _ = _stacked(training, N_CALIBRATED)
     return Sample(features, arrivals)
 
 
-def judge_of(data: TrainingData) -> Judge:
-    """What says how good a file is on the validation part."""
-    held_out = _stacked(data.validation, N_JUDGED)
-    return lambda path: judged(path, *held_out)
+def judge_of(validation: Dataset) -> Judge:
+    """Return a function from a model file to its metrics on validation sessions."""
+    held_out = _stacked(validation, N_JUDGED)
+    return lambda path: file_metrics(path, *held_out)
 
 
-def judged(
+def file_metrics(
     path: Path,
     features: NDArray[np.float32],
     arrivals: NDArray[np.float32] | None,
@@ -65,7 +75,7 @@ def judged(
 ) -> dict[str, float]:
     """The contract's metrics of a model file, without their `val/`.
 
-    A file without an answer to one of the sessions has NaN for its figures.
+    All are NaN if the file's answer to any session is not finite.
 
     Args:
         path: The file.
@@ -73,23 +83,20 @@ def judged(
         arrivals: `(n, receivers, 5)`, if the model takes them.
         truth_deg: `(n, 2)`, latitude and longitude.
     """
-    session = open_session(path)
-    names = [end.name for end in session.get_outputs()]
     inputs = {INPUT: features} | ({} if arrivals is None else {ARRIVALS: arrivals})
-    parts = [
-        session.run(None, {key: values[at : at + _BATCH] for key, values in inputs.items()})
-        for at in range(0, len(features), _BATCH)
-    ]
-    said = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-    if not all(np.isfinite(values).all() for values in said.values()):
+    outputs = run_in_batches(open_session(path), inputs, batch_size=_BATCH)
+    if not all(np.isfinite(values).all() for values in outputs.values()):
         return dict.fromkeys(_FIGURES, math.nan)
     return localization_metrics(
-        said["positions"], said["uncertainties"], truth_deg, said.get("correlations", 0.0)
+        outputs["positions"],
+        outputs["uncertainties"],
+        truth_deg,
+        outputs.get("correlations", 0.0),
     )
 
 
-def told(choice: Choice) -> list[str]:
-    """A line on each variant, and which one it is to be."""
+def choice_lines(choice: Choice) -> list[str]:
+    """A line of figures for each variant that was tried, and the one that was chosen."""
     lines = [
         f"{variant.name:12s} {variant.size_bytes / 1e6:8.1f} MB   "
         f"{choice.latency_ms.get(variant.name, float('nan')):7.1f} ms   "
@@ -100,8 +107,8 @@ def told(choice: Choice) -> list[str]:
     return [*lines, f"delivered: {choice.chosen.name}"]
 
 
-def metrics_of(choice: Choice) -> Mapping[str, float]:
-    """Everything that was measured of variants, by names for a run and a sidecar."""
+def choice_metrics(choice: Choice) -> Mapping[str, float]:
+    """Figures of every variant that was tried, named for a run and a sidecar."""
     return {
         f"export/{name}/{figure}": value
         for name, figures in choice.told().items()
@@ -110,9 +117,9 @@ def metrics_of(choice: Choice) -> Mapping[str, float]:
 
 
 def _stacked(
-    dataset: HeimdallDataset, most: int
+    dataset: Dataset, most: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float64]]:
-    """Features, arrival times if they are measured, and truths of the first sessions."""
+    """Features, times of arrival if they are measured, and truths of the first sessions."""
     samples = [dataset[index] for index in range(min(len(dataset), most))]
     arrivals = None if dataset.arrivals is None else np.stack([s["arrivals"] for s in samples])
     return (

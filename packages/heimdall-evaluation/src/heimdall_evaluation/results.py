@@ -1,4 +1,4 @@
-"""What a report is made of: frozen, checked once, and nothing else is read.
+"""Results of an evaluation and the contents of a report: frozen, and checked once.
 
 Shapes: `n` is the number of evaluated sessions; positions are (latitude, longitude) in WGS84
 degrees; sigmas are standard deviations (east, north) in metres.
@@ -6,57 +6,51 @@ degrees; sigmas are standard deviations (east, north) in metres.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from heimdall_trainer.errors import TrainerError
+from heimdall_models.training.curves import LearningCurve
+
+from heimdall_evaluation.errors import ReportError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from heimdall_export.serving.metadata import Receiver
+    from heimdall_models import Region
+    from heimdall_models.training.curves import EpochRecord
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "BaselineResult",
     "Evaluation",
     "ModelSummary",
     "Part",
-    "Receiver",
-    "ReportError",
+    "ReportContents",
     "SessionSpectrograms",
 ]
 
-
 Part = Literal["test", "validation", "train", "all"]
-
-
-class ReportError(TrainerError):
-    """A report cannot be made of what was given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    """A receiver of the evaluated channels."""
-
-    name: str
-    latitude_deg: float
-    longitude_deg: float
+"""Sessions of a split that are evaluated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSummary:
-    """Which network was evaluated, and how large it is."""
+    """Name and size of the evaluated model."""
 
     name: str
     n_parameters: int
     size_bytes: int | None = None
-    """Of the exported file; None where nothing was exported."""
+    """Size of the exported file; None where nothing was exported."""
     sigma_bounds_m: tuple[float, float] | None = None
-    """The least and the largest sigma that its levels may claim; None where nobody knows."""
+    """Least and largest sigma that its levels may claim; None if not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionSpectrograms:
-    """What the network was shown of one session."""
+    """The network's input for one session."""
 
     session_id: str
     receivers: tuple[str, ...]
@@ -67,11 +61,11 @@ class SessionSpectrograms:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evaluation:
-    """What the network said of every evaluated session, and how far off it was.
+    """The network's answers for every evaluated session, and their errors.
 
     Raises:
-        ReportError: An array of another length, a NaN, or a sigma that is not positive; the
-            message names the session.
+        ReportError: An array of another length, a NaN, a sigma that is not positive or a
+            correlation that is not between -1 and 1; the message names the session where it can.
     """
 
     session_ids: tuple[str, ...]
@@ -87,29 +81,34 @@ class Evaluation:
     n_present: NDArray[np.int64]
     """(n,), receivers that were heard"""
     snr_db: NDArray[np.float64] | None = None
-    """(n,), NaN where the catalogue does not know; None where it knows none"""
+    """(n,), NaN where it is not known; None if it is known of no session"""
     correlation: NDArray[np.float64] | None = None
-    """(n,), of the errors east and north; None where no ellipse is tilted"""
+    """(n,), of the errors east and north; None if no ellipse is tilted"""
     part: Part = "test"
-    """Which side of the split they are of."""
+    """Side of the split that the sessions are"""
     trained_on: tuple[bool, ...] | None = None
-    """Which of them the model was trained on; None where nobody knows"""
+    """True for sessions that the model was trained on; None if not known"""
 
     def __post_init__(self) -> None:
-        n = len(self.session_ids)
-        if self.trained_on is not None:
-            _require_shape("trained_on", (len(self.trained_on),), (n,))
+        n = len(self)
+        for name in ("source_names", "n_present", "snr_db", "trained_on"):
+            if (values := getattr(self, name)) is not None:
+                _require_shape(name, values, n)
         if self.correlation is not None:
             _require_correlations("correlation", self.correlation, n)
-        _require_shape("source_names", (len(self.source_names),), (n,))
-        for name, axes in (("truth_deg", 2), ("position_deg", 2), ("sigma_m", 2), ("error_m", 1)):
+        for name, shape in (
+            ("truth_deg", (n, 2)),
+            ("position_deg", (n, 2)),
+            ("sigma_m", (n, 2)),
+            ("error_m", (n,)),
+        ):
             values = getattr(self, name)
-            _require_shape(name, np.shape(values), (n, 2)[:axes])
-            self._require_finite(name, values)
-        _require_shape("n_present", np.shape(self.n_present), (n,))
-        if self.snr_db is not None:
-            _require_shape("snr_db", np.shape(self.snr_db), (n,))
-        self._require_positive_sigma()
+            _require_shape(name, values, *shape)
+            finite = np.isfinite(values).reshape(n, len(shape))
+            self._require(
+                finite, name, "leave the session out and list it in `excluded` with the reason"
+            )
+        self._require(self.sigma_m > 0, "sigma_m", "a standard deviation in metres is positive")
 
     def __len__(self) -> int:
         return len(self.session_ids)
@@ -119,39 +118,28 @@ class Evaluation:
         """(n,): the correlation, 0 where none is given."""
         return np.zeros(len(self)) if self.correlation is None else self.correlation
 
-    def _require_finite(self, name: str, values: NDArray[np.float64]) -> None:
-        columns = np.reshape(values, (len(self), np.ndim(values)))
-        bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
-        if bad.size:
-            raise ReportError(
-                f"{name} of session {self.session_ids[bad[0]]!r} is {values[bad[0]]}; "
-                f"leave the session out and list it in `excluded` with the reason"
-            )
-
-    def _require_positive_sigma(self) -> None:
-        bad = np.flatnonzero((np.asarray(self.sigma_m) <= 0).any(axis=1))
-        if bad.size:
-            raise ReportError(
-                f"sigma_m of session {self.session_ids[bad[0]]!r} is {self.sigma_m[bad[0]]}; "
-                f"a standard deviation in metres is positive"
-            )
+    def _require(self, valid: NDArray[np.bool_], name: str, advice: str) -> None:
+        """Name the first session with a value that is not valid, (n, axes)."""
+        if (bad := np.flatnonzero(~valid.all(axis=1))).size:
+            session_id, value = self.session_ids[bad[0]], getattr(self, name)[bad[0]]
+            raise ReportError(f"{name} of session {session_id!r} is {value}; {advice}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BaselineResult:
-    """How far off a simple method is on the same sessions."""
+    """Answers of a simple method for the same sessions."""
 
     name: str
     explanation: str
-    """One sentence for the reader: what the method does."""
+    """One sentence for the reader: how the method works."""
     error_m: NDArray[np.float64]
     """(n,), in the order of the evaluation's sessions; NaN where the method has no answer"""
     position_deg: NDArray[np.float64] | None = None
-    """(n, 2) where the report is to show more than how far off it is"""
+    """(n, 2), if the report is to show more than its errors"""
     sigma_m: NDArray[np.float64] | None = None
-    """(n, 2) where the method says how sure it is"""
+    """(n, 2), if the method has an uncertainty"""
     correlation: NDArray[np.float64] | None = None
-    """(n,), of the errors east and north; None where no ellipse is tilted"""
+    """(n,), of the errors east and north; None if no ellipse is tilted"""
 
     @property
     def tilt(self) -> NDArray[np.float64]:
@@ -159,15 +147,79 @@ class BaselineResult:
         return np.zeros(len(self.error_m)) if self.correlation is None else self.correlation
 
 
-def _require_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    if shape != wanted:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReportContents:
+    """Everything on the page of a report.
+
+    Raises:
+        ReportError: A baseline is of another number of sessions than the evaluation.
+    """
+
+    title: str
+    created_at: datetime
+    command: str
+    seed: int
+    versions: Mapping[str, str]
+    model: ModelSummary
+    region: Region
+    receivers: tuple[Receiver, ...]
+    evaluation: Evaluation
+    baselines: tuple[BaselineResult, ...] = ()
+    map_baseline: str | None = None
+    """Name of the baseline whose estimates the map shows, too, for the numbered sessions."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """By the contract's names, such as `test/error_m_median`."""
+    history: tuple[EpochRecord, ...] = ()
+    best_epoch: int | None = None
+    """The epoch whose checkpoint was evaluated; None means the least validation loss."""
+    more_curves: tuple[LearningCurve, ...] = ()
+    """Further trainings in the run: an ensemble's members, the network of times."""
+    spectrograms: tuple[SessionSpectrograms, ...] = ()
+    """Inputs of the worst sessions."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Identity of source, data and model: commit, fingerprints."""
+    excluded: tuple[tuple[str, str], ...] = ()
+    """Session id and reason."""
+    rejected_counts: Mapping[str, int] = field(default_factory=dict)
+    """Sessions that the catalogue's rules leave out, by reason."""
+    split_report: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage, in the order they ran."""
+
+    def __post_init__(self) -> None:
+        n = len(self.evaluation)
+        for baseline in self.baselines:
+            owner = f"baseline {baseline.name!r}"
+            _require_shape(f"{owner}: error_m", baseline.error_m, n)
+            for name in ("position_deg", "sigma_m"):
+                if (values := getattr(baseline, name)) is not None:
+                    _require_shape(f"{owner}: {name}", values, n, 2)
+            if baseline.correlation is not None:
+                _require_correlations(f"{owner}: correlation", baseline.correlation, n)
+
+    @property
+    def curves(self) -> tuple[LearningCurve, ...]:
+        """Every training of the run that has epochs; the main one has no name."""
+        main = LearningCurve(name="", history=self.history, best_epoch=self.best_epoch)
+        return tuple(curve for curve in (main, *self.more_curves) if curve.history)
+
+    @property
+    def map_baseline_deg(self) -> NDArray[np.float64] | None:
+        """(n, 2): estimates of the baseline on the map, if it has any."""
+        named = (b.position_deg for b in self.baselines if b.name == self.map_baseline)
+        return next(named, None)
+
+
+def _require_shape(name: str, values: ArrayLike, *shape: int) -> None:
+    found = np.shape(values)
+    if found != shape:
         raise ReportError(
-            f"{name} has shape {shape}, expected {wanted}: one row for each evaluated session"
+            f"{name} has shape {found}, expected {shape}: one row for each evaluated session"
         )
 
 
 def _require_correlations(name: str, values: NDArray[np.float64], n: int) -> None:
-    _require_shape(name, np.shape(values), (n,))
+    _require_shape(name, values, n)
     # Not `>=`: a NaN must fail as well.
     if not (np.abs(values) < 1).all():
         raise ReportError(f"{name}: {values[~(np.abs(values) < 1)][0]} is not between -1 and 1")

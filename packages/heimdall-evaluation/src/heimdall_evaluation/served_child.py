@@ -1,9 +1,8 @@
-"""What a service does with a model file, run alone by `serving_check` as `python -I`.
+"""The work of a service with a model file, run by `served` as a script of its own.
 
-Nothing but the standard library, NumPy, ONNX Runtime and `heimdall_features` can be imported
-here once the blocker stands; that is the point of this file, so it imports nothing of ours.
-The folder given as the only argument holds `work.json` and the recordings, and gets
-`predictions.npz`.
+It imports the standard library, NumPy, ONNX Runtime and `heimdall_features`, and blocks the
+import of everything that a service does not have. Its one argument is a folder with `work.json`
+and the recordings, to which it writes `predictions.npz`.
 """
 
 import importlib
@@ -22,7 +21,7 @@ class Blocker:
         self.names = frozenset(names)
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        """None leaves the search to the finders that follow.
+        """Return None, which leaves the search to other finders.
 
         Raises:
             ModuleNotFoundError: The module belongs to a refused package.
@@ -32,41 +31,16 @@ class Blocker:
         return None
 
     def refused(self) -> list[str]:
-        """The packages that indeed cannot be imported now."""
-        return [name for name in sorted(self.names) if not importable(name)]
+        """Packages that indeed cannot be imported now."""
+        return [name for name in sorted(self.names) if not _importable(name)]
 
 
-def importable(name: str) -> bool:
-    """Whether this process can import the package."""
+def _importable(name: str) -> bool:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError:
         return False
     return True
-
-
-def recordings(folder: Path, files: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """The recording of each receiver of one session, with its clock as far as there is one."""
-    import numpy as np
-    from heimdall_features import ClockedRecording
-
-    return {
-        receiver: ClockedRecording(
-            np.load(folder / file, allow_pickle=False), float(rate_hz), float(start_s), bool(locked)
-        )
-        for receiver, (file, rate_hz, start_s, locked) in files.items()
-    }
-
-
-def arrival_times(extract: Callable[..., Any], heard: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Times of arrival; all zero, as in training, where the recordings do not allow any."""
-    import numpy as np
-    from heimdall_features import FeatureError
-
-    try:
-        return extract(heard)
-    except FeatureError:
-        return np.zeros(extract.shape, np.float32)  # type: ignore[attr-defined]
 
 
 def inputs(
@@ -75,22 +49,39 @@ def inputs(
     extract: Callable[..., Any],
     times: Callable[..., Any] | None,
 ) -> Iterator[tuple[Any, ...]]:
-    """What the model takes of one session after another; only one recording is in memory.
+    """The model's inputs for one session after another.
 
     Raises:
-        RuntimeError: A session has no features; its id and the reason.
+        RuntimeError: A session has no features; the message has its id and the reason.
     """
+    import numpy as np
+    from heimdall_features import ClockedRecording, FeatureError
+
     for session_id, files in sessions:
         try:
-            heard = recordings(folder, files)
+            heard = {
+                receiver: ClockedRecording(
+                    np.load(folder / file, allow_pickle=False),
+                    float(rate_hz),
+                    float(start_s),
+                    bool(locked),
+                )
+                for receiver, (file, rate_hz, start_s, locked) in files.items()
+            }
             mel = extract({name: (one.iq, one.sample_rate_hz) for name, one in heard.items()})
-            yield (mel,) if times is None else (mel, arrival_times(times, heard))
+            if times is None:
+                yield (mel,)
+                continue
+            try:
+                yield mel, times(heard)
+            except FeatureError:  # too few clocks: all zero, as in training
+                yield mel, np.zeros(times.shape, np.float32)  # type: ignore[attr-defined]
         except (ValueError, OSError) as error:
             raise RuntimeError(f"session {session_id}: {error}") from error
 
 
 def predictions(folder: Path, work: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model says, by name and of all sessions, as the contract's example asks it."""
+    """The model's outputs for all sessions, by name."""
     import numpy as np
     import onnxruntime
     from heimdall_features import ArrivalExtractor, FeatureExtractor
@@ -99,13 +90,13 @@ def predictions(folder: Path, work: Mapping[str, Any]) -> dict[str, Any]:
     metadata = session.get_modelmeta().custom_metadata_map
     extract = FeatureExtractor.from_metadata(metadata)
     times = ArrivalExtractor.from_metadata(metadata)
-    given = [end.name for end in session.get_inputs()]
+    taken = [end.name for end in session.get_inputs()]
     names = [end.name for end in session.get_outputs()]
     answers, size = [], work["batch_size"]
     for first in range(0, len(work["sessions"]), size):
-        chunk = work["sessions"][first : first + size]
-        batch = map(np.stack, zip(*inputs(folder, chunk, extract, times), strict=True))
-        answers.append(session.run(names, dict(zip(given, batch, strict=True))))
+        some = work["sessions"][first : first + size]
+        batch = map(np.stack, zip(*inputs(folder, some, extract, times), strict=True))
+        answers.append(session.run(names, dict(zip(taken, batch, strict=True))))
     return {
         name: np.concatenate(part).astype(np.float64)
         for name, part in zip(names, zip(*answers, strict=True), strict=True)
@@ -113,14 +104,14 @@ def predictions(folder: Path, work: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    """Predict everything that `work.json` lists, and say what could not be imported."""
+    """Answer every session in `work.json`, and record which packages could not be imported."""
     work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
     blocker = Blocker(work["blocked"])
     sys.meta_path.insert(0, blocker)
-    said = predictions(folder, work)
+    outputs = predictions(folder, work)
     import numpy as np
 
-    np.savez(folder / "predictions.npz", **said, refused=np.array(blocker.refused()))
+    np.savez(folder / "predictions.npz", **outputs, refused=np.array(blocker.refused()))
 
 
 if __name__ == "__main__":

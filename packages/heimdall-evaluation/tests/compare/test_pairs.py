@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from heimdall_evaluation.compare.pairs import Side, paired, subset
+from heimdall_evaluation.errors import EvaluationError
 from heimdall_evaluation.report import Evaluation
 from heimdall_models import Region
-from heimdall_trainer.errors import TrainerError
 
 HERE = Region(45.0, 8.0, 90_000.0)
 
@@ -85,7 +85,7 @@ def test_more_receivers_may_be_compared_with_fewer():
 )
 def test_a_comparison_without_meaning_is_refused(other, said):
     """A figure would be believed."""
-    with pytest.raises(TrainerError, match=said):
+    with pytest.raises(EvaluationError, match=said):
         paired(side(), other)
 
 
@@ -94,5 +94,5 @@ def test_a_transmitter_that_moved_in_between_is_named():
     moved = side("b")
     truth = moved.evaluation.truth_deg + np.array([0, 0.01])
     moved = replace(moved, evaluation=replace(moved.evaluation, truth_deg=truth))
-    with pytest.raises(TrainerError, match=r"of session 0 was 78\d m elsewhere when b was"):
+    with pytest.raises(EvaluationError, match=r"of session 0 was 78\d m elsewhere when b was"):
         paired(side(), moved)

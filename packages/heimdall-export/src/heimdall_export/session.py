@@ -17,11 +17,13 @@ from heimdall_export.errors import ExportError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
+    from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
-__all__ = ["Latency", "latencies", "open_session"]
+__all__ = ["Latency", "latencies", "open_session", "run_in_batches"]
 
 
 _CALLS = 5
@@ -104,6 +106,33 @@ def open_session(
         ) from error
     _require_ends(session, name)
     return session
+
+
+def run_in_batches(
+    session: InferenceSession,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    batch_size: int,
+    outputs: Sequence[str] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Run a model on many rows, some in one call.
+
+    Args:
+        session: From `open_session`.
+        inputs: By name, `(n, ...)` each, n at least 1.
+        batch_size: Rows in one call.
+        outputs: Names of the wanted outputs; all of them when None.
+
+    Returns:
+        The outputs by name, `(n, ...)` each.
+    """
+    names = list(outputs or [end.name for end in session.get_outputs()])
+    n = len(next(iter(inputs.values())))
+    parts = [
+        session.run(names, {key: rows[at : at + batch_size] for key, rows in inputs.items()})
+        for at in range(0, n, batch_size)
+    ]
+    return dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
 
 def _existing(path: Path) -> Path:

@@ -1,8 +1,9 @@
-"""Checkpoints that stand alone, and one clear refusal for every file that is not one.
+"""Checkpoint files: read without running code, written whole, migrated from older formats.
 
-Lightning writes the file; beside its own keys it holds one record of ours, text only: format,
-configuration and region. The normalisation is among the weights. Files are read with
-`weights_only`, so that a checkpoint from a stranger cannot run code.
+Lightning writes the file; beside its own keys it holds records of ours: the model, a timing
+network, an ensemble, the run. A record with a format number is migrated to the format of this
+version by one function a step. Files are read with `weights_only`, so that a checkpoint from a
+stranger cannot run code.
 """
 
 from __future__ import annotations
@@ -11,92 +12,109 @@ import os
 import pickle
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from heimdall_models.config import LocalizationConfig
+from heimdall_models import __version__
 from heimdall_models.errors import ModelError
-from heimdall_models.region import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import BinaryIO
 
-    from torch import Tensor
+    from heimdall_models.config import LocalizationConfig
+    from heimdall_models.region import Region
 
-RECORD = "heimdall_models"
-ENSEMBLE_RECORD = "heimdall_ensemble"
-FORMAT = 1
-NORMALISATION = ("standardize.mean", "standardize.std")
+__all__ = [
+    "ENSEMBLE",
+    "MODEL",
+    "RUN_RECORD",
+    "TIMING",
+    "Format",
+    "migrated",
+    "model_record",
+    "read_checkpoint",
+    "whole_file",
+    "write_checkpoint",
+]
+
+RUN_RECORD = "heimdall_run"
+"""Key of the record of the run that wrote a checkpoint; it has no format number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """What a checkpoint holds of a model: its record and its weights."""
+class Format:
+    """Format of one record: its key in the file, its number, and the steps from older numbers."""
 
-    config: LocalizationConfig
-    region: Region
-    state: dict[str, Tensor]
+    key: str
+    number: int = 1
+    steps: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
+    """From format n to n + 1, by n: a function of the contents of the whole file."""
+
+    def begin(self) -> dict[str, Any]:
+        """The entries that every record of this format starts with."""
+        return {"format": self.number, "version": __version__}
+
+    def migrate(self, contents: dict[str, Any], name: str) -> dict[str, Any]:
+        """The contents with this record in the format of this version; unchanged if it has none.
+
+        Raises:
+            ModelError: If the record is newer than this version, damaged, or too old.
+        """
+        while (record := contents.get(self.key)) is not None:
+            found = record.get("format") if isinstance(record, dict) else type(record).__name__
+            if found == self.number:
+                break
+            if isinstance(found, int) and found > self.number:
+                writer = record.get("version")
+                wanted = f"heimdall-models {writer}" if writer else "a newer heimdall-models"
+                raise ModelError(
+                    f"{name} has {self.key} format {found}, and heimdall-models {__version__} "
+                    f"reads up to {self.number}; open it with {wanted}"
+                )
+            if not isinstance(found, int) or found not in self.steps:
+                raise ModelError(f"{name} has {self.key} format {found!r}; it is damaged")
+            contents = self.steps[found](contents)
+        return contents
 
 
-def described(config: LocalizationConfig, region: Region) -> dict[str, str | int]:
-    """The record that goes into a checkpoint."""
-    return {"format": FORMAT, "config": config.to_json(), "region": region.to_json()}
+MODEL = Format("heimdall_models")
+TIMING = Format("heimdall_timing")
+ENSEMBLE = Format("heimdall_ensemble")
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """The model in a checkpoint file, on the CPU.
+def model_record(config: LocalizationConfig, region: Region) -> dict[str, str | int]:
+    """Record that makes a checkpoint stand alone; the normalisation is among the weights."""
+    return {**MODEL.begin(), "config": config.to_json(), "region": region.to_json()}
+
+
+def migrated(contents: dict[str, Any], name: str) -> dict[str, Any]:
+    """Contents of a checkpoint with every record in the format of this version.
 
     Raises:
-        ModelError: If the file is absent, cut short, not a checkpoint or not one of ours, or
-            holds pickled objects.
+        ModelError: As `Format.migrate`; `name` is what the message calls the file.
     """
-    return checkpoint_in(tensors_and_text(Path(path)), path)
+    for form in (MODEL, TIMING, ENSEMBLE):
+        contents = form.migrate(contents, name)
+    return contents
 
 
-def checkpoint_in(contents: object, path: str | Path) -> Checkpoint:
-    """The model in what a checkpoint file holds.
-
-    Args:
-        contents: Tensors and text.
-        path: Where they are from, for what errors say.
-
-    Raises:
-        ModelError: If they are of no checkpoint of ours.
-    """
-    if isinstance(contents, dict) and ENSEMBLE_RECORD in contents:
-        raise ModelError(f"{path} holds an ensemble, and one network is asked for")
-    record = contents.get(RECORD) if isinstance(contents, dict) else None
-    state = contents.get("state_dict") if isinstance(contents, dict) else None
-    if not isinstance(record, dict) or not isinstance(state, dict):
-        raise ModelError(f"{path} is a PyTorch file, but no checkpoint of a Heimdall model")
-    if record.get("format") != FORMAT:
-        raise ModelError(
-            f"{path} has checkpoint format {record.get('format')!r}; this version reads {FORMAT}"
-        )
-    lacking = [name for name in NORMALISATION if name not in state]
-    if lacking:
-        raise ModelError(f"{path} lacks {', '.join(lacking)}; it is damaged")
-    return Checkpoint(
-        LocalizationConfig.from_json(str(record.get("config"))),
-        Region.from_json(str(record.get("region"))),
-        state,
-    )
-
-
-def tensors_and_text(path: Path, *, mapped: bool = False) -> object:
-    """What a PyTorch file holds, on the CPU.
+def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Contents of a checkpoint file on the CPU, `migrated`.
 
     Args:
         path: The file.
-        mapped: Leave the tensors in the file until they are looked at.
+        mapped: Leave the tensors in the file until they are used.
 
     Raises:
-        ModelError: If the file is absent, cut short, no PyTorch file, or holds pickled objects.
+        ModelError: If the file is absent, cut short, no checkpoint, of a newer version, or holds
+            pickled objects.
     """
+    path = Path(path)
     if not path.is_file():
         raise ModelError(f"no checkpoint at {path}")
     # A file that was cut short has lost the directory at the end of the archive.
@@ -114,26 +132,39 @@ def tensors_and_text(path: Path, *, mapped: bool = False) -> object:
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         first_line = str(error).partition("\n")[0]
         raise ModelError(f"{path} is not a PyTorch checkpoint: {first_line}") from error
-    return contents
+    if not isinstance(contents, dict):
+        raise ModelError(f"{path} is a PyTorch file, but no checkpoint")
+    return migrated(contents, str(path))
 
 
-def write_whole(contents: Mapping[str, Any], to: Path) -> None:
+def write_checkpoint(contents: Mapping[str, Any], path: str | Path) -> None:
     """Write tensors and text as a PyTorch file, whole or not at all.
 
     Raises:
         OSError: If the file cannot be written; nothing is left behind.
     """
+    with whole_file(Path(path)) as file:
+        torch.save(contents, file)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` once the block ends without an error.
+
+    Raises:
+        OSError: If it cannot be written; what was at `path` stays, and nothing is left beside it.
+    """
     descriptor, name = tempfile.mkstemp(
-        dir=to.absolute().parent, prefix=f".{to.name}.", suffix=".part"
+        dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part"
     )
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            torch.save(contents, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.chmod(0o644)
-        part.replace(to)
+        part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

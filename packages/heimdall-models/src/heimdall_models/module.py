@@ -19,7 +19,7 @@ import lightning
 import torch
 from timm.models import group_parameters
 
-from heimdall_models.checkpoint import NORMALISATION, RECORD, described, read_checkpoint
+from heimdall_models.checkpoint import MODEL, model_record
 from heimdall_models.epoch import EpochPredictions, metrics_of
 from heimdall_models.errors import ModelError
 from heimdall_models.execution import arrange
@@ -32,13 +32,11 @@ from heimdall_models.serving import ServingNet, Standardize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
     from numpy.typing import ArrayLike
     from torch import Tensor, nn
 
-    from heimdall_models.checkpoint import Checkpoint
     from heimdall_models.config import LocalizationConfig
     from heimdall_models.network import Answer
     from heimdall_models.region import Region
@@ -258,7 +256,7 @@ class LocalizationModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that makes the checkpoint stand alone, and what the epoch has so far."""
-        checkpoint[RECORD] = described(self.config, self.region)
+        checkpoint[MODEL.key] = model_record(self.config, self.region)
         if len(self._predictions["train"]):
             checkpoint[EPOCH_SO_FAR] = self._predictions["train"].state()
 
@@ -269,32 +267,31 @@ class LocalizationModule(lightning.LightningModule):
             self._predictions["train"].restore(checkpoint[EPOCH_SO_FAR])
 
     @classmethod
-    def load(cls, path: str | Path) -> LocalizationModule:
-        """The module that a checkpoint holds, on the CPU in evaluation mode; nothing else is read.
+    def restored(
+        cls, config: LocalizationConfig, region: Region, state: Mapping[str, Tensor], name: str
+    ) -> LocalizationModule:
+        """The module of a checkpoint, on the CPU in evaluation mode; see `Trained.open`.
+
+        Args:
+            config: As the checkpoint describes it.
+            region: Likewise.
+            state: All weights, and the normalisation.
+            name: The checkpoint, for error messages.
 
         Raises:
-            ModelError: If the file is not a checkpoint of ours, or its weights do not fit the
-                network that it describes.
+            ModelError: If the weights do not fit the network that the configuration describes.
         """
-        return cls.restored(read_checkpoint(path), path)
-
-    @classmethod
-    def restored(cls, checkpoint: Checkpoint, path: str | Path) -> LocalizationModule:
-        """As `load`, of a checkpoint that was read; `path` is what errors speak of."""
-        mean, std = (checkpoint.state[name] for name in NORMALISATION)
         # The weights are all here: the file that training started from may be gone. How training
-        # computed is no concern of who loads the result.
-        plain = replace(
-            checkpoint.config, weights=None, gradient_checkpointing=False, compile=False
-        )
-        module = cls(plain, checkpoint.region, mean, std)
-        module.config = checkpoint.config
+        # computed does not matter for the result.
+        plain = replace(config, weights=None, gradient_checkpointing=False, compile=False)
+        module = cls(plain, region, state["standardize.mean"], state["standardize.std"])
+        module.config = config
         try:
-            module.load_state_dict(checkpoint.state)
+            module.load_state_dict(state)
         except RuntimeError as error:
             raise ModelError(
-                f"the weights in {path} are of another architecture than the "
-                f"{checkpoint.config.backbone} that it describes"
+                f"the weights in {name} are of another architecture than the {config.backbone} "
+                "that it describes"
             ) from error
         return module.eval()
 

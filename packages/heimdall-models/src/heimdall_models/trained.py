@@ -1,178 +1,72 @@
-"""Trained networks as checkpoint files hold them: one in a file, or a whole ensemble.
+"""What a checkpoint file holds, opened once: networks, receivers, their sites, and the run.
 
-An ensemble's file holds of every member what a checkpoint of that member would hold for serving,
-without what only resuming needs, and how much their disagreement counts. It is no
-checkpoint of one network, and loading it as one is refused.
-
-A checkpoint of spectrograms with the timing network beside them, in one file.
-
-It is the other checkpoint with one more record of tensors and text, so whatever reads that one,
-`LocalizationModule.load` and Lightning included, reads this one too.
+A checkpoint of a network of spectrograms may hold a timing network beside it, in a record of its
+own that everything else ignores. A file of an ensemble holds for every member what a checkpoint of
+that member would hold for serving, and the weight of their disagreement.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from heimdall_models.checkpoint import (
-    ENSEMBLE_RECORD,
-    RECORD,
-    checkpoint_in,
-    described,
-    tensors_and_text,
-    write_whole,
+    ENSEMBLE,
+    MODEL,
+    RUN_RECORD,
+    TIMING,
+    migrated,
+    model_record,
+    read_checkpoint,
+    write_checkpoint,
 )
+from heimdall_models.config import LocalizationConfig
 from heimdall_models.ensembles import EnsembleNet, TimedEnsembleNet
 from heimdall_models.errors import ModelError
 from heimdall_models.module import LocalizationModule
+from heimdall_models.region import Region
 from heimdall_models.serving import ServingNet, TimedServingNet
 from heimdall_models.timing.network import TimingNet
 from heimdall_models.timing.receivers import ReceiverSite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from heimdall_models.region import Region
+__all__ = ["Member", "RunRecord", "Trained", "save_ensemble", "save_with_timing"]
 
-__all__ = [
-    "TIMING_RECORD",
-    "Ensemble",
-    "Member",
-    "load_timing",
-    "save_ensemble",
-    "save_with_timing",
-    "sites_in",
-    "timing_in",
-    "timing_record",
-    "timing_sites",
-]
-
-
-TIMING_RECORD = "heimdall_timing"
-FORMAT_timing_checkpoint = 1
+NORMALISATION = ("standardize.mean", "standardize.std")
 SAME_PLACE = 1e-4
-"""Plane units, 9 m in a region of 180 km, within which a receiver is where it is said to be."""
+"""Plane units, 9 m in a region of 180 km, within which a receiver is at the site it is given."""
 
 
-def save_with_timing(
-    mel_checkpoint: Path, timing: TimingNet, sites: Sequence[ReceiverSite], to: Path
-) -> Path:
-    """Write a checkpoint with a timing network beside what it holds, whole or not at all.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """Run that wrote a checkpoint; a field is None where the file does not say."""
 
-    Args:
-        mel_checkpoint: A checkpoint of ours, of the same region; it stays as it is.
-        timing: The network of times.
-        sites: Its receivers, in channel order.
-        to: Where the file goes; what is there is replaced.
+    run_id: str | None = None
+    """MLflow's id."""
+    seed: int | None = None
+    batch_size: int | None = None
+    """Sessions a step, of all processes together."""
+    sessions: str | None = None
+    """Hash of the training sessions' ids in their order."""
+    receivers: tuple[str, ...] | None = None
+    """Names, in channel order."""
 
-    Raises:
-        ModelError: If the checkpoint cannot be read or is of another region.
-        OSError: If the file cannot be written; nothing is left behind.
-    """
-    contents = tensors_and_text(Path(mel_checkpoint))
-    region = checkpoint_in(contents, mel_checkpoint).region
-    if timing.ranges.region != region:
-        raise ModelError(
-            f"the timing network works in {timing.ranges.region}, {mel_checkpoint} in {region}; "
-            "train both in one region"
-        )
-    beside = {TIMING_RECORD: timing_record(timing, sites)}
-    write_whole({**_checked(contents, mel_checkpoint), **beside}, Path(to))
-    return Path(to)
-
-
-def timing_record(timing: TimingNet, sites: Sequence[ReceiverSite]) -> dict[str, Any]:
-    """The record of a timing network and its receivers that goes into a checkpoint."""
-    state = {name: values.detach().cpu() for name, values in timing.state_dict().items()}
-    return {
-        "format": FORMAT_timing_checkpoint,
-        "sites": json.dumps([*map(asdict, sites)]),
-        "state": state,
-    }
-
-
-def load_timing(path: str | Path, region: Region) -> TimingNet | None:
-    """The timing network in a checkpoint, on the CPU in evaluation mode; None if there is none.
-
-    Args:
-        path: A checkpoint of ours.
-        region: The checkpoint's own: where `LocalizationModule.load` says it works.
-
-    Raises:
-        ModelError: If the file is none of ours or damaged, or its weights fit no such network.
-    """
-    return timing_in(tensors_and_text(Path(path)), region, path)
-
-
-def timing_in(contents: object, region: Region, path: str | Path) -> TimingNet | None:
-    """As `load_timing`, of what a checkpoint file holds; `path` is what errors speak of."""
-    record = _record_timing_checkpoint(contents, path)
-    if record is None:
-        return None
-    network = TimingNet(region, _sites(record, path))
-    expected = network.ranges.receivers.clone()
-    try:
-        network.load_state_dict(record["state"])
-    except (RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path} holds no weights of a timing network for the receivers that it names; it is "
-            "damaged, or was written by another version"
-        ) from error
-    if not torch.allclose(network.ranges.receivers, expected, rtol=0.0, atol=SAME_PLACE):
-        raise ModelError(
-            f"{path} names other places of its receivers than its timing network was made for: "
-            f"other receivers, another order of them, or another region than {region}"
-        )
-    return network.eval()
-
-
-def timing_sites(path: str | Path) -> tuple[ReceiverSite, ...] | None:
-    """The receivers of the timing network in a checkpoint, in channel order; None without one.
-
-    Raises:
-        ModelError: If the file is none of ours or damaged.
-    """
-    return sites_in(tensors_and_text(Path(path)), path)
-
-
-def sites_in(contents: object, path: str | Path) -> tuple[ReceiverSite, ...] | None:
-    """As `timing_sites`, of what a checkpoint file holds; `path` is what errors speak of."""
-    record = _record_timing_checkpoint(contents, path)
-    return None if record is None else _sites(record, path)
-
-
-def _record_timing_checkpoint(contents: object, path: str | Path) -> Mapping[str, Any] | None:
-    record = _checked(contents, path).get(TIMING_RECORD)
-    if record is None:
-        return None
-    if not isinstance(record, dict) or record.get("format") != FORMAT_timing_checkpoint:
-        found = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise ModelError(
-            f"{path} has timing format {found!r}; this version reads {FORMAT_timing_checkpoint}"
-        )
-    return record
-
-
-def _checked(contents: object, path: str | Path) -> dict[str, Any]:
-    if not isinstance(contents, dict):
-        raise ModelError(f"{path} is a PyTorch file, but no checkpoint of a Heimdall model")
-    return contents
-
-
-def _sites(record: Mapping[str, Any], path: str | Path) -> tuple[ReceiverSite, ...]:
-    try:
-        return tuple(ReceiverSite(**entry) for entry in json.loads(record["sites"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} does not say where its receivers are: {error}") from error
-
-
-FORMAT = 1
+    @classmethod
+    def of(cls, contents: dict[str, Any]) -> RunRecord:
+        """The record in the contents of a checkpoint."""
+        found = contents.get(RUN_RECORD)
+        found = found if isinstance(found, dict) else {}
+        values = {each.name: found.get(each.name) for each in fields(cls)}
+        if values["receivers"] is not None:
+            values["receivers"] = tuple(map(str, values["receivers"]))
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,56 +74,76 @@ class Member:
     """One trained network, on the CPU in evaluation mode."""
 
     name: str
-    """Its file, and which of the file's members it is."""
+    """Its file, and the number of the member in an ensemble's file."""
     module: LocalizationModule
     timing: TimingNet | None = None
     sites: tuple[ReceiverSite, ...] | None = None
     """Receivers of the timing network, in channel order."""
+    run: RunRecord = RunRecord()
+
+    @property
+    def receivers(self) -> tuple[str, ...] | None:
+        """Names of the receivers in channel order; None where the file does not say."""
+        return tuple(site.name for site in self.sites) if self.sites else self.run.receivers
 
     @property
     def network(self) -> ServingNet | TimedServingNet:
-        """What is exported of it alone."""
+        """The network to export of this member alone."""
         levels = self.module.serving_net()
         return levels if self.timing is None else TimedServingNet(levels, self.timing).eval()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ensemble:
+class Trained:
     """Trained networks that answer as one; most often it is only one."""
 
     members: tuple[Member, ...]
     disagreement_weight: float | None = None
-    """How much their disagreement counts; None before calibration."""
+    """Weight of the members' disagreement; None before calibration, and of a single network."""
 
     @classmethod
-    def load(cls, path: str | Path) -> Ensemble:
-        """What a checkpoint file holds, be it one network or an ensemble.
+    def open(cls, path: str | Path) -> Trained:
+        """The network or the ensemble in a checkpoint file, which is read once.
 
         Raises:
-            ModelError: If the file is none of ours or damaged.
+            ModelError: If the file is absent, not one of ours, damaged, or of a newer version.
         """
-        contents = tensors_and_text(Path(path))
-        if not isinstance(contents, dict) or ENSEMBLE_RECORD not in contents:
+        contents = read_checkpoint(path, mapped=True)
+        record = contents.get(ENSEMBLE.key)
+        if record is None:
             return cls((_member(contents, str(path)),))
-        record = _record(contents[ENSEMBLE_RECORD], path)
-        members = enumerate(record["members"], start=1)
+        members, weight = record.get("members"), record.get("disagreement_weight")
+        if not isinstance(members, list) or not members or {*map(type, members)} != {dict}:
+            raise ModelError(f"{path} is an ensemble without members; it is damaged")
+        if not isinstance(weight, float) or not 0 <= weight < math.inf:
+            raise ModelError(f"{path} has disagreement weight {weight!r}; it is damaged")
+        names = [f"{path}, member {number}" for number in range(1, len(members) + 1)]
         return cls(
-            tuple(_member(each, f"{path}, member {number}") for number, each in members),
-            record["disagreement_weight"],
+            tuple(
+                _member(migrated(each, name), name)
+                for each, name in zip(members, names, strict=True)
+            ),
+            weight,
         )
 
     @classmethod
-    def of(cls, paths: Iterable[str | Path]) -> Ensemble:
-        """All members of several files, to be calibrated anew.
+    def merge(cls, parts: Iterable[Trained]) -> Trained:
+        """All members of several, to be calibrated anew."""
+        return cls(tuple(member for each in parts for member in each.members))
+
+    @property
+    def single(self) -> Member:
+        """The network, where there is only one and no ensemble.
 
         Raises:
-            ModelError: If a file is none of ours or damaged.
+            ModelError: If this is an ensemble.
         """
-        loaded = [cls.load(path) for path in paths]
-        return cls(tuple(member for each in loaded for member in each.members))
+        if len(self.members) > 1 or self.disagreement_weight is not None:
+            raise ModelError(f"{self.members[0].name} is one of an ensemble; give a single network")
+        return self.members[0]
 
     def network(self) -> ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet:
-        """What is exported, in evaluation mode.
+        """The network to export, in evaluation mode.
 
         Raises:
             ModelError: If the members cannot be merged; see `ensembles`.
@@ -255,8 +169,8 @@ class Ensemble:
             return EnsembleNet(plain, names).eval()
         if not plain:
             return TimedEnsembleNet(timed, names).eval()
-        with_times = next(m.name for m in self.members if m.timing is not None)
-        without = next(m.name for m in self.members if m.timing is None)
+        with_times = next(member.name for member in self.members if member.timing is not None)
+        without = next(member.name for member in self.members if member.timing is None)
         raise ModelError(
             f"{without} cannot be merged with {with_times}: it takes no arrival times, and the "
             "other does"
@@ -264,50 +178,103 @@ class Ensemble:
 
 
 def save_ensemble(
-    ensemble: Ensemble, network: EnsembleNet | TimedEnsembleNet, path: str | Path
+    trained: Trained, network: EnsembleNet | TimedEnsembleNet, path: str | Path
 ) -> Path:
-    """Write an ensemble as one file, whole or not at all.
+    """Write an ensemble as one file, whole or not at all, without what only resuming needs.
 
     Args:
-        ensemble: The members.
+        trained: The members.
         network: Theirs, calibrated.
         path: Where the file goes; what is there is replaced.
 
     Raises:
         OSError: If the file cannot be written; nothing is left behind.
     """
-    record = {
-        "format": FORMAT,
-        "members": [_contents(member) for member in ensemble.members],
-        "disagreement_weight": float(network.disagreement_weight),
-    }
-    write_whole({ENSEMBLE_RECORD: record}, Path(path))
+    members = []
+    for member in trained.members:
+        module = member.module
+        contents: dict[str, Any] = {
+            MODEL.key: model_record(module.config, module.region),
+            "state_dict": _on_cpu(module),
+        }
+        if member.timing is not None:
+            contents[TIMING.key] = _timing_record(member.timing, member.sites or ())
+        members.append(contents)
+    weight = float(network.disagreement_weight)
+    record = {**ENSEMBLE.begin(), "members": members, "disagreement_weight": weight}
+    write_checkpoint({ENSEMBLE.key: record}, path)
     return Path(path)
 
 
-def _contents(member: Member) -> dict[str, Any]:
-    """What a checkpoint of the member alone would hold for serving."""
-    module = member.module
-    state = {name: values.detach().cpu() for name, values in module.state_dict().items()}
-    contents = {RECORD: described(module.config, module.region), "state_dict": state}
-    if member.timing is None:
-        return contents
-    return {**contents, TIMING_RECORD: timing_record(member.timing, member.sites or ())}
+def save_with_timing(
+    mel_checkpoint: Path, timing: TimingNet, sites: Sequence[ReceiverSite], to: Path
+) -> Path:
+    """Write a checkpoint with a timing network beside what it holds, whole or not at all.
+
+    Args:
+        mel_checkpoint: A checkpoint of a network of spectrograms in the same region; it stays.
+        timing: The timing network.
+        sites: Its receivers, in channel order.
+        to: Where the file goes; what is there is replaced.
+
+    Raises:
+        ModelError: If the checkpoint cannot be read or is of another region.
+        OSError: If the file cannot be written; nothing is left behind.
+    """
+    contents = read_checkpoint(mel_checkpoint, mapped=True)
+    _, region = _described(contents, str(mel_checkpoint))
+    if timing.ranges.region != region:
+        raise ModelError(
+            f"the timing network works in {timing.ranges.region}, {mel_checkpoint} in {region}; "
+            "train both in one region"
+        )
+    write_checkpoint({**contents, TIMING.key: _timing_record(timing, sites)}, to)
+    return Path(to)
 
 
-def _member(contents: object, name: str) -> Member:
-    module = LocalizationModule.restored(checkpoint_in(contents, name), name)
-    timing = timing_in(contents, module.region, name)
-    return Member(name, module, timing, sites_in(contents, name))
+def _member(contents: dict[str, Any], name: str) -> Member:
+    config, region = _described(contents, name)
+    module = LocalizationModule.restored(config, region, contents["state_dict"], name)
+    run = RunRecord.of(contents)
+    if TIMING.key not in contents:
+        return Member(name, module, run=run)
+    record = contents[TIMING.key]
+    try:
+        sites = tuple(ReceiverSite(**entry) for entry in json.loads(record["sites"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{name} does not say where its receivers are: {error}") from error
+    timing = TimingNet(region, sites)
+    expected = timing.ranges.receivers.clone()
+    try:
+        timing.load_state_dict(record["state"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{name} holds no weights of a timing network for the receivers that it names; it is "
+            "damaged, or was written by another version"
+        ) from error
+    if not torch.allclose(timing.ranges.receivers, expected, rtol=0.0, atol=SAME_PLACE):
+        raise ModelError(
+            f"{name} names other places of its receivers than its timing network was made for: "
+            f"other receivers, another order of them, or another region than {region}"
+        )
+    return Member(name, module, timing.eval(), sites, run)
 
 
-def _record(record: object, path: str | Path) -> Mapping[str, Any]:
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise ModelError(f"{path} has ensemble format {found!r}; this version reads {FORMAT}")
-    members, weight = record.get("members"), record.get("disagreement_weight")
-    if not isinstance(members, list) or not members:
-        raise ModelError(f"{path} is an ensemble without members; it is damaged")
-    if not isinstance(weight, float) or not 0 <= weight < math.inf:
-        raise ModelError(f"{path} does not say how much disagreement counts: {weight!r}")
-    return record
+def _described(contents: dict[str, Any], name: str) -> tuple[LocalizationConfig, Region]:
+    """Configuration and region of the one network in a checkpoint, whose weights are there."""
+    record, state = contents.get(MODEL.key), contents.get("state_dict")
+    if ENSEMBLE.key in contents or not isinstance(record, dict) or not isinstance(state, dict):
+        raise ModelError(f"{name} is a PyTorch file, but no checkpoint of one Heimdall network")
+    if lacking := [each for each in NORMALISATION if each not in state]:
+        raise ModelError(f"{name} lacks {', '.join(lacking)}; it is damaged")
+    config = LocalizationConfig.from_json(str(record.get("config")))
+    return config, Region.from_json(str(record.get("region")))
+
+
+def _timing_record(timing: TimingNet, sites: Sequence[ReceiverSite]) -> dict[str, Any]:
+    sites_json = json.dumps([*map(asdict, sites)])
+    return {**TIMING.begin(), "sites": sites_json, "state": _on_cpu(timing)}
+
+
+def _on_cpu(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: values.detach().cpu() for name, values in network.state_dict().items()}

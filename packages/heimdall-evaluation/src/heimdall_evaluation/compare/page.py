@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from heimdall_export.atomic import write_whole
-from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of_source
 
 from heimdall_evaluation.compare import wording as say
 from heimdall_evaluation.coverage import LEVELS, coverage
@@ -21,6 +20,7 @@ from heimdall_evaluation.report.page import template
 from heimdall_evaluation.report.quantities import count, distance, factor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from heimdall_evaluation.compare.pairs import Pair
@@ -111,7 +111,15 @@ class ComparedSession:
     ratio: str
 
 
-def render_comparison(pair: Pair, found: Outcome, fair: Outcome | None, path: Path) -> Path:
+def render_comparison(
+    pair: Pair,
+    found: Outcome,
+    fair: Outcome | None,
+    path: Path,
+    *,
+    command: str,
+    versions: Mapping[str, str],
+) -> Path:
     """Write the page, whole or not at all.
 
     Args:
@@ -119,6 +127,8 @@ def render_comparison(pair: Pair, found: Outcome, fair: Outcome | None, path: Pa
         found: What these tell.
         fair: What those tell that no model was trained on, where that is another set.
         path: Where it goes.
+        command: The command that compares, for whoever wants to do it again.
+        versions: Versions of packages, and the commit, by name.
 
     Raises:
         OSError: It cannot be written.
@@ -140,8 +150,8 @@ def render_comparison(pair: Pair, found: Outcome, fair: Outcome | None, path: Pa
         better_b=most_different(pair, better="B"),
         seen=[pair.a.evaluation.session_ids[k] for k in pair.seen],
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        command=command_line(),
-        versions=provenance_of_source() | package_versions(),
+        command=command,
+        versions=versions,
         count=count,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

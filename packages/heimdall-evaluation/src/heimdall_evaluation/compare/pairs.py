@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from heimdall_models import error_m
-from heimdall_trainer.errors import TrainerError
+
+from heimdall_evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from heimdall_models import Region
 
-    from heimdall_evaluation.report import Evaluation
+    from heimdall_evaluation.results import Evaluation
 
 __all__ = ["Pair", "Side", "paired", "subset"]
 
@@ -64,7 +65,7 @@ def paired(a: Side, b: Side) -> Pair:
     """The sessions of both sides.
 
     Raises:
-        TrainerError: The models listen to different receivers, or are of different regions; no
+        EvaluationError: The models listen to different receivers, or are of different regions; no
             session is in both; or a transmitter has moved in between.
     """
     _require_same_receivers(a, b)
@@ -72,7 +73,7 @@ def paired(a: Side, b: Side) -> Pair:
     place = {id_: k for k, id_ in enumerate(b.evaluation.session_ids)}
     rows = [(k, place[id_]) for k, id_ in enumerate(a.evaluation.session_ids) if id_ in place]
     if not rows:
-        raise TrainerError(
+        raise EvaluationError(
             f"{a.name} and {b.name} were asked about no session in common; evaluate both with the "
             "same --split, --seed and --split_by"
         )
@@ -114,7 +115,7 @@ def _require_same_receivers(a: Side, b: Side) -> None:
     """One may hear more than the other: then the question is what the others are worth."""
     here, there = set(a.receivers), set(b.receivers)
     if not (here <= there or there <= here):
-        raise TrainerError(
+        raise EvaluationError(
             f"{a.name} listens to {', '.join(a.receivers)} and {b.name} to "
             f"{', '.join(b.receivers)}: neither hears all that the other does, so that a "
             "difference would be one of receivers and not of models; compare models of the same"
@@ -125,7 +126,7 @@ def _require_same_region(a: Side, b: Side) -> None:
     centres = [np.array([[s.region.latitude_deg, s.region.longitude_deg]]) for s in (a, b)]
     apart_m = float(error_m(*centres)[0])
     if apart_m > min(a.region.scale_m, b.region.scale_m):
-        raise TrainerError(
+        raise EvaluationError(
             f"{a.name} and {b.name} were made for regions whose centres are {apart_m / 1000:.0f} "
             "km apart: each knows nothing of most of the other's; compare models of one region"
         )
@@ -136,7 +137,7 @@ def _require_same_truth(pair: Pair) -> None:
     moved = np.flatnonzero(apart_m > _SAME_PLACE_M)
     if moved.size:
         k = int(moved[0])
-        raise TrainerError(
+        raise EvaluationError(
             f"the transmitter of session {pair.a.evaluation.session_ids[k]} was "
             f"{apart_m[k]:.0f} m elsewhere when {pair.b.name} was evaluated: the catalogue was "
             "corrected in between; evaluate both again"

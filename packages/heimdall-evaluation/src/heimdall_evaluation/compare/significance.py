@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from heimdall_evaluation.report import Evaluation
+    from heimdall_evaluation.results import Evaluation
 
 __all__ = [
     "FEWEST_SOURCES",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.compare.pairs import Pair
     from heimdall_evaluation.compare.significance import Outcome, Paired
-    from heimdall_evaluation.report import Evaluation
+    from heimdall_evaluation.results import Evaluation
 
 __all__ = [
     "MetricRow",

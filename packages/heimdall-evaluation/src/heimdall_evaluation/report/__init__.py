@@ -1,21 +1,14 @@
-"""The report of a run: one HTML file that works from disk and without a network.
-
-`contents` says what goes in; `page` renders it. Between them, what is computed (`intervals`,
-`calibration`), what is drawn (`ink` and one module a picture) and what is said (`sentences`,
-`tables`) are kept apart.
-"""
+"""The report of an evaluation: one HTML file that works from disk and without a network."""
 
 from heimdall_models.training.curves import EpochRecord, LearningCurve
 
-from heimdall_evaluation.report.contents import ReportContents
 from heimdall_evaluation.report.page import render_report
 from heimdall_evaluation.results import (
     BaselineResult,
     Evaluation,
     ModelSummary,
     Part,
-    Receiver,
-    ReportError,
+    ReportContents,
     SessionSpectrograms,
 )
 
@@ -26,9 +19,7 @@ __all__ = [
     "LearningCurve",
     "ModelSummary",
     "Part",
-    "Receiver",
     "ReportContents",
-    "ReportError",
     "SessionSpectrograms",
     "render_report",
 ]

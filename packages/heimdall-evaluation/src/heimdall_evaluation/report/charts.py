@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from heimdall_evaluation.report.contents import ReportContents
-    from heimdall_evaluation.results import Evaluation, SessionSpectrograms
+    from heimdall_evaluation.results import Evaluation, ReportContents, SessionSpectrograms
 
 __all__ = [
     "DASHES",

@@ -1,27 +1,29 @@
-"""The evaluation inside its report, as JSON: what a later comparison reads from the page.
+"""The evaluation as JSON inside its report, for programs that compare reports.
 
-The page then says everything twice, for people and for programs, and cannot disagree with itself.
+A report can so be compared wherever it was sent, and cannot disagree with its own figures.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from heimdall_export.serving.metadata import Receiver
 from heimdall_models import Region
 
-from heimdall_evaluation.results import Evaluation, Receiver, ReportError
+from heimdall_evaluation.errors import ReportError
+from heimdall_evaluation.results import Evaluation
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-    from heimdall_evaluation.report.contents import ReportContents
+    from heimdall_evaluation.results import ReportContents
 
 __all__ = ["FORMAT", "EmbeddedReport", "embed", "read_report"]
 
@@ -32,7 +34,7 @@ _ARRAYS = ("truth_deg", "position_deg", "sigma_m", "error_m", "n_present", "snr_
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EmbeddedReport:
-    """What a report says of a model, as it was evaluated."""
+    """A model's evaluation, as read from its report."""
 
     model: str
     evaluation: Evaluation
@@ -41,96 +43,82 @@ class EmbeddedReport:
 
 
 def embed(contents: ReportContents) -> str:
-    """The JSON of a report, in which nothing can end the element that it is in."""
+    """Return the JSON of a report, without any `<` that could end its HTML element."""
     evaluation = contents.evaluation
-    arrays = {
-        name: None if (values := getattr(evaluation, name)) is None else _plain(values)
-        for name in _ARRAYS
-    }
-    told = {
+    report = {
         "format": FORMAT,
         "model": contents.model.name,
-        "receivers": [asdict(receiver) for receiver in contents.receivers],
+        "receivers": [
+            {"name": r.name, "latitude_deg": r.latitude_deg, "longitude_deg": r.longitude_deg}
+            for r in contents.receivers
+        ],
         "region": json.loads(contents.region.to_json()),
         "sessions": {
             "session_ids": evaluation.session_ids,
             "source_names": evaluation.source_names,
             "part": evaluation.part,
             "trained_on": evaluation.trained_on,
-            **arrays,
+            **{name: _listed(getattr(evaluation, name)) for name in _ARRAYS},
         },
     }
-    text = json.dumps(told, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(report, separators=(",", ":"), allow_nan=False)
     return text.replace("<", r"\u003c")
 
 
 def read_report(path: str | os.PathLike[str]) -> EmbeddedReport:
-    """The evaluation in a report.
+    """Read the evaluation in a report.
 
     Raises:
         ReportError: It cannot be read, is no report, or is one of another version.
     """
     try:
-        found = _BLOCK.search(Path(path).read_text(encoding="utf-8"))
+        block = _BLOCK.search(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ReportError(f"no report can be read at {path}: {error.strerror}") from error
+        raise ReportError(f"cannot read report {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ReportError(f"{path} is no report: it is not text") from error
-    if found is None:
+    if block is None:
         raise ReportError(
-            f"{path} holds no evaluation: it is not a report of ours, or of an older version; "
-            "make it again with heimdall evaluate"
+            f"{path} holds no evaluation: it is no report, or one of an older version; "
+            "make it again with `heimdall evaluate`"
         )
-    return _read(found[1], path)
-
-
-def _read(text: str, path: str | os.PathLike[str]) -> EmbeddedReport:
     try:
-        told: dict[str, Any] = json.loads(text)
-        version = told["format"]
+        report: dict[str, Any] = json.loads(block[1])
+        version = report["format"]
         if version == FORMAT:
             return EmbeddedReport(
-                model=str(told["model"]),
-                evaluation=_evaluation(told["sessions"]),
-                receivers=tuple(Receiver(**receiver) for receiver in told["receivers"]),
-                region=Region.from_json(json.dumps(told["region"])),
+                model=str(report["model"]),
+                evaluation=_evaluation(report["sessions"]),
+                receivers=tuple(Receiver(**receiver) for receiver in report["receivers"]),
+                region=Region.from_json(json.dumps(report["region"])),
             )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ReportError(f"{path} holds a damaged evaluation ({error}); make it again") from error
     raise ReportError(
-        f"{path} is of format {version}, this version reads {FORMAT}; make it again with heimdall "
-        "evaluate"
+        f"{path} is of format {version}, this version reads {FORMAT}; make it again with "
+        "`heimdall evaluate`"
     )
 
 
-def _evaluation(told: dict[str, Any]) -> Evaluation:
-    seen = told["trained_on"]
-
-    def array(name: str, *axes: int) -> NDArray[np.float64]:
-        listed = [np.nan if value is None else value for value in told[name]]
-        return np.array(listed, dtype=np.float64).reshape(-1, *axes)
-
-    def array_or_none(name: str) -> NDArray[np.float64] | None:
-        return None if told[name] is None else array(name)
-
+def _evaluation(sessions: dict[str, Any]) -> Evaluation:
+    columns: dict[str, Any] = {
+        name: tuple(sessions[name]) for name in ("session_ids", "source_names")
+    }
+    for name in _ARRAYS:
+        shape = (-1, 2) if name in ("truth_deg", "position_deg", "sigma_m") else (-1,)
+        if (values := sessions[name]) is not None:
+            numbers = [np.nan if value is None else value for value in values]
+            columns[name] = np.array(numbers, dtype=np.float64).reshape(shape)
+    trained_on = sessions["trained_on"]
     return Evaluation(
-        session_ids=tuple(str(id_) for id_ in told["session_ids"]),
-        source_names=tuple(str(name) for name in told["source_names"]),
-        truth_deg=array("truth_deg", 2),
-        position_deg=array("position_deg", 2),
-        sigma_m=array("sigma_m", 2),
-        error_m=array("error_m"),
-        n_present=array("n_present").astype(np.int64),
-        snr_db=array_or_none("snr_db"),
-        correlation=array_or_none("correlation"),
-        part=told["part"],
-        trained_on=None if seen is None else tuple(seen),
+        **columns | {"n_present": columns["n_present"].astype(np.int64)},
+        part=sessions["part"],
+        trained_on=None if trained_on is None else tuple(trained_on),
     )
 
 
-def _plain(values: NDArray[Any]) -> list[Any]:
-    """Numbers as JSON has them: none for NaN."""
-    if np.ndim(values) == 1 and values.dtype.kind == "f":
-        return [value if np.isfinite(value) else None for value in values.tolist()]
-    listed: list[Any] = values.tolist()
-    return listed
+def _listed(values: NDArray[Any] | None) -> list[Any] | None:
+    """Values as JSON has them: null for NaN."""
+    if values is None or values.ndim > 1 or values.dtype.kind != "f":
+        return None if values is None else values.tolist()
+    return [value if np.isfinite(value) else None for value in values.tolist()]

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from heimdall_evaluation.report.contents import ReportContents
-    from heimdall_evaluation.results import Evaluation
+    from heimdall_evaluation.results import Evaluation, ReportContents
 
 __all__ = [
     "MAX_DRAWN",
@@ -316,8 +315,8 @@ def _draw_sessions(
     truth = to_km(contents.region, evaluation.truth_deg)
     estimate = to_km(contents.region, evaluation.position_deg)
     drawn, picked = drawn_sessions(evaluation, chosen), list(chosen)
-    if contents.beside_deg is not None:
-        _draw_beside(axes, truth[picked], to_km(contents.region, contents.beside_deg[picked]))
+    if contents.map_baseline_deg is not None:
+        _draw_beside(axes, truth[picked], to_km(contents.region, contents.map_baseline_deg[picked]))
     draw_ellipses(
         axes,
         estimate[picked],

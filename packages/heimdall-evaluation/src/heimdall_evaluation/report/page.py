@@ -13,6 +13,7 @@ import numpy as np
 from heimdall_export.atomic import write_whole
 
 from heimdall_evaluation.coverage import coverage
+from heimdall_evaluation.errors import ReportError
 from heimdall_evaluation.report import charts as conditions
 from heimdall_evaluation.report import charts as error_distribution
 from heimdall_evaluation.report import charts as learning_curves
@@ -31,15 +32,13 @@ from heimdall_evaluation.report.tables import (
     told,
     worst_sessions,
 )
-from heimdall_evaluation.results import ReportError
 
 if TYPE_CHECKING:
     import os
 
     from heimdall_models.training.curves import LearningCurve
 
-    from heimdall_evaluation.report.contents import ReportContents
-    from heimdall_evaluation.results import Evaluation
+    from heimdall_evaluation.results import Evaluation, ReportContents
 
 __all__ = ["render_report", "template"]
 

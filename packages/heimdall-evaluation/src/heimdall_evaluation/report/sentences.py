@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from heimdall_models.training.curves import EpochRecord, LearningCurve
     from numpy.typing import NDArray
 
-    from heimdall_evaluation.report.contents import ReportContents
-    from heimdall_evaluation.results import Evaluation, Part
+    from heimdall_evaluation.results import Evaluation, Part, ReportContents
 
 __all__ = [
     "about_bounds",

@@ -25,8 +25,7 @@ from heimdall_evaluation.report.quantities import (
 )
 
 if TYPE_CHECKING:
-    from heimdall_evaluation.report.contents import ReportContents
-    from heimdall_evaluation.results import BaselineResult, Evaluation, ModelSummary
+    from heimdall_evaluation.results import BaselineResult, Evaluation, ModelSummary, ReportContents
 
 __all__ = [
     "Comparison",

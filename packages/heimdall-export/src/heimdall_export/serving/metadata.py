@@ -22,6 +22,8 @@ class Receiver:
     name: str
     latitude_deg: float
     longitude_deg: float
+    altitude_m: float = 0.0
+    """Above sea level; 0 if the file does not say, as in models of spectrograms alone."""
 
 
 def require_metadata(metadata: Mapping[str, str]) -> None:
@@ -59,10 +61,15 @@ def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
     entries = _json(RECEIVERS_KEY, text)
     try:
         return tuple(
-            Receiver(str(entry["name"]), float(entry["latitude"]), float(entry["longitude"]))
+            Receiver(
+                str(entry["name"]),
+                float(entry["latitude"]),
+                float(entry["longitude"]),
+                float(entry.get("altitude", 0.0)),
+            )
             for entry in entries
         )
-    except (TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ExportError(
             f"the model's {RECEIVERS_KEY} is {text:.100}; it must list name, latitude and longitude"
         ) from error

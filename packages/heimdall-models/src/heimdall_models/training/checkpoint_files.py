@@ -22,7 +22,7 @@ from heimdall_trainer.errors import TrainerError
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from heimdall_models.checkpoint import tensors_and_text, write_whole
+from heimdall_models.checkpoint import read_checkpoint, write_checkpoint
 from heimdall_models.training.divergence import DIVERGED
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         place = Path(path)
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(checkpoint, place)
+            write_checkpoint(checkpoint, place)
         except (OSError, RuntimeError) as error:
             self._go_on_without(place, _full_disk(error))
         else:
@@ -193,10 +193,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             ModelError: It is absent, cut short or none.
         """
         del map_location, weights_only
-        contents = tensors_and_text(Path(path))
-        if not isinstance(contents, dict):
-            raise TrainerError(f"{path} is a PyTorch file, but no checkpoint")
-        return contents
+        return read_checkpoint(Path(path))
 
 
 class BestCheckpoints(ModelCheckpoint):

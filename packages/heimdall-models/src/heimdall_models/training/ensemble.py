@@ -17,7 +17,7 @@ from heimdall_evaluation.report import LearningCurve
 from heimdall_trainer.errors import TrainerError, UsageError
 
 from heimdall_models import ModelError
-from heimdall_models.trained import Ensemble, save_ensemble, timing_sites
+from heimdall_models.trained import Trained, save_ensemble
 from heimdall_models.training.checkpoint_files import (
     ENSEMBLE,
     finished_checkpoint,
@@ -147,7 +147,7 @@ def _train_member(
         note_finished(folder, seed, trained.checkpoint)
     else:
         trained = TrainedModel(checkpoint=checkpoint)
-    if timed is not None and timing_sites(trained.checkpoint) is None:
+    if timed is not None and Trained.open(trained.checkpoint).single.timing is None:
         trained = member.train_times(trained, timed, data, metrics)
         note_finished(folder, seed, trained.checkpoint)
     return trained
@@ -174,7 +174,7 @@ def merged_model(
         TrainerError: They listen to other receivers than the data has.
         OSError: The checkpoint cannot be written.
     """
-    ensemble = Ensemble.of(checkpoints)
+    ensemble = Trained.merge(map(Trained.open, checkpoints))
     require_same_receivers(ensemble, data)
     for checkpoint in checkpoints:
         require_receivers(checkpoint, data)

@@ -17,10 +17,8 @@ import numpy as np
 from heimdall_trainer.errors import TrainerError
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
-from heimdall_models import LocalizationModule
-from heimdall_models.checkpoint import tensors_and_text
 from heimdall_models.ensembles import SAME_DB
-from heimdall_models.trained import Ensemble
+from heimdall_models.trained import Trained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,7 +86,7 @@ def require_same_network(checkpoint: Path, config: TrainingConfig) -> None:
         ModelError: The file is absent, cut short, or no checkpoint.
         TrainerError: It is of another backbone, or has another form of ellipses.
     """
-    begun = LocalizationModule.load(checkpoint).config
+    begun = Trained.open(checkpoint).single.module.config
     asked = config.network(begun.n_receivers)
     for name in ("backbone", "tilted"):
         before, now = getattr(begun, name), getattr(asked, name)
@@ -105,8 +103,7 @@ def run_of(checkpoint: Path) -> str | None:
     Raises:
         ModelError: The file is absent, cut short, or no checkpoint.
     """
-    run_id = _record_in(checkpoint).get("run_id")
-    return None if run_id is None else str(run_id)
+    return Trained.open(checkpoint).members[0].run.run_id
 
 
 def batch_size_of(checkpoint: Path) -> int | None:
@@ -115,8 +112,7 @@ def batch_size_of(checkpoint: Path) -> int | None:
     Raises:
         ModelError: The file is absent, cut short, or no checkpoint.
     """
-    size = _record_in(checkpoint).get("batch_size")
-    return None if size is None else int(size)
+    return Trained.open(checkpoint).members[0].run.batch_size
 
 
 def receivers_of(checkpoint: Path) -> tuple[str, ...] | None:
@@ -125,8 +121,7 @@ def receivers_of(checkpoint: Path) -> tuple[str, ...] | None:
     Raises:
         ModelError: The file is absent, cut short, or no checkpoint.
     """
-    names = _record_in(checkpoint).get("receivers")
-    return None if names is None else tuple(map(str, names))
+    return Trained.open(checkpoint).members[0].run.receivers
 
 
 def require_receivers(checkpoint: Path, data: TrainingData) -> None:
@@ -149,12 +144,6 @@ def _told_apart(name: str, heard: Sequence[str], here: Sequence[str]) -> Trainer
         f"{name} listens to {', '.join(heard)}, and the data has {', '.join(here)}: "
         f"give --receivers {wanted}"
     )
-
-
-def _record_in(checkpoint: Path) -> dict[str, Any]:
-    contents = tensors_and_text(checkpoint, mapped=True)
-    record = contents.get(RECORD) if isinstance(contents, dict) else None
-    return record if isinstance(record, dict) else {}
 
 
 class RunKeeper(Callback):
@@ -231,7 +220,7 @@ def exported_network(
         TrainerError: The model listens to other receivers than the data has, or takes arrival
             times that the data has not.
     """
-    ensemble = Ensemble.load(checkpoint)
+    ensemble = Trained.open(checkpoint)
     require_same_receivers(ensemble, data)
     require_receivers(checkpoint, data)
     return ensemble.network()
@@ -244,7 +233,7 @@ def require_same_features(config: TrainingConfig) -> None:
         TrainerError: `--features` and the checkpoints differ.
         ModelError: A checkpoint is not one of ours, or two cannot be merged.
     """
-    ensemble = Ensemble.of(config.checkpoint)
+    ensemble = Trained.merge(map(Trained.open, config.checkpoint))
     ensemble.network()
     first = ensemble.members[0]
     found = "mel" if first.timing is None else "mel+timing"
@@ -255,7 +244,7 @@ def require_same_features(config: TrainingConfig) -> None:
         )
 
 
-def require_same_receivers(ensemble: Ensemble, data: TrainingData) -> None:
+def require_same_receivers(ensemble: Trained, data: TrainingData) -> None:
     """Refuse networks that listen to other receivers than the data has, as far as they know.
 
     Raises:
@@ -277,7 +266,7 @@ def of_other_sessions(checkpoint: Path, data: TrainingData) -> list[str]:
     wanted = data.stats.mean
     return [
         member.name
-        for member in Ensemble.load(checkpoint).members
+        for member in Trained.open(checkpoint).members
         if (mean := member.module.standardize.mean.numpy()).shape != wanted.shape
         or not np.allclose(mean, wanted, rtol=0, atol=SAME_DB)
     ]

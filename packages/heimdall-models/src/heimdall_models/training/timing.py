@@ -20,11 +20,10 @@ from heimdall_trainer.data import receiver_sites
 from heimdall_trainer.errors import TrainerError
 from torch.utils.data import DataLoader
 
-from heimdall_models import LocalizationModule
 from heimdall_models.calibration import LEAST_SESSIONS
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.module import TimingConfig, TimingModule
-from heimdall_models.trained import save_with_timing
+from heimdall_models.trained import Trained, save_with_timing
 from heimdall_models.training.events import tell
 from heimdall_models.training.fit import WITH_TIMING, seen_interrupts, validated
 
@@ -177,7 +176,7 @@ def with_timing(
     path = save_with_timing(
         trained.checkpoint, timing.net, sites, trained.checkpoint.with_name(WITH_TIMING)
     )
-    network = TimedServingNet(LocalizationModule.load(path).serving_net(), timing.net)
+    network = TimedServingNet(Trained.open(path).single.module.serving_net(), timing.net)
     metrics = {**trained.metrics, **validated(network.eval(), data.validation, config)}
     curves = (*trained.more_curves, timing.curve)
     return replace(trained, checkpoint=path, metrics=metrics, more_curves=curves)

@@ -12,9 +12,9 @@ from heimdall_evaluation.report import (
     EpochRecord,
     Evaluation,
     ModelSummary,
-    Receiver,
     ReportContents,
 )
+from heimdall_export.serving.metadata import Receiver
 from heimdall_models import Region, error_m
 
 RECEIVERS = (
@@ -98,7 +98,7 @@ def plausible_contents(n: int = 90, *, honesty: float = 1.0) -> ReportContents:
             ("aaaa-1", "no object 'sessions/1/websdr_Torino.npy' in bucket 'heimdall-raw-iq'"),
             *((f"bbbb-{k}", "the NumPy file ends 1024 bytes early") for k in range(5)),
         ),
-        not_used={"pending approval": 41, "rejected": 17, "recording failed": 6},
+        rejected_counts={"pending approval": 41, "rejected": 17, "recording failed": 6},
         split_report={"by": "source", "sites": {"train": 180, "val": 60, "test": 30}},
         timings={
             "simulate": 48.2,

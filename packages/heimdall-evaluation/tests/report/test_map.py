@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from heimdall_evaluation.coverage import shares_inside, squared_sigmas
-from heimdall_evaluation.report import BaselineResult, ReportError, render_report
+from heimdall_evaluation.errors import ReportError
+from heimdall_evaluation.report import BaselineResult, render_report
 from heimdall_evaluation.report.map import ellipse_axes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,7 +79,7 @@ def test_the_map_shows_another_method_where_it_is_asked_to(contents, tmp_path):
     """Two ways of using the same recordings, side by side."""
     first, *others = contents.baselines
     known = replace(first, position_deg=contents.evaluation.truth_deg + 0.1)
-    both = replace(contents, baselines=(known, *others), beside=first.name)
+    both = replace(contents, baselines=(known, *others), map_baseline=first.name)
     words = f"{first.name}, of the numbered sessions"
     assert words in render_report(both, tmp_path / "a.html").read_text(encoding="utf-8")
     plain = render_report(contents, tmp_path / "b.html").read_text(encoding="utf-8")

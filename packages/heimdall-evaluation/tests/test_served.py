@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
-from heimdall_evaluation.served import NOT_WHERE_MODELS_SERVE, ServingError, predict_without_torch
+from heimdall_evaluation.errors import ServingError
+from heimdall_evaluation.served import NOT_WHERE_MODELS_SERVE, predict_without_torch
 from heimdall_features import FeatureConfig, FeatureExtractor
 from onnx import TensorProto, helper, numpy_helper
 
@@ -83,7 +84,7 @@ def test_the_answers_are_those_of_the_same_file_here(tmp_path):
     sessions = recorded(5)
     extract = FeatureExtractor(FeatureConfig(receivers=RECEIVERS))
     levels = np.stack([extract(by_receiver).mean(axis=(1, 2)) for by_receiver in sessions.values()])
-    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions, batch_size=2)
+    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions.items(), batch_size=2)
     assert said.session_ids == tuple(sessions)
     assert said.position_deg == pytest.approx(levels @ WEIGHT + CENTRE, rel=1e-5)
     assert said.sigma_m == pytest.approx(np.exp(levels @ WEIGHT), rel=1e-4)
@@ -92,7 +93,7 @@ def test_the_answers_are_those_of_the_same_file_here(tmp_path):
 
 def test_torch_could_not_be_imported_there(tmp_path):
     """This is the point of the other process, so it says what it tried and could not."""
-    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), recorded(1))
+    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), recorded(1).items())
     assert "torch" in said.not_importable
     assert set(said.not_importable) == set(NOT_WHERE_MODELS_SERVE)
 
@@ -123,16 +124,16 @@ def test_recordings_are_taken_one_session_at_a_time(tmp_path):
 
 def test_nothing_is_left_behind(tmp_path, temporary):
     """Recordings are large, and the disk is shared."""
-    predict_without_torch(tiny_model(tmp_path / "m.onnx"), recorded(2))
+    predict_without_torch(tiny_model(tmp_path / "m.onnx"), recorded(2).items())
     with pytest.raises(ServingError):
-        predict_without_torch(tiny_model(tmp_path / "bad.onnx", metadata={}), recorded(2))
+        predict_without_torch(tiny_model(tmp_path / "bad.onnx", metadata={}), recorded(2).items())
     assert list(temporary.iterdir()) == []
 
 
 def test_names_are_not_paths(tmp_path, temporary):
     """Session and station names come from a database; none may choose where a file goes."""
     sessions = {"../../escape": recorded(1)["session 0"]}
-    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions)
+    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions.items())
     assert said.session_ids == ("../../escape",)
     assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "temporary"}
 
@@ -141,7 +142,7 @@ def test_a_model_without_its_feature_settings_is_one_error(tmp_path):
     """It names what is missing, in the words of the process that missed it."""
     bad = tiny_model(tmp_path / "bad.onnx", metadata={})
     with pytest.raises(ServingError, match=r"(?s)exit status 1.*heimdall\.features\.config"):
-        predict_without_torch(bad, recorded(1))
+        predict_without_torch(bad, recorded(1).items())
 
 
 def test_a_file_that_is_no_model_is_one_error(tmp_path):
@@ -149,14 +150,14 @@ def test_a_file_that_is_no_model_is_one_error(tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
     with pytest.raises(ServingError, match=r"(?s)only the serving dependencies.*broken\.onnx"):
-        predict_without_torch(broken, recorded(1))
+        predict_without_torch(broken, recorded(1).items())
 
 
 def test_a_session_without_features_is_named(tmp_path):
     """One of two hundred is bad; which?"""
     sessions = recorded(1) | {"the bad one": {"Torino": (np.zeros(0, np.complex64), 12_000.0)}}
     with pytest.raises(ServingError, match="session the bad one: "):
-        predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions)
+        predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions.items())
 
 
 @pytest.mark.parametrize(
@@ -166,13 +167,13 @@ def test_a_session_without_features_is_named(tmp_path):
 def test_nothing_to_predict_is_said_before_a_process_is_started(tmp_path, sessions, message):
     """An empty split is a mistake in the configuration, not in the model."""
     with pytest.raises(ServingError, match=message):
-        predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions)
+        predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions.items())
 
 
 def test_a_missing_file_is_named(tmp_path):
     """Nothing was exported, or somewhere else."""
     with pytest.raises(ServingError, match=r"no model file at .*none\.onnx; export one first"):
-        predict_without_torch(tmp_path / "none.onnx", recorded(1))
+        predict_without_torch(tmp_path / "none.onnx", recorded(1).items())
 
 
 def test_ctrl_c_ends_the_child_and_removes_the_recordings(tmp_path, temporary):
@@ -181,26 +182,20 @@ def test_ctrl_c_ends_the_child_and_removes_the_recordings(tmp_path, temporary):
     script.write_text(
         textwrap.dedent("""
         import sys
-        from pathlib import Path
         import numpy as np
-        from heimdall_trainer import serving_check
+        from heimdall_evaluation.served import predict_without_torch
 
-        child = Path(sys.argv[1])
-        child.write_text(
-            "import os, sys, time; from pathlib import Path; "
-            "Path(sys.argv[1], 'pid').write_text(str(os.getpid())); "
-            "print(os.getpid()); time.sleep(600)"
-        )
-        serving_check.CHILD = child
-        serving_check.predict_without_torch(
-            sys.argv[2], {"a": {"Torino": (np.ones(9, np.complex64), 12e3)}}
-        )
+        sys.executable = sys.argv[1]
+        predict_without_torch(sys.argv[2], [("a", {"Torino": (np.ones(9, np.complex64), 12e3)})])
     """)
     )
+    slow = tmp_path / "slow-python"
+    slow.write_text('#!/bin/sh\necho $$ > "$3/pid"\nexec sleep 600\n')
+    slow.chmod(0o755)
     model = tiny_model(tmp_path / "m.onnx")
     environment = os.environ | {"TMPDIR": str(temporary)}
     parent = subprocess.Popen(
-        [sys.executable, script, tmp_path / "child.py", model],
+        [sys.executable, script, slow, model],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,

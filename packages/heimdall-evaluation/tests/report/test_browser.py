@@ -142,7 +142,9 @@ def test_the_browser_finds_nothing_to_complain_about_in_a_comparison(page, conte
     )
     both = paired(side, side)
     found = outcome(contents.evaluation, contents.evaluation)
-    compared = render_comparison(both, found, None, page.with_name("compared.html"))
+    compared = render_comparison(
+        both, found, None, page.with_name("compared.html"), command="x", versions={}
+    )
     dom, log = browse(compared, "--dump-dom")
     assert "CONSOLE" not in log
     assert dom.count('<svg viewBox="0 0 3') >= 3

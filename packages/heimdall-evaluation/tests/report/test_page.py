@@ -12,14 +12,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from heimdall_evaluation.errors import ReportError
 from heimdall_evaluation.report import (
     LearningCurve,
-    Receiver,
-    ReportError,
     SessionSpectrograms,
     render_report,
 )
 from heimdall_evaluation.report.charts import distance_axis
+from heimdall_export.serving.metadata import Receiver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ def test_hostile_names_are_shown_and_not_run(contents_of, page_of):
                 replace(b, name=HOSTILE, explanation=HOSTILE) for b in contents.baselines
             ),
             excluded=((HOSTILE, HOSTILE),),
-            not_used={HOSTILE: 1},
+            rejected_counts={HOSTILE: 1},
             split_report={HOSTILE: {HOSTILE: HOSTILE}},
             timings={HOSTILE: 1.0},
         )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heimdall_evaluation.report import ReportError
+from heimdall_evaluation.errors import ReportError
 
 
 def test_an_array_of_another_length_is_named(contents):

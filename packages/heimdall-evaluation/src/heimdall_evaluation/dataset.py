@@ -1,0 +1,145 @@
+"""Sessions to evaluate a model on.
+
+`Dataset` is a protocol: `heimdall_data.HeimdallDataset` satisfies it, and so does
+`RecordedSessions`, which computes features from recordings in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict
+
+import numpy as np
+from heimdall_export.serving.predictor import arrivals_of, mel_of
+from heimdall_features import ArrivalExtractor, FeatureError, FeatureExtractor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from heimdall_features import ClockedRecording
+    from numpy.typing import NDArray
+
+    Recordings = Mapping[str, tuple[NDArray[Any], float] | ClockedRecording]
+    """By receiver: IQ samples and their true rate in hertz, or these with a clock."""
+
+__all__ = ["Dataset", "Measurement", "RecordedSession", "RecordedSessions", "Sample", "Session"]
+
+
+class Sample(TypedDict):
+    """One session as a model sees it."""
+
+    features: NDArray[np.float32]
+    """`(receivers, n_mels, n_frames)`, dB relative to full scale, before normalisation."""
+    position_deg: NDArray[np.float64]
+    """`(2,)`: latitude and longitude of the transmitter."""
+    present: NDArray[np.bool_]
+    """`(receivers,)`: false where the channel holds no recording."""
+    arrivals: NotRequired[NDArray[np.float32]]
+    """`(receivers, 5)`: times of arrival, where the dataset measures them."""
+
+
+class Measurement(Protocol):
+    """What is known of one station's recording."""
+
+    @property
+    def station(self) -> str:
+        """Name of the receiver."""
+
+    @property
+    def snr_db(self) -> float | None:
+        """Signal-to-noise ratio, if it is known."""
+
+
+class Session(Protocol):
+    """One transmission from a known place."""
+
+    @property
+    def id(self) -> str:
+        """Unique id."""
+
+    @property
+    def source_name(self) -> str:
+        """Name of the transmitter; sessions of one transmitter are not independent."""
+
+    @property
+    def position_deg(self) -> tuple[float, float]:
+        """Latitude and longitude of the transmitter."""
+
+    @property
+    def measurements(self) -> Sequence[Measurement]:
+        """Its recordings; may be empty where no signal-to-noise ratio is known."""
+
+
+class Dataset(Protocol):
+    """Sessions with their features."""
+
+    @property
+    def sessions(self) -> Sequence[Session]:
+        """The sessions, in the order of the samples."""
+
+    @property
+    def arrivals(self) -> object | None:
+        """None if the samples have no times of arrival."""
+
+    def __len__(self) -> int:
+        """Number of sessions."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample of a session."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RecordedSession:
+    """A session with its recordings in memory."""
+
+    id: str
+    source_name: str
+    position_deg: tuple[float, float]
+    recordings: Recordings
+    measurements: tuple[Measurement, ...] = ()
+
+
+class RecordedSessions:
+    """A `Dataset` of recordings in memory, with the features that a model file asks for."""
+
+    def __init__(self, sessions: Sequence[RecordedSession], metadata: Mapping[str, str]) -> None:
+        """Compute no features yet.
+
+        Args:
+            sessions: Recordings whose receivers are the model's, or some of them.
+            metadata: The model file's, such as `read_model(path).metadata`.
+
+        Raises:
+            FeatureError: This version cannot compute the model's features.
+        """
+        self.sessions = tuple(sessions)
+        self._extract = FeatureExtractor.from_metadata(metadata)
+        self.arrivals = ArrivalExtractor.from_metadata(metadata)
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample of a session.
+
+        Raises:
+            ExportError, FeatureError: A recording cannot be used.
+        """
+        session = self.sessions[index]
+        by_clock = self.arrivals is not None
+        sample = Sample(
+            features=mel_of(self._extract, session.recordings, by_clock=by_clock),
+            position_deg=np.array(session.position_deg, np.float64),
+            present=np.array([n in session.recordings for n in self._extract.config.receivers]),
+        )
+        if self.arrivals is not None:
+            try:
+                sample["arrivals"] = arrivals_of(self.arrivals, session.recordings)
+            except FeatureError:  # too few clocks: all zero, as in training
+                sample["arrivals"] = np.zeros(self.arrivals.shape, np.float32)
+        return sample
+
+    def recordings(self) -> Iterator[tuple[str, Recordings]]:
+        """Session ids with recordings, as `evaluate_model` takes them."""
+        return ((session.id, session.recordings) for session in self.sessions)
