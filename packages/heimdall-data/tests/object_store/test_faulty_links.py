@@ -41,7 +41,7 @@ def test_a_store_that_takes_connections_and_is_silent_is_given_up(proxy, through
     """The worst kind of down: nothing is refused."""
     proxy.silent = True
     settings = replace(through, stall_s=0.5, patience_s=1)
-    with pytest.raises(StoreError, match="no usable answer"):
+    with pytest.raises(StoreError, match=through.endpoint_url):
         ObjectStore(settings, through.raw_iq_bucket).get("key")
     proxy.silent = False
 
@@ -62,7 +62,7 @@ def test_an_object_that_never_comes_whole_is_excluded_and_not_remembered(
     dataset = HeimdallDataset(six[:1], ONE_RECEIVER, settings, cache_dir=tmp_path)
     proxy.cut_after_bytes, proxy.cuts_left = 50_000, 10**6
     _, exclusions = dataset.prepare(progress=False)
-    assert "does not come whole (the connection ended in the middle" in exclusions[0].reason
+    assert "(the connection ended" in exclusions[0].reason
     proxy.cuts_left = 0
     assert dataset.prepare(progress=False)[1] == []
 
@@ -82,7 +82,7 @@ def test_a_bit_that_is_flipped_each_time_makes_the_object_unreadable(proxy, thro
     raw_iq_store.put("key", NPY)
     proxy.flip_left = 10**6
     store = ObjectStore(replace(through, patience_s=0.3), through.raw_iq_bucket)
-    with pytest.raises(ObjectUnreadable, match=r"MD5 sum .* its entity tag says"):
+    with pytest.raises(ObjectUnreadable, match="MD5 sum"):
         store.get("key")
 
 
@@ -98,7 +98,7 @@ def test_a_busy_store_is_asked_again(proxy, through, raw_iq_store):
 def test_wrong_credentials_end_the_run_at_the_first_request(proxy, through, six, wrong):
     """They stay wrong, and each session would say the same."""
     dataset = HeimdallDataset(six, ONE_RECEIVER, replace(through, **{wrong: "hunter2"}))
-    with pytest.raises(StoreError, match="refuses our credentials"):
+    with pytest.raises(StoreError, match="HEIMDALL_S3_SECRET_KEY"):
         dataset[0]
     assert proxy.connections == 1
 

@@ -175,12 +175,12 @@ def test_ctrl_c_in_an_outage_ends_the_waiting(proxy, through, six, program):
 
 def test_what_was_interrupted_waits_again_the_next_time(proxy, through, six):
     """A notebook goes on with the same dataset."""
-    dataset = HeimdallDataset(six, ONE_RECEIVER, replace(through, patience_s=5))
+    dataset = HeimdallDataset(six, ONE_RECEIVER, replace(through, patience_s=2))
     dataset[0]
     proxy.down()
     with pytest.raises(StoreError):
         dataset.prepare(progress=False)
     proxy.up()
-    outage = proxy.down_for(2)
+    outage = proxy.down_for(1)
     assert len(dataset.prepare(progress=False)[0]) == 6
     outage.join()
