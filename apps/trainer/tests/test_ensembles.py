@@ -22,7 +22,7 @@ from heimdall_models.training.resume import exported_network, warn_of_other_sess
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.errors import TrainerError, UsageError
-from heimdall_trainer.evaluated import evaluate_file
+from heimdall_trainer.models import evaluate_file
 from heimdall_trainer.pipeline import TrainingPipeline
 from mlflow import MlflowClient
 

@@ -8,7 +8,7 @@ from heimdall_data import S3Settings
 from heimdall_export.errors import ExportError
 from heimdall_models.trained import Trained
 from heimdall_models.training.fit import TrainedModel, fit
-from heimdall_trainer.delivery import _uploaded
+from heimdall_trainer.delivery import upload
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.pipeline import TrainingPipeline
 from lightning.pytorch import Callback
@@ -96,7 +96,7 @@ def test_a_store_that_is_gone_at_the_upload_costs_no_training(connections, tmp_p
     kept.write_bytes(b"a model")
     trained = TrainedModel(checkpoint=tmp_path / "epoch=001.ckpt")
     with pytest.raises(ExportError) as caught:
-        _uploaded(kept, trained, "run", {}, gone)
+        upload(kept, trained, "run", {}, gone)
     said = str(caught.value)
     assert "out of reach" in said
     assert f"the model file is {kept}" in said

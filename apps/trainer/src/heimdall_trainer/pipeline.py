@@ -34,18 +34,12 @@ from heimdall_models.training.resume import (
 from heimdall_models.training.timing import timed_parts, train_timing, with_timing
 
 from heimdall_trainer.data import load_training_data
-from heimdall_trainer.delivery import export_and_register
+from heimdall_trainer.delivery import Delivery, export_and_register
 from heimdall_trainer.errors import UsageError
-from heimdall_trainer.evaluated import write_report
+from heimdall_trainer.evaluation import write_report
 from heimdall_trainer.mlflow_run import describe_run, new_steps, tracked_run
 from heimdall_trainer.overview import tell_data, tell_model
-from heimdall_trainer.summary import (
-    Delivery,
-    RunOutcome,
-    RunSummary,
-    require_writable,
-    write_summary,
-)
+from heimdall_trainer.summary import RunOutcome, RunSummary, require_writable, write_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,8 +79,7 @@ class TrainingPipeline:
             ModelError: No such backbone or checkpoint, weights that do not fit, or a mix of them.
         """
         config = self.config
-        if config.summary:
-            require_writable(config.summary)
+        require_writable(config.summary)
         if config.ensemble > 1:
             self._members_folder("")
         if config.export_only:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heimdall_evaluation.compare.pairs import Side, paired, subset
+from heimdall_evaluation.compare.pairs import paired, subset
 from heimdall_evaluation.errors import EvaluationError
-from heimdall_evaluation.report import Evaluation
+from heimdall_evaluation.results import Evaluation, ModelResult
+from heimdall_export.serving.metadata import Receiver
 from heimdall_models import Region
 
 HERE = Region(45.0, 8.0, 90_000.0)
@@ -18,9 +19,9 @@ def side(name="a", ids=range(6), receivers=("Torino", "Genova"), region=HERE, se
     """A model that was asked about these sessions."""
     n = len(ids)
     truth = np.stack([45 + 0.01 * np.array(ids), np.full(n, 8.0)], axis=1)
-    return Side(
+    return ModelResult(
         name=name,
-        receivers=receivers,
+        receivers=tuple(Receiver(one, 45.0, 8.0) for one in receivers),
         region=region,
         evaluation=Evaluation(
             session_ids=tuple(str(k) for k in ids),
@@ -74,13 +75,13 @@ def test_more_receivers_may_be_compared_with_fewer():
     [
         (
             side("b", receivers=("Torino", "Milano")),
-            "a listens to Torino, Genova and b to Torino, Milano: neither hears all",
+            "a has receivers Torino, Genova and b has Torino, Milano",
         ),
         (
             side("b", region=Region(47.0, 8.0, 90_000.0)),
-            "a and b were made for regions whose centres are 222 km apart",
+            "a and b have centres 222 km apart",
         ),
-        (side("b", ids=[8, 9]), "a and b were asked about no session in common"),
+        (side("b", ids=[8, 9]), "a and b have no session in common"),
     ],
 )
 def test_a_comparison_without_meaning_is_refused(other, said):

@@ -29,7 +29,7 @@ def test_a_report_gives_back_the_evaluation_it_was_made_of(contents, tmp_path):
     for name in ("session_ids", "source_names", "part", "trained_on"):
         assert getattr(found.evaluation, name) == getattr(given, name)
     assert (found.receivers, found.region) == (contents.receivers, contents.region)
-    assert found.model == "convnext_atto"
+    assert found.name == "convnext_atto"
 
 
 def test_a_name_cannot_end_the_block_it_is_in(contents_of, tmp_path):

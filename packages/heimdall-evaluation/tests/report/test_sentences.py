@@ -18,7 +18,7 @@ from heimdall_evaluation.report.quantities import (
     round_distance,
 )
 from heimdall_evaluation.report.sentences import about_map, about_snr, headline
-from heimdall_evaluation.report.tables import compare, comparisons
+from heimdall_evaluation.report.tables import compare
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,11 +88,6 @@ def test_a_baseline_is_compared_where_it_answers(contents):
     expected = np.median(contents.evaluation.error_m[45:]) / np.median(error[45:])
     assert found.n_answered == 45
     assert found.ratio.value == pytest.approx(expected)
-
-
-def test_no_baseline_makes_no_comparison(contents):
-    """The page then says that nothing was compared."""
-    assert comparisons(replace(contents, baselines=())) == []
 
 
 def test_the_headline_counts_sessions_and_transmitters(contents):

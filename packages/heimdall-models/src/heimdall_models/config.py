@@ -1,4 +1,4 @@
-"""What is trained, and how: one frozen record that travels inside every checkpoint."""
+"""Configuration of a network and its training: one frozen record, kept in every checkpoint."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass, fields
 
 from heimdall_models.errors import ModelError
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
+__all__ = ["LocalizationConfig"]
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "float": (int, float),
     "bool": bool,
     "str": str,
     "str | None": (str, type(None)),
 }
-"""What JSON may hold for a field of a type: the record of a stranger may hold anything."""
+"""Types that a JSON value of a field may have: a stranger's record may hold anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class LocalizationConfig:
     n_receivers: int = 3
     backbone: str = "convnext_large"
     weights: str | None = None
-    """Where the backbone starts: None for random, a local file, or `hub`."""
+    """Start of the backbone: None for random weights, a local file, or `hub`."""
     freeze_backbone: bool = False
     """Train the heads alone, to the end."""
     unfreeze_epoch: int = 0
@@ -40,17 +42,17 @@ class LocalizationConfig:
     sigma_max: float = 1.0
     """Bounds of the standard deviations in plane units."""
     tilted: bool = False
-    """Ellipses lean as what levels say does; a model file then tells their correlation."""
+    """Tilt ellipses as the posterior by levels is; a model file then has a correlation output."""
     dropout: float = 0.5
-    """Of the backbone's vector."""
+    """Share of the backbone's vector that is left out at random."""
     drop_path: float = 0.0
     """Stochastic depth rate."""
     learning_rate: float = 1e-3
     """The backbone's peak, reached after the warm-up."""
     head_rate: float = 5.0
-    """How many times faster the heads learn."""
+    """Learning rate of the heads over the backbone's."""
     weight_decay: float = 0.05
-    """Of matrices and kernels; norms and biases have none."""
+    """Applied to matrices and kernels, not to norms and biases."""
     warmup_fraction: float = 0.1
     """Share of all steps in which the learning rate rises; then it falls along a cosine."""
     channels_last: bool = True
@@ -85,7 +87,7 @@ class LocalizationConfig:
 
     @property
     def unfreezes(self) -> bool:
-        """Whether the backbone starts frozen and thaws in training."""
+        """True if the backbone starts frozen and learns later."""
         return self.unfreeze_epoch > 0 or self.unfreeze_every > 0
 
     def to_json(self) -> str:
@@ -106,15 +108,14 @@ class LocalizationConfig:
             raise ModelError(f"{text[:80]!r} is not a model's configuration: {error}") from error
         if not isinstance(values, dict):
             raise ModelError(f"{text[:80]!r} is not a model's configuration")
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
+        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
             raise ModelError(
-                f"the model's configuration names {', '.join(unknown)}, which this version does "
-                f"not know; use the version of heimdall-models that wrote it"
+                f"the model's configuration has unknown fields {', '.join(unknown)}; use the "
+                "version of heimdall-models that wrote it"
             )
         for field in fields(cls):
             value = values.get(field.name, field.default)
-            if not isinstance(value, _KINDS[str(field.type)]):
+            if not isinstance(value, _TYPES[str(field.type)]):
                 raise ModelError(
                     f"the model's configuration has {field.name} {value!r}, not {field.type}"
                 )
