@@ -3,9 +3,7 @@
 A model file says which receivers it hears, which features it takes and which region it knows;
 a `Predictor` relies on the file alone.
 
-Training cuts the recordings of a session to the time that those with a clock share, before it
-computes spectrograms; `mel_of` does the same. Recordings without a clock cannot be placed in time
-and are taken from their own start.
+Recordings are cut to the time that they share by the function that training uses.
 """
 
 from __future__ import annotations
@@ -147,10 +145,11 @@ class Predictor:
 
         Args:
             recordings: By receiver, its IQ `(n_samples,)`, full scale 1, and its true sample
-                rate in hertz; the recordings start together. A receiver may be missing. A
-                `ClockedRecording` also has its start: a model that takes times of arrival
-                measures them from these alone, and answers by levels where fewer than two
-                have a clock; any other model ignores it.
+                rate in hertz. A receiver may be missing. A `ClockedRecording` also has its start:
+                those with a locked clock are cut to the time that they share, whatever the
+                model; the others count from their own start. A model that takes times of arrival
+                measures them from recordings with a clock alone, and answers by levels where
+                fewer than two have one.
 
         Raises:
             ExportError: No receiver, one the model does not know, or a recording that cannot be
@@ -201,7 +200,7 @@ class Predictor:
     ) -> tuple[NDArray[np.float32], ...] | ExportError:
         """One session's inputs, or the reason why there are none."""
         try:
-            mel = mel_of(self._extract, recordings, by_clock=self._arrivals is not None)
+            mel = mel_of(self._extract, recordings)
             if self._arrivals is None:
                 return (mel,)
             return mel, arrivals_of(self._arrivals, recordings)
@@ -267,31 +266,20 @@ def _estimate(row: Sequence[float]) -> Estimate | None:
     return Estimate(**dict(zip((*names, *further), row, strict=False)))
 
 
-def mel_of(
-    extract: FeatureExtractor, recordings: Recordings, *, by_clock: bool
-) -> NDArray[np.float32]:
-    """The spectrograms, as training computes them.
-
-    Args:
-        extract: The feature extractor.
-        recordings: By receiver.
-        by_clock: Cut to the begin of the time that recordings with a clock share; else all
-            are taken to start together.
+def mel_of(extract: FeatureExtractor, recordings: Recordings) -> NDArray[np.float32]:
+    """Spectrograms of a session, cut to shared time and computed as in training.
 
     Raises:
-        ExportError: There is no mapping, a start is not finite, or a recording ends before
-            another one begins.
-        FeatureError: A recording cannot be used.
+        ExportError: There is no mapping.
+        FeatureError: A recording cannot be used, a start is not finite, or the recordings have no
+            time in common.
     """
     if not isinstance(recordings, Mapping):
         raise ExportError(f"give recordings by receiver, not {type(recordings).__name__}")
-    begin_s = -math.inf
-    for name, given in recordings.items():
-        if by_clock and isinstance(given, ClockedRecording) and given.clock_locked:
-            if not math.isfinite(given.start_s):
-                raise ExportError(f"receiver {name!r}: start_s is {given.start_s}; give seconds")
-            begin_s = max(begin_s, given.start_s)
-    return extract({name: _from(begin_s, name, given) for name, given in recordings.items()})
+    features, refused = extract.session_features(recordings)
+    for error in refused.values():
+        raise error
+    return features
 
 
 def arrivals_of(extract: ArrivalExtractor, recordings: Recordings) -> NDArray[np.float32]:
@@ -303,18 +291,3 @@ def arrivals_of(extract: ArrivalExtractor, recordings: Recordings) -> NDArray[np
     return extract(
         {name: given for name, given in recordings.items() if isinstance(given, ClockedRecording)}
     )
-
-
-def _from(begin_s: float, name: str, given: Pair | ClockedRecording | None) -> Pair | None:
-    """The samples from a time on, to the nearest whole one."""
-    if not isinstance(given, ClockedRecording):
-        return given
-    n_early = (begin_s - given.start_s) * given.sample_rate_hz
-    if not given.clock_locked or begin_s <= given.start_s or not math.isfinite(n_early):
-        return given.iq, given.sample_rate_hz  # a rate of NaN is refused by the extractor
-    if round(n_early) >= len(given.iq):
-        raise ExportError(
-            f"receiver {name!r} starts at {given.start_s} s and ends before another one starts, "
-            f"at {begin_s} s; were they recorded together?"
-        )
-    return given.iq[round(n_early) :], given.sample_rate_hz
