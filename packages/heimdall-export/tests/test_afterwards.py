@@ -38,7 +38,7 @@ def test_an_entry_is_added_and_replaced_and_nothing_else_changes(client, uploade
 
 def test_what_identifies_the_model_is_not_changed(client, uploaded):
     """A service loads by the hash that the sidecar says."""
-    with pytest.raises(ExportError, match="'sha256' says which model"):
+    with pytest.raises(ExportError, match="'sha256'"):
         add_to_sidecar(client, uploaded.uri, "sha256", "0" * 64)
     assert sidecar(client, uploaded)["sha256"] == uploaded.sha256
 
@@ -48,14 +48,14 @@ def test_a_sidecar_that_is_none_is_left_alone(client, models_bucket, uploaded, c
     """Whoever broke it may want to see how."""
     key = uploaded.key.replace(".onnx", ".json")
     client.put_object(models_bucket, key, io.BytesIO(contents), len(contents))
-    with pytest.raises(ExportError, match="is no JSON object"):
+    with pytest.raises(ExportError, match="not a JSON object"):
         add_to_sidecar(client, uploaded.uri, "benchmark", {})
     assert client.get_object(models_bucket, key).data == contents
 
 
 def test_a_model_that_is_not_there_is_told(client, models_bucket):
     """The address may be of yesterday."""
-    with pytest.raises(ExportError, match="is the model there"):
+    with pytest.raises(ExportError, match=r"gone\.json.*NoSuchKey"):
         add_to_sidecar(client, f"s3://{models_bucket}/gone.onnx", "benchmark", {})
 
 

@@ -52,20 +52,20 @@ def test_an_answer_that_describes_no_version_is_an_error(registry):
 @pytest.mark.parametrize("uri", ["http://u:secret@[::1", "http://u:secret@127.0.0.1:99999"])
 def test_an_address_that_is_no_url_is_told_without_its_password(uri, artifact_store):
     """The libraries' own errors repeat it whole."""
-    with pytest.raises(ExportError, match="MLFLOW_TRACKING_URI is no URL") as told:
+    with pytest.raises(ExportError, match="MLFLOW_TRACKING_URI is not a URL") as told:
         find_published("models:/m@production", ModelStores(tracking_uri=uri))
     assert told.value.__cause__ is None
     store = dataclasses.replace(artifact_store, endpoint_url=uri)
-    with pytest.raises(ExportError, match="HEIMDALL_S3_ENDPOINT_URL is no URL"):
+    with pytest.raises(ExportError, match="HEIMDALL_S3_ENDPOINT_URL is not a URL"):
         Predictor("s3://models/x.onnx", stores=ModelStores(s3=store))
 
 
 @pytest.mark.parametrize("uri", ADDRESSES)
 def test_an_address_that_no_store_takes_is_refused(uri, artifact_store, s3_settings):
     """The client's own error is a bare ValueError."""
-    with pytest.raises(ExportError, match="is no model's address"):
+    with pytest.raises(ExportError, match="is not a model's address"):
         Predictor(uri, stores=ModelStores(s3=artifact_store))
-    with pytest.raises(ExportError, match="is no model's address"):
+    with pytest.raises(ExportError, match="is not a model's address"):
         add_to_sidecar(s3_settings.client(), uri, "benchmark", 1)
 
 
@@ -86,13 +86,13 @@ def test_a_sidecar_stays_json_that_anybody_reads(s3_settings, models_bucket, onn
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_is_not_drawn(field, value):
     """Its GeoJSON would be no JSON."""
-    with pytest.raises(ExportError, match="cannot be drawn"):
+    with pytest.raises(ExportError, match="cannot draw"):
         feature_collection([dataclasses.replace(HERE, **{field: value})])
 
 
 def test_a_negative_sigma_is_not_drawn():
     """Its outline would go clockwise, which is a hole."""
-    with pytest.raises(ExportError, match="no sigma below 0"):
+    with pytest.raises(ExportError, match="sigma_east_m=-5\.0"):
         feature_collection([dataclasses.replace(HERE, sigma_east_m=-5.0)])
 
 
@@ -116,7 +116,7 @@ def test_a_region_that_is_no_object_is_refused(region, onnx_path):
     for entry in model.metadata_props:
         if entry.key == "heimdall.region":
             entry.value = region
-    with pytest.raises(ExportError, match=r"heimdall\.region is .* it must be an object"):
+    with pytest.raises(ExportError, match=r"heimdall\.region is "):
         Predictor(model.SerializeToString())
 
 

@@ -44,7 +44,7 @@ def test_a_file_says_what_it_takes_to_load(onnx_path):
 def test_a_file_that_cannot_be_loaded_is_named(onnx_path, tmp_path):
     """One bad file must not end as a row of zeros."""
     (tmp_path / "m.onnx").write_bytes(b"none")
-    with pytest.raises(ExportError, match=r"m\.onnx cannot be loaded with CPU"):
+    with pytest.raises(ExportError, match=r"CPUExecutionProvider cannot load .*m\.onnx"):
         file_contender("file", tmp_path / "m.onnx")
 
 

