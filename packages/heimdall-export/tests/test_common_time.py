@@ -7,7 +7,7 @@ from heimdall_data.session_features import FeatureSource
 from heimdall_data.session_reader import SessionRecordings, align
 from heimdall_export.serving.predictor import mel_of
 from heimdall_features import ClockedRecording, FeatureConfig, FeatureError, FeatureExtractor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 RECEIVERS = ("Torino", "Genova", "Milano")
@@ -45,6 +45,7 @@ def clocked(recordings):
     }
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(RECEIVERS), one_recording, min_size=1),
     st.integers(0, 2**32 - 1),

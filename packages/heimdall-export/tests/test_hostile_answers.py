@@ -92,7 +92,7 @@ def test_what_is_no_number_is_not_drawn(field, value):
 
 def test_a_negative_sigma_is_not_drawn():
     """Its outline would go clockwise, which is a hole."""
-    with pytest.raises(ExportError, match="sigma_east_m=-5\.0"):
+    with pytest.raises(ExportError, match=r"sigma_east_m=-5\.0"):
         feature_collection([dataclasses.replace(HERE, sigma_east_m=-5.0)])
 
 

@@ -208,10 +208,7 @@ def test_a_network_for_another_input_is_refused_with_the_shape(network, metadata
 
 def test_a_network_with_other_outputs_is_refused(metadata, tmp_path):
     """The contract fixes two outputs of two columns."""
-    said = (
-        r"returned torch\.float32 \(2, 8\) for a batch of 2; "
-        r"positions and uncertainties are torch\.float32 \(2, 2\) each"
-    )
+    said = r"torch\.float32 \(2, 8\) .*positions torch\.float32 \(2, 2\)"
     with pytest.raises(ExportError, match=said):
         export(nn.Flatten(), tmp_path / "m.onnx", metadata)
 

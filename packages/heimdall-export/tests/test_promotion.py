@@ -136,6 +136,6 @@ def test_what_cannot_be_recorded_is_not_done(tracking_uri, two):
     promote(tracking_uri, two, "2", force=True)
     MlflowClient(tracking_uri).set_registered_model_tag(two, "production.log", "x")
     for act in (lambda: promote(tracking_uri, two, "1"), lambda: rollback(tracking_uri, two)):
-        with pytest.raises(ExportError, match="production.log"):
+        with pytest.raises(ExportError, match=r"production\.log"):
             act()
         assert "production" in list_versions(tracking_uri, two)[0].aliases

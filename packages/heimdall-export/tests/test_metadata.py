@@ -1,0 +1,130 @@
+"""Metadata of model files: formats of every age open, newer ones say which version opens them."""
+
+import json
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+from heimdall_export import ExportError, Predictor
+from heimdall_export.contract import METADATA_KEYS
+from heimdall_export.serving.metadata import (
+    FORMAT,
+    FORMAT_KEY,
+    Receiver,
+    migrated,
+    receivers_of,
+    region_of,
+    require_metadata,
+)
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("v*/*.onnx.xz"))
+STEPS = [
+    lambda entries, n=n: entries | {"seen": entries.get("seen", "") + f"{n} "} for n in range(5)
+]
+degrees = st.floats(-180, 180)
+
+
+def features(n_receivers):
+    """The input that `expected.json` describes."""
+    count = 3 * n_receivers * 128 * 32
+    x = -90 + 20 * np.sin(12.9898 * np.arange(count)).reshape(3, n_receivers, 128, 32)
+    x[1, 0] = -140.0
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_an_old_model_file_answers_as_it_did(path):
+    """Models are in service for years; `apps/trainer/benchmarks/make_old_files.py` made these."""
+    expected = json.loads((path.parent / "expected.json").read_text())
+    expected = expected[path.name.partition(".")[0]]
+    predictor = Predictor(lzma.decompress(path.read_bytes()))
+    times = np.float32(expected["arrival_times"]) if "arrival_times" in expected else None
+    found = predictor.predict_features(features(predictor.input_shape[0]), times)
+    positions = [(one.latitude_deg, one.longitude_deg) for one in found]
+    sigmas = [(one.sigma_east_m, one.sigma_north_m) for one in found]
+    assert np.array(positions) == pytest.approx(np.array(expected["positions"]), abs=2e-5)
+    assert np.array(sigmas) == pytest.approx(np.array(expected["uncertainties"]), rel=2e-3)
+    for name in ("correlation", "unexplained"):
+        if f"{name}s" in expected or name in expected:
+            wanted = expected.get(f"{name}s", expected.get(name))
+            assert [getattr(one, name) for one in found] == pytest.approx(wanted, abs=2e-3)
+
+
+def test_there_are_old_files():
+    """The test above tests nothing without them."""
+    assert {path.name for path in GOLDEN} >= {"mel.onnx.xz", "mel+timing.onnx.xz"}
+
+
+@given(number=st.integers(1, 6), written=st.booleans())
+def test_each_step_from_a_files_format_on_is_taken_once_in_order(number, written):
+    """A step that is left out, or taken twice, makes another model of the file."""
+    assume(written or number == 1)
+    entries = {FORMAT_KEY: str(number)} if written else {}
+    found = migrated(entries, STEPS).get("seen", "")
+    assert found.split() == [str(n) for n in range(number - 1, 5)]
+
+
+@given(ahead=st.integers(1, 10**6), writer=st.sampled_from(["", ", heimdall-export 9.1.0"]))
+def test_a_newer_file_is_refused_with_what_opens_it(ahead, writer):
+    """Whoever has the file must learn what to install."""
+    with pytest.raises(ExportError, match=f"format {FORMAT + ahead}, .*up to {FORMAT}") as refused:
+        migrated({FORMAT_KEY: f"{FORMAT + ahead}{writer}"})
+    assert (writer.removeprefix(", ") or "a newer heimdall-export") in str(refused.value)
+
+
+@given(st.text())
+def test_a_format_that_is_no_number_is_refused(text):
+    """A damaged file must not pass for one of today."""
+    number = text.partition(", ")[0]
+    assume(not (number.isascii() and number.isdecimal()) or int(number) == 0)
+    with pytest.raises(ExportError, match=FORMAT_KEY):
+        migrated({FORMAT_KEY: text})
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_a_file_of_todays_format_is_left_as_it_is(entries):
+    """Its features' fingerprint is computed of what it says."""
+    assume(FORMAT_KEY not in entries)
+    assert migrated(entries) == entries
+
+
+@given(st.lists(st.builds(Receiver, st.text(), degrees, degrees, st.floats(-400, 9000))))
+def test_receivers_come_back_as_they_were_written(receivers):
+    """Channels are by order, maps by position."""
+    entries = [
+        {
+            "name": one.name,
+            "latitude": one.latitude_deg,
+            "longitude": one.longitude_deg,
+            "altitude": one.altitude_m,
+        }
+        for one in receivers
+    ]
+    assert receivers_of({"heimdall.receivers": json.dumps(entries)}) == tuple(receivers)
+
+
+@given(
+    st.recursive(st.none() | st.integers() | st.text(), st.lists)
+    | st.dictionaries(st.text(), st.integers())
+)
+def test_a_region_is_an_object_or_refused(value):
+    """Whoever reads it takes it for one."""
+    metadata = {"heimdall.region": json.dumps(value)}
+    if isinstance(value, dict):
+        assert region_of(metadata) == value
+        return
+    with pytest.raises(ExportError, match=r"heimdall\.region"):
+        region_of(metadata)
+
+
+@given(st.sets(st.sampled_from(METADATA_KEYS)))
+def test_every_key_that_is_missing_is_named(present):
+    """One message instead of seven attempts."""
+    assume(present != set(METADATA_KEYS))
+    with pytest.raises(ExportError) as refused:
+        require_metadata(dict.fromkeys(present, ""))
+    for key in METADATA_KEYS:
+        assert (key in str(refused.value)) is (key not in present)
