@@ -190,8 +190,8 @@ def test_what_was_interrupted_waits_again_the_next_time(proxy, through, six):
     with pytest.raises(StoreError):
         dataset.prepare(progress=False)
     proxy.up()
-    dataset._source.reader.s3 = through
-    dataset._source.reader._stores.clear()
+    dataset.source.reader.s3 = through
+    dataset.source.reader._stores.clear()
     outage = proxy.down_for(2)
     assert len(dataset.prepare(progress=False)[0]) == 6
     outage.join()

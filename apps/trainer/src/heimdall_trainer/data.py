@@ -197,7 +197,7 @@ def choose_sessions(
     with Catalogue(connections.need_database()) as catalogue:
         _require_known(choice.only, [station.name for station in catalogue.stations()])
         sessions = catalogue.sessions(choice.only)
-        not_used = catalogue.not_used()
+        not_used = catalogue.rejected_counts()
         if not sessions:
             raise _no_session(choice.only, not_used)
         rate_hz = choice.sample_rate_hz or _commonest(catalogue.sample_rates_hz(choice.only))

@@ -105,7 +105,7 @@ def fill(connections: Connections, config: DemoConfig) -> None:
     store = ObjectStore(s3, s3.raw_iq_bucket)
     with Catalogue(connections.need_database()) as catalogue:
         catalogue.create_schema()
-        n_there = len(catalogue.sessions()) + sum(catalogue.not_used().values())
+        n_there = len(catalogue.sessions()) + sum(catalogue.rejected_counts().values())
         if n_there >= config.n_sessions:
             return
         said = f"simulating {config.n_sessions} sessions …"
