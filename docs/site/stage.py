@@ -20,8 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "heimdall-features": ROOT / "packages/heimdall-features",
     "heimdall-data": ROOT / "packages/heimdall-data",
+    "heimdall-simulation": ROOT / "packages/heimdall-simulation",
     "heimdall-models": ROOT / "packages/heimdall-models",
     "heimdall-export": ROOT / "packages/heimdall-export",
+    "heimdall-evaluation": ROOT / "packages/heimdall-evaluation",
     "heimdall-trainer": ROOT / "apps/trainer",
 }
 NAVIGATION = {

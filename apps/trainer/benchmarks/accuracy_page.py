@@ -19,7 +19,7 @@ N_MAPPED = 60
 
 
 def write_page(options, n_learn, seconds, tests, answers, results, real):
-    """The page, whole, and two pictures."""
+    """Write the page and its two pictures."""
     PICTURES.mkdir(exist_ok=True)
     _reliability(tests, answers)
     _map(tests["clean"], answers)
@@ -45,7 +45,7 @@ def write_page(options, n_learn, seconds, tests, answers, results, real):
 def _made(seconds):
     minutes, simulated = seconds["all"] / 60, seconds["simulation"] / 60
     if simulated < 1:
-        return f"in {minutes:.0f} minutes of sessions that `--keep` had kept of a run before"
+        return f"in {minutes:.0f} minutes with sessions that `--keep` kept from an earlier run"
     return f"in {minutes:.0f} minutes, {simulated:.0f} of them simulating"
 
 
@@ -128,7 +128,7 @@ def _line(target, reached, holds):
 
 def _real(real):
     if real is None:
-        return "The recordings were not at hand when this page was made."
+        return "The recordings were not available when this page was made."
     heard = ", ".join(
         f"{site.name} {row[1]:+.2f} +- {row[2]:.2f} us (misfit {row[4]:.1f} dB)"
         for site, row in zip(SITES_OF_DCF77, real["rows"], strict=True)
@@ -139,8 +139,8 @@ def _real(real):
         f"Least squares: {_length(real['plain_error_m'])} off, with claimed sigmas of "
         f"{_length(real['plain_sigma_m'][0])} east and {_length(real['plain_sigma_m'][1])} north. "
         f"The network of times: {_length(real['error_m'])} off, with sigmas of "
-        f"{_length(real['sigma_m'][0])} and {_length(real['sigma_m'][1])}; the truth is on its "
-        f"{100 * real['inside']:.1f} % ellipse, {verdict} that of 95 %."
+        f"{_length(real['sigma_m'][0])} and {_length(real['sigma_m'][1])}. The truth is on its "
+        f"{100 * real['inside']:.1f} % ellipse, {verdict} the 95 % ellipse."
     )
 
 
@@ -209,25 +209,30 @@ def _draw(axis, region, truth_deg, answer):
 
 PAGE = """# Accuracy
 
-Made by `nox -s accuracy`, {made}.
-Everything below is that command's output, with fixed seeds: {train} simulated sessions of seed 1,
-{learn} to learn from and the rest to calibrate and to choose the epoch by; {test} of seed 2, on
-sites of their own, to judge by, under each of five conditions. Seven receivers, 0.7 s at 48 kHz,
-3 dB of fading, clocks good to 0.1 us; training sees clean sessions only, which the network of
-times disturbs by itself (`TimingNuisances`). Backbone {backbone}, ellipses of levels that lean:
-{levels:.1f} minutes of training for spectrograms, {times:.1f} for times. A share of {test}
-sessions is known to {known_68:.1f} points at 68 % and to {known_95:.1f} at 95 %, one standard
-deviation.
+How accurate each method is, and how honest its ellipses are, for those who choose one.
+Everything below is the output of `nox -s accuracy`, made {made}, with fixed seeds.
 
-- **over bound**: median error over the median root of the trace of the Cramér-Rao bound of time
-  differences, without detours (`heimdall_simulation.cramer_rao`). An efficient estimator
+- **Data**: {train} simulated sessions of seed 1, {learn} to learn from and the rest to calibrate
+  and to choose the epoch; {test} of seed 2, on sites of their own, to evaluate under each of five
+  conditions. Seven receivers, 0.7 s at 48 kHz, 3 dB of fading, clocks good to 0.1 us.
+- **Training** sees only clean sessions; the network of times disturbs them itself
+  (`TimingNuisances`). Backbone {backbone}, tilted ellipses of levels: {levels:.1f} minutes for
+  spectrograms, {times:.1f} for times.
+- **Precision**: a share of {test} sessions is known to {known_68:.1f} points at 68 % and to
+  {known_95:.1f} at 95 %, one standard deviation.
+
+Columns and conditions:
+
+- **over bound**: median error divided by the median root of the trace of the Cramér-Rao bound of
+  time differences, without detours (`heimdall_simulation.cramer_rao`). An efficient estimator
   scores about 0.77 on this geometry.
 - **inside**: share of truths inside the 68 % and the 95 % ellipse.
 - **NLL**: mean negative log-density of the truth in nats, positions in kilometres.
-- **sharpness**: median of the claimed root trace over the bound's: an ellipse must not be honest
-  by being huge.
-- **1 us non-line-of-sight**: one path in five has a detour, exponentially distributed, 1 us in
-  the mean. **SNR below 10 dB**: transmitters of 6 to 320 mW; half of all receptions are below 0 dB.
+- **sharpness**: median of the claimed root trace divided by the bound's. It exposes ellipses that
+  are honest only by being huge.
+- **1 us non-line-of-sight**: one path in five has a detour, exponentially distributed, 1 us in the
+  mean.
+- **SNR below 10 dB**: transmitters of 6 to 320 mW; half of all receptions are below 0 dB.
 
 {tables}
 
@@ -243,9 +248,9 @@ deviation.
 
 ## Real recordings: DCF77 at three KiwiSDR receivers
 
-One transmitter, 29 s, three receivers 490 to 1,000 km apart, levels not comparable (AGC), so times
-alone. With three receivers nothing is left over to tell a bad clock or a detour by: the
-ellipse is what training says of them. Nothing was tuned to this recording.
+One transmitter, 29 s, three receivers 490 to 1,000 km apart. Levels are not comparable (AGC), so
+only times are used. With three receivers nothing is left over to detect a bad clock or a detour, so
+the ellipse shows what training expects of them. Nothing was tuned to this recording.
 
 {real}
 """

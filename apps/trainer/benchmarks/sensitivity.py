@@ -21,9 +21,9 @@ import torch
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_models.trained import Trained
 from heimdall_models.training.fit import validated
+from heimdall_trainer.cli.demo import DEMO_RECEIVERS, DemoConfig, fill
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.demo import DEMO_RECEIVERS, DemoConfig, fill
 from heimdall_trainer.pipeline import TrainingPipeline
 from scipy.stats import t as student_t
 
@@ -179,7 +179,7 @@ def main():
     print(f"{options.sessions} sessions, {options.epochs} epochs, {torch.get_num_threads()} thread")
     with EmbeddedStack(options.state_dir / "servers") as stack:
         connections = Connections.to_stack(stack)
-        fill(connections, DemoConfig(n_sessions=options.sessions, seed=3))
+        fill(connections, DemoConfig(sessions=options.sessions, seed=3))
         measure(options, connections)
 
 

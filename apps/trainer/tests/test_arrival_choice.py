@@ -6,7 +6,7 @@ import pytest
 from heimdall_data import Catalogue, ObjectStore, Station
 from heimdall_data.ingest.ingest import ingest
 from heimdall_simulation import simulate_sessions
-from heimdall_trainer.cli.simulation_flags import SimulationFlags
+from heimdall_trainer.cli.ingest import SimulationFlags
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.data import (
     arrival_config,

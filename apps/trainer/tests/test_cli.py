@@ -53,7 +53,7 @@ def test_help_names_every_command(heimdall):
 def test_help_loads_none_of_the_heavy_libraries():
     """`heimdall --help` must answer at once; torch alone takes seconds."""
     probe = (
-        "import sys; from heimdall_trainer import cli\n"
+        "import sys; from heimdall_trainer.cli import app as cli\n"
         "try: cli.main(['--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'lightning', 'mlflow', 'timm', 'numpy'} & set(sys.modules)))"

@@ -10,10 +10,10 @@ import pytest
 from heimdall_evaluation.errors import EvaluationError
 from heimdall_evaluation.report.embedded import read_report
 from heimdall_trainer.cli.app import main
-from heimdall_trainer.comparison import compare_models
-from heimdall_trainer.evaluated import evaluate_file, sessions_of_part
+from heimdall_trainer.cli.compare import compare_models
+from heimdall_trainer.evaluation import sessions_of_part
 from heimdall_trainer.mlflow_run import sessions_trained_on
-from heimdall_trainer.models import file_name, opened_model
+from heimdall_trainer.models import evaluate_file, file_name, opened_model
 
 
 def names_of(finished):
@@ -121,7 +121,7 @@ def test_a_run_that_nobody_recorded_leaves_open_what_it_was_trained_on(connectio
 
 def test_files_about_a_stored_model_have_names_that_a_disk_takes():
     """An address has slashes and an at sign."""
-    assert file_name("s3://heimdall-models/models/localization/v2.onnx") == "v2.onnx"
+    assert file_name("s3://heimdall-models/models/localization/v2.onnx") == "v2"
     assert file_name("models:/heimdall@production") == "heimdall-production"
     assert file_name("models:/heimdall/7") == "heimdall-7"
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from heimdall_evaluation.judging import file_metrics
-from heimdall_trainer.benchmark import benchmark_file
+from heimdall_trainer.cli.benchmark import benchmark_file
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.pipeline import TrainingPipeline
@@ -54,7 +54,7 @@ def test_a_benchmark_has_every_contender_at_every_batch_with_its_cost(
     output = tmp_path / "figures.json"
     lines = list(
         benchmark_file(
-            Path(finished.summary.onnx_path),
+            finished.summary.onnx_path,
             replace(quick, checkpoint=(checkpoint,)),
             connections,
             seconds=0.0,

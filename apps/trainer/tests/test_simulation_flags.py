@@ -3,7 +3,7 @@
 import pytest
 from heimdall_data.errors import DataError
 from heimdall_simulation import NORTHWEST_ITALY
-from heimdall_trainer.cli.simulation_flags import SimulationFlags
+from heimdall_trainer.cli.ingest import SimulationFlags
 
 
 def test_no_flag_is_the_demos_scenario():

@@ -1,9 +1,7 @@
-"""Where the catalogue, the object store and MLflow are: flags, environment, `.env`, defaults.
+"""Addresses of the catalogue, the object store and MLflow: flags, environment, `.env`, defaults.
 
 The variables and their defaults are those of the contract's first section. No `repr` carries a
 secret, and the help does not offer the flags of secrets, which a process listing would show.
-
-What can be found wrong in a second, before libraries load for ten and data for minutes.
 """
 
 from __future__ import annotations
@@ -11,10 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 from cyclopts import Parameter
-from heimdall_data import Catalogue, ObjectStore
 
 from heimdall_trainer.errors import TrainerError
 
@@ -24,23 +21,18 @@ if TYPE_CHECKING:
     from heimdall_data.object_store.settings import S3Settings
     from heimdall_export.object_store.settings import ArtifactStore
 
-__all__ = ["Connections", "check_connections", "default_state_dir"]
+__all__ = ["Connections", "check_connections"]
 
 
-REMEDY = (
-    "set {variable}, or try `heimdall demo`, or start embedded servers with `heimdall stack up`"
-)
+def _variable(name: str, *, show: bool = True) -> Parameter:
+    return Parameter(env_var=name, show=show)
 
 
-def default_state_dir() -> Path:
-    """The platform's user data directory for Heimdall."""
-    from platformdirs import user_data_path
-
-    return user_data_path("heimdall")
-
-
-def _variable(name: str) -> Parameter:
-    return Parameter(env_var=name)
+def _not_configured(what: str, names: list[str]) -> TrainerError:
+    return TrainerError(
+        f"no {what} is configured ({', '.join(names)}): set {' and '.join(names)}, or try "
+        "`heimdall demo`, or start embedded servers with `heimdall stack up`"
+    )
 
 
 @Parameter(name="*")
@@ -54,12 +46,12 @@ class Connections:
     """Catalogue, postgresql://… ."""
     s3_endpoint_url: Annotated[str | None, _variable("HEIMDALL_S3_ENDPOINT_URL")] = None
     """Object store, http://… or https://… ."""
-    s3_access_key: Annotated[
-        str | None, Parameter(env_var="HEIMDALL_S3_ACCESS_KEY", show=False)
-    ] = field(default=None, repr=False)
-    s3_secret_key: Annotated[
-        str | None, Parameter(env_var="HEIMDALL_S3_SECRET_KEY", show=False)
-    ] = field(default=None, repr=False)
+    s3_access_key: Annotated[str | None, _variable("HEIMDALL_S3_ACCESS_KEY", show=False)] = field(
+        default=None, repr=False
+    )
+    s3_secret_key: Annotated[str | None, _variable("HEIMDALL_S3_SECRET_KEY", show=False)] = field(
+        default=None, repr=False
+    )
     s3_region: Annotated[str, _variable("HEIMDALL_S3_REGION")] = "us-east-1"
     """Region of the object store."""
     raw_iq_bucket: Annotated[str, _variable("HEIMDALL_RAW_IQ_BUCKET")] = "heimdall-raw-iq"
@@ -80,21 +72,21 @@ class Connections:
     """Embedded servers' data, caches, checkpoints; the user data directory when unset."""
 
     def need_database(self) -> str:
-        """The catalogue's URL.
+        """Return the catalogue's URL.
 
         Raises:
             TrainerError: None is configured.
         """
         if not self.database_url:
-            remedy = REMEDY.format(variable="HEIMDALL_DATABASE_URL")
-            raise TrainerError(f"no catalogue is configured (HEIMDALL_DATABASE_URL): {remedy}")
+            raise _not_configured("catalogue", ["HEIMDALL_DATABASE_URL"])
         return self.database_url
 
     def need_s3(self) -> S3Settings:
-        """The object store, with the credentials of the environment.
+        """Return the settings of the object store.
 
         Raises:
             TrainerError: The endpoint or a credential is not configured.
+            StoreError: One of them is invalid.
         """
         from heimdall_data.object_store.settings import S3Settings
 
@@ -104,8 +96,7 @@ class Connections:
             "HEIMDALL_S3_SECRET_KEY": self.s3_secret_key,
         }
         if missing := [name for name, value in values.items() if not value]:
-            remedy = REMEDY.format(variable=" and ".join(missing))
-            raise TrainerError(f"no object store is configured ({', '.join(missing)}): {remedy}")
+            raise _not_configured("object store", missing)
         return S3Settings(
             endpoint_url=str(self.s3_endpoint_url),
             access_key=str(self.s3_access_key),
@@ -116,11 +107,11 @@ class Connections:
         )
 
     def shared_cache(self, *, writes: bool = False) -> SharedCache | None:
-        """Computed features in a bucket of the object store, if any are configured.
+        """Return the cache of features in a bucket of the object store, if one is configured.
 
         Raises:
             TrainerError: The object store is not configured.
-            DataError: The address is none.
+            DataError: The address is invalid.
         """
         if not self.cache_s3:
             return None
@@ -129,29 +120,32 @@ class Connections:
         return SharedCache(self.need_s3(), self.cache_s3, writes=writes)
 
     def state_directory(self) -> Path:
-        """The state directory, made where it is missing.
+        """Return the state directory, made where it is missing.
 
         Raises:
             TrainerError: It cannot be made or written.
         """
-        path = (self.state_dir or default_state_dir()).expanduser().absolute()
+        from platformdirs import user_data_path
+
+        path = (self.state_dir or user_data_path("heimdall")).expanduser().absolute()
+        problem = ""
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
+            problem = f"cannot be made ({error.strerror})"
+        else:
+            if not os.access(path, os.W_OK | os.X_OK):
+                problem = "is not writable"
+        if problem:
             raise TrainerError(
-                f"the state directory {path} cannot be made ({error.strerror}): "
-                "set HEIMDALL_STATE_DIR to a directory that you can write"
-            ) from error
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise TrainerError(
-                f"the state directory {path} is not writable: "
+                f"the state directory {path} {problem}: "
                 "set HEIMDALL_STATE_DIR to a directory that you can write"
             )
         return path
 
     @classmethod
     def to_stack(cls, stack: EmbeddedStack) -> Connections:
-        """The connections to a running embedded stack."""
+        """Return the connections to a running embedded stack."""
         s3 = stack.s3
         return cls(
             database_url=stack.database_url,
@@ -161,20 +155,31 @@ class Connections:
             state_dir=stack.state_dir,
         )
 
+    def environment(self, *, defaults: bool = True) -> dict[str, str]:
+        """Return the contract's variables with these values, with or without the defaults."""
+        hints, default = get_type_hints(Connections, include_extras=True), Connections()
+        return {
+            variable: str(value)
+            for name, hint in hints.items()
+            if (value := getattr(self, name)) is not None
+            and (defaults or value != getattr(default, name))
+            for variable in hint.__metadata__[0].env_var
+        }
+
     def tracking_uri(self) -> str:
-        """Where MLflow keeps its runs."""
+        """Return MLflow's address."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.state_directory() / 'mlflow.db'}"
 
     def artifact_root(self) -> str:
-        """Where a new experiment puts its artifacts."""
+        """Return the address where a new experiment puts its artifacts."""
         if self.mlflow_artifact_root:
             return self.mlflow_artifact_root
         if self.s3_endpoint_url:
             return "s3://heimdall-mlflow"
         return (self.state_directory() / "mlflow-artifacts").as_uri()
 
-    def artifact_store(self) -> ArtifactStore:
-        """The object store of MLflow's `s3://` artifacts.
+    def artifact_store(self, *, of_mlflow: bool = True) -> ArtifactStore:
+        """Return the object store of MLflow's `s3://` artifacts, or that of the models.
 
         Raises:
             TrainerError: The object store is not configured.
@@ -183,7 +188,7 @@ class Connections:
 
         s3 = self.need_s3()
         return ArtifactStore(
-            endpoint_url=self.mlflow_s3_endpoint_url or s3.endpoint_url,
+            endpoint_url=(self.mlflow_s3_endpoint_url if of_mlflow else None) or s3.endpoint_url,
             access_key=s3.access_key,
             secret_key=s3.secret_key,
             region=s3.region,
@@ -191,13 +196,17 @@ class Connections:
 
 
 def check_connections(connections: Connections) -> None:
-    """Reach everything that a run needs, and make the models' bucket where there is none.
+    """Reach all servers that a run needs, before libraries load and data are read.
+
+    The models' bucket is made where there is none.
 
     Raises:
         TrainerError: Something is not configured, or the state directory cannot be written.
         CatalogueError: The catalogue cannot be read.
         StoreError: The object store refuses, is out of reach, or lacks the recordings' bucket.
     """
+    from heimdall_data import Catalogue, ObjectStore
+
     connections.state_directory()
     database_url, s3 = connections.need_database(), connections.need_s3()
     with Catalogue(database_url) as catalogue:

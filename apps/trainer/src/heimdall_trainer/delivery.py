@@ -1,11 +1,15 @@
 """From a checkpoint to a registered model: export, compare, evaluate, upload, register.
 
-The order is the point. A file that does not agree with its checkpoint is never evaluated, one
-that was not evaluated is never uploaded, and only what was uploaded is registered.
+The order matters. A file that does not agree with its checkpoint is never evaluated, one that
+was not evaluated is never uploaded, and only what was uploaded is registered.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,54 +26,50 @@ from heimdall_export.graph.parity import check_parity
 from heimdall_export.object_store.upload import upload_model
 from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
+from heimdall_features import ArrivalExtractor, FeatureExtractor
 from heimdall_models import TimedServingNet
-from heimdall_models.training.events import tell
 from heimdall_models.training.resume import exported_network
 
-from heimdall_trainer.evaluated import evaluate_part
+from heimdall_trainer.evaluation import evaluate_part
+from heimdall_trainer.events import tell
 from heimdall_trainer.mlflow_run import package_versions
-from heimdall_trainer.models import model_metadata
-from heimdall_trainer.summary import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from heimdall_data import S3Settings
+    from heimdall_evaluation.evaluate import EvaluatedModel
     from heimdall_export.graph.parity import ParityReport
     from heimdall_export.object_store.upload import UploadedModel
     from heimdall_export.tracking.run import MLflowTracker
-    from heimdall_models import EnsembleNet, ServingNet, TimedEnsembleNet
+    from heimdall_models import EnsembleNet, Region, ServingNet, TimedEnsembleNet
     from heimdall_models.training.fit import TrainedModel
-    from heimdall_models.training.parts import TrainingData
     from numpy.typing import NDArray
 
     from heimdall_trainer.config import TrainingConfig
+    from heimdall_trainer.data import TrainingData
 
-__all__ = ["export_and_register"]
+    Network = ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet
 
+__all__ = ["Delivery", "export_and_register", "export_file", "upload"]
 
 N_COMPARED = 64
 """Real feature tensors that the exported file is compared on, at least."""
 
 
-def inputs_to_compare(
-    data: TrainingData,
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Real inputs of the model: the validation part, then what the other parts add up to 64.
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A model file, its places, and its figures."""
 
-    Returns:
-        float32 (n, receivers, n_mels, n_frames), n at least 64 where there are as many sessions,
-        and their arrival times (n, receivers, 5) where they are measured.
-    """
-    parts = (data.validation, data.test, data.train)
-    every = (part[index] for part in parts for index in range(len(part)))
-    wanted = max(N_COMPARED, len(data.validation))
-    chosen = [sample for sample, _ in zip(every, range(wanted), strict=False)]
-    features = np.stack([sample["features"] for sample in chosen])
-    if data.train.arrivals is None:
-        return features, None
-    return features, np.stack([sample["arrivals"] for sample in chosen])
+    path: Path
+    uri: str
+    version: str
+    parity: ParityReport
+    evaluated: EvaluatedModel
+    metrics: Mapping[str, float]
+    """Validation and test metrics, by the contract's names."""
+    n_parameters: int
 
 
 def export_and_register(
@@ -87,7 +87,15 @@ def export_and_register(
         TrainerError: The model listens to other receivers than the data has.
     """
     network = exported_network(trained.checkpoint, data)
-    path, parity, example = _exported(network, trained, data, config, tracker)
+    path, region = export_file(
+        network,
+        data,
+        trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
+        run_id=tracker.run_id,
+        opset=config.opset,
+    )
+    features, arrivals = _inputs_to_compare(data)
+    parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
     precisions: Mapping[str, float] = {}
     if config.quantize != "none":
         recorded = data.train.subset(data.train.sessions[:N_CALIBRATED])
@@ -98,10 +106,22 @@ def export_and_register(
     trained_on = None if config.export_only else {session.id for session in data.split.train}
     evaluated = evaluate_part(path, data, trained_on=trained_on)
     metrics = {**trained.metrics, **evaluated.metrics}
-    uploaded = _uploaded(path, trained, tracker.run_id, {**metrics, **precisions}, s3)
+    uploaded = upload(path, trained, tracker.run_id, {**metrics, **precisions}, s3)
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
     tested = evaluation_tags(metrics, (session.id for session in data.test.sessions))
-    version = _registered(path, trained, config, tracker, tags | tested, example)
+    try:
+        version = register(
+            tracker,
+            path,
+            model_name=config.model_name,
+            tags=tags | tested,
+            input_example=features[:1],
+        )
+    except OutOfReach as error:
+        raise OutOfReach(
+            f"{error}; nothing is lost: when MLflow is back, `heimdall train --export_only "
+            f"--checkpoint {trained.checkpoint}` registers what was trained"
+        ) from error
     tracker.log_metrics(
         {**evaluated.metrics, **precisions, "export/mean_difference": parity.mean_difference}
     )
@@ -118,36 +138,74 @@ def export_and_register(
     )
 
 
-def _exported(
-    network: ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet,
-    trained: TrainedModel,
-    data: TrainingData,
-    config: TrainingConfig,
-    tracker: MLflowTracker,
-) -> tuple[Path, ParityReport, NDArray[np.float32]]:
-    """The file, what it was found to differ by, and one of the inputs that told."""
+def export_file(
+    network: Network, data: TrainingData, path: Path, *, run_id: str, opset: int
+) -> tuple[Path, Region]:
+    """Write the model file of a network, with the contract's metadata.
+
+    Args:
+        network: What is exported, in evaluation mode.
+        data: Receivers and features.
+        path: Where the file goes.
+        run_id: MLflow's id of the run; empty where there is none.
+        opset: ONNX operator set.
+
+    Returns:
+        The file, and the network's region; a checkpoint of other sessions has another one than
+        the data.
+    """
     region = network.levels.region if isinstance(network, TimedServingNet) else network.region
-    features, arrivals = inputs_to_compare(data)
-    path = export_onnx(
+    arrivals = data.train.arrivals
+    receivers = [
+        {
+            "name": station.name,
+            "latitude": station.latitude_deg,
+            "longitude": station.longitude_deg,
+            **({} if arrivals is None else {"altitude": station.altitude_m or 0.0}),
+        }
+        for station in data.receivers
+    ]
+    metadata = {
+        **FeatureExtractor(data.features).metadata(),
+        **({} if arrivals is None else ArrivalExtractor(arrivals).metadata()),
+        "heimdall.receivers": json.dumps(receivers),
+        "heimdall.region": region.to_json(),
+        "heimdall.run_id": run_id,
+        "heimdall.created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **sigma_bounds_metadata(network, region.scale_m),
+    }
+    written = export_onnx(
         network,
-        trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
+        path,
         input_shape=data.features.shape,
-        arrivals_shape=None if arrivals is None else arrivals.shape[1:],
-        metadata=model_metadata(data, region, tracker.run_id)
-        | sigma_bounds_metadata(network, region.scale_m),
-        opset=config.opset,
+        arrivals_shape=None if arrivals is None else data.train[0]["arrivals"].shape,
+        metadata=metadata,
+        opset=opset,
     )
-    parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
-    return path, parity, features[:1]
+    return written, region
 
 
-def _uploaded(
-    path: Path,
-    trained: TrainedModel,
-    run_id: str,
-    metrics: Mapping[str, float],
-    s3: S3Settings,
+def _inputs_to_compare(
+    data: TrainingData,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Features and arrival times of the validation part, and of others up to 64 sessions."""
+    parts = (data.validation, data.test, data.train)
+    every = (part[index] for part in parts for index in range(len(part)))
+    chosen = list(islice(every, max(N_COMPARED, len(data.validation))))
+    features = np.stack([sample["features"] for sample in chosen])
+    if data.train.arrivals is None:
+        return features, None
+    return features, np.stack([sample["arrivals"] for sample in chosen])
+
+
+def upload(
+    path: Path, trained: TrainedModel, run_id: str, metrics: Mapping[str, float], s3: S3Settings
 ) -> UploadedModel:
+    """Store a model file and its sidecar in the object store.
+
+    Raises:
+        ExportError: The store refuses; the message has the command that uploads later.
+    """
     try:
         return upload_model(
             s3.client(),
@@ -163,24 +221,4 @@ def _uploaded(
             f"{error} Nothing is lost: the model file is {path}, and `heimdall train "
             f"--export_only --checkpoint {trained.checkpoint}` uploads and registers what was "
             "trained later"
-        ) from error
-
-
-def _registered(
-    path: Path,
-    trained: TrainedModel,
-    config: TrainingConfig,
-    tracker: MLflowTracker,
-    tags: Mapping[str, str],
-    example: NDArray[np.float32],
-) -> str:
-    """The version's number."""
-    try:
-        return register(
-            tracker, path, model_name=config.model_name, tags=tags, input_example=example
-        )
-    except OutOfReach as error:
-        raise OutOfReach(
-            f"{error}; nothing is lost: when MLflow is back, `heimdall train --export_only "
-            f"--checkpoint {trained.checkpoint}` registers what was trained"
         ) from error

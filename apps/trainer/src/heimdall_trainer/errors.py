@@ -1,6 +1,6 @@
-"""What the trainer itself can find wrong, and which errors a user may see as one line."""
+"""Errors of the trainer, and the errors that a user may see as one line."""
 
-__all__ = ["TrainerError", "UsageError", "is_expected"]
+__all__ = ["TrainerError", "UsageError", "describe", "is_expected", "one_line"]
 
 
 class TrainerError(ValueError):
@@ -13,5 +13,15 @@ class UsageError(TrainerError):
 
 def is_expected(error: BaseException) -> bool:
     """Whether an error was raised on purpose for the user, by us or by the operating system."""
-    ours = type(error).__module__.startswith("heimdall_")
-    return ours or isinstance(error, OSError)
+    return type(error).__module__.startswith("heimdall_") or isinstance(error, OSError)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line."""
+    return " ".join(str(error).split())
+
+
+def describe(error: BaseException) -> str:
+    """The message on one line, with the type of an error that is not expected."""
+    line = one_line(error)
+    return line if is_expected(error) else f"unexpected {type(error).__name__}: {line}"

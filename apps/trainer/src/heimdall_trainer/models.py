@@ -1,102 +1,93 @@
 """A model as people name it: a file, a checkpoint, an address in a store or in the registry.
 
-Whatever it was, what is evaluated is a model file, because that is what will be served. A
-checkpoint is exported for it, into a folder that goes when the evaluation is done.
+A model file is what is evaluated in every case, because a model file is what is served. A
+checkpoint is exported for it, into a temporary folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
+import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_evaluation.model_file import ModelFile, read_model, sigma_bounds_metadata
-from heimdall_export.graph.export import export_onnx
+from heimdall_evaluation.model_file import ModelFile, read_model
 from heimdall_export.object_store.download import S3_SCHEME
-from heimdall_export.object_store.settings import ArtifactStore, ModelStores
+from heimdall_export.object_store.settings import ModelStores
 from heimdall_export.registry.published import SCHEME
 from heimdall_export.serving.source import local_model
 from heimdall_features import ArrivalExtractor, FeatureExtractor
-from heimdall_models import TimedServingNet
 from heimdall_models.trained import Trained
 from heimdall_models.training.resume import (
     exported_network,
     of_other_sessions,
-    receivers_of,
     warn_of_other_sessions,
 )
 
 from heimdall_trainer.data import load_training_data
+from heimdall_trainer.delivery import export_file
+from heimdall_trainer.evaluation import evaluate_part, write_report
 from heimdall_trainer.mlflow_run import sessions_trained_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from heimdall_data import Station
-    from heimdall_models import Region
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_evaluation.evaluate import EvaluatedModel
+    from heimdall_evaluation.report import Part
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.data import TrainingData
+
+    Load = Callable[[TrainingConfig], TrainingData]
 
 __all__ = [
     "OpenedModel",
+    "beside",
+    "evaluate_file",
     "file_name",
     "is_address",
-    "model_metadata",
     "opened_model",
     "stores_of",
-    "with_features_of",
 ]
 
 
-def with_features_of(metadata: Mapping[str, str], config: TrainingConfig) -> TrainingConfig:
-    """A configuration whose data are what a model file says that it takes.
+def is_address(model: str) -> bool:
+    """Whether a model is named by an address in a store, and not by a path."""
+    return model.startswith((S3_SCHEME, SCHEME))
+
+
+def file_name(model: str) -> str:
+    """A name for files about a model, of letters that any file system takes, without its ending.
+
+    It is the last part of a path or an `s3://` address, and all of `models:/name/version`.
+    """
+    plain = model.removeprefix(SCHEME).rstrip("/")
+    name = plain if model.startswith(SCHEME) else plain.rpartition("/")[2]
+    for ending in (".html", ".htm", ".onnx", ".ckpt"):
+        name = name.removesuffix(ending)
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+
+
+def beside(model: str, ending: str, folder: str, connections: Connections) -> Path:
+    """Path of a file about a model: beside it, or in a folder of the state directory."""
+    if not is_address(model):
+        return Path(model).with_suffix(ending)
+    path = connections.state_directory() / folder / f"{file_name(model)}{ending}"
+    path.parent.mkdir(exist_ok=True)
+    return path
+
+
+def stores_of(connections: Connections) -> ModelStores:
+    """The object store and the registry of a command.
 
     Raises:
-        FeatureError: Its features cannot be computed by this version.
+        TrainerError: No object store is configured.
     """
-    features = FeatureExtractor.from_metadata(metadata).config
-    return replace(
-        config,
-        receivers=features.receivers,
-        sample_rate_hz=features.sample_rate_hz,
-        features="mel" if ArrivalExtractor.from_metadata(metadata) is None else "mel+timing",
-    )
-
-
-def model_metadata(data: TrainingData, region: Region, run_id: str) -> dict[str, str]:
-    """What travels inside the model file, by the contract's keys.
-
-    Args:
-        data: Receivers and features.
-        region: The network's own; a checkpoint of other sessions has another one than the data.
-        run_id: MLflow's id of the run.
-    """
-    arrivals = data.train.arrivals
-    receivers = [_entry(station, timed=arrivals is not None) for station in data.receivers]
-    return {
-        **FeatureExtractor(data.features).metadata(),
-        **({} if arrivals is None else ArrivalExtractor(arrivals).metadata()),
-        "heimdall.receivers": json.dumps(receivers),
-        "heimdall.region": region.to_json(),
-        "heimdall.run_id": run_id,
-        "heimdall.created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _entry(station: Station, *, timed: bool) -> dict[str, str | float]:
-    where = {"latitude": station.latitude_deg, "longitude": station.longitude_deg}
-    height = {"altitude": station.altitude_m or 0.0} if timed else {}
-    return {"name": station.name, **where, **height}
-
-
-if TYPE_CHECKING:
-    Load = Callable[[TrainingConfig], TrainingData]
+    s3 = connections.artifact_store(of_mlflow=False)
+    return ModelStores(s3=s3, tracking_uri=connections.tracking_uri())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,44 +97,32 @@ class OpenedModel:
     file: ModelFile
     data: TrainingData
     trained_on: frozenset[str] | None
-    """Ids of the sessions that it was trained on; None where nobody knows."""
+    """Ids of the sessions that it was trained on; None where that is not known."""
     uri: str | None = None
     """Of its object, if it came from a store."""
-
-
-def is_address(model: str) -> bool:
-    """Whether a model is named by where it is stored, and not by a path."""
-    return model.startswith((S3_SCHEME, SCHEME))
-
-
-def file_name(model: str) -> str:
-    """A name for files about a model, of letters that any file system takes."""
-    plain = model.removeprefix(S3_SCHEME).removeprefix(SCHEME).rstrip("/")
-    name = plain.rpartition("/")[2] if not model.startswith(SCHEME) else plain
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
 
 
 @contextlib.contextmanager
 def opened_model(
     model: str, config: TrainingConfig, connections: Connections, load: Load | None = None
 ) -> Iterator[OpenedModel]:
-    """A model with its data; what was downloaded or exported for it goes when the context ends.
+    """Open a model with its data; temporary files are removed when the context ends.
 
-    Receivers and features are the model's own, as far as it knows them; the split is the
+    Receivers and features are the model's own, as far as it has them; the split is the
     configuration's.
 
     Args:
         model: A model file, a checkpoint (`.ckpt`), `s3://bucket/key` or `models:/name@alias`.
         config: The split; of a checkpoint without times also receivers and rate.
-        connections: Where everything is.
-        load: What loads the data, for callers that open several models on the same.
+        connections: Addresses of all servers.
+        load: Loads the data, for callers that open several models on the same.
 
     Raises:
-        TrainerError: There is no such file, or it is no model of ours.
-        ExportError: The address leads nowhere, or what is there is not what it must be.
+        TrainerError: There is no such file, or it is not a model of ours.
+        ExportError: There is nothing at the address, or something else than a model.
         FeatureError: Its features cannot be computed by this version.
     """
-    load = load or (lambda asked: load_training_data(asked, connections))
+    load = load or (lambda wanted: load_training_data(wanted, connections))
     if model.endswith(".ckpt") and not is_address(model):
         with tempfile.TemporaryDirectory(prefix="heimdall-checkpoint-") as folder:
             yield _of_checkpoint(Path(model), config, load, Path(folder))
@@ -151,48 +130,40 @@ def opened_model(
     stores = stores_of(connections) if is_address(model) else None
     with local_model(model if stores else Path(model), stores, None) as (path, published):
         version = f", version {published.version}" if published else ""
-        found = read_model(Path(str(path)), f"{model}{version}" if stores else Path(model).name)
-        data = load(with_features_of(found.metadata, config))
-        run_id = found.metadata.get("heimdall.run_id", "")
+        file = read_model(Path(str(path)), f"{model}{version}" if stores else Path(model).name)
+        features = FeatureExtractor.from_metadata(file.metadata).config
+        timing = ArrivalExtractor.from_metadata(file.metadata) is not None
+        data = load(
+            replace(
+                config,
+                receivers=features.receivers,
+                sample_rate_hz=features.sample_rate_hz,
+                features="mel+timing" if timing else "mel",
+            )
+        )
+        run_id = file.metadata.get("heimdall.run_id", "")
         yield OpenedModel(
-            file=found,
+            file=file,
             data=data,
             trained_on=sessions_trained_on(run_id, connections),
             uri=published.uri if published else model if stores else None,
         )
 
 
-def stores_of(connections: Connections) -> ModelStores:
-    """The object store and the registry that a command is connected to.
-
-    Raises:
-        TrainerError: There is no object store.
-    """
-    s3 = connections.need_s3()
-    return ModelStores(
-        s3=ArtifactStore(
-            endpoint_url=s3.endpoint_url,
-            access_key=s3.access_key,
-            secret_key=s3.secret_key,
-            region=s3.region,
-        ),
-        tracking_uri=connections.tracking_uri(),
-    )
-
-
 def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path) -> OpenedModel:
-    data = load(_with_features_of_checkpoint(path, config))
-    network = exported_network(path, data)
-    region = network.levels.region if isinstance(network, TimedServingNet) else network.region
-    written = export_onnx(
-        network,
-        folder / f"{path.stem}.onnx",
-        input_shape=data.features.shape,
-        arrivals_shape=None if data.train.arrivals is None else data.train[0]["arrivals"].shape,
-        metadata=model_metadata(data, region, run_id="")
-        | sigma_bounds_metadata(network, region.scale_m),
-        opset=config.opset,
+    """Export a checkpoint; it has the names of its receivers, or at least their number."""
+    first = Trained.open(path).members[0]
+    data = load(
+        replace(
+            config,
+            receivers=first.receivers or config.receivers,
+            n_receivers=first.module.config.n_receivers,
+            features="mel" if first.timing is None else "mel+timing",
+        )
     )
+    network = exported_network(path, data)
+    target = folder / f"{path.stem}.onnx"
+    written, _ = export_file(network, data, target, run_id="", opset=config.opset)
     warn_of_other_sessions(path, data)
     known = not of_other_sessions(path, data)
     return OpenedModel(
@@ -202,14 +173,39 @@ def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path)
     )
 
 
-def _with_features_of_checkpoint(path: Path, config: TrainingConfig) -> TrainingConfig:
-    """A checkpoint of ours knows its receivers by name; a merged one how many they are."""
-    first = Trained.open(path).members[0]
-    sites = tuple(site.name for site in first.sites) if first.sites else None
-    names = sites or receivers_of(path) or config.receivers
-    return replace(
-        config,
-        receivers=names,
-        n_receivers=first.module.config.n_receivers,
-        features="mel" if first.timing is None else "mel+timing",
-    )
+def evaluate_file(
+    model: str | Path,
+    config: TrainingConfig,
+    connections: Connections,
+    report: Path | None = None,
+    part: Part = "test",
+) -> tuple[EvaluatedModel, Path]:
+    """Evaluate a model on a part of a split, and write its report.
+
+    Args:
+        model: As in `opened_model`.
+        config: The split; receivers and features are the model's own.
+        connections: Addresses of all servers.
+        report: Path of the page; beside the model when None, or in `reports` of the state
+            directory for an address.
+        part: Side of the split.
+
+    Returns:
+        The evaluation, and the path of the report.
+
+    Raises:
+        TrainerError, ExportError, FeatureError: As `opened_model`; or the part is empty.
+    """
+    started = time.monotonic()
+    ending = ".html" if part == "test" else f".{part}.html"  # parts do not overwrite each other
+    with opened_model(str(model), config, connections) as opened:
+        evaluated = evaluate_part(opened.file.path, opened.data, part, opened.trained_on)
+        page = write_report(
+            report or beside(str(model), ending, "reports", connections),
+            opened.data,
+            opened.file.summary,
+            evaluated,
+            seed=config.seed,
+            timings={"evaluation": time.monotonic() - started},
+        )
+    return evaluated, page

@@ -14,7 +14,7 @@ LISTING = "#!/bin/sh\nprintf 'GPU-b\\nGPU-a\\nGPU-c\\n'\n"
 HOLDER = """
 import sys
 from pathlib import Path
-from heimdall_trainer.worker.devices import device_locks
+from heimdall_trainer.worker.training_process import device_locks
 with device_locks(Path(sys.argv[1]), ["cpu"], print):
     print("held", flush=True)
     sys.stdin.read()

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from heimdall_trainer.cli.stack import environment_of
+from heimdall_trainer.connections import Connections
 from mlflow import MlflowClient
 
 ATTO = {
@@ -20,7 +20,7 @@ ATTO = {
 @pytest.fixture
 def start_worker(place, broker, stack, connections):
     """Start `heimdall worker` on the stack of simulated sessions."""
-    variables = environment_of(stack) | {
+    variables = Connections.to_stack(stack).environment(defaults=False) | {
         "HEIMDALL_STATE_DIR": str(connections.state_directory()),
         "CELERY_BROKER_URL": broker.url,
         "OMP_NUM_THREADS": "1",

@@ -1,8 +1,8 @@
-"""The command line `heimdall`: which commands there are, and how each one ends.
+"""The command line `heimdall`: its commands, and the exit status of each.
 
 Commands load when they are called, so that `heimdall --help` needs none of the heavy
-libraries. The library is cyclopts: it turns a frozen dataclass and its docstrings into flags and
-help, suggests the right spelling, and loads commands lazily.
+libraries. cyclopts turns a frozen dataclass and its docstrings into flags and help, suggests
+the right spelling, and loads commands lazily.
 """
 
 from __future__ import annotations
@@ -15,17 +15,28 @@ from typing import TYPE_CHECKING, NoReturn
 
 import cyclopts
 from heimdall_data.catalogue.session import FilterError
+from heimdall_models.errors import OptionError
 
 from heimdall_trainer.cli.flags import Origins, flags_from_file, whole_numbers_only
-from heimdall_trainer.errors import UsageError, is_expected
+from heimdall_trainer.errors import UsageError, describe, is_expected, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
 __all__ = ["app", "main"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+COMMANDS = {
+    "demo:demo": "Run the whole path on simulated recordings.",
+    "train:train": "Train, export, register and evaluate a model.",
+    "evaluate:evaluate": "Report on a model, on held-out recordings.",
+    "compare:compare": "Two models on the same held-out recordings.",
+    "ingest:app": "Store recordings and catalogue them.",
+    "cache:app": "Computed features: build, status, clear.",
+    "stack:app": "Embedded Postgres and S3: up, down, status.",
+    "models:app": "Registered models: list, show, promote, rollback, delete.",
+    "worker:worker": "Train what a job queue asks for, with Celery.",
+}
 
 
 def _version() -> str:
@@ -41,86 +52,48 @@ app = cyclopts.App(
     version=_version,
     suppress_keyboard_interrupt=False,
     help_formatter="plain",
+    help_format="plaintext",  # Markdown, which the commands' own help has, takes 0.1 s to load.
 )
-COMMANDS = "heimdall_trainer.cli.app"
-app.command(f"{COMMANDS}.demo:demo", help="Run the whole path on simulated recordings.")
-app.command(f"{COMMANDS}.train:train", help="Train, export, register and evaluate a model.")
-app.command(f"{COMMANDS}.evaluate:evaluate", help="Report on a model, on held-out recordings.")
-app.command(f"{COMMANDS}.compare:compare", help="Two models on the same held-out recordings.")
-app.command(f"{COMMANDS}.ingest:app", name="ingest", help="Store recordings and catalogue them.")
-app.command(f"{COMMANDS}.cache:app", name="cache", help="Computed features: build, status, clear.")
-app.command(
-    f"{COMMANDS}.stack:app", name="stack", help="Embedded Postgres and S3: up, down, status."
-)
-app.command(
-    f"{COMMANDS}.models:app",
-    name="models",
-    help="Registered models: list, show, promote, rollback, delete.",
-)
-app.command(f"{COMMANDS}.worker:worker", help="Train what a job queue asks for, with Celery.")
+for _place, _help in COMMANDS.items():
+    _name, _, _object = _place.partition(":")
+    _more = {} if _object == "app" else {"help_format": "markdown"}
+    app.command(f"heimdall_trainer.cli.{_place}", name=_name, help=_help, **_more)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    signal.signal(signal.SIGTERM, _terminate)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    # As at Ctrl-C, the stack unwinds: servers stop and temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     origins = Origins(_load_dotenv())
-    sys.exit(_run([word for word in given if word != "--debug"], origins, debug=debug))
-
-
-def _run(given: list[str], origins: Origins, *, debug: bool) -> int:
     app.config = (flags_from_file, whole_numbers_only, origins)
+    status, message = DONE, ""
     try:
-        _call(given, origins)
+        command, bound, unparsed = app.parse_args(
+            [word for word in words if word != "--debug"], exit_on_error=False, print_error=False
+        )
+        command(
+            *bound.args, **bound.kwargs, **({"origins": origins} if "origins" in unparsed else {})
+        )
     except KeyboardInterrupt:
-        return _say("interrupted", INTERRUPTED)
-    except (cyclopts.CycloptsError, UsageError, FilterError) as error:
-        _trace(debug=debug)
-        said = origins.explained(_one_line(error))
-        return _say(f"{said} (see heimdall --help)", WRONG_USAGE)
+        status, message = INTERRUPTED, "interrupted"
     except Exception as error:  # noqa: BLE001 - the outermost edge: one line, never a traceback
-        _trace(debug=debug)
-        if is_expected(error):
-            return _say(_one_line(error), FAILED)
-        said = f"unexpected {type(error).__name__}: {_one_line(error)}"
-        return _say(f"{said} (run again with --debug to see where, and report it)", FAILED)
-    return DONE
-
-
-def _call(given: list[str], origins: Origins) -> None:
-    """Call the command that is meant; one that asks for the origins of its flags gets them."""
-    command, bound, unparsed = app.parse_args(given, exit_on_error=False, print_error=False)
-    more = {"origins": origins} if "origins" in unparsed else {}
-    command(*bound.args, **bound.kwargs, **more)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _trace(*, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-
-
-def _say(message: str, status: int) -> int:
-    sys.stdout.flush()
-    print(f"heimdall: {message}", file=sys.stderr, flush=True)
-    return status
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Unwind as Ctrl-C does, so that servers stop and temporary files go."""
-    sys.exit(TERMINATED)
+        if debug:
+            traceback.print_exc()
+        status, message = FAILED, one_line(error)
+        if isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
+            status, message = WRONG_USAGE, f"{origins.explain(message)} (see heimdall --help)"
+        elif not is_expected(error):
+            message = f"{describe(error)} (run again with --debug to see where, and report it)"
+    if message:
+        sys.stdout.flush()
+        print(f"heimdall: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)
 
 
 def _load_dotenv() -> frozenset[str]:
-    """Take from `.env` in the working directory what the environment does not already say.
-
-    Returns:
-        The names of the variables that it set.
-    """
+    """Set the variables of `.env` that the environment lacks, and return their names."""
     if not os.path.exists(".env"):  # noqa: PTH110 - pathlib costs more than the check
         return frozenset()
     from dotenv import load_dotenv

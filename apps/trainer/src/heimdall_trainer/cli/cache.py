@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import cyclopts
 from cyclopts import Parameter
 from heimdall_data.catalogue.session import SessionFilter
 
+from heimdall_trainer.cli.flags import command_group
 from heimdall_trainer.config import FILTER, TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from heimdall_data import Exclusion
     from heimdall_data.cache.disk import FeatureCache
     from heimdall_data.cache.entry import CacheStatus
-    from heimdall_data.prepare import Engine
 
 __all__ = ["app"]
 
-app = cyclopts.App(
-    name="cache", help="Computed features: build, status, clear.", help_formatter="plain"
-)
+app = command_group("cache", "Computed features: build, status, clear.")
 NOWHERE = Connections()
 TRAINING = TrainingConfig()
-MOST_TOLD = 20
+MAX_PRINTED = 20
+"""Unusable sessions that are listed, at most."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class CacheChoice:
-    """Whose features to compute: the flags of `heimdall train` that decide it."""
+    """The sessions whose features are computed: flags of `heimdall train` that decide it."""
 
     features: Literal["mel", "mel+timing"] = TRAINING.features
     """What the model sees: levels alone, or also when each receiver heard the transmission."""
@@ -56,14 +52,14 @@ class CacheChoice:
     seed: Annotated[int, Parameter(parse=False)] = TRAINING.seed
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
+        """Check the values; most rules are those of `TrainingConfig`.
 
         Raises:
             UsageError: A value is out of its range; the message names it.
         """
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers is {self.workers}; it must be at least 1")
-        TrainingConfig(  # whose rules are the same
+        TrainingConfig(
             n_receivers=self.n_receivers,
             receivers=self.receivers,
             sample_rate_hz=self.sample_rate_hz,
@@ -80,59 +76,42 @@ def build(*, choice: CacheChoice = EVERY, connections: Connections = NOWHERE) ->
 
     What is there already is kept: interrupted, it goes on where it was.
     """
-    import sys
-
     from heimdall_data import ObjectStore
+    from heimdall_data.prepare import Engine, Threads
 
     from heimdall_trainer.data import choose_sessions
 
-    connections.need_database()
-    s3 = connections.need_s3()
-    engine = _engine(choice, connections)
+    database_url, s3 = connections.need_database(), connections.need_s3()
+    engine: Engine = Threads(choice.workers)
+    place = connections.cache_s3
+    if choice.engine == "ray":
+        from heimdall_data.ray_engine import RayEngine, refuse_secrets_in_command
+
+        if not place:
+            raise UsageError(
+                "--engine ray computes into a bucket that all trainers read: give --cache_s3 "
+                "s3://bucket/prefix, or set HEIMDALL_CACHE_S3"
+            )
+        refuse_secrets_in_command(database_url)
+        engine = RayEngine(address=choice.ray_address, workers=choice.workers)
     ObjectStore(s3, s3.raw_iq_bucket).require_bucket()
     if (shared := connections.shared_cache(writes=True)) is not None:
         shared.require()
     dataset = choose_sessions(choice, connections, shares=True).dataset
     usable, exclusions = dataset.prepare(progress=sys.stderr.isatty(), engine=engine)
-    n_computed = usable.n_computed
-    print(
-        f"{len(dataset)} sessions: {n_computed} computed, {len(dataset) - n_computed} in the cache "
-        f"before, {len(exclusions)} unusable; {_place(choice, connections)}"
-    )
-    _say_excluded(exclusions)
-
-
-def _say_excluded(exclusions: Sequence[Exclusion]) -> None:
-    import sys
-
-    for exclusion in exclusions[:MOST_TOLD]:
-        print(f"unusable: session {exclusion.session_id}: {exclusion.reason}", file=sys.stderr)
-    if len(exclusions) > MOST_TOLD:
-        print(f"... and {len(exclusions) - MOST_TOLD} more unusable", file=sys.stderr)
-
-
-def _engine(choice: CacheChoice, connections: Connections) -> Engine:
-    from heimdall_data.prepare import Threads
-
+    # The bucket's entries are not counted, which takes minutes if it is full.
+    where = f"in {place}"
     if choice.engine == "local":
-        return Threads(choice.workers)
-    from heimdall_data.ray_engine import RayEngine, refuse_secrets_in_command
-
-    if not connections.cache_s3:
-        raise UsageError(
-            "--engine ray computes into a bucket that all trainers read: give --cache_s3 "
-            "s3://bucket/prefix, or set HEIMDALL_CACHE_S3"
-        )
-    refuse_secrets_in_command(connections.need_database())
-    return RayEngine(address=choice.ray_address, workers=choice.workers)
-
-
-def _place(choice: CacheChoice, connections: Connections) -> str:
-    """Where the features are now; the bucket is not counted, which takes minutes if it is full."""
-    if choice.engine == "ray":
-        return f"in {connections.cache_s3}"
-    shared = f", and in {connections.cache_s3}" if connections.cache_s3 else ""
-    return _on_disk(connections) + shared
+        where = _on_disk(connections) + (f", and in {place}" if place else "")
+    print(
+        f"{len(dataset)} sessions: {usable.n_computed} computed, "
+        f"{len(dataset) - usable.n_computed} in the cache before, "
+        f"{len(exclusions)} unusable; {where}"
+    )
+    for exclusion in exclusions[:MAX_PRINTED]:
+        print(f"unusable: session {exclusion.session_id}: {exclusion.reason}", file=sys.stderr)
+    if len(exclusions) > MAX_PRINTED:
+        print(f"... and {len(exclusions) - MAX_PRINTED} more unusable", file=sys.stderr)
 
 
 @app.command

@@ -1,25 +1,56 @@
-"""`heimdall demo`: the whole path, on servers and recordings that it brings along."""
+"""`heimdall demo`: the whole path on embedded servers and simulated recordings.
+
+Ingestion, training, export and evaluation are those of every other command.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from heimdall_trainer.cli.flags import ConfigFile
+from heimdall_trainer.cli.ingest import SimulationFlags, open_servers
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 
-__all__ = ["demo"]
+if TYPE_CHECKING:
+    from heimdall_trainer.summary import RunOutcome
+
+__all__ = ["DEMO_RECEIVERS", "DemoConfig", "demo", "fill", "run_demo"]
+
+DEMO_RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
+"""Three of the seven stations, as far apart as the region allows."""
+N_STATIONS = 7
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Size of a demonstration."""
+
+    sessions: int = 900
+    """Simulated recording sessions, a tenth of which have something missing."""
+    epochs: int = 40
+    """Most passes over the training sessions."""
+    seed: int = 42
+    """Of the recordings, the split and the weights."""
+    features: Literal["mel", "mel+timing"] = "mel"
+    """With timing: seven receivers that have GNSS clocks, and a model that uses them."""
+    summary: Path | None = None
+    """Write the run's summary to this JSON file."""
+
+
+DEFAULTS = DemoConfig()
 
 
 def demo(
     *,
-    sessions: int = 900,
-    epochs: int = 40,
-    seed: int = 42,
-    features: Literal["mel", "mel+timing"] = "mel",
-    summary: Path | None = None,
+    config: DemoConfig = DEFAULTS,
     state_dir: Annotated[Path | None, Parameter(env_var="HEIMDALL_STATE_DIR")] = None,
     config_file: ConfigFile = None,
 ) -> None:
@@ -27,16 +58,6 @@ def demo(
 
     Parameters
     ----------
-    sessions
-        Simulated recording sessions, a tenth of which have something missing.
-    epochs
-        Most passes over the training sessions.
-    seed
-        Of the recordings, the split and the weights.
-    features
-        With timing: seven receivers that have GNSS clocks, and a model that uses them.
-    summary
-        Write the run's summary to this JSON file.
     state_dir
         Where servers keep their data; the user data directory when unset.
     config_file
@@ -45,9 +66,71 @@ def demo(
     del config_file  # read before the other flags had their values
     folder = Connections(state_dir=state_dir).state_directory()
     from heimdall_trainer.console import print_closing
-    from heimdall_trainer.demo import DemoConfig, run_demo
 
-    config = DemoConfig(
-        n_sessions=sessions, epochs=epochs, seed=seed, features=features, summary=summary
-    )
     print_closing(run_demo(config, folder))
+
+
+def run_demo(config: DemoConfig, state_dir: Path) -> RunOutcome:
+    """Start servers, fill them once, train, export, evaluate, report, and stop the servers.
+
+    Each seed has its own servers' data, with clocks and without, apart from those of
+    `heimdall stack`, so that simulated recordings are never mixed with real ones.
+
+    Raises:
+        ValueError: A step failed; the servers are stopped all the same.
+    """
+    from heimdall_data.embedded import EmbeddedStack
+
+    from heimdall_trainer.events import tell
+    from heimdall_trainer.pipeline import TrainingPipeline
+
+    tell("stage", "starting Postgres and S3 …", stage="servers", state="begun")
+    timed = config.features == "mel+timing"
+    receivers = () if timed else DEMO_RECEIVERS
+    training = TrainingConfig(
+        epochs=config.epochs,
+        # At 1e-3 the heads, which learn five times faster, overshoot on a few hundred sessions:
+        # 36 km of median validation error after 40 epochs instead of 32.
+        learning_rate=3e-4,
+        seed=config.seed,
+        summary=config.summary,
+        backbone="convnext_atto",
+        features=config.features,
+        receivers=receivers,
+        n_receivers=len(receivers) or N_STATIONS,
+        validation_split=0.15,
+        test_split=0.15,
+    )
+    folder = f"seed-{config.seed}" + ("-timing" if timed else "")
+    with EmbeddedStack(state_dir / "demo" / folder) as stack:
+        connections = Connections.to_stack(stack)
+        fill(connections, config)
+        return TrainingPipeline(training, connections).run()
+
+
+def fill(connections: Connections, config: DemoConfig) -> None:
+    """Store the simulated sessions that the catalogue does not have yet.
+
+    With timing they are in KiwiSDR's format, which has GNSS clocks.
+
+    Raises:
+        DataError: A server refused.
+    """
+    from heimdall_data.ingest.ingest import ingest
+    from heimdall_simulation import simulate_sessions
+
+    from heimdall_trainer.events import tell
+
+    catalogue, store = open_servers(connections)
+    with catalogue:
+        catalogue.create_schema()
+        if len(catalogue.sessions()) + sum(catalogue.rejected_counts().values()) >= config.sessions:
+            return
+        text = f"simulating {config.sessions} sessions …"
+        tell("stage", text, stage="simulation", state="begun")
+        radio = SimulationFlags(recording_format="npy" if config.features == "mel" else "kiwi_wav")
+        simulated = simulate_sessions(
+            config.sessions, config.seed, radio.scenario(), workers=os.cpu_count() or 1
+        )
+        made = (session.new_session for session in simulated)
+        ingest(catalogue, store, made, progress=sys.stderr.isatty(), total=config.sessions)

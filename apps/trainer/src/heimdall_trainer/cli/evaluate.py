@@ -1,4 +1,4 @@
-"""`heimdall evaluate`: what a model is worth on recordings of known transmitters."""
+"""`heimdall evaluate`: figures of a model on recordings of known transmitters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Literal
 
 from heimdall_trainer.cli.flags import ConfigFile
 from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.connections import Connections
+from heimdall_trainer.connections import Connections, check_connections
+from heimdall_trainer.summary import require_writable, write_json
 
 __all__ = ["evaluate"]
 
@@ -42,18 +43,23 @@ def evaluate(
         YAML file of flags, such as that of the training.
     """
     del config_file  # read before the other flags had their values
-    from heimdall_trainer.connections import check_connections
-    from heimdall_trainer.summary import require_writable
-
-    if config.summary:
-        require_writable(config.summary)
+    require_writable(config.summary)
     check_connections(connections)
     from heimdall_trainer.console import print_evaluation
-    from heimdall_trainer.evaluated import evaluate_file
-    from heimdall_trainer.summary import write_evaluation_summary
+    from heimdall_trainer.models import evaluate_file
 
     evaluated, page = evaluate_file(model, config, connections, report, split)
     print_evaluation(evaluated)
     print(f"report      {page}")
     if config.summary:
-        write_evaluation_summary(config.summary, evaluated, model, page)
+        found = evaluated.evaluation
+        contents = {
+            "model": model,
+            "split": found.part,
+            "n_sessions": len(found),
+            "n_sources": len(set(found.source_names)),
+            "n_trained_on": None if found.trained_on is None else sum(found.trained_on),
+            "metrics": dict(evaluated.metrics),
+            "report": str(page),
+        }
+        write_json(config.summary, contents)

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
-import cyclopts
 from cyclopts import Parameter
 
-from heimdall_trainer.cli.simulation_flags import SimulationFlags
+from heimdall_trainer.cli.flags import Switch, command_group
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from heimdall_data import Catalogue, NewSession, ObjectStore, Station
     from heimdall_data.ingest.conflicts import ConflictError
     from heimdall_data.ingest.manifest import Manifest, ManifestError
+    from heimdall_simulation import Scenario
 
-__all__ = ["app"]
+__all__ = ["SimulationFlags", "app", "open_servers"]
 
-app = cyclopts.App(
-    name="ingest", help="Store recordings and catalogue them.", help_formatter="plain"
-)
+app = command_group("ingest", "Store recordings and catalogue them.")
 NOWHERE = Connections()
-AS_IN_THE_DEMO = SimulationFlags()
-MAX_DOUBTS = 20
-Switch = Annotated[bool, Parameter(negative="")]
+MAX_WARNINGS = 20
+MARGIN_DEG = 0.1
+"""Around the stations of a simulation: some ten kilometres."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class SourceFlags:
-    """What transmitted, and where it is."""
+    """The transmitter, and its position."""
 
     source: str
     """Name of the transmitter; recordings of one name are of one source."""
@@ -48,6 +47,81 @@ class SourceFlags:
     """Its nominal carrier; the recordings' own frequency when unset."""
     error_margin_m: float = 50.0
     """How well its position is known."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SimulationFlags:
+    """A simulated scenario; the default is FM over still, direct paths, as in the demo."""
+
+    modulation: Annotated[
+        tuple[Literal["fm", "am", "usb", "lsb", "gfsk", "4fsk"], ...], Parameter(negative="")
+    ] = ("fm",)
+    """Repeat for several; each source has one of them."""
+    rician_k_db: float | None = None
+    """Fading: steady over scattered power; none when unset."""
+    doppler_hz: float = 1.0
+    """Largest Doppler shift of the fading."""
+    echoes: int = 0
+    """Multipath: how many echoes each path has."""
+    delay_spread_us: float = 5.0
+    """Of the echoes, microseconds."""
+    interferers: int = 0
+    """Other transmitters in each session."""
+    interferer_offset_hz: float = 0.0
+    """Their carriers above or below the source's; 0 is the same channel."""
+    recording_format: Literal["npy", "kiwi_wav"] = "npy"
+    """kiwi_wav has GNSS clocks, which arrival times need; npy has none."""
+    stations: Path | None = None
+    """CSV with the columns name, latitude, longitude and perhaps altitude_m."""
+    region: Annotated[tuple[float, float, float, float] | None, Parameter(negative="")] = None
+    """South, north, west, east: where transmitters stand; around the stations when unset."""
+
+    def scenario(self) -> Scenario:
+        """Return the scenario of these flags, with a name that no other scenario has.
+
+        Raises:
+            SimulationError: A value is out of its range.
+            IngestError: The stations cannot be read.
+        """
+        from heimdall_simulation import NORTHWEST_ITALY, Channel, Interference
+
+        scenario, region = NORTHWEST_ITALY, self.region
+        if self.stations is not None:
+            stations = _stations(self.stations)
+            scenario = replace(scenario, name=self.stations.stem, stations=stations)
+            if region is None and stations:
+                north, east = zip(*(station.position_deg for station in stations), strict=True)
+                region = (
+                    min(north) - MARGIN_DEG,
+                    max(north) + MARGIN_DEG,
+                    min(east) - MARGIN_DEG,
+                    max(east) + MARGIN_DEG,
+                )
+        if region is not None:
+            scenario = replace(scenario, latitude_deg=region[:2], longitude_deg=region[2:])
+        scenario = replace(
+            scenario,
+            modulations=self.modulation,
+            channel=Channel(
+                rician_k_db=self.rician_k_db,
+                doppler_hz=self.doppler_hz,
+                n_echoes=self.echoes,
+                delay_spread_s=self.delay_spread_us / 1e6,
+            ),
+            interference=Interference(
+                n_interferers=self.interferers, offset_hz=self.interferer_offset_hz
+            ),
+            recording_format=self.recording_format,
+        )
+        if scenario == NORTHWEST_ITALY:
+            return scenario
+        # Names become ids: sessions of another scenario must not pass for the demo's.
+        digest = hashlib.sha256(repr(scenario).encode()).hexdigest()[:8]
+        return replace(scenario, name=f"{scenario.name} {digest}")
+
+
+AS_IN_THE_DEMO = SimulationFlags()
 
 
 @app.default
@@ -105,11 +179,11 @@ def files(
             error_margin_m=source.error_margin_m,
         ),
         _stations(stations),
-        start=_aware(start),
+        start=start if start is None or start.tzinfo else start.replace(tzinfo=UTC),
         sample_rate_hz=sample_rate_hz,
         allow_far=allow_far,
     )
-    _check_or_ingest(Manifest((session.with_approval(approval),)), connections, dry_run=dry_run)
+    _check_or_store(Manifest((session.with_approval(approval),)), connections, dry_run=dry_run)
 
 
 @app.command
@@ -148,8 +222,8 @@ def manifest(
             file, _stations(stations), progress=sys.stderr.isatty(), allow_far=allow_far
         )
     except ManifestError as error:
-        _fail_in_lines(error)
-    _check_or_ingest(sessions, connections, dry_run=dry_run)
+        _fail(error)
+    _check_or_store(sessions, connections, dry_run=dry_run)
 
 
 @app.command
@@ -171,9 +245,20 @@ def simulated(
     """
     from heimdall_simulation import simulate_sessions
 
-    simulated_sessions = simulate_sessions(sessions, seed, radio.scenario())
-    made = (session.new_session for session in simulated_sessions)
-    _ingest(made, sessions, connections)
+    made = simulate_sessions(sessions, seed, radio.scenario())
+    _store((session.new_session for session in made), sessions, connections)
+
+
+def open_servers(connections: Connections) -> tuple[Catalogue, ObjectStore]:
+    """Open the catalogue and the bucket of the recordings.
+
+    Raises:
+        TrainerError: One of them is not configured.
+    """
+    from heimdall_data import Catalogue, ObjectStore
+
+    s3 = connections.need_s3()
+    return Catalogue(connections.need_database()), ObjectStore(s3, s3.raw_iq_bucket)
 
 
 def _stations(path: Path | None) -> tuple[Station, ...]:
@@ -182,74 +267,52 @@ def _stations(path: Path | None) -> tuple[Station, ...]:
     return () if path is None else stations_from_csv(path)
 
 
-def _aware(moment: datetime | None) -> datetime | None:
-    from datetime import UTC
-
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
-
-
-def _check_or_ingest(sessions: Manifest, connections: Connections, *, dry_run: bool) -> None:
+def _check_or_store(sessions: Manifest, connections: Connections, *, dry_run: bool) -> None:
     from heimdall_data.ingest.conflicts import ConflictError
+    from heimdall_data.ingest.ingest import look_ahead
 
-    _say_doubts(sessions.doubts)
+    for warning in sessions.doubts[:MAX_WARNINGS]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if len(sessions.doubts) > MAX_WARNINGS:
+        print(f"... and {len(sessions.doubts) - MAX_WARNINGS} more warnings", file=sys.stderr)
     try:
-        if dry_run:
-            print(_checked(sessions, connections))
-        else:
-            _ingest(sessions, len(sessions), connections)
+        if not dry_run:
+            _store(sessions, len(sessions), connections)
+            return
+        n_files = sum(len(session.files) for session in sessions.sessions)
+        order = f"in order: {_count(len(sessions), 'session')} of {_count(n_files, 'recording')}"
+        if not connections.database_url:
+            unset = "HEIMDALL_DATABASE_URL is unset: no catalogue asked"
+            print(f"{order}; nothing was stored; {unset}")
+            return
+        catalogue, store = open_servers(connections)
+        with catalogue:
+            store.require_bucket()
+            n_known = look_ahead(catalogue, store, sessions)
+        print(f"{order}, {n_known} known before; nothing was stored")
     except ConflictError as error:
-        _fail_in_lines(error)
+        _fail(error)
 
 
-def _say_doubts(doubts: Sequence[str]) -> None:
-    for doubt in doubts[:MAX_DOUBTS]:
-        print(f"warning: {doubt}", file=sys.stderr)
-    if len(doubts) > MAX_DOUBTS:
-        print(f"... and {len(doubts) - MAX_DOUBTS} more warnings", file=sys.stderr)
-
-
-def _fail_in_lines(error: ManifestError | ConflictError) -> NoReturn:
-    """End with a line for each mistake; one is told as every other command does."""
+def _fail(error: ManifestError | ConflictError) -> NoReturn:
+    """End with a line for each of several mistakes."""
     if len(error.problems) == 1:
         raise error
     print(error, file=sys.stderr)
     raise TrainerError(error.summary) from error
 
 
-def _checked(sessions: Manifest, connections: Connections) -> str:
-    """What a look says, at the files and at the catalogue, if there is one."""
-    from heimdall_data.ingest.ingest import look_ahead
-
-    n_files = sum(len(session.files) for session in sessions.sessions)
-    order = f"in order: {_count(len(sessions), 'session')} of {_count(n_files, 'recording')}"
-    if not connections.database_url:
-        return f"{order}; nothing was stored; HEIMDALL_DATABASE_URL is unset: no catalogue asked"
-    catalogue, store = _servers(connections)
-    with catalogue:
-        store.require_bucket()
-        n_known = look_ahead(catalogue, store, sessions)
-    return f"{order}, {n_known} known before; nothing was stored"
-
-
-def _servers(connections: Connections) -> tuple[Catalogue, ObjectStore]:
-    from heimdall_data import Catalogue, ObjectStore
-
-    s3 = connections.need_s3()
-    return Catalogue(connections.need_database()), ObjectStore(s3, s3.raw_iq_bucket)
-
-
-def _ingest(sessions: Iterable[NewSession], total: int, connections: Connections) -> None:
+def _store(sessions: Iterable[NewSession], total: int, connections: Connections) -> None:
     from heimdall_data.ingest.ingest import ingest
-    from tqdm import tqdm
 
-    catalogue, store = _servers(connections)
-    with catalogue, tqdm(total=total, unit="session", desc="ingest", disable=None) as bar:
-        report = ingest(catalogue, store, sessions, progress=bar.update)
+    catalogue, store = open_servers(connections)
+    with catalogue:
+        report = ingest(catalogue, store, sessions, progress=sys.stderr.isatty(), total=total)
     print(
         f"{_count(report.sessions_added, 'session')} added, {report.sessions_known} known before; "
         f"{_count(report.objects_stored, 'object')} stored ({report.bytes_stored / 1e6:.1f} MB)"
     )
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

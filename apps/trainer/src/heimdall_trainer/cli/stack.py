@@ -1,4 +1,4 @@
-"""`heimdall stack`: the embedded Postgres and S3, for those who have neither."""
+"""`heimdall stack`: embedded Postgres and S3 servers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import cyclopts
 from cyclopts import Parameter
 from heimdall_export.atomic import write_whole
 
+from heimdall_trainer.cli.flags import command_group
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from heimdall_data.embedded import EmbeddedStack
 
-__all__ = ["app", "environment_of", "write_environment"]
+__all__ = ["app", "write_environment"]
 
-app = cyclopts.App(name="stack", help="Embedded servers: up, down, status.", help_formatter="plain")
+app = command_group("stack", "Embedded servers: up, down, status.")
 StateDir = Annotated[Path | None, Parameter(env_var="HEIMDALL_STATE_DIR")]
 
 
@@ -81,21 +81,13 @@ def status(*, state_dir: StateDir = None) -> None:
         raise TrainerError("the stack is not running; start it with `heimdall stack up`")
 
 
-def environment_of(stack: EmbeddedStack) -> dict[str, str]:
-    """The contract's variables that point at a running stack."""
-    s3 = stack.s3
-    return {
-        "HEIMDALL_DATABASE_URL": stack.database_url,
-        "HEIMDALL_S3_ENDPOINT_URL": s3.endpoint_url,
-        "HEIMDALL_S3_ACCESS_KEY": s3.access_key,
-        "HEIMDALL_S3_SECRET_KEY": s3.secret_key,
-        "HEIMDALL_STATE_DIR": str(stack.state_dir),
-    }
-
-
 def write_environment(stack: EmbeddedStack) -> Path:
-    """Write the stack's variables to a file that a shell can read and others cannot."""
+    """Write the stack's variables to a file that a shell can read and other users cannot."""
     path = stack.state_dir / "stack.env"
-    lines = (f"{name}={shlex.quote(value)}\n" for name, value in environment_of(stack).items())
+    there = Connections.to_stack(stack)
+    lines = (
+        f"{name}={shlex.quote(value)}\n"
+        for name, value in there.environment(defaults=False).items()
+    )
     write_whole(path, "".join(lines), mode=0o600)
     return path

@@ -1,26 +1,21 @@
-"""`heimdall train`: one call of the pipeline, and a closing table."""
+"""`heimdall train`: one run of the pipeline, and a closing table."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
-from heimdall_models.training.events import tell
 
-from heimdall_trainer.cli.flags import ConfigFile, Origins
+from heimdall_trainer.cli.flags import ConfigFile, Origins, Switch, config_yaml
 from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.connections import Connections
-from heimdall_trainer.events import LogFormat, logged_as
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from heimdall_trainer.connections import Connections, check_connections
+from heimdall_trainer.events import LogFormat, logged_as, tell
 
 __all__ = ["train"]
 
 DEFAULTS = TrainingConfig()
 NOWHERE = Connections()
-Mode = Annotated[bool, Parameter(negative="")]
 
 
 def train(
@@ -28,8 +23,8 @@ def train(
     config: TrainingConfig = DEFAULTS,
     connections: Connections = NOWHERE,
     config_file: ConfigFile = None,
-    print_config: Mode = False,
-    dry_run: Mode = False,
+    print_config: Switch = False,
+    dry_run: Switch = False,
     log_format: LogFormat = "text",
     origins: Annotated[Origins | None, Parameter(parse=False)] = None,
 ) -> None:
@@ -50,35 +45,19 @@ def train(
     del config_file  # read before the other flags had their values
     if print_config:
         values = {"config": config, "connections": connections, "log_format": log_format}
-        _print_config(origins, values)
+        print(config_yaml(origins.settings if origins else (), values), end="")
         return
     with logged_as(log_format):
         if dry_run:
-            _check(config, connections)
-        else:
-            _train(config, connections, tables=log_format == "text")
+            from heimdall_trainer import dry_run as checks
 
+            checks.dry_run(config, connections)
+            return
+        check_connections(connections)
+        from heimdall_trainer.console import print_closing
+        from heimdall_trainer.pipeline import TrainingPipeline
 
-def _print_config(origins: Origins | None, values: Mapping[str, object]) -> None:
-    from heimdall_trainer.cli.flags import config_yaml
-
-    print(config_yaml(origins.settings if origins else (), values), end="")
-
-
-def _check(config: TrainingConfig, connections: Connections) -> None:
-    from heimdall_trainer.dry_run import dry_run
-
-    dry_run(config, connections)
-
-
-def _train(config: TrainingConfig, connections: Connections, *, tables: bool) -> None:
-    from heimdall_trainer.connections import check_connections
-
-    check_connections(connections)
-    from heimdall_trainer.console import print_closing
-    from heimdall_trainer.pipeline import TrainingPipeline
-
-    outcome = TrainingPipeline(config, connections).run()
-    tell("result", **asdict(outcome.summary))
-    if tables:
-        print_closing(outcome)
+        outcome = TrainingPipeline(config, connections).run()
+        tell("result", **asdict(outcome.summary))
+        if log_format == "text":
+            print_closing(outcome)
