@@ -13,12 +13,12 @@ from heimdall_models.errors import TrainingError
 from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import (
     finished_checkpoint,
+    newest_checkpoint,
     note_finished,
     require_fresh,
     started_ensemble,
 )
 from heimdall_models.training.ensemble import member_seed, merged_model
-from heimdall_models.training.fit import newest_checkpoint
 from heimdall_models.training.resume import exported_network, warn_of_other_sessions
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.config import TrainingConfig

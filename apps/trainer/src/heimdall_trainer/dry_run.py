@@ -32,7 +32,7 @@ import lightning.pytorch as pl
 import torch
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_models import AveragedWeights
-from heimdall_models.training.fit import make_loader
+from heimdall_models.training.batches import make_loader
 from heimdall_models.training.history import duration
 
 from heimdall_trainer.errors import TrainerError, is_expected

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heimdall_export import ExportError
+from heimdall_models.trained import Trained
 from heimdall_models.training.history import NewSteps
-from heimdall_models.training.resume import run_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -231,7 +231,7 @@ def tracked_run(
     """
     from heimdall_export.errors import ExportError, OutOfReach
 
-    run_id = None if checkpoint is None else run_of(checkpoint)
+    run_id = None if checkpoint is None else Trained.open(checkpoint).members[0].run.run_id
     if run_id is None:
         return open_tracker(config, connections)
     try:

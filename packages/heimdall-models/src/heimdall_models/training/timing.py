@@ -23,8 +23,9 @@ from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.module import TimingConfig, TimingModule
 from heimdall_models.timing.receivers import receiver_sites
 from heimdall_models.trained import Trained, save_with_timing
+from heimdall_models.training.checkpoint_files import WITH_TIMING
 from heimdall_models.training.curves import EpochRecord, LearningCurve
-from heimdall_models.training.fit import WITH_TIMING, seen_interrupts, validated
+from heimdall_models.training.fit import pass_on_interrupts, validated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,7 +154,7 @@ def train_timing(
         num_sanity_val_steps=0,
     )
     train, validation = _loaders(parts, config.seed)
-    with seen_interrupts(trainer):
+    with pass_on_interrupts(trainer):
         trainer.fit(module, train, validation)
     _calibrate(module.cpu(), parts.validation)
     return TrainedTiming(module.net.eval(), epochs.curve)
