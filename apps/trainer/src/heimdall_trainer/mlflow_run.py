@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from heimdall_export import ExportError
 from heimdall_models.trained import Trained
-from heimdall_models.training.history import NewSteps
+from heimdall_models.training.history import PartOfRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -263,7 +263,7 @@ def describe_run(
 
 def new_steps(tracker: MLflowTracker) -> RunMetrics:
     """The run as training tells it of metrics: what it knows of a step is not told again."""
-    return NewSteps(tracker, tracker.logged) if tracker.logged else tracker
+    return PartOfRun(run=tracker, known=tracker.logged) if tracker.logged else tracker
 
 
 _CONTEXT = "mlflow.data.context"

@@ -55,15 +55,15 @@ FEWEST_TIMED = 50
 LARGEST_BATCH = 128
 SMALLEST_BATCH = 8
 STEPS_PER_EPOCH = 10
-"""Where there are few sessions, smaller batches make so many steps of them."""
+"""Few sessions are divided into this many batches, smaller than the largest."""
 GRADIENT_CLIP = 1.0
 ARRIVAL_TIMES = "arrival times"
-"""What its learning curve is called."""
+"""Name of the learning curve."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimedSessions:
-    """The sessions that two receivers or more have an arrival time of, as a map-style dataset."""
+    """Map-style dataset of the sessions with an arrival time at two receivers or more."""
 
     arrivals: Tensor
     """float32 `(n, receivers, 5)`, as the arrival extractor returns them."""
@@ -80,7 +80,7 @@ class TimedSessions:
 
     @classmethod
     def of(cls, dataset: SessionDataset, region: Region) -> Self:
-        """Those of a dataset that measures arrivals, as they were recorded."""
+        """The timed sessions of a dataset that measures arrivals, without augmentation."""
         plain = dataset.subset(dataset.sessions)
         arrivals = np.stack([plain[index]["arrivals"] for index in range(len(plain))])
         timed = arrivals[..., 0].sum(axis=1) >= 2
@@ -94,7 +94,7 @@ class TimedSessions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimedParts:
-    """What the network of times learns from, and what its ellipses are calibrated on."""
+    """Sessions that the network of times learns from, and those that calibrate its ellipses."""
 
     train: TimedSessions
     validation: TimedSessions
@@ -118,7 +118,7 @@ def timed_parts(data: TrainingParts) -> TimedParts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedTiming:
-    """A network of times, and how its training went."""
+    """A network of times and its learning curve."""
 
     net: TimingNet
     curve: LearningCurve
@@ -182,7 +182,7 @@ def with_timing(
 
 
 class TimingEpochs(pl.Callback):
-    """Prints each epoch as one line, and hands its losses to the tracker."""
+    """Logs each epoch in one line, and hands its losses to the tracker."""
 
     def __init__(self, tracker: RunMetrics | None) -> None:
         self._tracker = tracker
@@ -202,7 +202,7 @@ class TimingEpochs(pl.Callback):
         self._started_s = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell of the epoch; its validation is done by now."""
+        """Log the epoch; its validation is done by now."""
         del pl_module
         seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._tracker:
