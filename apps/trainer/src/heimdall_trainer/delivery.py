@@ -28,10 +28,10 @@ from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 from heimdall_models import TimedServingNet
-from heimdall_models.training.events import tell
 from heimdall_models.training.resume import exported_network
 
 from heimdall_trainer.evaluation import evaluate_part
+from heimdall_trainer.events import tell
 from heimdall_trainer.mlflow_run import package_versions
 
 if TYPE_CHECKING:

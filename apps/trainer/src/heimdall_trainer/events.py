@@ -31,7 +31,7 @@ from heimdall_models.training.events import LOGGER, tell
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LogFormat", "logged_as"]
+__all__ = ["LOGGER", "LogFormat", "logged_as", "tell"]
 
 
 LogFormat = Literal["text", "json"]

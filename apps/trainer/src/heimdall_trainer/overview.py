@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from heimdall_data.catalogue.table import SessionTable
 from heimdall_data.distance import great_circle_m
-from heimdall_models.training.events import tell
+
+from heimdall_trainer.events import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,7 +24,6 @@ from heimdall_models.training.checkpoint_files import (
 )
 from heimdall_models.training.devices import is_first
 from heimdall_models.training.ensemble import merged_model, train_ensemble
-from heimdall_models.training.events import tell
 from heimdall_models.training.fit import TrainedModel, fit, make_trainer, newest_checkpoint
 from heimdall_models.training.resume import (
     require_same_features,
@@ -37,6 +36,7 @@ from heimdall_trainer.data import load_training_data
 from heimdall_trainer.delivery import Delivery, export_and_register
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.evaluation import write_report
+from heimdall_trainer.events import tell
 from heimdall_trainer.mlflow_run import describe_run, new_steps, tracked_run
 from heimdall_trainer.overview import tell_data, tell_model
 from heimdall_trainer.summary import RunOutcome, RunSummary, require_writable, write_summary
