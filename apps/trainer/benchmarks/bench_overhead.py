@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 from heimdall_data.embedded import EmbeddedStack
+from heimdall_models.losses import gaussian_nll
 from heimdall_models.optimizer import adamw, warmup_cosine
 from heimdall_models.training.batches import EpochOrder
 from heimdall_models.training.fit import fit, make_loader
@@ -82,7 +83,7 @@ def bare_epoch(pipeline, data, config):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             x = module.standardize(batch["features"])
             answer, penalty = module.net.answer_in_training(x, target)
-            loss = module.loss(*answer.ellipse, target) + penalty
+            loss = gaussian_nll(*answer.ellipse, target) + penalty
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.net.parameters(), config.gradient_clip)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 from heimdall_evaluation.report import (
     BaselineResult,
@@ -15,7 +18,12 @@ from heimdall_evaluation.report import (
     ReportContents,
 )
 from heimdall_export.serving.metadata import Receiver
+from heimdall_features import FeatureConfig, FeatureExtractor
 from heimdall_models import Region, error_m
+from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RECEIVERS = (
     Receiver("Torino", 45.044, 7.672),
@@ -110,6 +118,60 @@ def plausible_contents(n: int = 90, *, honesty: float = 1.0) -> ReportContents:
     )
 
 
+NAMES = tuple(receiver.name for receiver in RECEIVERS)
+WEIGHT = np.array([[0.01, 0.02], [0.03, -0.01], [-0.02, 0.04]], dtype=np.float32)
+CENTRE = np.array([45.0, 8.0], dtype=np.float32)
+
+
+def write_tiny_model(path: Path, *, metadata: dict[str, str] | None = None) -> Path:
+    """A real model file: mean level of each receiver, times a matrix, plus a position."""
+    extract = FeatureExtractor(FeatureConfig(receivers=NAMES))
+    nodes = [
+        helper.make_node("ReduceMean", ["mel_spectrogram", "axes"], ["level"], keepdims=0),
+        helper.make_node("MatMul", ["level", "weight"], ["offset"]),
+        helper.make_node("Add", ["offset", "centre"], ["positions"]),
+        helper.make_node("Exp", ["offset"], ["uncertainties"]),
+    ]
+    shape = ["batch", 3, 128, 32]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("mel_spectrogram", TensorProto.FLOAT, shape)],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2])
+            for name in ("positions", "uncertainties")
+        ],
+        [
+            numpy_helper.from_array(np.array([2, 3], dtype=np.int64), "axes"),
+            numpy_helper.from_array(WEIGHT, "weight"),
+            numpy_helper.from_array(CENTRE, "centre"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    places = [
+        {"name": r.name, "latitude": r.latitude_deg, "longitude": r.longitude_deg}
+        for r in RECEIVERS
+    ]
+    known = {"heimdall.receivers": json.dumps(places), "heimdall.region": REGION.to_json()}
+    helper.set_model_props(model, {**extract.metadata(), **known} if metadata is None else metadata)
+    onnx.save(model, path)
+    return path
+
+
+def recorded_sessions(n_sessions: int) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
+    """Noise of different levels at different rates; every third session lacks a receiver."""
+    rng = np.random.default_rng(11)
+    sessions = {}
+    for k in range(n_sessions):
+        heard = NAMES[: 2 + (k % 3 > 0)]
+        noise = rng.normal(0, 0.01 * (k + 1), (len(heard), 12_500, 2)).astype(np.float32)
+        sessions[f"session {k}"] = {
+            name: (pair[:, 0] + 1j * pair[:, 1], 12_000.0 + 500 * j)
+            for j, (name, pair) in enumerate(zip(heard, noise, strict=True))
+        }
+    return sessions
+
+
 @pytest.fixture(scope="session")
 def contents() -> ReportContents:
     """A whole run, large enough for every figure."""
@@ -122,7 +184,7 @@ def few() -> ReportContents:
     return plausible_contents(3)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def contents_of():
     """A run with so many held-out sessions, and whatever else is to be different."""
 
@@ -130,3 +192,26 @@ def contents_of():
         return replace(plausible_contents(n, honesty=honesty), **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """Writes a model file whose answers can be worked out by hand."""
+    return write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_answers():
+    """Positions and sigmas of the tiny model, for features of sessions."""
+
+    def answers(features):
+        offset = np.mean(features, axis=(2, 3)) @ WEIGHT
+        return offset + CENTRE, np.exp(offset)
+
+    return answers
+
+
+@pytest.fixture(scope="session")
+def recorded():
+    """Makes recordings of so many sessions."""
+    return recorded_sessions

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from heimdall_evaluation.coverage import ONE_SIGMA_SHARE, coverage, predicted_error_m, radius_sigmas
+from heimdall_evaluation.coverage import (
+    ONE_SIGMA_SHARE,
+    at_bounds,
+    coverage,
+    levels_of_truths,
+    predicted_error_m,
+    radius_sigmas,
+)
 from heimdall_evaluation.report.sentences import about_coverage
 from heimdall_models import localization_metrics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -22,14 +31,6 @@ def test_one_sigma_holds_39_percent_in_two_dimensions():
     rng = np.random.default_rng(0)
     inside = (rng.normal(size=(200_000, 2)) ** 2).sum(axis=1) <= 1
     assert inside.mean() == pytest.approx(ONE_SIGMA_SHARE, abs=0.005)
-
-
-def test_coverage_is_the_logged_metric(contents):
-    """The page and MLflow must not disagree about the same sessions."""
-    e = contents.evaluation
-    logged = localization_metrics(e.position_deg, e.sigma_m, e.truth_deg)
-    assert coverage(e, 0.68).observed.value == pytest.approx(logged["coverage_68"])
-    assert coverage(e, 0.95).observed.value == pytest.approx(logged["coverage_95"])
 
 
 def test_an_honest_network_is_called_consistent(contents):
@@ -51,3 +52,32 @@ def test_a_dishonest_ellipse_is_called_so(contents_of, honesty, verdict):
 def test_predicted_error_is_the_root_mean_square_of_both_axes():
     """Worked by hand: 3 and 4 kilometres make 5."""
     assert predicted_error_m(np.array([[3000.0, 4000.0]])) == pytest.approx([5000])
+
+
+@given(st.integers(1, 60), st.floats(0.2, 5))
+@settings(max_examples=25, deadline=None)
+def test_coverage_is_the_logged_metric(contents_of, n, honesty):
+    """The page and MLflow must not disagree about the same sessions."""
+    e = contents_of(n, honesty=honesty).evaluation
+    logged = localization_metrics(e.position_deg, e.sigma_m, e.truth_deg)
+    for claimed in (0.68, 0.95):
+        observed = coverage(e, claimed).observed
+        assert observed.value == pytest.approx(logged[f"coverage_{claimed * 100:.0f}"])
+        assert observed.low <= observed.value <= observed.high
+
+
+@given(st.floats(0.01, 0.99), st.floats(-0.99, 0.99))
+def test_a_truth_lies_on_the_ellipse_of_its_level(contents, claimed, tilt):
+    """The histogram of levels and the coverage must count the same sessions as inside."""
+    n = len(contents.evaluation)
+    e = replace(contents.evaluation, correlation=np.full(n, tilt))
+    assert coverage(e, claimed).n_inside == (levels_of_truths(e) <= claimed).sum()
+
+
+@given(st.lists(st.floats(2.0, 900.0), min_size=1, max_size=20), st.data())
+def test_only_sigmas_at_a_bound_are_counted(others, data):
+    """A sigma beyond a bound comes from times of arrival, and says what they found."""
+    n_least, n_largest = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 5))
+    sigmas = [1.0] * n_least + [1000.0] * n_largest + others + [0.5, 2000.0]
+    sigma_m = np.stack([sigmas, np.full(len(sigmas), 30.0)], axis=1)
+    assert at_bounds(sigma_m, (1.0, 1000.0)) == (n_least, n_largest)

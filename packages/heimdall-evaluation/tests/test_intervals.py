@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from heimdall_evaluation.intervals import bootstrap, rank_correlation, ratio_of_medians, share
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest, spearmanr
 
 errors = st.lists(st.floats(1.0, 1e6), min_size=2, max_size=40)
 
@@ -54,16 +55,28 @@ def test_bootstrapped_mean_has_the_width_of_the_standard_error():
     assert found.high - found.low == pytest.approx(expected, rel=0.08)
 
 
-def test_one_transmitter_gives_no_interval():
+@given(errors)
+@settings(max_examples=20, deadline=None)
+def test_one_transmitter_gives_no_interval(values):
     """There is nothing to resample, and a width of zero would claim certainty."""
-    found = ratio_of_medians(np.ones(5), np.full(5, 2.0), ["a"] * 5)
-    assert found.value == 0.5
+    found = ratio_of_medians(np.array(values), np.full(len(values), 2.0), ["a"] * len(values))
+    assert found.value == np.median(values) / 2
     assert not found.known
 
 
-def test_rank_correlation_follows_ranks_and_shares_ties():
-    """Worked by hand: ranks 0, 1, 2, 3 against 0, 1.5, 1.5, 3."""
-    found = rank_correlation(
-        np.array([1.0, 10, 100, 1000]), np.array([1.0, 2, 2, 3]), ["a", "b", "c", "d"]
-    )
-    assert found.value == pytest.approx(4.5 / np.sqrt(5 * 4.5))
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=30))
+def test_rank_correlation_is_scipys_with_ties(pairs):
+    """Errors of one transmitter tie often; how ties rank must not be our invention."""
+    x, y = np.transpose(pairs).astype(float)
+    assume(np.ptp(x) > 0 and np.ptp(y) > 0)
+    found = rank_correlation(x, y, ["a"] * len(x))
+    assert found.value == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
+
+
+@given(st.integers(1, 300), st.floats(0, 1))
+def test_a_share_of_independent_sessions_has_scipys_interval(n, level):
+    """Wilson's interval, where no two sessions are of one transmitter."""
+    n_hits = round(level * n)
+    found = share(np.arange(n) < n_hits, [str(k) for k in range(n)])
+    low, high = binomtest(n_hits, n).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)

@@ -11,63 +11,14 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import pytest
 from heimdall_evaluation.errors import ServingError
+from heimdall_evaluation.model_file import read_model
 from heimdall_evaluation.served import NOT_WHERE_MODELS_SERVE, predict_without_torch
-from heimdall_features import FeatureConfig, FeatureExtractor
-from onnx import TensorProto, helper, numpy_helper
+from heimdall_features import FeatureExtractor
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
-WEIGHT = np.array([[0.01, 0.02], [0.03, -0.01], [-0.02, 0.04]], dtype=np.float32)
-CENTRE = np.array([45.0, 8.0], dtype=np.float32)
-
-
-def tiny_model(path: Path, *, metadata: dict[str, str] | None = None) -> Path:
-    """A real model file: mean level of each receiver, times a matrix, plus a position."""
-    extract = FeatureExtractor(FeatureConfig(receivers=RECEIVERS))
-    nodes = [
-        helper.make_node("ReduceMean", ["mel_spectrogram", "axes"], ["level"], keepdims=0),
-        helper.make_node("MatMul", ["level", "weight"], ["offset"]),
-        helper.make_node("Add", ["offset", "centre"], ["positions"]),
-        helper.make_node("Exp", ["offset"], ["uncertainties"]),
-    ]
-    shape = ["batch", 3, 128, 32]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("mel_spectrogram", TensorProto.FLOAT, shape)],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2])
-            for name in ("positions", "uncertainties")
-        ],
-        [
-            numpy_helper.from_array(np.array([2, 3], dtype=np.int64), "axes"),
-            numpy_helper.from_array(WEIGHT, "weight"),
-            numpy_helper.from_array(CENTRE, "centre"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, extract.metadata() if metadata is None else metadata)
-    onnx.save(model, path)
-    return path
-
-
-def recorded(n_sessions: int) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
-    """Noise of different levels at different rates; every third session lacks a receiver."""
-    rng = np.random.default_rng(11)
-    sessions = {}
-    for k in range(n_sessions):
-        heard = RECEIVERS[: 2 + (k % 3 > 0)]
-        noise = rng.normal(0, 0.01 * (k + 1), (len(heard), 12_500, 2)).astype(np.float32)
-        sessions[f"session {k}"] = {
-            name: (pair[:, 0] + 1j * pair[:, 1], 12_000.0 + 500 * j)
-            for j, (name, pair) in enumerate(zip(heard, noise, strict=True))
-        }
-    return sessions
 
 
 @pytest.fixture(autouse=True)
@@ -79,19 +30,20 @@ def temporary(tmp_path, monkeypatch):
     return folder
 
 
-def test_the_answers_are_those_of_the_same_file_here(tmp_path):
+def test_the_answers_are_those_of_the_same_file_here(tmp_path, tiny_model, tiny_answers, recorded):
     """Whatever the batch, a service must get what the evaluation here would get."""
     sessions = recorded(5)
-    extract = FeatureExtractor(FeatureConfig(receivers=RECEIVERS))
-    levels = np.stack([extract(by_receiver).mean(axis=(1, 2)) for by_receiver in sessions.values()])
-    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions.items(), batch_size=2)
+    model = tiny_model(tmp_path / "m.onnx")
+    extract = FeatureExtractor.from_metadata(read_model(model).metadata)
+    position_deg, sigma_m = tiny_answers([extract(heard) for heard in sessions.values()])
+    said = predict_without_torch(model, sessions.items(), batch_size=2)
     assert said.session_ids == tuple(sessions)
-    assert said.position_deg == pytest.approx(levels @ WEIGHT + CENTRE, rel=1e-5)
-    assert said.sigma_m == pytest.approx(np.exp(levels @ WEIGHT), rel=1e-4)
+    assert said.position_deg == pytest.approx(position_deg, rel=1e-5)
+    assert said.sigma_m == pytest.approx(sigma_m, rel=1e-4)
     assert said.position_deg.dtype == np.float64
 
 
-def test_torch_could_not_be_imported_there(tmp_path):
+def test_torch_could_not_be_imported_there(tmp_path, tiny_model, recorded):
     """This is the point of the other process, so it says what it tried and could not."""
     said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), recorded(1).items())
     assert "torch" in said.not_importable
@@ -109,7 +61,7 @@ def test_torch_can_be_imported_here():
     assert "ModuleSpec" in found.stdout
 
 
-def test_recordings_are_taken_one_session_at_a_time(tmp_path):
+def test_recordings_are_taken_one_session_at_a_time(tmp_path, tiny_model, recorded):
     """A night of recordings does not fit in memory; a generator must do."""
     handed_out = []
 
@@ -122,7 +74,7 @@ def test_recordings_are_taken_one_session_at_a_time(tmp_path):
     assert said.session_ids == tuple(handed_out)
 
 
-def test_nothing_is_left_behind(tmp_path, temporary):
+def test_nothing_is_left_behind(tmp_path, temporary, tiny_model, recorded):
     """Recordings are large, and the disk is shared."""
     predict_without_torch(tiny_model(tmp_path / "m.onnx"), recorded(2).items())
     with pytest.raises(ServingError):
@@ -130,7 +82,7 @@ def test_nothing_is_left_behind(tmp_path, temporary):
     assert list(temporary.iterdir()) == []
 
 
-def test_names_are_not_paths(tmp_path, temporary):
+def test_names_are_not_paths(tmp_path, temporary, tiny_model, recorded):
     """Session and station names come from a database; none may choose where a file goes."""
     sessions = {"../../escape": recorded(1)["session 0"]}
     said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions.items())
@@ -138,14 +90,14 @@ def test_names_are_not_paths(tmp_path, temporary):
     assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "temporary"}
 
 
-def test_a_model_without_its_feature_settings_is_one_error(tmp_path):
+def test_a_model_without_its_feature_settings_is_one_error(tmp_path, tiny_model, recorded):
     """It names what is missing, in the words of the process that missed it."""
     bad = tiny_model(tmp_path / "bad.onnx", metadata={})
     with pytest.raises(ServingError, match=r"(?s)exit status 1.*heimdall\.features\.config"):
         predict_without_torch(bad, recorded(1).items())
 
 
-def test_a_file_that_is_no_model_is_one_error(tmp_path):
+def test_a_file_that_is_no_model_is_one_error(tmp_path, recorded):
     """The run's report must not be made of a truncated upload."""
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
@@ -153,7 +105,7 @@ def test_a_file_that_is_no_model_is_one_error(tmp_path):
         predict_without_torch(broken, recorded(1).items())
 
 
-def test_a_session_without_features_is_named(tmp_path):
+def test_a_session_without_features_is_named(tmp_path, tiny_model, recorded):
     """One of two hundred is bad; which?"""
     sessions = recorded(1) | {"the bad one": {"Torino": (np.zeros(0, np.complex64), 12_000.0)}}
     with pytest.raises(ServingError, match="session the bad one: "):
@@ -164,19 +116,21 @@ def test_a_session_without_features_is_named(tmp_path):
     ("sessions", "message"),
     [({}, "no session to predict"), ({"a": {}}, "session a has no recording; exclude it")],
 )
-def test_nothing_to_predict_is_said_before_a_process_is_started(tmp_path, sessions, message):
+def test_nothing_to_predict_is_said_before_a_process_is_started(
+    tmp_path, sessions, message, tiny_model
+):
     """An empty split is a mistake in the configuration, not in the model."""
     with pytest.raises(ServingError, match=message):
         predict_without_torch(tiny_model(tmp_path / "m.onnx"), sessions.items())
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path, recorded):
     """Nothing was exported, or somewhere else."""
     with pytest.raises(ServingError, match=r"no model file at .*none\.onnx; export one first"):
         predict_without_torch(tmp_path / "none.onnx", recorded(1).items())
 
 
-def test_ctrl_c_ends_the_child_and_removes_the_recordings(tmp_path, temporary):
+def test_ctrl_c_ends_the_child_and_removes_the_recordings(tmp_path, temporary, tiny_model):
     """Whoever stops a run wants the machine back: no process, no gigabytes."""
     script = tmp_path / "interrupted.py"
     script.write_text(

@@ -23,8 +23,8 @@ import torch
 from heimdall_features import FeatureConfig, FeatureExtractor
 from heimdall_models import LocalizationConfig, LocalizationModule, Region, localization_metrics
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
+from heimdall_models.baselines.levels import LevelMap
 from heimdall_models.levels.grid import Grid
-from heimdall_models.levels.level_map import LevelMap
 from heimdall_models.levels.received_power import ReceivedPower
 from heimdall_models.trained import Trained
 from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_sessions

@@ -26,6 +26,7 @@ from heimdall_models import (
     LocalizationModule,
     Region,
 )
+from heimdall_models.losses import gaussian_nll
 from heimdall_models.optimizer import adamw, warmup_cosine
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader
@@ -73,7 +74,7 @@ def bare_epoch(given, data):
         with torch.autocast(given.device, torch.bfloat16, enabled=half):
             normalised = module.standardize(features)
             answer, penalty = module.net.answer_in_training(normalised, target)
-            loss = module.loss(*answer.ellipse, target) + penalty
+            loss = gaussian_nll(*answer.ellipse, target) + penalty
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.net.parameters(), 1.0)

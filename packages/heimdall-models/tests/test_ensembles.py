@@ -172,13 +172,13 @@ def test_too_few_sessions_leave_disagreement_its_full_weight():
     """A factor fitted on a handful is chance."""
     ensemble = EnsembleNet([member(), member()])
     ensemble.disagreement_weight.fill_(0.5)
-    with pytest.raises(ModelError, match="20 sessions to weigh the members' disagreement on"):
+    with pytest.raises(ModelError, match="20 sessions"):
         ensemble.calibrate(batches(positions_deg(20)))
     assert ensemble.disagreement_weight == 1
-    with pytest.raises(ModelError, match="no sessions to weigh"):
+    with pytest.raises(ModelError, match="no sessions"):
         ensemble.calibrate([])
     broken = EnsembleNet([member(), member(shift=float("nan"))])
-    with pytest.raises(ModelError, match="all answers finite: False"):
+    with pytest.raises(ModelError, match="finite: False"):
         broken.calibrate(batches(positions_deg(40)))
 
 
@@ -192,8 +192,8 @@ MOVED = type(REGION)(REGION.latitude_deg + 0.5, REGION.longitude_deg, REGION.sca
             member(region=MOVED),
             r"member 3 .* with member 1: its region is .*45\.45.*, not .*44\.95",
         ),
-        (member(mean=MEAN[:3]), r"its shape of normalisation is \(3, 4, 1\), not \(7, 4, 1\)"),
-        (member(mean=MEAN + 0.5), r"member 3 .* up to 0\.5 dB off, so it was trained on other"),
+        (member(mean=MEAN[:3]), r"\(3, 4, 1\), not \(7, 4, 1\)"),
+        (member(mean=MEAN + 0.5), r"member 3 .* 0\.5 dB"),
     ],
 )
 def test_a_stranger_among_the_members_is_named(stranger, message):
@@ -205,7 +205,7 @@ def test_a_stranger_among_the_members_is_named(stranger, message):
 def test_members_with_other_receivers_of_times_are_refused():
     """Each row of the times belongs to a place."""
     swapped = (SITES[1], SITES[0], *SITES[2:])
-    message = r"b\.ckpt cannot be merged with a\.ckpt: receiver 1 of its arrival .* 50\.\d km"
+    message = r"b\.ckpt cannot be merged with a\.ckpt: receiver 1 .* 50\.\d km"
     with pytest.raises(ModelError, match=message):
         TimedEnsembleNet([timed_member(1), timed_member(2, swapped)], ["a.ckpt", "b.ckpt"])
     with pytest.raises(ModelError, match="takes arrival times of 6 receivers, not 7"):

@@ -13,18 +13,18 @@ from heimdall_models import (
     ModelError,
     localization_metrics,
 )
+from heimdall_models.baselines.levels import LevelMap
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.levels import posterior as level_posterior
-from heimdall_models.levels.level_map import LevelMap
 from heimdall_models.levels.maps import N_FOLDS, folds_of, learned_levels, levels_of
 from heimdall_models.levels.posterior import LevelPosterior
 from heimdall_models.levels.received_power import ReceivedPower
 from heimdall_models.levels.transmit_power import N_KNOWN, OTHERWISE, TransmitPowers
-from heimdall_models.losses import CorrelatedGaussianNLLLoss
-from heimdall_models.testing import NOISE_DB, POWER_SIGMA_DB, REGION, LevelWorld, features_of
+from heimdall_models.losses import gaussian_nll
 from heimdall_models.trained import Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from level_world import NOISE_DB, POWER_SIGMA_DB, REGION, LevelWorld, features_of
 
 N_TRAIN, N_TEST = 300, 200
 STATISTICS = np.full((5, 128, 1), -85.0), np.full((5, 128, 1), 12.0)
@@ -197,11 +197,10 @@ def test_ellipses_lean_only_where_they_are_asked_to(sessions):
             answers.append(made.eval().net.answer(made.standardize(x)))
     upright, leaning = answers
     truth = torch.from_numpy(drawn.places[N_TRAIN:]).float()
-    loss = CorrelatedGaussianNLLLoss()
     assert torch.equal(upright.position, leaning.position)
     assert (upright.correlation == 0).all()
     assert leaning.correlation.abs().max() > 0.3
-    assert loss(*leaning.ellipse, truth) < loss(*upright.ellipse, truth)
+    assert gaussian_nll(*leaning.ellipse, truth) < gaussian_nll(*upright.ellipse, truth)
 
 
 def test_a_network_that_has_learned_levels_is_honest_before_any_training(sessions, module):
@@ -223,11 +222,11 @@ def test_in_training_a_session_meets_a_map_that_does_not_know_it(sessions, modul
     x = module.standardize(torch.from_numpy(features[:N_TRAIN]))
     target = torch.from_numpy(drawn.places[:N_TRAIN]).float()
     with torch.no_grad():
-        seen = module.loss(*module.net.answer(x).ellipse, target)
-        unseen = module.loss(*module.net.answer_in_training(x, target)[0].ellipse, target)
+        seen = gaussian_nll(*module.net.answer(x).ellipse, target)
+        unseen = gaussian_nll(*module.net.answer_in_training(x, target)[0].ellipse, target)
         new = module.standardize(torch.from_numpy(features[N_TRAIN:]))
         truth = torch.from_numpy(drawn.places[N_TRAIN:]).float()
-        honest = module.loss(*module.net.answer(new).ellipse, truth)
+        honest = gaussian_nll(*module.net.answer(new).ellipse, truth)
     assert seen < unseen - 0.1
     assert unseen.item() == pytest.approx(honest.item(), abs=0.15)
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from heimdall_models import ModelError, Region, localization_metrics
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
+from heimdall_models.baselines.levels import LevelMap
 from heimdall_models.baselines.neighbours import fit_nearest_neighbours
 from heimdall_models.levels.grid import Grid
 from heimdall_models.levels.kriging import FieldLaw, KrigedField
-from heimdall_models.levels.level_map import LevelMap
 from heimdall_models.levels.path_loss import PathLossLaw, found_receivers
-from heimdall_models.testing import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from level_world import (
     FADING,
     RANGE,
     RECEIVERS,
@@ -21,8 +23,6 @@ from heimdall_models.testing import (
     LevelWorld,
     path_loss_levels_db,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 N_TRAIN = 400

@@ -1,11 +1,13 @@
-"""The backbone thaws as it was told to, and what is frozen does not move."""
+"""The backbone is unfrozen as configured, and frozen parts do not move."""
 
 import pytest
 import torch
-from heimdall_models import LocalizationConfig, LocalizationNet, ModelError
-from heimdall_models.module import check_strategy, learning_stages, set_learning, stages_of
+from heimdall_models import LocalizationConfig, LocalizationModule, LocalizationNet, ModelError
+from heimdall_models.module import learning_stages, set_learning, stages_of
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 
 
 @pytest.fixture
@@ -70,12 +72,20 @@ def test_frozen_stages_keep_their_running_statistics():
     assert all(name.startswith("layer4") for name in moved)
 
 
-def test_a_strategy_that_waits_for_every_gradient_is_refused():
-    """Two processes would wait for each other for ever, or train apart without saying so."""
-    wrapped = torch.nn.Module()
-    check_strategy(wrapped)
-    wrapped.find_unused_parameters = True
-    check_strategy(wrapped)
-    wrapped.find_unused_parameters = False
+def test_a_strategy_that_waits_for_every_gradient_is_refused(region, sessions, tmp_path):
+    """Two processes would wait for each other for ever, or train apart without an error."""
+    config = LocalizationConfig(backbone="test_convnext", unfreeze_epoch=1)
+    module = LocalizationModule(config, region, [[[-80.0]]] * 3, [[[10.0]]] * 3)
+    # As DistributedDataParallel has it, which a process can hold only one of.
+    module.find_unused_parameters = False
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+    )
     with pytest.raises(ModelError, match="ddp_find_unused_parameters_true"):
-        check_strategy(wrapped)
+        trainer.fit(module, DataLoader(sessions, 16))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from heimdall_evaluation.coverage import shares_inside
 from heimdall_evaluation.report.quantities import count
-from heimdall_evaluation.report.sentences import about_trained_on, sessions_of
+from heimdall_evaluation.report.sentences import about_trained_on, session_kind
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +27,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) -> None:
     """Print the errors of a model and of the baselines, on the same sessions."""
-    title = count(len(evaluated.evaluation), sessions_of(evaluated.evaluation)).replace(NBSP, " ")
+    title = count(len(evaluated.evaluation), session_kind(evaluated.evaluation)).replace(NBSP, " ")
     table = Table(title=title, title_justify="left")
     table.add_column("method")
     for heading in ("median error", "68 %", "95 %", "in 68 / 95 % ellipse"):

@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from heimdall_export.tracking.run import MLflowTracker
     from heimdall_models import EnsembleNet, Region, ServingNet, TimedEnsembleNet
     from heimdall_models.training.fit import TrainedModel
-    from heimdall_models.training.parts import TrainingData
     from numpy.typing import NDArray
 
     from heimdall_trainer.config import TrainingConfig
+    from heimdall_trainer.data import TrainingData
 
     Network = ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet
 

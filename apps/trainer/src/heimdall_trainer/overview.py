@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from heimdall_data import HeimdallDataset
     from heimdall_models import LocalizationModule
-    from heimdall_models.training.parts import TrainingData
 
     from heimdall_trainer.config import TrainingConfig
+    from heimdall_trainer.data import TrainingData
 
 __all__ = ["ModelSize", "data_table", "tell_data", "tell_model"]
 

@@ -14,8 +14,7 @@ from heimdall_export.session import open_session, run_in_batches
 from heimdall_models import error_m
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
 from heimdall_models.ellipses import MOST_CORRELATED
-from heimdall_models.levels.estimates import LEAST_SESSIONS
-from heimdall_models.levels.received_power import ReceivedPower
+from heimdall_models.levels.received_power import LEAST_SESSIONS, ReceivedPower
 
 from heimdall_evaluation.results import BaselineResult
 

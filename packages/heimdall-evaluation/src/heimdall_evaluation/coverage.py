@@ -1,8 +1,8 @@
-"""Whether an ellipse that claims p of the truths holds p of them.
+"""Calibration: whether an ellipse that claims p of the truths holds p of them.
 
 The error over its sigma, squared and summed over east and north, follows a chi-squared law of two
-degrees of freedom if the net is honest, so the ellipse of probability p is where that sum is at
-most `-2 ln(1 - p)`. The one-sigma ellipse (sum at most 1) therefore holds 39 %, not 68 %.
+degrees of freedom if the network is honest, so the ellipse of probability p is where that sum is
+at most `-2 ln(1 - p)`. The one-sigma ellipse (sum at most 1) therefore holds 39 %, not 68 %.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LEVELS",
     "ONE_SIGMA_SHARE",
-    "Bounded",
     "Coverage",
     "at_bounds",
     "coverage",
@@ -36,15 +35,15 @@ __all__ = [
 ]
 
 LEVELS = (0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.68, 0.80, 0.90, 0.95)
-"""The claimed probabilities on the calibration figure."""
+"""Claimed probabilities on the calibration figure."""
 
 ONE_SIGMA_SHARE = 1 - math.exp(-1 / 2)
-"""What the one-sigma ellipse holds in two dimensions."""
+"""Probability of the one-sigma ellipse in two dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What one ellipse claims and what it held."""
+    """Claimed probability of an ellipse, and the truths inside."""
 
     claimed: float
     n_inside: int
@@ -52,22 +51,13 @@ class Coverage:
     observed: Interval
 
 
-@dataclass(frozen=True, slots=True)
-class Bounded:
-    """How many sessions have a sigma that says what its bounds allow, and how many there are."""
-
-    n_least: int
-    n_largest: int
-    n: int
-
-
 def radius_sigmas(probability: float) -> float:
-    """The half axis, in sigmas, of the ellipse that claims the probability."""
+    """Half axis, in sigmas, of the ellipse of a probability."""
     return math.sqrt(-2 * math.log1p(-probability))
 
 
 def squared_sigmas(evaluation: Evaluation) -> NDArray[np.float64]:
-    """(n,) squared distance of truth from estimate in sigmas; as the logged metrics have it."""
+    """(n,): squared distance of truth from estimate in sigmas, as in the logged metrics."""
     offset_m = offset_east_north_m(evaluation.position_deg, evaluation.truth_deg)
     return _squared(offset_m, evaluation.sigma_m, evaluation.tilt)
 
@@ -75,9 +65,9 @@ def squared_sigmas(evaluation: Evaluation) -> NDArray[np.float64]:
 def shares_inside(
     baseline: BaselineResult, truth_deg: NDArray[np.float64]
 ) -> tuple[float, float] | None:
-    """Which shares of the truths a baseline's 68 and 95 % ellipses hold, of those it answers.
+    """Shares of truths in a baseline's 68 and 95 % ellipses, of the sessions that it answers.
 
-    None where it does not say where, or how sure it is.
+    None if it has no positions, no sigmas or no answers.
     """
     if baseline.position_deg is None or baseline.sigma_m is None:
         return None
@@ -91,35 +81,39 @@ def shares_inside(
 
 
 def coverage(evaluation: Evaluation, claimed: float) -> Coverage:
-    """How many truths lie inside the ellipses that claim the probability; n at least 1."""
+    """Truths inside the ellipses of a claimed probability; n must be at least 1."""
     inside = squared_sigmas(evaluation) <= radius_sigmas(claimed) ** 2
     observed = share(inside, evaluation.source_names)
     return Coverage(claimed, int(inside.sum()), len(evaluation), observed)
 
 
 def levels_of_truths(evaluation: Evaluation) -> NDArray[np.float64]:
-    """(n,) the probability of the ellipse on whose border each truth lies, 0 to 1.
+    """(n,): probability, 0 to 1, of the ellipse on whose border each truth lies.
 
-    The probability integral transform of the squared distance in sigmas: where ellipses are
-    honest, it is uniform (A. P. Dawid, JRSS A 147 (1984)).
+    The probability integral transform of the squared distance in sigmas: uniform if ellipses are
+    honest (A. P. Dawid, JRSS A 147 (1984)).
     """
     return np.asarray(-np.expm1(-squared_sigmas(evaluation) / 2), dtype=np.float64)
 
 
-def at_bounds(sigma_m: NDArray[np.float64], bounds_m: tuple[float, float]) -> Bounded:
-    """How many of the sigmas (n, 2) are within 1 % of a bound.
+def at_bounds(sigma_m: NDArray[np.float64], bounds_m: tuple[float, float]) -> tuple[int, int]:
+    """Numbers of sessions with a sigma within 1 % of the least and of the largest bound.
 
-    Beyond a bound is not at it: what arrival times or an ensemble's disagreement make of a sigma
-    has other bounds.
+    A sigma beyond a bound does not count: times of arrival and an ensemble's disagreement have
+    other bounds.
+
+    Args:
+        sigma_m: (n, 2).
+        bounds_m: Least and largest sigma that levels may claim.
     """
     least, largest = (
-        (np.abs(sigma_m / bound - 1) <= SATURATED).any(axis=1).sum() for bound in bounds_m
+        int((np.abs(sigma_m / bound - 1) <= SATURATED).any(axis=1).sum()) for bound in bounds_m
     )
-    return Bounded(int(least), int(largest), len(sigma_m))
+    return least, largest
 
 
 def predicted_error_m(sigma_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) the root mean square distance that sigmas (n, 2) promise."""
+    """(n,): root mean square error that sigmas (n, 2) promise."""
     return np.asarray(np.hypot(sigma_m[:, 0], sigma_m[:, 1]), dtype=np.float64)
 
 

@@ -1,8 +1,7 @@
-"""How far a figure from so few sessions can be trusted.
+"""Confidence intervals of figures from sessions that are not independent.
 
-Sessions of one transmitter share its terrain and its power, so they are not independent: what is
-resampled is transmitters, and a share is judged by the number of independent sessions that its
-scatter between transmitters amounts to.
+Sessions of one transmitter share its terrain and its power. So whole transmitters are resampled,
+and the interval of a share is that of the number of independent sessions with the same scatter.
 
 Sources: A. C. Davison and D. V. Hinkley, "Bootstrap Methods and their Application" (1997), section
 3.8 (resampling clusters); E. B. Wilson, JASA 22 (1927) (the score interval); L. Kish, "Survey
@@ -31,7 +30,7 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and its 95 % interval; both ends NaN where there is too little to tell."""
+    """An estimate and its 95 % interval, whose ends are NaN if there are too few data."""
 
     value: float
     low: float = math.nan
@@ -39,22 +38,22 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether there was enough to say how sure the estimate is."""
+        """True if there were enough data for an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def holds(self, value: float) -> bool:
-        """Whether the value is compatible with what was seen."""
+        """Return True if the value lies in the interval."""
         return self.known and self.low <= value <= self.high
 
 
 def bootstrap(
     statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[str], *, seed: int = 0
 ) -> Interval:
-    """The percentile interval of a statistic under resampling of whole clusters.
+    """Percentile interval of a statistic, from resampling whole clusters.
 
     Args:
-        statistic: Of the sessions at the given indices.
-        clusters: (n,) the transmitter of each session.
+        statistic: Function of the indices of the sessions, which may repeat.
+        clusters: (n,), the transmitter of each session.
         seed: The same seed gives the same interval.
     """
     value = statistic(np.arange(len(clusters)))
@@ -74,7 +73,7 @@ def bootstrap(
 def ratio_of_medians(
     numerator: NDArray[np.float64], denominator: NDArray[np.float64], clusters: Sequence[str]
 ) -> Interval:
-    """Median over median of the same sessions, (n,) each; NaN where the denominator's is zero."""
+    """Ratio of the medians of (n,) each; NaN if the denominator's is zero."""
 
     def ratio(rows: NDArray[np.int64]) -> float:
         below = float(np.median(denominator[rows]))
@@ -86,7 +85,7 @@ def ratio_of_medians(
 def rank_correlation(
     x: NDArray[np.float64], y: NDArray[np.float64], clusters: Sequence[str]
 ) -> Interval:
-    """Spearman's rank correlation, -1 to 1; NaN where one of the two never varies."""
+    """Spearman's rank correlation, -1 to 1; NaN if one of the two is constant."""
     levels = [np.unique(values, return_inverse=True)[1] for values in (x, y)]
 
     def spearman(rows: NDArray[np.int64]) -> float:
@@ -99,7 +98,7 @@ def rank_correlation(
 
 
 def share(hits: NDArray[np.bool_], clusters: Sequence[str]) -> Interval:
-    """The share of hits with Wilson's interval for the effective number of sessions.
+    """Share of hits, with Wilson's interval for the effective number of sessions.
 
     Args:
         hits: (n,), n at least 1.
@@ -114,7 +113,7 @@ def share(hits: NDArray[np.bool_], clusters: Sequence[str]) -> Interval:
 
 
 def _design_effect(hits: NDArray[np.bool_], clusters: Sequence[str]) -> float:
-    """How many times the variance of a simple random sample's share; never below one."""
+    """Variance of the share over that of a simple random sample; at least one."""
     n, p = len(hits), float(np.mean(hits))
     _, member_of = np.unique(np.asarray(clusters), return_inverse=True)
     excess = np.bincount(member_of, weights=hits - p)
@@ -126,7 +125,7 @@ def _design_effect(hits: NDArray[np.bool_], clusters: Sequence[str]) -> float:
 
 
 def _ranks(levels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Ranks from 0 of whole numbers from 0; equal ones share the mean of theirs."""
+    """Ranks, from 0, of whole numbers from 0; equal numbers share their mean rank."""
     counts = np.bincount(levels)
     last = np.cumsum(counts)
     mean_rank: NDArray[np.float64] = (last - counts + last - 1) / 2

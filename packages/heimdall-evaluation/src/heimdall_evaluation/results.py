@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BaselineResult",
     "Evaluation",
+    "ModelResult",
     "ModelSummary",
     "Part",
     "ReportContents",
@@ -123,6 +124,16 @@ class Evaluation:
         if (bad := np.flatnonzero(~valid.all(axis=1))).size:
             session_id, value = self.session_ids[bad[0]], getattr(self, name)[bad[0]]
             raise ReportError(f"{name} of session {session_id!r} is {value}; {advice}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ModelResult:
+    """A model's evaluation, and what decides whether it can be compared with another's."""
+
+    name: str
+    evaluation: Evaluation
+    receivers: tuple[Receiver, ...]
+    region: Region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

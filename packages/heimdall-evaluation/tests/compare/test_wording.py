@@ -36,7 +36,7 @@ def test_a_clear_difference_has_a_side_a_size_and_a_p():
             {"error_ratio": Paired(difference=Interval(0.8, 0.6, 1.1), p=0.3)},
             "No difference is shown",
         ),
-        ({"n_sources": 5}, "Nobody can tell: 5 transmitters are too few."),
+        ({"n_sources": 5}, "Not known: 5 transmitters"),
     ],
 )
 def test_what_cannot_be_told_is_not_told(changes, said):

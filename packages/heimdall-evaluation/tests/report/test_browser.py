@@ -12,9 +12,10 @@ from html import unescape
 import numpy as np
 import pytest
 from heimdall_evaluation.compare.page import render_comparison
-from heimdall_evaluation.compare.pairs import Side, paired
+from heimdall_evaluation.compare.pairs import paired
 from heimdall_evaluation.compare.significance import outcome
 from heimdall_evaluation.report import render_report
+from heimdall_evaluation.results import ModelResult
 from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -134,10 +135,10 @@ def test_the_browser_finds_nothing_to_complain_about(page, browse):
 
 def test_the_browser_finds_nothing_to_complain_about_in_a_comparison(page, contents, browse):
     """It is the page that decides what goes into production."""
-    side = Side(
+    side = ModelResult(
         name="</style><script>throw 1</script>",
         evaluation=contents.evaluation,
-        receivers=tuple(receiver.name for receiver in contents.receivers),
+        receivers=contents.receivers,
         region=contents.region,
     )
     both = paired(side, side)

@@ -7,8 +7,13 @@ import pytest
 from heimdall_evaluation.coverage import shares_inside, squared_sigmas
 from heimdall_evaluation.errors import ReportError
 from heimdall_evaluation.report import BaselineResult, render_report
-from heimdall_evaluation.report.map import ellipse_axes
-from hypothesis import given
+from heimdall_evaluation.report.map import (
+    MAX_DRAWN,
+    choose_by_rank,
+    drawn_sessions,
+    ellipse_axes,
+)
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SIGMA = st.floats(0.1, 1e4)
@@ -32,13 +37,6 @@ def test_the_drawn_axes_are_those_of_the_covariance(east, north, tilt):
     turn = np.array([[cosine, -sine], [sine, cosine]])
     found = turn @ np.diag(half_axes[0] ** 2) @ turn.T
     assert found == pytest.approx(wanted, rel=1e-6, abs=1e-6 * wanted.max())
-
-
-def test_an_upright_ellipse_is_drawn_as_before():
-    """East is across, also where north is the longer axis."""
-    half_axes, turned_deg = ellipse_axes(np.array([[1.0, 3.0]]), np.zeros(1))
-    assert half_axes.tolist() == [[1.0, 3.0]]
-    assert turned_deg.tolist() == [0.0]
 
 
 def test_a_thin_tilted_ellipse_holds_what_lies_along_it(evaluation):
@@ -84,3 +82,34 @@ def test_the_map_shows_another_method_where_it_is_asked_to(contents, tmp_path):
     assert words in render_report(both, tmp_path / "a.html").read_text(encoding="utf-8")
     plain = render_report(contents, tmp_path / "b.html").read_text(encoding="utf-8")
     assert words not in plain
+
+
+@given(SIGMA, SIGMA)
+def test_an_upright_ellipse_has_its_axes_east_and_north(east, north):
+    """East is across, also where north is the longer axis."""
+    half_axes, turned_deg = ellipse_axes(np.array([[east, north]]), np.zeros(1))
+    assert half_axes.tolist() == [[east, north]]
+    assert turned_deg.tolist() == [0.0]
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_close_ups_run_from_the_best_to_the_worst(contents_of, n, seed):
+    """A choice of good ones would be a lie."""
+    errors = np.random.default_rng(seed).lognormal(8, 1, n)
+    evaluation = replace(contents_of(n).evaluation, error_m=errors)
+    chosen = choose_by_rank(evaluation)
+    assert len(set(chosen)) == len(chosen) == min(n, 12)
+    assert np.all(np.diff(errors[chosen]) >= 0)
+    if n > 1:
+        assert (errors[chosen[0]], errors[chosen[-1]]) <= (np.median(errors), errors.max())
+
+
+@given(st.integers(1, 3 * MAX_DRAWN))
+@settings(max_examples=15, deadline=None)
+def test_as_many_sessions_are_drawn_as_a_map_bears(contents_of, n):
+    """Three thousand lines are a blot; the best and the worst are among those that are left."""
+    evaluation = contents_of(n).evaluation
+    drawn = drawn_sessions(evaluation, [0])
+    assert len(drawn) - min(n, MAX_DRAWN) in (0, 1)
+    assert {0, int(np.argmin(evaluation.error_m)), int(np.argmax(evaluation.error_m))} <= set(drawn)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from heimdall_evaluation.report.charts import best_epoch
-from heimdall_evaluation.report.map import MAX_DRAWN, choose_by_rank, drawn_sessions
+from heimdall_evaluation.report.map import MAX_DRAWN
 from heimdall_evaluation.report.quantities import (
     count,
     decimal,
@@ -18,7 +18,7 @@ from heimdall_evaluation.report.quantities import (
     round_distance,
 )
 from heimdall_evaluation.report.sentences import about_map, about_snr, headline
-from heimdall_evaluation.report.tables import compare, comparisons
+from heimdall_evaluation.report.tables import compare, exclusion_groups, flat_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,11 +90,6 @@ def test_a_baseline_is_compared_where_it_answers(contents):
     assert found.ratio.value == pytest.approx(expected)
 
 
-def test_no_baseline_makes_no_comparison(contents):
-    """The page then says that nothing was compared."""
-    assert comparisons(replace(contents, baselines=())) == []
-
-
 def test_the_headline_counts_sessions_and_transmitters(contents):
     """Ninety sessions of one site would be another result than of thirty."""
     words = headline(contents.evaluation).replace(SPACE, " ")
@@ -108,19 +103,9 @@ def test_a_trend_with_snr_is_named(contents):
     assert "stronger signals are placed better" in about_snr(fading)
 
 
-def test_close_ups_run_from_the_best_to_the_worst(contents):
-    """A choice of good ones would be a lie."""
-    chosen = choose_by_rank(contents.evaluation)
-    order = np.argsort(contents.evaluation.error_m)
-    assert chosen[0] == order[0]
-    assert chosen[-1] == order[-1]
-    assert len(set(chosen)) == 12
-
-
-def test_more_sessions_than_a_map_bears_are_thinned_and_counted(contents_of):
+def test_thinned_sessions_are_counted(contents_of):
     """Three thousand lines are a blot, and four hundred are not all."""
     contents = contents_of(3 * MAX_DRAWN)
-    assert len(drawn_sessions(contents.evaluation, [0])) in (MAX_DRAWN, MAX_DRAWN + 1)
     assert f"({MAX_DRAWN} are drawn, at evenly spaced ranks of error)" in about_map(contents)
 
 
@@ -130,3 +115,44 @@ def test_the_best_epoch_is_the_one_told_or_of_least_loss(contents):
     assert best_epoch(contents).epoch == int(np.argmin(losses))
     assert best_epoch(replace(contents, best_epoch=7)).epoch == 7
     assert best_epoch(replace(contents, history=())) is None
+
+
+@given(st.integers(0, 10**12))
+def test_a_size_is_printed_to_three_figures(n_bytes):
+    """Whoever plans a download needs the magnitude, and no digit more."""
+    number, unit = file_size(n_bytes).split(SPACE)
+    scale = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+    assert float(number) * scale == pytest.approx(n_bytes, rel=0.0051)
+
+
+@given(st.floats(0, 1e6))
+def test_a_duration_is_its_parts(seconds):
+    """A stage of hours is not read in seconds, and loses none of its minutes."""
+    parts = duration(seconds).replace(SPACE, " ").split(" ")
+    units = {"s": 1, "min": 60, "h": 3600}
+    total = sum(float(n) * units[unit] for n, unit in zip(parts[::2], parts[1::2], strict=True))
+    assert total == pytest.approx(seconds, abs=60 if "h" in parts else 0.51)
+
+
+details = st.recursive(
+    st.integers(), lambda inner: st.dictionaries(st.text("ab", min_size=1), inner, max_size=3)
+)
+
+
+@given(st.dictionaries(st.text("ab", min_size=1), details, max_size=4))
+def test_no_detail_of_a_split_is_lost(tree):
+    """Whoever doubts a split reads its report in the page alone."""
+
+    def leaves(node):
+        return sum(map(leaves, node.values())) if isinstance(node, dict) else 1
+
+    assert len(flat_rows(tree)) == leaves(tree)
+
+
+@given(st.lists(st.tuples(st.text("xyz", min_size=1), st.sampled_from("abc")), max_size=20))
+def test_every_exclusion_is_in_one_group(contents, excluded):
+    """A session that vanished without a reason is looked for in vain."""
+    groups = exclusion_groups(replace(contents, excluded=tuple(excluded)))
+    assert sorted((id_, reason) for reason, ids in groups for id_ in ids) == sorted(excluded)
+    sizes = [len(ids) for _, ids in groups]
+    assert sizes == sorted(sizes, reverse=True)

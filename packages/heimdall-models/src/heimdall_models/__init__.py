@@ -1,7 +1,7 @@
-"""A network that says where a transmitter is and how sure it is.
+"""A network that locates a transmitter and states its uncertainty.
 
 Names load on first use: torch, timm and Lightning together take many seconds to import, and
-geometry, metrics and baselines need none of them.
+geometry and metrics need none of them.
 """
 
 from __future__ import annotations
@@ -10,74 +10,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heimdall_models.baselines import (
-        empirical_sigma_m,
-        mean_position,
-        power_weighted_centroid,
-    )
-    from heimdall_models.config import LocalizationConfig
-    from heimdall_models.ensembles import EnsembleNet, TimedEnsembleNet
-    from heimdall_models.errors import ModelError
-    from heimdall_models.losses import GaussianNLLLoss
-    from heimdall_models.metrics import error_m, localization_metrics
-    from heimdall_models.module import LocalizationModule
-    from heimdall_models.network import LocalizationNet
-    from heimdall_models.region import Region
-    from heimdall_models.serving import ServingNet, Standardize, TimedServingNet
-    from heimdall_models.timing.module import TimingConfig, TimingModule
-    from heimdall_models.timing.receivers import ReceiverSite
-    from heimdall_models.training.averaging import AveragedWeights
-    from heimdall_models.training.divergence import DivergenceGuard
+    from heimdall_models.config import LocalizationConfig as LocalizationConfig
+    from heimdall_models.ensembles import EnsembleNet as EnsembleNet
+    from heimdall_models.ensembles import TimedEnsembleNet as TimedEnsembleNet
+    from heimdall_models.errors import ModelError as ModelError
+    from heimdall_models.metrics import error_m as error_m
+    from heimdall_models.metrics import localization_metrics as localization_metrics
+    from heimdall_models.module import LocalizationModule as LocalizationModule
+    from heimdall_models.network import LocalizationNet as LocalizationNet
+    from heimdall_models.region import Region as Region
+    from heimdall_models.serving import ServingNet as ServingNet
+    from heimdall_models.serving import Standardize as Standardize
+    from heimdall_models.serving import TimedServingNet as TimedServingNet
+    from heimdall_models.timing.module import TimingConfig as TimingConfig
+    from heimdall_models.timing.module import TimingModule as TimingModule
+    from heimdall_models.timing.receivers import ReceiverSite as ReceiverSite
+    from heimdall_models.trained import Trained as Trained
+    from heimdall_models.training.averaging import AveragedWeights as AveragedWeights
+    from heimdall_models.training.divergence import DivergenceGuard as DivergenceGuard
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-__all__ = [
-    "AveragedWeights",
-    "DivergenceGuard",
-    "EnsembleNet",
-    "GaussianNLLLoss",
-    "LocalizationConfig",
-    "LocalizationModule",
-    "LocalizationNet",
-    "ModelError",
-    "ReceiverSite",
-    "Region",
-    "ServingNet",
-    "Standardize",
-    "TimedEnsembleNet",
-    "TimedServingNet",
-    "TimingConfig",
-    "TimingModule",
-    "empirical_sigma_m",
-    "error_m",
-    "localization_metrics",
-    "mean_position",
-    "power_weighted_centroid",
-]
-
-_HOME = {
-    "AveragedWeights": "training.averaging",
-    "DivergenceGuard": "training.divergence",
-    "EnsembleNet": "ensembles",
-    "GaussianNLLLoss": "losses",
-    "LocalizationConfig": "config",
-    "LocalizationModule": "module",
-    "LocalizationNet": "network",
-    "ModelError": "errors",
-    "ReceiverSite": "timing.receivers",
-    "Region": "region",
-    "ServingNet": "serving",
-    "Standardize": "serving",
-    "TimedEnsembleNet": "ensembles",
-    "TimedServingNet": "serving",
-    "TimingConfig": "timing.module",
-    "TimingModule": "timing.module",
-    "empirical_sigma_m": "baselines",
-    "error_m": "metrics",
-    "localization_metrics": "metrics",
-    "mean_position": "baselines",
-    "power_weighted_centroid": "baselines",
+_NAMES = {
+    "config": "LocalizationConfig",
+    "ensembles": "EnsembleNet TimedEnsembleNet",
+    "errors": "ModelError",
+    "metrics": "error_m localization_metrics",
+    "module": "LocalizationModule",
+    "network": "LocalizationNet",
+    "region": "Region",
+    "serving": "ServingNet Standardize TimedServingNet",
+    "timing.module": "TimingConfig TimingModule",
+    "timing.receivers": "ReceiverSite",
+    "trained": "Trained",
+    "training.averaging": "AveragedWeights",
+    "training.divergence": "DivergenceGuard",
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
@@ -90,4 +61,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -1,12 +1,11 @@
 """Any timm backbone by its name, as a trunk from receivers' spectrograms to one vector.
 
+Pretrained weights from a file fit any number of receivers: a stem that was trained on three
+colours is repeated over the receivers and scaled so that its response keeps its size. Only tensors
+are read: safetensors, or PyTorch files with `weights_only`.
+
 Source: R. Wightman, "PyTorch Image Models" (2019); ConvNeXt: Z. Liu et al., "A ConvNet for the
 2020s", CVPR 2022.
-
-Pretrained weights from a local file, for any number of receivers.
-
-Only tensors are read: safetensors, or PyTorch files with `weights_only`. A stem that was trained
-on three colours is repeated over the receivers and scaled so that its response keeps its size.
 """
 
 from __future__ import annotations
@@ -26,142 +25,16 @@ import torch
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from torch import Tensor, nn
 
-
-_WRAPPERS = ("state_dict_ema", "state_dict", "model_ema", "model")
-"""Under which key training scripts keep the weights, the averaged ones first."""
-
-
-def state_dict_from_file(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a safetensors or PyTorch file.
-
-    Raises:
-        ModelError: If the file is absent, is neither, holds pickled code, or no tensors.
-    """
-    if not path.is_file():
-        raise ModelError(f"no weights file at {path}")
-    try:
-        state = _read(path)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} is neither safetensors nor PyTorch weights: {error}") from error
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} holds more than tensors and is not loaded, because it could run code; "
-            f"save its state_dict alone, best as safetensors"
-        ) from error
-    return _unwrapped(state, path)
-
-
-def adapted(state: dict[str, Tensor], network: nn.Module, n_receivers: int) -> dict[str, Tensor]:
-    """The weights with timm's renaming of older files, and the stem fitted to the receivers."""
-    rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    if rename is not None:
-        both = len(inspect.signature(rename).parameters) > 1
-        state = rename(state, network) if both else rename(state)
-    first = getattr(network, "pretrained_cfg", {}).get("first_conv") or ()
-    for name in (first,) if isinstance(first, str) else first:
-        stem = state.get(f"{name}.weight")
-        if stem is not None and stem.ndim == 4 and stem.shape[1] != n_receivers:
-            state = {**state, f"{name}.weight": repeated_stem(stem, n_receivers)}
-    return state
-
-
-def unprefixed(state: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors without what a training script put before their names.
-
-    Such as `module.` (several devices), `_orig_mod.` (compiled), `model.` (Lightning), or
-    `net.backbone.` (our own checkpoints, whose other tensors are left out).
-
-    Args:
-        state: Named tensors.
-        names: Those that the network would like to find.
-    """
-    wanted = set(names)
-    if wanted & set(state):
-        return state
-    found = Counter(
-        name[: -len(rest)] for name in state for rest in _endings(name) if rest in wanted
-    )
-    if not found:  # An older layout, whose names timm still has to change.
-        return _without_shared_start(state)
-    prefix = found.most_common(1)[0][0]
-    return {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
-
-
-def _without_shared_start(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if len({name.partition(".")[0] for name in state}) > 1 or not all("." in n for n in state):
-        return state
-    return _without_shared_start({n.partition(".")[2]: value for n, value in state.items()})
-
-
-def _endings(name: str) -> Iterator[str]:
-    """What is left of a name from each of its dots on."""
-    while "." in name:
-        name = name.partition(".")[2]
-        yield name
-
-
-def repeated_stem(weight: Tensor, n_receivers: int) -> Tensor:
-    """A stem's kernel `(out, channels, h, w)` for another number of channels.
-
-    The channels are repeated in turn and scaled by old/new, so that equal inputs give the
-    response that the trained stem gave to grey.
-    """
-    channels = weight.shape[1]
-    repeats = -(-n_receivers // channels)
-    cut = weight.repeat(1, repeats, 1, 1)[:, :n_receivers]
-    return cut * (weight.sum(dim=1, keepdim=True) / cut.sum(dim=1, keepdim=True)).nan_to_num(1.0)
-
-
-def hub_is_possible(backbone: str) -> None:
-    """Nothing, if timm's hub has weights of this backbone.
-
-    Raises:
-        ModelError: If nobody published any; timm would go on with random ones.
-    """
-    config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
-    if config is None or not (config.hf_hub_id or config.url):
-        raise ModelError(
-            f"timm's hub has no pretrained weights of {backbone!r}; "
-            f"give a local file as weights, or none to start from random ones"
-        )
-
-
-def _read(path: Path) -> object:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return dict(load_file(path))
-        except SafetensorError as error:
-            raise ValueError(str(error)) from error
-    contents: object = torch.load(path, map_location="cpu", weights_only=True)
-    return contents
-
-
-def _unwrapped(state: object, path: Path) -> dict[str, Tensor]:
-    for key in _WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-            break
-    tensors = isinstance(state, dict) and {
-        name: value
-        for name, value in state.items()
-        if isinstance(name, str) and isinstance(value, torch.Tensor)
-    }
-    if not tensors:
-        raise ModelError(f"{path} holds no named tensors, so no weights")
-    return tensors
-
+__all__ = ["HUB", "repeated_stem", "trunk"]
 
 HUB = "hub"
 """The value of `weights` that asks timm's hub instead of a file."""
+_WRAPPERS = ("state_dict_ema", "state_dict", "model_ema", "model")
+"""Keys under which training scripts keep the weights, the averaged ones first."""
 
 
 def trunk(
@@ -185,61 +58,67 @@ def trunk(
         ModelError: If timm knows no such backbone, it cannot take such an input, or the weights
             cannot be had or do not fit. Weights are never silently random.
     """
-    _check_known(backbone)
-    if weights == HUB:
-        hub_is_possible(backbone)
+    architecture = backbone.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has their names"
+        raise ModelError(f"timm knows no backbone {backbone!r}; {hint}")
+    config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    if weights == HUB and (config is None or not (config.hf_hub_id or config.url)):
+        # timm would carry on with random weights.
+        raise ModelError(
+            f"timm's hub has no pretrained weights of {backbone!r}; "
+            f"give a local file as weights, or none to start from random ones"
+        )
+    # timm refuses arguments that a backbone does not know.
+    optional: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    if config is not None and config.fixed_input_size:
+        optional["img_size"] = image_shape
     try:
         network = timm.create_model(
-            backbone,
-            pretrained=weights == HUB,
-            in_chans=n_receivers,
-            num_classes=0,
-            **_optional_arguments(backbone, image_shape, drop_path),
+            backbone, pretrained=weights == HUB, in_chans=n_receivers, num_classes=0, **optional
         )
     except Exception as error:
         # timm, the hub's client and the network raise what they like; the cause is chained.
-        raise ModelError(_why_not(backbone, n_receivers, image_shape, weights, error)) from error
+        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"no pretrained weights of {backbone} from the hub ({first_line}); "
+            f"give a local file as weights, or none to start from random ones"
+            if weights == HUB
+            else f"backbone {backbone!r} cannot take {n_receivers} receivers of "
+            f"{image_shape[0]} x {image_shape[1]}: {first_line}"
+        ) from error
     if weights is not None and weights != HUB:
         _load(network, backbone, n_receivers, Path(weights))
-    return network, _width(network, n_receivers, image_shape)
+    # Families differ in what they report as their width, so it is measured.
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        features = network(torch.zeros(1, n_receivers, *image_shape))
+    network.train(was_training)
+    return network, math.prod(features.shape[1:])
 
 
-def _check_known(backbone: str) -> None:
-    architecture = backbone.partition(".")[0]
-    if timm.is_model(architecture):
-        return
-    near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.4)
-    raise ModelError(
-        f"timm knows no backbone {backbone!r}; did you mean {', '.join(near)}?"
-        if near
-        else f"timm knows no backbone {backbone!r}; timm.list_models() names those that it knows"
-    )
+def repeated_stem(weight: Tensor, n_receivers: int) -> Tensor:
+    """A stem's kernel `(out, channels, h, w)` for another number of channels.
 
-
-def _optional_arguments(
-    backbone: str, image_shape: tuple[int, int], drop_path: float
-) -> dict[str, Any]:
-    """What only some backbones take: timm refuses arguments that a backbone does not know."""
-    arguments: dict[str, Any] = {}
-    config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
-    if config is not None and config.fixed_input_size:
-        arguments["img_size"] = image_shape
-    if drop_path:
-        arguments["drop_path_rate"] = drop_path
-    return arguments
+    The channels are repeated in turn and scaled by old/new, so that equal inputs give the
+    response that the trained stem gave to grey.
+    """
+    channels = weight.shape[1]
+    repeats = -(-n_receivers // channels)
+    cut = weight.repeat(1, repeats, 1, 1)[:, :n_receivers]
+    return cut * (weight.sum(dim=1, keepdim=True) / cut.sum(dim=1, keepdim=True)).nan_to_num(1.0)
 
 
 def _load(network: nn.Module, backbone: str, n_receivers: int, path: Path) -> None:
+    wanted = network.state_dict()
+    another = f"{path} holds weights of another architecture than {backbone}"
     try:
-        found = unprefixed(state_dict_from_file(path), network.state_dict())
-        state = adapted(found, network, n_receivers)
+        state = _adapted(_unprefixed(_named_tensors(path), wanted), network, n_receivers)
     except (KeyError, IndexError, RuntimeError) as error:
         # timm's renaming of older files takes the architecture for granted.
-        raise ModelError(
-            f"{path} holds weights of another architecture than {backbone}: "
-            f"its tensor {error} has no place there"
-        ) from error
-    wanted = network.state_dict()
+        raise ModelError(f"{another}: its tensor {error} does not belong there") from error
     missing = sorted(set(wanted) - set(state))
     reshaped = [
         f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
@@ -248,37 +127,81 @@ def _load(network: nn.Module, backbone: str, n_receivers: int, path: Path) -> No
     ]
     if missing or reshaped:
         raise ModelError(
-            f"{path} holds weights of another architecture than {backbone}: "
-            f"{len(missing)} of {len(wanted)} tensors are missing ({', '.join(missing[:2])}), "
-            f"{len(reshaped)} have another shape ({'; '.join(reshaped[:1])})"
+            f"{another}: {len(missing)} of {len(wanted)} tensors are missing "
+            f"({', '.join(missing[:2])}), {len(reshaped)} have another shape "
+            f"({'; '.join(reshaped[:1])})"
         )
     network.load_state_dict({name: state[name] for name in wanted})
 
 
-def _width(network: nn.Module, n_receivers: int, image_shape: tuple[int, int]) -> int:
-    """Asked of the network itself, because its own word differs from family to family."""
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        features = network(torch.zeros(1, n_receivers, *image_shape))
-    network.train(was_training)
-    return math.prod(features.shape[1:])
+def _named_tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a safetensors or PyTorch file."""
+    if not path.is_file():
+        raise ModelError(f"no weights file at {path}")
+    state: object
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+
+            try:
+                state = dict(load_file(path))
+            except SafetensorError as error:
+                raise ValueError(str(error)) from error
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} is neither safetensors nor PyTorch weights: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} holds more than tensors and is not loaded, because it could run code; "
+            f"save its state_dict alone, best as safetensors"
+        ) from error
+    for key in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+            break
+    entries = state.items() if isinstance(state, dict) else ()
+    tensors = {
+        name: value
+        for name, value in entries
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        raise ModelError(f"{path} holds no named tensors, so no weights")
+    return tensors
 
 
-def _why_not(
-    backbone: str,
-    n_receivers: int,
-    image_shape: tuple[int, int],
-    weights: str | Path | None,
-    error: Exception,
-) -> str:
-    first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-    if weights == HUB:
-        return (
-            f"no pretrained weights of {backbone} from the hub ({first_line}); "
-            f"give a local file as weights, or none to start from random ones"
-        )
-    return (
-        f"backbone {backbone!r} cannot take {n_receivers} receivers of "
-        f"{image_shape[0]} x {image_shape[1]}: {first_line}"
-    )
+def _unprefixed(state: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors without what a training script put before their names.
+
+    Such as `module.` (several devices), `_orig_mod.` (compiled), `model.` (Lightning), or
+    `net.backbone.` (our own checkpoints, whose other tensors are left out).
+    """
+    wanted = set(names)
+    if wanted & set(state):
+        return state
+    ends = [(name, at + 1) for name in state for at, letter in enumerate(name) if letter == "."]
+    prefixes = Counter(name[:end] for name, end in ends if name[end:] in wanted)
+    if prefixes:
+        prefix = prefixes.most_common(1)[0][0]
+        kept = {name: value for name, value in state.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): value for name, value in kept.items()}
+    # An older layout, whose names timm still has to change: drop starts that all names share.
+    while all("." in name for name in state) and len({n.partition(".")[0] for n in state}) == 1:
+        state = {name.partition(".")[2]: value for name, value in state.items()}
+    return state
+
+
+def _adapted(state: dict[str, Tensor], network: nn.Module, n_receivers: int) -> dict[str, Tensor]:
+    """The weights with timm's renaming of older files, and the stem fitted to the receivers."""
+    rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if rename is not None:
+        both = len(inspect.signature(rename).parameters) > 1
+        state = rename(state, network) if both else rename(state)
+    first = getattr(network, "pretrained_cfg", {}).get("first_conv") or ()
+    for name in (first,) if isinstance(first, str) else first:
+        stem = state.get(f"{name}.weight")
+        if stem is not None and stem.ndim == 4 and stem.shape[1] != n_receivers:
+            state = {**state, f"{name}.weight": repeated_stem(stem, n_receivers)}
+    return state

@@ -1,4 +1,6 @@
-"""Ellipses made honest on sessions that training has not seen, nor the test will.
+"""Calibration: the factor with which ellipses hold their shares of the truths most nearly.
+
+Fitted on sessions that are in neither training nor test.
 
 Sources: C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
 networks", ICML 2017, for one temperature fitted on a validation set; D. Levi, L. Gispan,
@@ -17,21 +19,33 @@ from heimdall_models.errors import ModelError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LEAST_SESSIONS", "require_enough", "temperature"]
+__all__ = ["LEAST_SESSIONS", "LEVELS", "best_factors", "require_enough", "shares", "temperature"]
 
 LEVELS = (0.68, 0.95)
 LEAST_SESSIONS = 30
-"""Of fewer, a share of 68 % is known to 9 points at best."""
-_CANDIDATES = np.exp(np.linspace(-2, 2, 801))
+"""With fewer, a share of 68 % is known to 9 points at best."""
+
+
+def shares(mahalanobis_squared: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Shares of truths `(..., n)` inside the ellipses of both levels, `(..., 2)`."""
+    inside = [(mahalanobis_squared <= -2 * np.log1p(-level)).mean(axis=-1) for level in LEVELS]
+    return np.stack(inside, axis=-1)
+
+
+def best_factors(factors: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The factors `(k,)` whose `shares`, `(k, 2)`, are nearest to the levels."""
+    missed = np.abs(found - LEVELS).sum(axis=1)
+    best: NDArray[np.float64] = factors[missed <= missed.min() + 1e-9]
+    return best
 
 
 def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> float:
     """The factor on all covariances with which both ellipses hold their shares most nearly.
 
     Args:
-        mahalanobis_squared: Of the truths of validation sessions, `(n,)`.
-        leverage: To what power the factor is taken on each session's covariance, `(n,)` or one
-            for all; from 0 to 1.
+        mahalanobis_squared: Squared distances of the truths of validation sessions, `(n,)`.
+        leverage: Power to which the factor is raised for each session's covariance, `(n,)` or
+            one for all; from 0 to 1.
 
     Returns:
         The factor, from e^-2 to e^2; of several equally good ones the geometric middle, but the
@@ -42,26 +56,25 @@ def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> fl
     """
     squares = np.asarray(mahalanobis_squared, dtype=np.float64).ravel()
     require_enough(squares)
+    factors = np.exp(np.linspace(-2, 2, 801))
     power = np.broadcast_to(np.asarray(leverage, dtype=np.float64), squares.shape)
-    scaled = squares / _CANDIDATES[:, None] ** power
-    shares = np.stack([(scaled <= -2 * np.log1p(-level)).mean(axis=1) for level in LEVELS], axis=1)
-    missed = np.abs(shares - LEVELS).sum(axis=1)
-    best = _CANDIDATES[missed <= missed.min() + 1e-9]
-    # Truths that no factor reaches make all of them equally bad, and the middle says: no change.
-    if best[-1] == _CANDIDATES[-1] and (shares[-1] < LEVELS).all():
+    found = shares(squares / factors[:, None] ** power)
+    best = best_factors(factors, found)
+    # Truths that no factor reaches make all of them equally bad; the middle would change nothing.
+    if best[-1] == factors[-1] and (found[-1] < LEVELS).all():
         return float(best[-1])
     return float(np.exp(np.log(best).mean()))
 
 
-def require_enough(mahalanobis_squared: NDArray[np.float64]) -> None:
-    """Refuse to calibrate on these.
+def require_enough(values: NDArray[np.floating]) -> None:
+    """Refuse to calibrate on the values of sessions, `(n, ...)`.
 
     Raises:
-        ModelError: If there are fewer than 30 sessions or a distance is not finite.
+        ModelError: If there are fewer than 30 sessions or a value is not finite.
     """
-    squares = mahalanobis_squared
-    if squares.size < LEAST_SESSIONS or not np.isfinite(squares).all():
+    finite = bool(np.isfinite(values).all())
+    if len(values) < LEAST_SESSIONS or not finite:
         raise ModelError(
-            f"{squares.size} sessions to calibrate on, all distances finite: "
-            f"{bool(np.isfinite(squares).all())}; give at least {LEAST_SESSIONS}, all finite"
+            f"{len(values)} sessions to calibrate on, all values finite: {finite}; give at least "
+            f"{LEAST_SESSIONS}, all finite"
         )

@@ -1,21 +1,18 @@
 """Error ellipses that may tilt: two standard deviations and a correlation.
 
-A covariance of a position is kept as east-east, east-north, north-north, `(..., 3)`: what a
-symmetric two-by-two matrix has to say, in operations that every graph has.
+The covariance of a position is kept as east-east, east-north, north-north, `(..., 3)`: a symmetric
+two-by-two matrix in operations that every graph has.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 __all__ = [
     "covariance_of",
     "mahalanobis_squared",
+    "outer",
     "precision_of",
     "sigma_and_correlation",
     "stretched",
@@ -46,6 +43,12 @@ def precision_of(sigma: Tensor, correlation: Tensor) -> Tensor:
     return products / (1 - correlation.square()).unsqueeze(-1)
 
 
+def outer(offset: Tensor) -> Tensor:
+    """Outer product of offsets `(..., 2)` with themselves, `(..., 3)`."""
+    east, north = offset.unbind(dim=-1)
+    return torch.stack([east.square(), east * north, north.square()], dim=-1)
+
+
 def mahalanobis_squared(error: Tensor, sigma: Tensor, correlation: Tensor) -> Tensor:
     """Squared distance in standard deviations, `(...)`.
 
@@ -62,10 +65,9 @@ def mahalanobis_squared(error: Tensor, sigma: Tensor, correlation: Tensor) -> Te
 
 
 def stretched(covariance: Tensor, along: Tensor, shear: Tensor, across: Tensor) -> Tensor:
-    """The covariance through a lower triangle, `(..., 3)`: what comes out is one again.
+    """The square of the covariance's Cholesky factor times a lower triangle, `(..., 3)`.
 
-    The covariance's own Cholesky factor times `[[exp(along), 0], [shear, exp(across)]]`, and
-    that squared.
+    The triangle is `[[exp(along), 0], [shear, exp(across)]]`, so the result is a covariance again.
     """
     sigma, tilt = sigma_and_correlation(covariance)
     east, north = sigma.unbind(dim=-1)

@@ -1,6 +1,6 @@
-"""How far off, and how honest: the metrics of a position and its ellipse, in metres on WGS84.
+"""Metrics of positions with their ellipses: error, coverage, calibration, likelihood.
 
-Every figure is of whole sets of positions, never an average of averages over batches.
+In metres on WGS84, and of whole sets of positions, never an average of averages over batches.
 
 - error: length of the geodesic from the estimate to the truth (Karney's algorithm in PROJ:
   C. F. F. Karney, "Algorithms for geodesics", J. Geodesy 87 (2013)).
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from pyproj import Geod
 
-ACCURATE_WITHIN_M = 30.0
 SATURATED = 0.01
-"""How near a bound, as a share of it, a sigma counts as being at it."""
+"""Distance from a bound, as a share of it, within which a sigma counts as being at the bound."""
 NOMINAL_LEVELS = np.arange(1, 20) / 20
 
 
@@ -40,7 +39,7 @@ def localization_metrics(
     truth_deg: ArrayLike,
     correlation: ArrayLike = 0.0,
 ) -> dict[str, float]:
-    """Errors, coverage, calibration and likelihood of positions with their ellipses.
+    """Error, coverage, calibration and likelihood of positions with their ellipses.
 
     Args:
         position_deg: Estimates `(n, 2)`, or one `(2,)` for all: latitude, longitude, WGS84.
@@ -66,30 +65,40 @@ def localization_metrics(
         raise ModelError(f"sigmas must be positive metres; the least is {sigma.min()}")
     offset_m = offset_east_north_m(position, truth)
     error = np.hypot(offset_m[:, 0], offset_m[:, 1])
-    tilt = _correlations(correlation, len(truth))
+    try:
+        tilt = np.broadcast_to(np.asarray(correlation, dtype=np.float64), error.shape)
+    except ValueError as failed:
+        raise ModelError(
+            f"correlations {np.shape(correlation)} do not match {error.size} positions; "
+            f"expected {error.shape}"
+        ) from failed
+    if not (np.abs(tilt) < 1).all():
+        farthest = tilt[np.argmax(np.abs(tilt))]
+        raise ModelError(f"correlations must be between -1 and 1; the farthest is {farthest}")
     east, north = (offset_m / sigma).T
     upright = 1 - np.square(tilt)
     mahalanobis_squared = np.square(east) + np.square(north - tilt * east) / upright
     log_area = np.log(sigma / 1000).sum(axis=1) + np.log(upright) / 2
     nll = mahalanobis_squared / 2 + log_area + math.log(2 * math.pi)
+    covered = np.array([_coverage(mahalanobis_squared, level) for level in NOMINAL_LEVELS])
     return {
-        **_error_metrics(error),
+        "error_m_median": float(np.median(error)),
+        "error_m_mean": float(error.mean()),
+        "error_m_rmse": float(np.sqrt(np.square(error).mean())),
+        "error_m_p68": float(np.percentile(error, 68)),
+        "error_m_p95": float(np.percentile(error, 95)),
+        "accuracy_30m": float((error <= 30.0).mean()),
         "coverage_68": _coverage(mahalanobis_squared, 0.68),
         "coverage_95": _coverage(mahalanobis_squared, 0.95),
-        "ece": calibration_error(mahalanobis_squared),
+        "ece": float(np.abs(covered - NOMINAL_LEVELS).mean()),
         "nll": float(nll.mean()),
     }
 
 
 def sigma_saturation(sigma: ArrayLike, sigma_min: float, sigma_max: float) -> float:
-    """Share of predictions of which a sigma is within 1 % of one of its bounds.
+    """Share of predictions `(n, 2)` of which a sigma is within 1 % of one of its bounds.
 
-    Such a sigma says what the bounds allow and not what the network found: widen them.
-
-    Args:
-        sigma: Standard deviations `(n, 2)`, in the unit of the bounds.
-        sigma_min: The least that the network can say.
-        sigma_max: The most.
+    Such a sigma is limited by the bounds, not found by the network: widen them.
     """
     values = np.asarray(sigma, dtype=np.float64)
     near = (values <= sigma_min * (1 + SATURATED)) | (values >= sigma_max * (1 - SATURATED))
@@ -117,38 +126,6 @@ def offset_east_north_m(
     return np.stack([length * np.sin(azimuth), length * np.cos(azimuth)], axis=1)
 
 
-def calibration_error(mahalanobis_squared: NDArray[np.float64]) -> float:
-    """Mean distance between the nominal levels and the shares that they cover."""
-    covered = [_coverage(mahalanobis_squared, level) for level in NOMINAL_LEVELS]
-    return float(np.abs(np.array(covered) - NOMINAL_LEVELS).mean())
-
-
-def _error_metrics(error: NDArray[np.float64]) -> dict[str, float]:
-    return {
-        "error_m_median": float(np.median(error)),
-        "error_m_mean": float(error.mean()),
-        "error_m_rmse": float(np.sqrt(np.square(error).mean())),
-        "error_m_p68": float(np.percentile(error, 68)),
-        "error_m_p95": float(np.percentile(error, 95)),
-        "accuracy_30m": float((error <= ACCURATE_WITHIN_M).mean()),
-    }
-
-
-def _correlations(given: ArrayLike, n: int) -> NDArray[np.float64]:
-    try:
-        values = np.broadcast_to(np.asarray(given, dtype=np.float64), (n,))
-    except ValueError as error:
-        raise ModelError(
-            f"correlations {np.shape(given)} do not match {n} positions; expected ({n},)"
-        ) from error
-    if not (np.abs(values) < 1).all():
-        raise ModelError(
-            f"correlations must be between -1 and 1; the farthest is "
-            f"{values[np.argmax(np.abs(values))]}"
-        )
-    return values
-
-
 def _coverage(mahalanobis_squared: NDArray[np.float64], level: float) -> float:
     return float((mahalanobis_squared <= -2 * math.log1p(-level)).mean())
 
@@ -156,12 +133,7 @@ def _coverage(mahalanobis_squared: NDArray[np.float64], level: float) -> float:
 def _positions(position_deg: ArrayLike, truth: NDArray[np.float64]) -> NDArray[np.float64]:
     position = _broadcast("positions", position_deg, truth)
     for what, given in (("positions", position), ("truths", truth)):
-        rows = np.flatnonzero(np.abs(given[:, 0]) > 90)
-        if rows.size:
-            raise ModelError(
-                f"{rows.size} of {len(given)} {what} are not latitude and longitude in degrees; "
-                f"the first, row {rows[0]}, is {given[rows[0]].tolist()}"
-            )
+        _refuse(what, given, np.abs(given[:, 0]) > 90, "not latitude and longitude in degrees")
     return position
 
 
@@ -175,18 +147,22 @@ def _broadcast(what: str, values: ArrayLike, truth: NDArray[np.float64]) -> NDAr
             f"{what} {np.shape(values)} do not match {len(truth)} truths; expected {truth.shape}"
         ) from error
     for name, given in ((what, array), ("truths", truth)):
-        rows = np.flatnonzero(~np.isfinite(given).all(axis=1))
-        if rows.size:
-            raise ModelError(
-                f"{rows.size} of {len(given)} {name} are not finite; "
-                f"the first, row {rows[0]}, is {given[rows[0]].tolist()}"
-            )
+        _refuse(name, given, ~np.isfinite(given).all(axis=1), "not finite")
     return array
+
+
+def _refuse(what: str, given: NDArray[np.float64], wrong: ArrayLike, complaint: str) -> None:
+    if np.any(wrong):
+        row = int(np.argmax(wrong))
+        raise ModelError(
+            f"{np.sum(wrong)} of {len(given)} {what} are {complaint}; the first, row {row}, is "
+            f"{given[row].tolist()}"
+        )
 
 
 @cache
 def _wgs84() -> Geod:
-    """PROJ's geodesics; loaded on first use because importing pyproj takes a while."""
+    """Geodesics of PROJ; loaded on first use because importing pyproj takes a while."""
     from pyproj import Geod
 
     return Geod(ellps="WGS84")

@@ -3,11 +3,9 @@
 Gradient clipping, precision and devices are the Trainer's; averaged weights and the stop at a
 loss that is not finite are callbacks, `AveragedWeights` and `DivergenceGuard`.
 
-Which parts of the backbone learn in which epoch.
-
-Heads that start from nothing send noise into a pretrained backbone; so it may stay frozen until
-they have settled, and then thaw from its last stage to its stem, as J. Howard and S. Ruder,
-"Universal language model fine-tuning for text classification", ACL 2018, thaw theirs.
+Heads that start from nothing send noise into a pretrained backbone. So it may stay frozen until
+they have settled, and then be unfrozen from its last stage to its stem, after J. Howard and
+S. Ruder, "Universal language model fine-tuning for text classification", ACL 2018.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from heimdall_models.epoch import EpochPredictions, metrics_of
 from heimdall_models.errors import ModelError
 from heimdall_models.execution import arrange
 from heimdall_models.levels.maps import levels_of
-from heimdall_models.losses import CorrelatedGaussianNLLLoss
+from heimdall_models.losses import gaussian_nll
 from heimdall_models.metrics import sigma_saturation
 from heimdall_models.network import LocalizationNet, Regularization
 from heimdall_models.optimizer import adamw, warmup_cosine
@@ -41,82 +39,18 @@ if TYPE_CHECKING:
     from heimdall_models.network import Answer
     from heimdall_models.region import Region
 
-
-def set_learning(net: LocalizationNet, config: LocalizationConfig, epoch: int) -> None:
-    """Freeze and thaw the stages of the backbone as they shall be in this epoch.
-
-    A function of the epoch alone, so that a resumed run goes on as it would have.
-    """
-    stages = stages_of(net.backbone)
-    n_learning = learning_stages(config, epoch, len(stages))
-    if n_learning == 0:
-        net.freeze()
-        return
-    net.unfreeze()
-    parameters = dict(net.backbone.named_parameters())
-    for name in [name for stage in stages[: len(stages) - n_learning] for name in stage]:
-        parameters[name].requires_grad_(False)  # noqa: FBT003 - torch's stub takes no name
-    for module in net.backbone.modules():
-        _rest_if_frozen(module)
-
-
-def learning_stages(config: LocalizationConfig, epoch: int, n_stages: int) -> int:
-    """How many stages learn in an epoch, counted from the last."""
-    if epoch < config.unfreeze_epoch:
-        return 0
-    if config.unfreeze_every == 0:
-        return n_stages
-    return min(1 + (epoch - config.unfreeze_epoch) // config.unfreeze_every, n_stages)
-
-
-def stages_of(backbone: nn.Module) -> list[list[str]]:
-    """Names of the parameters of each stage, from the stem on, as timm groups them."""
-    matcher = getattr(backbone, "group_matcher", None)
-    parameters = dict(backbone.named_parameters())
-    if matcher is None:
-        return [list(parameters)]
-    groups = group_parameters(backbone, matcher(coarse=True))
-    stages: list[list[str]] = []
-    for names in (groups[key] for key in sorted(groups)):
-        # A norm alone, as after the last blocks, is no stage worth some epochs.
-        if stages and all(parameters[name].ndim == 1 for name in names):
-            stages[-1] += names
-        else:
-            stages.append(list(names))
-    return stages
-
-
-def check_strategy(model: nn.Module | None) -> None:
-    """Nothing, if a backbone can thaw under what wraps the model.
-
-    Raises:
-        ModelError: If it is a DistributedDataParallel that waits for every gradient.
-    """
-    if getattr(model, "find_unused_parameters", True):
-        return
-    raise ModelError(
-        "a backbone that thaws while training has parameters without gradients, which this "
-        "strategy waits for; use Lightning's strategy ddp_find_unused_parameters_true"
-    )
-
-
-def _rest_if_frozen(module: nn.Module) -> None:
-    """No dropout and no running statistics where nothing learns."""
-    parameters = list(module.parameters())
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        module.eval()
-
+__all__ = ["LocalizationModule", "learning_stages", "set_learning", "stages_of"]
 
 Batch = dict[str, Any]
 STAGES = ("train", "val", "test")
 EPOCH_SO_FAR = "heimdall_epoch"
-"""In a checkpoint from the middle of an epoch: what was predicted of its first batches."""
+"""Key, in a checkpoint from the middle of an epoch, of the predictions of its first batches."""
 SHOWN = ("loss", "error_m_median")
 """The metrics beside the progress bar."""
 
 
 class LocalizationModule(lightning.LightningModule):
-    """A network in training, with all that its predictions need to mean something.
+    """A network in training, with the region and normalisation that give it meaning.
 
     Batches are dictionaries with `features`, float32 `(batch, receivers, 128, 32)` in dB, and
     `position_deg`, float64 `(batch, 2)`; `session_id` is used to count no session twice, other
@@ -152,10 +86,9 @@ class LocalizationModule(lightning.LightningModule):
             tilted=config.tilted,
         )
         arrange(self.net.backbone, config)
-        self.loss = CorrelatedGaussianNLLLoss()
         self.loss_weight = 1.0
-        """What this process's loss of a batch counts. Gradients are means over processes, and one
-        that has fewer sessions of a step than the others weighs less, so that sessions weigh the
+        """Weight of this process's loss of a batch. Gradients are means over processes, and one
+        that has fewer sessions of a step than the others counts less, so that sessions count the
         same."""
         self._predictions = {stage: EpochPredictions() for stage in STAGES}
 
@@ -167,11 +100,11 @@ class LocalizationModule(lightning.LightningModule):
     def learn_levels(self, sessions: Iterable[Mapping[str, Any]]) -> None:
         """Learn, before training, what every receiver reads of a transmitter anywhere.
 
-        Without it, or of fewer than 20 sessions in which anything was heard, or of one site, the
-        network starts from nothing.
+        Without it, with fewer than 20 sessions in which anything was heard, or with one site
+        alone, the network starts from nothing.
 
         Args:
-            sessions: All that will be trained on, as they are, not augmented: `features`,
+            sessions: All that will be trained on, not augmented: `features`,
                 `(receivers, 128, 32)` in dB, and `position_deg`, `(2,)`.
         """
         levels = levels_of(sessions, self.region)
@@ -206,18 +139,23 @@ class LocalizationModule(lightning.LightningModule):
         return self._judged("test", batch, self._answer(batch["features"]))
 
     def on_train_start(self) -> None:
-        """Refuse strategies under which a backbone cannot thaw.
+        """Refuse strategies under which a backbone cannot be unfrozen.
 
         Raises:
-            ModelError: See `check_strategy`.
+            ModelError: If the strategy waits for the gradients of all parameters.
         """
-        if self.config.unfreezes:
-            check_strategy(self.trainer.strategy.model)
-            # Where training goes on in the middle of an epoch, none starts.
-            set_learning(self.net, self.config, self.current_epoch)
+        if not self.config.unfreezes:
+            return
+        if not getattr(self.trainer.strategy.model, "find_unused_parameters", True):
+            raise ModelError(
+                "a backbone that is unfrozen in training has parameters without gradients, which "
+                "this strategy waits for; use Lightning's strategy ddp_find_unused_parameters_true"
+            )
+        # Training that resumes in the middle of an epoch has no start of an epoch.
+        set_learning(self.net, self.config, self.current_epoch)
 
     def on_train_epoch_start(self) -> None:
-        """Let as much of the backbone learn as the configuration says for this epoch."""
+        """Freeze and unfreeze the backbone as the configuration has it for this epoch."""
         if self.config.unfreezes:
             set_learning(self.net, self.config, self.current_epoch)
 
@@ -242,7 +180,7 @@ class LocalizationModule(lightning.LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         if n_steps == float("inf"):
             raise ModelError(
-                "the learning rate falls until the end of training, and the Trainer has none; "
+                "the learning rate falls until the end of training, and the Trainer has no end; "
                 "set max_epochs or max_steps"
             )
         rate = self.config.learning_rate
@@ -255,13 +193,13 @@ class LocalizationModule(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the record that makes the checkpoint stand alone, and what the epoch has so far."""
+        """Add the record that makes the checkpoint stand alone, and the epoch's predictions."""
         checkpoint[MODEL.key] = model_record(self.config, self.region)
         if len(self._predictions["train"]):
             checkpoint[EPOCH_SO_FAR] = self._predictions["train"].state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with an epoch whose first batches were before the checkpoint."""
+        """Continue an epoch whose first batches were before the checkpoint."""
         self._predictions["train"] = EpochPredictions()
         if EPOCH_SO_FAR in checkpoint:
             self._predictions["train"].restore(checkpoint[EPOCH_SO_FAR])
@@ -301,20 +239,65 @@ class LocalizationModule(lightning.LightningModule):
     def _judged(self, stage: str, batch: Batch, answer: Answer) -> Tensor:
         """The loss of a batch's predictions, which are kept for the epoch's metrics."""
         judged = (*answer.ellipse, batch["target"])
-        self._predictions[stage].add(*judged, batch["session_id"])
-        loss: Tensor = self.loss(*judged)
-        return loss
+        self._predictions[stage].add(*judged, session_ids=batch["session_id"])
+        return gaussian_nll(*judged)
 
     def _log_epoch(self, stage: str) -> None:
         """Metrics of all predictions of the epoch; every process logs the same figures."""
         predictions, self._predictions[stage] = self._predictions[stage], EpochPredictions()
-        gathered = predictions.gathered()
+        position, sigma, correlation, target = gathered = predictions.gathered()
+        bounds = self.config.sigma_min, self.config.sigma_max
         metrics = {
-            "loss": float(self.loss(*gathered)),
-            **metrics_of(self.region, *gathered),
-            "sigma_saturation": sigma_saturation(
-                gathered[1], self.config.sigma_min, self.config.sigma_max
-            ),
+            "loss": float(gaussian_nll(*gathered)),
+            **metrics_of(self.region, position, sigma, correlation, target),
+            "sigma_saturation": sigma_saturation(sigma, *bounds),
         }
         for name, value in metrics.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in SHOWN)
+
+
+def set_learning(net: LocalizationNet, config: LocalizationConfig, epoch: int) -> None:
+    """Freeze and unfreeze the stages of the backbone for an epoch.
+
+    A function of the epoch alone, so that a resumed run continues as it would have.
+    """
+    stages = stages_of(net.backbone)
+    n_learning = learning_stages(config, epoch, len(stages))
+    if n_learning == 0:
+        net.freeze()
+        return
+    net.unfreeze()
+    parameters = dict(net.backbone.named_parameters())
+    for name in [name for stage in stages[: len(stages) - n_learning] for name in stage]:
+        parameters[name].requires_grad_(False)  # noqa: FBT003 - torch's stub takes no name
+    for module in net.backbone.modules():
+        # No dropout and no running statistics where nothing learns.
+        flags = [parameter.requires_grad for parameter in module.parameters()]
+        if flags and not any(flags):
+            module.eval()
+
+
+def learning_stages(config: LocalizationConfig, epoch: int, n_stages: int) -> int:
+    """Number of stages that learn in an epoch, counted from the last."""
+    if epoch < config.unfreeze_epoch:
+        return 0
+    if config.unfreeze_every == 0:
+        return n_stages
+    return min(1 + (epoch - config.unfreeze_epoch) // config.unfreeze_every, n_stages)
+
+
+def stages_of(backbone: nn.Module) -> list[list[str]]:
+    """Names of the parameters of each stage, from the stem on, as timm groups them."""
+    matcher = getattr(backbone, "group_matcher", None)
+    parameters = dict(backbone.named_parameters())
+    if matcher is None:
+        return [list(parameters)]
+    groups = group_parameters(backbone, matcher(coarse=True))
+    stages: list[list[str]] = []
+    for names in (groups[key] for key in sorted(groups)):
+        # A norm alone, as after the last blocks, is no stage worth some epochs.
+        if stages and all(parameters[name].ndim == 1 for name in names):
+            stages[-1] += names
+        else:
+            stages.append(list(names))
+    return stages

@@ -1,12 +1,9 @@
-"""From the receivers' spectrograms to a position and how sure of it the network is.
+"""The network of spectrograms: a position and its ellipse.
 
-Levels come first: a map of what each receiver reads of a transmitter anywhere, learned from the
-training sessions, gives a posterior over the plane. A timm backbone reads the spectrograms as an
-image with one channel per receiver; two heads read its vector and, beside it, the levels and
-the posterior, and say by how many of the posterior's sigmas its mean is off and by what factor
-its sigmas are.
-
-Standard deviations within bounds, whose gradients survive there.
+Levels come first: a map of the level that each receiver reads of a transmitter anywhere, learned
+from the training sessions, gives a posterior over the plane. A timm backbone reads the spectrograms
+as an image with one channel per receiver; two heads read its vector and, beside it, the levels and
+the posterior, and correct the posterior: its mean by some of its sigmas, its sigmas by a factor.
 """
 
 from __future__ import annotations
@@ -25,14 +22,26 @@ from heimdall_models.errors import ModelError
 from heimdall_models.levels.posterior import LevelPosterior
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from heimdall_models.levels.maps import LearnedLevels
 
+__all__ = ["BoundedSigma", "LocalizationNet", "Regularization"]
 
+IMAGE_SHAPE = (128, 32)
+"""Mel bands and frames of the contract's features."""
+LEVEL_WIDTH = 64
+SHARPNESS = 4.0
+"""Sharpness of the soft maximum: with 17 dB a deviation, as simulated sessions have, it is a mean
+of powers."""
+LOUDEST = 5.0
+"""Deviations towards which a receiver's loudness saturates."""
+INITIAL_SIGMA = 0.3
+"""In plane units: about the spread of a region's transmitters around its middle."""
+MOST_TILTED = 0.98
+"""Share of the posterior's tilt that an ellipse takes over, because sigmas change after it."""
 WELL_WITHIN = 0.9
-"""Of the logarithmic way from the middle of sigma's bounds to one of them."""
+"""Share of the logarithmic distance from the middle of sigma's bounds to one of them."""
 
 
 class BoundedSigma(nn.Module):
@@ -66,26 +75,13 @@ class BoundedSigma(nn.Module):
         return share / (1 - share.abs())
 
 
-IMAGE_SHAPE = (128, 32)
-"""Mel bands and frames of the contract's features."""
-LEVEL_WIDTH = 64
-SHARPNESS = 4.0
-"""Of the soft maximum: with 17 dB a deviation, as simulated sessions have, a mean of powers."""
-LOUDEST = 5.0
-"""Deviations towards which a receiver's loudness saturates."""
-INITIAL_SIGMA = 0.3
-"""In plane units: about the spread of a region's transmitters around its middle."""
-MOST_TILTED = 0.98
-"""Of the posterior's tilt, the share that an ellipse takes over: sigmas change after it."""
-
-
 class ReceiverLevels(nn.Module):
-    """How loud each receiver is, and what that means, as a small vector.
+    """Loudness of each receiver, and the posterior by levels, as a small vector.
 
     Two numbers a receiver: the soft maximum of the normalised input over all bands and frames,
-    and that of the loudest band. A mean of powers, unlike a mean of decibels, hears the carrier
-    and not the empty bands, and hardly notices a pause or a masked stretch. And the posterior by
-    levels, two numbers a direction.
+    and that of the loudest band. A mean of powers, unlike a mean of decibels, follows the carrier
+    and not the empty bands, and hardly changes with a pause or a masked stretch. Of the posterior
+    two numbers a direction.
     """
 
     def __init__(self, n_receivers: int, width: int) -> None:
@@ -103,7 +99,7 @@ class ReceiverLevels(nn.Module):
         """
         bands = _soft_maximum(x)
         loudness = torch.cat([_soft_maximum(bands), bands.amax(dim=2)], dim=1)
-        # A missing receiver reads many deviations below the mean: heard, but not shouted.
+        # A missing receiver reads many deviations below the mean, and must not dominate.
         loudness = loudness / (1 + loudness.abs() / LOUDEST)
         mixed: Tensor = self.mix(torch.cat([loudness, posterior], dim=1))
         return mixed
@@ -115,7 +111,7 @@ def _soft_maximum(x: Tensor) -> Tensor:
 
 
 class Answer(NamedTuple):
-    """What the network says, and how far that is from what levels say."""
+    """Answer of the network, and its distance from the posterior by levels."""
 
     position: Tensor
     """`(batch, 2)`, plane units."""
@@ -134,7 +130,7 @@ class Answer(NamedTuple):
 
 
 class Heads(nn.Module):
-    """Position and ellipse from the posterior by levels and what corrects it, in float32."""
+    """Position and ellipse: the posterior by levels, corrected; in float32."""
 
     def __init__(
         self, n_receivers: int, width: int, dropout: float, sigma: BoundedSigma, *, tilted: bool
@@ -156,10 +152,13 @@ class Heads(nn.Module):
 
         Args:
             features: The backbone's vectors, `(batch, width)`.
-            x: What the backbone saw.
+            x: Input of the backbone.
             target: The truth, in training; see `LevelPosterior`.
         """
-        with _full_precision(x):
+        # Without autocast: a bfloat16 position is 400 m coarse in a region of 100 km.
+        device = x.device.type
+        autocast = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if autocast else nullcontext():
             mean, covariance = self.posterior(x.float(), target)
             spread, correlation = sigma_and_correlation(covariance)
             raw = self.sigma.raw(spread)
@@ -173,31 +172,24 @@ class Heads(nn.Module):
             return Answer(mean + spread * shift, sigma, correlation, correction)
 
     def learn_levels(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
-        """Take maps over, and start from what they say, with no correction."""
+        """Take maps over, and start from their posterior without correction."""
         self.posterior.learn(levels, mean, std)
         for head in (self.position, self.spread):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
 
-def _full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """No autocast inside: a bfloat16 position is 400 m coarse in a region of 100 km."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return nullcontext()
-
-
 @dataclass(frozen=True, slots=True)
 class Regularization:
-    """What keeps training from learning sessions by heart."""
+    """Guards against learning sessions by heart."""
 
     dropout: float = 0.5
     """Share of the backbone's vector that is left out at random, below 1."""
     drop_path: float = 0.0
     """Stochastic depth: share of whole blocks of the backbone, where it has them, below 1."""
     correction: float = 0.2
-    """How far from the posterior by levels, once learned, an answer is expected to be: in its
-    sigmas, and in nats of sigma. The odds are Gaussian."""
+    """Expected distance of an answer from the posterior by levels, once learned: in its sigmas,
+    and in nats of sigma. The odds are Gaussian."""
 
 
 class LocalizationNet(nn.Module):
@@ -209,10 +201,10 @@ class LocalizationNet(nn.Module):
         weights: The backbone's start: None for random, a file (safetensors, or PyTorch's with
             tensors only), or `hub` for timm's hub.
         freeze_backbone: Train the heads alone.
-        sigma_min: The net never claims to be surer than this, in plane units.
-        sigma_max: Nor less sure than this.
-        regularization: What keeps training from learning sessions by heart.
-        tilted: Ellipses lean as the posterior by levels does; otherwise they stand upright.
+        sigma_min: Lower bound of the standard deviations, in plane units.
+        sigma_max: Upper bound.
+        regularization: Guards against learning sessions by heart.
+        tilted: Tilt ellipses as the posterior by levels is; otherwise they are upright.
 
     Raises:
         ModelError: If the backbone, its weights or the bounds cannot be used.
@@ -259,9 +251,9 @@ class LocalizationNet(nn.Module):
         return answer.ellipse if self.heads.tilted else answer.ellipse[:2]
 
     def answer_in_training(self, x: Tensor, target: Tensor) -> tuple[Answer, Tensor]:
-        """The answer and what to add to the loss, for sessions that levels are learned from.
+        """The answer, and a penalty to add to the loss, for sessions that levels are learned from.
 
-        Each session meets a map of levels that was made without it. What is added is the
+        Each session is seen through a map of levels that was made without it. The penalty is the
         negative logarithm of the correction's odds, see `Regularization`; a scalar.
 
         Args:
@@ -282,10 +274,10 @@ class LocalizationNet(nn.Module):
         return answer
 
     def learn_levels(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
-        """Know what training sessions tell of levels, before training.
+        """Start from maps of levels that training sessions gave.
 
         Args:
-            levels: What they tell.
+            levels: The maps.
             mean: Of the input's normalisation in dB, broadcastable to `(receivers, 128, 32)`.
             std: The same.
         """

@@ -21,16 +21,15 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+__all__ = ["adamw", "warmup_cosine"]
 
-def adamw(
-    parts: Iterable[tuple[nn.Module, float]], weight_decay: float, *, fused: bool = True
-) -> AdamW:
-    """AdamW over the parameters that train; only matrices and kernels decay.
+
+def adamw(parts: Iterable[tuple[nn.Module, float]], weight_decay: float) -> AdamW:
+    """Fused AdamW over the parameters that train; only matrices and kernels decay.
 
     Args:
         parts: Modules, each with its learning rate.
-        weight_decay: Of what decays.
-        fused: One pass over each tensor, on a CPU four times faster.
+        weight_decay: Of matrices and kernels.
 
     Raises:
         ModelError: If no parameter trains.
@@ -47,7 +46,8 @@ def adamw(
         ]
     if not groups:
         raise ModelError("no parameter of the network trains; everything is frozen")
-    optimizer = AdamW(groups, fused=fused)
+    # One pass over each tensor, on a CPU four times faster.
+    optimizer = AdamW(groups, fused=True)
     # A fused optimiser would undo a gradient scaler's scale itself, in its step, which is after
     # clipping; so Lightning would not clip, even where there is no scaler.
     optimizer._step_supports_amp_scaling = False

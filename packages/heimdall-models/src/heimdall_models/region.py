@@ -1,18 +1,17 @@
-"""A region: where on Earth a model works, and the unit in which its network thinks.
+"""A region: where on Earth a model works, and the plane and unit in which its network computes.
 
-The network sees a plane with the region's centre as origin and `scale_m` as unit; everything
-outside it sees degrees (WGS84). Degrees stay float64: a float32 longitude is 0.4 m coarse.
-
-The local tangent plane of the WGS84 ellipsoid, in closed form both ways.
+The plane touches the WGS84 ellipsoid at the region's centre; everything outside the network is in
+degrees. Degrees stay float64: a float32 longitude is 0.4 m coarse.
 
 A point of the plane is the foot of a point of the ellipsoid: east and north are the first two
-coordinates of the usual east-north-up frame (an orthographic projection). Back from the plane,
-"up" is the root of a quadratic, because the point must lie on the ellipsoid; no iteration and
-no series is needed. With longitudes counted from the origin, the origin lies in the x-z plane:
+coordinates of the usual east-north-up frame (an orthographic projection). Back from the plane, "up"
+is the root of a quadratic, because the point must lie on the ellipsoid; no iteration and no series
+is needed. With longitudes counted from the origin, the origin lies in the x-z plane:
 
     x = p cos(dlon)    y = p sin(dlon) = east    z = (1 - e^2) N sin(lat),  p = N cos(lat)
 
-The formulas use arithmetic only, so NumPy arrays and torch tensors run through the same lines.
+Written by hand and not with PROJ, because the way back is part of exported graphs: it uses
+arithmetic only, so that NumPy arrays and torch tensors run through the same lines.
 
 Source: P. Misra and P. Enge, "Global Positioning System", 2nd ed. (2006), section 4.A (geodetic
 to Cartesian, east-north-up); constants of NIMA TR8350.2, "World Geodetic System 1984" (2000).
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike, NDArray
 
+__all__ = ["Region", "TangentPlane"]
 
 Array = TypeVar("Array", "NDArray[np.float64]", "torch.Tensor")
 
@@ -44,6 +44,14 @@ ECCENTRICITY_SQUARED = FLATTENING * (2 - FLATTENING)
 _AXES_SQUARED = 1 / (1 - ECCENTRICITY_SQUARED)
 """(semi-major / semi-minor axis) squared."""
 
+MAX_LATITUDE_DEG = 85.0
+"""Nearer to a pole, east and north turn too fast for one frame to serve a region."""
+MIN_SCALE_M = 1_000.0
+MAX_SCALE_M = 500_000.0
+"""Half-width of the largest region: lengths in the plane are then at most 0.6 % short."""
+REACH_M = 1_000_000.0
+"""Positions farther than this from the centre are refused: 1.2 % short and growing."""
+
 
 @dataclass(frozen=True, slots=True)
 class TangentPlane:
@@ -52,31 +60,22 @@ class TangentPlane:
     latitude_rad: float
 
     @property
-    def _sin_cos(self) -> tuple[float, float]:
-        return math.sin(self.latitude_rad), math.cos(self.latitude_rad)
-
-    @property
-    def _origin_m(self) -> tuple[float, float]:
-        """Distance from the axis, and height over the equator's plane, of the origin."""
-        sin, cos = self._sin_cos
+    def _origin(self) -> tuple[float, float, float, float]:
+        """Sine and cosine of the latitude; distance from the axis and from the equator in m."""
+        sin, cos = math.sin(self.latitude_rad), math.cos(self.latitude_rad)
         normal_m = SEMI_MAJOR_M / math.sqrt(1 - ECCENTRICITY_SQUARED * sin**2)
-        return normal_m * cos, normal_m * (1 - ECCENTRICITY_SQUARED) * sin
+        return sin, cos, normal_m * cos, normal_m * (1 - ECCENTRICITY_SQUARED) * sin
 
     def east_north_up(
-        self, sin_cos_latitude: tuple[Array, Array], sin_cos_longitude: tuple[Array, Array]
-    ) -> tuple[Array, Array, Array]:
-        """East, north and up in metres, of points of the ellipsoid.
-
-        Args:
-            sin_cos_latitude: Sine and cosine of the geodetic latitudes.
-            sin_cos_longitude: Sine and cosine of the longitudes counted from the origin's.
-        """
-        (sin, cos), (sin_longitude, cos_longitude) = sin_cos_latitude, sin_cos_longitude
-        (sin_0, cos_0), (p_0, z_0) = self._sin_cos, self._origin_m
+        self, latitude_rad: NDArray[np.float64], longitude_rad: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """East, north and up in metres, of points of the ellipsoid."""
+        sin_0, cos_0, p_0, z_0 = self._origin
+        sin, cos = np.sin(latitude_rad), np.cos(latitude_rad)
         normal_m = SEMI_MAJOR_M / (1 - ECCENTRICITY_SQUARED * sin**2) ** 0.5
-        across = normal_m * cos * cos_longitude - p_0
+        across = normal_m * cos * np.cos(longitude_rad) - p_0
         along = normal_m * (1 - ECCENTRICITY_SQUARED) * sin - z_0
-        east = normal_m * cos * sin_longitude
+        east = normal_m * cos * np.sin(longitude_rad)
         return east, along * cos_0 - across * sin_0, across * cos_0 + along * sin_0
 
     def angles(
@@ -84,10 +83,9 @@ class TangentPlane:
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Latitude and longitude from the origin, each as (opposite, adjacent) of its tangent.
 
-        Beyond the Earth's limb, where no point of the ellipsoid lies under the plane, the
-        result is NaN.
+        NaN beyond the Earth's limb, where no point of the ellipsoid lies under the plane.
         """
-        (sin_0, cos_0), (p_0, z_0) = self._sin_cos, self._origin_m
+        sin_0, cos_0, p_0, z_0 = self._origin
         x, z = p_0 - north_m * sin_0, z_0 + north_m * cos_0
         # (x + up cos_0)^2 + east^2 + k (z + up sin_0)^2 = a^2, written a up^2 + 2 b up + c = 0.
         a = cos_0**2 + _AXES_SQUARED * sin_0**2
@@ -101,26 +99,17 @@ class TangentPlane:
         return latitude, (east_m, x)
 
     def fall_m(self, east_m: Array, north_m: Array) -> Array:
-        """By how much the ellipsoid lies below points of the plane, in metres; NaN off the limb.
+        """Depth of the ellipsoid below points of the plane, in metres; NaN beyond the limb.
 
         The root of the quadratic as in `angles`, its constant written without cancellation,
         because the origin lies on the ellipsoid and the plane is tangent there.
         """
-        (sin_0, cos_0), (p_0, z_0) = self._sin_cos, self._origin_m
+        sin_0, cos_0, p_0, z_0 = self._origin
         a = cos_0**2 + _AXES_SQUARED * sin_0**2
         steepness = (_AXES_SQUARED - 1) * sin_0 * cos_0
         b = p_0 * cos_0 + _AXES_SQUARED * z_0 * sin_0 + steepness * north_m
         c = east_m**2 + (sin_0**2 + _AXES_SQUARED * cos_0**2) * north_m**2
         return c / (b + (b**2 - a * c) ** 0.5)
-
-
-MAX_LATITUDE_DEG = 85.0
-"""Nearer to a pole, east and north turn too fast for one frame to serve a region."""
-MIN_SCALE_M = 1_000.0
-MAX_SCALE_M = 500_000.0
-"""Half-width of the largest region: lengths in the plane are then at most 0.6 % short."""
-REACH_M = 1_000_000.0
-"""Positions farther than this from the centre are refused: 1.2 % short and growing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +167,10 @@ class Region:
                 f"got {latitudes.size} and {longitudes.size}"
             )
         points = _checked(np.stack([latitudes, longitudes], axis=-1))
-        from_first = wrapped_longitude(longitudes - longitudes[0])
+        from_first = _wrapped(longitudes - longitudes[0])
         longitude = longitudes[0] + (from_first.min() + from_first.max()) / 2
         latitude = (latitudes.min() + latitudes.max()) / 2
-        centre = cls(float(latitude), float(wrapped_longitude(longitude)), MIN_SCALE_M)
+        centre = cls(float(latitude), float(_wrapped(longitude)), MIN_SCALE_M)
         reach = float(np.abs(centre.to_plane(points)).max()) * MIN_SCALE_M
         scale_m = max(reach * (1 + margin), MIN_SCALE_M)
         return cls(centre.latitude_deg, centre.longitude_deg, scale_m)
@@ -201,10 +190,8 @@ class Region:
             ModelError: If a position is not on Earth or too far away for a plane.
         """
         position = _checked(position_deg)
-        latitude = np.radians(position[..., 0])
-        longitude = np.radians(position[..., 1] - self.longitude_deg)
         east, north, up = self.plane.east_north_up(
-            (np.sin(latitude), np.cos(latitude)), (np.sin(longitude), np.cos(longitude))
+            np.radians(position[..., 0]), np.radians(position[..., 1] - self.longitude_deg)
         )
         away_m = np.sqrt(east**2 + north**2 + up**2)
         if np.any(away_m > REACH_M):
@@ -219,7 +206,7 @@ class Region:
     def to_degrees(self, units: ArrayLike) -> NDArray[np.float64]:
         """Latitude and longitude in degrees (WGS84) of plane units; `(..., 2)` both.
 
-        Beyond the Earth's limb (6,357 km from the centre) the answer is NaN.
+        NaN beyond the Earth's limb, 6,357 km from the centre.
         """
         east_m, north_m = np.moveaxis(np.asarray(units, dtype=np.float64), -1, 0) * self.scale_m
         with np.errstate(invalid="ignore"):
@@ -227,7 +214,7 @@ class Region:
         return np.stack(
             [
                 self.latitude_deg + np.degrees(np.arctan2(*latitude)),
-                wrapped_longitude(self.longitude_deg + np.degrees(np.arctan2(*longitude))),
+                _wrapped(self.longitude_deg + np.degrees(np.arctan2(*longitude))),
             ],
             axis=-1,
         )
@@ -251,11 +238,11 @@ class Region:
         if not isinstance(values, dict) or set(values) != names:
             raise ModelError(f"{text[:80]!r} is not a region; expected exactly {sorted(names)}")
         if not all(isinstance(value, int | float) for value in values.values()):
-            raise ModelError(f"{text[:80]!r} is not a region: a value is no number")
+            raise ModelError(f"{text[:80]!r} is not a region: a value is not a number")
         return cls(**values)
 
 
-def wrapped_longitude(longitude_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+def _wrapped(longitude_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same longitudes in [-180, 180), same shape."""
     turns: NDArray[np.float64] = np.floor((longitude_deg + 180) / 360)
     return longitude_deg - 360 * turns

@@ -1,7 +1,4 @@
-"""What is exported: raw spectrograms in, degrees and metres out, all in one graph.
-
-Source of the normalisation: the training set's statistics, given by the caller.
-"""
+"""The networks to export: spectrograms in dB in, degrees and metres out, all in one graph."""
 
 from __future__ import annotations
 
@@ -21,6 +18,12 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
     from heimdall_models.timing.network import TimingNet
+
+__all__ = ["ServingNet", "Standardize", "TimedServingNet", "plane_to_degrees"]
+
+
+LEVEL_DOUBT = 3.0
+"""Factor by which sigmas of levels are widened beside times."""
 
 
 class Standardize(nn.Module):
@@ -69,13 +72,13 @@ class Standardize(nn.Module):
 
 
 class ServingNet(nn.Module):
-    """The contract's model file as a module; made for inference, exported whole.
+    """The contract's model file as a module.
 
     Args:
         standardize: The training set's normalisation.
         net: A network of positions and sigmas in plane units, and of correlations where its
-            ellipses lean.
-        region: What those units mean.
+            ellipses are tilted.
+        region: The plane.
     """
 
     def __init__(self, standardize: Standardize, net: nn.Module, region: Region) -> None:
@@ -93,7 +96,7 @@ class ServingNet(nn.Module):
 
         Returns:
             Latitude and longitude in degrees (WGS84), NaN beyond the Earth's limb; standard
-            deviations east and north in metres; and, of a network whose ellipses lean, the
+            deviations east and north in metres; and, if the network's ellipses are tilted, the
             correlation of both errors, `(batch,)`.
         """
         return levels_as_served(self.region, *self.on_plane(mel_spectrogram))
@@ -107,22 +110,17 @@ class ServingNet(nn.Module):
 def levels_as_served(
     region: Region, position: Tensor, sigma: Tensor, correlation: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """The outputs of a model file of spectrograms, of an answer in plane units."""
+    """Outputs of a model file of spectrograms, from an answer in plane units."""
     upright = plane_to_degrees(region, position).float(), sigma * region.scale_m
     return upright if correlation is None else (*upright, correlation)
-
-
-LEVEL_DOUBT = 3.0
-"""By how much sigmas of levels are widened beside times."""
 
 
 class TimedServingNet(nn.Module):
     """A model file that takes times of arrival beside the spectrograms.
 
-    What levels say of the position is what the timing network knows before it sees the times:
-    without two clocks in lock, its answer is theirs. With three, which make a position of their
-    own, levels count as three times less sure than they say: they add little that is right, and
-    where training never heard the like they may be wrong by more.
+    The position by levels is the timing network's prior: without two clocks in lock, it is the
+    answer. With three, which make a position of their own, the sigmas of levels count three times
+    as large: levels then add little, and may be wrong by more where they are unlike training's.
 
     Args:
         levels: The network of spectrograms alone.
@@ -135,7 +133,7 @@ class TimedServingNet(nn.Module):
         self.timing = timing
 
     def forward(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> tuple[Tensor, ...]:
-        """Positions, uncertainties, correlations and what remains unexplained.
+        """Positions, uncertainties, correlations and the share that remains unexplained.
 
         Args:
             mel_spectrogram: As `ServingNet` takes it.
@@ -154,8 +152,8 @@ class TimedServingNet(nn.Module):
         """The same in plane units.
 
         Returns:
-            Positions `(batch, 2)`, covariances `(batch, 3)` as `ellipses` keeps them, and what is
-            left unexplained over its limit, `(batch,)`.
+            Positions `(batch, 2)`, covariances `(batch, 3)` as `ellipses` keeps them, and the
+            unexplained part over its limit, `(batch,)`.
         """
         units, sigma, tilt = self.levels.on_plane(mel_spectrogram)
         timed = arrival_times[..., :1].sum(dim=1) >= 3
@@ -170,7 +168,7 @@ class TimedServingNet(nn.Module):
 def as_served(
     region: Region, position: Tensor, covariance: Tensor, unexplained: Tensor
 ) -> tuple[Tensor, ...]:
-    """The four outputs of a model file that takes times, of an answer in plane units."""
+    """Outputs of a model file that takes times, from an answer in plane units."""
     sigma, correlation = sigma_and_correlation(covariance)
     return (
         plane_to_degrees(region, position).float(),

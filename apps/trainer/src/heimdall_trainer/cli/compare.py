@@ -13,10 +13,12 @@ from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.summary import require_writable, write_json
 
 if TYPE_CHECKING:
-    from heimdall_evaluation.compare.pairs import Pair, Side
+    from heimdall_evaluation.compare.pairs import Pair
     from heimdall_evaluation.compare.significance import Outcome
     from heimdall_evaluation.report import Part
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_evaluation.results import ModelResult
+
+    from heimdall_trainer.data import TrainingData
 
 __all__ = ["Compared", "compare", "compare_models"]
 
@@ -94,10 +96,10 @@ def compare_models(
             summary cannot be written.
         ExportError: A model cannot be fetched, or is damaged.
     """
-    from heimdall_evaluation.compare.console import comparison_summary, print_comparison
     from heimdall_evaluation.compare.page import render_comparison
     from heimdall_evaluation.compare.pairs import paired
     from heimdall_evaluation.compare.significance import outcome
+    from heimdall_evaluation.compare.wording import comparison_summary, print_comparison
 
     from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of_source
     from heimdall_trainer.models import file_name
@@ -130,10 +132,10 @@ def _is_report(model: str) -> bool:
 
 def _sides(
     models: tuple[str, str], config: TrainingConfig, connections: Connections, part: Part
-) -> tuple[Side, Side]:
+) -> tuple[ModelResult, ModelResult]:
     """Both models with their evaluations; data that both take alike are loaded once."""
-    from heimdall_evaluation.compare.pairs import Side
     from heimdall_evaluation.report.embedded import read_report
+    from heimdall_evaluation.results import ModelResult
 
     from heimdall_trainer.data import load_training_data
     from heimdall_trainer.evaluation import evaluate_part
@@ -148,21 +150,16 @@ def _sides(
         loaded.append((wanted, load_training_data(wanted, connections)))
         return loaded[-1][1]
 
-    def side(model: str) -> Side:
+    def side(model: str) -> ModelResult:
         if _is_report(model):
-            page = read_report(Path(model))
-            return Side(
-                name=f"{page.model} ({Path(model).name})",
-                evaluation=page.evaluation,
-                receivers=tuple(receiver.name for receiver in page.receivers),
-                region=page.region,
-            )
+            result = read_report(model)
+            return replace(result, name=f"{result.name} ({Path(model).name})")
         with opened_model(model, config, connections, load) as opened:
             evaluated = evaluate_part(opened.file.path, opened.data, part, opened.trained_on)
-            return Side(
+            return ModelResult(
                 name=opened.file.name,
                 evaluation=evaluated.evaluation,
-                receivers=tuple(station.name for station in opened.data.receivers),
+                receivers=opened.file.receivers,
                 region=opened.file.region,
             )
 

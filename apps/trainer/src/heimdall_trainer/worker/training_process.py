@@ -152,7 +152,7 @@ class _ProgressHandler(logging.Handler):
             more = {"stage": figures["stage"]}
         elif event == "run":
             more = {"run_id": figures["run_id"]}
-        elif event == "epoch":
+        elif event == "epoch" and "seconds_left" in figures:
             metrics = {
                 name: value
                 for name, value in figures.items()

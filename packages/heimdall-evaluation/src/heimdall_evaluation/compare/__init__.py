@@ -1,5 +1,5 @@
-"""`heimdall compare`: two models on the same sessions, side by side.
+"""The comparison of two models on the same sessions.
 
-`sides` finds what each model says of the sessions, `pairs` keeps those that both were asked
-about, `significance` says what the difference amounts to, `page` and `closing` show it.
+`pairs` keeps the sessions that both evaluations have, `significance` tests their difference,
+`wording` and `page` show it.
 """

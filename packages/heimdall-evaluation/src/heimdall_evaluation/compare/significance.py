@@ -1,12 +1,11 @@
-"""Whether one model is better than another on the same sessions, and by how much.
+"""The test of a difference between two models on the same sessions, and its size.
 
 Two sessions of one transmitter share its terrain and its power: where one model is better on the
 first, it tends to be on the second. A test that counts sessions, such as Wilcoxon's signed ranks,
-takes a handful of transmitters for hundreds of independent ones and finds differences that are
-none. Here a transmitter is one observation: under the hypothesis that the models are
-interchangeable, the sign of all of a transmitter's differences together is a coin's. All ways the
-coins can fall, or ten thousand of them, give the p-value, which needs no normal distribution and
-no equal numbers of sessions. Intervals come from resampling transmitters.
+finds differences where there are none. Here a transmitter is one observation: if the models are
+interchangeable, all of a transmitter's differences may change sign together. All combinations of
+signs, or ten thousand of them, give the p-value, without a normal distribution or equal numbers
+of sessions. Intervals come from resampling transmitters.
 
 Sources: R. A. Fisher, "The Design of Experiments" (1935), section 21 (the sign-change test);
 I. A. Canay, J. P. Romano and A. M. Shaikh, Econometrica 85 (2017) (the same for clusters);
@@ -44,9 +43,9 @@ __all__ = [
 Verdict = Literal["A", "B", "no difference", "unknown"]
 SIGNIFICANT = 0.05
 FEWEST_SOURCES = 6
-"""Of fewer transmitters, no outcome is rarer than one in twenty."""
+"""With fewer transmitters, no outcome is rarer than one in twenty."""
 _ALL_SIGNS = 13
-"""Of more transmitters the signs are drawn and not counted out."""
+"""With more transmitters, signs are drawn instead of enumerated."""
 _DRAWS = 9_999
 _LEAST_M = 1e-3
 """An error of exactly zero has no logarithm."""
@@ -62,7 +61,7 @@ class Paired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the sessions tell of two models."""
+    """Differences of two models, and their significance."""
 
     n_sessions: int
     n_sources: int
@@ -73,12 +72,12 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Which model has the smaller errors, if the sessions show it."""
+        """The model with the smaller errors, if the sessions show it."""
         return self._better(self.error_ratio, even=1.0)
 
     @property
     def nll_verdict(self) -> Verdict:
-        """Which model says better where the transmitter is, its ellipse included."""
+        """The model with the higher likelihood, which judges the ellipse too."""
         return self._better(self.nll, even=0.0)
 
     def _better(self, found: Paired, even: float) -> Verdict:
@@ -106,7 +105,7 @@ def outcome(a: Evaluation, b: Evaluation) -> Outcome:
 
 
 def log_densities(evaluation: Evaluation) -> NDArray[np.float64]:
-    """(n,) the logarithm of the claimed density at the truth, in kilometres, as in `nll`."""
+    """(n,): logarithm of the claimed density at the truth, in kilometres, as in `nll`."""
     log_area = np.log(evaluation.sigma_m / 1000).sum(axis=1) + np.log1p(-(evaluation.tilt**2)) / 2
     densities = -(squared_sigmas(evaluation) / 2 + log_area + math.log(2 * math.pi))
     return np.asarray(densities, dtype=np.float64)
@@ -118,9 +117,9 @@ def sign_change_p(
     """Two-sided p-value of a mean difference of zero, when whole clusters may change sign.
 
     Args:
-        differences: (n,) of the sessions.
-        clusters: (n,) the transmitter of each session.
-        seed: Of the signs, where they are too many to count out.
+        differences: (n,), one a session.
+        clusters: (n,), the transmitter of each session.
+        seed: Seed of drawn signs.
     """
     _, member_of = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(member_of, weights=differences)
@@ -132,7 +131,7 @@ def sign_change_p(
 
 
 def _signs(n: int, seed: int) -> NDArray[np.float64]:
-    """(draws, n) of plus and minus one, among them those that were seen."""
+    """(draws, n) of plus and minus one; the observed signs are among them."""
     if n <= _ALL_SIGNS:
         every = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
         return 1 - 2 * every.astype(np.float64)

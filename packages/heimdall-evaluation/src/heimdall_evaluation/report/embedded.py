@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from heimdall_export.serving.metadata import Receiver
 from heimdall_models import Region
 
 from heimdall_evaluation.errors import ReportError
-from heimdall_evaluation.results import Evaluation
+from heimdall_evaluation.results import Evaluation, ModelResult
 
 if TYPE_CHECKING:
     import os
@@ -25,21 +24,11 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.results import ReportContents
 
-__all__ = ["FORMAT", "EmbeddedReport", "embed", "read_report"]
+__all__ = ["FORMAT", "embed", "read_report"]
 
 FORMAT = 1
 _BLOCK = re.compile(r'<script type="application/json" id="evaluation">(.*?)</script>', re.DOTALL)
 _ARRAYS = ("truth_deg", "position_deg", "sigma_m", "error_m", "n_present", "snr_db", "correlation")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EmbeddedReport:
-    """A model's evaluation, as read from its report."""
-
-    model: str
-    evaluation: Evaluation
-    receivers: tuple[Receiver, ...]
-    region: Region
 
 
 def embed(contents: ReportContents) -> str:
@@ -65,7 +54,7 @@ def embed(contents: ReportContents) -> str:
     return text.replace("<", r"\u003c")
 
 
-def read_report(path: str | os.PathLike[str]) -> EmbeddedReport:
+def read_report(path: str | os.PathLike[str]) -> ModelResult:
     """Read the evaluation in a report.
 
     Raises:
@@ -86,8 +75,8 @@ def read_report(path: str | os.PathLike[str]) -> EmbeddedReport:
         report: dict[str, Any] = json.loads(block[1])
         version = report["format"]
         if version == FORMAT:
-            return EmbeddedReport(
-                model=str(report["model"]),
+            return ModelResult(
+                name=str(report["model"]),
                 evaluation=_evaluation(report["sessions"]),
                 receivers=tuple(Receiver(**receiver) for receiver in report["receivers"]),
                 region=Region.from_json(json.dumps(report["region"])),

@@ -43,7 +43,7 @@ def outline_km(region: Region) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What the picture shows: its edges in kilometres."""
+    """Edges of the picture, in kilometres."""
 
     west: float
     east: float
@@ -55,8 +55,8 @@ class Frame:
         """A frame with room around the points (n, 2), n at least 1.
 
         Args:
-            points_km: What must be seen.
-            shape: The least and the greatest height that the picture may have for a width of 1.
+            points_km: Points that must be visible.
+            shape: Least and greatest height of the picture for a width of 1.
         """
         low = np.maximum(points_km.min(axis=0), -_LARGEST_KM)
         high = np.minimum(points_km.max(axis=0), _LARGEST_KM)
@@ -76,7 +76,7 @@ class Frame:
         return self.north - self.south
 
     def share_of(self, point_km: NDArray[np.float64]) -> tuple[float, float]:
-        """How far from the left and from the top a point (2,) is, of the picture's size."""
+        """Distances of a point (2,) from left and top, as shares of the picture's size."""
         return (
             float((point_km[0] - self.west) / self.width),
             float((self.north - point_km[1]) / self.height),
@@ -89,7 +89,7 @@ class Frame:
         )
 
     def holds(self, points_km: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(n,) which of the points (n, 2) are in the picture."""
+        """(n,): true for points (n, 2) in the picture."""
         x, y = points_km.T
         inside: NDArray[np.bool_] = (
             (x >= self.west) & (x <= self.east) & (y >= self.south) & (y <= self.north)

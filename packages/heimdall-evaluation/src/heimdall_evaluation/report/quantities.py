@@ -1,4 +1,4 @@
-"""Quantities as a reader wants them: three figures, a unit that fits, no line break before it."""
+"""Quantities as text: three figures and a fitting unit, with no line break before it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def decimal(value: float, digits: int = 2) -> str:
 
 
 def factor(value: float) -> str:
-    """How many times: two decimals, or two significant figures of what is below a tenth."""
+    """A ratio: two decimals, or two significant figures of what is below a tenth."""
     if not 0 < value < 0.1:
         return decimal(value)
     return f"{value:.{1 - math.floor(math.log10(value))}f}"

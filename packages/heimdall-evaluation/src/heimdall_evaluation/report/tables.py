@@ -1,14 +1,11 @@
-"""The tables of the page, as rows of text.
-
-The network beside a method that needs no training, on the same sessions.
-"""
+"""Tables of a report, as rows of text."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,30 +22,30 @@ from heimdall_evaluation.report.quantities import (
 )
 
 if TYPE_CHECKING:
-    from heimdall_evaluation.results import BaselineResult, Evaluation, ModelSummary, ReportContents
+    from heimdall_evaluation.results import (
+        BaselineResult,
+        Evaluation,
+        ModelSummary,
+        ReportContents,
+    )
 
 __all__ = [
     "Comparison",
-    "ExclusionGroup",
-    "Stage",
     "WorstSession",
     "compare",
-    "comparisons",
     "exclusion_groups",
+    "flat_rows",
     "metric_rows",
+    "metric_text",
     "model_line",
     "stages",
-    "told",
     "worst_sessions",
 ]
 
 
-Verdict = Literal["better", "worse", "no difference", "unknown"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How a baseline fares, and how the network fares against it."""
+    """A baseline's errors, and the network's against them."""
 
     name: str
     explanation: str
@@ -58,11 +55,11 @@ class Comparison:
     ratio: Interval
     """The network's median error over the baseline's, on the sessions that both answer."""
     inside: tuple[float, float] | None = None
-    """Shares of truths in its 68 and 95 % ellipses, where it has any."""
+    """Shares of truths in its 68 and 95 % ellipses, if it has any."""
 
     @property
-    def verdict(self) -> Verdict:
-        """What the interval of the ratio allows to say of the network."""
+    def verdict(self) -> Literal["better", "worse", "no difference", "unknown"]:
+        """The network beside the baseline, as far as the ratio's interval shows it."""
         if not self.ratio.known:
             return "unknown"
         if self.ratio.high < 1:
@@ -76,7 +73,7 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """The comparison in words; it says so where the network is not better."""
+        """The comparison in words."""
         if self.n_answered == 0:
             return "It has no answer for any of these sessions."
         times = (
@@ -85,30 +82,22 @@ class Comparison:
         )
         if self.verdict == "unknown":
             return f"{times}. Sessions of a single transmitter cannot tell how sure that is."
-        endings = {
+        sessions = count(self.n_answered, "session")
+        ending = {
             "better": "The network is better.",
             "worse": "The network is worse than this baseline.",
-            "no difference": (
-                f"The network is not better as far as {count(self.n_answered, 'session')} can tell."
-            ),
-        }
-        return f"{times} (95 % interval {self.interval}). {endings[self.verdict]}"
-
-
-def comparisons(contents: ReportContents) -> list[Comparison]:
-    """Every baseline in the order given."""
-    return [compare(contents.evaluation, baseline) for baseline in contents.baselines]
+            "no difference": f"The network is not better as far as {sessions} can tell.",
+        }[self.verdict]
+        return f"{times} (95 % interval {self.interval}). {ending}"
 
 
 def compare(evaluation: Evaluation, baseline: BaselineResult) -> Comparison:
-    """Compare on the sessions for which the baseline has an answer."""
+    """Compare the network with a baseline, on the sessions for which the baseline has an answer."""
     answered = np.flatnonzero(np.isfinite(baseline.error_m))
-    errors = baseline.error_m[answered]
-    if answered.size == 0:
-        median = p95 = np.nan
-        ratio = Interval(np.nan)
-    else:
-        median, p95 = np.median(errors), np.percentile(errors, 95)
+    median, p95, ratio = np.nan, np.nan, Interval(np.nan)
+    if answered.size:
+        errors = baseline.error_m[answered]
+        median, p95 = np.percentile(errors, [50, 95])
         sources = [evaluation.source_names[k] for k in answered]
         ratio = ratio_of_medians(evaluation.error_m[answered], errors, sources)
     return Comparison(
@@ -122,9 +111,8 @@ def compare(evaluation: Evaluation, baseline: BaselineResult) -> Comparison:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorstSession:
-    """One row of the worst sessions, ready to print."""
+class WorstSession(NamedTuple):
+    """A row of the worst sessions."""
 
     session_id: str
     source: str
@@ -137,28 +125,10 @@ class WorstSession:
     estimate: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExclusionGroup:
-    """The sessions that were left out for one reason."""
-
-    reason: str
-    session_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """How long one stage of the run took, and its share of the whole."""
-
-    name: str
-    took: str
-    share: float
-
-
 def worst_sessions(evaluation: Evaluation, n: int = 10) -> list[WorstSession]:
     """The sessions with the largest errors, worst first."""
     in_sigmas = np.sqrt(squared_sigmas(evaluation))
-    snr_db = evaluation.snr_db
-    order = np.argsort(-evaluation.error_m, kind="stable")[:n]
+    snr_db = np.full(len(evaluation), np.nan) if evaluation.snr_db is None else evaluation.snr_db
     return [
         WorstSession(
             session_id=evaluation.session_ids[k],
@@ -167,57 +137,58 @@ def worst_sessions(evaluation: Evaluation, n: int = 10) -> list[WorstSession]:
             sigma=" / ".join(distance(float(sigma)) for sigma in evaluation.sigma_m[k]),
             in_sigmas=decimal(float(in_sigmas[k]), 1),
             n_present=int(evaluation.n_present[k]),
-            snr=decimal(float(snr_db[k]), 1) if snr_db is not None else decimal(np.nan),
+            snr=decimal(float(snr_db[k]), 1),
             truth="{:.3f}, {:.3f}".format(*evaluation.truth_deg[k]),
             estimate="{:.3f}, {:.3f}".format(*evaluation.position_deg[k]),
         )
-        for k in order
+        for k in np.argsort(-evaluation.error_m, kind="stable")[:n]
     ]
 
 
-def exclusion_groups(contents: ReportContents) -> list[ExclusionGroup]:
-    """Excluded sessions by reason, the most frequent first."""
-    reasons = Counter(reason for _, reason in contents.excluded)
-    return [
-        ExclusionGroup(reason, tuple(s for s, why in contents.excluded if why == reason))
-        for reason, _ in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    ]
+def exclusion_groups(contents: ReportContents) -> list[tuple[str, list[str]]]:
+    """Reasons with the ids of the sessions excluded for them, the most frequent first."""
+    groups = defaultdict(list)
+    for session_id, reason in contents.excluded:
+        groups[reason].append(session_id)
+    return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
 
 
-def stages(contents: ReportContents) -> list[Stage]:
-    """The run's stages in the order given."""
+def stages(contents: ReportContents) -> list[tuple[str, str, float]]:
+    """Name, time and share of the whole of each stage, in the order they ran."""
     total = sum(contents.timings.values()) or 1.0
-    return [Stage(name, duration(s), s / total) for name, s in contents.timings.items()]
+    return [(name, duration(s), s / total) for name, s in contents.timings.items()]
 
 
 def metric_rows(contents: ReportContents) -> list[tuple[str, str]]:
-    """Metrics by name in a unit that fits each."""
-    return [(name, _metric(name, value)) for name, value in sorted(contents.metrics.items())]
+    """Metrics by name, with units."""
+    return [
+        (name, metric_text(name, value, f"{value:.4g}"))
+        for name, value in sorted(contents.metrics.items())
+    ]
+
+
+def metric_text(name: str, value: float, otherwise: str) -> str:
+    """A metric in the unit that its name implies, or `otherwise` if it has none."""
+    short = name.rpartition("/")[2]
+    if short.startswith("error_m"):
+        return distance(value)
+    return percent(value) if short.startswith(("coverage", "accuracy")) else otherwise
 
 
 def model_line(model: ModelSummary) -> str:
-    """`convnext_atto, 3.4 million parameters, 13.6 MB`."""
+    """`convnext_atto, 3,374,216 parameters, 13.6 MB`."""
     size = "" if model.size_bytes is None else f", {file_size(model.size_bytes)}"
     return f"{model.name}, {count(model.n_parameters, 'parameter')}{size}"
 
 
-def told(details: Mapping[str, Any]) -> list[tuple[str, str]]:
+def flat_rows(details: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Nested details as rows of a dotted name and a value."""
     rows: list[tuple[str, str]] = []
     for name, value in details.items():
         if isinstance(value, Mapping):
-            rows += [(f"{name}.{inner}", text) for inner, text in told(value)]
+            rows += [(f"{name}.{inner}", text) for inner, text in flat_rows(value)]
         elif isinstance(value, (list, tuple)):
-            rows.append((str(name), ", ".join(str(item) for item in value)))
+            rows.append((str(name), ", ".join(map(str, value))))
         else:
             rows.append((str(name), f"{value:g}" if isinstance(value, float) else str(value)))
     return rows
-
-
-def _metric(name: str, value: float) -> str:
-    short = name.rpartition("/")[2]
-    if short.startswith("error_m"):
-        return distance(value)
-    if short.startswith(("coverage", "accuracy")):
-        return percent(value)
-    return f"{value:.4g}"

@@ -1,9 +1,6 @@
-"""Baselines whose ellipse is one for all sessions: the region's prior, and the centroid.
+"""Baselines with one ellipse for all sessions: the region's prior, and the centroid.
 
-What needs no network: the figures a model must beat to be worth its while.
-
-Each gives positions; `empirical_sigma_m`, measured on training sessions, gives the ellipse, so
-that `localization_metrics` treats baselines and networks alike.
+The ellipse is the covariance of their errors on the training sessions.
 """
 
 from __future__ import annotations
@@ -13,37 +10,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from heimdall_models.baselines.levels import PositionEstimate
 from heimdall_models.errors import ModelError
-from heimdall_models.levels.estimates import PositionEstimate, checked_levels
+from heimdall_models.levels.received_power import checked_levels
 from heimdall_models.metrics import offset_east_north_m
 from heimdall_models.region import Region
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from heimdall_models.levels.estimates import TrainingLevels
-
-
-def mean_position(train_truth_deg: ArrayLike) -> NDArray[np.float64]:
-    """The middle of the training positions, `(2,)` degrees: the best guess that hears nothing.
-
-    The mean is taken in the tangent plane, so that the 180th meridian does no harm.
-    """
-    truth = np.asarray(train_truth_deg, dtype=np.float64).reshape(-1, 2)
-    region = Region.around(truth[:, 0], truth[:, 1])
-    return region.to_degrees(region.to_plane(truth).mean(axis=0))
+    from heimdall_models.levels.received_power import TrainingLevels
 
 
 def power_weighted_centroid(
-    levels_db: ArrayLike, present: ArrayLike, receivers_deg: ArrayLike, exponent: float = 0.5
+    levels_db: ArrayLike, present: ArrayLike, receivers_deg: ArrayLike
 ) -> NDArray[np.float64]:
-    """The receivers' centroid, each weighted by its received power to the `exponent`.
+    """The receivers' centroid, each weighted by its amplitude: by 1/distance in free space.
 
     Args:
         levels_db: Received levels `(n, receivers)` in dB; a common offset does not matter.
-        present: `(n, receivers)`, whether the receiver was up; absent ones weigh nothing.
-        receivers_deg: Where the receivers are, `(receivers, 2)`, WGS84.
-        exponent: Of power; 0.5 weighs by amplitude, that is, by 1/distance in free space.
+        present: `(n, receivers)`, true where the receiver was up; absent ones weigh nothing.
+        receivers_deg: Places of the receivers, `(receivers, 2)`, WGS84.
 
     Returns:
         `(n, 2)` degrees.
@@ -67,29 +54,15 @@ def power_weighted_centroid(
     if not np.isfinite(levels[up]).all():
         raise ModelError("a level of a receiver that is present is not finite")
     heard = np.where(up, levels, -np.inf)
-    weights = 10 ** (exponent * (heard - heard.max(axis=1, keepdims=True)) / 10)
+    weights = 10 ** (0.5 * (heard - heard.max(axis=1, keepdims=True)) / 10)
     region = Region.around(receivers[:, 0], receivers[:, 1])
     weights /= weights.sum(axis=1, keepdims=True)
     return region.to_degrees(weights @ region.to_plane(receivers))
 
 
-def empirical_sigma_m(position_deg: ArrayLike, truth_deg: ArrayLike) -> NDArray[np.float64]:
-    """Root mean square errors east and north in metres, `(2,)`: the likeliest constant sigma.
-
-    Args:
-        position_deg: A baseline's positions of training sessions, `(n, 2)` or `(2,)`.
-        truth_deg: Where those transmitters were, `(n, 2)`.
-    """
-    truth = np.asarray(truth_deg, dtype=np.float64).reshape(-1, 2)
-    position = np.broadcast_to(np.asarray(position_deg, dtype=np.float64), truth.shape)
-    squares = np.square(offset_east_north_m(position, truth))
-    sigma: NDArray[np.float64] = np.sqrt(squares.mean(axis=0))
-    return sigma
-
-
 @dataclass(frozen=True, slots=True)
 class RegionPrior:
-    """The training transmitters' mean place and covariance, whatever is heard."""
+    """The training transmitters' mean place and covariance, for every session."""
 
     mean_deg: NDArray[np.float64]
     covariance_m2: NDArray[np.float64]
@@ -111,7 +84,7 @@ class Centroid:
     receivers_deg: NDArray[np.float64]
     covariance_m2: NDArray[np.float64]
     prior: RegionPrior
-    """The answer for sessions that nobody heard."""
+    """The answer for sessions that no receiver heard."""
 
     def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
         """See `LevelEstimator` and `power_weighted_centroid`."""
@@ -125,7 +98,7 @@ class Centroid:
 
 
 def fit_region_prior(training: TrainingLevels) -> RegionPrior:
-    """What is known before anything is heard."""
+    """The prior that the training transmitters give."""
     mean = training.region.to_degrees(training.places.mean(axis=0))
     everywhere = np.broadcast_to(mean, training.position_deg.shape)
     covariance = _error_covariance_m2(everywhere, training.position_deg)
@@ -133,7 +106,7 @@ def fit_region_prior(training: TrainingLevels) -> RegionPrior:
 
 
 def fit_centroid(training: TrainingLevels) -> Centroid:
-    """The centroid needs no training, its ellipse does."""
+    """The centroid with the ellipse of its errors in training."""
     heard = training.present.any(axis=1)
     position = power_weighted_centroid(
         training.levels_db[heard], training.present[heard], training.receivers_deg

@@ -3,8 +3,8 @@
 The distance between two sessions is the Mahalanobis length of their levels' difference over the
 receivers that both have, when each receiver deviates by itself and power moves all alike: with
 the difference e, m receivers and power over own variance q, e^T e - q (sum e)^2 / (1 + q m), per
-receiver. How many neighbours is chosen, and how far their scatter is the truth's, by what is
-likeliest on the training sessions themselves, each left out of its own neighbours.
+receiver. The number of neighbours and the factor on their scatter are the likeliest on the training
+sessions themselves, each left out of its own neighbours.
 
 Source: P. Bahl and V. N. Padmanabhan, "RADAR: an in-building RF-based user location and tracking
 system", IEEE INFOCOM 2000.
@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_models.levels.estimates import PositionEstimate, checked_levels
+from heimdall_models.baselines.levels import PositionEstimate
 from heimdall_models.levels.path_loss import PathLossLaw
+from heimdall_models.levels.received_power import checked_levels
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from heimdall_models.levels.estimates import TrainingLevels
+    from heimdall_models.levels.received_power import TrainingLevels
 
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
 _LEAST_SCATTER = 8
-"""Neighbours that an ellipse is drawn through, where fewer give the position."""
+"""Neighbours whose scatter gives the ellipse, where fewer give the position."""
 _ROUNDING = 1e-8
 """Plane units squared, added to scatters: neighbours may stand on one site."""
 _SESSIONS_AT_ONCE = 256
@@ -35,14 +36,14 @@ _SESSIONS_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class LevelNeighbours:
-    """Training sessions, and how many of the nearest to trust how far."""
+    """Training sessions, the number of nearest ones to use, and the factor on their scatter."""
 
     training: TrainingLevels
     power_to_own: float
     """Variance of transmit power over that of a receiver's own deviations."""
     n_neighbours: int = 1
     inflation: float = 1.0
-    """What the neighbours' scatter is multiplied by to be the error's covariance."""
+    """Factor from the neighbours' scatter to the error's covariance."""
 
     def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
         """Mean place of the nearest sessions, and their scatter; see `LevelEstimator`."""
@@ -91,7 +92,7 @@ class LevelNeighbours:
         total = level @ train_up.T - up @ train.T
         squares = level**2 @ train_up.T - 2 * level @ train.T + up @ (train**2).T
         power = self.power_to_own * total**2 / (1 + self.power_to_own * shared)
-        # Nothing in common is no reason to be near.
+        # Sessions without a common receiver are not near.
         distance: NDArray[np.float64] = np.where(
             shared > 0, (squares - power) / np.maximum(shared, 1.0), np.finfo(np.float64).max
         )

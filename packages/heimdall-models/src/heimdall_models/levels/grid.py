@@ -1,4 +1,4 @@
-"""Cells of the plane, evenly spaced over where transmitters may be."""
+"""Cells of the plane, evenly spaced over the places of transmitters."""
 
 from __future__ import annotations
 

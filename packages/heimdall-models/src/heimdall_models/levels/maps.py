@@ -1,10 +1,10 @@
-"""What training sessions tell of levels, as the arrays that a network carries.
+"""Maps of levels learned from training sessions, as the arrays that a network carries.
 
-The kriged field of `baselines`, on a grid of fixed shape. Beside the map of all sessions there is
-one for each fold of them, made without that fold. A map fits its own sessions closer than any
-other: one that learns how sure to be must see each session through a map that does not know
-it, as it will see the sessions to come. Folds are by place, so that all sessions of one site are
-in one fold and a session's fold can be told from its target.
+The kriged field on a grid of fixed shape. Beside the map of all sessions there is one for each fold
+of them, made without that fold. A map fits its own sessions closer than others: a network that
+learns its uncertainty must see each session through a map made without it, like the sessions to
+come. Folds are by place, so that all sessions of one site are in one fold, and the target gives the
+fold.
 
 Source: cross-fitting, V. Chernozhukov et al., "Double/debiased machine learning", Econometrics
 Journal 21 (2018); stacking, D. H. Wolpert, Neural Networks 5 (1992).
@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heimdall_models.levels.estimates import TrainingLevels
 from heimdall_models.levels.grid import Grid
 from heimdall_models.levels.kriging import KrigedField
 from heimdall_models.levels.path_loss import found_receivers
-from heimdall_models.levels.received_power import ReceivedPower
+from heimdall_models.levels.received_power import ReceivedPower, TrainingLevels
 from heimdall_models.levels.transmit_power import TransmitPowers
 
 if TYPE_CHECKING:
@@ -35,9 +34,9 @@ GRID_SHAPE = (96, 96)
 """Cells east and north over the training transmitters: 1.8 km in a region of 170 km."""
 N_FOLDS = 4
 LEAST_SESSIONS = 20
-"""Fewer say nothing of a map."""
+"""Fewer make no map."""
 LEAST_ELSEWHERE = 3
-"""Sessions outside of a fold; of fewer there is no map to see that fold through."""
+"""Sessions outside of a fold; fewer make no map for that fold."""
 _PLACES_A_UNIT = 4096
 """Sites nearer than 1/4096 plane unit, 20 m in such a region, may share a fold by chance only."""
 
@@ -56,18 +55,18 @@ class LearnedLevels:
     common_variance: NDArray[np.float64]
     """`(1 + folds, cells)` in dB^2: what all levels of a session share, power left out."""
     powers: TransmitPowers
-    """How transmit powers are spread."""
+    """Distribution of transmit powers."""
 
 
 def levels_of(sessions: Iterable[Mapping[str, Any]], region: Region) -> LearnedLevels | None:
-    """The maps of sessions with `features` and `position_deg`; None of too few.
+    """Maps of sessions with `features` and `position_deg`; None if there are too few.
 
-    Those count in which something was heard. Too few are fewer than 20, or fewer than 3 without
-    one of the folds, as when all are of one site. Features are read one session after the other
-    and not kept.
+    Sessions count in which something was heard. Too few are fewer than 20, or fewer than 3 outside
+    of one fold, as when all are of one site. Features are read one session after the other and not
+    kept.
 
     Raises:
-        ModelError: If a session has no features, or a position is none.
+        ModelError: If features have another shape, or a position is not on Earth.
     """
     powers, positions = [], []
     for session in sessions:
@@ -86,13 +85,13 @@ def levels_of(sessions: Iterable[Mapping[str, Any]], region: Region) -> LearnedL
 def learned_levels(
     power: ReceivedPower, position_deg: NDArray[np.float64], region: Region
 ) -> LearnedLevels:
-    """Maps of the levels that these sessions were heard with.
+    """Maps of the levels of these sessions.
 
     Takes half a minute of one core for 6,000 sessions, a second for 600.
 
     Args:
         power: Of at least `LEAST_SESSIONS` sessions.
-        position_deg: Where their transmitters were, `(n, 2)`.
+        position_deg: Places of their transmitters, `(n, 2)`.
         region: The plane.
     """
     noise = power.noise()
@@ -123,7 +122,7 @@ def learned_levels(
 
 
 def folds_of(places: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The fold of a session whose transmitter is there, `(n,)`, from 0; places `(n, 2)` float32.
+    """Folds of sessions by their transmitters' places `(n, 2)` float32: `(n,)`, from 0.
 
     Exact in float32, since the factor is a power of two.
     """

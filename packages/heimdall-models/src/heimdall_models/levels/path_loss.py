@@ -1,4 +1,4 @@
-"""The log-distance law of path loss, fitted to sessions whose transmitters are known.
+"""The log-distance law of path loss, and receivers' places found by it.
 
     level = power + gain of the receiver - 10 exponent log10(distance) + deviation
 
@@ -9,12 +9,10 @@ shadowing and fading together: the law knows no map.
 Source: T. S. Rappaport, "Wireless Communications" (2nd ed., 2002), section 4.9; fixed effects:
 J. M. Wooldridge, "Econometric Analysis of Cross Section and Panel Data" (2010), section 10.5.
 
-Where receivers are, told by where they hear transmitters best.
-
-A network is trained on features and positions alone; the path-loss law wants the receivers'
-places. They are the places under which the law fits best: nonlinear least squares over them,
-with exponent, gains and powers eliminated by linear least squares at each step (variable
-projection), from the mean place of the transmitters that each hears loudest.
+A network is trained on features and positions alone, and the law needs the receivers' places.
+They are the places under which the law fits best: nonlinear least squares over them, with exponent,
+gains and powers eliminated by linear least squares at each step (variable projection), from the
+mean place of the transmitters that each hears loudest.
 
 Source: G. Golub and V. Pereyra, "Separable nonlinear least squares: the variable projection
 method and its applications", Inverse Problems 19 (2003).
@@ -27,20 +25,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_models.levels.grid import Grid
-from heimdall_models.levels.level_map import LevelMap
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from heimdall_models.levels.estimates import TrainingLevels
+    from heimdall_models.levels.received_power import TrainingLevels
 
+__all__ = ["PathLossLaw", "found_receivers"]
 
 LEAST_DISTANCE_M = 200.0
 """Nearer than this the logarithm runs away from what antennas do."""
-_N_CELLS = 128
 _LEAST_VARIANCE = 1e-2
 """dB^2: levels are not measured better than this, nor does a law hold better."""
+N_SESSIONS = 1_000
+"""Enough to find receivers to a few hundred metres; the work grows with them."""
+_LOUDEST = 0.02
+"""Share of a receiver's sessions that the search starts from."""
+_FARTHEST = 1.5
+"""Plane units from the region's middle, east or north."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,22 @@ class PathLossLaw:
     ) -> PathLossLaw:
         """The same of arrays: places `(n, 2)`, levels and presence `(n, receivers)`."""
         decades = _decades(places, receivers, scale_m)
-        columns = [np.where(up, -10 * decades, 0.0), *_indicators(up)]
+        indicators = [up * row for row in np.eye(up.shape[1])]
+        columns = [np.where(up, -10 * decades, 0.0), *indicators]
         design = np.stack([_within(column, up)[up] for column in columns], axis=1)
         answer = np.linalg.lstsq(design, _within(levels, up)[up], rcond=None)[0]
         exponent, gains = float(answer[0]), np.asarray(answer[1:], dtype=np.float64)
         residual = np.where(up, levels - gains + 10 * exponent * decades, 0.0)
         n_free = max(int(up.sum()) - int(up.any(axis=1).sum()) - len(gains), 1)
         variance = max(float(np.square(_within(residual, up)).sum() / n_free), _LEAST_VARIANCE)
-        mean_power, power_variance = _power(residual, up, variance)
-        return cls(exponent, gains + mean_power, variance, power_variance, receivers, scale_m)
+        counts = up.sum(axis=1)[up.any(axis=1)]
+        powers = residual[up.any(axis=1)].sum(axis=1) / counts
+        # The deviations' share of the variance of the sessions' mean residuals is taken out.
+        spread = float(powers.var()) - variance * float((1 / counts).mean())
+        power_variance = max(spread, _LEAST_VARIANCE)
+        return cls(
+            exponent, gains + float(powers.mean()), variance, power_variance, receivers, scale_m
+        )
 
     def mean_db(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
         """Expected levels at places `(n, 2)` in plane units: `(n, receivers)`."""
@@ -92,69 +100,16 @@ class PathLossLaw:
         return mean
 
 
-def fit_path_loss(training: TrainingLevels) -> LevelMap:
-    """Level likelihood under the log-distance law: the map is the law's."""
-    law = PathLossLaw.of(training)
-    grid = Grid.of_squares(training.places, _N_CELLS)
-    mean = law.mean_db(grid.cells)
-    return LevelMap(
-        region=training.region,
-        grid=grid,
-        mean_db=mean,
-        own_variance=np.full_like(mean, law.variance),
-        common_variance=np.full(len(mean), law.power_variance),
-    )
-
-
-def _decades(
-    places: NDArray[np.float64], receivers: NDArray[np.float64], scale_m: float
-) -> NDArray[np.float64]:
-    distance_m = np.linalg.norm(places[:, None] - receivers, axis=-1) * scale_m
-    decades: NDArray[np.float64] = np.log10(np.maximum(distance_m, LEAST_DISTANCE_M))
-    return decades
-
-
-def _indicators(up: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """For each receiver, one where it is the column and present: `(n, receivers)` each."""
-    return [up * row for row in np.eye(up.shape[1])]
-
-
-def _within(values: NDArray[np.float64], up: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Values less their session's mean over the receivers that are up; zero elsewhere."""
-    counts = np.maximum(up.sum(axis=1, keepdims=True), 1)
-    means = (values * up).sum(axis=1, keepdims=True) / counts
-    within: NDArray[np.float64] = (values - means) * up
-    return within
-
-
-def _power(
-    residual: NDArray[np.float64], up: NDArray[np.bool_], variance: float
-) -> tuple[float, float]:
-    """Mean and variance of transmit power, the deviations' share of the latter taken out."""
-    heard = up.any(axis=1)
-    counts = up[heard].sum(axis=1)
-    powers = residual[heard].sum(axis=1) / counts
-    spread = float(powers.var()) - variance * float((1 / counts).mean())
-    return float(powers.mean()), max(spread, _LEAST_VARIANCE)
-
-
-N_SESSIONS = 1_000
-"""Enough to find receivers to a few hundred metres; the work grows with them."""
-_LOUDEST = 0.02
-"""Share of a receiver's sessions that the search starts from."""
-_FARTHEST = 1.5
-"""Plane units from the region's middle, east or north."""
-
-
 def found_receivers(training: TrainingLevels) -> NDArray[np.float64]:
-    """Places of the receivers in plane units, `(receivers, 2)`.
-
-    Args:
-        training: Its `receivers_deg` are ignored.
-    """
+    """Places of the receivers in plane units, `(receivers, 2)`; `receivers_deg` is ignored."""
     from scipy.optimize import least_squares
 
-    start = _loudest_places(training)
+    # Mean place of the sessions in which each receiver is loudest beside the others.
+    up, levels, places = training.present, training.levels_db, training.places
+    others = levels.sum(axis=1) / np.maximum(up.sum(axis=1), 1)
+    share = np.where(up, levels - others[:, None], -np.inf)
+    count = max(round(_LOUDEST * len(places)), 1)
+    start = np.stack([places[np.argsort(column)[-count:]].mean(axis=0) for column in share.T])
     some = training.some(N_SESSIONS)
     places, levels, up = some.places, some.levels_db, some.present
 
@@ -176,10 +131,17 @@ def found_receivers(training: TrainingLevels) -> NDArray[np.float64]:
     return places_found
 
 
-def _loudest_places(training: TrainingLevels) -> NDArray[np.float64]:
-    """Mean place of the sessions in which each receiver is loudest beside the others."""
-    up, levels, places = training.present, training.levels_db, training.places
-    others = levels.sum(axis=1) / np.maximum(up.sum(axis=1), 1)
-    share = np.where(up, levels - others[:, None], -np.inf)
-    count = max(round(_LOUDEST * len(places)), 1)
-    return np.stack([places[np.argsort(column)[-count:]].mean(axis=0) for column in share.T])
+def _decades(
+    places: NDArray[np.float64], receivers: NDArray[np.float64], scale_m: float
+) -> NDArray[np.float64]:
+    distance_m = np.linalg.norm(places[:, None] - receivers, axis=-1) * scale_m
+    decades: NDArray[np.float64] = np.log10(np.maximum(distance_m, LEAST_DISTANCE_M))
+    return decades
+
+
+def _within(values: NDArray[np.float64], up: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values less their session's mean over the receivers that are up; zero elsewhere."""
+    counts = np.maximum(up.sum(axis=1, keepdims=True), 1)
+    means = (values * up).sum(axis=1, keepdims=True) / counts
+    within: NDArray[np.float64] = (values - means) * up
+    return within

@@ -1,9 +1,8 @@
-"""Where a transmitter may be, by its levels alone: a posterior over the cells of a learned map.
+"""Posterior of a transmitter's place by its levels alone, over the cells of a learned map.
 
-The likelihood is that of `baselines.level_map`, in torch, for batches and in exported graphs: the
+The likelihood is that of `baselines.levels`, in torch, for batches and in exported graphs: the
 session's unknown power is eliminated in closed form, here for each Gaussian of a mixture, and
-absent receivers weigh nothing. The maps are of `learned_levels`; until there are any, every cell
-is as likely as any other.
+absent receivers weigh nothing. Before maps are learned, every cell is equally likely.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from heimdall_models.ellipses import outer
 from heimdall_models.errors import ModelError
 from heimdall_models.levels.maps import GRID_SHAPE, N_FOLDS, folds_of
 from heimdall_models.levels.received_power import FAINTEST, SILENT_SPREAD_DB
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from heimdall_models.levels.maps import LearnedLevels
 
 _KNOWS_NOTHING = 1e12
-"""dB^2: the variance of a level of which no map says anything."""
+"""dB^2: the variance of a level without a map."""
 _LOUDEST_DB = 100.0
 """Of full scale; more is no feature, and its power would overflow."""
 _LEAST_POWER = 1e-30
 SHARPNESS = 1.1
-"""Of the position's weights over the ellipse's: a little nearer to the likeliest place, for a
-smaller median error."""
+"""Exponent of the position's weights over the ellipse's: a little nearer to the likeliest place,
+for a smaller median error."""
 
 
 class LevelPosterior(nn.Module):
@@ -38,7 +38,7 @@ class LevelPosterior(nn.Module):
     Args:
         n_receivers: Channels of the input.
         image_shape: Bands and frames.
-        sigma: What it says before it has learned levels: the middle, give or take this.
+        sigma: Standard deviation about the middle before levels are learned, plane units.
     """
 
     mean: Tensor
@@ -77,7 +77,7 @@ class LevelPosterior(nn.Module):
         """Take maps over.
 
         Args:
-            levels: What training sessions tell.
+            levels: Maps of training sessions.
             mean: Of the normalisation of our input, dB, broadcastable to it.
             std: The same.
 
@@ -117,14 +117,13 @@ class LevelPosterior(nn.Module):
 
         Args:
             x: Normalised spectrograms `(batch, receivers, bands, frames)`, float32.
-            target: The truth `(batch, 2)` in plane units, in training: then each session meets the
-                map that was made without it.
+            target: The truth `(batch, 2)` in plane units, in training: each session is then seen
+                through the map that was made without it.
         """
         level_db, present = self.levels(x)
         logits = self._log_likelihood(level_db, present, target)
         mean = torch.softmax(SHARPNESS * logits, dim=1) @ self.places
-        east, north = (self.places - mean.unsqueeze(1)).unbind(dim=-1)
-        products = torch.stack([east.square(), east * north, north.square()], dim=-1)
+        products = outer(self.places - mean.unsqueeze(1))
         covariance = (torch.softmax(logits, dim=1).unsqueeze(-1) * products).sum(dim=1)
         east_size, north_size = self.cell_variance.clamp_min(1e-10)
         # A transmitter is anywhere in its cell.
@@ -134,8 +133,8 @@ class LevelPosterior(nn.Module):
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signal levels in dB, and 1 where they count, 0 where not: `(batch, receivers)` both.
 
-        A receiver counts that is up now and was heard in training, unless it reads what no
-        receiver can.
+        A receiver counts that is up now and was heard in training, unless its features are
+        impossibly loud.
         """
         features = x * self.std + self.mean
         loudest = features.amax(dim=(2, 3))
@@ -147,11 +146,11 @@ class LevelPosterior(nn.Module):
         return torch.log10(power.clamp_min(_LEAST_POWER)) * 10, present
 
     def _log_likelihood(self, level_db: Tensor, present: Tensor, target: Tensor | None) -> Tensor:
-        """Of all cells, but for a constant, `(batch, cells)`."""
+        """Log-likelihood of all cells up to a constant, `(batch, cells)`."""
         first, second, own, common = self._sums(level_db * present, present, target)
         n_present = present.sum(dim=1)[:, None, None]
         first, second, own, common = (part.unsqueeze(1) for part in (first, second, own, common))
-        # The middle axis: the Gaussians of which powers are drawn.
+        # The middle axis: the Gaussians of the powers.
         offset = self.power_db[:, None]
         part = (common + self.power_variance[:, None]) / own
         shared = 1 + part * n_present

@@ -1,15 +1,18 @@
-"""How loud each receiver hears the signal, from features in decibels.
+"""Levels of the signal at each receiver, from features in decibels.
 
-The power of all bands, averaged over the frames, less the receiver's noise. The noise is seen
-where no signal is, in the outermost bands. What share of the noise those hold depends on the
-filter bank alone: it is learned from the recording with the faintest signal, of which
-the outermost bands hold more than of any other. A receiver whose features are all one value,
-the fill of the feature extractor, was down.
+The power of all bands, averaged over the frames, less the receiver's noise. The noise is read in
+the outermost bands, where no signal is. The share of the noise that those hold depends on the
+filter bank alone: it is learned from the recording with the faintest signal, of which the outermost
+bands hold more than of any other. A receiver whose features are all one value, the fill of the
+feature extractor, was down.
+
+Levels are in dB against any reference that is the same for all sessions of a receiver; the
+transmitters' powers are unknown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +22,19 @@ from heimdall_models.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
+
+    from heimdall_models.region import Region
+
+__all__ = ["FAINTEST", "SILENT_SPREAD_DB", "ReceivedPower", "TrainingLevels", "checked_levels"]
 
 OUTER_SHARE = 3 / 32
-"""Of the bands, on either side: 15 kHz and more from the carrier at 48 kHz."""
+"""Share of the bands, on either side, that hold noise alone: 15 kHz and more from the carrier at
+48 kHz."""
 NOISE_QUANTILE = 0.25
-"""Of a receiver's sessions, in what the outermost bands hold: stray signals there are rarer."""
+"""Quantile, over a receiver's sessions, of the outermost bands' power: stray signals are rarer."""
+LEAST_SESSIONS = 3
+"""Positions of training sessions; fewer have no spread in both directions."""
 FAINTEST = 0.03
 """Signal over noise, -15 dB, below which nothing can be measured: the least that is reported."""
 SILENT_SPREAD_DB = 0.01
@@ -42,7 +52,7 @@ class ReceivedPower:
 
     @classmethod
     def of(cls, features_db: NDArray[np.floating]) -> ReceivedPower:
-        """Of features `(n, receivers, bands, frames)`, dB of full scale."""
+        """Powers in features `(n, receivers, bands, frames)`, dB of full scale."""
         features = np.asarray(features_db, dtype=np.float64)
         if features.ndim != 4 or 0 in features.shape:
             raise ModelError(
@@ -51,10 +61,10 @@ class ReceivedPower:
         with np.errstate(over="ignore", invalid="ignore"):
             spread = features.max(axis=(2, 3)) - features.min(axis=(2, 3))
             bands = np.power(10.0, features / 10).mean(axis=3)
-        # What is no number was not heard; training stops at it, and says whose it is.
+        # A value that is not finite counts as not heard; training refuses it by its session.
         present = (spread > SILENT_SPREAD_DB) & np.isfinite(spread) & np.isfinite(bands.sum(axis=2))
         bands = np.where(present[:, :, None], bands, 0.0)
-        n_outer = n_outer_bands(features.shape[2])
+        n_outer = max(round(OUTER_SHARE * features.shape[2]), 1)
         outer = bands[:, :, :n_outer].sum(axis=2) + bands[:, :, -n_outer:].sum(axis=2)
         return cls(bands.sum(axis=2), outer, present)
 
@@ -86,6 +96,84 @@ class ReceivedPower:
         return 10 * np.log10(np.where(self.present & (power > 0), power, 1.0))
 
 
-def n_outer_bands(n_bands: int) -> int:
-    """Bands on either side that hold noise alone."""
-    return max(round(OUTER_SHARE * n_bands), 1)
+@dataclass(frozen=True, slots=True)
+class TrainingLevels:
+    """Levels of sessions whose transmitters are known.
+
+    Raises:
+        ModelError: If the shapes disagree, a level that counts is not finite, there are fewer
+            than three sessions, or no receiver was up in any of them.
+    """
+
+    levels_db: NDArray[np.float64]
+    """`(n, receivers)`."""
+    present: NDArray[np.bool_]
+    """`(n, receivers)`, true where the receiver was up."""
+    position_deg: NDArray[np.float64]
+    """`(n, 2)`: latitude and longitude of the transmitters, WGS84."""
+    receivers_deg: NDArray[np.float64]
+    """`(receivers, 2)`."""
+    region: Region
+    """The plane in which methods compute."""
+
+    def __post_init__(self) -> None:
+        for name in ("position_deg", "receivers_deg"):
+            value = np.asarray(getattr(self, name), dtype=np.float64)
+            object.__setattr__(self, name, value.reshape(-1, 2))
+        levels, present = checked_levels(self.levels_db, self.present, len(self.receivers_deg))
+        if len(levels) != len(self.position_deg) or len(levels) < LEAST_SESSIONS:
+            raise ModelError(
+                f"{len(levels)} sessions with levels and {len(self.position_deg)} positions; "
+                f"give as many of both, at least {LEAST_SESSIONS}"
+            )
+        if not present.any():
+            raise ModelError(
+                f"no receiver was up in any of {len(levels)} sessions; give some with levels"
+            )
+        object.__setattr__(self, "levels_db", levels)
+        object.__setattr__(self, "present", present)
+
+    @property
+    def places(self) -> NDArray[np.float64]:
+        """The transmitters in plane units, `(n, 2)`: east, north."""
+        return self.region.to_plane(self.position_deg)
+
+    @property
+    def receiver_places(self) -> NDArray[np.float64]:
+        """The receivers in plane units, `(receivers, 2)`."""
+        return self.region.to_plane(self.receivers_deg)
+
+    def some(self, n_sessions: int) -> TrainingLevels:
+        """At most so many of the sessions, chosen at random, always the same ones."""
+        if len(self.levels_db) <= n_sessions:
+            return self
+        return self.only(np.random.default_rng(0).permutation(len(self.levels_db))[:n_sessions])
+
+    def only(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> TrainingLevels:
+        """The sessions in these rows."""
+        return replace(
+            self,
+            levels_db=self.levels_db[rows],
+            present=self.present[rows],
+            position_deg=self.position_deg[rows],
+        )
+
+
+def checked_levels(
+    levels_db: ArrayLike, present: ArrayLike, n_receivers: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Levels and presence as arrays `(n, receivers)`; levels of absent receivers become zero.
+
+    Raises:
+        ModelError: If the shapes are wrong or a level that counts is not finite.
+    """
+    levels = np.asarray(levels_db, dtype=np.float64)
+    up = np.asarray(present, dtype=bool)
+    if levels.ndim != 2 or levels.shape != up.shape or levels.shape[1] != n_receivers:
+        raise ModelError(
+            f"levels {levels.shape} and present {up.shape} must both be (n, {n_receivers}): "
+            f"a row for each session, a column for each receiver"
+        )
+    if not np.isfinite(levels[up]).all():
+        raise ModelError("a level of a receiver that is present is not finite")
+    return np.where(up, levels, 0.0), up

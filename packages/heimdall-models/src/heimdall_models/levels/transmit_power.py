@@ -1,9 +1,9 @@
-"""How transmit powers are spread: a mixture, learned from sessions whose transmitters are known.
+"""Distribution of transmit powers: a mixture, learned from sessions with known transmitters.
 
-One Gaussian of the training powers has thin sides: it is wrong between its edges, where powers
-are as good as uniform, and it calls a transmitter twenty decibels weaker than all of them
-impossible, so that the position must explain the weakness. The mixture has three Gaussians
-whose shares the training sessions tell, and one so wide that any power is in it.
+A single Gaussian of the training powers fits badly: powers are almost uniform between its edges,
+and a transmitter twenty decibels weaker than all of them is practically impossible, so that the
+position must explain the weakness. The mixture has three Gaussians, whose shares are fitted to the
+training sessions, and one so wide that it holds any power.
 
 Source of the fit: A. P. Dempster, N. M. Laird and D. B. Rubin, "Maximum likelihood from incomplete
 data via the EM algorithm", J. Royal Statistical Society B 39 (1977).
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 N_KNOWN = 3
 """Gaussians for powers as training had them."""
 REACH = 1.2
-"""Standard deviations of the training powers from the middle one to the outer two: with shares
-as they come, flat enough for a uniform distribution, whose ends are at 1.73."""
+"""Distance of the outer two Gaussians from the middle one in standard deviations of the training
+powers: flat enough for a uniform distribution, whose ends are at 1.73."""
 LEAST_SPACING_DB = 0.5
 """Nearer Gaussians are one."""
 OTHERWISE = 0.04
-"""Share of sessions whose power is unlike all that training had."""
+"""Share of sessions whose power is unlike all in training."""
 OTHERWISE_DB = 15.0
 """Standard deviation of their power."""
 _ROUNDS = 60
@@ -36,7 +36,7 @@ _ROUNDS = 60
 
 @dataclass(frozen=True, slots=True)
 class TransmitPowers:
-    """Gaussians of which transmit powers are drawn, in dB of the mean power."""
+    """Mixture of Gaussians of transmit powers, in dB of the mean power."""
 
     offset_db: NDArray[np.float64]
     """`(N_KNOWN + 1,)`, the wide one last."""
@@ -47,7 +47,7 @@ class TransmitPowers:
 
     @classmethod
     def spaced(cls, power_variance: float) -> TransmitPowers:
-        """Equal shares, over a power of that variance in dB^2."""
+        """Equal shares, for powers of that variance in dB^2."""
         spread = max(float(np.sqrt(power_variance)), LEAST_SPACING_DB * (N_KNOWN - 1) / 2 / REACH)
         known = np.linspace(-REACH * spread, REACH * spread, N_KNOWN)
         spacing = known[1] - known[0]
@@ -67,16 +67,16 @@ class TransmitPowers:
         """With the likeliest shares; that of the wide one stays as it is.
 
         Args:
-            residual_db: Levels less what the map expects where the transmitter was, of sessions
-                that the map does not know, `(n, receivers)`.
+            residual_db: Levels less the map's at the transmitter's place, of sessions that the map
+                was made without, `(n, receivers)`.
             present: The same shape.
             own_variance: Of each receiver's deviation, `(n,)` in dB^2.
-            common_variance: Of what all share but for power, `(n,)` in dB^2.
+            common_variance: Of the deviation that all share, power left out, `(n,)` in dB^2.
         """
         n_present = present.sum(axis=1)
         heard = n_present > 0
         count = n_present[heard]
-        # Of the levels only their mean tells of the power.
+        # Of the levels only their mean depends on the power.
         mean = (np.where(present, residual_db, 0.0).sum(axis=1)[heard] / count)[:, None]
         noise = (own_variance[heard] / count + common_variance[heard])[:, None]
         spread = noise + self.variance[:-1]

@@ -1,4 +1,4 @@
-"""A small world in which levels follow the law that level baselines assume, for tests."""
+"""A small world in which levels follow the law that level baselines assume."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from heimdall_models.levels.estimates import TrainingLevels
+from heimdall_models.levels.received_power import TrainingLevels
 from heimdall_models.region import Region
 
 if TYPE_CHECKING:
