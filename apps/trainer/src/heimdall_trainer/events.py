@@ -8,6 +8,7 @@ below. Warnings and errors go to standard error.
 - all: `event`, `time` (UTC)
 - `stage`: `stage`, `state` (`begun`, `done`), and `seconds` when done
 - `data`: `sessions` and `receivers` by part of the split, `region`, `excluded`
+- `run`: `run_id` and `run_name` in MLflow
 - `model`: `parameters`, `trainable_parameters`, `memory_bytes` before any batch
 - `epoch`: `epoch` from 1, `epochs`, `seconds`, `seconds_left` at most, `learning_rate`, and all
   metrics by their names in MLflow, such as `train/loss`

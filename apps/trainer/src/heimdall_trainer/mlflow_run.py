@@ -25,6 +25,8 @@ from heimdall_export import ExportError
 from heimdall_models.trained import Trained
 from heimdall_models.training.history import PartOfRun
 
+from heimdall_trainer.events import tell
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Literal
@@ -253,6 +255,7 @@ def describe_run(
     Raises:
         ExportError: MLflow refuses.
     """
+    tell("run", run_id=tracker.run_id, run_name=tracker.run_name)
     if tracker.is_resumed:
         tracker.set_tags({"resumed.command": command_line()})
         return
