@@ -193,7 +193,7 @@ def test_a_filter_without_a_zone_means_utc():
     ("conditions", "told"),
     [
         ({"lowest_hz": 2.0, "highest_hz": 1.0}, r"lowest_hz=2\.0 is above highest_hz=1\.0"),
-        ({"min_snr_db": float("nan")}, "min_snr_db=nan is no finite number"),
+        ({"min_snr_db": float("nan")}, "min_snr_db=nan"),
     ],
 )
 def test_a_filter_that_nothing_can_meet_is_refused(conditions, told):
