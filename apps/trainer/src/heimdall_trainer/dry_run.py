@@ -21,7 +21,7 @@ import lightning.pytorch as pl
 import torch
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_models import AveragedWeights
-from heimdall_models.training.fit import make_loader
+from heimdall_models.training.batches import make_loader
 from heimdall_models.training.history import duration
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError

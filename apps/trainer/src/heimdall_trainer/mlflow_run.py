@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heimdall_export import ExportError
-from heimdall_models.training.history import NewSteps
-from heimdall_models.training.resume import run_of
+from heimdall_models.trained import Trained
+from heimdall_models.training.history import PartOfRun
 
 from heimdall_trainer.events import tell
 
@@ -233,7 +233,7 @@ def tracked_run(
     """
     from heimdall_export.errors import ExportError, OutOfReach
 
-    run_id = None if checkpoint is None else run_of(checkpoint)
+    run_id = None if checkpoint is None else Trained.open(checkpoint).members[0].run.run_id
     if run_id is None:
         return open_tracker(config, connections)
     try:
@@ -266,7 +266,7 @@ def describe_run(
 
 def new_steps(tracker: MLflowTracker) -> RunMetrics:
     """The run as training tells it of metrics: what it knows of a step is not told again."""
-    return NewSteps(tracker, tracker.logged) if tracker.logged else tracker
+    return PartOfRun(run=tracker, known=tracker.logged) if tracker.logged else tracker
 
 
 _CONTEXT = "mlflow.data.context"
