@@ -35,7 +35,7 @@ ODD_KEYS = [
     "/etc/passwd",
     "spaces and çà/日本.npy",
 ]
-HOSTILE = [(key, "can be no object") for key in IMPOSSIBLE_KEYS]
+HOSTILE = [(key, "invalid location") for key in IMPOSSIBLE_KEYS]
 HOSTILE += [(key, "no object '") for key in ODD_KEYS]
 
 
