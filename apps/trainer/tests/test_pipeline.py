@@ -18,8 +18,8 @@ from heimdall_models.training.batches import make_loader
 from heimdall_models.training.fit import fit
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.mlflow_run import source_commit
 from heimdall_trainer.pipeline import TrainingPipeline
+from heimdall_trainer.provenance import source_commit
 from mlflow import MlflowClient
 
 

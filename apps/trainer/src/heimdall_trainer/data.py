@@ -21,6 +21,7 @@ from heimdall_models import Region
 
 from heimdall_trainer.errors import TrainerError, UsageError
 from heimdall_trainer.events import LOGGER
+from heimdall_trainer.provenance import dataset_fingerprint, provenance_of_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ __all__ = [
     "choose_sessions",
     "clocks_warning",
     "load_training_data",
+    "provenance_of",
 ]
 
 
@@ -290,3 +292,14 @@ def _refuse_too_many(exclusions: Sequence[Exclusion], total: int, most: float) -
             f"{len(exclusions)} of {total} sessions cannot be used, more than --max_excluded "
             f"{most:g} allows; the first is {first.session_id}: {first.reason}"
         )
+
+
+def provenance_of(data: TrainingData) -> dict[str, str]:
+    """The commit that runs, and which features and sessions there were."""
+    return {
+        **provenance_of_source(),
+        "features.fingerprint": data.features.fingerprint,
+        "dataset.fingerprint": dataset_fingerprint(
+            {side: getattr(data.split, side) for side in ("train", "validation", "test")}
+        ),
+    }

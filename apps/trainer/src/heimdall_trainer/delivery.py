@@ -32,7 +32,7 @@ from heimdall_models.training.resume import exported_network
 
 from heimdall_trainer.evaluation import evaluate_part
 from heimdall_trainer.events import tell
-from heimdall_trainer.mlflow_run import package_versions
+from heimdall_trainer.provenance import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

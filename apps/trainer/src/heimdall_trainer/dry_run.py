@@ -26,9 +26,9 @@ from heimdall_models.training.history import duration
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
+from heimdall_trainer.console import ModelSize
 from heimdall_trainer.errors import TrainerError, describe
 from heimdall_trainer.events import tell
-from heimdall_trainer.overview import ModelSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,8 +232,8 @@ def artifact_root_of(experiment: str, connections: Connections) -> str | None:
 def _data(config: TrainingConfig, connections: Connections) -> TrainingData:
     from heimdall_models.training.timing import timed_parts
 
+    from heimdall_trainer.console import tell_data
     from heimdall_trainer.data import load_training_data
-    from heimdall_trainer.overview import tell_data
 
     data = load_training_data(config, connections)
     tell_data(data)

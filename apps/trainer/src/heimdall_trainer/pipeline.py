@@ -34,14 +34,20 @@ from heimdall_models.training.resume import (
 )
 from heimdall_models.training.timing import timed_parts, train_timing, with_timing
 
+from heimdall_trainer.console import (
+    RunOutcome,
+    RunSummary,
+    require_writable,
+    tell_data,
+    tell_model,
+    write_summary,
+)
 from heimdall_trainer.data import load_training_data
 from heimdall_trainer.delivery import Delivery, export_and_register
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.evaluation import write_report
 from heimdall_trainer.events import tell
 from heimdall_trainer.mlflow_run import describe_run, new_steps, tracked_run
-from heimdall_trainer.overview import tell_data, tell_model
-from heimdall_trainer.summary import RunOutcome, RunSummary, require_writable, write_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 
 if TYPE_CHECKING:
-    from heimdall_trainer.summary import RunOutcome
+    from heimdall_trainer.console import RunOutcome
 
 __all__ = ["DEMO_RECEIVERS", "DemoConfig", "demo", "fill", "run_demo"]
 

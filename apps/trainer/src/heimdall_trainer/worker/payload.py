@@ -9,9 +9,8 @@ import cyclopts
 from cyclopts.config import Dict
 from heimdall_data.catalogue.session import FilterError
 
-from heimdall_trainer.cli.flags import holds_password, masked, whole_numbers_only
-from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.connections import Connections
+from heimdall_trainer.config import TrainingConfig, whole_numbers_only
+from heimdall_trainer.connections import Connections, holds_password, masked
 from heimdall_trainer.errors import UsageError, one_line
 
 if TYPE_CHECKING:
