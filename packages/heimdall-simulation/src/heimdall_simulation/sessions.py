@@ -20,10 +20,11 @@ from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
 from heimdall_data.recordings.recording import gps_ns_from_utc
 
 from heimdall_simulation.drawing import session_truth
-from heimdall_simulation.kiwi_payload import BLOCK_SAMPLES, kiwi_wav_payload
 from heimdall_simulation.receiver import (
+    BLOCK_SAMPLES,
     Reception,
     arrived,
+    kiwi_wav_payload,
     measured_levels_db,
     npy_payload,
     received,
