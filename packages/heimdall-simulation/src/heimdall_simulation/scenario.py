@@ -81,15 +81,7 @@ class Mishaps:
             )
 
 
-NO_MISHAPS = Mishaps(
-    receiver_down=0,
-    pending=0,
-    rejected=0,
-    failed=0,
-    no_position=0,
-    object_missing=0,
-    object_truncated=0,
-)
+NO_MISHAPS = Mishaps(**dict.fromkeys((f.name for f in fields(Mishaps)), 0))
 """Every session complete, approved and sound."""
 
 
