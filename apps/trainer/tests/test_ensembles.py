@@ -9,6 +9,7 @@ import pytest
 import torch
 from heimdall_features import NormalizationStats
 from heimdall_models import ModelError
+from heimdall_models.errors import TrainingError
 from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import (
     finished_checkpoint,
@@ -21,7 +22,7 @@ from heimdall_models.training.fit import newest_checkpoint
 from heimdall_models.training.resume import exported_network, warn_of_other_sessions
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.errors import TrainerError, UsageError
+from heimdall_trainer.errors import UsageError
 from heimdall_trainer.models import evaluate_file
 from heimdall_trainer.pipeline import TrainingPipeline
 from mlflow import MlflowClient
@@ -137,7 +138,7 @@ def test_a_resumed_ensemble_trains_what_is_missing_and_nothing_else(
     (tmp_path / "member-2" / "finished.json").unlink()
     assert again.train(finished.data).checkpoint.read_bytes() == before
     # The members are no place for a single network to go on from, nor is what they became.
-    with pytest.raises(TrainerError, match="no checkpoint to resume from"):
+    with pytest.raises(TrainingError, match="no checkpoint to resume from"):
         newest_checkpoint(tmp_path)
 
 
@@ -182,7 +183,7 @@ def test_an_ensemble_is_not_resumed_on_other_sessions(connections, two, finished
     folder = Path(finished.summary.checkpoint).parent
     config = replace(two, checkpoint_dir=folder, resume_training=True)
     message = r"member-1/epoch=00\d\.ckpt was trained on other sessions than this run's"
-    with pytest.raises(TrainerError, match=message):
+    with pytest.raises(TrainingError, match=message):
         TrainingPipeline(config, connections).train(other)
 
 
@@ -204,7 +205,7 @@ def test_an_ensemble_is_exported_but_not_gone_on_with(connections, two, finished
     with pytest.raises(ModelError, match="holds an ensemble"):
         TrainingPipeline(config, connections).check()
     data = replace(finished.data, receivers=finished.data.receivers[:2])
-    with pytest.raises(TrainerError, match="listens to 3 receivers, and the data has 2"):
+    with pytest.raises(TrainingError, match="listens to 3 receivers, and the data has 2"):
         exported_network(path, data)
 
 
@@ -222,7 +223,7 @@ def test_members_of_an_earlier_ensemble_are_not_mixed_with_new_ones(connections,
     require_fresh(tmp_path)
     (tmp_path / "member-2" / "last.ckpt").touch()
     config = replace(two, checkpoint_dir=tmp_path)
-    with pytest.raises(TrainerError, match=r"has members of an earlier ensemble: go on with --res"):
+    with pytest.raises(TrainingError, match="has members of an earlier ensemble"):
         TrainingPipeline(config, connections).check()
     TrainingPipeline(replace(config, resume_training=True), connections).check()
     assert started_ensemble(tmp_path.parent) == tmp_path
@@ -232,7 +233,7 @@ def test_there_must_be_an_ensemble_to_resume(connections, two, tmp_path):
     """A single run's checkpoint is none."""
     (tmp_path / "last.ckpt").touch()
     config = replace(two, checkpoint_dir=tmp_path, resume_training=True)
-    with pytest.raises(TrainerError, match="no ensemble to resume in"):
+    with pytest.raises(TrainingError, match="no ensemble to resume in"):
         TrainingPipeline(config, connections).check()
 
 
@@ -242,13 +243,13 @@ def test_a_member_of_another_seed_is_not_taken_for_this_one(tmp_path):
     assert finished_checkpoint(tmp_path, 7) is None
     note_finished(tmp_path, 7, tmp_path / "epoch=000.ckpt")
     assert finished_checkpoint(tmp_path, 7) == tmp_path / "epoch=000.ckpt"
-    with pytest.raises(TrainerError, match="was trained with seed 7, and this run's member has 8"):
+    with pytest.raises(TrainingError, match="was trained with seed 7, and this run's member has 8"):
         finished_checkpoint(tmp_path, 8)
     (tmp_path / "epoch=000.ckpt").unlink()
-    with pytest.raises(TrainerError, match=r"epoch=000\.ckpt is gone; delete"):
+    with pytest.raises(TrainingError, match=r"epoch=000\.ckpt is gone; delete"):
         finished_checkpoint(tmp_path, 7)
     (tmp_path / "finished.json").write_text("{}")
-    with pytest.raises(TrainerError, match=r"finished\.json does not say what was trained"):
+    with pytest.raises(TrainingError, match=r"finished\.json does not say what was trained"):
         finished_checkpoint(tmp_path, 7)
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from heimdall_data import S3Settings
 from heimdall_export.errors import ExportError
+from heimdall_models.errors import TrainingError
 from heimdall_models.trained import Trained
 from heimdall_models.training.fit import TrainedModel, fit
 from heimdall_trainer.delivery import upload
-from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.pipeline import TrainingPipeline
 from lightning.pytorch import Callback
 
@@ -81,7 +81,7 @@ def test_the_metrics_are_those_of_the_checkpoint_that_is_delivered(train):
 def test_training_of_which_nothing_could_be_kept_says_so(train):
     """And not that the loss was never finite."""
     with pytest.raises(
-        TrainerError, match=r"no checkpoint could be written: .*File too large; make"
+        TrainingError, match=r"no checkpoint could be written: .*File too large; make"
     ):
         train(0, 1, 2, 3, 4)
 

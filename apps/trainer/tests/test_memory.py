@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from heimdall_models import LocalizationNet
+from heimdall_models.errors import TrainingError
 from heimdall_models.training.memory import fitting_batch_size, told_of_memory
-from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.pipeline import TrainingPipeline
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_the_largest_batch_that_fits_is_taken(quick, module, room_for, room, mos
 def test_a_device_without_room_for_what_was_asked_says_what_to_change(quick, module, room_for):
     """The remedies are flags, those that are not given yet."""
     room_for(4)
-    with pytest.raises(TrainerError) as caught:
+    with pytest.raises(TrainingError) as caught:
         fitting_batch_size(module, quick, CPU, 1000)
     said = str(caught.value)
     assert said.startswith("a step of 8 sessions with convnext_atto does not fit into memory")
@@ -74,7 +74,7 @@ def test_training_that_runs_out_of_memory_ends_in_that_line(
     room_for(4)
     config = replace(quick, backbone="test_convnext", gradient_checkpointing=True)
     config = replace(config, checkpoint_dir=tmp_path, precision="bf16-mixed")
-    with pytest.raises(TrainerError, match="does not fit into memory") as caught:
+    with pytest.raises(TrainingError, match="does not fit into memory") as caught:
         TrainingPipeline(config, connections).train(data)
     assert "--gradient_checkpointing" not in str(caught.value)
     assert "--precision" not in str(caught.value)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from heimdall_models import ModelError
+from heimdall_models.errors import TrainingError
 from heimdall_models.training.checkpoint_files import checkpoints_in, newest_checkpoint
 from heimdall_models.training.fit import fit
-from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.pipeline import TrainingPipeline
 from lightning.pytorch import Callback
 
@@ -170,7 +170,7 @@ def test_a_checkpoint_within_an_epoch_goes_on_with_its_own_batches_alone(train, 
     with pytest.raises(SystemExit):
         train("stopped", Signal(signal.SIGTERM, step=2))
     kept = newest_checkpoint(tmp_path / "stopped")
-    with pytest.raises(TrainerError, match="made with --seed 7 and --batch_size 8; give the same"):
+    with pytest.raises(TrainingError, match="made with --seed 7 and --batch_size 8; give the same"):
         train("stopped", resume_from=kept, batch_size=4, seed=8)
 
 
@@ -213,7 +213,7 @@ def test_what_was_being_written_when_a_run_was_killed_is_no_checkpoint(train, tm
     folder.mkdir()
     part = folder / ".step.ckpt.abc.part"
     part.write_bytes(b"half")
-    with pytest.raises(TrainerError, match="no checkpoint to resume from"):
+    with pytest.raises(TrainingError, match="no checkpoint to resume from"):
         newest_checkpoint(folder)
     train("run")
     assert not part.exists()
@@ -222,5 +222,5 @@ def test_what_was_being_written_when_a_run_was_killed_is_no_checkpoint(train, tm
 def test_another_backbone_is_refused_before_the_data(connections, quick, straight):
     """The commonest flag to forget; torch would list every weight, after minutes of data."""
     config = replace(quick, resume_training=True, checkpoint=(straight[1].checkpoint,))
-    with pytest.raises(TrainerError, match="was trained with backbone test_convnext, and this"):
+    with pytest.raises(TrainingError, match="was trained with backbone test_convnext, and this"):
         TrainingPipeline(config, connections).check()

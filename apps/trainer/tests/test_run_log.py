@@ -14,8 +14,8 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from heimdall_models.training.events import LOGGER, duration, tell
-from heimdall_trainer.events import logged_as
+from heimdall_models.training.history import duration
+from heimdall_trainer.events import LOGGER, logged_as, tell
 from heimdall_trainer.overview import tell_data
 from heimdall_trainer.pipeline import TrainingPipeline
 from tqdm import tqdm

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from heimdall_models.errors import OptionError
 from heimdall_models.training.batches import EpochOrder, SessionBatches, Share
 from heimdall_models.training.devices import placement
 from heimdall_models.training.fit import fit
@@ -91,7 +92,7 @@ def test_torchrun_says_how_many_processes_there_are(quick, monkeypatch):
 )
 def test_sharded_training_is_refused_where_it_would_train_something_else(quick, settings, said):
     """Lightning would average or clip a shard as if it were the network, or fail after minutes."""
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(OptionError, match=said):
         placement(replace(quick, strategy="fsdp", **settings))
 
 
@@ -101,7 +102,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(connections, quick):
     pipeline = TrainingPipeline(config, connections)
     batches_of = SessionBatches(pipeline.load_data(), config)
     batches_of.trainer = pipeline.create_trainer()
-    with pytest.raises(UsageError, match="--batch_size is 7, and 2 processes cannot share it"):
+    with pytest.raises(OptionError, match="--batch_size is 7, and 2 processes cannot share it"):
         batches_of.train_dataloader()
 
 

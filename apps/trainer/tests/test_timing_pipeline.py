@@ -21,6 +21,7 @@ from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE, TIME_DIFFERENCES
 from heimdall_export.serving.predictor import Predictor
 from heimdall_features import ArrivalExtractor
 from heimdall_models import ModelError
+from heimdall_models.errors import TrainingError
 from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import note_finished
 from heimdall_models.training.resume import exported_network
@@ -28,7 +29,6 @@ from heimdall_models.training.timing import TimedParts, TimedSessions, train_tim
 from heimdall_simulation import NORTHWEST_ITALY, Mishaps, simulate_sessions
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.models import opened_model
 from heimdall_trainer.pipeline import TrainingPipeline
 from mlflow import MlflowClient
@@ -197,17 +197,17 @@ def test_a_checkpoint_is_not_exported_with_other_features(connections, finished)
     """Half a model must not pass for one; this is said before data is read."""
     checkpoint = Path(finished.summary.checkpoint)
     config = replace(TIMED, features="mel", export_only=True, checkpoint=(checkpoint,))
-    with pytest.raises(TrainerError, match=r"trained with --features mel\+timing"):
+    with pytest.raises(TrainingError, match=r"trained with --features mel\+timing"):
         TrainingPipeline(config, connections).check()
     config = replace(config, features="mel+timing", checkpoint=(checkpoint.with_name("last.ckpt"),))
-    with pytest.raises(TrainerError, match="trained with --features mel, and"):
+    with pytest.raises(TrainingError, match="trained with --features mel, and"):
         TrainingPipeline(config, connections).check()
 
 
 def test_receivers_in_another_order_are_refused(finished):
     """Each row of the times belongs to a place."""
     data = replace(finished.data, receivers=finished.data.receivers[::-1])
-    with pytest.raises(TrainerError, match=r"in another order: give --receivers '"):
+    with pytest.raises(TrainingError, match=r"in another order: give --receivers '"):
         exported_network(Path(finished.summary.checkpoint), data)
 
 
@@ -293,7 +293,7 @@ def test_too_few_sessions_with_clocks_are_refused_before_training(connections, f
     """Not after hours of training on spectrograms."""
     sessions = finished.data.train.sessions[:40]
     data = replace(finished.data, train=finished.data.train.subset(sessions))
-    with pytest.raises(TrainerError, match=r"40 training sessions have arrival .* 50 or more"):
+    with pytest.raises(TrainingError, match=r"40 training sessions have arrival .* 50 or more"):
         TrainingPipeline(TIMED, connections).train(data)
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from heimdall_models.errors import TrainingError
 from heimdall_models.training.resume import RECORD, RunIdentity, RunKeeper, exported_network
 from heimdall_trainer.data import load_training_data
-from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.models import opened_model
 
 
@@ -24,7 +24,7 @@ def checkpoint(finished):
 def test_a_checkpoint_is_not_exported_for_other_receivers(checkpoint, others, quick, connections):
     """It would go into production as it was, and be kilometres off without a word."""
     data = load_training_data(replace(quick, receivers=others), connections)
-    with pytest.raises(TrainerError, match="give --receivers 'Torino' 'Genova' 'Milano-Baggio'"):
+    with pytest.raises(TrainingError, match="give --receivers 'Torino' 'Genova' 'Milano-Baggio'"):
         exported_network(checkpoint, data)
 
 
@@ -39,5 +39,5 @@ def test_training_does_not_go_on_with_other_receivers():
     keeper = RunKeeper(
         RunIdentity(run_id=None, seed=1, batch_size=2, sessions="", receivers=("A", "B"))
     )
-    with pytest.raises(TrainerError, match="the checkpoint listens to B, A, and the data has A, B"):
+    with pytest.raises(TrainingError, match="listens to B, A, and the data has A, B"):
         keeper.on_load_checkpoint(None, None, {RECORD: {"receivers": ("B", "A")}})

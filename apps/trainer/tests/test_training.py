@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from heimdall_models import AveragedWeights, ModelError
+from heimdall_models.errors import OptionError, TrainingError
 from heimdall_models.trained import Trained
 from heimdall_models.training.devices import placement
 from heimdall_models.training.fit import fit, make_trainer, newest_checkpoint
 from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.errors import TrainerError, UsageError, is_expected
+from heimdall_trainer.errors import UsageError, is_expected
 from heimdall_trainer.pipeline import TrainingPipeline
 
 
@@ -97,7 +98,7 @@ def test_divergence_ends_the_run_in_one_line_with_sessions_and_a_checkpoint(trai
     kept = tmp_path / "run" / "diverged.ckpt"
     assert str(kept) in said
     assert Trained.open(kept).single.module.config.learning_rate == 1e30
-    with pytest.raises(TrainerError, match="no checkpoint to resume from"):
+    with pytest.raises(TrainingError, match="no checkpoint to resume from"):
         newest_checkpoint(kept.parent)
 
 
@@ -127,5 +128,5 @@ def test_a_backbone_that_cannot_do_what_was_asked_is_refused_before_the_data(con
 @pytest.mark.parametrize("devices", ["0,1", "-1"])
 def test_a_cpu_has_no_devices_to_choose_among(quick, devices):
     """Lightning would say so with a traceback, after the data were prepared."""
-    with pytest.raises(UsageError, match=f"--devices {devices} chooses among GPUs, and training"):
+    with pytest.raises(OptionError, match=f"--devices {devices} chooses among GPUs, and training"):
         placement(replace(quick, accelerator="cpu", devices=devices))

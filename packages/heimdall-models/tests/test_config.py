@@ -46,7 +46,7 @@ def test_a_record_of_an_older_version_still_opens():
 )
 def test_a_value_out_of_range_is_named(field, value):
     """Found when the record is made, not an hour into training."""
-    with pytest.raises(ModelError, match=f"{field} is {value}, out of range"):
+    with pytest.raises(ModelError, match=f"{field} is {value}; "):
         LocalizationConfig(**{field: value})
 
 

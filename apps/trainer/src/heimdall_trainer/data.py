@@ -26,16 +26,16 @@ import numpy as np
 from heimdall_data import Catalogue, HeimdallDataset, choose_receivers, split_sessions
 from heimdall_features import ArrivalConfig, FeatureConfig, NormalizationStats
 from heimdall_models import Region
-from heimdall_models.timing.receivers import ReceiverSite
-from heimdall_models.training.parts import TrainingData
 
 from heimdall_trainer.errors import TrainerError, UsageError
+from heimdall_trainer.events import LOGGER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from heimdall_data import Exclusion, SessionFilter, Station
+    from heimdall_data import Exclusion, SessionFilter, Split, Station
+    from heimdall_data.dataset import UnusableRecording
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
@@ -44,13 +44,13 @@ __all__ = [
     "FEWEST_CLOCKS",
     "ChosenSessions",
     "SessionChoice",
+    "TrainingData",
     "arrival_config",
     "baseline_m",
     "cache_directory",
     "choose_sessions",
     "clocks_warning",
     "load_training_data",
-    "receiver_sites",
 ]
 
 
@@ -118,18 +118,6 @@ def clocks_warning(sessions_by_clocks: Mapping[int, int]) -> str | None:
     return f"{found}; the others are learned from levels" if 2 * enough < total else None
 
 
-def receiver_sites(receivers: Iterable[Station]) -> tuple[ReceiverSite, ...]:
-    """Where the receivers stand, at sea level where the catalogue does not say how high.
-
-    Raises:
-        ModelError: One stands nowhere on Earth.
-    """
-    return tuple(
-        ReceiverSite(station.name, *station.position_deg, station.altitude_m or 0.0)
-        for station in receivers
-    )
-
-
 class SessionChoice(Protocol):
     """What a command was told of the sessions and features it is to work on."""
 
@@ -169,6 +157,28 @@ class ChosenSessions:
     dataset: HeimdallDataset
     receivers: tuple[Station, ...]
     """In channel order."""
+    not_used: Mapping[str, int]
+    """Sessions that the catalogue's own rules leave out, counted by reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The sessions that a run trains, chooses and tests on, with their features."""
+
+    receivers: tuple[Station, ...]
+    """In channel order."""
+    features: FeatureConfig
+    region: Region
+    stats: NormalizationStats
+    """Of the training part alone."""
+    train: HeimdallDataset
+    validation: HeimdallDataset
+    test: HeimdallDataset
+    split: Split
+    exclusions: tuple[Exclusion, ...]
+    """Approved sessions that cannot be used."""
+    unusable: tuple[UnusableRecording, ...]
+    """Recordings left out of sessions whose other recordings are used."""
     not_used: Mapping[str, int]
     """Sessions that the catalogue's own rules leave out, counted by reason."""
 
@@ -261,7 +271,7 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
     usable, exclusions = every.prepare(workers=os.cpu_count() or 1, progress=sys.stderr.isatty())
     _refuse_too_many(exclusions, len(every), config.max_excluded)
     if every.arrivals and (warning := clocks_warning(usable.sessions_by_clocks)):
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
+        LOGGER.warning("%s", warning)
     split = split_sessions(
         usable.sessions, by=config.split_by, fractions=config.fractions, seed=config.seed
     )

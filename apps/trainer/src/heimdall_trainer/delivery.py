@@ -30,10 +30,10 @@ from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 from heimdall_models import TimedServingNet
-from heimdall_models.training.events import tell
 from heimdall_models.training.resume import exported_network
 
 from heimdall_trainer.evaluation import evaluate_part
+from heimdall_trainer.events import tell
 from heimdall_trainer.mlflow_run import package_versions
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from heimdall_export.tracking.run import MLflowTracker
     from heimdall_models import EnsembleNet, Region, ServingNet, TimedEnsembleNet
     from heimdall_models.training.fit import TrainedModel
-    from heimdall_models.training.parts import TrainingData
     from numpy.typing import NDArray
 
     from heimdall_trainer.config import TrainingConfig
+    from heimdall_trainer.data import TrainingData
 
     Network = ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet
 

@@ -32,20 +32,21 @@ import lightning.pytorch as pl
 import torch
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_models import AveragedWeights
-from heimdall_models.training.events import duration, tell
 from heimdall_models.training.fit import make_loader
+from heimdall_models.training.history import duration
 
 from heimdall_trainer.errors import TrainerError, is_expected
+from heimdall_trainer.events import tell
 from heimdall_trainer.overview import ModelSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from heimdall_data.object_store.settings import S3Settings
-    from heimdall_models.training.parts import TrainingData
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.data import TrainingData
     from heimdall_trainer.pipeline import TrainingPipeline
 
 __all__ = [

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from heimdall_evaluation.dataset import Recordings
     from heimdall_evaluation.report import ModelSummary, Part
     from heimdall_models.training.fit import TrainedModel
-    from heimdall_models.training.parts import TrainingData
+
+    from heimdall_trainer.data import TrainingData
 
 __all__ = ["evaluate_part", "sessions_of_part", "write_report"]
 

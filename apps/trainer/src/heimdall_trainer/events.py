@@ -26,15 +26,28 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from heimdall_models.training.events import LOGGER, tell
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LogFormat", "logged_as"]
+__all__ = ["LOGGER", "LogFormat", "logged_as", "tell"]
+
+LOGGER = logging.getLogger("heimdall_trainer.run")
+LIBRARIES = ("heimdall_data", "heimdall_evaluation", "heimdall_export", "heimdall_models")
+"""Packages whose log messages become lines of the run."""
 
 
 LogFormat = Literal["text", "json"]
+
+
+def tell(event: str, text: str = "", **figures: object) -> None:
+    """Log an event of the run.
+
+    Args:
+        event: Its kind; see the module.
+        text: For people, perhaps several lines; nothing is printed for an empty one.
+        figures: For programs, in what JSON has; a NaN becomes null.
+    """
+    LOGGER.info("%s", text, extra={"event": event, "figures": figures})
 
 
 @contextlib.contextmanager
@@ -61,12 +74,22 @@ def _told(error: BaseException) -> str:
 
 
 class _Lines(logging.Handler):
-    """Prints events on standard output, above a progress bar if there is one."""
+    """Prints events on standard output, above a progress bar if there is one.
+
+    Warnings and errors go to standard error, as text.
+    """
 
     form: LogFormat = "text"
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one event; a full disk or a closed pipe ends the run as `print` would."""
+        if record.levelno >= logging.ERROR:
+            print(f"heimdall: {record.getMessage()}", file=sys.stderr, flush=True)
+            return
+        if record.levelno >= logging.WARNING:
+            if _is_first_process():
+                print(f"warning: {record.getMessage()}", file=sys.stderr, flush=True)
+            return
         line = self._json(record) if self.form == "json" else record.getMessage()
         if not line or not _is_first_process():
             return
@@ -102,6 +125,20 @@ def _finite(value: object) -> object:
     return value
 
 
+class _Forwarding(logging.Handler):
+    """Hands messages of the libraries to the run's own logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand one on."""
+        LOGGER.handle(record)
+
+
 _LINES = _Lines()
-LOGGER.setLevel(logging.INFO)
 LOGGER.addHandler(_LINES)
+_FORWARDING = _Forwarding()
+for _name in LIBRARIES:
+    logging.getLogger(_name).addHandler(_FORWARDING)
+for _name in (LOGGER.name, *LIBRARIES):
+    logging.getLogger(_name).setLevel(logging.INFO)
+    # Whoever listens to all loggers would print each line twice.
+    logging.getLogger(_name).propagate = False

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from heimdall_data import Session
     from heimdall_export.tracking.run import MLflowTracker, TrackedDataset
-    from heimdall_models.training.history import RunMetrics
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_models.training.parts import RunMetrics
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.data import TrainingData
 
 __all__ = [
     "command_line",

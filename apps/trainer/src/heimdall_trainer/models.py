@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.evaluate import EvaluatedModel
     from heimdall_evaluation.report import Part
-    from heimdall_models.training.parts import TrainingData
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.data import TrainingData
 
     Load = Callable[[TrainingConfig], TrainingData]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from heimdall_data.catalogue.table import SessionTable
 from heimdall_data.distance import great_circle_m
-from heimdall_models.training.events import tell
+
+from heimdall_trainer.events import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from heimdall_data import HeimdallDataset
     from heimdall_models import LocalizationModule
-    from heimdall_models.training.parts import TrainingData
 
     from heimdall_trainer.config import TrainingConfig
+    from heimdall_trainer.data import TrainingData
 
 __all__ = ["ModelSize", "data_table", "tell_data", "tell_model"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,6 @@ from heimdall_models.training.checkpoint_files import (
 )
 from heimdall_models.training.devices import is_first
 from heimdall_models.training.ensemble import merged_model, train_ensemble
-from heimdall_models.training.events import tell
 from heimdall_models.training.fit import TrainedModel, fit, make_trainer, newest_checkpoint
 from heimdall_models.training.resume import (
     require_same_features,
@@ -37,6 +37,7 @@ from heimdall_trainer.data import load_training_data
 from heimdall_trainer.delivery import Delivery, export_and_register
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.evaluation import write_report
+from heimdall_trainer.events import tell
 from heimdall_trainer.mlflow_run import describe_run, new_steps, tracked_run
 from heimdall_trainer.overview import tell_data, tell_model
 from heimdall_trainer.summary import RunOutcome, RunSummary, require_writable, write_summary
@@ -46,12 +47,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from heimdall_export.tracking.run import MLflowTracker
-    from heimdall_models.training.history import RunMetrics
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_models.training.parts import RunMetrics, TrainingParts
     from heimdall_models.training.timing import TimedParts
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
+    from heimdall_trainer.data import TrainingData
 
 __all__ = ["TrainingPipeline"]
 
@@ -83,9 +84,9 @@ class TrainingPipeline:
         if config.ensemble > 1:
             self._members_folder("")
         if config.export_only:
-            require_same_features(config)
+            require_same_features(config.checkpoint, config.features)
         elif config.ensemble == 1 and (config.resume_training or config.checkpoint):
-            require_same_network(self._resume_from(), config)
+            require_same_network(self._resume_from(), config.network(config.n_receivers))
         else:
             network = config.network(len(config.receivers) or config.n_receivers)
             net = LocalizationNet(network.n_receivers, network.backbone, network.weights)
@@ -100,7 +101,7 @@ class TrainingPipeline:
         with self.stage("data"):
             return load_training_data(self.config, self.connections)
 
-    def create_lightning_module(self, data: TrainingData) -> LocalizationModule:
+    def create_lightning_module(self, data: TrainingParts) -> LocalizationModule:
         """An untrained network for the data's receivers and region; same seed, same weights.
 
         Raises:
@@ -115,7 +116,7 @@ class TrainingPipeline:
         name = tracker.run_name if tracker else "untracked"
         return make_trainer(self.config, self._checkpoint_dir(name), tracker)
 
-    def train(self, data: TrainingData, tracker: RunMetrics | None = None) -> TrainedModel:
+    def train(self, data: TrainingParts, tracker: RunMetrics | None = None) -> TrainedModel:
         """Train a new network or ensemble, or go on with an interrupted one.
 
         Raises:
@@ -125,14 +126,36 @@ class TrainingPipeline:
         """
         if self.config.ensemble > 1:
             folder = self._members_folder(tracker.run_name if tracker else "untracked")
-            return train_ensemble(self, folder, data, self._timed_parts(data), tracker)
+            if (n_processes := self.create_trainer().world_size) > 1:
+                raise UsageError(
+                    f"--ensemble trains its members in one process, and there are {n_processes}; "
+                    "train each with a --seed of its own and --devices, and merge them with "
+                    "--export_only --checkpoint A B"
+                )
+            return train_ensemble(
+                self._member,
+                self.stage,
+                self.config,
+                folder,
+                data,
+                self._timed_parts(data),
+                tracker,
+                resume=self.config.resume_training,
+            )
         resume_from = self._resume_from() if self.config.resume_training else None
         timed = self._timed_parts(data)
         trained = self.train_spectrograms(data, tracker, resume_from)
         return trained if timed is None else self.train_times(trained, timed, data, tracker)
 
+    def _member(self, seed: int, folder: Path) -> TrainingPipeline:
+        """The pipeline of one member of an ensemble, as this one but for its seed and folder."""
+        member = copy(self)
+        member.config = replace(self.config, ensemble=1, seed=seed, checkpoint_dir=folder)
+        member.timings = {}
+        return member
+
     def train_spectrograms(
-        self, data: TrainingData, tracker: RunMetrics | None, resume_from: Path | None = None
+        self, data: TrainingParts, tracker: RunMetrics | None, resume_from: Path | None = None
     ) -> TrainedModel:
         """Train the network of spectrograms alone; see `train`."""
         with self.stage("training"):
@@ -148,7 +171,7 @@ class TrainingPipeline:
         self,
         trained: TrainedModel,
         timed: TimedParts,
-        data: TrainingData,
+        data: TrainingParts,
         tracker: RunMetrics | None,
     ) -> TrainedModel:
         """Train a network of times for a trained network of spectrograms; see `train`."""
@@ -253,7 +276,7 @@ class TrainingPipeline:
         with self.stage("merging"):
             return merged_model(given, data, self.config, path, tracker)
 
-    def _timed_parts(self, data: TrainingData) -> TimedParts | None:
+    def _timed_parts(self, data: TrainingParts) -> TimedParts | None:
         with_times = self.config.features == "mel+timing" and is_first()
         return timed_parts(data) if with_times else None
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from heimdall_models.training.parts import TrainingData
-
+    from heimdall_trainer.data import TrainingData
     from heimdall_trainer.delivery import Delivery
 
 __all__ = ["RunOutcome", "RunSummary", "require_writable", "write_json", "write_summary"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import dataclass, fields
 
-from heimdall_models.errors import ModelError
+from heimdall_models.errors import ModelError, OptionError
 
-__all__ = ["LocalizationConfig"]
+__all__ = ["LocalizationConfig", "require"]
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
@@ -29,56 +30,54 @@ class LocalizationConfig:
     """
 
     n_receivers: int = 3
+    """How many receivers the model listens to."""
     backbone: str = "convnext_large"
+    """Any timm backbone."""
     weights: str | None = None
-    """Start of the backbone: None for random weights, a local file, or `hub`."""
+    """Local file of pretrained backbone weights, or `hub` for timm's; none starts from random
+    weights."""
     freeze_backbone: bool = False
     """Train the heads alone, to the end."""
     unfreeze_epoch: int = 0
-    """Epoch from which the backbone learns; the heads learn alone before."""
+    """Epoch from which the backbone learns, counted from 0; the heads learn alone before."""
     unfreeze_every: int = 0
     """Epochs from one stage of the backbone to the next, the last stage first; 0 is all at once."""
     sigma_min: float = 0.01
+    """Smallest standard deviation the model may claim, in units of the region."""
     sigma_max: float = 1.0
-    """Bounds of the standard deviations in plane units."""
+    """Largest standard deviation the model may claim, in units of the region."""
     tilted: bool = False
-    """Tilt ellipses as the posterior by levels is; a model file then has a correlation output."""
+    """Let ellipses of levels lean; the model file then has a third output, `correlations`."""
     dropout: float = 0.5
-    """Share of the backbone's vector that is left out at random."""
+    """Share of the backbone's vector that training leaves out at random."""
     drop_path: float = 0.0
-    """Stochastic depth rate."""
+    """Stochastic depth: share of the backbone's blocks that training leaves out at random."""
     learning_rate: float = 1e-3
-    """The backbone's peak, reached after the warm-up."""
+    """Peak learning rate of AdamW, of the backbone; see --head_rate."""
     head_rate: float = 5.0
-    """Learning rate of the heads over the backbone's."""
+    """How many times faster than the backbone the heads learn."""
     weight_decay: float = 0.05
-    """Applied to matrices and kernels, not to norms and biases."""
+    """Weight decay of AdamW; norms and biases have none."""
     warmup_fraction: float = 0.1
     """Share of all steps in which the learning rate rises; then it falls along a cosine."""
     channels_last: bool = True
-    """Keep the backbone's kernels with the channels innermost, as fast convolutions want them."""
+    """Keep images with the channels innermost, as fast convolutions want them."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them."""
+    """Compute activations again in the backward pass: slower steps, less memory."""
     compile: bool = False
-    """Compile the backbone with torch.compile; the checkpoints are the same."""
+    """Compile the backbone with torch.compile: takes minutes, and on a CPU gains nothing."""
 
     def __post_init__(self) -> None:
-        limits = {
-            "n_receivers": self.n_receivers >= 1,
-            "sigma_min": 0 < self.sigma_min < self.sigma_max,
-            "sigma_max": self.sigma_max < float("inf"),
-            "dropout": 0 <= self.dropout < 1,
-            "drop_path": 0 <= self.drop_path < 1,
-            "learning_rate": 0 < self.learning_rate < float("inf"),
-            "head_rate": 0 < self.head_rate < float("inf"),
-            "weight_decay": 0 <= self.weight_decay < float("inf"),
-            "warmup_fraction": 0 <= self.warmup_fraction < 1,
-            "unfreeze_epoch": self.unfreeze_epoch >= 0,
-            "unfreeze_every": self.unfreeze_every >= 0,
-        }
-        for name, holds in limits.items():
-            if not holds:
-                raise ModelError(f"{name} is {getattr(self, name)!r}, out of range")
+        for name in ("learning_rate", "head_rate"):
+            require(self, name, 0 < getattr(self, name) < math.inf, "a positive number")
+        for name in ("dropout", "drop_path", "warmup_fraction"):
+            require(self, name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
+        for name in ("unfreeze_epoch", "unfreeze_every"):
+            require(self, name, getattr(self, name) >= 0, "a whole number of at least 0")
+        require(self, "n_receivers", self.n_receivers >= 1, "a whole number of at least 1")
+        require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "0 or a positive number")
+        require(self, "sigma_min", 0 < self.sigma_min < self.sigma_max, "above 0, below sigma_max")
+        require(self, "sigma_max", self.sigma_max < math.inf, "finite")
         if self.freeze_backbone and self.unfreezes:
             raise ModelError(
                 "freeze_backbone keeps the backbone frozen to the end; leave it out to unfreeze "
@@ -92,7 +91,10 @@ class LocalizationConfig:
 
     def to_json(self) -> str:
         """The record as one JSON object."""
-        return json.dumps(asdict(self))
+        # Not the options of training, which a subclass has.
+        return json.dumps(
+            {each.name: getattr(self, each.name) for each in fields(LocalizationConfig)}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> LocalizationConfig:
@@ -120,3 +122,20 @@ class LocalizationConfig:
                     f"the model's configuration has {field.name} {value!r}, not {field.type}"
                 )
         return cls(**values)
+
+
+def require(options: object, name: str, holds: bool, what: str) -> None:  # noqa: FBT001
+    """Refuse an option unless its condition holds.
+
+    Args:
+        options: The record that has it.
+        name: Name of its field.
+        holds: The condition.
+        what: What the value must be, as it follows "it must be".
+
+    Raises:
+        OptionError: The condition does not hold.
+    """
+    if not holds:
+        value = getattr(options, name)
+        raise OptionError(f"{name} is {None if value == () else value!r}; it must be {what}")

@@ -1,4 +1,4 @@
-"""The one error of this package."""
+"""The errors of this package."""
 
 
 class ModelError(ValueError):
@@ -6,3 +6,11 @@ class ModelError(ValueError):
 
     The message says what was expected, what came and what to do.
     """
+
+
+class TrainingError(ModelError):
+    """Training cannot start, go on or end as asked."""
+
+
+class OptionError(TrainingError):
+    """An option has a value that cannot be used; `heimdall` then ends with exit status 2."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import cyclopts
 from heimdall_data.catalogue.session import FilterError
+from heimdall_models.errors import OptionError
 
 from heimdall_trainer.cli.flags import Origins, flags_from_file, whole_numbers_only
 from heimdall_trainer.errors import UsageError, describe, is_expected, one_line
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if debug:
             traceback.print_exc()
         status, message = FAILED, one_line(error)
-        if isinstance(error, (cyclopts.CycloptsError, UsageError, FilterError)):
+        if isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
             status, message = WRONG_USAGE, f"{origins.explain(message)} (see heimdall --help)"
         elif not is_expected(error):
             message = f"{describe(error)} (run again with --debug to see where, and report it)"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from heimdall_evaluation.compare.significance import Outcome
     from heimdall_evaluation.report import Part
     from heimdall_evaluation.results import ModelResult
-    from heimdall_models.training.parts import TrainingData
+
+    from heimdall_trainer.data import TrainingData
 
 __all__ = ["Compared", "compare", "compare_models"]
 

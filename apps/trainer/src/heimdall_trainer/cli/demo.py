@@ -80,8 +80,8 @@ def run_demo(config: DemoConfig, state_dir: Path) -> RunOutcome:
         ValueError: A step failed; the servers are stopped all the same.
     """
     from heimdall_data.embedded import EmbeddedStack
-    from heimdall_models.training.events import tell
 
+    from heimdall_trainer.events import tell
     from heimdall_trainer.pipeline import TrainingPipeline
 
     tell("stage", "starting Postgres and S3 …", stage="servers", state="begun")
@@ -117,8 +117,9 @@ def fill(connections: Connections, config: DemoConfig) -> None:
         DataError: A server refused.
     """
     from heimdall_data.ingest.ingest import ingest
-    from heimdall_models.training.events import tell
     from heimdall_simulation import simulate_sessions
+
+    from heimdall_trainer.events import tell
 
     catalogue, store = open_servers(connections)
     with catalogue:

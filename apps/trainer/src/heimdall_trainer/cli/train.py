@@ -6,12 +6,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
-from heimdall_models.training.events import tell
 
 from heimdall_trainer.cli.flags import ConfigFile, Origins, Switch, config_yaml
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
-from heimdall_trainer.events import LogFormat, logged_as
+from heimdall_trainer.events import LogFormat, logged_as, tell
 
 __all__ = ["train"]
 

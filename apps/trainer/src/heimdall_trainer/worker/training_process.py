@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     import lightning.pytorch as pl
-    from heimdall_models.training.history import RunMetrics
+    from heimdall_models.training.parts import RunMetrics
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections

@@ -1,9 +1,9 @@
-"""Ellipses of the timing network made honest, on sessions that its training has not seen.
+"""Calibration of the timing network's ellipses, on sessions that its training has not seen.
 
-Two temperatures: one for sessions like those of validation, fitted on them, and one for sessions
-that are stranger (more doubtful, weaker, of fewer receivers), fitted on what nuisances make of
-validation sessions, and never below one. Fitted on undisturbed sessions alone, one temperature
-for all would take the doubt of others for exaggerated.
+Two temperatures: one for usual sessions, fitted on validation sessions, and one for strange ones
+(more doubtful, weaker, of fewer receivers), fitted on validation sessions disturbed by nuisances,
+and never below one. A single temperature, fitted on undisturbed sessions, would treat the doubt of
+the others as exaggerated.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 __all__ = ["calibrate"]
 
 UNEXPLAINED_QUANTILE = 0.995
-"""Of validation sessions; what is left unexplained beyond that is out of distribution."""
+"""Quantile over validation sessions; more left unexplained than that is out of distribution."""
 STRANGE = 0.5
 """Strangeness from which a session counts for the second temperature."""
 N_DISTURBED = 4
-"""Times that each session is disturbed: only some of them become strange."""
+"""Times that each session is disturbed; only some of them become strange."""
 _ROUNDS = 3
-"""Of fitting one temperature with the other held; they hardly touch each other."""
+"""Rounds of fitting one temperature with the other held; they hardly depend on each other."""
 LEAST_TEMPERATURE = 0.5
-"""Undisturbed sessions do not see what training feared; ellipses keep half of the area for it."""
+"""Undisturbed sessions lack the faults that training expects; half of the area is kept for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """Estimates before calibration with the squared distances of their truths, in deviations."""
+    """Estimates before calibration, and the squared Mahalanobis distances of their truths."""
 
     found: TimingEstimate
     square: Tensor
@@ -52,14 +52,14 @@ class _Judged:
 def calibrate(
     net: TimingNet, arrivals: Tensor, target: Tensor, nuisances: TimingNuisances, seed: int
 ) -> None:
-    """Fit temperatures, what is usual, and the limit of the unexplained.
+    """Fit both temperatures, the range of the usual, and the limit of the unexplained.
 
     Args:
-        net: Whose; trained.
+        net: The trained network.
         arrivals: `(n, receivers, 5)`, undisturbed.
         target: `(n, 2)`, plane units.
-        nuisances: What may go wrong.
-        seed: Of what does.
+        nuisances: Disturbances of the strange sessions.
+        seed: Of the disturbances.
 
     Raises:
         ModelError: If fewer than 30 sessions have two receivers or more.
@@ -90,27 +90,25 @@ def _fit_plain(net: TimingNet, judged: _Judged) -> None:
 
 
 def _fit_strangers(net: TimingNet, judged: _Judged) -> None:
-    """Of too few that are strange nothing is learned."""
     strange = strangeness(judged.found, net.usual)
-    mine = (strange >= STRANGE) & (judged.found.n_heard >= 2)
-    if mine.sum() < LEAST_SESSIONS:
+    chosen = (strange >= STRANGE) & (judged.found.n_heard >= 2)
+    if chosen.sum() < LEAST_SESSIONS:
         return
-    strange = strange[mine]
-    square = (judged.square / _beyond(net, judged))[mine]
+    strange = strange[chosen]
+    square = (judged.square / _beyond(net, judged))[chosen]
     square = square / ((1 - strange) * net.log_temperature).exp()
-    net.log_temperature_of_strangers.fill_(
-        max(math.log(temperature(square.numpy(), strange.numpy())), 0.0)
-    )
+    log_factor = math.log(temperature(square.numpy(), strange.numpy()))
+    net.log_temperature_of_strangers.fill_(max(log_factor, 0.0))
 
 
 def _beyond(net: TimingNet, judged: _Judged) -> Tensor:
     return (judged.found.unexplained / net.unexplained_limit).clamp_min(1.0)
 
 
-def _judged(net: TimingNet, arrivals: Tensor, target: Tensor, chunk: int = 128) -> _Judged:
+def _judged(net: TimingNet, arrivals: Tensor, target: Tensor) -> _Judged:
     parts = [
         net.estimate(net.explain(part, region_prior(len(part), part.device)))
-        for part in torch.split(arrivals, chunk)
+        for part in torch.split(arrivals, 128)
     ]
     found = TimingEstimate(
         *(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(parts[0]))

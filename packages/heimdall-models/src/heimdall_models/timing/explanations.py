@@ -1,8 +1,8 @@
-"""What may be wrong with times of arrival: explanations, each with its own errors.
+"""Explanations of times of arrival, each with its own errors.
 
 A session's receivers may keep time worse than they should, and some may hear the transmission
 by a detour only. Every combination of a clock error and of a few receivers on detours is one
-explanation; how likely each is before the times are seen is learned.
+explanation, with a learned prior probability.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Explanations(nn.Module):
 
     Args:
         n_receivers: Rows of the arrival times.
-        unit_s: How long light takes for one plane unit.
+        unit_s: Time of light for one plane unit.
     """
 
     blocked: Tensor
@@ -45,7 +45,7 @@ class Explanations(nn.Module):
             for clock, error_s in enumerate(CLOCK_ERRORS_S)
             for subset in subsets
             for detour, delay_s in enumerate(DETOURS_S)
-            # With clocks as bad as that, nobody can tell who is blocked; none is, once.
+            # With clocks worse than the detour, blocked receivers cannot be told: none is, once.
             if (delay_s > error_s if subset else detour == 0)
         ]
         blocked = torch.zeros(len(rows), n_receivers)
@@ -72,7 +72,7 @@ class Explanations(nn.Module):
         return len(self.blocked)
 
     def errors(self) -> tuple[Tensor, Tensor]:
-        """Of each explanation and receiver: expected delay and its variance, plane units.
+        """Expected delay of each explanation and receiver, and its variance; plane units.
 
         Shapes: `(explanations, receivers)` both; an exponential detour of mean m has variance
         m^2.
@@ -82,7 +82,7 @@ class Explanations(nn.Module):
         return detour, detour.square() + clock.square()
 
     def log_prior(self, heard: Tensor) -> Tensor:
-        """How likely each is before the times are seen, `(batch, explanations)`.
+        """Log of the prior probabilities up to a constant, `(batch, explanations)`.
 
         Args:
             heard: `(batch, receivers)`; a detour of a receiver that was not heard explains
@@ -99,7 +99,7 @@ class Explanations(nn.Module):
 
 
 def _subsets(n_receivers: int) -> list[tuple[int, ...]]:
-    """Receivers that may be blocked together, from none to as many as can be afforded."""
+    """Sets of receivers that may be blocked, from none to the largest that MOST_SUBSETS allows."""
     subsets: list[tuple[int, ...]] = []
     for size in range(min(MOST_BLOCKED, n_receivers - 1) + 1):
         if len(subsets) + math.comb(n_receivers, size) > MOST_SUBSETS and size > 1:

@@ -1,9 +1,8 @@
-"""Training of the timing network as Lightning runs it, and what makes its ellipses honest.
+"""Training of the timing network as Lightning runs it, and its loss.
 
 The network is small and its data are a few numbers a receiver: thousands of sessions fit in
-memory, and every step sees them disturbed in another way.
-
-What the timing network learns from: the likelihood of its explanations, and honest ellipses.
+memory, and every step sees them disturbed in another way. The loss is the likelihood of the
+explanations, and that ellipses hold their shares of the truths.
 
 Sources: R. Koenker and G. Bassett, "Regression quantiles", Econometrica 46 (1978), for the loss
 whose minimum is a quantile; D. A. Nix and A. S. Weigend, IEEE ICNN 1994, for the Gaussian's.
@@ -11,14 +10,14 @@ whose minimum is a quantile; D. A. Nix and A. S. Weigend, IEEE ICNN 1994, for th
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import lightning
 import torch
 from torch import Tensor
 
+from heimdall_models.calibration import LEVELS
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.errors import ModelError
 from heimdall_models.optimizer import warmup_cosine
@@ -32,86 +31,31 @@ if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
     from heimdall_models.region import Region
-    from heimdall_models.timing.network import Explained, TimingEstimate
+    from heimdall_models.timing.network import Explained
     from heimdall_models.timing.receivers import ReceiverSite
 
 __all__ = ["TimingConfig", "TimingModule", "timing_loss"]
 
 
-LEVELS = (0.68, 0.95)
-"""Whose ellipses should hold just that share of the truths."""
+Batch = dict[str, Tensor]
 FAR = 50.0
 """Squares beyond it grow like their logarithm: one outlier must not outweigh a batch."""
 GAUSSIAN_WEIGHT = 0.1
 COVERAGE_WEIGHT = 6.0
 
 
-def timing_loss(network: TimingNet, explained: Explained, target: Tensor) -> Tensor:
-    """The loss of a batch, a scalar in nats.
-
-    The explanations learn from the likelihood of the whole mixture; the ellipse learns to be
-    as large as its levels say, without moving the explanations.
-
-    Args:
-        network: Whose estimates.
-        explained: What `network.explain` returned.
-        target: Where the transmitters are, `(batch, 2)` plane units.
-    """
-    estimate = network.estimate(explained.detached())
-    square, log_area = _square_and_area(estimate, target)
-    gaussian = (log_area + _softened(square) / 2).mean()
-    return mixture_nll(explained, target) + GAUSSIAN_WEIGHT * gaussian + _coverage_loss(square)
-
-
-def mixture_nll(explained: Explained, target: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the target under all explanations, weighted."""
-    solution = explained.solution
-    sigma, correlation = sigma_and_correlation(solution.covariance)
-    error = target.unsqueeze(1) - solution.position
-    square = _softened(mahalanobis_squared(error, sigma, correlation))
-    log_density = solution.log_determinant / 2 - square / 2
-    return -(explained.logits.log_softmax(dim=1) + log_density).logsumexp(dim=1).mean()
-
-
-def _square_and_area(estimate: TimingEstimate, target: Tensor) -> tuple[Tensor, Tensor]:
-    sigma, correlation = sigma_and_correlation(estimate.covariance)
-    square = mahalanobis_squared(target - estimate.position, sigma, correlation)
-    log_area = sigma.log().sum(dim=1) + torch.log1p(-correlation.square()) / 2
-    return square, log_area
-
-
-def _coverage_loss(square: Tensor) -> Tensor:
-    """Least where what the ellipses of all levels hold too much or too little adds up to nothing.
-
-    The quantile loss in log scale, all levels alike: where errors have heavier tails than a
-    Gaussian, the inner ellipse holds as much too much as the outer one too little.
-    """
-    levels = torch.tensor(LEVELS, device=square.device)
-    edge = -2 * torch.log1p(-levels)
-    outside = square.clamp_min(1e-6).log().unsqueeze(1) - edge.log()
-    loss = torch.where(outside > 0, levels * outside, (levels - 1) * outside)
-    return COVERAGE_WEIGHT * loss.mean()
-
-
-def _softened(square: Tensor) -> Tensor:
-    return torch.where(square > FAR, FAR * (1 + torch.log(square.clamp_min(FAR) / FAR)), square)
-
-
-Batch = dict[str, Any]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingConfig:
-    """How the timing network is trained.
+    """Configuration of the timing network's training.
 
     Raises:
-        ModelError: If a rate is not positive, or the warm-up no share of the steps.
+        ModelError: If a rate is not positive, or the warm-up not a share of the steps.
     """
 
     learning_rate: float = 4e-3
     """Peak rate of the networks that shape noise and ellipses."""
     odds_rate: float = 3.0
-    """How many times faster the errors and odds of explanations learn."""
+    """Learning rate of the errors and odds of explanations over that peak."""
     warmup_fraction: float = 0.05
     nuisances: TimingNuisances = field(default_factory=TimingNuisances)
     seed: int = 42
@@ -126,10 +70,6 @@ class TimingConfig:
                 f"warmup_fraction is {self.warmup_fraction!r}; give a share from 0 to below 1"
             )
 
-    def to_json(self) -> str:
-        """The record as one JSON object."""
-        return json.dumps(asdict(self))
-
 
 class TimingModule(lightning.LightningModule):
     """A timing network in training.
@@ -138,7 +78,7 @@ class TimingModule(lightning.LightningModule):
     float32 `(batch, 2)` in plane units. Logs `train/loss` and `val/loss` in nats.
 
     Args:
-        config: How to train.
+        config: Rates and nuisances.
         region: Where the model works.
         sites: The receivers, in channel order.
     """
@@ -157,20 +97,20 @@ class TimingModule(lightning.LightningModule):
         arrivals = disturbed(batch["arrivals"], self.config.nuisances, self._generator)
         return {**batch, "arrivals": arrivals}
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The loss of one batch."""
         loss = timing_loss(self.net, self._explained(batch["arrivals"]), batch["target"])
         self.log("train/timing_loss", loss, on_step=False, on_epoch=True)
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
         """The likelihood of undisturbed sessions."""
         loss = mixture_nll(self._explained(batch["arrivals"]), batch["target"])
         self.log("val/timing_nll", loss, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW without decay: every parameter has a meaning, and zero is none."""
+        """AdamW without decay, because zero is not a neutral value of these parameters."""
         rate = self.config.learning_rate
         shaping = [*self.net.noise.parameters(), *self.net.shape.parameters()]
         meant = [*self.net.explanations.parameters(), self.net.coherent]
@@ -208,3 +148,49 @@ class TimingModule(lightning.LightningModule):
 
     def _explained(self, arrivals: Tensor) -> Explained:
         return self.net.explain(arrivals, region_prior(len(arrivals), arrivals.device))
+
+
+def timing_loss(network: TimingNet, explained: Explained, target: Tensor) -> Tensor:
+    """The loss of a batch, a scalar in nats.
+
+    The explanations learn from the likelihood of the whole mixture; the ellipse learns to hold
+    its shares, without changing the explanations.
+
+    Args:
+        network: The network.
+        explained: Result of `network.explain`.
+        target: Places of the transmitters, `(batch, 2)` plane units.
+    """
+    estimate = network.estimate(explained.detached())
+    sigma, correlation = sigma_and_correlation(estimate.covariance)
+    square = mahalanobis_squared(target - estimate.position, sigma, correlation)
+    log_area = sigma.log().sum(dim=1) + torch.log1p(-correlation.square()) / 2
+    gaussian = (log_area + _softened(square) / 2).mean()
+    return mixture_nll(explained, target) + GAUSSIAN_WEIGHT * gaussian + _coverage_loss(square)
+
+
+def mixture_nll(explained: Explained, target: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the target under all explanations, weighted."""
+    solution = explained.solution
+    sigma, correlation = sigma_and_correlation(solution.covariance)
+    error = target.unsqueeze(1) - solution.position
+    square = _softened(mahalanobis_squared(error, sigma, correlation))
+    log_density = solution.log_determinant / 2 - square / 2
+    return -(explained.logits.log_softmax(dim=1) + log_density).logsumexp(dim=1).mean()
+
+
+def _coverage_loss(square: Tensor) -> Tensor:
+    """The quantile loss in log scale, both levels alike.
+
+    Where errors have heavier tails than a Gaussian, the inner ellipse holds as much too much as the
+    outer one too little.
+    """
+    levels = torch.tensor(LEVELS, device=square.device)
+    edge = -2 * torch.log1p(-levels)
+    outside = square.clamp_min(1e-6).log().unsqueeze(1) - edge.log()
+    loss = torch.where(outside > 0, levels * outside, (levels - 1) * outside)
+    return COVERAGE_WEIGHT * loss.mean()
+
+
+def _softened(square: Tensor) -> Tensor:
+    return torch.where(square > FAR, FAR * (1 + torch.log(square.clamp_min(FAR) / FAR)), square)

@@ -1,15 +1,13 @@
-"""A position and an honest ellipse from times of arrival, by geometry with what is learned.
+"""Position and ellipse from times of arrival, by geometry with learned errors.
 
-Geometry solves the position under each of a few hundred explanations of the times (clocks
-that are worse than they should be, receivers that hear a detour only), all at once. How well
-each explains what was heard, and how likely it was from the start, weighs the solutions: their
-centre is the position, and their own covariances with their spread are the ellipse. Learned
-are the errors to expect, the odds of each explanation, and the shape of the ellipse.
+Geometry solves the position under each of a few hundred explanations of the times (clocks that are
+worse than they should be, receivers that hear a detour only), all at once. The solutions are
+weighted by the likelihood of their explanations and their prior odds: their centre is the position,
+and their own covariances with their spread are the ellipse. The expected errors, the odds of each
+explanation, and the shape of the ellipse are learned.
 
-Source of the weighing: J. A. Hoeting, D. Madigan, A. E. Raftery and C. T. Volinsky, "Bayesian
+Source of the weighting: J. A. Hoeting, D. Madigan, A. E. Raftery and C. T. Volinsky, "Bayesian
 model averaging", Statistical Science 14 (1999).
-
-What the network of times says of a session, and how far that is from the usual.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from heimdall_models.ellipses import sigma_and_correlation, stretched
+from heimdall_models.ellipses import outer, sigma_and_correlation, stretched
 from heimdall_models.errors import ModelError
 from heimdall_models.timing.explanations import Explanations
 from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges
@@ -45,97 +43,63 @@ __all__ = [
     "usual_of",
 ]
 
-
+N_COLUMNS = 5
+"""Columns of arrival times: heard, arrival and sigma in microseconds, SNR and misfit in dB."""
+REGION_SIGMA = 0.6
+"""Deviation of transmitters anywhere in a region, plane units: a uniform square has 0.58."""
+WIDE_S = 1e-6
+"""The error with which a first solution is sought, so that no detour hides it."""
+SHARPNESS = 6.0
+"""Exponent of the position's weights over the ellipse's: nearer to the likeliest explanation's."""
+PLAIN_ODDS = 1.0
+"""Nats by which the position prefers receivers without faults: a wrongly assumed detour costs more
+than an unnoticed one."""
+MOST_STRETCH = 2.0
+"""Largest learned change of an axis of the ellipse, in nats."""
+HIDDEN = 32
+GRID_POINTS = 24
+NO_LIMIT = 1e6
+"""Limit before calibration, within which everything is."""
+ALL_USUAL = (1.0, 1e3, 0.0)
+"""Usual doubt, log sigma and number of receivers before calibration: nothing is strange."""
+REACH = 1.15
+"""Half-width of the grid of first guesses, in plane units."""
 FULLY = 0.25
-"""Doubt beyond the usual with which a session is as strange as can be."""
+"""Doubt beyond the usual from which a session is entirely strange."""
 QUANTILE = 0.95
-"""Of validation sessions, within which things are usual."""
+"""Quantile over validation sessions within which a value is usual."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimingEstimate:
-    """Positions and ellipses in plane units, and whether geometry explains the times."""
+    """Positions and ellipses in plane units, with measures of what geometry leaves unexplained."""
 
     position: Tensor
     """`(batch, 2)`."""
     covariance: Tensor
     """East-east, east-north, north-north: `(batch, 3)`."""
     unexplained: Tensor
-    """Mean square of what no explanation removes, in expected deviations; about 1: `(batch,)`."""
+    """Mean square that no explanation removes, in expected deviations; about 1: `(batch,)`."""
     doubt: Tensor
-    """How likely it is that something is wrong with clocks or paths, from 0 to 1: `(batch,)`."""
+    """Probability that something is wrong with clocks or paths, `(batch,)`."""
     n_heard: Tensor
     """Receivers that heard the transmission, `(batch,)`."""
 
 
-def usual_of(found: TimingEstimate) -> Tensor:
-    """The ends of the usual, `(3,)`: most doubt, largest log sigma, fewest receivers."""
-    return torch.stack(
-        [
-            torch.quantile(found.doubt, QUANTILE),
-            torch.quantile(_log_sigma(found), QUANTILE),
-            torch.quantile(found.n_heard, 1 - QUANTILE),
-        ]
-    )
-
-
-def strangeness(found: TimingEstimate, usual: Tensor) -> Tensor:
-    """0 for sessions like those of `usual_of`, up to 1 for others, `(batch,)`.
-
-    Others: with a quarter more doubt, an ellipse e times larger, or one receiver fewer.
-    """
-    doubt, log_sigma, n_heard = usual.unbind()
-    ways = [
-        (found.doubt - doubt) / FULLY,
-        _log_sigma(found) - log_sigma,
-        n_heard - found.n_heard,
-    ]
-    return torch.stack(ways).amax(dim=0).clamp(0.0, 1.0)
-
-
-def _log_sigma(found: TimingEstimate) -> Tensor:
-    """Of the root of the covariance's trace, `(batch,)`."""
-    ee, _, nn = found.covariance.unbind(dim=-1)
-    return (ee + nn).log() / 2
-
-
-N_COLUMNS = 5
-"""Of the arrival times: heard, arrival and sigma in microseconds, SNR and misfit in dB."""
-REGION_SIGMA = 0.6
-"""Of transmitters anywhere in a region, in plane units: a uniform square has 0.58."""
-WIDE_S = 1e-6
-"""The error with which a first solution is sought, so that no detour hides it."""
-SHARPNESS = 6.0
-"""Of the position's weights over the ellipse's: nearer to the likeliest explanation's."""
-PLAIN_ODDS = 1.0
-"""Nats by which the position prefers receivers without mishaps: a detour that is none costs more
-than one that goes unnoticed."""
-MOST_STRETCH = 2.0
-"""What is learned changes an axis of the ellipse by a factor of e^2 at most."""
-HIDDEN = 32
-GRID_POINTS = 24
-NO_LIMIT = 1e6
-"""Before calibration: nothing is out of distribution."""
-ALL_USUAL = (1.0, 1e3, 0.0)
-"""Likewise: no doubt, no sigma and no number of receivers is strange."""
-REACH = 1.15
-"""Half-width of the grid of first guesses, in plane units."""
-
-
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What each explanation makes of the times."""
+    """Solutions under every explanation."""
 
     heard: Tensor
     """`(batch, receivers)`."""
     logits: Tensor
-    """How likely each is, up to a constant, `(batch, explanations)`."""
+    """Log-probability of each up to a constant, `(batch, explanations)`."""
     squares: Tensor
-    """What its solution leaves, in squared deviations, `(batch, explanations)`."""
+    """Squared deviations that its solution leaves, `(batch, explanations)`."""
     solution: Solution
 
     def detached(self) -> Explained:
-        """The same, for what must not learn through it."""
+        """The same without gradients."""
         return Explained(
             self.heard,
             self.logits.detach(),
@@ -183,8 +147,8 @@ class TimingNet(nn.Module):
 
         Args:
             arrivals: `(batch, receivers, 5)`, as the arrival extractor returns them.
-            prior: What else is known of the positions, from levels or of the region. Where
-                fewer than two receivers were heard, the estimate is just that.
+            prior: Prior of the positions, from levels or the region. Where fewer than two
+                receivers were heard, it is the estimate.
         """
         found = self.estimate(self.explain(arrivals, prior))
         timed = (found.n_heard >= 2).to(found.doubt.dtype)
@@ -192,8 +156,8 @@ class TimingNet(nn.Module):
         return replace(found, covariance=found.covariance * widening.unsqueeze(1))
 
     def widening(self, found: TimingEstimate) -> Tensor:
-        """What calibration makes of covariances, a factor `(batch,)`."""
-        # What geometry cannot explain is outside what was trained on: less sure by as much.
+        """Factor of the calibration on covariances, `(batch,)`."""
+        # Times that geometry cannot explain are out of distribution: wider by as much.
         beyond = (found.unexplained / self.unexplained_limit).clamp_min(1.0)
         strange = strangeness(found, self.usual)
         return (
@@ -240,13 +204,13 @@ class TimingNet(nn.Module):
         return TimingEstimate(position, covariance, unexplained, doubt, n_heard)
 
     def _times(self, arrivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which were heard, when, and the variance that noise gives: plane units."""
+        """Receivers heard, their times, and the variance of the noise; plane units."""
         heard, arrival_us, sigma_us, snr_db, misfit_db = arrivals.unbind(dim=-1)
         unit_us = 1e6 * self.unit_s
         sigma = (sigma_us / unit_us).clamp_min(1e-7)
-        what = torch.stack([sigma.log() / 4 + 2, snr_db / 20, misfit_db / 5], dim=-1)
-        widen = torch.tanh(self.noise(what).squeeze(-1) / MOST_STRETCH) * MOST_STRETCH
-        # Of a misfit, the share that is no noise: an echo does not average out.
+        inputs = torch.stack([sigma.log() / 4 + 2, snr_db / 20, misfit_db / 5], dim=-1)
+        widen = torch.tanh(self.noise(inputs).squeeze(-1) / MOST_STRETCH) * MOST_STRETCH
+        # The share of a misfit that is not noise: an echo does not average out.
         beyond = self.coherent * misfit_db.clamp_min(0.0) * (math.log(10) / 20)
         return heard, arrival_us / unit_us, (sigma * (widen + beyond).exp()).square()
 
@@ -258,7 +222,7 @@ class TimingNet(nn.Module):
     def _seen(
         self, explained: Explained, share: Tensor, covariance: Tensor, left: Tensor
     ) -> Tensor:
-        """What the shape of an ellipse may depend on, `(batch, clocks + 7)`."""
+        """Inputs of the network that shapes ellipses, `(batch, clocks + 7)`."""
         sigma, tilt = sigma_and_correlation(covariance)
         doubt = -(share * share.clamp_min(1e-12).log()).sum(dim=1)
         others = [
@@ -273,8 +237,39 @@ class TimingNet(nn.Module):
         return torch.cat([by_clock, torch.stack(others, dim=-1)], dim=1)
 
 
+def usual_of(found: TimingEstimate) -> Tensor:
+    """The ends of the usual, `(3,)`: most doubt, largest log sigma, fewest receivers."""
+    return torch.stack(
+        [
+            torch.quantile(found.doubt, QUANTILE),
+            torch.quantile(_log_sigma(found), QUANTILE),
+            torch.quantile(found.n_heard, 1 - QUANTILE),
+        ]
+    )
+
+
+def strangeness(found: TimingEstimate, usual: Tensor) -> Tensor:
+    """0 for sessions like those of `usual_of`, up to 1 for others, `(batch,)`.
+
+    1 is a quarter more doubt, an ellipse e times larger, or one receiver fewer.
+    """
+    doubt, log_sigma, n_heard = usual.unbind()
+    ways = [
+        (found.doubt - doubt) / FULLY,
+        _log_sigma(found) - log_sigma,
+        n_heard - found.n_heard,
+    ]
+    return torch.stack(ways).amax(dim=0).clamp(0.0, 1.0)
+
+
+def _log_sigma(found: TimingEstimate) -> Tensor:
+    """Logarithm of the root of the covariance's trace, `(batch,)`."""
+    ee, _, nn = found.covariance.unbind(dim=-1)
+    return (ee + nn).log() / 2
+
+
 def region_prior(batch_size: int, device: torch.device | None = None) -> Gaussian:
-    """That a transmitter is somewhere in the region, and no more."""
+    """The prior that a transmitter is somewhere in the region."""
     mean = torch.zeros(batch_size, 2, device=device)
     precision = torch.tensor([REGION_SIGMA**-2, 0.0, REGION_SIGMA**-2], device=device)
     return Gaussian(mean, precision.expand(batch_size, 3))
@@ -286,7 +281,7 @@ def _without_gradient() -> AbstractContextManager[object]:
 
 
 def _perceptron(n_inputs: int, n_outputs: int) -> nn.Sequential:
-    """Small, and silent until it has learned something."""
+    """A small network whose output is zero until it has learned something."""
     last = nn.Linear(HIDDEN, n_outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -296,7 +291,7 @@ def _perceptron(n_inputs: int, n_outputs: int) -> nn.Sequential:
 def _log_evidence(
     heard: Tensor, weights: Tensor, squares: Tensor, prior: Gaussian, solution: Solution
 ) -> Tensor:
-    """The likelihood of each explanation, position and time of emission integrated out."""
+    """Log-evidence of each explanation, position and time of emission integrated out."""
     log_weights = torch.where(heard.unsqueeze(1) > 0, weights.clamp_min(1e-12).log(), 0.0)
     emission = weights.sum(dim=2).clamp_min(1e-12).log()
     spent = squares + prior.distance(solution.position)
@@ -306,6 +301,5 @@ def _log_evidence(
 def _mixed(share: Tensor, sharp: Tensor, solution: Solution) -> tuple[Tensor, Tensor]:
     """A centre of the weighted solutions, and their covariance about it."""
     position = (sharp.unsqueeze(-1) * solution.position).sum(dim=1)
-    east, north = (solution.position - position.unsqueeze(1)).unbind(dim=-1)
-    spread = torch.stack([east.square(), east * north, north.square()], dim=-1)
+    spread = outer(solution.position - position.unsqueeze(1))
     return position, (share.unsqueeze(-1) * (solution.covariance + spread)).sum(dim=1)

@@ -1,7 +1,7 @@
-"""What goes wrong with times of arrival, drawn wider than the training data have it.
+"""Nuisances of times of arrival, drawn wider than the training data have them.
 
-A network that has only seen clean times claims their certainty of all others. Each nuisance is
-named and can be set; a share of the sessions stays as it was recorded.
+A network trained on clean times alone is too sure of all others. Each nuisance is named and can be
+set; a share of the sessions stays as it was recorded.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ HEARD, ARRIVAL, SIGMA, SNR, MISFIT = range(5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingNuisances:
-    """How often, and how bad. Ranges are log-uniform; shares are of sessions unless said.
+    """Shares and ranges of nuisances. Ranges are log-uniform; shares are of sessions by default.
 
     Raises:
-        ModelError: If a share is none, or a range is not one.
+        ModelError: If a share is not from 0 to 1, or a range is not positive and in order.
     """
 
     lost: float = 0.4
@@ -32,7 +32,7 @@ class TimingNuisances:
     noisy: float = 0.4
     """Share that is received with less signal."""
     noise_db: tuple[float, float] = (0.1, 30.0)
-    """By how much less."""
+    """Loss of signal."""
     bad_clocks: float = 0.12
     """Share in which all clocks are off."""
     clock_error_us: tuple[float, float] = (0.1, 30.0)
@@ -44,10 +44,10 @@ class TimingNuisances:
     detour_us: tuple[float, float] = (0.2, 5.0)
     """Mean excess delay of the blocked receivers of a session, exponentially distributed."""
     misread: float = 0.1
-    """Share in which what receivers heard differs by more than noise: echoes, another station."""
+    """Share in which receivers differ by more than noise: echoes, another station."""
     misfit_db: tuple[float, float] = (1.0, 60.0)
-    """By how much more. Sigma takes it for noise; where it is an echo instead, which averages
-    over no number of samples, the error is larger than sigma by up to the misfit's own root."""
+    """Added misfit. Sigma counts it as noise; an echo instead, which does not average out over
+    samples, makes the error larger than sigma by up to the misfit's own root."""
 
     def __post_init__(self) -> None:
         for name in ("lost", "noisy", "bad_clocks", "detours", "misread"):
@@ -67,12 +67,12 @@ class TimingNuisances:
 
 
 def disturbed(arrivals: Tensor, nuisances: TimingNuisances, generator: torch.Generator) -> Tensor:
-    """Times of arrival as a worse day would have made them, `(batch, receivers, 5)`.
+    """Times of arrival with nuisances, `(batch, receivers, 5)`.
 
     Args:
         arrivals: As the arrival extractor returns them, on the CPU; left as they are.
-        nuisances: What may happen.
-        generator: Whose state decides what does.
+        nuisances: Their shares and ranges.
+        generator: Source of all draws.
     """
     batch, n_receivers = arrivals.shape[:2]
 
@@ -109,7 +109,7 @@ def _weaken(arrivals: Tensor, loss_db: Tensor, normal: Tensor) -> None:
 
 
 def _misread(arrivals: Tensor, misfit_db: Tensor, coherent: Tensor, normal: Tensor) -> None:
-    """A larger misfit, and errors beyond sigma by that share of it which is no noise."""
+    """A larger misfit, and errors beyond sigma by the share of it that is not noise."""
     arrivals[..., SIGMA] *= 10 ** (misfit_db / 20)
     error = arrivals[..., SIGMA] * (10 ** (misfit_db * coherent / 20)).clamp_min(1.0)
     arrivals[..., ARRIVAL] += error * normal * (misfit_db > 0)

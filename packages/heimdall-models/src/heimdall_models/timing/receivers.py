@@ -1,4 +1,4 @@
-"""How far points of the plane are from receivers: straight lines over the curved Earth.
+"""Ranges from points of the plane to receivers: straight lines over the curved Earth.
 
 The plane touches the ellipsoid, which falls away under it: 800 m at 100 km. A point of the
 plane stands for the point of the ellipsoid under it, and its range to a receiver is the length
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,23 +18,23 @@ from torch import Tensor, nn
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from heimdall_models.region import Region
 
-__all__ = ["SPEED_OF_LIGHT_M_S", "ReceiverRanges", "ReceiverSite"]
+__all__ = ["SPEED_OF_LIGHT_M_S", "ReceiverRanges", "ReceiverSite", "Station", "receiver_sites"]
 
 SPEED_OF_LIGHT_M_S = 299_792_458.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverSite:
-    """Where a receiver stands.
+    """Site of a receiver.
 
     Raises:
-        ModelError: If that is nowhere on Earth.
+        ModelError: If it is not on Earth.
     """
 
     name: str
@@ -54,6 +54,34 @@ class ReceiverSite:
                 f"receiver {self.name!r} at {place}: give latitude and longitude in degrees and "
                 f"the altitude in metres"
             )
+
+
+class Station(Protocol):
+    """A receiver of a catalogue."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def position_deg(self) -> tuple[float, float]:
+        """Latitude and longitude."""
+
+    @property
+    def altitude_m(self) -> float | None:
+        """Metres above sea level; None where unknown."""
+
+
+def receiver_sites(stations: Iterable[Station]) -> tuple[ReceiverSite, ...]:
+    """Sites of a catalogue's receivers, at sea level where the altitude is unknown.
+
+    Raises:
+        ModelError: If one stands nowhere on Earth.
+    """
+    return tuple(
+        ReceiverSite(station.name, *station.position_deg, station.altitude_m or 0.0)
+        for station in stations
+    )
 
 
 class ReceiverRanges(nn.Module):
@@ -80,7 +108,7 @@ class ReceiverRanges(nn.Module):
         self.region = region
 
     def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Ranges `(..., receivers)`, and how they grow with the position `(..., receivers, 2)`.
+        """Ranges `(..., receivers)` and their slopes east and north `(..., receivers, 2)`.
 
         Args:
             position: East and north, `(..., 2)` plane units.
@@ -90,13 +118,13 @@ class ReceiverRanges(nn.Module):
         down = self.region.plane.fall_m(east * scale, north * scale) / scale
         point = torch.stack([east, north, -down], dim=-1)
         apart = point.unsqueeze(-2) - self.receivers
-        # A transmitter beside a receiver has a range, if no direction.
+        # A transmitter at a receiver has a range but no direction.
         distance = apart.square().sum(dim=-1).clamp_min(1e-12).sqrt()
         return distance, apart[..., :2] / distance.unsqueeze(-1)
 
 
 def _upwards(region: Region, places_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What is up at each place, in axes east, north and up of the region's centre: `(n, 3)`."""
+    """Unit vectors up at each place, `(n, 3)`: east, north and up of the region's centre."""
     latitude = np.radians(places_deg[:, 0])
     longitude = np.radians(places_deg[:, 1] - region.longitude_deg)
     centre = math.radians(region.latitude_deg)

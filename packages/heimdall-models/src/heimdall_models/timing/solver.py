@@ -1,8 +1,8 @@
-"""A position from times of arrival whose common zero nobody knows: weighted least squares.
+"""Position from times of arrival with an unknown common zero: weighted least squares.
 
 Each step solves the problem as if ranges grew linearly with the position: Gauss and Newton's
 method, its two-by-two algebra written out so that it runs in any graph. Eliminating the time of
-emission leaves times and directions from which the weighted means over receivers are taken.
+emission leaves times and directions less their weighted means over receivers.
 
 Sources: W. H. Foy, "Position-location solutions by Taylor-series estimation", IEEE Trans. AES
 12 (1976); D. J. Torrieri, "Statistical theory of passive location systems", IEEE Trans. AES 20
@@ -28,7 +28,7 @@ MOST_STEP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """What is known of the position beside the times, in plane units."""
+    """Prior of the position, or any Gaussian by its precision; plane units."""
 
     mean: Tensor
     """`(..., 2)`."""
@@ -52,16 +52,16 @@ class Gaussian:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Where least squares puts the transmitter, in plane units."""
+    """Solution of least squares, in plane units."""
 
     position: Tensor
     """`(..., 2)`."""
     covariance: Tensor
     """East-east, east-north, north-north: `(..., 3)`."""
     log_determinant: Tensor
-    """Of the information, `(...)`."""
+    """Log-determinant of the information, `(...)`."""
     shift: Tensor
-    """How far the last step went, `(...)`."""
+    """Length of the last step, `(...)`."""
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All of it, in order."""
@@ -74,11 +74,11 @@ def step(
     """One step of Gauss and Newton's from a position.
 
     Args:
-        ranges: To the receivers.
-        times: Of arrival against any zero, `(..., receivers)` plane units.
+        ranges: Ranges to the receivers.
+        times: Times of arrival against any zero, `(..., receivers)` plane units.
         weights: Inverse variances; 0 where nothing was heard, `(..., receivers)`.
-        prior: What else is known; it must be there, for one receiver tells nothing.
-        position: To start from, `(..., 2)`.
+        prior: Prior of the position, without which one receiver has no solution.
+        position: Start, `(..., 2)`.
     """
     distance, direction = ranges(position)
     late = centred(times - distance, weights)
@@ -104,7 +104,7 @@ def step(
 def _information(
     weights: Tensor, east: Tensor, north: Tensor, prior: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What is known of the position, `(..., 3)`, and its determinant `(...)`.
+    """Information on the position, `(..., 3)`, and its determinant `(...)`.
 
     Two receivers make an ellipse so thin that float32 loses it in a difference of products.
     """
@@ -126,7 +126,7 @@ def solve(
     *,
     n_steps: int,
 ) -> Solution:
-    """So many steps from a position; arguments as of `step`."""
+    """`n_steps` steps from a position; arguments as of `step`."""
     solution = step(ranges, times, weights, prior, position)
     for _ in range(n_steps - 1):
         solution = step(ranges, times, weights, prior, solution.position)
@@ -134,7 +134,7 @@ def solve(
 
 
 def misfit(ranges: ReceiverRanges, times: Tensor, weights: Tensor, position: Tensor) -> Tensor:
-    """Weighted squares of what a position leaves unexplained, `(...)`."""
+    """Weighted sum of the squares that a position leaves unexplained, `(...)`."""
     late = centred(times - ranges(position)[0], weights)
     return (weights * late.square()).sum(dim=-1)
 
@@ -142,14 +142,14 @@ def misfit(ranges: ReceiverRanges, times: Tensor, weights: Tensor, position: Ten
 def nearest_start(
     ranges: ReceiverRanges, times: Tensor, weights: Tensor, prior: Gaussian, grid: Tensor
 ) -> Tensor:
-    """The point of a grid `(points, 2)` that fits best, for each of a batch: `(batch, 2)`."""
+    """The best point of a grid `(points, 2)` for each of a batch: `(batch, 2)`."""
     cost = misfit(ranges, times.unsqueeze(1), weights.unsqueeze(1), grid)
     cost = cost + prior.unsqueeze(1).distance(grid)
     return grid[cost.argmin(dim=1)]
 
 
 def centred(values: Tensor, weights: Tensor) -> Tensor:
-    """Without their weighted mean over the last axis: what an unknown zero leaves."""
+    """Values less their weighted mean over the last axis, which removes an unknown zero."""
     total = weights.sum(dim=-1, keepdim=True)
     mean = (weights * values).sum(dim=-1, keepdim=True) / total.clamp_min(1e-12)
     return values - mean

@@ -20,21 +20,19 @@ from typing import TYPE_CHECKING
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from heimdall_trainer.errors import UsageError
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from heimdall_models import LocalizationModule
+from heimdall_models.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from heimdall_data import HeimdallDataset
-    from heimdall_trainer.config import TrainingConfig
-
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_models.training.options import TrainingOptions
+    from heimdall_models.training.parts import SessionDataset, TrainingParts
 
 __all__ = ["EpochOrder", "EpochSeeds", "SessionBatches", "Share", "is_within_epoch", "make_loader"]
 
@@ -109,7 +107,7 @@ class EpochSeeds(Callback):
         seed: Of the run.
     """
 
-    def __init__(self, dataset: HeimdallDataset, seed: int) -> None:
+    def __init__(self, dataset: SessionDataset, seed: int) -> None:
         self._dataset = dataset
         self._seed = seed
 
@@ -140,8 +138,8 @@ class EpochSeeds(Callback):
 
 
 def make_loader(
-    dataset: HeimdallDataset,
-    config: TrainingConfig,
+    dataset: SessionDataset,
+    config: TrainingOptions,
     order: EpochOrder | None = None,
     n_processes: int = 1,
 ) -> DataLoader[Any]:
@@ -181,7 +179,7 @@ class SessionBatches(pl.LightningDataModule):
         order: Of the training samples, once training has begun.
     """
 
-    def __init__(self, data: TrainingData, config: TrainingConfig) -> None:
+    def __init__(self, data: TrainingParts, config: TrainingOptions) -> None:
         super().__init__()
         self._data = data
         self._config = config
@@ -204,7 +202,7 @@ class SessionBatches(pl.LightningDataModule):
         """From where the trainer is on.
 
         Raises:
-            UsageError: Processes cannot share a batch evenly.
+            OptionError: Processes cannot share a batch evenly.
         """
         self.order = self._order()
         self._data.train.set_epoch(self.order.epoch)
@@ -227,7 +225,7 @@ class SessionBatches(pl.LightningDataModule):
     def _order(self) -> EpochOrder:
         n_processes, size = self._n_processes, self._config.batch_size
         if size % n_processes:
-            raise UsageError(
+            raise OptionError(
                 f"--batch_size is {size}, and {n_processes} processes cannot share it evenly; give "
                 f"a multiple of {n_processes}"
             )

@@ -13,16 +13,15 @@ member has come to is noted beside them, so that a run that was interrupted does
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_export.atomic import write_whole as write_text
-from heimdall_trainer.errors import TrainerError
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from heimdall_models.checkpoint import read_checkpoint, write_checkpoint
+from heimdall_models.checkpoint import read_checkpoint, whole_file, write_checkpoint
+from heimdall_models.errors import TrainingError
 from heimdall_models.training.divergence import DIVERGED
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ __all__ = [
 ]
 
 
+LOGGER = logging.getLogger(__name__)
 ENSEMBLE = "ensemble.ckpt"
 """The members in one file, beside their folders."""
 PREFIX = "member-"
@@ -71,14 +71,15 @@ def is_in_member(path: Path) -> bool:
 def note_finished(folder: Path, seed: int, checkpoint: Path) -> None:
     """Note in a member's folder what its training came to."""
     note = {"seed": seed, "checkpoint": checkpoint.name}
-    write_text(folder / NOTE, json.dumps(note) + "\n")
+    with whole_file(folder / NOTE) as file:
+        file.write(f"{json.dumps(note)}\n".encode())
 
 
 def finished_checkpoint(folder: Path, seed: int) -> Path | None:
     """The checkpoint that a member's training came to; None if it did not end.
 
     Raises:
-        TrainerError: The member was trained with another seed, or its checkpoint is gone.
+        TrainingError: The member was trained with another seed, or its checkpoint is gone.
     """
     path = folder / NOTE
     if not path.exists():
@@ -87,14 +88,14 @@ def finished_checkpoint(folder: Path, seed: int) -> Path | None:
         note = json.loads(path.read_text(encoding="utf-8"))
         found, checkpoint = note["seed"], folder / str(note["checkpoint"])
     except (ValueError, KeyError, TypeError) as error:
-        raise TrainerError(f"{path} does not say what was trained: {error}") from error
+        raise TrainingError(f"{path} does not say what was trained: {error}") from error
     if found != seed:
-        raise TrainerError(
+        raise TrainingError(
             f"{folder} was trained with seed {found}, and this run's member has {seed}: resume "
             "with the same --seed, or give another --checkpoint_dir"
         )
     if not checkpoint.is_file():
-        raise TrainerError(f"{checkpoint} is gone; delete {folder} to train this member again")
+        raise TrainingError(f"{checkpoint} is gone; delete {folder} to train this member again")
     return checkpoint
 
 
@@ -102,10 +103,10 @@ def require_fresh(folder: Path) -> None:
     """Refuse to train an ensemble among the members of an earlier one.
 
     Raises:
-        TrainerError: There are some.
+        TrainingError: There are some.
     """
     if any(path.parent.parent == folder for path in _checkpoints(folder)):
-        raise TrainerError(
+        raise TrainingError(
             f"{folder} has members of an earlier ensemble: go on with --resume_training, or give "
             "another --checkpoint_dir"
         )
@@ -115,7 +116,7 @@ def started_ensemble(folder: Path) -> Path:
     """The ensemble in or below a folder whose training wrote a checkpoint last.
 
     Raises:
-        TrainerError: There is none.
+        TrainingError: There is none.
     """
     return newest_of_members(folder).parent.parent
 
@@ -124,11 +125,11 @@ def newest_of_members(folder: Path) -> Path:
     """The checkpoint of any member in or below a folder that was written last.
 
     Raises:
-        TrainerError: There is none.
+        TrainingError: There is none.
     """
     newest = max(_checkpoints(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
     if newest is None:
-        raise TrainerError(
+        raise TrainingError(
             f"no ensemble to resume in {folder}: give --checkpoint_dir, or leave out "
             "--resume_training"
         )
@@ -174,11 +175,12 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def _go_on_without(self, place: Path, error: OSError) -> None:
         self.refused[str(place)] = error
-        print(
-            f"warning: checkpoint {place} cannot be written ({error.strerror or error}); training "
-            f"goes on, and what was kept before stays: make room in {place.parent}",
-            file=sys.stderr,
-            flush=True,
+        LOGGER.warning(
+            "checkpoint %s cannot be written (%s); training goes on, and earlier checkpoints "
+            "stay: make room in %s",
+            place,
+            error.strerror or error,
+            place.parent,
         )
 
     def load_checkpoint(
@@ -238,11 +240,11 @@ def newest_checkpoint(folder: Path) -> Path:
     """The checkpoint in a folder that was written last; see `checkpoints_in`.
 
     Raises:
-        TrainerError: There is none.
+        TrainingError: There is none.
     """
     found = checkpoints_in(folder)
     if not found:
-        raise TrainerError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
+        raise TrainingError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
     return found[-1]
 
 

@@ -9,27 +9,31 @@ the same command. The first of all writes: to MLflow, S3 and the terminal; the o
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import threading
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
-from heimdall_trainer.errors import TrainerError, UsageError
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
-from heimdall_models import ModelError
+from heimdall_models.errors import ModelError, OptionError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from subprocess import Popen
 
     import lightning.pytorch as pl
-    from heimdall_trainer.config import TrainingConfig
     from lightning.pytorch.strategies import Strategy
 
+    from heimdall_models.training.options import TrainingOptions
+
 __all__ = ["Placement", "ends_together", "environment_plugins", "is_first", "placement", "watched"]
+
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Placement(TypedDict):
@@ -41,11 +45,11 @@ class Placement(TypedDict):
     strategy: str | Strategy
 
 
-def placement(config: TrainingConfig) -> Placement:
+def placement(config: TrainingOptions) -> Placement:
     """Where to train; under torchrun, on as many processes as it has started.
 
     Raises:
-        UsageError: The strategy or the devices cannot train so; the message says what to change.
+        OptionError: The strategy or the devices cannot train so; the message says what to change.
     """
     devices, n_nodes = _devices(config.devices), config.num_nodes
     if torch.distributed.is_torchelastic_launched():
@@ -78,17 +82,17 @@ def _devices(given: str) -> str | int | list[int]:
     return parts if "," in given else parts[0]
 
 
-def _check_countable(config: TrainingConfig, devices: str | int | list[int]) -> None:
+def _check_countable(config: TrainingOptions, devices: str | int | list[int]) -> None:
     gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not gpu)
     if on_cpu and (isinstance(devices, list) or devices == -1):
-        raise UsageError(
+        raise OptionError(
             f"--devices {config.devices} chooses among GPUs, and training is on the CPU; give the "
             "number of processes, such as --devices 1"
         )
 
 
-def _strategy(config: TrainingConfig, *, alone: bool) -> str | Strategy:
+def _strategy(config: TrainingOptions, *, alone: bool) -> str | Strategy:
     """Lightning's own choice, but where we were told, or know better."""
     if config.strategy == "fsdp":
         _check_sharded(config)
@@ -100,7 +104,7 @@ def _strategy(config: TrainingConfig, *, alone: bool) -> str | Strategy:
     return "auto"
 
 
-def _check_sharded(config: TrainingConfig) -> None:
+def _check_sharded(config: TrainingOptions) -> None:
     for name, works in (
         ("ema_decay", config.ema_decay == 0),
         ("gradient_clip", config.gradient_clip == 0),
@@ -108,12 +112,12 @@ def _check_sharded(config: TrainingConfig) -> None:
         ("unfreeze_every", config.unfreeze_every == 0),
     ):
         if not works:
-            raise UsageError(
+            raise OptionError(
                 f"--strategy fsdp shards weights and gradients, and --{name} "
                 f"{getattr(config, name):g} needs whole ones; give --{name} 0, or --strategy ddp"
             )
     if config.accelerator == "cpu" or not torch.cuda.is_available():
-        raise UsageError("--strategy fsdp needs GPUs; give --strategy ddp on CPUs")
+        raise OptionError("--strategy fsdp needs GPUs; give --strategy ddp on CPUs")
 
 
 LOST = (
@@ -143,7 +147,7 @@ def ends_together(trainer: pl.Trainer) -> Iterator[None]:
     """Say in one line that a process was lost, and what ended all processes only once.
 
     Raises:
-        TrainerError: Another process of the training is gone.
+        TrainingError: Another process of the training is gone.
         SystemExit: In all but the first process, where the first one tells of the error.
     """
     try:
@@ -158,7 +162,7 @@ def ends_together(trainer: pl.Trainer) -> Iterator[None]:
             raise
         if trainer.global_rank:
             sys.exit(1)
-        raise TrainerError(lost_message(trainer.world_size)) from error
+        raise TrainingError(lost_message(trainer.world_size)) from error
 
 
 def lost_message(n_processes: int) -> str:
@@ -196,5 +200,5 @@ def _watch(trainer: pl.Trainer, is_over: threading.Event) -> None:
 def _end(trainer: pl.Trainer, is_over: threading.Event) -> None:
     if is_over.wait(GRACE_S):
         return
-    print(f"heimdall: {lost_message(trainer.world_size)}", file=sys.stderr, flush=True)
+    LOGGER.error("%s", lost_message(trainer.world_size))
     os._exit(1)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
-from heimdall_trainer.errors import TrainerError
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
 from heimdall_models import AveragedWeights, DivergenceGuard, localization_metrics
+from heimdall_models.errors import TrainingError
 from heimdall_models.training.batches import EpochSeeds, SessionBatches, make_loader
 from heimdall_models.training.checkpoint_files import (
     WITH_TIMING,
@@ -37,13 +37,10 @@ from heimdall_models.training.step_checkpoints import StepCheckpoints
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from heimdall_data import HeimdallDataset
-    from heimdall_evaluation.report import EpochRecord, LearningCurve
-    from heimdall_trainer.config import TrainingConfig
-
     from heimdall_models import LocalizationModule
-    from heimdall_models.training.history import RunMetrics
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_models.training.curves import EpochRecord, LearningCurve
+    from heimdall_models.training.options import TrainingOptions
+    from heimdall_models.training.parts import RunMetrics, SessionDataset, TrainingParts
 
 __all__ = [
     "WITH_TIMING",
@@ -83,7 +80,7 @@ class TrainedModel:
 
 
 def make_trainer(
-    config: TrainingConfig, checkpoint_dir: Path, tracker: RunMetrics | None
+    config: TrainingOptions, checkpoint_dir: Path, tracker: RunMetrics | None
 ) -> pl.Trainer:
     """A Lightning trainer that keeps the best checkpoints and stops when nothing improves.
 
@@ -136,8 +133,8 @@ def make_trainer(
 def fit(
     trainer: pl.Trainer,
     module: LocalizationModule,
-    data: TrainingData,
-    config: TrainingConfig,
+    data: TrainingParts,
+    config: TrainingOptions,
     resume_from: Path | None = None,
 ) -> TrainedModel:
     """Train to the end or until nothing improves.
@@ -146,7 +143,7 @@ def fit(
         ModelError: Training diverged, or the backbone cannot be trained as it should be.
         KeyboardInterrupt: Ctrl-C; the state after the last step is kept.
         SystemExit: SIGTERM, likewise.
-        TrainerError: Training ended without a checkpoint, lost a process, or has no room.
+        TrainingError: Training ended without a checkpoint, lost a process, or has no room.
     """
     config = sized(config, module, trainer, len(data.train), resume_from)
     run = trainer.logger.run if isinstance(trainer.logger, TrackerLogger) else None
@@ -181,12 +178,12 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
     files = trainer.strategy.checkpoint_io
     if not saver.best_model_path and isinstance(files, WholeCheckpoints) and files.refused:
         path, why = next(iter(files.refused.items()))
-        raise TrainerError(
+        raise TrainingError(
             f"training ended, and no checkpoint could be written: {path}: {why.strerror or why}; "
             "make room there or give another --checkpoint_dir, and train again"
         )
     if not saver.best_model_path:
-        raise TrainerError(
+        raise TrainingError(
             f"training ended after epoch {trainer.current_epoch} without a checkpoint: "
             "the validation loss was never finite; lower --learning_rate"
         )
@@ -207,7 +204,7 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
 
 @torch.inference_mode()
 def validated(
-    network: torch.nn.Module, dataset: HeimdallDataset, config: TrainingConfig
+    network: torch.nn.Module, dataset: SessionDataset, config: TrainingOptions
 ) -> dict[str, float]:
     """The contract's `val/` metrics of the whole model: those of training were of a part.
 

@@ -7,40 +7,39 @@ It is drawn on standard error, so that a log file of standard output has none of
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from heimdall_evaluation.report import EpochRecord
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers.logger import Logger
 
-from heimdall_models.training.events import duration, tell
+from heimdall_models.training.curves import EpochRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import lightning.pytorch as pl
 
-__all__ = ["EpochHistory", "LaterSteps", "MetresBar", "NewSteps", "RunMetrics", "TrackerLogger"]
+    from heimdall_models.training.parts import RunMetrics
+
+__all__ = ["EpochHistory", "LaterSteps", "MetresBar", "NewSteps", "TrackerLogger", "duration"]
 
 
-class RunMetrics(Protocol):
-    """Where a run's metrics go."""
+LOGGER = logging.getLogger(__name__)
 
-    @property
-    def run_id(self) -> str:
-        """MLflow's id of the run."""
 
-    @property
-    def run_name(self) -> str:
-        """Its name."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Keep metrics of a step."""
+def duration(seconds: float) -> str:
+    """A length of time as people read it: `4.1 s`, `3:20 min`, `2:03:20 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
 
 
 @dataclass(frozen=True)
@@ -139,18 +138,21 @@ class EpochHistory(Checkpoint):
 
     def _tell(self, trainer: pl.Trainer, record: EpochRecord, seen: Mapping[str, float]) -> None:
         now_s, left_s = time.monotonic(), self._left_s(trainer)
-        tell(
-            "epoch",
+        figures = {
+            "epoch": record.epoch + 1,
+            "epochs": trainer.max_epochs,
+            "seconds": now_s - self._started_s,
+            "seconds_left": left_s,
+            "learning_rate": record.learning_rate,
+            **seen,
+        }
+        LOGGER.info(
+            "%s",
             f"epoch {record.epoch + 1:3d}/{trainer.max_epochs}"
             f"  train {record.train_loss:6.3f}  val {record.val_loss:6.3f}"
             f"  median error {record.val_error_m_median / 1000:5.1f} km"
             f"  {duration(now_s - self._started_s)}  left {duration(left_s)}",
-            epoch=record.epoch + 1,
-            epochs=trainer.max_epochs,
-            seconds=now_s - self._started_s,
-            seconds_left=left_s,
-            learning_rate=record.learning_rate,
-            **seen,
+            extra={"event": "epoch", "figures": figures},
         )
 
     def _left_s(self, trainer: pl.Trainer) -> float:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from heimdall_trainer.errors import TrainerError
 
+from heimdall_models.errors import TrainingError
 from heimdall_models.losses import gaussian_nll
 from heimdall_models.optimizer import adamw
-from heimdall_models.training.events import tell
 from heimdall_models.training.resume import batch_size_of
 
 if TYPE_CHECKING:
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import lightning.pytorch as pl
-    from heimdall_trainer.config import TrainingConfig
 
     from heimdall_models import LocalizationModule
+    from heimdall_models.training.options import TrainingOptions
 
 __all__ = ["fitting_batch_size", "sized", "told_of_memory"]
 
+LOGGER = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
-def told_of_memory(config: TrainingConfig) -> Iterator[None]:
+def told_of_memory(config: TrainingOptions) -> Iterator[None]:
     """Say what to change where a step has no room.
 
     Raises:
-        TrainerError: The device is out of memory.
+        TrainingError: The device is out of memory.
     """
     try:
         yield
@@ -40,7 +42,7 @@ def told_of_memory(config: TrainingConfig) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         first_line = str(error).partition("\n")[0].partition(". ")[0]
-        raise TrainerError(
+        raise TrainingError(
             f"a step of {config.batch_size} sessions with {config.backbone} does not fit into "
             f"memory ({first_line or 'no more memory'}): {'; '.join(_remedies(config))}"
         ) from error
@@ -53,7 +55,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
-def _remedies(config: TrainingConfig) -> Iterator[str]:
+def _remedies(config: TrainingOptions) -> Iterator[str]:
     yield f"give a smaller --batch_size than {config.batch_size}, or --auto_batch_size"
     if not config.gradient_checkpointing:
         yield "or --gradient_checkpointing, which takes longer"
@@ -62,12 +64,12 @@ def _remedies(config: TrainingConfig) -> Iterator[str]:
 
 
 def sized(
-    config: TrainingConfig,
+    config: TrainingOptions,
     module: LocalizationModule,
     trainer: pl.Trainer,
     n_sessions: int,
     resume_from: Path | None,
-) -> TrainingConfig:
+) -> TrainingOptions:
     """The configuration with the batch size to train with.
 
     With `auto_batch_size` that is the largest that fits the device, and of a run that goes on the
@@ -75,7 +77,7 @@ def sized(
     that it has no more memory.
 
     Raises:
-        TrainerError: Not even the given size fits.
+        TrainingError: Not even the given size fits.
     """
     device = trainer.strategy.root_device
     if not config.auto_batch_size or device.type == "cpu":
@@ -85,12 +87,12 @@ def sized(
         n = trainer.world_size
         share = replace(config, batch_size=max(config.batch_size // n, 1))
         size = n * fitting_batch_size(module, share, device, n_sessions // n)
-    tell("note", f"batches of {size} sessions", said=f"batches of {size} sessions")
+    LOGGER.info("batches of %d sessions", size)
     return replace(config, batch_size=size)
 
 
 def fitting_batch_size(
-    module: LocalizationModule, config: TrainingConfig, device: torch.device, most: int
+    module: LocalizationModule, config: TrainingOptions, device: torch.device, most: int
 ) -> int:
     """The largest of the batch size and its doubles of which a step fits into the device.
 
@@ -103,7 +105,7 @@ def fitting_batch_size(
         most: No batch is larger; there are no more sessions.
 
     Raises:
-        TrainerError: Not even the smallest fits.
+        TrainingError: Not even the smallest fits.
     """
     state = {name: value.clone() for name, value in module.state_dict().items()}
     size = config.batch_size
@@ -122,7 +124,7 @@ def fitting_batch_size(
 
 
 def _fits(
-    module: LocalizationModule, config: TrainingConfig, device: torch.device, size: int
+    module: LocalizationModule, config: TrainingOptions, device: torch.device, size: int
 ) -> bool:
     try:
         _step(module, config, device, size)
@@ -134,7 +136,7 @@ def _fits(
 
 
 def _step(
-    module: LocalizationModule, config: TrainingConfig, device: torch.device, size: int
+    module: LocalizationModule, config: TrainingOptions, device: torch.device, size: int
 ) -> None:
     """A whole step on noise, as training does it: what it takes is what a step takes."""
     _give_back(device)

@@ -1,39 +1,102 @@
-"""From the catalogue to the three parts of a training run, and what was left out of them."""
+"""What training takes: sessions with features on two sides of a split, and where metrics go.
+
+Protocols, so that any data set and any tracker will do.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from typing import Self
 
-    from heimdall_data import Exclusion, HeimdallDataset, Split, Station
-    from heimdall_data.dataset import UnusableRecording
-    from heimdall_features import FeatureConfig, NormalizationStats
+    import numpy as np
+    import numpy.typing as npt
 
-    from heimdall_models import Region
+    from heimdall_models.region import Region
+    from heimdall_models.timing.receivers import Station
 
-__all__ = ["TrainingData"]
+__all__ = ["RunMetrics", "SessionDataset", "TrainedSession", "TrainingParts"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """What a run trains, chooses and tests on, and how features and plane are defined."""
+class TrainedSession(Protocol):
+    """A recording session with a known transmitter."""
 
-    receivers: tuple[Station, ...]
-    """In channel order."""
-    features: FeatureConfig
-    region: Region
-    stats: NormalizationStats
-    """Of the training part alone."""
-    train: HeimdallDataset
-    validation: HeimdallDataset
-    test: HeimdallDataset
-    split: Split
-    exclusions: tuple[Exclusion, ...]
-    """Sessions that the catalogue approves of and that cannot be used."""
-    unusable: tuple[UnusableRecording, ...]
-    """Recordings left out of sessions that are used for the sake of their other receivers."""
-    not_used: Mapping[str, int]
-    """Sessions that the catalogue's own rules leave out, counted by reason."""
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def position_deg(self) -> tuple[float, float]:
+        """Latitude and longitude of the transmitter."""
+
+
+class SessionDataset(Protocol):
+    """A map-style dataset of sessions."""
+
+    @property
+    def sessions(self) -> Sequence[TrainedSession]:
+        """The sessions, in the order of the indices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        """Arrays of one session: `features`, `position_deg`, perhaps `arrivals`; `session_id`."""
+
+    def subset(self, sessions: Any, /) -> Self:  # noqa: ANN401 - some of its own sessions
+        """A dataset of some of the sessions, as they were recorded: without augmentation."""
+
+    def set_epoch(self, epoch: int, /) -> None:
+        """Choose the epoch that the variation of the features is a function of."""
+
+
+class Normalization(Protocol):
+    """Statistics of the features of the training part, in dB."""
+
+    @property
+    def mean(self) -> npt.NDArray[np.float32]:
+        """Mean of every receiver and band, `(receivers, bands)`."""
+
+    @property
+    def std(self) -> npt.NDArray[np.float32]:
+        """Standard deviation, likewise."""
+
+
+class TrainingParts(Protocol):
+    """The sessions to train on and to choose by, and how features and plane are defined."""
+
+    @property
+    def receivers(self) -> Sequence[Station]:
+        """The receivers, in channel order."""
+
+    @property
+    def region(self) -> Region:
+        """Where positions are."""
+
+    @property
+    def stats(self) -> Normalization:
+        """Statistics of the training part alone."""
+
+    @property
+    def train(self) -> SessionDataset:
+        """The sessions to learn from."""
+
+    @property
+    def validation(self) -> SessionDataset:
+        """The sessions that choose the checkpoint."""
+
+
+class RunMetrics(Protocol):
+    """Where a run's metrics go."""
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+
+    @property
+    def run_name(self) -> str:
+        """Its name."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Keep metrics of a step."""

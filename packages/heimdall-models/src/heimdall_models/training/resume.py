@@ -9,15 +9,15 @@ The network that a checkpoint's model file holds: one or an ensemble, with times
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_trainer.errors import TrainerError
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from heimdall_models.ensembles import SAME_DB
+from heimdall_models.errors import TrainingError
 from heimdall_models.trained import Trained
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     import lightning.pytorch as pl
-    from heimdall_trainer.config import TrainingConfig
 
     from heimdall_models import EnsembleNet, ServingNet, TimedEnsembleNet, TimedServingNet
+    from heimdall_models.config import LocalizationConfig
     from heimdall_models.trained import Member
-    from heimdall_models.training.history import RunMetrics
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_models.training.options import TrainingOptions
+    from heimdall_models.training.parts import RunMetrics, TrainingParts
 
 __all__ = [
     "RunIdentity",
@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 
+LOGGER = logging.getLogger(__name__)
 RECORD = "heimdall_run"
 
 
@@ -67,7 +68,7 @@ class RunIdentity:
     """Names, in channel order."""
 
     @classmethod
-    def of(cls, data: TrainingData, config: TrainingConfig, run: RunMetrics | None) -> Self:
+    def of(cls, data: TrainingParts, config: TrainingOptions, run: RunMetrics | None) -> Self:
         """Of the run that is training."""
         ids = "\n".join(session.id for session in data.train.sessions)
         return cls(
@@ -79,19 +80,18 @@ class RunIdentity:
         )
 
 
-def require_same_network(checkpoint: Path, config: TrainingConfig) -> None:
+def require_same_network(checkpoint: Path, network: LocalizationConfig) -> None:
     """Find out whether a checkpoint's weights fit what is to be trained, before data are read.
 
     Raises:
         ModelError: The file is absent, cut short, or no checkpoint.
-        TrainerError: It is of another backbone, or has another form of ellipses.
+        TrainingError: It is of another backbone, or has another form of ellipses.
     """
     begun = Trained.open(checkpoint).single.module.config
-    asked = config.network(begun.n_receivers)
     for name in ("backbone", "tilted"):
-        before, now = getattr(begun, name), getattr(asked, name)
+        before, now = getattr(begun, name), getattr(network, name)
         if before != now:
-            raise TrainerError(
+            raise TrainingError(
                 f"{checkpoint} was trained with {name} {before}, and this training has {now}: "
                 "go on with the flags that it began with"
             )
@@ -124,11 +124,11 @@ def receivers_of(checkpoint: Path) -> tuple[str, ...] | None:
     return Trained.open(checkpoint).members[0].run.receivers
 
 
-def require_receivers(checkpoint: Path, data: TrainingData) -> None:
+def require_receivers(checkpoint: Path, data: TrainingParts) -> None:
     """Refuse data of other receivers than a checkpoint's network listens to, as far as it says.
 
     Raises:
-        TrainerError: They are others, or in another order.
+        TrainingError: They are others, or in another order.
         ModelError: The file is absent, cut short, or no checkpoint.
     """
     heard = receivers_of(checkpoint)
@@ -137,10 +137,10 @@ def require_receivers(checkpoint: Path, data: TrainingData) -> None:
         raise _told_apart(checkpoint.name, heard, here)
 
 
-def _told_apart(name: str, heard: Sequence[str], here: Sequence[str]) -> TrainerError:
+def _told_apart(name: str, heard: Sequence[str], here: Sequence[str]) -> TrainingError:
     """The error of a network that listens to others than the data's receivers."""
     wanted = " ".join(f"'{receiver}'" for receiver in heard)
-    return TrainerError(
+    return TrainingError(
         f"{name} listens to {', '.join(heard)}, and the data has {', '.join(here)}: "
         f"give --receivers {wanted}"
     )
@@ -169,7 +169,7 @@ class RunKeeper(Callback):
         """Compare the checkpoint's run with ours.
 
         Raises:
-            TrainerError: The checkpoint is of other receivers, or from within an epoch of other
+            TrainingError: The checkpoint is of other receivers, or from within an epoch of other
                 batches than ours.
         """
         del trainer, pl_module
@@ -183,16 +183,15 @@ class RunKeeper(Callback):
         said = " and ".join(differing)
         epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
         if epoch["ready"] > epoch["processed"]:
-            raise TrainerError(
+            raise TrainingError(
                 f"the checkpoint is from within an epoch, which goes on with the batches that it "
                 f"began with, and they were made with {said}; give the same, or the checkpoint of "
                 "an epoch's end"
             )
-        print(
-            f"warning: before the checkpoint, training was with {said}; what follows is not what "
-            "an uninterrupted run would have come to",
-            file=sys.stderr,
-            flush=True,
+        LOGGER.warning(
+            "before the checkpoint, training was with %s; the result will differ from that of an "
+            "uninterrupted run",
+            said,
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -211,13 +210,13 @@ class RunKeeper(Callback):
 
 
 def exported_network(
-    checkpoint: Path, data: TrainingData
+    checkpoint: Path, data: TrainingParts
 ) -> ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet:
     """What to export of a checkpoint, in evaluation mode.
 
     Raises:
         ModelError: The checkpoint is not one of ours.
-        TrainerError: The model listens to other receivers than the data has, or takes arrival
+        TrainingError: The model listens to other receivers than the data has, or takes arrival
             times that the data has not.
     """
     ensemble = Trained.open(checkpoint)
@@ -226,36 +225,36 @@ def exported_network(
     return ensemble.network()
 
 
-def require_same_features(config: TrainingConfig) -> None:
+def require_same_features(checkpoints: Sequence[Path], features: str) -> None:
     """Refuse to export checkpoints of other features than they were trained on, or of several.
 
     Raises:
-        TrainerError: `--features` and the checkpoints differ.
+        TrainingError: `--features` and the checkpoints differ.
         ModelError: A checkpoint is not one of ours, or two cannot be merged.
     """
-    ensemble = Trained.merge(map(Trained.open, config.checkpoint))
+    ensemble = Trained.merge(map(Trained.open, checkpoints))
     ensemble.network()
     first = ensemble.members[0]
     found = "mel" if first.timing is None else "mel+timing"
-    if found != config.features:
-        raise TrainerError(
+    if found != features:
+        raise TrainingError(
             f"{first.name} was trained with --features {found}, and --features is "
-            f"{config.features}; give --features {found}, or the checkpoint of another run"
+            f"{features}; give --features {found}, or the checkpoint of another run"
         )
 
 
-def require_same_receivers(ensemble: Trained, data: TrainingData) -> None:
+def require_same_receivers(ensemble: Trained, data: TrainingParts) -> None:
     """Refuse networks that listen to other receivers than the data has, as far as they know.
 
     Raises:
-        TrainerError: They are more or fewer, or stand elsewhere or in another order.
+        TrainingError: They are more or fewer, or stand elsewhere or in another order.
     """
     for member in ensemble.members:
         _require_same_number(member, data)
         _require_same_order(member, data)
 
 
-def of_other_sessions(checkpoint: Path, data: TrainingData) -> list[str]:
+def of_other_sessions(checkpoint: Path, data: TrainingParts) -> list[str]:
     """Names of the networks in a checkpoint that were trained on others than the split's part.
 
     Their normalisation tells.
@@ -272,38 +271,36 @@ def of_other_sessions(checkpoint: Path, data: TrainingData) -> list[str]:
     ]
 
 
-def warn_of_other_sessions(checkpoint: Path, data: TrainingData) -> None:
+def warn_of_other_sessions(checkpoint: Path, data: TrainingParts) -> None:
     """Say so where networks were trained on other sessions than the split's training part.
 
     Raises:
         ModelError: The checkpoint is not one of ours.
     """
     for name in of_other_sessions(checkpoint, data):
-        print(
-            f"warning: {name} was trained on other sessions than this split's; some of those that "
-            "it is judged by may be among them (--seed, --split_by and the fractions make the "
-            "split)",
-            file=sys.stderr,
-            flush=True,
+        LOGGER.warning(
+            "%s was trained on other sessions than this split's; some of those that it is judged "
+            "by may be among them (--seed, --split_by and the fractions make the split)",
+            name,
         )
 
 
-def _require_same_number(member: Member, data: TrainingData) -> None:
+def _require_same_number(member: Member, data: TrainingParts) -> None:
     n_receivers = member.module.config.n_receivers
     if n_receivers != len(data.receivers):
         names = ", ".join(station.name for station in data.receivers)
-        raise TrainerError(
+        raise TrainingError(
             f"the checkpoint listens to {n_receivers} receivers, and the data has "
             f"{len(data.receivers)} ({names}): give the --receivers it was trained with"
         )
 
 
-def _require_same_order(member: Member, data: TrainingData) -> None:
+def _require_same_order(member: Member, data: TrainingParts) -> None:
     """A network of times knows where each of its receivers stands."""
     here = [station.name for station in data.receivers]
     if member.sites is not None and [site.name for site in member.sites] != here:
         names = " ".join(f"'{site.name}'" for site in member.sites)
-        raise TrainerError(
+        raise TrainingError(
             f"the checkpoint takes arrival times of other receivers than {', '.join(here)}, or of "
             f"these in another order: give --receivers {names}"
         )

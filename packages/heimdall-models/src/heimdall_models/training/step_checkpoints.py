@@ -8,6 +8,7 @@ each other after each step, and all stop at the same.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -15,10 +16,10 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
-from heimdall_trainer.errors import TrainerError
 from lightning.pytorch.callbacks import Checkpoint
 
 from heimdall_models import AveragedWeights
+from heimdall_models.errors import TrainingError
 from heimdall_models.training.batches import is_within_epoch
 from heimdall_models.training.checkpoint_files import STEP, WholeCheckpoints, newest_checkpoint
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StepCheckpoints"]
 
+LOGGER = logging.getLogger(__name__)
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 NOTHING, DUE = 0, 1
 """Less than the numbers of the signals, which come first."""
@@ -166,7 +168,7 @@ class StepCheckpoints(Checkpoint):
 
     def _stop(self, trainer: pl.Trainer, number: int) -> NoReturn:
         if trainer.is_global_zero:
-            print(_what_was_kept(trainer, self._path.parent), file=sys.stderr, flush=True)
+            LOGGER.error("%s", _what_was_kept(trainer, self._path.parent))
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + number)
@@ -191,7 +193,7 @@ def _what_was_kept(trainer: pl.Trainer, folder: Path) -> str:
     lost = isinstance(files, WholeCheckpoints) and str(folder / STEP) in files.refused
     try:
         newest = newest_checkpoint(folder)
-    except TrainerError:
+    except TrainingError:
         return f"{step}; nothing could be kept"
     where = "an earlier state" if lost else "the state"
     return f"{step}; {where} is in {newest}: --resume_training --checkpoint {newest} goes on"

@@ -6,8 +6,8 @@ the spectrograms take hours. Whether there are enough is found out before those 
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,31 +15,28 @@ from typing import TYPE_CHECKING
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from heimdall_evaluation.report import EpochRecord, LearningCurve
-from heimdall_trainer.data import receiver_sites
-from heimdall_trainer.errors import TrainerError
 from torch.utils.data import DataLoader
 
 from heimdall_models.calibration import LEAST_SESSIONS
+from heimdall_models.errors import TrainingError
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.module import TimingConfig, TimingModule
+from heimdall_models.timing.receivers import receiver_sites
 from heimdall_models.trained import Trained, save_with_timing
-from heimdall_models.training.events import tell
+from heimdall_models.training.curves import EpochRecord, LearningCurve
 from heimdall_models.training.fit import WITH_TIMING, seen_interrupts, validated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Self
 
-    from heimdall_data import HeimdallDataset
-    from heimdall_trainer.config import TrainingConfig
     from torch import Tensor
 
     from heimdall_models import Region
     from heimdall_models.timing.network import TimingNet
     from heimdall_models.training.fit import TrainedModel
-    from heimdall_models.training.history import RunMetrics
-    from heimdall_models.training.parts import TrainingData
+    from heimdall_models.training.options import TrainingOptions
+    from heimdall_models.training.parts import RunMetrics, SessionDataset, TrainingParts
 
 __all__ = [
     "FEWEST_TIMED",
@@ -51,6 +48,7 @@ __all__ = [
     "with_timing",
 ]
 
+LOGGER = logging.getLogger(__name__)
 FEWEST_TIMED = 50
 """Sessions to train on; the network has some 1,700 weights and starts from geometry."""
 LARGEST_BATCH = 128
@@ -80,7 +78,7 @@ class TimedSessions:
         return {"arrivals": self.arrivals[index], "target": self.target[index]}
 
     @classmethod
-    def of(cls, dataset: HeimdallDataset, region: Region) -> Self:
+    def of(cls, dataset: SessionDataset, region: Region) -> Self:
         """Those of a dataset that measures arrivals, as they were recorded."""
         plain = dataset.subset(dataset.sessions)
         arrivals = np.stack([plain[index]["arrivals"] for index in range(len(plain))])
@@ -101,15 +99,15 @@ class TimedParts:
     validation: TimedSessions
 
 
-def timed_parts(data: TrainingData) -> TimedParts:
+def timed_parts(data: TrainingParts) -> TimedParts:
     """The timed sessions of the training and the validation part; the test part stays unseen.
 
     Raises:
-        TrainerError: They are too few to learn from.
+        TrainingError: They are too few to learn from.
     """
     train = TimedSessions.of(data.train, data.region)
     if len(train) < FEWEST_TIMED:
-        raise TrainerError(
+        raise TrainingError(
             f"{len(train)} of {train.n_asked} training sessions have arrival times, and the "
             f"network of times learns from {FEWEST_TIMED} or more; record more with GNSS clocks, "
             "or use --features mel"
@@ -127,8 +125,8 @@ class TrainedTiming:
 
 def train_timing(
     parts: TimedParts,
-    data: TrainingData,
-    config: TrainingConfig,
+    data: TrainingParts,
+    config: TrainingOptions,
     tracker: RunMetrics | None = None,
 ) -> TrainedTiming:
     """A network of times, trained and, where the validation part has enough, calibrated.
@@ -164,8 +162,8 @@ def train_timing(
 def with_timing(
     trained: TrainedModel,
     timing: TrainedTiming,
-    data: TrainingData,
-    config: TrainingConfig,
+    data: TrainingParts,
+    config: TrainingOptions,
 ) -> TrainedModel:
     """The trained model with the network of times in its checkpoint and in its metrics.
 
@@ -211,13 +209,16 @@ class TimingEpochs(pl.Callback):
         self._epochs.append(_record(trainer.current_epoch, seen))
         losses = "".join(f"  {name} {value:6.3f}" for name, value in sorted(seen.items()))
         took_s = time.monotonic() - self._started_s
-        tell(
-            "epoch",
-            f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}{losses}  {took_s:4.1f} s",
-            epoch=trainer.current_epoch + 1,
-            epochs=trainer.max_epochs,
-            seconds=took_s,
+        figures = {
+            "epoch": trainer.current_epoch + 1,
+            "epochs": trainer.max_epochs,
+            "seconds": took_s,
             **seen,
+        }
+        LOGGER.info(
+            "%s",
+            f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}{losses}  {took_s:4.1f} s",
+            extra={"event": "epoch", "figures": figures},
         )
 
 
@@ -251,10 +252,10 @@ def _calibrate(module: TimingModule, validation: TimedSessions) -> None:
     if len(validation) >= LEAST_SESSIONS:
         module.calibrate(validation.arrivals, validation.target)
         return
-    print(
-        f"warning: {len(validation)} of {validation.n_asked} validation sessions have arrival "
-        f"times and calibration takes {LEAST_SESSIONS}; ellipses stay as training left them "
-        "(raise --validation_split)",
-        file=sys.stderr,
-        flush=True,
+    LOGGER.warning(
+        "%d of %d validation sessions have arrival times and calibration takes %d; ellipses stay "
+        "as training left them (raise --validation_split)",
+        len(validation),
+        validation.n_asked,
+        LEAST_SESSIONS,
     )

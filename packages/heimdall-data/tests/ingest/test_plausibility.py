@@ -98,7 +98,7 @@ def test_a_longitude_west_of_greenwich_wants_its_sign(npy):
 
 def test_a_far_source_may_be_allowed(npy):
     """Short waves go around the earth, and whoever studies them says so."""
-    assert of_npy(npy, beacon(8.0, 45.0), allow_far=True).announced.source.latitude_deg == 8.0
+    assert of_npy(npy, beacon(8.0, 45.0), allow_far=True).outline.source.latitude_deg == 8.0
 
 
 def test_one_station_that_looks_exchanged_is_a_doubt(npy, tmp_path):
@@ -111,7 +111,7 @@ def test_one_station_that_looks_exchanged_is_a_doubt(npy, tmp_path):
         start=START,
         sample_rate_hz=12_500,
     )
-    (doubt,) = made.doubts
+    (doubt,) = made.warnings
     assert doubt.startswith("station 'Genova' at 8.956, 44.395 is 5")
     assert doubt.endswith("km from the source: latitude and longitude look exchanged")
 
@@ -135,19 +135,19 @@ def test_kilohertz_in_the_recording_is_refused_too(sigmf):
 def test_a_carrier_beside_the_recorded_band_is_a_doubt(sigmf):
     """Behind a converter the recording tells an intermediate frequency."""
     path = sigmf("Torino", frequency=145.1e6, datetime="2026-03-01T12:00:00Z")
-    (doubt,) = session_from_paths([path], beacon(), [TORINO]).doubts
+    (doubt,) = session_from_paths([path], beacon(), [TORINO]).warnings
     assert "is 145000000 Hz, and the recording of 'Torino' is of 145100000 Hz and 6250" in doubt
 
 
 def test_a_dial_frequency_is_no_doubt(sigmf):
     """Of single sideband it is beside what is heard, and inside of what is recorded."""
     path = sigmf("Torino", frequency=145e6 - 1500, datetime="2026-03-01T12:00:00Z")
-    assert session_from_paths([path], beacon(), [TORINO]).doubts == ()
+    assert session_from_paths([path], beacon(), [TORINO]).warnings == ()
 
 
 def test_a_frequency_below_radio_is_a_doubt(npy):
     """No recording contradicts it, and 145 is MHz."""
-    (doubt,) = of_npy(npy, beacon(frequency_hz=145)).doubts
+    (doubt,) = of_npy(npy, beacon(frequency_hz=145)).warnings
     assert doubt == "a frequency of 145 Hz is below 3000 Hz; is it in kHz or MHz?"
 
 
@@ -155,7 +155,7 @@ def test_a_start_that_is_yet_to_come_is_a_doubt(npy):
     """A year mistyped; or this computer's clock, which is why it is no error."""
     source, later = beacon(), START.replace(year=2190)
     made = session_from_paths([npy], source, [TORINO], start=later, sample_rate_hz=12_500)
-    assert made.doubts == ("the session starts at 2190-03-01 12:00:00 UTC, which is yet to come",)
+    assert made.warnings == ("the session starts at 2190-03-01 12:00:00 UTC, which is yet to come",)
 
 
 def test_a_copy_is_no_second_receiver(npy, tmp_path):
@@ -181,7 +181,7 @@ def test_a_sample_rate_that_is_none_is_the_givers_mistake(npy, rate_hz):
 def test_a_start_that_the_recording_contradicts_is_a_doubt(sigmf):
     """A local time taken for UTC."""
     path = sigmf("Torino", frequency=145e6, datetime="2026-03-01T13:00:00Z")
-    (doubt,) = session_from_paths([path], beacon(), [TORINO], start=START).doubts
+    (doubt,) = session_from_paths([path], beacon(), [TORINO], start=START).warnings
     assert doubt == (
         "the session starts at 2026-03-01 12:00:00 UTC, and the recording of 'Torino' says "
         "2026-03-01 13:00:00 UTC"
@@ -192,7 +192,7 @@ def test_recordings_of_different_times_are_a_doubt(sigmf):
     """Two transmissions in one session are a sample of neither."""
     first = sigmf("Torino", frequency=145e6, datetime="2026-03-01T12:00:00Z")
     second = sigmf("Genova", frequency=145e6, datetime="2026-03-01T12:00:05Z")
-    (doubt,) = session_from_paths([first, second], beacon(), [TORINO, GENOVA]).doubts
+    (doubt,) = session_from_paths([first, second], beacon(), [TORINO, GENOVA]).warnings
     assert doubt.startswith("the recordings of 'Torino' and 'Genova' have no time in common")
 
 
@@ -212,7 +212,7 @@ def test_a_manifest_tells_both_with_their_lines(npy, tmp_path):
     """Of a thousand lines, somebody must find the one."""
     rows = "one,Beacon,45,8,145,2026-03-01T12:00Z,12500,Torino.npy\n"
     (tmp_path / "m.csv").write_text(HEAD + rows)
-    (doubt,) = read_manifest(tmp_path / "m.csv", [TORINO], progress=False).doubts
+    (doubt,) = read_manifest(tmp_path / "m.csv", [TORINO], progress=False).warnings
     assert doubt.startswith(f"{tmp_path}/m.csv, line 2: session 'one' of 'Beacon': a frequency")
     (tmp_path / "m.csv").write_text(HEAD + rows.replace("45,8", "8,45"))
     with pytest.raises(ManifestError, match=r"line 2: source 'Beacon' at 8.0, 45.0 is 5\d\d\d km"):

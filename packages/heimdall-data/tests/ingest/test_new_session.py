@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError
-from heimdall_data.ingest.checks import check_session
 from heimdall_data.ingest.ingest import ingest
+from heimdall_data.ingest.new_session import check_session
 from heimdall_data.testing.fixtures import new_recording, new_session
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,0 +1,79 @@
+"""Options of a training run: the network and its optimiser, the loop, devices and checkpoints."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from heimdall_models.config import LocalizationConfig, require
+
+__all__ = ["TrainingOptions"]
+
+N_SEEDS = 2**32
+"""NumPy's generator takes as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(LocalizationConfig):
+    """How a network is trained, and on which devices.
+
+    Raises:
+        OptionError: A value is out of its range.
+    """
+
+    epochs: int = 100
+    """Most passes over the training split."""
+    batch_size: int = 32
+    """Sessions in a step, of all processes together, whose number divides it."""
+    auto_batch_size: bool = False
+    """Double the batch size as long as a step fits into the device's memory. A larger batch is
+    another training, with fewer steps: --learning_rate may have to rise with it."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient, longer ones are scaled down; 0 clips nothing."""
+    ema_decay: float = 0.999
+    """Moving average of the weights, which is validated and exported: share that a step leaves,
+    reached after a warm-up; 0 trains without an average."""
+    patience: int = 10
+    """Epochs without a better validation loss before training stops."""
+    seed: int = 42
+    """Seed of the split, the weights, the order of the data and the augmentation."""
+    num_workers: int = 0
+    """Processes that load batches; 0 loads them in the training process."""
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
+    """Lightning's accelerator."""
+    devices: str = "auto"
+    """Lightning's devices: auto, a count, or a list such as 0,1."""
+    num_nodes: int = 1
+    """Machines that train together."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices train: each with a whole network (ddp), or with a part of it (fsdp, for
+    backbones that do not fit on one GPU); auto takes ddp where there are several."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Precision of the backbone in training: float32, bfloat16 or float16; heads and weights are
+    float32."""
+    checkpoint_every_minutes: float = 10.0
+    """Minutes of training between checkpoints within an epoch, from which a killed run goes on; 0
+    writes none by time."""
+    checkpoint_every_steps: int = 0
+    """The same in steps; 0 writes none by steps."""
+    ensemble: int = 1
+    """Networks to train on the one split, from different starts, and to merge into one model."""
+    timing_epochs: int = 15
+    """Passes over the training split in which the network of arrival times learns, if any."""
+
+    def __post_init__(self) -> None:
+        LocalizationConfig.__post_init__(self)
+        for name in ("epochs", "batch_size", "patience", "num_nodes", "ensemble", "timing_epochs"):
+            require(self, name, getattr(self, name) >= 1, "a whole number of at least 1")
+        for name in ("num_workers", "seed", "checkpoint_every_steps"):
+            require(self, name, getattr(self, name) >= 0, "a whole number of at least 0")
+        require(self, "seed", self.seed < N_SEEDS, f"less than {N_SEEDS:,}")
+        for name in ("checkpoint_every_minutes", "gradient_clip"):
+            require(self, name, 0 <= getattr(self, name) < math.inf, "0 or a positive number")
+        require(self, "ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
+        counted = re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d*)+", self.devices)
+        require(self, "devices", counted is not None, "auto, a count, or a list such as 0,1")
+        listed = self.devices.rstrip(",").split(",")
+        require(self, "devices", len(set(listed)) == len(listed), "a list without repetition")
