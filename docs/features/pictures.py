@@ -84,8 +84,9 @@ def real_recordings() -> dict[str, ClockedRecording]:
     found = {}
     for path in sorted(REAL.glob("*.wav")):
         recording = decode(path.read_bytes(), "kiwi_wav", name=path.name)
+        start_s = None if recording.start_gps_ns is None else recording.start_gps_ns * 1e-9
         found[path.name.split("_")[2]] = ClockedRecording(
-            recording.iq, recording.sample_rate_hz, recording.start_gps_s, recording.clock_locked
+            recording.iq, recording.sample_rate_hz, start_s, recording.clock_locked
         )
     return found
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from heimdall_data import HeimdallDataset, ObjectStore
 from heimdall_data.cache.disk import FeatureCache
-from heimdall_data.errors import BucketUnusable, ObjectMissing
-from heimdall_data.object_store.retry import Waiting
+from heimdall_data.errors import BucketUnusable
 from heimdall_data.session_features import FeatureSource
 from heimdall_data.testing.fixtures import (
     NPY,
@@ -113,13 +112,6 @@ def test_a_key_is_data_and_reaches_no_other_object(s3_settings, raw_iq_store, ke
     assert [found.session_id for found in exclusions] == ["0"]
     assert reason in exclusions[0].reason
     other.delete("secret")
-
-
-def test_a_missing_object_is_not_waited_for(raw_iq_store, monkeypatch):
-    """The answer is there: none."""
-    monkeypatch.setattr(Waiting, "_is_interrupted_within", lambda *_: pytest.fail("waited"))
-    with pytest.raises(ObjectMissing):
-        raw_iq_store.get("key")
 
 
 def test_what_the_cache_never_saw_is_fetched_without_asking_for_its_version(

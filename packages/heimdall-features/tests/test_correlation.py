@@ -180,7 +180,7 @@ def test_a_wrong_setting_is_refused_with_the_remedy(wrong, says):
         (ClockedRecording(np.ones(9000), RATE_HZ), "'B': a two-sided spectrum is of complex IQ"),
         (ClockedRecording(np.ones(100, complex), RATE_HZ), "share 100 samples, less than the 512"),
         (ClockedRecording(np.ones(9000, complex), -1.0), "the sample rate is -1.0"),
-        (ClockedRecording(np.ones(9000, complex), RATE_HZ, 9.0), "share 0 samples"),
+        (ClockedRecording(np.ones(9000, complex), RATE_HZ, 9.0), "'B' 0.188 s from 9.000 s"),
         (ClockedRecording(np.ones(9000, complex), RATE_HZ, np.inf), "'B': start_s is inf"),
     ],
 )

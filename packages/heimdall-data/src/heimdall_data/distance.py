@@ -1,4 +1,4 @@
-"""How far two places are from each other along the earth.
+"""Distance between two places along the earth, taken as a sphere.
 
 Source: R. W. Sinnott, "Virtues of the haversine", Sky and Telescope 68 (1984), p. 159.
 """
@@ -9,12 +9,12 @@ import math
 
 __all__ = ["great_circle_m"]
 
-EARTH_RADIUS_M = 6_371_009
+_EARTH_RADIUS_M = 6_371_009
 
 
 def great_circle_m(one_deg: tuple[float, float], other_deg: tuple[float, float]) -> float:
-    """Metres along a sphere between two latitudes and longitudes; good to half a percent."""
+    """Return metres along a sphere between two latitudes and longitudes; good to half a percent."""
     (lat1, lon1), (lat2, lon2) = (map(math.radians, place) for place in (one_deg, other_deg))
     half = math.sin((lat2 - lat1) / 2) ** 2
     half += math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
-    return 2 * EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(half)))
+    return 2 * _EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(half)))

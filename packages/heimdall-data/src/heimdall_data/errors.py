@@ -1,7 +1,6 @@
-"""What can be wrong with recordings and with the places they live in.
+"""Errors of this package. Each says which value came, what was expected and what to do.
 
-Every error of this package is a `DataError`, so that a caller can turn all of them into one
-line and an exit status. The message says what came, what was expected and what to do.
+All are a `DataError`, so that a caller can turn any of them into one line and an exit status.
 """
 
 __all__ = [
@@ -25,7 +24,7 @@ class DataError(ValueError):
 
 
 class CatalogueError(DataError):
-    """The Postgres catalogue cannot be reached, or is not what the contract says it is."""
+    """The Postgres catalogue cannot be reached, or breaks the contract."""
 
 
 class StoreError(DataError):
@@ -37,15 +36,15 @@ class ObjectMissing(StoreError):
 
 
 class BucketUnusable(StoreError):
-    """The store answers, and lacks the bucket or keeps us out of it."""
+    """The store answers, and lacks the bucket or refuses access to it."""
 
 
 class ObjectUnreadable(StoreError):
-    """The store answers, and this one object does not come whole, or can be none."""
+    """The store answers, and this one object does not come whole, or has an invalid name."""
 
 
 class EngineError(DataError):
-    """What computes on many machines is not installed, cannot be reached, or fails."""
+    """The cluster that computes features is not installed, cannot be reached, or fails."""
 
 
 class RecordingError(DataError):
@@ -57,7 +56,7 @@ class IngestError(DataError):
 
 
 class SimulationError(DataError):
-    """A scenario, or a request for simulated sessions, that makes no sense."""
+    """A scenario, or a request for simulated sessions, that is not possible."""
 
 
 class SplitError(DataError):

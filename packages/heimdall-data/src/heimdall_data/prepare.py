@@ -15,9 +15,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from tqdm import tqdm
-
 from heimdall_data.cache.disk import FeatureCache
+from heimdall_data.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -66,8 +65,15 @@ def prepare_sessions(
         StoreError: The store cannot be reached, refuses us or lacks the bucket.
         EngineError: The engine cannot do it.
     """
-    with contextlib.closing(engine(source, sessions)) as results:
-        return list(tqdm(results, "features", len(sessions), unit="session", disable=not progress))
+    prepared = []
+    with (
+        contextlib.closing(engine(source, sessions)) as results,
+        progress_bar("features", len(sessions), shown=progress) as advance,
+    ):
+        for result in results:
+            prepared.append(result)
+            advance(1)
+    return prepared
 
 
 @dataclass(frozen=True, slots=True)

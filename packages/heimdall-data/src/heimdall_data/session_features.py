@@ -297,31 +297,21 @@ class FeatureSource:
         self, session: Session, out: npt.NDArray[np.float32]
     ) -> tuple[SessionFeatures, SessionRecordings]:
         read = self.reader.read(session, self.config.receivers)
-        out[...] = self.config.fill_db
-        n_receivers = len(self.config.receivers)
-        present = np.zeros(n_receivers, np.bool_)
-        clock_locked = np.zeros(n_receivers, np.bool_)
-        unusable = dict(read.unusable)
-        for channel, name in enumerate(self.config.receivers):
-            recording = read.usable.get(name)
-            if recording is None:
-                continue
-            try:
-                alone = self._extract({name: (recording.iq, recording.sample_rate_hz)})
-            except FeatureError as error:
-                unusable[name] = str(error)
-                continue
-            out[channel] = alone[channel]
-            present[channel] = True
-            clock_locked[channel] = recording.clock_locked
+        out[...], refused = self._extract.each(
+            {name: (one.iq, one.sample_rate_hz) for name, one in read.usable.items()}
+        )
+        unusable = read.unusable | {name: str(error) for name, error in refused.items()}
+        fit = {name: one for name, one in read.usable.items() if name not in refused}
+        receivers = self.config.receivers
         arrivals, no_arrivals = None, ""
         if self._extract_arrivals is not None:
-            fit = {name: r for name, r in read.usable.items() if name not in unusable}
             arrivals, no_arrivals = arrivals_of(self._extract_arrivals, fit)
         computed = SessionFeatures(
             features=out,
-            present=present,
-            clock_locked=clock_locked,
+            present=np.array([name in fit for name in receivers], np.bool_),
+            clock_locked=np.array(
+                [name in fit and fit[name].clock_locked for name in receivers], np.bool_
+            ),
             unusable=unusable,
             arrivals=arrivals,
             no_arrivals=no_arrivals,

@@ -5,12 +5,8 @@ others are kept; so is one whose row names another bucket than the configured on
 bucket is missing or closed to us. A store that does not answer is another matter: nobody knows
 what it holds, so that error goes to the caller.
 
-Recordings of one session, cut to the same span of true time.
-
-Receivers start when they please, up to a second apart. Those with GNSS stamps are cut to the
-time that all of them cover. The cut is to whole samples, and what is left over, less than half
-a sample, is reported and not resampled away. Those without a clock cannot be placed in time:
-they are cut to the same duration from their own start, and reported as unplaced.
+The recordings of a session are cut to the same span of true time (`align`): receivers start up to
+a second apart.
 """
 
 from __future__ import annotations
@@ -22,6 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from heimdall_features import FeatureError
+from heimdall_features.clock import Span, common_span
 
 from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable, RecordingError
 from heimdall_data.object_store.retry import has_answered, remember_answer
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
 
 __all__ = [
-    "Aligned",
     "ObjectVersions",
     "SessionReader",
     "SessionRecordings",
@@ -46,75 +44,39 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aligned:
-    """Recordings over one span, by receiver."""
-
-    recordings: dict[str, Recording]
-    start_gps_ns: int | None
-    """Begin of the common span; None if no recording has a clock."""
-    duration_s: float
-    """Length of the span; each recording is within half a sample of it."""
-    late_s: dict[str, float | None]
-    """How long after the span's begin the first sample of each is; at most half a sample
-    either way. None where the recording has no clock."""
-
-
-def align(recordings: Mapping[str, Recording]) -> Aligned:
-    """Cut recordings of one session to the same span of true time.
+def align(recordings: Mapping[str, Recording]) -> dict[str, Recording]:
+    """Cut recordings of one session to the time they share, by `heimdall_features`' rule.
 
     Args:
-        recordings: By receiver, at least one; their rates may differ.
+        recordings: By receiver; their rates may differ.
 
     Raises:
-        RecordingError: If two recordings with a clock do not overlap, or none is given.
+        RecordingError: If the recordings have no time in common.
     """
-    if not recordings:
-        raise RecordingError("no recording to align; give at least one")
-    starts_ns = {name: _start_ns(r) for name, r in recordings.items()}
-    begin_ns = max((start for start in starts_ns.values() if start is not None), default=None)
-    duration_s = min(
-        recording.duration_s - _wait_s(starts_ns[name], begin_ns)
-        for name, recording in recordings.items()
-    )
-    cuts = {
-        name: _cut(recording, _wait_s(starts_ns[name], begin_ns), duration_s)
-        for name, recording in recordings.items()
-    }
-    if None in cuts.values():
+    starts_ns = {name: r.start_gps_ns if r.clock_locked else None for name, r in recordings.items()}
+    begin_ns = max((start for start in starts_ns.values() if start is not None), default=0)
+    try:
+        cuts = common_span(
+            {
+                # Seconds before the last start: exact, which seconds since 1980 are not.
+                name: Span(
+                    None if (start := starts_ns[name]) is None else -((begin_ns - start) * 1e-9),
+                    len(recording.iq),
+                    recording.sample_rate_hz,
+                )
+                for name, recording in recordings.items()
+            }
+        )
+    except FeatureError as error:
         raise RecordingError(
             f"the recordings of {', '.join(recordings)} have no time in common: "
             + ", ".join(_span(name, recording) for name, recording in recordings.items())
             + "; were they made in one session?"
-        )
-    kept = {name: recording for name, recording in cuts.items() if recording is not None}
-    return Aligned(
-        recordings=kept,
-        start_gps_ns=begin_ns,
-        duration_s=duration_s,
-        late_s={name: _late_s(recording, begin_ns) for name, recording in kept.items()},
-    )
-
-
-def _start_ns(recording: Recording) -> int | None:
-    return recording.start_gps_ns if recording.clock_locked else None
-
-
-def _wait_s(start_ns: int | None, begin_ns: int | None) -> float:
-    """Seconds from a recording's start to the common begin; 0 where there is no clock."""
-    return 0.0 if start_ns is None or begin_ns is None else (begin_ns - start_ns) * 1e-9
-
-
-def _cut(recording: Recording, wait_s: float, duration_s: float) -> Recording | None:
-    """The span's samples, or None if there are none."""
-    first = round(wait_s * recording.sample_rate_hz)
-    n_samples = min(round(duration_s * recording.sample_rate_hz), len(recording.iq) - first)
-    return recording.cut(first, n_samples) if n_samples > 0 else None
-
-
-def _late_s(recording: Recording, begin_ns: int | None) -> float | None:
-    start_ns = _start_ns(recording)
-    return None if start_ns is None or begin_ns is None else (start_ns - begin_ns) * 1e-9
+        ) from error
+    return {
+        name: recording.cut(cuts[name].start, cuts[name].stop - cuts[name].start)
+        for name, recording in recordings.items()
+    }
 
 
 def _span(name: str, recording: Recording) -> str:
@@ -228,7 +190,7 @@ class SessionReader:
         unusable = {name: one.reason for name, one in read.items() if one.recording is None}
         if len(usable) > 1:
             try:
-                usable = align(usable).recordings
+                usable = align(usable)
             except RecordingError as error:
                 unusable |= dict.fromkeys(usable, str(error))
                 usable = {}

@@ -127,9 +127,8 @@ class RecordedSessions:
             ExportError, FeatureError: A recording cannot be used.
         """
         session = self.sessions[index]
-        by_clock = self.arrivals is not None
         sample = Sample(
-            features=mel_of(self._extract, session.recordings, by_clock=by_clock),
+            features=mel_of(self._extract, session.recordings),
             position_deg=np.array(session.position_deg, np.float64),
             present=np.array([n in session.recordings for n in self._extract.config.receivers]),
         )

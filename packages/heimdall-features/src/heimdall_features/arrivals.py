@@ -18,10 +18,10 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_features.clock import ClockedRecording, Signal, together
+from heimdall_features.clock import ClockedRecording, Signal, common_signals
 from heimdall_features.common_waveform import CommonWaveform
 from heimdall_features.config import SPEED_OF_LIGHT_M_S
-from heimdall_features.errors import FeatureError
+from heimdall_features.errors import FeatureError, require_known
 
 __all__ = ["ARRIVAL_COLUMNS", "ARRIVAL_VERSION", "ArrivalConfig", "ArrivalExtractor"]
 
@@ -153,8 +153,7 @@ class ArrivalExtractor:
             FeatureError: when a receiver is unknown, a recording unfit, or those with clocks
                 share too little time.
         """
-        if unknown := sorted(map(str, set(recordings) - set(self.config.receivers))):
-            raise FeatureError(f"unknown receivers {unknown}; known: {self.config.receivers}")
+        require_known(recordings, self.config.receivers)
         rows = np.zeros(self.shape, np.float32)
         clocked = {
             row: Signal(name, recording, self.config)
@@ -162,7 +161,9 @@ class ArrivalExtractor:
             if (recording := recordings.get(name)) is not None and recording.clock_locked
         }
         if len(clocked) >= 2:
-            signals = together({signal.name: signal for signal in clocked.values()}, self.config)
+            signals = common_signals(
+                {signal.name: signal for signal in clocked.values()}, self.config
+            )
             rows[list(clocked)] = _rows(signals, self.config)
         return rows
 

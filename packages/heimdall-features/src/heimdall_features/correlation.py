@@ -21,9 +21,9 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_features.clock import ClockedRecording, Signal, together
+from heimdall_features.clock import ClockedRecording, Signal, common_signals
 from heimdall_features.config import SPEED_OF_LIGHT_M_S
-from heimdall_features.errors import FeatureError
+from heimdall_features.errors import FeatureError, require_known
 from heimdall_features.frames import FramePlan
 
 __all__ = [
@@ -142,8 +142,7 @@ def cross_correlation_features(
     Raises:
         FeatureError: when a receiver is unknown or a recording is unfit.
     """
-    if unknown := sorted(map(str, set(recordings) - set(config.receivers))):
-        raise FeatureError(f"unknown receivers {unknown}; known: {config.receivers}")
+    require_known(recordings, config.receivers)
     clocked = {
         name: recording
         for name in config.receivers
@@ -153,7 +152,9 @@ def cross_correlation_features(
     features = np.full(shape, ABSENT, np.float32)
     if len(clocked) < 2:
         return features
-    signals = together({name: Signal(name, clocked[name], config) for name in clocked}, config)
+    signals = common_signals(
+        {name: Signal(name, clocked[name], config) for name in clocked}, config
+    )
     steering = _steering(config)
     for column, spectra in enumerate(_column_spectra(signals, config)):
         for pair, (one, other) in enumerate(config.pairs):

@@ -1,7 +1,19 @@
-"""The one error of this package."""
+"""The package's error, and the check of receivers' names."""
 
-__all__ = ["FeatureError"]
+from collections.abc import Iterable
+
+__all__ = ["FeatureError", "require_known"]
 
 
 class FeatureError(ValueError):
-    """An input or a configuration from which no true feature can be made."""
+    """An input or a configuration that allows no valid feature."""
+
+
+def require_known(names: Iterable[object], receivers: tuple[str, ...]) -> None:
+    """Refuse names that are not among a configuration's receivers.
+
+    Raises:
+        FeatureError: names the unknown ones.
+    """
+    if unknown := sorted(map(str, set(names) - set(receivers))):
+        raise FeatureError(f"unknown receivers {unknown}; known: {receivers}")

@@ -11,7 +11,7 @@ from heimdall_features.config import FeatureConfig, Spectrum
 from heimdall_features.mel import filter_bank
 from heimdall_features.signal import Samples
 
-__all__ = ["chirp", "delayed", "feature_configs", "noise", "recordings", "tone"]
+__all__ = ["delayed", "feature_configs", "noise", "recordings", "tone"]
 
 Complex128 = NDArray[np.complex128]
 
@@ -20,12 +20,6 @@ def tone(frequency_hz: float, rate_hz: float, n_samples: int) -> Complex128:
     """A carrier of full scale, `(n_samples,)`."""
     turns = frequency_hz / rate_hz * np.arange(n_samples)
     return np.asarray(np.exp(2j * np.pi * turns), dtype=np.complex128)
-
-
-def chirp(n_samples: int) -> Complex128:
-    """A sweep of full scale from the lower end of the band to the upper, `(n_samples,)`."""
-    done = np.arange(n_samples) / n_samples
-    return np.asarray(np.exp(1j * np.pi * n_samples * (done**2 - done)), dtype=np.complex128)
 
 
 def noise(rng: np.random.Generator, n_samples: int, bandwidth: float = 1.0) -> Complex128:

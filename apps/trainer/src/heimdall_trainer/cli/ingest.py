@@ -181,9 +181,10 @@ def files(
         _stations(stations),
         start=start if start is None or start.tzinfo else start.replace(tzinfo=UTC),
         sample_rate_hz=sample_rate_hz,
+        approval=approval,
         allow_far=allow_far,
     )
-    _check_or_store(Manifest((session.with_approval(approval),)), connections, dry_run=dry_run)
+    _check_or_store(Manifest((session,)), connections, dry_run=dry_run)
 
 
 @app.command
@@ -271,10 +272,10 @@ def _check_or_store(sessions: Manifest, connections: Connections, *, dry_run: bo
     from heimdall_data.ingest.conflicts import ConflictError
     from heimdall_data.ingest.ingest import look_ahead
 
-    for warning in sessions.doubts[:MAX_WARNINGS]:
+    for warning in sessions.warnings[:MAX_WARNINGS]:
         print(f"warning: {warning}", file=sys.stderr)
-    if len(sessions.doubts) > MAX_WARNINGS:
-        print(f"... and {len(sessions.doubts) - MAX_WARNINGS} more warnings", file=sys.stderr)
+    if len(sessions.warnings) > MAX_WARNINGS:
+        print(f"... and {len(sessions.warnings) - MAX_WARNINGS} more warnings", file=sys.stderr)
     try:
         if not dry_run:
             _store(sessions, len(sessions), connections)

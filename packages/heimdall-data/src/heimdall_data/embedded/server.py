@@ -1,9 +1,8 @@
-"""What the embedded servers have in common: a process that is started, awaited and stopped.
+"""A server process on its own folder: how it is started, found again, awaited and stopped.
 
-Server processes: found by what they were started with, never by a remembered number.
-
-A process number from a file may belong to somebody else after a reboot. The command line
-names our directory, so looking for that finds our server or nothing.
+A process is found by what it was started with, never by a remembered number, which may belong
+to another process after a reboot. The command line names our folder, so that looking for it
+finds our server or nothing.
 """
 
 from __future__ import annotations
@@ -14,95 +13,52 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 
-from heimdall_data.embedded.state import LOOPBACK
+from heimdall_data.embedded.state import LOOPBACK, runs
 from heimdall_data.errors import StackError
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Mapping, Sequence
 
     from heimdall_data.embedded.state import StackSettings
 
-__all__ = ["Program", "Server", "find", "spawn", "stop"]
+__all__ = ["Server", "find", "matches", "stop"]
+
+_READY_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """How a server is recognised: its file name and the arguments that are ours alone."""
-
-    name: str
-    arguments: tuple[str, ...]
-
-    def matches(self, command: Sequence[str]) -> bool:
-        """Whether `command` is this program on our directory."""
-        if not command or Path(command[0]).name != self.name:
-            return False
-        width = len(self.arguments)
-        return any(
-            tuple(command[at : at + width]) == self.arguments for at in range(1, len(command))
-        )
+def matches(command: Sequence[str], program: str, arguments: Sequence[str]) -> bool:
+    """Whether a command line is of the program, with these neighbouring arguments."""
+    if not command or Path(command[0]).name != program:
+        return False
+    width = len(arguments)
+    return any([*command[at : at + width]] == [*arguments] for at in range(1, len(command)))
 
 
-def find(program: Program) -> psutil.Process | None:
-    """The running process of `program`, or None. A zombie does not run."""
+def find(program: str, arguments: Sequence[str]) -> psutil.Process | None:
+    """Return the running process of a program with these arguments, or None."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if program.matches(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+            if matches(process.cmdline(), program, arguments) and runs(process):
                 return process
     return None
 
 
-def spawn(
-    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, so that Ctrl-C does not reach it.
-
-    Its output replaces the file `log` (mode 0600).
-    """
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        return subprocess.Popen(  # noqa: S603 - our own command line
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=descriptor,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
-            # Never a directory that somebody may want to remove or unmount.
-            cwd="/",
-            start_new_session=True,
-        )
-    finally:
-        os.close(descriptor)
-
-
 def stop(process: psutil.Process, number: int, patience_s: float) -> None:
-    """Ask `process` to end with signal `number`; kill it when `patience_s` have passed."""
+    """Send a process the signal `number`; kill it when `patience_s` have passed."""
     for signal_number in (number, signal.SIGKILL):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal_number)
-        if _ends_within(process, patience_s):
-            return
-
-
-def _ends_within(process: psutil.Process, patience_s: float) -> bool:
-    """Whether `process` ends in time. A zombie has ended: its parent need not be us."""
-    deadline_s = time.monotonic() + patience_s
-    while time.monotonic() < deadline_s:
-        try:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False
-
-
-_READY_S = 30.0
+        deadline_s = time.monotonic() + patience_s
+        while time.monotonic() < deadline_s:
+            if not runs(process):
+                return
+            time.sleep(0.02)
 
 
 class Server(ABC):
@@ -110,36 +66,39 @@ class Server(ABC):
 
     name: ClassVar[str]
     key: ClassVar[str]
+    program: ClassVar[str]
+    """File name of the executable."""
+    fatal: ClassVar[re.Pattern[str]]
+    """Found in the lines of the log that say why the server ended."""
     stop_signal: ClassVar[signal.Signals]
-    """Asks it to end in good order."""
+    """Asks the server to end in good order."""
     stop_s: ClassVar[float]
     """How long that may take."""
 
-    def __init__(self, data: Path, log: Path, program: Program) -> None:
+    def __init__(self, data: Path, arguments: Sequence[str]) -> None:
         """Describe a server; nothing is started.
 
         Args:
-            data: its folder.
-            log: what it says.
-            program: how its process is recognised.
+            data: Its folder; the log is beside it.
+            arguments: Neighbouring arguments of its command line that name the folder.
         """
         self._data = data
-        self.log = log
-        self._program = program
+        self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
+        self.log = data.with_suffix(".log")
 
     def has_data(self) -> bool:
         """Whether the server was ever started here."""
         return self._data.exists()
 
     def pid(self) -> int | None:
-        """The server's process, if it runs."""
-        found = find(self._program)
+        """Return the number of the server's process, if it runs."""
+        found = find(self.program, self._arguments)
         return found.pid if found else None
 
     @abstractmethod
     def port(self, settings: StackSettings) -> int:
-        """The port that clients use."""
+        """Return the port for clients."""
 
     @abstractmethod
     def launch(self, settings: StackSettings) -> None:
@@ -147,13 +106,13 @@ class Server(ABC):
 
     @abstractmethod
     def ready(self, settings: StackSettings) -> bool:
-        """Whether the server does what it is for, with our credentials."""
+        """Whether the server does its work, with our credentials."""
 
     def wait_ready(self, settings: StackSettings) -> None:
         """Return when the server is ready.
 
         Raises:
-            StackError: it ended, or did not become ready in time.
+            StackError: It ended, or did not become ready in time.
         """
         deadline_s = time.monotonic() + _READY_S
         while not self.ready(settings):
@@ -170,21 +129,35 @@ class Server(ABC):
 
     def stop(self) -> None:
         """Stop the server if it runs."""
-        found = find(self._program)
+        found = find(self.program, self._arguments)
         if found is not None:
             stop(found, self.stop_signal, self.stop_s)
         if self._process is not None:
             self._process.wait()
             self._process = None
 
+    def _spawn(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Start `command` in a session of its own, so that Ctrl-C does not reach it.
+
+        Its output replaces the log (mode 0600).
+        """
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                # Never a directory that a user may want to remove or unmount.
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            os.close(descriptor)
+
     def _last_words(self) -> str:
-        """The line of the log that tells most, which is one about a fatal error."""
+        """Return the last fatal line of the log, or its last line."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no output"]
-        telling = [line for line in lines if self._is_fatal(line)] or lines
-        return telling[-1]
-
-    @staticmethod
-    @abstractmethod
-    def _is_fatal(line: str) -> bool:
-        """Whether a line of the log says why the server ended."""
+        return ([line for line in lines if self.fatal.search(line)] or lines)[-1]

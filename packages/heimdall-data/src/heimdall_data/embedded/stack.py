@@ -1,4 +1,4 @@
-"""The two servers as one thing that starts, stops and tells how it is.
+"""The two servers as one: starting, stopping and status.
 
 A stack is either detached (`start(detached=True)`, until `stop`) or owned by the process
 that started it and ended with it: by the context manager when that can still act, by the
@@ -11,16 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from heimdall_data.embedded import ownership
+from heimdall_data.embedded import state
 from heimdall_data.embedded.postgres import PostgresServer
 from heimdall_data.embedded.seaweed import SeaweedServer
-from heimdall_data.embedded.state import (
-    StackSettings,
-    exclusive,
-    load_settings,
-    save_settings,
-    settings_with_free_ports,
-)
 from heimdall_data.errors import StackError
 
 if TYPE_CHECKING:
@@ -37,7 +30,7 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """One server: which process and port, and whether it answers."""
+    """One server: its process, its port, and whether it answers."""
 
     name: str
     pid: int | None
@@ -56,7 +49,7 @@ class StackStatus:
 
     @property
     def running(self) -> bool:
-        """Whether everything runs and answers."""
+        """Whether both servers run and answer."""
         return all(server.ready for server in self.servers)
 
 
@@ -71,7 +64,7 @@ class EmbeddedStack:
         self._postgres = PostgresServer(self.state_dir)
         self._seaweed = SeaweedServer(self.state_dir)
         self._servers: tuple[Server, ...] = (self._seaweed, self._postgres)
-        self._owner: ownership.Owner | None = None
+        self._owner: state.Owner | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -87,7 +80,7 @@ class EmbeddedStack:
 
     @property
     def database_url(self) -> str:
-        """Connection string of the catalogue's database. It holds the password."""
+        """Connection string of the catalogue's database, with the password."""
         return self._postgres.url(self._settings())
 
     @property
@@ -99,59 +92,71 @@ class EmbeddedStack:
         """Start what does not run yet; return when both servers are ready.
 
         Args:
-            detached: keep it running after this process, until `stop`. A running stack that
+            detached: Keep it running after this process, until `stop`. A running stack that
                 belongs to another process is taken over.
 
         Raises:
-            StackError: it cannot be done; what was started meanwhile is stopped again.
+            StackError: It cannot be done; servers started meanwhile are stopped again.
         """
-        with exclusive(self.state_dir):
+        with state.exclusive(self.state_dir):
             if detached:
-                ownership.disown(self.state_dir)
+                state.disown(self.state_dir)
             idle = [server for server in self._servers if server.pid() is None]
-            unowned = len(idle) == len(self._servers) or ownership.is_abandoned(self.state_dir)
-            if unowned and not detached:
-                self._owner = ownership.own(self.state_dir)
+            owner = state.read_owner(self.state_dir)
+            abandoned = owner is not None and not state.is_alive(owner)
+            if (len(idle) == len(self._servers) or abandoned) and not detached:
+                self._owner = state.own(self.state_dir)
             try:
                 self._start(idle)
             except BaseException as error:
                 self._stop_all(idle)
-                self._forget_owner()
+                self._end_ownership()
                 if isinstance(error, OSError):
                     raise StackError(f"cannot start in {self.state_dir}: {error}") from error
                 raise
 
     def stop(self) -> bool:
-        """Stop both servers, whoever started them; whether any was running."""
-        with exclusive(self.state_dir):
+        """Stop both servers, whoever started them; return whether any was running."""
+        with state.exclusive(self.state_dir):
             running = any(server.pid() is not None for server in self._servers)
             self._stop_all(self._servers)
-            ownership.disown(self.state_dir)
-            self._forget_owner()
+            state.disown(self.state_dir)
+            self._end_ownership()
         return running
 
     def release(self) -> None:
         """Stop what this object started, unless it was made detached meanwhile."""
         if self._owner is None:
             return
-        with exclusive(self.state_dir):
+        with state.exclusive(self.state_dir):
             if self._owner.still_owns():
                 self._stop_all(self._servers)
-            self._forget_owner()
+            self._end_ownership()
 
     def status(self) -> StackStatus:
-        """Which servers run, on which ports, and whether they answer."""
-        settings = load_settings(self.state_dir)
-        servers = tuple(_status_of(server, settings) for server in self._servers)
+        """Return the servers' processes and ports, and whether they answer."""
+        settings = state.load_settings(self.state_dir)
+        servers = []
+        for server in self._servers:
+            pid = server.pid()
+            servers.append(
+                ServerStatus(
+                    name=server.name,
+                    pid=pid,
+                    port=None if settings is None else server.port(settings),
+                    ready=pid is not None and settings is not None and server.ready(settings),
+                )
+            )
+        owner = state.read_owner(self.state_dir)
         return StackStatus(
             state_dir=self.state_dir,
-            servers=servers,
+            servers=tuple(servers),
             detached=any(server.pid for server in servers)
-            and not ownership.is_owned(self.state_dir),
+            and not (owner is not None and state.is_alive(owner)),
         )
 
-    def _settings(self) -> StackSettings:
-        settings = load_settings(self.state_dir)
+    def _settings(self) -> state.StackSettings:
+        settings = state.load_settings(self.state_dir)
         if settings is None:
             raise StackError(
                 f"no stack was ever started in {self.state_dir}; run `heimdall stack up`"
@@ -159,51 +164,37 @@ class EmbeddedStack:
         return settings
 
     def _start(self, idle: list[Server]) -> None:
-        """Launch the idle servers; once more on other ports where one was lost to somebody."""
-        remembered = load_settings(self.state_dir)
+        """Launch the idle servers; try again on other ports if another process took one."""
+        remembered = state.load_settings(self.state_dir)
         if remembered is None and any(server.has_data() for server in self._servers):
             raise StackError(
-                f"{self.state_dir} holds a stack's data and not its stack.json, without which "
-                "nobody can log in; restore the file, or delete the directory to begin afresh"
+                f"{self.state_dir} holds a stack's data but not its stack.json, without which "
+                "nobody can log in; restore the file, or delete the directory to start afresh"
             )
         running = frozenset(server.key for server in self._servers if server not in idle)
-        settings = settings_with_free_ports(remembered, running)
-        for _ in range(_ATTEMPTS - 1):
+        settings = state.settings_with_free_ports(remembered, running)
+        for attempt in range(_ATTEMPTS):
+            # Saved first: whoever finds the servers after we were killed can then use them.
+            state.save_settings(self.state_dir, settings)
             try:
-                self._launch(idle, settings)
+                for server in idle:
+                    server.launch(settings)
+                for server in self._servers:
+                    server.wait_ready(settings)
             except StackError:
                 self._stop_all(idle)
-                other = settings_with_free_ports(settings, running)
-                if other == settings:
+                other = state.settings_with_free_ports(settings, running)
+                if other == settings or attempt == _ATTEMPTS - 1:
                     raise
                 settings = other
             else:
                 return
-        self._launch(idle, settings)
-
-    def _launch(self, idle: list[Server], settings: StackSettings) -> None:
-        # Saved first: whoever finds the servers after we were killed can then use them.
-        save_settings(self.state_dir, settings)
-        for server in idle:
-            server.launch(settings)
-        for server in self._servers:
-            server.wait_ready(settings)
 
     def _stop_all(self, servers: Iterable[Server]) -> None:
         for server in servers:
             server.stop()
 
-    def _forget_owner(self) -> None:
+    def _end_ownership(self) -> None:
         if self._owner is not None:
             self._owner.end()
             self._owner = None
-
-
-def _status_of(server: Server, settings: StackSettings | None) -> ServerStatus:
-    pid = server.pid()
-    return ServerStatus(
-        name=server.name,
-        pid=pid,
-        port=None if settings is None else server.port(settings),
-        ready=pid is not None and settings is not None and server.ready(settings),
-    )

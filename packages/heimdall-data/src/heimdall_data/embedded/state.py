@@ -1,24 +1,25 @@
-"""What a stack remembers between starts: its ports and its generated credentials.
+"""What a state directory holds beside the servers' data, and free ports to put there.
 
-One JSON file of mode 0600 in the state directory, replaced atomically.
-
-One start or stop at a time in a state directory.
-
-Free TCP ports on loopback.
+`stack.json` (mode 0600) has the ports and the generated credentials. `owner` names the process
+that the stack ends with, by number and start time, since a number alone may belong to another
+process later. `stack.lock` is held while the stack is started or stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import secrets
 import socket
-import time
+import subprocess
+import sys
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import filelock
+import psutil
+
+from heimdall_data.atomic import write_whole
 from heimdall_data.errors import StackError
 
 if TYPE_CHECKING:
@@ -27,54 +28,55 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOOPBACK",
+    "Owner",
     "StackSettings",
+    "disown",
     "exclusive",
     "free_ports",
+    "is_alive",
     "is_free",
     "load_settings",
+    "own",
+    "read_owner",
+    "runs",
     "save_settings",
     "settings_with_free_ports",
 ]
 
+LOOPBACK = "127.0.0.1"
+_SEAWEED_PORTS = tuple(
+    f"{part}{kind}"
+    for part in ("s3", "master", "volume", "filer", "admin")
+    for kind in ("", ".grpc")
+)
+# Two readings of one process' start time may differ by the clock's corrections.
+_SAME_START_S = 2.0
+
 
 @contextlib.contextmanager
 def exclusive(state_dir: Path, patience_s: float = 90.0) -> Iterator[None]:
-    """Hold the state directory's lock; the kernel frees it whatever happens to us.
+    """Hold the state directory's lock, which the kernel frees if this process is killed.
 
     Raises:
-        StackError: the directory cannot be written, or another process held the lock for
+        StackError: The directory cannot be written, or another process held the lock for
             `patience_s` seconds.
     """
     path = state_dir / "stack.lock"
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8")
+        held = filelock.FileLock(path).acquire(timeout=patience_s)
+    except filelock.Timeout:
+        raise StackError(
+            f"another process is starting or stopping the stack and holds {path}; "
+            "wait for it, or end it"
+        ) from None
     except OSError as error:
         raise StackError(
             f"state directory {state_dir} is not writable ({error.strerror}); "
             "set HEIMDALL_STATE_DIR to one that is"
         ) from error
-    with file:
-        _wait_for(file.fileno(), path, time.monotonic() + patience_s)
+    with held:
         yield
-
-
-def _wait_for(descriptor: int, path: Path, deadline_s: float) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline_s:
-                raise StackError(
-                    f"another process is starting or stopping the stack and holds {path}; "
-                    "wait for it, or end it"
-                ) from None
-            time.sleep(0.05)
-        else:
-            return
-
-
-LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
@@ -90,7 +92,7 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
-    """`count` different ports that were free a moment ago, none of them in `avoid`.
+    """Return `count` different ports that were free a moment ago, none of them in `avoid`.
 
     Another process may take one before it is used: the caller must be ready to ask again.
     """
@@ -106,28 +108,13 @@ def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
     return ports
 
 
-_FILE = "stack.json"
-_SEAWEED_PORTS = (
-    "s3",
-    "s3.grpc",
-    "master",
-    "master.grpc",
-    "volume",
-    "volume.grpc",
-    "filer",
-    "filer.grpc",
-    "admin",
-    "admin.grpc",
-)
-
-
 def _secret() -> str:
     return secrets.token_urlsafe(24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackSettings:
-    """Ports and credentials of one stack; no secret shows in its `repr`."""
+    """Ports and credentials of one stack; its `repr` shows no secret."""
 
     postgres_port: int
     seaweed_ports: dict[str, int]
@@ -135,7 +122,7 @@ class StackSettings:
     s3_access_key: str = field(default_factory=_secret, repr=False)
     s3_secret_key: str = field(default_factory=_secret, repr=False)
     signing_key: str = field(default_factory=_secret, repr=False)
-    """Signs what SeaweedFS' parts ask of each other, so that nobody else can ask it."""
+    """Signs the requests of SeaweedFS' parts to each other, so that nobody else can make them."""
 
 
 def settings_with_free_ports(
@@ -144,17 +131,19 @@ def settings_with_free_ports(
     """Settings whose ports are free now; remembered ports are kept where they are free.
 
     Args:
-        remembered: the settings of the last start; None makes new credentials.
-        running: servers (`postgres`, `s3`) that run now and hold their ports themselves.
+        remembered: The settings of the last start; None makes new credentials.
+        running: Servers (`postgres`, `s3`) that run now and hold their ports themselves.
     """
-    postgres = {} if remembered is None else {"postgres": remembered.postgres_port}
-    seaweed = {} if remembered is None else remembered.seaweed_ports
-    kept = {
-        **{name: port for name, port in postgres.items() if "postgres" in running or is_free(port)},
-        **{name: port for name, port in seaweed.items() if "s3" in running or is_free(port)},
-    }
-    missing = [name for name in ("postgres", *_SEAWEED_PORTS) if name not in kept]
-    ports = kept | dict(zip(missing, free_ports(len(missing), kept.values()), strict=True))
+    ports = {}
+    if remembered is not None:
+        old = {"postgres": remembered.postgres_port, **remembered.seaweed_ports}
+        ports = {
+            name: port
+            for name, port in old.items()
+            if ("postgres" if name == "postgres" else "s3") in running or is_free(port)
+        }
+    missing = [name for name in ("postgres", *_SEAWEED_PORTS) if name not in ports]
+    ports |= zip(missing, free_ports(len(missing), ports.values()), strict=True)
     postgres_port = ports.pop("postgres")
     if remembered is None:
         return StackSettings(postgres_port=postgres_port, seaweed_ports=ports)
@@ -162,12 +151,12 @@ def settings_with_free_ports(
 
 
 def load_settings(state_dir: Path) -> StackSettings | None:
-    """The settings in `state_dir`, or None where no stack was ever started.
+    """Return the settings in `state_dir`, or None where no stack was ever started.
 
     Raises:
-        StackError: the file is there and cannot be used.
+        StackError: The file is there and cannot be used.
     """
-    path = state_dir / _FILE
+    path = state_dir / "stack.json"
     try:
         return StackSettings(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -178,17 +167,79 @@ def load_settings(state_dir: Path) -> StackSettings | None:
         # The chain is cut: what json quotes of the file could be a secret.
         raise StackError(
             f"{path} is damaged ({type(error).__name__}); restore it, or delete {state_dir} "
-            "to begin afresh: without it nobody can log in to the data beside it"
+            "to start afresh: without it nobody can log in to the data beside it"
         ) from None
 
 
 def save_settings(state_dir: Path, settings: StackSettings) -> None:
     """Write the settings so that a reader sees the old file or the new one, whole."""
-    temporary = state_dir / f"{_FILE}.new"
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-        json.dump(asdict(settings), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(state_dir / _FILE)
+    text = json.dumps(asdict(settings), indent=1)
+    write_whole(state_dir / "stack.json", text.encode(), mode=0o600, durable=True)
+
+
+@dataclass(slots=True)
+class Owner:
+    """This process as the owner of a stack, with the watchdog that outlives it."""
+
+    state_dir: Path
+    token: str
+    watchdog: subprocess.Popen[bytes]
+
+    def still_owns(self) -> bool:
+        """Whether no other process took the stack over."""
+        return read_owner(self.state_dir) == self.token
+
+    def end(self) -> None:
+        """Stop owning; the watchdog has nothing left to watch."""
+        if self.still_owns():
+            disown(self.state_dir)
+        self.watchdog.kill()
+        self.watchdog.wait()
+
+
+def own(state_dir: Path) -> Owner:
+    """Make this process the owner, and start the watchdog."""
+    me = psutil.Process()
+    token = f"{me.pid} {me.create_time()}"
+    (state_dir / "owner").write_text(token, encoding="utf-8")
+    watchdog = subprocess.Popen(  # noqa: S603 - our own command line
+        [sys.executable, "-m", "heimdall_data.embedded.watchdog", str(state_dir), token],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+    return Owner(state_dir, token, watchdog)
+
+
+def disown(state_dir: Path) -> None:
+    """Make the stack detached: it runs until it is stopped."""
+    (state_dir / "owner").unlink(missing_ok=True)
+
+
+def read_owner(state_dir: Path) -> str | None:
+    """Return the owner's token, or None for a stack without one."""
+    try:
+        return (state_dir / "owner").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def is_alive(token: str) -> bool:
+    """Whether the process of an owner's token still runs."""
+    try:
+        number, started_s = token.split()
+        process = psutil.Process(int(number))
+        return abs(process.create_time() - float(started_s)) < _SAME_START_S and runs(process)
+    except (psutil.Error, ValueError):
+        # Ended, or a token that a killed process left half-written.
+        return False
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process runs. A zombie does not: its parent may be slow to notice."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

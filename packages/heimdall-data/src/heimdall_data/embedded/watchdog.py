@@ -10,10 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from heimdall_data.embedded import ownership
 from heimdall_data.embedded.postgres import PostgresServer
 from heimdall_data.embedded.seaweed import SeaweedServer
-from heimdall_data.embedded.state import exclusive
+from heimdall_data.embedded.state import disown, exclusive, is_alive, read_owner
 
 __all__ = ["watch"]
 
@@ -21,17 +20,17 @@ _INTERVAL_S = 0.3
 
 
 def watch(state_dir: Path, token: str) -> None:
-    """Wait for the owner to end; then stop its stack, unless somebody took it over."""
-    while ownership.is_alive(token):
+    """Wait for the owner to end; then stop its stack, unless another process took it over."""
+    while is_alive(token):
         time.sleep(_INTERVAL_S)
     if not state_dir.exists():
         # Deleted under the servers: there is no lock to take, and nobody to start them.
         _stop(state_dir)
         return
     with exclusive(state_dir):
-        if ownership.read_token(state_dir) == token:
+        if read_owner(state_dir) == token:
             _stop(state_dir)
-            ownership.disown(state_dir)
+            disown(state_dir)
 
 
 def _stop(state_dir: Path) -> None:

@@ -1,8 +1,7 @@
-"""What the catalogue holds against sessions that are to be stored. Nothing here writes.
+"""Contradictions between sessions that are to be stored and the catalogue. Nothing here writes.
 
 A name stands for one place, a session for the recordings that it was stored with, and a
-recording for one session. What contradicts that is told with the line it comes from, as many
-as are worth reading at once.
+recording for one session.
 """
 
 from __future__ import annotations
@@ -14,13 +13,18 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from heimdall_data.catalogue.queries import columns_present, object_address
-from heimdall_data.errors import IngestError
-from heimdall_data.ingest.checks import MAX_TOLD
-from heimdall_data.ingest.new_session import measurement_id, session_id, source_id, station_id
+from heimdall_data.ingest.new_session import (
+    SAME_PLACE_DEG,
+    ProblemsError,
+    measurement_id,
+    session_id,
+    source_id,
+    station_id,
+)
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from psycopg import Connection
 
@@ -28,23 +32,22 @@ if TYPE_CHECKING:
     from heimdall_data.ingest.recording_file import RecordingFile
     from heimdall_data.ingest.session_files import SessionFiles
 
-    Place = Sequence[float | None]
+    _Place = Sequence[float | None]
+    # By name: the id that ingestion gives, the place, and the line it comes from.
+    _Named = dict[str, tuple[uuid.UUID, _Place, str]]
 
 __all__ = [
     "ConflictError",
     "Twin",
     "check_places",
     "check_recordings",
+    "find_twins",
     "known_sessions",
     "named_places",
     "refuse_twins",
-    "twins",
 ]
 
-# Positions further apart than this are two places: about 100 m of latitude.
-_SAME_PLACE_DEG = 0.001
-REPAIR = "docs/data.md, Correcting what is stored"
-_TASK = "substring({} FROM '(?:^|/)sessions/([^/]+)/')"
+_REPAIR = "docs/data.md, Correcting what is stored"
 _STORED = """
 SELECT m.id, m.iq_data_format, m.iq_sample_rate, m.iq_samples_count, m.frequency_hz, m.timestamp
 FROM heimdall.measurements m WHERE {membership} = ANY(%s)
@@ -66,26 +69,119 @@ ORDER BY wanted.number, m.timestamp
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """What comes under a name."""
-
-    id: uuid.UUID
-    """That ingestion gives to it, where the catalogue does not know the name."""
-    place: Place
-    where: str
+class ConflictError(ProblemsError):
+    """Sessions that contradict the catalogue."""
 
 
-class ConflictError(IngestError):
-    """Sessions that contradict the catalogue: as many as are worth reading at once."""
+def known_sessions(connection: Connection, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those of `ids` that the catalogue has."""
+    query = "SELECT id FROM heimdall.recording_sessions WHERE id = ANY(%s)"
+    return {row[0] for row in connection.execute(query, (list(ids),))}
 
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = tuple(problems[:MAX_TOLD])
-        """Each with its line, if it has one."""
-        n_more = len(problems) - len(self.problems)
-        more = f"\n... and {n_more} more" if n_more else ""
-        super().__init__("\n".join(self.problems) + more)
-        self.summary = f"{len(problems)} conflicts with the catalogue; correct them"
+
+def named_places(connection: Connection, table: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return name, id, latitude and longitude of those of `names` that the table has."""
+    query = "SELECT name, id, latitude, longitude FROM {} WHERE name = ANY(%s) ORDER BY name, id"
+    statement = sql.SQL(query).format(sql.Identifier("heimdall", table))
+    return connection.execute(statement, (names,)).fetchall()
+
+
+def check_places(connection: Connection, sessions: Sequence[NewSession]) -> None:
+    """Refuse sessions whose source or station is in the catalogue at another place.
+
+    Raises:
+        ConflictError: Each problem has both places, and the line.
+    """
+    sources: _Named = {
+        each.source.name: (
+            source_id(each.source),
+            (each.source.latitude_deg, each.source.longitude_deg),
+            each.where,
+        )
+        for each in sessions
+    }
+    stations: _Named = {
+        item.station.name: (station_id(item.station.name), item.station.position_deg, item.where)
+        for each in sessions
+        for item in each.measurements
+    }
+    _refuse(
+        [
+            *_misplaced(connection, "known_sources", "source", sources),
+            *_misplaced(connection, "websdr_stations", "station", stations),
+        ]
+    )
+
+
+def _misplaced(connection: Connection, table: str, kind: str, wanted: _Named) -> Iterator[str]:
+    """Names that the catalogue has at another place, or has given up for others."""
+    missing = {identity: name for name, (identity, _, _) in wanted.items()}
+    for name, _, *stored in named_places(connection, table, list(wanted)):
+        identity, place, where = wanted[name]
+        missing.pop(identity, None)
+        # A place that both do not know is the same.
+        same = all(
+            a is b is None or (a is not None and b is not None and abs(a - b) <= SAME_PLACE_DEG)
+            for a, b in zip(stored, place, strict=True)
+        )
+        if not same:
+            yield (
+                f"{_at(where)}{kind} {name!r} is in the catalogue at {stored[0]}, {stored[1]} "
+                f"and comes now at {place[0]}, {place[1]}; correct the position, or "
+                f"give it another name (if the catalogue's is wrong: {_REPAIR})"
+            )
+    query = sql.SQL("SELECT id, name FROM {} WHERE id = ANY(%s)")
+    statement = query.format(sql.Identifier("heimdall", table))
+    for identity, name in connection.execute(statement, (list(missing),)).fetchall():
+        former = missing[identity]
+        yield (
+            f"{_at(wanted[former][2])}{kind} {former!r} is called {name!r} in the catalogue now; "
+            f"use that name"
+        )
+
+
+def check_recordings(connection: Connection, sessions: Sequence[NewSession]) -> None:
+    """Refuse to put other recordings into a session that the catalogue has.
+
+    The catalogue's rows would still describe the former ones.
+
+    Raises:
+        ConflictError: Each problem names a value that differs.
+    """
+    coming = {
+        measurement_id(session_id(session), item.station.name): (session, item)
+        for session in sessions
+        for item in session.measurements
+    }
+    ids: list[Any] = [session_id(session) for session in sessions]
+    membership = "m.recording_session_id"
+    if "recording_session_id" not in columns_present(connection)["measurements"]:
+        membership = "substring(m.iq_data_location FROM '(?:^|/)sessions/([^/]+)/')"
+        ids = [str(identity) for identity in ids]
+    statement = sql.SQL(_STORED).format(membership=sql.SQL(membership))
+    problems: list[str] = []
+    for identity, *stored in connection.execute(statement, (ids,)).fetchall():
+        if identity in coming:
+            problems += _differences(*coming[identity], stored)
+    _refuse(problems)
+
+
+def _differences(session: NewSession, item: NewRecording, stored: Sequence[Any]) -> Iterator[str]:
+    coming = {
+        "format": item.format,
+        "sample rate (Hz)": round(item.sample_rate_hz),
+        "number of samples": item.n_samples,
+        "frequency (Hz)": round(item.frequency_hz),
+        "start": item.start or session.start,
+    }
+    for (name, new), old in zip(coming.items(), stored, strict=True):
+        if old != new:
+            yield (
+                f"{_at(item.where)}station {item.station.name!r} of session {session.name!r} of "
+                f"{session.source.name!r} is in the catalogue with {name} {old} and comes now "
+                f"with {new}; give the session another name (if the catalogue's is wrong: "
+                f"{_REPAIR})"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,142 +199,23 @@ class Twin:
         """Whether a stored object of that entity tag and size has the file's very content.
 
         Raises:
-            IngestError: The file is no longer what was checked.
+            IngestError: The file changed since it was checked.
         """
         content = self.file.content()[0]
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        # Of an object that was sent in pieces the tag is no sum of its content.
+        # The tag of an object that was sent in pieces is not a sum of its content.
         return size == len(content) and ("-" in etag or etag == md5)
 
 
-def known_sessions(connection: Connection, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of `ids` that the catalogue has."""
-    query = "SELECT id FROM heimdall.recording_sessions WHERE id = ANY(%s)"
-    return {row[0] for row in connection.execute(query, (list(ids),))}
+def find_twins(connection: Connection, sessions: Iterable[SessionFiles]) -> list[Twin]:
+    """Return recordings that seem to be in another session already, which was not rejected.
 
-
-def check_places(connection: Connection, sessions: Sequence[NewSession]) -> None:
-    """Refuse sessions whose source or station is in the catalogue at another place.
-
-    Raises:
-        ConflictError: it names both places, and the lines.
-    """
-    sources = {
-        each.source.name: _Named(
-            source_id(each.source),
-            (each.source.latitude_deg, each.source.longitude_deg),
-            each.where,
-        )
-        for each in sessions
-    }
-    stations = {
-        item.station.name: _Named(
-            station_id(item.station.name), item.station.position_deg, item.where
-        )
-        for each in sessions
-        for item in each.measurements
-    }
-    told = [
-        *_contradicting(connection, "known_sources", "source", sources),
-        *_contradicting(connection, "websdr_stations", "station", stations),
-    ]
-    _refuse(told)
-
-
-def named_places(connection: Connection, table: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Name, id, latitude and longitude of those of `names` that the table has."""
-    query = "SELECT name, id, latitude, longitude FROM {} WHERE name = ANY(%s) ORDER BY name, id"
-    statement = sql.SQL(query).format(sql.Identifier("heimdall", table))
-    return connection.execute(statement, (names,)).fetchall()
-
-
-def _contradicting(
-    connection: Connection, table: str, kind: str, wanted: Mapping[str, _Named]
-) -> Iterator[str]:
-    """Names that the catalogue has at another place, or has given up for others."""
-    missing = {named.id: name for name, named in wanted.items()}
-    for name, _, *place in named_places(connection, table, list(wanted)):
-        named = wanted[name]
-        missing.pop(named.id, None)
-        if not _is_one_place(place, named.place):
-            yield (
-                f"{_at(named.where)}{kind} {name!r} is in the catalogue at {place[0]}, {place[1]} "
-                f"and comes now at {named.place[0]}, {named.place[1]}; correct the position, or "
-                f"give it another name (if the catalogue's is wrong: {REPAIR})"
-            )
-    query = sql.SQL("SELECT id, name FROM {} WHERE id = ANY(%s)").format(
-        sql.Identifier("heimdall", table)
-    )
-    for identity, name in connection.execute(query, (list(missing),)).fetchall():
-        yield (
-            f"{_at(wanted[missing[identity]].where)}{kind} {missing[identity]!r} is called "
-            f"{name!r} in the catalogue now; use that name"
-        )
-
-
-def _is_one_place(one: Place, other: Place) -> bool:
-    """Whether both are there and near, or both are not known."""
-    return all(
-        a is b is None or (a is not None and b is not None and abs(a - b) <= _SAME_PLACE_DEG)
-        for a, b in zip(one, other, strict=True)
-    )
-
-
-def check_recordings(connection: Connection, sessions: Sequence[NewSession]) -> None:
-    """Refuse to put other recordings into a session that the catalogue has.
-
-    Its rows would go on telling of the former ones.
-
-    Raises:
-        ConflictError: it names what differs.
-    """
-    coming = {
-        measurement_id(session_id(session), item.station.name): (session, item)
-        for session in sessions
-        for item in session.measurements
-    }
-    told: list[str] = []
-    for identity, *stored in _stored(connection, [session_id(each) for each in sessions]):
-        if identity in coming:
-            told += _differences(*coming[identity], stored)
-    _refuse(told)
-
-
-def _stored(connection: Connection, ids: Sequence[uuid.UUID]) -> list[tuple[Any, ...]]:
-    has_column = "recording_session_id" in columns_present(connection)["measurements"]
-    membership = "m.recording_session_id" if has_column else _TASK.format("m.iq_data_location")
-    values = list(ids) if has_column else [str(identity) for identity in ids]
-    statement = sql.SQL(_STORED).format(membership=sql.SQL(membership))
-    return connection.execute(statement, (values,)).fetchall()
-
-
-def _differences(session: NewSession, item: NewRecording, stored: Sequence[Any]) -> Iterator[str]:
-    names = ("format", "sample rate (Hz)", "number of samples", "frequency (Hz)", "start")
-    coming = (
-        item.format,
-        round(item.sample_rate_hz),
-        item.n_samples,
-        round(item.frequency_hz),
-        item.start or session.start,
-    )
-    for name, old, new in zip(names, stored, coming, strict=True):
-        if old != new:
-            yield (
-                f"{_at(item.where)}station {item.station.name!r} of session {session.name!r} of "
-                f"{session.source.name!r} is in the catalogue with {name} {old} and comes now "
-                f"with {new}; give the session another name (if the catalogue's is wrong: {REPAIR})"
-            )
-
-
-def twins(connection: Connection, sessions: Iterable[SessionFiles]) -> list[Twin]:
-    """Recordings that seem to be in another session already, which was not rejected.
-
-    The catalogue tells by station, number of samples and level; the store can tell for sure.
+    The catalogue compares station, number of samples and level; the store can tell for sure.
     """
     pairs = [
-        (session_id(each.announced), item, file)
+        (session_id(each.outline), item, file)
         for each in sessions
-        for item, file in zip(each.announced.measurements, each.files, strict=True)
+        for item, file in zip(each.outline.measurements, each.files, strict=True)
         if item.signal_strength_db is not None
     ]
     parameters = {
@@ -258,26 +235,24 @@ def refuse_twins(found: Iterable[Twin]) -> None:
     """Refuse recordings that are in another session.
 
     Raises:
-        ConflictError: it names file and session.
+        ConflictError: Each problem names file and session.
     """
     _refuse(
-        f"{_at(_line(twin))}{twin.file.path.name} is stored already, in session "
-        f"{twin.session_name!r} of {twin.source_name!r} (s3://{twin.bucket}/{twin.key}); one "
-        f"transmission is one session: use that name, or reject that session first"
-        for twin in found
+        [
+            # Without a manifest, the file itself is where it comes from.
+            f"{_at(twin.where if twin.where != str(twin.file.path) else '')}"
+            f"{twin.file.path.name} is stored already, in session {twin.session_name!r} of "
+            f"{twin.source_name!r} (s3://{twin.bucket}/{twin.key}); one transmission is one "
+            f"session: use that name, or reject that session first"
+            for twin in found
+        ]
     )
-
-
-def _line(twin: Twin) -> str:
-    """The line that it comes from; none where it is known by its file alone."""
-    return "" if twin.where == str(twin.file.path) else twin.where
 
 
 def _at(where: str) -> str:
     return f"{where}: " if where else ""
 
 
-def _refuse(told: Iterable[str]) -> None:
-    """End here if anything was told."""
-    if told := list(told):
-        raise ConflictError(told)
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise ConflictError(problems, f"{len(problems)} conflicts with the catalogue; correct them")

@@ -1,7 +1,4 @@
-"""Sessions as rows: what ingestion writes to the catalogue, in one transaction a batch.
-
-The objects of a session to be: which keys they have, and how they are stored.
-"""
+"""The objects and the rows of sessions: objects one by one, rows in one transaction a batch."""
 
 from __future__ import annotations
 
@@ -33,10 +30,10 @@ if TYPE_CHECKING:
     from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
     from heimdall_data.object_store.store import ObjectStore
 
-__all__ = ["objects_of", "size_of", "store_objects", "write_sessions"]
+__all__ = ["size_of", "store_objects", "write_sessions"]
 
 
-def objects_of(session: NewSession) -> Iterator[tuple[str, bytes]]:
+def _objects_of(session: NewSession) -> Iterator[tuple[str, bytes]]:
     """Key and content of every object of the session."""
     identity = session_id(session)
     for recording in session.measurements:
@@ -48,25 +45,26 @@ def objects_of(session: NewSession) -> Iterator[tuple[str, bytes]]:
 
 
 def size_of(session: NewSession) -> int:
-    """Bytes of all objects of the session together."""
-    return sum(len(content) for _, content in objects_of(session))
+    """Return the number of bytes of all objects of the session."""
+    return sum(len(content) for _, content in _objects_of(session))
 
 
 def store_objects(store: ObjectStore, session: NewSession, *, compare: bool) -> Counter[str]:
-    """Store the session's objects; what was done, under the names of `IngestReport`.
+    """Store the session's objects; return counts under the names of `IngestReport`.
 
     Args:
-        store: where to.
-        session: whose objects.
-        compare: leave alone what is there with the same content (one more request).
+        store: The bucket.
+        session: The session.
+        compare: Skip objects that are there with the same content (one more request).
     """
     there: dict[str, str] = {}
     if compare:
         prefix = f"sessions/{session_id(session)}/"
         there = {found.key: found.etag for found in store.list(prefix)}
     done: Counter[str] = Counter()
-    for key, content in objects_of(session):
-        if key in there and there[key] == _etag(content):
+    for key, content in _objects_of(session):
+        # The entity tag of an object that was sent in one piece; any other is sent again.
+        if there.get(key) == hashlib.md5(content, usedforsecurity=False).hexdigest():
             done["objects_unchanged"] += 1
         else:
             store.put(key, content)
@@ -75,25 +73,34 @@ def store_objects(store: ObjectStore, session: NewSession, *, compare: bool) -> 
     return done
 
 
-def _etag(content: bytes) -> str:
-    """What S3 says of an object that was sent in one piece; anything else is sent again."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
 def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucket: str) -> int:
     """Write the rows of `sessions`, whose objects are in `bucket` already.
 
-    What is there stays: a session keeps its approval, which may be a person's decision.
+    Rows that are there stay: a session keeps its approval, which may be a person's decision.
 
     Returns:
-        How many sessions were not there yet.
+        The number of sessions that were not there yet.
 
     Raises:
-        ConflictError: a name is in the catalogue at another place.
+        ConflictError: A name is in the catalogue at another place.
     """
-    sources = _write_sources(connection, [session.source for session in sessions])
-    stations = _write_stations(
-        connection, [item.station for session in sessions for item in session.measurements]
+    new_sources = {session.source.name: session.source for session in sessions}
+    # The backend gives other ids than we do, and its names need not be unique: ask first.
+    known = {name for name, *_ in named_places(connection, "known_sources", [*new_sources])}
+    _insert(
+        connection,
+        "known_sources",
+        [_source_row(source) for name, source in new_sources.items() if name not in known],
+    )
+    new_stations = {
+        item.station.name: item.station for session in sessions for item in session.measurements
+    }
+    _insert(
+        connection, "websdr_stations", [_station_row(station) for station in new_stations.values()]
+    )
+    sources, stations = (
+        {name: identity for name, identity, *_ in named_places(connection, table, [*names])}
+        for table, names in (("known_sources", new_sources), ("websdr_stations", new_stations))
     )
     # After writing: another ingestion may have been first with a name.
     check_places(connection, sessions)
@@ -108,39 +115,17 @@ def write_sessions(connection: Connection, sessions: Sequence[NewSession], bucke
         for recording in session.measurements
     ]
     if "recording_session_id" not in columns_present(connection)["measurements"]:
-        rows = [_without(row, "recording_session_id") for row in rows]
+        for row in rows:
+            del row["recording_session_id"]
     _insert(connection, "measurements", rows)
     return n_added
-
-
-def _write_sources(connection: Connection, sources: Sequence[NewSource]) -> dict[str, uuid.UUID]:
-    """The id of each source by name; those that the catalogue lacks are added."""
-    by_name = {source.name: source for source in sources}
-    # The backend's ids are others than ours, and names need not be unique: ask first.
-    known = {name for name, *_ in named_places(connection, "known_sources", list(by_name))}
-    added = [_source_row(source) for name, source in by_name.items() if name not in known]
-    _insert(connection, "known_sources", added)
-    return {
-        name: identity
-        for name, identity, *_ in named_places(connection, "known_sources", list(by_name))
-    }
-
-
-def _write_stations(connection: Connection, stations: Sequence[Station]) -> dict[str, uuid.UUID]:
-    """The id of each station by name; those that the catalogue lacks are added."""
-    by_name = {station.name: station for station in stations}
-    _insert(connection, "websdr_stations", [_station_row(station) for station in by_name.values()])
-    return {
-        name: identity
-        for name, identity, *_ in named_places(connection, "websdr_stations", list(by_name))
-    }
 
 
 def _insert(connection: Connection, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
     """Insert the rows that are not there yet, and count them. Their keys name the columns.
 
-    Always in one order: of two ingestions that share some rows, one waits for the other, and
-    never both.
+    The order is always the same: of two ingestions that share some rows, one waits for the
+    other, and never both.
     """
     if not rows:
         return 0
@@ -222,7 +207,3 @@ def _measurement_row(
 
 def _rounded(value: float | None) -> int | None:
     return None if value is None else round(value)
-
-
-def _without(row: Mapping[str, Any], column: str) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != column}

@@ -1,1 +1,1 @@
-"""object_store."""
+"""One bucket of any S3: settings, requests, faults and retries."""

@@ -1,4 +1,4 @@
-"""What can go wrong between us and the object store: what may heal, and what to say of it."""
+"""Faults between us and the object store: which of them may heal, and our error for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable
 if TYPE_CHECKING:
     from heimdall_data.object_store.settings import S3Settings
 
-__all__ = ["FAULTS", "BrokenObject", "Healing", "healing_of", "no_bucket", "told_plainly"]
+__all__ = ["FAULTS", "BrokenObject", "Fault", "classify", "missing_bucket", "store_error"]
 
 # The client refuses odd names of buckets and keys with a ValueError.
 FAULTS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
@@ -25,95 +25,81 @@ _BUSY_STATUSES = frozenset({408, 429})
 
 
 class BrokenObject(OSError):
-    """The store began to send an object, and what came is not the object."""
+    """The store began to send an object, and the bytes that came are not the object."""
 
 
-class Healing(Enum):
-    """Whether to ask again, and for how long."""
+class Fault(Enum):
+    """Kind of a fault, which decides how long a request is retried."""
 
-    NEVER = "the answer will be the same"
+    PERMANENT = "the answer will be the same"
     OUTAGE = "the store may come back"
-    SILENCE = "as an outage; but asking a store that is silent costs seconds each time"
+    SILENCE = "as an outage, but each further request costs seconds"
     OBJECT = "the store answers; one object does not come"
 
 
-def healing_of(error: Exception) -> Healing:
-    """What is to be hoped for after `error`."""
+def classify(error: Exception) -> Fault:
+    """Return the kind of a fault."""
     if isinstance(error, S3Error):
-        return _healing_of_answer(error)
+        if error.code == "InternalError":
+            return Fault.OBJECT
+        status = error.response.status
+        return Fault.OUTAGE if status >= 500 or status in _BUSY_STATUSES else Fault.PERMANENT
     if isinstance(error, (InvalidResponseError, ServerError)):
         # A gateway's page of HTML, or a status without a body.
-        return Healing.OUTAGE
+        return Fault.OUTAGE
     if isinstance(error, BrokenObject):
-        return Healing.OBJECT
+        return Fault.OBJECT
     cause = _innermost(error)
     if isinstance(cause, (urllib3.exceptions.NameResolutionError, ValueError)):
-        return Healing.NEVER
+        return Fault.PERMANENT
     # The exact type: a refused connection, which a restart heals, is a subclass of it.
     silent = isinstance(cause, urllib3.exceptions.ReadTimeoutError) or (
         type(cause) is urllib3.exceptions.ConnectTimeoutError
     )
-    return Healing.SILENCE if silent else Healing.OUTAGE
+    return Fault.SILENCE if silent else Fault.OUTAGE
 
 
-def told_plainly(error: Exception, settings: S3Settings, bucket: str, key: str) -> StoreError:
-    """What went wrong in one sentence of ours, without secrets."""
-    where = settings.endpoint_url
+def store_error(error: Exception, settings: S3Settings, bucket: str, key: str) -> StoreError:
+    """Return our error for a fault: one sentence, without secrets."""
+    store = settings.endpoint_url
+    what = f"{key!r} in bucket {bucket!r}"
     if isinstance(error, S3Error):
-        return _answer_told(error, where, bucket, key)
-    if healing_of(error) is Healing.OBJECT:
+        if error.code in _MISSING:
+            return ObjectMissing(f"no object {what} of {store}")
+        if error.code == "NoSuchBucket":
+            return missing_bucket(store, bucket)
+        if error.code in _REFUSED:
+            # Our keys may be right, and another's bucket closed to them.
+            kind = BucketUnusable if error.code == "AccessDenied" else StoreError
+            return kind(
+                f"{store} refuses our credentials for bucket {bucket!r} ({error.code}); "
+                "check HEIMDALL_S3_ACCESS_KEY and HEIMDALL_S3_SECRET_KEY"
+            )
+        kind = ObjectUnreadable if classify(error) is Fault.OBJECT else StoreError
+        return kind(f"{store} answers {error.code} for {what}")
+    if isinstance(error, BrokenObject):
         return ObjectUnreadable(
-            f"object {key!r} in bucket {bucket!r} of {where} does not come whole "
-            f"({_reason(error)}); store it again"
+            f"object {what} of {store} does not come whole ({error}); store it again"
         )
     if isinstance(error, ValueError):
         return ObjectUnreadable(
-            f"no usable answer from the object store {where}: {key!r} in bucket {bucket!r} can "
-            f"be no object ({error}); correct the name"
+            f"{what} of the object store {store} is not a valid name ({error}); correct it"
         )
+    cause = _innermost(error)
+    reason = str(cause).rpartition(": ")[2] or type(cause).__name__
     return StoreError(
-        f"no usable answer from the object store {where} ({_reason(error)}); "
+        f"no usable answer from the object store {store} ({reason}); "
         "check HEIMDALL_S3_ENDPOINT_URL and that the server runs"
     )
 
 
-def no_bucket(where: str, bucket: str) -> BucketUnusable:
-    """The store lacks the bucket."""
-    return BucketUnusable(f"no bucket {bucket!r} in {where}; make it, or correct the bucket's name")
-
-
-def _answer_told(error: S3Error, where: str, bucket: str, key: str) -> StoreError:
-    if error.code in _MISSING:
-        return ObjectMissing(f"no object {key!r} in bucket {bucket!r} of {where}")
-    if error.code == "NoSuchBucket":
-        return no_bucket(where, bucket)
-    if error.code in _REFUSED:
-        # Our keys may be right, and another's bucket closed to them.
-        kind = BucketUnusable if error.code == "AccessDenied" else StoreError
-        return kind(
-            f"{where} refuses our credentials for bucket {bucket!r} ({error.code}); "
-            "check HEIMDALL_S3_ACCESS_KEY and HEIMDALL_S3_SECRET_KEY"
-        )
-    kind = ObjectUnreadable if healing_of(error) is Healing.OBJECT else StoreError
-    return kind(f"{where} answers {error.code} for {key!r} in bucket {bucket!r}")
-
-
-def _healing_of_answer(error: S3Error) -> Healing:
-    if error.code == "InternalError":
-        return Healing.OBJECT
-    status = error.response.status
-    return Healing.OUTAGE if status >= 500 or status in _BUSY_STATUSES else Healing.NEVER
+def missing_bucket(store: str, bucket: str) -> BucketUnusable:
+    """Return the error for a bucket that the store does not have."""
+    return BucketUnusable(f"no bucket {bucket!r} in {store}; make it, or correct the bucket's name")
 
 
 def _innermost(error: Exception) -> Exception:
-    """What urllib3 wrapped, perhaps several times."""
+    """The fault that urllib3 wrapped, perhaps several times."""
     while isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
         error = error.reason
     return error
-
-
-def _reason(error: Exception) -> str:
-    cause = _innermost(error)
-    if isinstance(cause, BrokenObject):
-        return str(cause)
-    return str(cause).rpartition(": ")[2] or type(cause).__name__

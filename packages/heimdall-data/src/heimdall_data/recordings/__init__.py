@@ -1,1 +1,1 @@
-"""recordings."""
+"""Decoding of recordings: NumPy files, KiwiSDR WAVs and SigMF."""

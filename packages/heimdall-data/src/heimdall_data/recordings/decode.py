@@ -1,4 +1,4 @@
-"""From an object's bytes to a recording, by the catalogue's `iq_data_format`."""
+"""Decoding of an object's bytes, by the catalogue's `iq_data_format`."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def decode(
         data: The object's bytes.
         format: `npy`, `sigmf` or `kiwi_wav`; None means `npy`, as in the catalogue.
         name: The object's key or the file's name, for messages and for the date in it.
-        sample_rate_hz: What the catalogue says; needed for `npy`, which does not hold it.
+        sample_rate_hz: The catalogue's; needed for `npy`, which does not hold it.
         start: About when it was recorded, for the GPS week of a KiwiSDR recording.
         metadata: The `.sigmf-meta` beside SigMF samples; None: `data` is a SigMF archive.
 
     Raises:
-        RecordingError: If the bytes are not a usable recording of that format.
+        RecordingError: The bytes are not a usable recording of that format.
     """
     if not data:
         raise RecordingError(f"{name}: empty, 0 bytes; store the recording again")

@@ -10,25 +10,33 @@ Source: NumPy Enhancement Proposal 1, "A simple file format for NumPy arrays".
 from __future__ import annotations
 
 import io
+import math
 import tokenize
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from heimdall_data.errors import RecordingError
-from heimdall_data.recordings.recording import MAX_SAMPLES, ComplexSamples, Recording
+from heimdall_data.recordings.recording import (
+    INT16_FULL_SCALE,
+    MAX_SAMPLES,
+    ComplexSamples,
+    Recording,
+)
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["recording_from_npy"]
 
-INT16_FULL_SCALE = np.float32(32768)
-MAX_HEADER_BYTES = 4096
-READERS = {
+_MAX_HEADER_BYTES = 4096
+_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
     # Version 3 differs from 2 in the encoding of field names alone, and fields are refused.
     (3, 0): np.lib.format.read_array_header_2_0,
 }
-# What NumPy's parser raises on damaged headers, found by fuzzing as much as by reading.
+# Raised by NumPy's parser on damaged headers; found by fuzzing as much as by reading.
 _UNREADABLE = (
     ValueError,
     KeyError,
@@ -53,7 +61,15 @@ def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> 
             f"{sample_rate_hz!r}; set measurements.iq_sample_rate"
         )
     stream = io.BytesIO(data)
-    shape, fortran_order, dtype = _header(stream, name)
+    try:
+        read_header = _READERS[np.lib.format.read_magic(stream)]
+        shape, fortran_order, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
+    except _UNREADABLE as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise RecordingError(
+            f"{name}: not a NumPy file of version 1 to 3 ({len(data)} bytes: {reason}); "
+            f"write it with numpy.save, or correct iq_data_format"
+        ) from error
     n_values = _checked_size(shape, dtype, name)
     held = len(data) - stream.tell()
     if held < n_values * dtype.itemsize:
@@ -64,23 +80,6 @@ def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> 
     values = np.frombuffer(data, dtype, n_values, stream.tell())
     iq = _complex(values.reshape(shape, order="F" if fortran_order else "C"))
     return Recording(iq=iq, sample_rate_hz=float(sample_rate_hz))
-
-
-def _header(stream: io.BytesIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Shape, Fortran order and dtype; leaves the stream at the first value."""
-    try:
-        version = np.lib.format.read_magic(stream)
-        return READERS[version](stream, max_header_size=MAX_HEADER_BYTES)
-    except _UNREADABLE as error:
-        size = stream.getbuffer().nbytes
-        raise RecordingError(
-            f"{name}: not a NumPy file of version 1 to 3 ({size} bytes: {_first_line(error)}); "
-            f"write it with numpy.save, or correct iq_data_format"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:120]
 
 
 def _checked_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str) -> int:
@@ -98,9 +97,7 @@ def _checked_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str
     if not (len(shape) == 1 if is_complex else len(shape) == 2 and 2 in shape):
         wanted = "(n,)" if is_complex else "(2, n) or (n, 2)"
         raise RecordingError(f"{name}: {dtype} of shape {shape}; a recording is {wanted}")
-    n_values = 1
-    for length in shape:
-        n_values *= length
+    n_values = math.prod(shape)
     n_samples = n_values if is_complex else n_values // 2
     if not 0 < n_samples <= MAX_SAMPLES:
         raise RecordingError(

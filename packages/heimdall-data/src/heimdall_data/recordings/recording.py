@@ -1,13 +1,11 @@
 """A decoded recording: complex samples, their true rate, and how well their time is known.
 
-Samples are relative to full scale: a magnitude of 1 is the largest level that the
-receiver's converter could express (floating-point formats are taken at their word).
+Samples are relative to full scale: a magnitude of 1 is the largest level that the receiver's
+converter could express (floating-point formats are taken as they are).
 
-GPS time and UTC.
-
-GPS counts seconds from 1980-01-06 without leap seconds, in weeks of 604,800 s. It has run
-18 s ahead of UTC since 2017-01-01; no leap second has been announced since. Instants are
-kept as whole nanoseconds, since a 64-bit float of today's GPS seconds steps by 240 ns.
+Instants are in GPS time, which counts seconds from 1980-01-06 without leap seconds, in weeks
+of 604,800 s. It has run 18 s ahead of UTC since 2017-01-01; no leap second has been announced
+since. They are whole nanoseconds, since a 64-bit float of today's GPS seconds steps by 240 ns.
 
 Source: IS-GPS-200, section 20.3.3.5.2.4; IERS Bulletin C 52 (2016).
 """
@@ -23,7 +21,7 @@ import numpy.typing as npt
 from heimdall_data.errors import RecordingError
 
 __all__ = [
-    "GPS_AHEAD_OF_UTC_S",
+    "INT16_FULL_SCALE",
     "MAX_SAMPLES",
     "WEEK_NS",
     "ComplexSamples",
@@ -33,37 +31,35 @@ __all__ = [
     "utc_from_gps_ns",
 ]
 
-
-GPS_EPOCH = datetime(1980, 1, 6, tzinfo=UTC)
-GPS_AHEAD_OF_UTC_S = 18
-WEEK_NS = 604_800 * 10**9
-
-
-def gps_ns_from_utc(instant: datetime) -> int:
-    """GPS nanoseconds of an aware instant (to the microsecond that a datetime holds)."""
-    return (instant - GPS_EPOCH) // timedelta(microseconds=1) * 1000 + GPS_AHEAD_OF_UTC_S * 10**9
-
-
-def utc_from_gps_ns(gps_ns: int) -> datetime:
-    """The UTC time of an instant, cut to whole microseconds."""
-    return GPS_EPOCH + timedelta(microseconds=gps_ns // 1000, seconds=-GPS_AHEAD_OF_UTC_S)
-
-
-def gps_ns_near(ns_of_week: int, instant: datetime) -> int:
-    """The instant with these nanoseconds of the week that is nearest to a known one."""
-    near_ns = gps_ns_from_utc(instant)
-    return near_ns + (ns_of_week - near_ns + WEEK_NS // 2) % WEEK_NS - WEEK_NS // 2
-
-
 ComplexSamples = npt.NDArray[np.complex64]
 
 MAX_SAMPLES = 2**27
 """The longest recording that is decoded: 1 GiB in memory, eleven minutes at 200 kHz."""
+INT16_FULL_SCALE = np.float32(32768)
+WEEK_NS = 604_800 * 10**9
+_GPS_EPOCH = datetime(1980, 1, 6, tzinfo=UTC)
+_GPS_AHEAD_OF_UTC_S = 18
+
+
+def gps_ns_from_utc(instant: datetime) -> int:
+    """Return the GPS nanoseconds of an aware instant (to the microsecond that it holds)."""
+    return (instant - _GPS_EPOCH) // timedelta(microseconds=1) * 1000 + _GPS_AHEAD_OF_UTC_S * 10**9
+
+
+def utc_from_gps_ns(gps_ns: int) -> datetime:
+    """Return the UTC time of an instant, cut to whole microseconds."""
+    return _GPS_EPOCH + timedelta(microseconds=gps_ns // 1000, seconds=-_GPS_AHEAD_OF_UTC_S)
+
+
+def gps_ns_near(ns_of_week: int, instant: datetime) -> int:
+    """Return the instant with these nanoseconds of the week that is nearest to a known one."""
+    near_ns = gps_ns_from_utc(instant)
+    return near_ns + (ns_of_week - near_ns + WEEK_NS // 2) % WEEK_NS - WEEK_NS // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recording:
-    """What one receiver heard, ready for signal processing.
+    """The samples of one receiver, ready for signal processing.
 
     Raises:
         RecordingError: For no samples, samples of another type, or an impossible rate.
@@ -72,17 +68,16 @@ class Recording:
     iq: ComplexSamples
     """Complex baseband, shape `(n_samples,)`."""
     sample_rate_hz: float
-    """The true rate where time stamps gave one, else what the file or catalogue says."""
+    """The true rate where time stamps gave one, else that of the file or the catalogue."""
     start_gps_ns: int | None = None
-    """Instant of the first sample, in whole nanoseconds since 1980-01-06 (a float of
-    seconds would round to 240 ns, 70 m of radio path). None: unknown."""
+    """Instant of the first sample, in whole nanoseconds since 1980-01-06; None: unknown."""
     clock_locked: bool = False
     """Start and rate come from GNSS stamps: fit for time differences between receivers."""
     center_frequency_hz: float | None = None
     receiver_deg: tuple[float, float] | None = None
-    """Latitude and longitude of the receiver, where the file tells them."""
+    """Latitude and longitude of the receiver, where the file has them."""
     n_dropped_samples: int = 0
-    """Samples the object holds and decoding left out: stale stamps, beyond a gap."""
+    """Samples of the object that decoding left out: stale stamps, beyond a gap."""
 
     def __post_init__(self) -> None:
         if self.iq.dtype != np.complex64 or self.iq.ndim != 1 or not self.iq.size:
@@ -99,20 +94,15 @@ class Recording:
         return len(self.iq) / self.sample_rate_hz
 
     @property
-    def start_gps_s(self) -> float | None:
-        """Start in GPS seconds, rounded to a quarter of a microsecond."""
-        return None if self.start_gps_ns is None else self.start_gps_ns * 1e-9
-
-    @property
     def start_utc(self) -> datetime | None:
         """Start as an aware UTC time, cut to whole microseconds."""
         return None if self.start_gps_ns is None else utc_from_gps_ns(self.start_gps_ns)
 
     def cut(self, first: int, n_samples: int) -> Recording:
-        """The `n_samples` from sample `first` on, with the start moved along.
+        """Return the `n_samples` from sample `first` on, with the start moved along.
 
         Raises:
-            RecordingError: If the recording does not hold all of them.
+            RecordingError: The recording does not hold all of them.
         """
         if first < 0 or n_samples < 1 or first + n_samples > len(self.iq):
             raise RecordingError(

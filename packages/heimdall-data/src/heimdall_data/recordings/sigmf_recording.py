@@ -2,11 +2,11 @@
 
 Integers are scaled to full scale as the format's own library does: two's complement by the
 power of two, unsigned after taking away half of the range. Of several captures the longest
-is read, with its own frequency, time and place. The time is what the recorder's computer said,
-which is no GNSS stamp. Headers and trailers of non-conforming datasets are cut out.
+is read, with its own frequency, time and place. The time is of the recorder's computer, not a
+GNSS stamp. Headers and trailers of non-conforming datasets are cut out.
 
-The library is not used for reading: it opens files by the names that the metadata give, and
-an object has none. It is what the tests compare with.
+The format's own library, with which the tests compare, opens files by the names in the metadata;
+an object has none.
 
 Source: The Signal Metadata Format Specification, v1.2, sigmf.org.
 """
@@ -36,16 +36,8 @@ from heimdall_data.recordings.recording import (
 
 __all__ = ["recording_from_sigmf", "sigmf_metadata"]
 
-DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
-READABLE = {"f": (32, 64), "i": (8, 16, 32), "u": (8, 16, 32)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Capture:
-    """What the metadata say of the samples from one index on."""
-
-    start: int
-    about: dict[str, Any]
+_DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
+_READABLE = {"f": (32, 64), "i": (8, 16, 32), "u": (8, 16, 32)}
 
 
 def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Recording:
@@ -57,8 +49,8 @@ def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Reco
         name: The key or file name, for messages.
 
     Raises:
-        RecordingError: For metadata that are none, samples that are not complex or not of one
-            channel, or a checksum that does not hold.
+        RecordingError: The metadata are not valid, the samples are not complex or of several
+            channels, or the checksum does not hold.
     """
     if metadata is None:
         data, metadata = _from_archive(data, name)
@@ -84,6 +76,22 @@ def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Reco
         ) from error
 
 
+def sigmf_metadata(metadata: bytes, name: str) -> dict[str, Any]:
+    """Return the metadata, with an object `global` and a list `captures`.
+
+    Raises:
+        RecordingError: They are not JSON, or not of that shape.
+    """
+    try:
+        meta = json.loads(metadata)
+        if isinstance(meta["global"], dict) and isinstance(meta["captures"], list):
+            return dict(meta)
+        why = "global is not an object, or captures not a list"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise RecordingError(f"{name}: the SigMF metadata cannot be read ({why}); write them again")
+
+
 def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
     """Samples and metadata of the one recording in an archive, an uncompressed tar."""
     try:
@@ -107,27 +115,11 @@ def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
         ) from error
 
 
-def sigmf_metadata(metadata: bytes, name: str) -> dict[str, Any]:
-    """The metadata with an object `global` and a list `captures`.
-
-    Raises:
-        RecordingError: They are not JSON, or not of that shape.
-    """
-    try:
-        meta = json.loads(metadata)
-        if isinstance(meta["global"], dict) and isinstance(meta["captures"], list):
-            return dict(meta)
-        why = "global is no object or captures is no list"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        why = f"{type(error).__name__}: {error}"
-    raise RecordingError(f"{name}: the SigMF metadata cannot be read ({why}); write them anew")
-
-
 def _checked_type(about: dict[str, Any], name: str) -> np.dtype[Any]:
     """The type of I and of Q, in the file's byte order."""
     said = about.get("core:datatype")
-    match = DATATYPE.fullmatch(str(said))
-    if match is None or int(match["bits"]) not in READABLE[match["type"]]:
+    match = _DATATYPE.fullmatch(str(said))
+    if match is None or int(match["bits"]) not in _READABLE[match["type"]]:
         raise RecordingError(f"{name}: core:datatype is {said!r}; use one such as 'ci16_le'")
     if match["kind"] != "c":
         raise RecordingError(f"{name}: core:datatype {said!r} is real; record complex I and Q")
@@ -135,6 +127,14 @@ def _checked_type(about: dict[str, Any], name: str) -> np.dtype[Any]:
         raise RecordingError(f"{name}: {channels} channels; store each receiver by itself")
     order = ">" if match["order"] == "_be" else "<"
     return np.dtype(f"{order}{match['type']}{int(match['bits']) // 8}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Capture:
+    """The metadata of the samples from one index on."""
+
+    start: int
+    about: dict[str, Any]
 
 
 def _captures(about: dict[str, Any], captures: list[dict[str, Any]]) -> list[_Capture]:
@@ -176,7 +176,7 @@ def _without_foreign_bytes(
 def _count(values: dict[str, Any], key: str, default: int) -> int:
     value = values.get(key, default)
     if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{key} is {value!r}, which is not a whole number of 0 or more")
+        raise ValueError(f"{key} is {value!r}, not a whole number of 0 or more")
     return value
 
 
@@ -208,28 +208,24 @@ def _longest_capture(
     said = captures[longest].about
     whole = Recording(iq=iq, sample_rate_hz=float(about["core:sample_rate"]))
     part = whole.cut(captures[longest].start, lengths[longest])
-    frequency = said.get("core:frequency")
+    frequency_hz = None
+    if (frequency := said.get("core:frequency")) is not None:
+        frequency_hz = float(str(frequency))
+        if not math.isfinite(frequency_hz):  # JSON's readers and writers let it be
+            raise ValueError(f"core:frequency is {frequency!r}, not a finite number")
     return replace(
         part,
         start_gps_ns=_gps_ns(said.get("core:datetime")),
-        center_frequency_hz=None if frequency is None else _finite(frequency),
+        center_frequency_hz=frequency_hz,
         receiver_deg=_place(said.get("core:geolocation", about.get("core:geolocation"))),
         n_dropped_samples=len(iq) - len(part.iq),
     )
 
 
-def _finite(said: object) -> float:
-    """The number, which JSON's readers and writers let be NaN or infinite."""
-    value = float(str(said))
-    if not math.isfinite(value):
-        raise ValueError(f"core:frequency is {said!r}, which is no frequency")
-    return value
-
-
 def _place(said: dict[str, Any] | None) -> tuple[float, float] | None:
-    """Latitude and longitude of a GeoJSON point, which says the longitude first.
+    """Latitude and longitude of a GeoJSON point, which has the longitude first.
 
-    Its altitude is above the ellipsoid, where a station's is above sea level: not taken.
+    Its altitude, above the ellipsoid, is not taken: a station's is above sea level.
 
     Source: RFC 7946, section 3.1.2.
     """
@@ -247,10 +243,10 @@ def _place(said: dict[str, Any] | None) -> tuple[float, float] | None:
 
 
 def _gps_ns(said: str | None) -> int | None:
-    """GPS nanoseconds of an ISO 8601 time; SigMF's are UTC even where they do not say so."""
+    """GPS nanoseconds of an ISO 8601 time; SigMF's are UTC even without a zone."""
     if said is None:
         return None
     instant = datetime.fromisoformat(said)
-    # The calendar's ends have no equal in UTC where they are of another zone.
+    # Raises OverflowError at the calendar's ends in other zones.
     utc = instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     return gps_ns_from_utc(utc)

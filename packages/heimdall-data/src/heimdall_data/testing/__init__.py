@@ -1,1 +1,1 @@
-"""testing."""
+"""Fixtures on real servers and a faulty proxy, for tests here and elsewhere."""

@@ -3,8 +3,6 @@
 `pytest_plugins = ["heimdall_data.testing.fixtures"]` in a `conftest.py` makes the fixtures known.
 One stack serves a whole test run; each test gets a bucket and a database of its own. Needs the
 extra `heimdall-data[embedded]` and pytest.
-
-Sessions of one receiver and a store that misbehaves, for tests of what is in an object store.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ _START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def new_recording(station: Station = TORINO, n_samples: int = 256, seed: int = 0) -> NewRecording:
-    """What `station` recorded: complex noise at 12.5 kHz in a NumPy file."""
+    """Return a station's recording: complex noise at 12.5 kHz in a NumPy file."""
     parts = np.random.default_rng(seed).normal(scale=0.1, size=(n_samples, 2))
     file = io.BytesIO()
     np.save(file, (parts[:, 0] + 1j * parts[:, 1]).astype(np.complex64))
@@ -83,7 +81,7 @@ def new_session(
     status: str = "completed",
     approval_status: str = "approved",
 ) -> NewSession:
-    """An approved session of a source at 45.0 N, 8.0 E, with one recording a station."""
+    """Return a session of a source at 45.0 N, 8.0 E, with one recording a station."""
     return NewSession(
         source=NewSource(name=source, latitude_deg=45.0, longitude_deg=8.0, source_type="beacon"),
         measurements=tuple(new_recording(station, seed=n) for n, station in enumerate(stations)),
@@ -143,7 +141,7 @@ OTHER_NPY = new_recording(n_samples=12_500, seed=1).payload or b""
 
 
 def one_receiver_session(id_: object, bucket: str, key: str, form: str = "npy") -> Session:
-    """What receiver A recorded, wherever the row says that it is."""
+    """Return a catalogued session of receiver A alone, whose object is anywhere."""
     measurement = Measurement(
         station="A",
         station_deg=(45.0, 7.0),
@@ -165,7 +163,7 @@ def one_receiver_session(id_: object, bucket: str, key: str, form: str = "npy") 
 
 @pytest.fixture
 def proxy(s3_settings: S3Settings) -> Iterator[FaultyProxy]:
-    """Before the real server."""
+    """A proxy in front of the real store."""
     where = urlsplit(s3_settings.endpoint_url)
     with FaultyProxy(str(where.hostname), int(where.port or 80)) as before:
         yield before
@@ -173,13 +171,13 @@ def proxy(s3_settings: S3Settings) -> Iterator[FaultyProxy]:
 
 @pytest.fixture
 def through(s3_settings: S3Settings, proxy: FaultyProxy) -> S3Settings:
-    """The settings of a client that goes through the proxy."""
+    """Settings of a client that goes through the proxy."""
     return replace(s3_settings, endpoint_url=proxy.url)
 
 
 @pytest.fixture
 def six(s3_settings: S3Settings, raw_iq_store: ObjectStore) -> list[Session]:
-    """Six sound sessions."""
+    """Six sessions of receiver A, whose objects are stored."""
     for number in range(6):
         raw_iq_store.put(f"{number}.npy", NPY)
     return [one_receiver_session(n, s3_settings.raw_iq_bucket, f"{n}.npy") for n in range(6)]

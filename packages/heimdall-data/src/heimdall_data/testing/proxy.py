@@ -1,6 +1,6 @@
 """A TCP proxy that misbehaves on command, for faults that no real server shows when asked.
 
-It stands at the outermost edge: behind it is a real server, in front of it the real client.
+Behind it is a real server, in front of it the real client.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ _BUSY = (
 
 
 class FaultyProxy:
-    """In front of the server at `host:port`; what it does wrong can be changed at any time."""
+    """A proxy of the server at `host:port`; its faults can be changed at any time."""
 
     def __init__(self, host: str, port: int) -> None:
         """Listen on a free port; the faults below are off."""
         self.behind = (host, port)
         self.bytes_per_s: float | None = None
-        """Rate of what comes from the server; None is as fast as it goes."""
+        """Rate of the server's answers; None does not limit it."""
         self.silent = False
         """Connections are taken, and nothing ever comes."""
         self.cut_after_bytes: int | None = None
         """A connection ends once so many bytes have come from the server."""
         self.cuts_left = 0
-        """How many more connections are cut so."""
+        """Number of further connections that are cut so."""
         self.busy_left = 0
-        """How many more connections get the answer 503 SlowDown."""
+        """Number of further connections that get the answer 503 SlowDown."""
         self.flip_left = 0
-        """How many more answers with a body come with the last bit of a chunk flipped."""
+        """Number of further answers in which the last bit of a chunk is flipped."""
         self.connections = 0
-        """How many were taken."""
+        """Number of connections so far."""
         self._server = _listen(self, 0)
         self.port: int = self._server.server_address[1]
 
     @property
     def url(self) -> str:
-        """Where clients connect to."""
+        """Address for clients."""
         return f"http://{LOOPBACK}:{self.port}"
 
     def down(self) -> None:

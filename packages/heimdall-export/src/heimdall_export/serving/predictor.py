@@ -3,18 +3,14 @@
 A model file says which receivers it hears, which features it takes and which region it knows;
 a `Predictor` believes the file and nothing else.
 
-From one moment's recordings to what a model takes: spectrograms, and times of arrival.
-
-Training cuts the recordings of a session to the time that those with a clock share, before it
-computes spectrograms; what is done here is the same. Recordings without a clock cannot be placed
-in time and are taken from their own start.
+From one moment's recordings to what a model takes: spectrograms, and times of arrival. Recordings
+are cut to the time that they share by the function that training uses.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from heimdall_features import ArrivalExtractor, ClockedRecording, FeatureError, FeatureExtractor
@@ -43,26 +39,20 @@ if TYPE_CHECKING:
     Recordings = Mapping[str, Pair | ClockedRecording | None]
 
 
-def mel_of(
-    extract: FeatureExtractor, recordings: Recordings, *, by_clock: bool
-) -> NDArray[np.float32]:
-    """The spectrograms, as training computes them.
-
-    Args:
-        extract: What computes them.
-        recordings: By receiver.
-        by_clock: Cut to the begin of the time that recordings with a clock share; else all
-            are taken to start together.
+def mel_of(extract: FeatureExtractor, recordings: Recordings) -> NDArray[np.float32]:
+    """Spectrograms of a session, cut to shared time and computed as in training.
 
     Raises:
-        ExportError: There is no mapping, a start is no time, or a recording ends before another
-            one begins.
-        FeatureError: A recording cannot be used.
+        ExportError: There is no mapping.
+        FeatureError: A recording cannot be used, a start is not finite, or the recordings have no
+            time in common.
     """
     if not isinstance(recordings, Mapping):
         raise ExportError(f"give recordings by receiver, not {type(recordings).__name__}")
-    begin_s = _begin_s(recordings) if by_clock else -math.inf
-    return extract({name: _from(begin_s, name, given) for name, given in recordings.items()})
+    features, refused = extract.session_features(recordings)
+    for error in refused.values():
+        raise error
+    return features
 
 
 def arrivals_of(extract: ArrivalExtractor, recordings: Recordings) -> NDArray[np.float32]:
@@ -74,36 +64,6 @@ def arrivals_of(extract: ArrivalExtractor, recordings: Recordings) -> NDArray[np
     return extract(
         {name: given for name, given in recordings.items() if isinstance(given, ClockedRecording)}
     )
-
-
-def _begin_s(recordings: Recordings) -> float:
-    """When the last one with a clock starts."""
-    starts_s = {name: given.start_s for name, given in recordings.items() if _has_clock(given)}
-    for name, start_s in starts_s.items():
-        if not math.isfinite(start_s):
-            raise ExportError(f"receiver {name!r}: start_s is {start_s}; give seconds")
-    return max(starts_s.values(), default=-math.inf)
-
-
-def _has_clock(given: object) -> TypeGuard[ClockedRecording]:
-    return isinstance(given, ClockedRecording) and given.clock_locked
-
-
-def _from(begin_s: float, name: str, given: Pair | ClockedRecording | None) -> Pair | None:
-    """The samples from a time on, to the nearest whole one."""
-    if not isinstance(given, ClockedRecording):
-        return given
-    if not given.clock_locked or begin_s <= given.start_s:
-        return given.iq, given.sample_rate_hz
-    n_early = (begin_s - given.start_s) * given.sample_rate_hz
-    if not math.isfinite(n_early):
-        return given.iq, given.sample_rate_hz  # it is refused for its rate
-    if round(n_early) >= len(given.iq):
-        raise ExportError(
-            f"receiver {name!r} starts at {given.start_s} s and ends before another one starts, "
-            f"at {begin_s} s; were they recorded together?"
-        )
-    return given.iq[round(n_early) :], given.sample_rate_hz
 
 
 if TYPE_CHECKING:
@@ -201,10 +161,11 @@ class Predictor:
 
         Args:
             recordings: By receiver, its IQ `(n_samples,)`, full scale 1, and its true sample
-                rate in hertz; the recordings start together. A receiver may be missing. A
-                `ClockedRecording` says besides when it starts: a model that takes times of
-                arrival has them of these alone, and answers by levels where fewer than two
-                have a clock; any other model ignores it.
+                rate in hertz. A receiver may be missing. A `ClockedRecording` says besides when
+                it starts. Those with a locked clock are cut to the time that they share, whatever
+                the model; the others count from their own start. A model that takes times of
+                arrival measures them from recordings with a clock alone, and answers by levels
+                where fewer than two have one.
 
         Raises:
             ExportError: No receiver, one the model does not know, or a recording that cannot be
@@ -251,7 +212,7 @@ class Predictor:
     def _prepared(self, recordings: Mapping[str, Recording]) -> Inputs | ExportError:
         """One moment's inputs, or why there are none."""
         try:
-            mel = mel_of(self._extract, recordings, by_clock=self._arrivals is not None)
+            mel = mel_of(self._extract, recordings)
             if self._arrivals is None:
                 return (mel,)
             return mel, arrivals_of(self._arrivals, recordings)

@@ -1,4 +1,7 @@
+"""One bucket of a real object store, and stores that are not there."""
+
 import pickle
+import re
 import socketserver
 import threading
 from dataclasses import replace
@@ -8,7 +11,7 @@ from heimdall_data.embedded.state import LOOPBACK, free_ports
 from heimdall_data.errors import DataError, ObjectMissing, StoreError
 from heimdall_data.object_store.settings import S3Settings
 from heimdall_data.object_store.store import ObjectStore
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 real_server = settings(
@@ -63,7 +66,7 @@ def test_only_keys_below_the_prefix_are_listed(raw_iq_store):
 
 def test_a_missing_object_is_told_from_a_broken_store(raw_iq_store):
     """One excludes a recording, the other ends the run."""
-    with pytest.raises(ObjectMissing, match=r"no object 'sessions/1/x' in bucket 'test-"):
+    with pytest.raises(ObjectMissing, match="'sessions/1/x' in bucket 'test-"):
         raw_iq_store.get("sessions/1/x")
     assert not raw_iq_store.exists("sessions/1/x")
 
@@ -86,7 +89,7 @@ def test_an_odd_key_is_an_error_of_ours_and_nothing_else(raw_iq_store, key):
 def test_a_missing_bucket_is_named(stack):
     """The first mistake in a new configuration."""
     store = ObjectStore(stack.s3, "heimdall-raw-qi")
-    told = "no bucket 'heimdall-raw-qi' in http://.*; make it, or correct the bucket's name"
+    told = "'heimdall-raw-qi' in http://"
     with pytest.raises(StoreError, match=told):
         store.get("key")
     with pytest.raises(StoreError, match=told):
@@ -95,7 +98,7 @@ def test_a_missing_bucket_is_named(stack):
 
 def test_a_bucket_name_that_cannot_be_is_an_error_of_ours(stack):
     """The client library refuses it before the server can."""
-    with pytest.raises(StoreError, match="no usable answer"):
+    with pytest.raises(StoreError, match="'Not A Bucket'"):
         ObjectStore(stack.s3, "Not A Bucket").get("key")
 
 
@@ -103,7 +106,7 @@ def test_a_bucket_name_that_cannot_be_is_an_error_of_ours(stack):
 def test_wrong_credentials_are_told_without_showing_them(stack, wrong):
     """The second mistake in a new configuration; its message ends up in a log."""
     store = ObjectStore(replace(stack.s3, **{wrong: "hunter2"}), "heimdall-models")
-    told = "refuses our credentials .* HEIMDALL_S3_SECRET_KEY"
+    told = "HEIMDALL_S3_SECRET_KEY"
     with pytest.raises(StoreError, match=told) as caught:
         store.get("key")
     assert "hunter2" not in str(caught.value)
@@ -111,7 +114,7 @@ def test_wrong_credentials_are_told_without_showing_them(stack, wrong):
 
 def test_a_server_that_is_not_there_is_named(caplog):
     """Said once, in one sentence, and not by the libraries below us."""
-    told = r"no usable answer .*:\d+ \(.*refused\); check HEIMDALL_S3"
+    told = r":\d+ \(.*refused"
     with pytest.raises(StoreError, match=told):
         ObjectStore(nowhere(), "bucket").get("key")
     assert not caplog.records
@@ -122,7 +125,7 @@ def test_a_server_that_hangs_up_is_named():
     with socketserver.ThreadingTCPServer((LOOPBACK, 0), socketserver.BaseRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         where = f"http://{LOOPBACK}:{server.server_address[1]}"
-        with pytest.raises(StoreError, match="no usable answer from the object store"):
+        with pytest.raises(StoreError, match=where):
             ObjectStore(nowhere(endpoint_url=where), "bucket").bucket_exists()
         server.shutdown()
 
@@ -145,7 +148,7 @@ def test_a_server_that_hangs_up_is_named():
 )
 def test_an_endpoint_that_is_no_url_is_refused_at_once(url):
     """Before anything runs, and without repeating a password that stands in it."""
-    with pytest.raises(StoreError, match="is not a URL like http://host:9000") as caught:
+    with pytest.raises(StoreError, match="HEIMDALL_S3_ENDPOINT_URL") as caught:
         nowhere(endpoint_url=url)
     assert "hunter2" not in str(caught.value)
 
@@ -156,20 +159,26 @@ def test_an_endpoint_may_end_in_a_slash_and_stand_between_blanks(url):
     nowhere(endpoint_url=url)
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"access_key": "who\n"}, "HEIMDALL_S3_ACCESS_KEY holds a blank or another"),
-        ({"secret_key": "hunter2 "}, "HEIMDALL_S3_SECRET_KEY holds a blank or another"),
-        ({"region": "mars 1"}, "S3 region 'mars 1' is none; correct HEIMDALL_S3_REGION"),
-    ],
-)
-def test_keys_and_region_that_no_server_has_are_refused_without_being_shown(changes, told):
+@given(st.sampled_from(["access", "secret"]), st.text(max_size=20))
+def test_a_key_with_a_blank_is_refused_without_being_shown(which, key):
     """HTTP would refuse the header, and quote the key and the signature in its message."""
-    with pytest.raises(StoreError, match=told) as caught:
-        nowhere(**changes)
-    assert "who" not in str(caught.value)
-    assert "hunter2" not in str(caught.value)
+    hidden = f"hunter3{key} "
+    with pytest.raises(StoreError, match=f"HEIMDALL_S3_{which.upper()}_KEY") as caught:
+        nowhere(**{f"{which}_key": hidden})
+    assert "hunter" not in str(caught.value)
+
+
+REGION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+
+
+@given(st.from_regex(REGION, fullmatch=True), st.text(max_size=70))
+def test_a_region_is_a_name_or_is_refused(region, other):
+    """It becomes part of the host's name and of every signature."""
+    nowhere(region=region)
+    assume(not REGION.fullmatch(other))
+    with pytest.raises(StoreError) as caught:
+        nowhere(region=other)
+    assert repr(other) in str(caught.value)
 
 
 def test_printing_the_settings_shows_no_secret():

@@ -2,11 +2,17 @@ import dataclasses
 import json
 import socket
 import stat
+import subprocess
+import sys
 
+import psutil
 import pytest
 from heimdall_data.embedded.state import (
     LOOPBACK,
+    StackSettings,
+    exclusive,
     free_ports,
+    is_alive,
     is_free,
     load_settings,
     save_settings,
@@ -58,11 +64,15 @@ def test_a_running_server_keeps_the_ports_it_holds():
         assert settings_with_free_ports(first, frozenset({"postgres"})) == first
 
 
-def test_settings_come_back_as_they_were_saved(tmp_path):
+@given(st.integers(0, 65_535), st.dictionaries(st.text(), st.integers()), st.text(), st.text())
+def test_settings_come_back_as_they_were_saved(tmp_path_factory, port, ports, password, key):
     """The password on file is the only way into the data beside it."""
-    settings = settings_with_free_ports(None)
-    save_settings(tmp_path, settings)
-    assert load_settings(tmp_path) == settings
+    folder = tmp_path_factory.mktemp("state")
+    settings = StackSettings(
+        postgres_port=port, seaweed_ports=ports, postgres_password=password, s3_secret_key=key
+    )
+    save_settings(folder, settings)
+    assert load_settings(folder) == settings
 
 
 def test_nobody_else_may_read_the_credentials(tmp_path):
@@ -85,13 +95,19 @@ def test_printing_the_settings_shows_no_secret():
     assert not any(getattr(settings, name) in repr(settings) for name in SECRETS)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"postgres_port": 1}', '{"hello": "hunter2"}'])
-def test_a_damaged_file_is_named_without_its_content(tmp_path, content):
+@given(st.data())
+def test_a_damaged_file_is_named_without_its_content(tmp_path_factory, data):
     """What is left of a damaged file may be a password."""
-    (tmp_path / "stack.json").write_text(content)
-    told = r"stack\.json is damaged .* restore it, or delete"
-    with pytest.raises(StackError, match=told) as caught:
-        load_settings(tmp_path)
+    folder = tmp_path_factory.mktemp("damaged")
+    settings = settings_with_free_ports(None)
+    save_settings(folder, settings)
+    path = folder / "stack.json"
+    whole = path.read_text()
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    path.write_text(data.draw(st.sampled_from([whole[:cut], "[]", '{"hello": "hunter2"}'])))
+    with pytest.raises(StackError, match=r"stack\.json") as caught:
+        load_settings(folder)
+    assert not any(getattr(settings, name) in str(caught.value) for name in SECRETS)
     assert "hunter2" not in str(caught.value)
 
 
@@ -106,3 +122,51 @@ def test_the_file_is_json_that_others_can_read(tmp_path):
     save_settings(tmp_path, settings)
     known = json.loads((tmp_path / "stack.json").read_text())
     assert known["postgres_port"] == settings.postgres_port
+
+
+@given(st.floats(3, 1e6))
+def test_another_process_under_the_same_number_is_not_the_owner(earlier_s):
+    """After a reboot the number on file belongs to somebody else."""
+    me = psutil.Process()
+    assert is_alive(f"{me.pid} {me.create_time()}")
+    assert not is_alive(f"{me.pid} {me.create_time() - earlier_s}")
+
+
+def test_a_process_owns_until_it_ends():
+    """The watchdog acts on this, and on nothing else."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        token = f"{process.pid} {psutil.Process(process.pid).create_time()}"
+        assert is_alive(token)
+    assert not is_alive(token)
+
+
+@given(st.text() | st.sampled_from(["{}", "12", "x 1.0", "1 x", "1 2 3", "-4 1.0"]))
+def test_a_token_that_is_none_owns_nothing(token):
+    """A half-written file of a killed process must not keep a stack for ever."""
+    assert not is_alive(token)
+
+
+def test_who_holds_the_lock_keeps_others_out(tmp_path):
+    """Two starts at once on one directory would spoil it."""
+    told = r"stack\.lock"
+    with (
+        exclusive(tmp_path),
+        pytest.raises(StackError, match=told),
+        exclusive(tmp_path, patience_s=0.1),
+    ):
+        pytest.fail("both hold it")
+
+
+def test_the_lock_is_free_again_afterwards(tmp_path):
+    """The test above can fail."""
+    for _ in range(2):
+        with exclusive(tmp_path, patience_s=0.1):
+            pass
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    """The first thing a new user may get wrong, told in one line."""
+    (tmp_path / "file").touch()
+    told = "file.*HEIMDALL_STATE_DIR"
+    with pytest.raises(StackError, match=told), exclusive(tmp_path / "file" / "state"):
+        pytest.fail("it was written")

@@ -8,7 +8,7 @@ import pytest
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.decode import decode
 from heimdall_data.recordings.kiwi_wav import kiwi_name
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 NAME = "20171127T104156Z_77500_DF0KL_iq.wav"
@@ -74,28 +74,34 @@ def test_rate_and_start_come_from_the_stamps(ppm, n, first, stale, seed):
     assert error_s == pytest.approx(0, abs=2e-6)
 
 
-def test_all_blocks_are_read_and_stale_ones_dropped():
+@given(st.integers(0, 4), st.integers(2, 20))
+def test_all_blocks_are_read_and_stale_ones_dropped(n_stale, n):
     """An ordinary WAV reader sees 512 samples; a stale stamp would shift all the others."""
-    recording = decoded(wav([0, 5.0, *stamps_s(6)]))
-    assert blocks_in(recording) == [2, 3, 4, 5, 6, 7]
-    assert recording.n_dropped_samples == 2 * PAIRS
+    recording = decoded(wav([5.0 * k for k in range(n_stale)] + stamps_s(n)))
+    assert blocks_in(recording) == list(range(n_stale, n_stale + n))
+    assert recording.n_dropped_samples == n_stale * PAIRS
     assert recording.center_frequency_hz == 77_500
 
 
-def test_a_gap_leaves_the_longer_part():
+@given(st.integers(2, 18), st.integers(2, 18), st.integers(1, 50))
+def test_a_gap_leaves_the_longer_part(n_before, n_after, n_lost):
     """Samples after lost blocks would sit at a wrong time; nothing is invented between."""
-    stamps = stamps_s(20)
-    recording = decoded(wav(stamps[:5] + stamps[8:]))
-    assert blocks_in(recording) == list(range(5, 17))
+    assume(n_before != n_after)
+    stamps = stamps_s(n_before + n_lost + n_after)
+    del stamps[n_before : n_before + n_lost]
+    recording = decoded(wav(stamps))
+    first, n = (0, n_before) if n_before > n_after else (n_before, n_after)
+    assert blocks_in(recording) == list(range(first, first + n))
     assert (recording.start_utc - START).total_seconds() == pytest.approx(
-        stamps[8] - FIRST_SECOND, abs=1e-6
+        stamps[first] - FIRST_SECOND, abs=2e-6
     )
 
 
-def test_a_lone_wrong_stamp_costs_nothing():
+@given(st.integers(2, 17), st.floats(0.01, 1000))
+def test_a_lone_wrong_stamp_costs_nothing(place, late_s):
     """One damaged stamp in the middle says nothing about the samples."""
     stamps = stamps_s(20)
-    stamps[9] += 0.3
+    stamps[place] += late_s
     recording = decoded(wav(stamps))
     assert len(recording.iq) == 20 * PAIRS
     assert recording.sample_rate_hz == pytest.approx(12_001.145, abs=1e-4)
@@ -118,19 +124,13 @@ def test_the_week_may_end_inside_a_recording():
     assert recording.duration_s == pytest.approx(100 * PAIRS / 12_001.145)
 
 
-@pytest.mark.parametrize("age", [254, 255])
-def test_without_a_lock_levels_are_kept_and_time_is_not(age):
-    """Stamps of a receiver that does not see GNSS can be hours wrong."""
-    recording = decoded(wav(stamps_s(6), age=age))
+@given(st.sampled_from([254, 255]), st.booleans(), st.integers(1, 9))
+def test_without_a_lock_levels_are_kept_and_time_is_not(age, still, n):
+    """Stamps of a receiver that does not see GNSS can be hours wrong, or stand still."""
+    recording = decoded(wav([0] * n if still else stamps_s(n), age=age))
     assert (recording.clock_locked, recording.start_gps_ns) == (False, None)
     assert recording.sample_rate_hz == 12_001
-    assert len(recording.iq) == 6 * PAIRS
-
-
-def test_without_a_lock_stamps_may_stand_still():
-    """Some receivers stamp zero for ever; their samples are as good as any."""
-    recording = decoded(wav([0] * 6, age=255))
-    assert len(recording.iq) == 6 * PAIRS
+    assert len(recording.iq) == n * PAIRS
 
 
 def test_without_any_date_the_time_is_unknown():
@@ -140,17 +140,18 @@ def test_without_any_date_the_time_is_unknown():
     assert recording.sample_rate_hz == pytest.approx(12_001.145, abs=1e-3)
 
 
-def test_a_last_block_cut_short_is_left_out():
-    """A recorder that is stopped leaves half a block behind its last header update."""
-    whole = wav(stamps_s(6))
-    recording = decoded(whole + wav(stamps_s(1))[36:500])
+@given(st.integers(1, PAIRS * 4 + 25))
+def test_a_last_block_cut_short_is_left_out(n_bytes):
+    """A recorder that is stopped leaves part of a block behind its last header update."""
+    recording = decoded(wav(stamps_s(6)) + wav(stamps_s(1))[36 : 36 + n_bytes])
     assert len(recording.iq) == 6 * PAIRS
 
 
-def test_a_file_shorter_than_its_header_says_is_truncated():
+@given(st.integers(36, 36 + 6 * (PAIRS * 4 + 26) - 1))
+def test_a_file_shorter_than_its_header_says_is_truncated(n_bytes):
     """An interrupted upload must not pass for a shorter recording."""
-    with pytest.raises(RecordingError, match=r"truncated: the header promises \d+ bytes and"):
-        decoded(wav(stamps_s(6))[:-1])
+    with pytest.raises(RecordingError, match=f"truncated: .* {n_bytes}"):
+        decoded(wav(stamps_s(6))[:n_bytes])
 
 
 @given(st.data())
@@ -170,13 +171,14 @@ def test_a_damaged_file_is_refused_by_name_or_read(data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"RIFF", "4 bytes, less than a WAV header"),
-        (b"\x93NUMPY" + bytes(60), "begins with .* not as a WAV does; correct iq_data_format"),
-        (wav(stamps_s(2), channels=1), r"1 channel\(s\) of 16 bit .* record in IQ mode"),
-        (wav(stamps_s(2), bits=8), r"2 channel\(s\) of 8 bit"),
-        (wav([]), "holds no block of samples"),
-        (wav([1.0, 9.0, 50.0]), "no two of 3 time stamps are 512 samples apart"),
-        (wav(stamps_s(3), header_rate=6000), "at the header's 6000 Hz; stamps or header are wrong"),
+        (b"RIFF", "4 bytes"),
+        (b"\x93NUMPY" + bytes(60), "x93NUMPY.* iq_data_format"),
+        (wav(stamps_s(2), channels=1), "1 channel.* 16 bit"),
+        (wav(stamps_s(2), bits=8), "2 channel.* 8 bit"),
+        (wav([]), "no block"),
+        (wav([])[:36] + struct.pack("<4sI", b"data", 64) + bytes(64), "without `kiwi` stamps"),
+        (wav([1.0, 9.0, 50.0]), "no two of 3 time stamps are 512 samples"),
+        (wav(stamps_s(3), header_rate=6000), "6000 Hz"),
     ],
 )
 def test_a_file_of_another_kind_says_what_it_is(data, message):
@@ -185,20 +187,27 @@ def test_a_file_of_another_kind_says_what_it_is(data, message):
         decoded(data)
 
 
-def test_an_ordinary_wav_says_that_the_stamps_are_missing():
-    """Many programs write I/Q WAVs; they look alike and have no time."""
-    plain = wav([])[:36] + struct.pack("<4sI", b"data", 64) + bytes(64)
-    with pytest.raises(RecordingError, match="an ordinary WAV without `kiwi` stamps"):
-        decoded(plain)
+@given(
+    st.datetimes(datetime(1970, 1, 1), datetime(2199, 12, 31)),
+    st.integers(0, 10**11),
+    st.from_regex(r"[A-Za-z0-9_-]*[A-Za-z0-9-]", fullmatch=True),
+    st.sampled_from(["", "_iq"]),
+)
+def test_a_name_tells_time_frequency_and_station(start, frequency_hz, station, end):
+    """The station's own name may hold underscores."""
+    assume(end or not station.lower().endswith("_iq"))
+    named = kiwi_name(f"some/folder/{start:%Y%m%dT%H%M%SZ}_{frequency_hz}_{station}{end}.wav")
+    assert named.start == start.replace(microsecond=0, tzinfo=UTC)
+    assert (named.frequency_hz, named.station) == (frequency_hz, station)
 
 
-def test_a_name_tells_time_frequency_and_station():
-    """The station's own name may hold underscores; the date must be one."""
-    named = kiwi_name("some/folder/20171127T104156Z_77500_DF0KL_2_iq.wav")
-    assert (named.start, named.frequency_hz, named.station) == (START, 77_500, "DF0KL_2")
-    assert kiwi_name("websdr_DF0KL.wav") is None
-    assert kiwi_name("20171327T104156Z_77500_DF0KL_iq.wav") is None
-    assert kiwi_name("99991231T235959Z_77500_DF0KL_iq.wav") is None
+@pytest.mark.parametrize(
+    "name",
+    ["websdr_A.wav", "20171327T104156Z_77500_A_iq.wav", "99991231T235959Z_77500_A_iq.wav"],
+)
+def test_a_name_of_another_kind_tells_nothing(name):
+    """Neither has one with a date that is in no calendar of ours."""
+    assert kiwi_name(name) is None
 
 
 @pytest.mark.parametrize(

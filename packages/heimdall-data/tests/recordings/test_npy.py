@@ -1,4 +1,4 @@
-"""NumPy files: the three layouts, and everything that is none."""
+"""NumPy files: the three layouts, and everything else."""
 
 import io
 import os
@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.decode import decode
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 NAME = "sessions/7/websdr_Torino.npy"
 
 
-def saved(array, **options):
+def saved(array, version=None):
     """The bytes of a NumPy file."""
     stream = io.BytesIO()
-    np.save(stream, array, **options)
+    np.lib.format.write_array(stream, np.asanyarray(array), version=version)
     return stream.getvalue()
 
 
@@ -29,10 +29,11 @@ def decoded(data, rate=48_000.0):
 
 finite = st.floats(-1, 1, width=32)
 pairs = hnp.arrays(np.float32, st.tuples(st.just(2), st.integers(1, 40)), elements=finite)
+versions = st.sampled_from([(1, 0), (2, 0), (3, 0)])
 
 
-@given(pairs, st.sampled_from(["complex", "rows", "columns", "big", "fortran"]))
-def test_every_layout_gives_the_same_samples(pairs, layout):
+@given(pairs, st.sampled_from(["complex", "rows", "columns", "big", "fortran"]), versions)
+def test_every_layout_and_version_gives_the_same_samples(pairs, layout, version):
     """Stations write I and Q in whatever order their software likes."""
     expected = pairs[0] + 1j * pairs[1]
     written = {
@@ -42,7 +43,8 @@ def test_every_layout_gives_the_same_samples(pairs, layout):
         "big": pairs.astype(">f4"),
         "fortran": np.asfortranarray(pairs),
     }[layout]
-    np.testing.assert_array_equal(decoded(saved(written)).iq, expected.astype(np.complex64))
+    iq = decoded(saved(written, version)).iq
+    np.testing.assert_array_equal(iq, expected.astype(np.complex64))
 
 
 @given(hnp.arrays(np.int16, st.tuples(st.just(2), st.integers(1, 40))))
@@ -63,23 +65,13 @@ def test_two_by_two_is_read_as_rows():
 def test_a_damaged_file_is_refused_by_name_or_read(data):
     """Whatever a bad disk makes of a file, the run goes on and says which object it was."""
     intact = saved(np.ones(8, np.complex64))
-    place = data.draw(st.integers(0, len(intact) - 1))
     broken = bytearray(intact[: data.draw(st.integers(1, len(intact)))])
-    if place < len(broken):
-        broken[place] ^= data.draw(st.integers(1, 255))
+    broken[data.draw(st.integers(0, len(broken) - 1))] ^= data.draw(st.integers(1, 255))
     try:
         outcome = NAME if len(decoded(bytes(broken)).iq) <= 16 else "too many samples"
     except RecordingError as error:
         outcome = str(error)
     assert NAME in outcome
-
-
-@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
-def test_all_three_versions_are_read(version):
-    """The contract says versions 1 to 3; NumPy writes 1 unless it must not."""
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.ones(5, np.complex64), version=version)
-    assert len(decoded(stream.getvalue()).iq) == 5
 
 
 def test_a_pickle_is_refused_and_never_run(tmp_path):
@@ -89,64 +81,56 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "sprung"),))
 
-    with pytest.raises(RecordingError, match="holds pickled objects, which are never loaded"):
-        decoded(saved(np.array([Trap()], object), allow_pickle=True))
+    with pytest.raises(RecordingError, match="pickled objects"):
+        decoded(saved(np.array([Trap()], object)))
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize(
-    ("promised", "message"),
-    [
-        ((10**7,), "truncated: the header promises complex64 of shape"),
-        ((10**15,), "a recording holds 1 to 134217728"),
-        ((10**30,), "a recording holds 1 to 134217728"),
-        ((-5,), "a recording holds 1 to"),
-    ],
-)
-def test_a_header_that_promises_more_takes_no_memory(promised, message):
+@given(st.integers(9, 10**30) | st.integers(-(10**30), -1))
+def test_a_header_that_promises_more_takes_no_memory(promised):
     """A hundred bytes must not be able to fill a server's memory."""
     stream = io.BytesIO()
-    header = {"descr": "<c8", "fortran_order": False, "shape": promised}
+    header = {"descr": "<c8", "fortran_order": False, "shape": (promised,)}
     np.lib.format.write_array_header_1_0(stream, header)
     tracemalloc.start()
     try:
-        with pytest.raises(RecordingError, match=message):
-            decoded(stream.getvalue())
+        with pytest.raises(RecordingError, match=str(promised)):
+            decoded(stream.getvalue() + bytes(64))
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.ones(4), r"holds float64, not complex64, float32 or int16; save iq.astype"),
-        (np.ones(4, np.complex128), "holds complex128, not complex64"),
-        (np.ones(4, [("i", "f4"), ("q", "f4")]), "not complex64, float32 or int16"),
-        (np.ones((3, 4), np.float32), r"float32 of shape \(3, 4\); a recording is \(2, n\)"),
-        (np.ones((2, 4), np.complex64), r"complex64 of shape \(2, 4\); a recording is \(n,\)"),
-        (np.ones(0, np.complex64), "0 samples; a recording holds 1 to"),
-        (np.float32([[1, np.nan], [np.inf, 1]]), "2 of 4 values are NaN or infinite"),
-    ],
-)
-def test_a_file_that_is_no_recording_says_what_it_is(array, message):
+@given(hnp.scalar_dtypes() | st.just(np.dtype([("i", "f4"), ("q", "f4")])))
+def test_every_other_type_is_refused_by_its_name(dtype):
     """Whoever stored it must learn from one line what to store instead."""
-    with pytest.raises(RecordingError, match=f"{NAME}: .*{message}"):
-        decoded(saved(array))
+    assume(dtype.newbyteorder("=") not in (np.complex64, np.float32, np.int16))
+    with pytest.raises(RecordingError) as caught:
+        decoded(saved(np.zeros(4, dtype)))
+    assert str(caught.value).startswith(NAME)
+    assert str(dtype) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [(b"", "empty, 0 bytes"), (b"RIFF....WAVE", "not a NumPy file of version 1 to 3")],
-)
-def test_bytes_that_are_no_numpy_file_say_so(data, message):
-    """An interrupted upload and a wrong iq_data_format are the commonest mistakes."""
-    with pytest.raises(RecordingError, match=message):
-        decoded(data)
+@given(hnp.array_shapes(min_dims=0, max_dims=4, max_side=5), st.sampled_from(["c8", "f4", "i2"]))
+def test_every_other_shape_is_refused_by_its_name(shape, dtype):
+    """A stack of recordings read as one would be noise."""
+    assume(len(shape) != 1 if dtype == "c8" else len(shape) != 2 or 2 not in shape)
+    with pytest.raises(RecordingError) as caught:
+        decoded(saved(np.zeros(shape, dtype)))
+    assert str(shape) in str(caught.value)
 
 
-@pytest.mark.parametrize("rate", [None, 0, -1.0, float("nan"), float("inf")])
+@given(pairs, st.integers(0, 79), st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_values_that_are_not_finite_are_refused(pairs, place, value):
+    """One of them would spread over a whole spectrum."""
+    assume(place < pairs.size)
+    pairs.flat[place] = value
+    with pytest.raises(RecordingError, match=f"{NAME}: 1 of {pairs.size} values"):
+        decoded(saved(pairs))
+
+
+@given(st.none() | st.floats(max_value=0) | st.sampled_from([float("nan"), float("inf")]))
 def test_a_numpy_file_needs_the_catalogues_rate(rate):
     """The file does not hold it, and a guessed rate would move every frequency."""
-    with pytest.raises(RecordingError, match=r"set measurements\.iq_sample_rate"):
+    with pytest.raises(RecordingError, match=r"measurements\.iq_sample_rate"):
         decoded(saved(np.ones(4, np.complex64)), rate)

@@ -17,7 +17,7 @@ from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_se
 INTERRUPTED = """
 import sys, itertools
 from heimdall_data import Catalogue, ObjectStore, S3Settings
-from heimdall_data.ingest import ingest
+from heimdall_data.ingest.ingest import ingest
 from heimdall_data.testing.fixtures import new_session
 url, endpoint, access, secret, bucket = sys.stdin.read().split()
 s3 = S3Settings(endpoint_url=endpoint, access_key=access, secret_key=secret)

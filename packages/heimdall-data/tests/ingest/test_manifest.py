@@ -144,7 +144,7 @@ def test_paths_may_lead_out_of_the_manifests_folder(campaign, tmp_path):
         ("b.npy,,", "b.npy,44.5,", "line 4: one of station_latitude and station_longitude; give"),
         ("13:00,12500", "13:00,", "line 4: b.npy: a NumPy file does not hold its sample rate"),
         ("2026-03-01 13:00", "", "line 4: none of the 1 files of 'Beacon' tells when"),
-        (",8.0,145e6", ",8.0,1e40", "frequency 1e+40 Hz is no frequency of radio"),
+        (",8.0,145e6", ",8.0,1e40", "frequency 1e+40 Hz"),
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_the_remedy(campaign, old, new, problem):

@@ -81,7 +81,7 @@ def test_a_collection_whose_recording_was_changed_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a SigMF collection .* write it anew"),
+        ("{", "not a SigMF collection"),
         ('{"collection": {"core:streams": []}}', "core:streams lists no recording"),
         ('{"collection": {"core:streams": [["a"]]}}', "not a SigMF collection"),
         ('{"collection": {"core:streams": [{"name": "../a"}]}}', "lists a recording '../a'; its"),

@@ -1,0 +1,118 @@
+"""Which faults are retried and for how long, without a store."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import urllib3
+from heimdall_data.object_store.errors import FAULTS, BrokenObject, Fault, classify
+from heimdall_data.object_store.retry import Retry, has_answered, remember_answer
+from hypothesis import given
+from hypothesis import strategies as st
+from minio.error import S3Error
+
+
+def answer(code, status):
+    """An answer of the store that is an error."""
+    return S3Error(
+        response=SimpleNamespace(status=status, headers={}, data=b""),
+        code=code,
+        message="",
+        resource="",
+        request_id="",
+        host_id="",
+    )
+
+
+class Pauses(threading.Event):
+    """Never set; takes note of every pause and does not sleep."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken_s = []
+
+    def wait(self, timeout=None):
+        """Take note of a pause."""
+        self.taken_s.append(timeout)
+        return False
+
+
+outages = st.sampled_from(
+    [
+        answer("SlowDown", 503),
+        answer("TooManyRequests", 429),
+        ConnectionResetError(),
+        urllib3.exceptions.NewConnectionError(None, "refused"),
+        BrokenObject("cut"),
+    ]
+)
+permanent = st.sampled_from(
+    [answer("NoSuchKey", 404), answer("AccessDenied", 403), ValueError("a bad name")]
+)
+
+
+@given(st.integers(400, 599), st.text(min_size=1, max_size=20).filter("InternalError".__ne__))
+def test_an_answer_heals_if_the_server_is_busy_or_broken(status, code):
+    """A client's mistake stays one; a server's fault may be over in a second."""
+    heals = status >= 500 or status in (408, 429)
+    assert classify(answer(code, status)) is (Fault.OUTAGE if heals else Fault.PERMANENT)
+
+
+@given(st.lists(outages, max_size=8))
+def test_a_store_that_answered_before_is_asked_until_it_answers(faults):
+    """With pauses that grow, within half of 0.1, 0.2, 0.4 ... 5 s."""
+    remember_answer("http://known")
+    pauses, left = Pauses(), list(faults)
+
+    def request():
+        if left:
+            raise left.pop(0)
+        return "answer"
+
+    assert Retry("http://known", 60.0, pauses).call(request) == "answer"
+    assert len(pauses.taken_s) == len(faults)
+    for n, pause_s in enumerate(pauses.taken_s):
+        assert 0.5 <= pause_s / min(0.1 * 2**n, 5) <= 1.5
+
+
+@given(st.lists(outages, max_size=3), permanent)
+def test_a_permanent_fault_ends_the_retries_at_once(faults, last):
+    """The answer would be the same for ever."""
+    left = [*faults, last, AssertionError("asked once more")]
+
+    def request():
+        raise left.pop(0)
+
+    with pytest.raises(type(last)):
+        Retry("http://known", 60.0, Pauses()).call(request)
+    assert len(left) == 1
+
+
+@given(outages, st.floats(0, 1e3))
+def test_once_interrupted_nothing_is_retried(fault, patience_s):
+    """Ctrl-C ends the waiting in every thread."""
+    interrupted, n_requests = threading.Event(), []
+    interrupted.set()
+
+    def request():
+        n_requests.append(1)
+        raise fault
+
+    with pytest.raises(FAULTS):
+        Retry("http://known", patience_s, interrupted).call(request)
+    assert len(n_requests) == 1
+
+
+@given(st.integers())
+def test_only_an_answer_makes_a_store_known(number):
+    """A store that never answered is not waited for."""
+    url = f"http://host-{number}"
+
+    def refused():
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        Retry(url, 0.0).call(refused)
+    assert not has_answered(url)
+    Retry(url + "-up", 0.0).call(int)
+    assert has_answered(url + "-up")
