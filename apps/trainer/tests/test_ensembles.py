@@ -13,12 +13,12 @@ from heimdall_models.errors import TrainingError
 from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import (
     finished_checkpoint,
+    newest_checkpoint,
     note_finished,
     require_fresh,
     started_ensemble,
 )
 from heimdall_models.training.ensemble import member_seed, merged_model
-from heimdall_models.training.fit import newest_checkpoint
 from heimdall_models.training.resume import exported_network, warn_of_other_sessions
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.config import TrainingConfig
@@ -202,7 +202,7 @@ def test_an_ensemble_is_exported_but_not_gone_on_with(connections, two, finished
     """It has no optimiser's state; and receivers that it does not know are refused as always."""
     path = Path(finished.summary.checkpoint)
     config = replace(two, ensemble=1, resume_training=True, checkpoint=(path,))
-    with pytest.raises(ModelError, match="holds an ensemble"):
+    with pytest.raises(ModelError, match="ensemble"):
         TrainingPipeline(config, connections).check()
     data = replace(finished.data, receivers=finished.data.receivers[:2])
     with pytest.raises(TrainingError, match="listens to 3 receivers, and the data has 2"):

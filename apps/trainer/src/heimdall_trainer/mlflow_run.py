@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heimdall_export import ExportError
-from heimdall_models.training.history import NewSteps
-from heimdall_models.training.resume import run_of
+from heimdall_models.trained import Trained
+from heimdall_models.training.history import PartOfRun
+
+from heimdall_trainer.events import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -231,7 +233,7 @@ def tracked_run(
     """
     from heimdall_export.errors import ExportError, OutOfReach
 
-    run_id = None if checkpoint is None else run_of(checkpoint)
+    run_id = None if checkpoint is None else Trained.open(checkpoint).members[0].run.run_id
     if run_id is None:
         return open_tracker(config, connections)
     try:
@@ -253,6 +255,7 @@ def describe_run(
     Raises:
         ExportError: MLflow refuses.
     """
+    tell("run", run_id=tracker.run_id, run_name=tracker.run_name)
     if tracker.is_resumed:
         tracker.set_tags({"resumed.command": command_line()})
         return
@@ -263,7 +266,7 @@ def describe_run(
 
 def new_steps(tracker: MLflowTracker) -> RunMetrics:
     """The run as training tells it of metrics: what it knows of a step is not told again."""
-    return NewSteps(tracker, tracker.logged) if tracker.logged else tracker
+    return PartOfRun(run=tracker, known=tracker.logged) if tracker.logged else tracker
 
 
 _CONTEXT = "mlflow.data.context"

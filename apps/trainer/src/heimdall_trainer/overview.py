@@ -1,4 +1,4 @@
-"""What a run works on, in figures, before it starts: sessions, receivers, the map, the model."""
+"""Overview before a run starts: sessions, receivers, the map, the size of the model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIDES = ("train", "validation", "test")
 
 
 def tell_data(data: TrainingData) -> None:
-    """Say what there is to learn from, choose by and test on."""
+    """Log the sessions of each side of the split."""
     parts = _parts(data)
     tell(
         "data",
@@ -77,7 +77,7 @@ def _parts(data: TrainingData) -> dict[str, HeimdallDataset]:
 
 
 def _heard(part: HeimdallDataset, data: TrainingData) -> dict[str, int]:
-    """In how many sessions of a part each receiver has a recording that is used."""
+    """Number of sessions of a part with a used recording, by receiver."""
     left_out = Counter(recording.station for recording in part.unusable_recordings)
     found = _n_sessions(part)
     names = [station.name for station in data.receivers]
@@ -114,7 +114,7 @@ def _positions_deg(part: HeimdallDataset) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """How large a network is, and what training it holds in memory before any batch."""
+    """Size of a network, and the memory that its training takes before any batch."""
 
     parameters: int
     trainable_parameters: int
@@ -133,7 +133,7 @@ class ModelSize:
 
 
 def tell_model(module: LocalizationModule, config: TrainingConfig) -> None:
-    """Say how large the network is that is about to be trained."""
+    """Log the size of the network that is about to be trained."""
     size = ModelSize.of(module, averaged=bool(config.ema_decay))
     tell(
         "model",

@@ -19,13 +19,14 @@ from heimdall_models import LocalizationModule, LocalizationNet
 from heimdall_models.execution import arrange
 from heimdall_models.training.checkpoint_files import (
     ENSEMBLE,
+    newest_checkpoint,
     newest_of_members,
     require_fresh,
     started_ensemble,
 )
 from heimdall_models.training.devices import is_first
 from heimdall_models.training.ensemble import merged_model, train_ensemble
-from heimdall_models.training.fit import TrainedModel, fit, make_trainer, newest_checkpoint
+from heimdall_models.training.fit import TrainedModel, fit, make_trainer
 from heimdall_models.training.resume import (
     require_same_features,
     require_same_network,

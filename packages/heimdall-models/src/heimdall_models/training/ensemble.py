@@ -16,6 +16,7 @@ import numpy as np
 
 from heimdall_models.errors import ModelError, TrainingError
 from heimdall_models.trained import Trained, save_ensemble
+from heimdall_models.training.batches import make_loader
 from heimdall_models.training.checkpoint_files import (
     ENSEMBLE,
     checkpoints_in,
@@ -24,11 +25,10 @@ from heimdall_models.training.checkpoint_files import (
     note_finished,
 )
 from heimdall_models.training.curves import LearningCurve
-from heimdall_models.training.fit import TrainedModel, make_loader, validated
-from heimdall_models.training.history import LaterSteps
+from heimdall_models.training.fit import TrainedModel, validated
+from heimdall_models.training.history import PartOfRun
 from heimdall_models.training.resume import (
     of_other_sessions,
-    require_receivers,
     require_same_receivers,
 )
 
@@ -99,7 +99,8 @@ def train_ensemble(
     trained = []
     for number in numbers:
         seed, own = member_seed(options.seed, number), member_folder(folder, number)
-        later = LaterSteps(metrics, (number - 1) * _most_steps(options, data)) if metrics else None
+        first_step = (number - 1) * _most_steps(options, data)
+        later = PartOfRun(run=metrics, first_step=first_step) if metrics else None
         with stage(f"member {number} of {options.ensemble}, seed {seed}"):
             one = member(seed, own)
             trained.append(_train_member(one, seed, own, data, timed, later, resume=resume))
@@ -183,8 +184,6 @@ def merged_model(
     """
     ensemble = Trained.merge(map(Trained.open, checkpoints))
     require_same_receivers(ensemble, data)
-    for checkpoint in checkpoints:
-        require_receivers(checkpoint, data)
     network = ensemble.merged()
     try:
         network.calibrate(make_loader(data.validation, options))
