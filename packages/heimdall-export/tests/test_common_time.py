@@ -31,7 +31,7 @@ class InMemory:
 
     def read(self, session, receivers):
         """Cut recordings of any session."""
-        return SessionRecordings(align(self.recordings), {}, {}, lasting=True)
+        return SessionRecordings(align(self.recordings), {}, {}, cacheable=True)
 
 
 def clocked(recordings):

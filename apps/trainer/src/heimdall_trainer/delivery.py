@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from heimdall_evaluation.judging import (
     N_CALIBRATED,
+    calibration_sample,
     choice_lines,
     choice_metrics,
-    choose_precision,
+    judge_of,
 )
 from heimdall_evaluation.model_file import sigma_bounds_metadata
 from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_export.graph.export import export_onnx
 from heimdall_export.graph.parity import check_parity
+from heimdall_export.graph.variants import at_precision
 from heimdall_export.object_store.upload import upload_model
 from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
@@ -99,7 +101,8 @@ def export_and_register(
     precisions: Mapping[str, float] = {}
     if config.quantize != "none":
         recorded = data.train.subset(data.train.sessions[:N_CALIBRATED])
-        choice = choose_precision(path, recorded, data.validation, config.quantize)
+        sample, judge = calibration_sample(recorded), judge_of(data.validation)
+        choice = at_precision(path, config.quantize, sample, judge)
         for line in choice_lines(choice):
             tell("note", line, said=line)
         path, precisions = choice.chosen.path, choice_metrics(choice)
