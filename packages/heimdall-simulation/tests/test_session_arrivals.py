@@ -15,7 +15,7 @@ from heimdall_data.recordings.recording import Recording
 from heimdall_data.session_features import clocked
 from heimdall_features import ArrivalConfig, FeatureConfig
 from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_session
-from heimdall_simulation.kiwi_payload import kiwi_wav_payload
+from heimdall_simulation.receiver import kiwi_wav_payload
 from hypothesis import given
 from hypothesis import strategies as st
 
