@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from heimdall_models.checkpoint import RUN_RECORD
 from heimdall_models.errors import TrainingError
-from heimdall_models.trained import RunRecord
+from heimdall_models.trained import RunRecord, Trained
 from heimdall_models.training.resume import RunKeeper, exported_network
 from heimdall_trainer.data import load_training_data
 from heimdall_trainer.models import opened_model
@@ -27,7 +27,7 @@ def test_a_checkpoint_is_not_exported_for_other_receivers(checkpoint, others, qu
     """It would go into production as it was, and be kilometres off without a word."""
     data = load_training_data(replace(quick, receivers=others), connections)
     with pytest.raises(TrainingError, match="give --receivers 'Torino' 'Genova' 'Milano-Baggio'"):
-        exported_network(checkpoint, data)
+        exported_network(Trained.open(checkpoint), data)
 
 
 def test_a_checkpoint_is_evaluated_on_its_own_receivers(checkpoint, quick, connections):

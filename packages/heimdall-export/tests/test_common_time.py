@@ -7,7 +7,7 @@ from heimdall_data.session_features import FeatureSource
 from heimdall_data.session_reader import SessionRecordings, align
 from heimdall_export.serving.predictor import mel_of
 from heimdall_features import ClockedRecording, FeatureConfig, FeatureError, FeatureExtractor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 RECEIVERS = ("Torino", "Genova", "Milano")
@@ -49,6 +49,7 @@ def clocked(recordings):
     st.dictionaries(st.sampled_from(RECEIVERS), one_recording, min_size=1),
     st.integers(0, 2**32 - 1),
 )
+@settings(deadline=None)  # the first example loads SciPy
 def test_serving_computes_the_spectrograms_of_training_bit_for_bit(drawn, seed):
     """A network must see in service what it learnt from."""
     rng = np.random.default_rng(seed)

@@ -30,6 +30,7 @@ from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 from heimdall_models import TimedServingNet
+from heimdall_models.trained import Trained
 from heimdall_models.training.resume import exported_network
 
 from heimdall_trainer.evaluation import evaluate_part
@@ -88,7 +89,7 @@ def export_and_register(
         ExportError: The file is not what was trained, or cannot be stored or registered.
         TrainerError: The model listens to other receivers than the data has.
     """
-    network = exported_network(trained.checkpoint, data)
+    network = exported_network(Trained.open(trained.checkpoint), data)
     path, region = export_file(
         network,
         data,

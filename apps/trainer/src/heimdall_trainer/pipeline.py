@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 from heimdall_evaluation.model_file import read_model
 from heimdall_models import LocalizationModule, LocalizationNet
 from heimdall_models.execution import arrange
+from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import (
     ENSEMBLE,
     newest_checkpoint,
@@ -276,7 +277,7 @@ class TrainingPipeline:
         if not given:
             raise UsageError("--export_only needs --checkpoint")
         for checkpoint in given:
-            warn_of_other_sessions(checkpoint, data)
+            warn_of_other_sessions(Trained.open(checkpoint), data)
         if len(given) == 1:
             return TrainedModel(checkpoint=given[0])
         path = self._checkpoint_dir(tracker.run_name) / f"{tracker.run_name}-{ENSEMBLE}"

@@ -121,7 +121,7 @@ def _require_same_sessions(folder: Path, seed: int, data: TrainingParts) -> None
     """Refuse, before hours of training, members that cannot be merged with new ones."""
     begun = [finished_checkpoint(folder, seed), *reversed(checkpoints_in(folder))]
     found = next((path for path in begun if path is not None), None)
-    if found is not None and of_other_sessions(found, data):
+    if found is not None and of_other_sessions(Trained.open(found), data):
         raise TrainingError(
             f"{found} was trained on other sessions than this run's: the catalogue or the split "
             "has changed; give another --checkpoint_dir"

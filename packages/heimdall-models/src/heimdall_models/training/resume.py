@@ -170,43 +170,35 @@ def require_same_receivers(trained: Trained, data: TrainingParts) -> None:
 
 
 def exported_network(
-    checkpoint: Path, data: TrainingParts
+    trained: Trained, data: TrainingParts
 ) -> ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet:
-    """The network to export of a checkpoint, in evaluation mode.
+    """The network to export, in evaluation mode.
 
     Raises:
-        ModelError: The checkpoint is not one of ours.
+        ModelError: Two members cannot be merged.
         TrainingError: It is of other receivers than the data has.
     """
-    trained = Trained.open(checkpoint)
     require_same_receivers(trained, data)
     return trained.network()
 
 
-def of_other_sessions(checkpoint: Path, data: TrainingParts) -> list[str]:
-    """Names of the networks in a checkpoint that were trained on others than the split's part.
+def of_other_sessions(trained: Trained, data: TrainingParts) -> list[str]:
+    """Names of the networks that were trained on other sessions than the split's training part.
 
     Their normalisation differs.
-
-    Raises:
-        ModelError: The checkpoint is not one of ours.
     """
     wanted = data.stats.mean
     return [
         member.name
-        for member in Trained.open(checkpoint).members
+        for member in trained.members
         if (mean := member.module.standardize.mean.numpy()).shape != wanted.shape
         or not np.allclose(mean, wanted, rtol=0, atol=SAME_DB)
     ]
 
 
-def warn_of_other_sessions(checkpoint: Path, data: TrainingParts) -> None:
-    """Warn of networks that were trained on other sessions than the split's training part.
-
-    Raises:
-        ModelError: The checkpoint is not one of ours.
-    """
-    for name in of_other_sessions(checkpoint, data):
+def warn_of_other_sessions(trained: Trained, data: TrainingParts) -> None:
+    """Warn of networks that were trained on other sessions than the split's training part."""
+    for name in of_other_sessions(trained, data):
         LOGGER.warning(
             "%s was trained on other sessions than this split's; some of those that it is judged "
             "by may be among them (--seed, --split_by and the fractions make the split)",
