@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from heimdall_simulation import MODULATIONS, NORTHWEST_ITALY, simulate_truths
+from heimdall_simulation.modulation import am_baseband, channel_width_hz, ssb_baseband
 from heimdall_simulation.packets import PACKET_FORMATS, packet_baseband
 from heimdall_simulation.voice import modulating_signal
-from heimdall_simulation.waveforms import am_baseband, channel_width_hz, ssb_baseband, waveform
+from heimdall_simulation.waveforms import waveform
 
 RATE_HZ = 48_000.0
 N_SAMPLES = 48_000

@@ -11,6 +11,7 @@ All beyond FM over a still, direct path is off until a `Scenario` asks for it.
 
 from heimdall_simulation.channel import Channel, Interference
 from heimdall_simulation.drawing import simulate_truths
+from heimdall_simulation.modulation import MODULATIONS, Modulation
 from heimdall_simulation.scenario import NO_MISHAPS, NORTHWEST_ITALY, Mishaps, Scenario
 from heimdall_simulation.sessions import SimulatedSession, simulate_session, simulate_sessions
 from heimdall_simulation.truth import (
@@ -21,7 +22,6 @@ from heimdall_simulation.truth import (
     SessionTruth,
     SourceTruth,
 )
-from heimdall_simulation.waveforms import MODULATIONS, Modulation
 
 __version__ = "0.1.0"
 

@@ -15,9 +15,9 @@ from heimdall_data.errors import SimulationError
 
 from heimdall_simulation.channel import Channel, Interference
 from heimdall_simulation.geometry import slant_range_m
+from heimdall_simulation.modulation import MODULATIONS, Modulation, channel_width_hz
 from heimdall_simulation.packets import PACKET_FORMATS
 from heimdall_simulation.propagation import propagation_delay_s
-from heimdall_simulation.waveforms import MODULATIONS, Modulation, channel_width_hz
 
 __all__ = [
     "NORTHWEST_ITALY",

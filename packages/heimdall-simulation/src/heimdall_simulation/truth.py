@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from heimdall_data.catalogue.session import Station
 
-    from heimdall_simulation.waveforms import Modulation
+    from heimdall_simulation.modulation import Modulation
 
 __all__ = [
     "Damage",
