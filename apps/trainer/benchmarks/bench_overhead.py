@@ -26,8 +26,8 @@ import torch
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_models.losses import gaussian_nll
 from heimdall_models.optimizer import adamw, warmup_cosine
-from heimdall_models.training.batches import EpochOrder
-from heimdall_models.training.fit import fit, make_loader
+from heimdall_models.training.batches import EpochOrder, make_loader
+from heimdall_models.training.fit import fit
 from heimdall_trainer.cli.demo import DemoConfig, fill
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections

@@ -190,7 +190,7 @@ def test_ray_without_a_bucket_is_wrong_usage(command):
     ("flags", "reason"),
     [
         (("--cache_s3", "s3://no-such-bucket/x"), "no bucket 'no-such-bucket'"),
-        (("--cache_s3", "/a/folder"), "is not of the form s3://bucket/prefix"),
+        (("--cache_s3", "/a/folder"), "s3://bucket/prefix"),
         (
             ("--engine", "ray", "--cache_s3", "{bucket}", "--ray_address", "127.0.0.1:1"),
             "no connection to the Ray cluster 127.0.0.1:1",

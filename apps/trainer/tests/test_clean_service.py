@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 from importlib.metadata import distribution, version
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import torch
 import uv
 from heimdall_models import error_m
+from heimdall_models.trained import Trained
 from heimdall_models.training.resume import exported_network
 from heimdall_trainer.evaluation import sessions_of_part
 
@@ -55,7 +55,7 @@ def test_a_clean_service_gives_the_positions_of_training(finished, service_pytho
     part = sessions_of_part(finished.data, "test")
     items = [part[index] for index in range(len(part))]
     features = torch.from_numpy(np.stack([item["features"] for item in items]))
-    network = exported_network(Path(finished.summary.checkpoint), finished.data)
+    network = exported_network(Trained.open(finished.summary.checkpoint), finished.data)
     with torch.inference_mode():
         position_deg, sigma_m = (values.numpy() for values in network(features)[:2])
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 from heimdall_trainer.cli import app as cli
-from heimdall_trainer.cli.flags import masked
+from heimdall_trainer.connections import masked
 
 VARIABLES = ("HEIMDALL_", "MLFLOW_")
 

@@ -122,7 +122,7 @@ def test_the_statements_that_correct_do_what_the_page_says(blocks, catalogue, ra
     assert (measurement.frequency_hz, measurement.sample_rate_hz) == (77_500, 12_000)
     with catalogue.transaction() as connection:
         connection.execute(rejection)
-    assert catalogue.not_used() == {"rejected": 1}
+    assert catalogue.rejected_counts() == {"rejected": 1}
 
 
 def test_the_made_recordings_are_such_as_the_page_tells_of():

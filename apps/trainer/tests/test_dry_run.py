@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sqlite3
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,9 +14,10 @@ from heimdall_trainer import dry_run as module
 from heimdall_trainer.cli import app as cli
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.dry_run import dry_run, find_experiment, require_writable_bucket
+from heimdall_trainer.dry_run import artifact_root_of, dry_run, require_writable
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.events import logged_as
+from mlflow import MlflowClient
 
 NOWHERE = "127.0.0.1:1"
 
@@ -114,22 +114,15 @@ def test_data_that_cannot_be_used_fail_with_their_number(checks, config, fresh):
 
 def test_a_bucket_that_is_not_there_is_not_made(fresh):
     """A typing error in its name must not leave a bucket behind."""
-    assert require_writable_bucket(fresh.need_s3(), "heimdall-never-made") is False
+    assert require_writable(fresh.need_s3(), "heimdall-never-made") is False
     assert "heimdall-never-made" not in stored(fresh)
 
 
-def test_a_bucket_that_may_only_be_read_is_refused(fresh, monkeypatch):
+def test_a_bucket_that_may_only_be_read_is_refused(fresh):
     """The model of a night must have somewhere to go."""
-    from botocore.exceptions import ClientError
-    from heimdall_trainer import dry_run as bucket_access
-
-    def refuse(**_):
-        raise ClientError({"Error": {"Code": "AccessDenied"}}, "CreateMultipartUpload")
-
-    client = SimpleNamespace(create_multipart_upload=refuse)
-    monkeypatch.setattr(bucket_access, "_client", lambda _: client)
-    with pytest.raises(TrainerError, match=r"cannot be written \(AccessDenied\): allow PutObject"):
-        require_writable_bucket(fresh.need_s3(), "heimdall-models")
+    stranger = replace(fresh.need_s3(), access_key="stranger", secret_key="unknown")
+    with pytest.raises(TrainerError, match="'heimdall-models'"):
+        require_writable(stranger, "heimdall-models")
 
 
 def test_a_state_directory_that_is_full_is_said_with_what_is_needed(
@@ -157,18 +150,17 @@ def test_a_network_that_does_not_fit_says_what_to_lower(checks, config, fresh, m
 
 def test_an_experiment_is_found_without_writing(tmp_path, finished, connections):
     """MLflow's client would make a database where there is none."""
-    known = find_experiment("heimdall-localization", connections)
-    assert known.known
-    assert known.artifact_root.startswith("s3://heimdall-mlflow")
+    root = artifact_root_of("heimdall-localization", connections)
+    assert root.startswith("s3://heimdall-mlflow")
     empty = Connections(mlflow_tracking_uri=f"sqlite:///{tmp_path}/x.db", state_dir=tmp_path)
-    assert not find_experiment("heimdall-localization", empty).known
+    assert artifact_root_of("heimdall-localization", empty) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_postgres_stays_empty(database_url, tmp_path):
     """MLflow's tables are made by the first run, not by a question."""
     there = Connections(mlflow_tracking_uri=database_url, state_dir=tmp_path)
-    assert not find_experiment("any", there).known
+    assert artifact_root_of("any", there) is None
     with psycopg.connect(database_url) as connection:
         (n,) = connection.execute(
             "select count(*) from information_schema.tables where table_schema = 'public'"
@@ -178,12 +170,11 @@ def test_an_empty_postgres_stays_empty(database_url, tmp_path):
 
 def test_a_deleted_experiment_is_refused(tmp_path):
     """MLflow would refuse the run when all the data has been read."""
-    with sqlite3.connect(tmp_path / "m.db") as made:
-        made.execute("create table experiments (name, lifecycle_stage, artifact_location)")
-        made.execute("insert into experiments values ('gone', 'deleted', 's3://b')")
     there = Connections(mlflow_tracking_uri=f"sqlite:///{tmp_path}/m.db", state_dir=tmp_path)
-    with pytest.raises(TrainerError, match="'gone' was deleted in MLflow: restore it"):
-        find_experiment("gone", there)
+    client = MlflowClient(there.tracking_uri())
+    client.delete_experiment(client.create_experiment("gone", tmp_path.as_uri()))
+    with pytest.raises(TrainerError, match="'gone'"):
+        artifact_root_of("gone", there)
 
 
 def test_the_command_ends_with_status_1_where_a_check_failed(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Ensembles from recordings to a served file: what they say is what their members say together."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +14,17 @@ from heimdall_models.errors import TrainingError
 from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import (
     finished_checkpoint,
+    newest_checkpoint,
     note_finished,
     require_fresh,
     started_ensemble,
 )
 from heimdall_models.training.ensemble import member_seed, merged_model
-from heimdall_models.training.fit import newest_checkpoint
 from heimdall_models.training.resume import exported_network, warn_of_other_sessions
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.errors import UsageError
-from heimdall_trainer.models import evaluate_file
+from heimdall_trainer.models import evaluate_file, opened_model
 from heimdall_trainer.pipeline import TrainingPipeline
 from mlflow import MlflowClient
 
@@ -106,7 +107,7 @@ def test_the_run_is_one_in_mlflow_and_ends_with_the_ensemble(connections, two, f
 
 def test_the_loss_is_in_nats_an_axis_and_plane_units_as_everywhere(finished):
     """Next to a single network's, in one chart; errors on the plane and on Earth hardly differ."""
-    network = exported_network(Path(finished.summary.checkpoint), finished.data)
+    network = exported_network(Trained.open(finished.summary.checkpoint), finished.data)
     dataset = finished.data.validation
     sessions = [dataset[index] for index in range(len(dataset))]
     features, target = (
@@ -161,12 +162,24 @@ def test_an_exported_ensemble_is_evaluated_as_any_model(connections, two, finish
     assert page.is_file()
 
 
+def test_a_checkpoint_is_read_once_to_be_evaluated(connections, two, finished):
+    """A checkpoint of gigabytes lies on a network drive; every further reading takes as long."""
+    path, reads = finished.summary.checkpoint, []
+    sys.addaudithook(lambda event, args: reads.append(str(args[0])) if event == "open" else None)
+    Trained.open(path)
+    once = reads.count(path)
+    with opened_model(path, two, connections, lambda config: finished.data) as opened:
+        assert opened.file.path.is_file()
+    assert once
+    assert reads.count(path) == 2 * once
+
+
 def test_too_few_sessions_to_calibrate_on_are_told_of(two, finished, tmp_path, capsys):
     """A dozen sessions say nothing of 68 %; then the mixture's own moments are served."""
     trained = merged_model(members(finished), finished.data, two, tmp_path / "merged.ckpt")
     few = len(finished.data.validation)
     assert few < 30
-    assert f"{few} sessions to weigh the members' disagreement on" in capsys.readouterr().err
+    assert f"{few} sessions to calibrate on" in capsys.readouterr().err
     assert Trained.open(trained.checkpoint).disagreement_weight == 1.0
 
 
@@ -190,9 +203,9 @@ def test_an_ensemble_is_not_resumed_on_other_sessions(connections, two, finished
 def test_a_network_of_another_split_is_told_of(finished, other, capsys):
     """Its test sessions may be among those that it was trained on."""
     path = Path(finished.summary.checkpoint)
-    warn_of_other_sessions(path, finished.data)
+    warn_of_other_sessions(Trained.open(path), finished.data)
     assert capsys.readouterr().err == ""
-    warn_of_other_sessions(path, other)
+    warn_of_other_sessions(Trained.open(path), other)
     told = capsys.readouterr().err
     assert "member 1 was trained on other sessions" in told
     assert "member 2 was trained on other sessions" in told
@@ -202,11 +215,11 @@ def test_an_ensemble_is_exported_but_not_gone_on_with(connections, two, finished
     """It has no optimiser's state; and receivers that it does not know are refused as always."""
     path = Path(finished.summary.checkpoint)
     config = replace(two, ensemble=1, resume_training=True, checkpoint=(path,))
-    with pytest.raises(ModelError, match="holds an ensemble"):
+    with pytest.raises(ModelError, match="ensemble"):
         TrainingPipeline(config, connections).check()
     data = replace(finished.data, receivers=finished.data.receivers[:2])
     with pytest.raises(TrainingError, match="listens to 3 receivers, and the data has 2"):
-        exported_network(path, data)
+        exported_network(Trained.open(path), data)
 
 
 def test_members_have_seeds_of_their_own():

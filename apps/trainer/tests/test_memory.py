@@ -6,7 +6,7 @@ import pytest
 import torch
 from heimdall_models import LocalizationNet
 from heimdall_models.errors import TrainingError
-from heimdall_models.training.memory import fitting_batch_size, told_of_memory
+from heimdall_models.training.devices import clear_memory_errors, fitting_batch_size
 from heimdall_trainer.pipeline import TrainingPipeline
 
 CPU = torch.device("cpu")
@@ -82,5 +82,5 @@ def test_training_that_runs_out_of_memory_ends_in_that_line(
 
 def test_another_error_stays_what_it_was(quick):
     """Not everything that torch refuses is want of memory."""
-    with pytest.raises(RuntimeError, match="shapes"), told_of_memory(quick):
+    with pytest.raises(RuntimeError, match="shapes"), clear_memory_errors(quick):
         raise RuntimeError("shapes do not match")

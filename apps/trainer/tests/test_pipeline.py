@@ -14,11 +14,12 @@ from heimdall_data import Catalogue, ObjectStore
 from heimdall_export.registry.registry import list_versions
 from heimdall_features import FeatureExtractor
 from heimdall_models.trained import Trained
-from heimdall_models.training.fit import fit, make_loader
+from heimdall_models.training.batches import make_loader
+from heimdall_models.training.fit import fit
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.mlflow_run import source_commit
 from heimdall_trainer.pipeline import TrainingPipeline
+from heimdall_trainer.provenance import source_commit
 from mlflow import MlflowClient
 
 

@@ -3,7 +3,7 @@
 import subprocess
 from types import SimpleNamespace
 
-from heimdall_trainer.mlflow_run import dataset_fingerprint, source_commit
+from heimdall_trainer.provenance import dataset_fingerprint, source_commit
 
 
 def git(folder, *arguments):

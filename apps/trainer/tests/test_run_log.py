@@ -15,8 +15,8 @@ from datetime import datetime
 
 import pytest
 from heimdall_models.training.history import duration
+from heimdall_trainer.console import tell_data
 from heimdall_trainer.events import LOGGER, logged_as, tell
-from heimdall_trainer.overview import tell_data
 from heimdall_trainer.pipeline import TrainingPipeline
 from tqdm import tqdm
 

@@ -105,7 +105,7 @@ def test_times_make_positions_far_better(finished):
 def test_the_exported_file_answers_from_recordings_as_the_network_does(finished):
     """It was asked in a process without torch, from samples and clocks on."""
     said = finished.delivery.evaluated.evaluation
-    network = exported_network(Path(finished.summary.checkpoint), finished.data)
+    network = exported_network(Trained.open(finished.summary.checkpoint), finished.data)
     samples = [finished.data.test[index] for index in range(len(finished.data.test))]
     features, arrivals = (
         torch.from_numpy(np.stack([sample[name] for sample in samples]))
@@ -134,7 +134,7 @@ def test_a_service_gets_the_same_from_our_own_predictor(finished):
 
 def test_spectrograms_alone_are_what_the_network_of_spectrograms_says(finished):
     """The row of the table is of the very network that times were added to."""
-    network = exported_network(Path(finished.summary.checkpoint), finished.data).levels
+    network = exported_network(Trained.open(finished.summary.checkpoint), finished.data).levels
     samples = [finished.data.test[index] for index in range(len(finished.data.test))]
     with torch.inference_mode():
         position, sigma, _ = network(torch.from_numpy(np.stack([s["features"] for s in samples])))
@@ -207,8 +207,8 @@ def test_a_checkpoint_is_not_exported_with_other_features(connections, finished)
 def test_receivers_in_another_order_are_refused(finished):
     """Each row of the times belongs to a place."""
     data = replace(finished.data, receivers=finished.data.receivers[::-1])
-    with pytest.raises(TrainingError, match=r"in another order: give --receivers '"):
-        exported_network(Path(finished.summary.checkpoint), data)
+    with pytest.raises(TrainingError, match="give --receivers '"):
+        exported_network(Trained.open(finished.summary.checkpoint), data)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_an_ensemble_with_times_is_one_file_that_tilts(connections, finished, en
     said = delivery.evaluated.evaluation
     assert delivery.parity.mean_difference < 1e-5
     assert delivery.metrics["test/error_m_median"] < 3_000
-    network = exported_network(ensemble.checkpoint, finished.data)
+    network = exported_network(Trained.open(ensemble.checkpoint), finished.data)
     samples = [finished.data.test[index] for index in range(len(finished.data.test))]
     features, arrivals = (
         torch.from_numpy(np.stack([sample[name] for sample in samples]))

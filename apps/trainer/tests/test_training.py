@@ -7,8 +7,9 @@ import torch
 from heimdall_models import AveragedWeights, ModelError
 from heimdall_models.errors import OptionError, TrainingError
 from heimdall_models.trained import Trained
+from heimdall_models.training.checkpoint_files import newest_checkpoint
 from heimdall_models.training.devices import placement
-from heimdall_models.training.fit import fit, make_trainer, newest_checkpoint
+from heimdall_models.training.fit import fit, make_trainer
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.errors import UsageError, is_expected
 from heimdall_trainer.pipeline import TrainingPipeline

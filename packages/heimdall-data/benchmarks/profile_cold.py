@@ -43,7 +43,7 @@ def steps(sessions, config, s3, place):
     chosen = [m for s in sessions for m in chosen_measurements(s, config.receivers).values()]
     objects, recordings, cache = {}, {}, FeatureCache(place / "features")
     extract = FeatureExtractor(config)
-    computed = [dataset._source.features(session).to_tensors() for session in sessions]
+    computed = [dataset.source.features(session).to_tensors() for session in sessions]
 
     def fetch():
         for m in chosen:

@@ -42,7 +42,7 @@ def test_a_batch_is_what_its_samples_collate_to(dataset, n_workers, augment, war
     """The quick way must give what the plain one gives, bit for bit."""
     dataset = dataset.subset(dataset.sessions, augment=augment)
     if not warm:
-        dataset._source.cache.clear()
+        dataset.source.cache.clear()
     batches = list(DataLoader(dataset, batch_size=3, num_workers=n_workers))
     assert len(batches) == 2
     assert same(batches[0], default_collate([dataset[index] for index in range(3)]))
@@ -91,4 +91,4 @@ def test_a_dataset_keeps_the_limit_of_its_cache(dataset, s3_settings, tmp_path):
     usable, _ = limited.prepare(progress=False)
     part = pickle.loads(pickle.dumps(usable.subset(usable.sessions)))
     assert len(list(part)) == 5
-    assert 0 < part._source.cache.status().n_bytes <= 60_000
+    assert 0 < part.source.cache.status().n_bytes <= 60_000

@@ -35,7 +35,7 @@ ODD_KEYS = [
     "/etc/passwd",
     "spaces and çà/日本.npy",
 ]
-HOSTILE = [(key, "can be no object") for key in IMPOSSIBLE_KEYS]
+HOSTILE = [(key, "invalid location") for key in IMPOSSIBLE_KEYS]
 HOSTILE += [(key, "no object '") for key in ODD_KEYS]
 
 
@@ -77,7 +77,7 @@ def test_an_object_replaced_after_its_version_was_asked_is_cached_as_what_it_is(
 ):
     """Features of the new object under the old version would come back with the old object."""
     dataset = HeimdallDataset(six, ONE_RECEIVER, s3_settings, cache_dir=tmp_path)
-    source = dataset._source
+    source = dataset.source
     old_key = source.key(six[0])
     raw_iq_store.put("0.npy", OTHER_NPY)
     new = source.features(six[0], old_key).features.copy()

@@ -45,13 +45,13 @@ def test_what_is_stored_comes_back(tmp_path):
     assert FeatureCache(tmp_path).get(KEY[::-1]) is None
 
 
-def test_what_a_cache_may_hold_is_told_by_the_beginning_of_a_key(tmp_path):
+def test_what_a_cache_may_contain_is_told_by_the_beginning_of_a_key(tmp_path):
     """Where it holds no version of a session, the store need not be asked which is there."""
     cache = FeatureCache(tmp_path)
-    assert not cache.may_hold(KEY[:32])
+    assert not cache.may_contain(KEY[:32])
     cache.put(KEY, tensors())
-    assert cache.may_hold(KEY[:32])
-    assert not cache.may_hold(KEY[:2] + KEY[30:])
+    assert cache.may_contain(KEY[:32])
+    assert not cache.may_contain(KEY[:2] + KEY[30:])
 
 
 def test_a_tensor_is_read_to_where_it_is_wanted(tmp_path):
@@ -161,7 +161,7 @@ def test_an_entry_in_use_outlives_older_ones(tmp_path):
 FILLER = """
 import hashlib, sys
 import numpy as np
-from heimdall_data.feature_cache import FeatureCache
+from heimdall_data.cache.disk import FeatureCache
 
 cache = FeatureCache(sys.argv[1], 1_000_000)
 for number in range(150):
@@ -201,7 +201,7 @@ def test_status_counts_and_clear_empties(tmp_path):
 WRITER = """
 import sys
 import numpy as np
-from heimdall_data.feature_cache import FeatureCache
+from heimdall_data.cache.disk import FeatureCache
 
 cache = FeatureCache(sys.argv[1])
 print("ready", flush=True)
@@ -243,7 +243,7 @@ def test_what_killed_writers_left_is_removed_after_an_hour(tmp_path):
 FULL = """
 import sys, warnings
 import numpy as np
-from heimdall_data.feature_cache import FeatureCache
+from heimdall_data.cache.disk import FeatureCache
 
 warnings.simplefilter("always")
 cache = FeatureCache(sys.argv[1])

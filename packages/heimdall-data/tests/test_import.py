@@ -4,7 +4,7 @@ import sys
 import heimdall_data
 import pytest
 
-HEAVY = ("torch", "numpy", "scipy", "psycopg", "minio", "tqdm", "psutil", "pytest")
+HEAVY = ("torch", "numpy", "scipy", "psycopg", "minio", "rich", "psutil", "pytest")
 
 
 def loads(module, *others):

@@ -49,7 +49,7 @@ def test_only_an_approved_and_completed_session_of_a_known_place_is_a_sample(fil
 
 def test_what_is_left_out_is_counted_once_with_its_reason(filled):
     """The run says what it did not train on."""
-    assert filled.not_used() == {
+    assert filled.rejected_counts() == {
         "not completed": 2,
         "not approved yet": 1,
         "rejected": 1,
@@ -61,7 +61,7 @@ def test_a_session_whose_recordings_are_not_in_the_catalogue_is_counted(filled):
     """It is approved and completed, and there is nothing to read."""
     execute(filled, "DELETE FROM heimdall.measurements")
     assert filled.sessions() == []
-    assert filled.not_used()["no recordings"] == 1
+    assert filled.rejected_counts()["no recordings"] == 1
 
 
 def test_a_session_comes_with_what_each_station_measured(filled, raw_iq_store):
@@ -80,10 +80,10 @@ def test_a_session_comes_with_what_each_station_measured(filled, raw_iq_store):
 def test_a_database_without_the_session_column_gives_the_same(filled):
     """Older backends know the session by the task id in the object's key alone."""
     before = filled.sessions()
-    left_out = filled.not_used()
+    left_out = filled.rejected_counts()
     execute(filled, "ALTER TABLE heimdall.measurements DROP COLUMN recording_session_id")
     assert filled.sessions() == before
-    assert filled.not_used() == left_out
+    assert filled.rejected_counts() == left_out
 
 
 def test_measurements_whose_session_is_null_are_found_by_task_id(filled):
@@ -122,7 +122,7 @@ def test_reading_needs_nothing_but_select(filled, database_url):
         execute(filled, sql.SQL(statement).format(sql.Identifier(role)))
     with Catalogue(make_conninfo(database_url, user=role, password="reader")) as reader:
         assert reader.sessions() == filled.sessions()
-        assert reader.not_used() == filled.not_used()
+        assert reader.rejected_counts() == filled.rejected_counts()
         assert reader.stations() == filled.stations()
         with pytest.raises(CatalogueError, match="read-only transaction"):
             execute(reader, "DELETE FROM heimdall.measurements")
@@ -193,7 +193,7 @@ def test_a_filter_without_a_zone_means_utc():
     ("conditions", "told"),
     [
         ({"lowest_hz": 2.0, "highest_hz": 1.0}, r"lowest_hz=2\.0 is above highest_hz=1\.0"),
-        ({"min_snr_db": float("nan")}, "min_snr_db=nan is no finite number"),
+        ({"min_snr_db": float("nan")}, "min_snr_db=nan"),
     ],
 )
 def test_a_filter_that_nothing_can_meet_is_refused(conditions, told):
@@ -284,7 +284,7 @@ def test_a_schema_is_made_once(catalogue):
 def test_a_schema_of_another_version_is_named_by_what_it_lacks(catalogue, change, told):
     """`column "x" does not exist` would leave the reader to search."""
     execute(catalogue, change)
-    for read in (catalogue.sessions, catalogue.not_used, catalogue.stations):
+    for read in (catalogue.sessions, catalogue.rejected_counts, catalogue.stations):
         with pytest.raises(CatalogueError, match=told):
             read()
 
@@ -415,7 +415,7 @@ def test_a_row_of_impossible_values_costs_its_own_sessions_alone(
     }
     execute(catalogue, f"UPDATE heimdall.{table} SET {column} = {value} WHERE {chosen[table]}")
     names = [session.session_name for session in catalogue.sessions()]
-    assert (names, catalogue.not_used()) == (["morning"], {reason: 1})
+    assert (names, catalogue.rejected_counts()) == (["morning"], {reason: 1})
     assert len(split_sessions(catalogue.sessions(), "source", (1, 0, 0)).train) == 1
 
 

@@ -119,11 +119,13 @@ class SlowBuild:
     proxy: FaultyProxy
 
     @contextmanager
-    def build(self, n_busy):
+    def build(self, n_busy, attempts=10):
         """Begins; what happens within the block finds `n_busy` tasks half done."""
         self.proxy.bytes_per_s = 50_000
         with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(lambda: list(RayEngine()(self.source, self.sessions)))
+            found = pool.submit(
+                lambda: list(RayEngine(attempts=attempts)(self.source, self.sessions))
+            )
             while len(busy_workers()) < n_busy:
                 assert not found.done()
             yield found
@@ -134,7 +136,7 @@ class SlowBuild:
 def slow(dataset, s3_settings, sessions):
     """The same work, of recordings that come at 50 kB/s."""
     parts = urlsplit(s3_settings.endpoint_url)
-    source = dataset._source
+    source = dataset.source
     with FaultyProxy(parts.hostname, parts.port) as proxy:
         source.reader.s3 = replace(s3_settings, endpoint_url=proxy.url)
         yield SlowBuild(source, sessions, proxy)
@@ -221,7 +223,6 @@ def test_a_cluster_builds_what_threads_would_build(
     assert exclusions == excluded
     assert usable.n_computed == there.n_computed == N_SESSIONS
     assert usable.sessions == there.sessions == tuple(sessions[:-1])
-    assert dataset._keys == local._keys
 
     again, _ = dataset.prepare(engine=RayEngine(), progress=False)
     assert again.n_computed == 0
@@ -264,7 +265,7 @@ def test_a_lost_node_costs_nothing_but_time(cluster, slow, sessions, built):
 
 def test_a_node_that_cannot_reach_the_store_is_named(cluster, dataset, sessions):
     """A store on 127.0.0.1 is another one on each machine."""
-    source = dataset._source
+    source = dataset.source
     source.reader.s3 = replace(source.reader.s3, endpoint_url="http://127.0.0.1:1")
     with pytest.raises(EngineError, match=rf"node {os.uname().nodename} .*http://127\.0\.0\.1:1"):
         list(RayEngine()(source, sessions))
@@ -274,13 +275,12 @@ def test_a_node_with_another_version_is_named(cluster, dataset, sessions, monkey
     """Its features would be kept under keys that promise ours."""
     monkeypatch.setattr("heimdall_data.ray_engine.version", lambda name: "9.9")
     with pytest.raises(EngineError, match=r"node .* has heimdall-data 0.*install heimdall-data 9"):
-        list(RayEngine()(dataset._source, sessions))
+        list(RayEngine()(dataset.source, sessions))
 
 
-def test_a_task_that_kills_each_worker_ends_the_run(cluster, slow, monkeypatch):
+def test_a_task_that_kills_each_worker_ends_the_run(cluster, slow):
     """For ever is no answer."""
-    monkeypatch.setattr("heimdall_data.ray_engine.ATTEMPTS", 1)
-    with slow.build(n_busy=2) as found:
+    with slow.build(n_busy=2, attempts=1) as found:
         for process in busy_workers():
             os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(EngineError, match=r"gave up on a task \(WorkerCrashedError"):

@@ -31,7 +31,7 @@ class InMemory:
 
     def read(self, session, receivers):
         """Cut recordings of any session."""
-        return SessionRecordings(align(self.recordings), {}, {}, lasting=True)
+        return SessionRecordings(align(self.recordings), {}, {}, cacheable=True)
 
 
 def clocked(recordings):
@@ -50,6 +50,7 @@ def clocked(recordings):
     st.dictionaries(st.sampled_from(RECEIVERS), one_recording, min_size=1),
     st.integers(0, 2**32 - 1),
 )
+@settings(deadline=None)  # the first example loads SciPy
 def test_serving_computes_the_spectrograms_of_training_bit_for_bit(drawn, seed):
     """A network must see in service what it learnt from."""
     rng = np.random.default_rng(seed)

@@ -28,15 +28,17 @@ def test_the_centroid_is_among_the_receivers(levels_db):
     assert 7.67 < longitude < 9.13
 
 
-def test_one_receiver_alone_is_the_answer():
+@given(levels, st.integers(0, 2))
+def test_one_receiver_alone_is_the_answer(levels_db, up):
     """An absent receiver's level, whatever fills its place, weighs nothing."""
-    centroid = power_weighted_centroid([[np.nan, -70.0, 0.0]], [[False, True, False]], RECEIVERS)
-    assert error_m(centroid, RECEIVERS[1:2])[0] < 1e-3
+    centroid = power_weighted_centroid([levels_db], [np.arange(3) == up], RECEIVERS)
+    assert error_m(centroid, RECEIVERS[[up]])[0] < 1e-3
 
 
-def test_equal_levels_give_the_middle():
-    """By hand: the mean of the receivers, but for the Earth's curve."""
-    centroid = power_weighted_centroid([[-80.0] * 3], [[True] * 3], RECEIVERS)
+@given(st.floats(-150, 0))
+def test_equal_levels_give_the_middle(level_db):
+    """The mean of the receivers, but for the Earth's curve."""
+    centroid = power_weighted_centroid([[level_db] * 3], [[True] * 3], RECEIVERS)
     assert centroid[0] == pytest.approx(RECEIVERS.mean(axis=0), abs=0.01)
 
 

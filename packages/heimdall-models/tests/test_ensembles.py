@@ -8,6 +8,8 @@ from heimdall_models.ellipses import sigma_and_correlation
 from heimdall_models.ensembles import moments
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.network import TimingNet
+from hypothesis import given
+from hypothesis import strategies as st
 from timing_cases import REGION, SITES, arrivals, positions_deg
 
 N = len(SITES)
@@ -72,12 +74,14 @@ def test_one_member_says_what_it_says_alone(inputs):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_members_that_disagree_are_less_sure_by_hand():
-    """Two that are sure to 0.3 units, and 0.8 apart: the root of 0.09 and 0.16."""
-    ensemble = EnsembleNet([member(-0.4, 0.3), member(0.4, 0.3)])
+@given(st.floats(0, 0.9), st.floats(0.01, 1), st.floats(0.01, 1))
+def test_members_that_disagree_are_less_sure(apart, one, other):
+    """Variances are averaged, and the square of the half distance is added."""
+    ensemble = EnsembleNet([member(-apart, one), member(apart, other)])
     position, sigma = ensemble(features_at(torch.zeros(1, 2)))
     assert position[0].tolist() == pytest.approx([REGION.latitude_deg, REGION.longitude_deg])
-    assert sigma[0].tolist() == pytest.approx([0.5 * REGION.scale_m] * 2)
+    expected_m = ((one**2 + other**2) / 2 + apart**2) ** 0.5 * REGION.scale_m
+    assert sigma[0].tolist() == pytest.approx([expected_m] * 2, rel=1e-4)
 
 
 def test_members_with_times_are_merged_in_all_four_outputs(inputs):

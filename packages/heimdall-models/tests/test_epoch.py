@@ -32,13 +32,15 @@ def test_metrics_do_not_depend_on_the_batches(sizes):
     assert metrics_of(REGION, *epoch.gathered()) == metrics_of(REGION, *whole)
 
 
-def test_a_session_that_comes_twice_counts_once():
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1), min_size=1, max_size=5))
+def test_a_session_that_comes_twice_counts_once(batches):
     """A distributed sampler repeats sessions so that every process has as many."""
-    position, sigma, tilt, target = predictions(5)
-    epoch = EpochPredictions()
-    epoch.add(position[:3], sigma[:3], tilt[:3], target[:3], session_ids=["a", "b", "c"])
-    epoch.add(position[[0, 3]], sigma[[0, 3]], tilt[[0, 3]], target[[0, 3]], session_ids=["a", "d"])
-    assert torch.equal(epoch.gathered()[0], position[:4])
+    parts, epoch = predictions(10), EpochPredictions()
+    for rows in batches:
+        epoch.add(*(values[rows] for values in parts), session_ids=[str(row) for row in rows])
+    first = list(dict.fromkeys(row for rows in batches for row in rows))
+    for found, values in zip(epoch.gathered(), parts, strict=True):
+        assert torch.equal(found, values[first])
 
 
 def test_a_prediction_that_is_not_finite_is_named_by_its_session():

@@ -46,13 +46,17 @@ def test_a_wrong_sigma_is_found_out(factor, too_sure):
     assert (lying["coverage_68"] < honest["coverage_68"]) == too_sure
 
 
-def test_likelihood_is_that_of_torch_s_gaussian(region):
+@settings(max_examples=20)
+@given(st.floats(-0.95, 0.95), st.floats(0.1, 10))
+def test_likelihood_is_that_of_torch_s_gaussian(tilt, claimed):
     """Another implementation, fed kilometres, agrees."""
-    position, sigma_m, truth = simulated(region, 50)
+    position, sigma_m, truth = simulated(Region(45.0, 8.2, 1e5), 50, claimed=claimed)
     offset_km = torch.from_numpy(offset_east_north_m(position, truth)) / 1000
-    gaussian = torch.distributions.Normal(0.0, torch.from_numpy(sigma_m) / 1000)
-    expected = -gaussian.log_prob(offset_km).sum(dim=1).mean().item()
-    assert localization_metrics(position, sigma_m, truth)["nll"] == pytest.approx(expected)
+    scale = np.diag(sigma_m[0] / 1000)
+    covariance = torch.from_numpy(scale @ np.array([[1, tilt], [tilt, 1]]) @ scale)
+    gaussian = torch.distributions.MultivariateNormal(torch.zeros(2).double(), covariance)
+    expected = -gaussian.log_prob(offset_km).mean().item()
+    assert localization_metrics(position, sigma_m, truth, tilt)["nll"] == pytest.approx(expected)
 
 
 def test_a_degree_is_as_long_as_the_ellipsoid_says():
@@ -90,10 +94,13 @@ def test_what_cannot_be_measured_is_refused(position, sigma, truth, message):
         localization_metrics(position, sigma, truth)
 
 
-def test_saturation_is_the_share_of_predictions_at_a_bound():
-    """By hand: one at the upper bound, one at the lower, one in between, one beside a bound."""
-    sigma = [[1.0, 0.3], [0.2, 0.01005], [0.5, 0.5], [0.0102, 0.98]]
-    assert sigma_saturation(sigma, 0.01, 1.0) == 0.5
+@given(
+    st.lists(st.sampled_from([[1.0, 0.3], [0.2, 0.01005], [0.5, 0.5], [0.0102, 0.98]]), min_size=1)
+)
+def test_saturation_is_the_share_of_predictions_at_a_bound(sigma):
+    """Of the four, one is at the upper bound, one at the lower, one between, one beside a bound."""
+    n_at_bound = sum(each in ([1.0, 0.3], [0.2, 0.01005]) for each in sigma)
+    assert sigma_saturation(sigma, 0.01, 1.0) == pytest.approx(n_at_bound / len(sigma))
 
 
 def test_a_tilted_ellipse_covers_what_an_upright_one_cannot(region):
@@ -112,19 +119,22 @@ def test_a_tilted_ellipse_covers_what_an_upright_one_cannot(region):
     assert tilted["error_m_median"] == upright["error_m_median"]
 
 
-@pytest.mark.parametrize("tilt", [1.0, -1.5, math.nan])
-def test_impossible_correlations_are_refused(region, tilt):
+@given(st.floats(1) | st.floats(max_value=-1) | st.just(math.nan))
+def test_impossible_correlations_are_refused(tilt):
     """A correlation of one is a line."""
+    region = Region(45.0, 8.2, 1e5)
     with pytest.raises(ModelError, match="between -1 and 1"):
         localization_metrics(*simulated(region, 5), tilt)
     with pytest.raises(ModelError, match=r"correlations \(3,\) do not match 5"):
         localization_metrics(*simulated(region, 5), np.zeros(3))
 
 
-def test_what_is_no_latitude_has_no_distance(region):
+@given(st.floats(90.001, 180), st.sampled_from([-1, 1]), st.integers(0, 4))
+def test_a_latitude_beyond_a_pole_has_no_distance(beyond, sign, row):
     """Longitude first is the usual slip; the distance would be NaN, and so would every figure."""
-    position, sigma, truth = simulated(region, 5)
-    with pytest.raises(ModelError, match="5 of 5 truths are not latitude and longitude"):
-        localization_metrics(position, sigma, np.full_like(truth, 123.0))
-    with pytest.raises(ModelError, match=r"positions are not .* row 0, is \[95.0, 8.0\]"):
-        error_m([95.0, 8.0], truth)
+    position, sigma, truth = simulated(Region(45.0, 8.2, 1e5), 5)
+    truth[row, 0] = sign * beyond
+    with pytest.raises(ModelError, match=f"1 of 5 truths .* row {row}, "):
+        localization_metrics(position, sigma, truth)
+    with pytest.raises(ModelError, match=f"1 of 5 positions .* row {row}, "):
+        error_m(truth, position)

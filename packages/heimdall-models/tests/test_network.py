@@ -64,6 +64,14 @@ def test_sigma_grows_with_its_raw_output(raw, step):
     assert upper > lower
 
 
+@given(st.floats(0.02, 0.5))
+def test_a_raw_output_is_found_for_any_sigma_within_the_bounds(sigma):
+    """Heads correct the posterior's sigma, which must come through when they say nothing."""
+    bounded = BoundedSigma(0.01, 1.0).double()
+    wanted = torch.tensor(sigma, dtype=torch.float64)
+    assert bounded(bounded.raw(wanted)).item() == pytest.approx(sigma)
+
+
 def test_sigma_s_gradient_at_zero_is_the_curve_s():
     """Where training starts, both halves of the curve meet: slope sigma log(max / min) / 2."""
     raw = torch.tensor(0.0, requires_grad=True)

@@ -8,6 +8,8 @@ import timm
 import torch
 from heimdall_models import LocalizationNet, ModelError
 from heimdall_models.backbone import repeated_stem
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 
@@ -81,16 +83,20 @@ def test_an_older_layout_is_found_behind_a_prefix(tmp_path):
     assert all(torch.equal(ours[name], state[name]) for name in ours)
 
 
-def test_a_stem_of_as_many_channels_is_unchanged():
-    """Adapting three colours to three receivers must do nothing."""
-    weight = torch.randn(4, 3, 2, 2)
-    torch.testing.assert_close(repeated_stem(weight, 3), weight)
+@given(st.integers(1, 4), st.integers(1, 9), st.integers(0, 99))
+def test_a_stem_answers_equal_channels_as_it_answered_grey(channels, n_receivers, seed):
+    """And with as many channels it does not change."""
+    weight = torch.rand(4, channels, 2, 2, generator=torch.Generator().manual_seed(seed)) + 0.1
+    found = repeated_stem(weight, n_receivers)
+    torch.testing.assert_close(found.sum(dim=1), weight.sum(dim=1))
+    if n_receivers == channels:
+        torch.testing.assert_close(found, weight)
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ("test_resnet", "its tensor .* has no place there"),
+        ("test_resnet", "its tensor .* does not belong there"),
         ("test_convnext2", "have another shape"),
     ],
 )

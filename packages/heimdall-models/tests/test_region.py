@@ -1,5 +1,7 @@
 """The tangent plane: exact both ways, and refused where it means nothing."""
 
+import re
+
 import numpy as np
 import pytest
 from heimdall_models import ModelError, Region
@@ -44,12 +46,12 @@ def test_a_region_around_points_holds_them(latitude, longitude, offsets):
     assert np.abs(region.to_plane(points)).max() <= 1
 
 
-def test_east_is_first_and_north_second(region):
+@given(st.floats(-60, 60), st.floats(-170, 170), st.floats(1e3, 3e5), st.floats(0.01, 1))
+def test_east_is_first_and_north_second(latitude, longitude, scale_m, step):
     """Swapped axes train just as well and put every ellipse on its side."""
-    east = region.to_degrees([0.5, 0])
-    north = region.to_degrees([0, 0.5])
-    assert east[1] > region.longitude_deg + 0.5
-    assert north[0] > region.latitude_deg + 0.3
+    region = Region(latitude, longitude, scale_m)
+    assert region.to_degrees([step, 0])[1] > longitude
+    assert region.to_degrees([0, step])[0] > latitude
 
 
 def test_a_region_may_straddle_the_180th_meridian():
@@ -60,14 +62,17 @@ def test_a_region_may_straddle_the_180th_meridian():
     assert region.to_degrees(region.to_plane([-17.5, -179.5]))[1] == pytest.approx(-179.5)
 
 
+@given(centres)
 def test_json_brings_back_the_same_region(region):
     """The model file and the checkpoint carry the region as text."""
     assert Region.from_json(region.to_json()) == region
 
 
-def test_beyond_the_limb_there_is_no_position(region):
+@given(centres, st.floats(6.4e6, 1e9), st.floats(0, 7))
+def test_beyond_the_limb_there_is_no_position(region, away_m, azimuth):
     """A plausible position for an impossible output would be a lie."""
-    assert np.isnan(region.to_degrees([100.0, 0.0])).all()
+    point = away_m / region.scale_m * np.array([np.sin(azimuth), np.cos(azimuth)])
+    assert np.isnan(region.to_degrees(point)).all()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_beyond_the_limb_there_is_no_position(region):
         (lambda: Region.from_json('{"latitude_deg": 1}'), "expected exactly"),
         (
             lambda: Region.from_json('{"latitude_deg": "a", "longitude_deg": 0, "scale_m": 9}'),
-            "a value is no number",
+            "not a number",
         ),
     ],
 )
@@ -96,10 +101,12 @@ def test_a_region_that_no_plane_serves_is_refused(make, message):
         make()
 
 
-def test_a_far_position_is_refused_by_name(region):
+@given(st.floats(-60, 60), st.floats(40, 320))
+def test_a_far_position_is_refused_by_name(latitude, turn):
     """One mistyped longitude must not become one very large target."""
-    with pytest.raises(ModelError, match=r"\(45.0000, 79.0000\) is \d+ km .* leave it out"):
-        region.to_plane([[45.0, 8.0], [45.0, 79.0]])
+    longitude = (turn + 8.0 + 180) % 360 - 180
+    with pytest.raises(ModelError, match=re.escape(f"({latitude:.4f}, {longitude:.4f})")):
+        Region(latitude, 8.0, 9e4).to_plane([[latitude, 8.0], [latitude, longitude]])
 
 
 def test_positions_come_in_pairs(region):

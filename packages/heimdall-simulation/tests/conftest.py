@@ -1,6 +1,8 @@
-"""No property here may fail because the machine was busy."""
+"""Real servers for the tests that ingest; no property may fail because the machine was busy."""
 
 from hypothesis import settings
+
+pytest_plugins = ["heimdall_data.testing.fixtures"]
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")

@@ -58,7 +58,7 @@ def test_the_catalogue_gives_back_the_sessions_that_count(stored, catalogue):
     found = {s.position_deg: len(s.measurements) for s in catalogue.sessions()}
     assert stored.sessions_added == N_SESSIONS
     assert found == expected
-    assert sum(catalogue.not_used().values()) == N_SESSIONS - len(expected)
+    assert sum(catalogue.rejected_counts().values()) == N_SESSIONS - len(expected)
 
 
 def test_damaged_objects_are_damaged_in_the_store(stored, catalogue, raw_iq_store):

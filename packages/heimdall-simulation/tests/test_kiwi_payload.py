@@ -11,7 +11,7 @@ from heimdall_data.errors import DataError, RecordingError
 from heimdall_data.recordings.decode import decode
 from heimdall_data.recordings.recording import gps_ns_from_utc
 from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_session
-from heimdall_simulation.kiwi_payload import kiwi_wav_payload
+from heimdall_simulation.receiver import kiwi_wav_payload
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,9 +6,9 @@ import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, CoercionError, Parameter
 from heimdall_data.catalogue.session import SessionFilter
 from heimdall_export.contract import DEFAULT_OPSET, OPSETS
 from heimdall_models import LocalizationConfig, ModelError
@@ -17,7 +17,11 @@ from heimdall_models.training.options import TrainingOptions
 
 from heimdall_trainer.errors import UsageError
 
-__all__ = ["FILTER", "TrainingConfig"]
+if TYPE_CHECKING:
+    from cyclopts import ArgumentCollection
+
+__all__ = ["FILTER", "TrainingConfig", "whole_numbers_only"]
+
 
 FILTER = Parameter(name="*", negative="", consume_multiple=True)
 
@@ -121,3 +125,17 @@ class TrainingConfig(TrainingOptions):
         """Fractions of the training, validation and test split."""
         rest = 1 - self.validation_split - self.test_split
         return (rest, self.validation_split, self.test_split)
+
+
+def whole_numbers_only(
+    _app: App, _commands: tuple[str, ...], arguments: ArgumentCollection
+) -> None:
+    """Refuse a fraction where a whole number is expected, which cyclopts would round.
+
+    Raises:
+        CoercionError: A fraction was given.
+    """
+    for argument in arguments:
+        for token in argument.tokens if argument.hint is int else ():
+            if re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", token.value):
+                raise CoercionError(token=token, argument=argument, target_type=int)

@@ -7,6 +7,7 @@ secret, and the help does not offer the flags of secrets, which a process listin
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_type_hints
@@ -21,7 +22,31 @@ if TYPE_CHECKING:
     from heimdall_data.object_store.settings import S3Settings
     from heimdall_export.object_store.store import ArtifactStore
 
-__all__ = ["Connections", "check_connections"]
+__all__ = ["SECRETS", "Connections", "check_connections", "holds_password", "masked"]
+
+
+SECRETS = frozenset(("s3_access_key", "s3_secret_key"))
+_PASSWORD = re.compile(
+    r"(password|passwd|pwd|secret|token|key|signature|credential)\s*="
+    # `user:password@` or a token in its place, also where a path has made one slash of `://`.
+    r"|\w:(?!\d+/)[^@\s/][^@\s]*@|:/+[^@\s/]*:(?!\d+/)[^@\s]*@|https?:/+[^/@\s]+@",
+    re.IGNORECASE,
+)
+
+
+def holds_password(value: str) -> bool:
+    """Whether a text carries a password or a token: before a host, or as a parameter."""
+    return bool(_PASSWORD.search(value))
+
+
+def masked(name: str, value: str) -> str:
+    """A value that may be shown: `***` for a secret, and for the login in an address."""
+    if name not in SECRETS and not holds_password(value):
+        return value
+    address = re.fullmatch(
+        r"(\w[\w+.-]*://)[^/?#\s]*@([^/?#@\s]*(?:/[^?#@\s]*)?)(?:[?#]\S*)?", value
+    )
+    return "***" if name in SECRETS or address is None else f"{address[1]}***@{address[2]}"
 
 
 def _variable(name: str, *, show: bool = True) -> Parameter:

@@ -1,15 +1,7 @@
-"""From the catalogue to the three parts of a training run, and what was left out of them.
+"""Data of a run: from the catalogue to the three parts of the split, with their features.
 
-How a run's times of arrival are measured, and whether there are clocks to measure them by.
-
-Loads no torch.
-
-The catalogue's stations as the places that arrival times are reckoned from.
-
-Which sessions a run works on, and how their features are made.
-
-`heimdall train` and `heimdall cache build` both ask here, so that the one finds what the other
-has computed. Loads no torch.
+`heimdall train` and `heimdall cache build` both choose sessions and features here, so that the one
+finds what the other has computed. Loads no torch.
 """
 
 from __future__ import annotations
@@ -29,6 +21,7 @@ from heimdall_models import Region
 
 from heimdall_trainer.errors import TrainerError, UsageError
 from heimdall_trainer.events import LOGGER
+from heimdall_trainer.provenance import dataset_fingerprint, provenance_of_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +44,7 @@ __all__ = [
     "choose_sessions",
     "clocks_warning",
     "load_training_data",
+    "provenance_of",
 ]
 
 
@@ -207,7 +201,7 @@ def choose_sessions(
     with Catalogue(connections.need_database()) as catalogue:
         _require_known(choice.only, [station.name for station in catalogue.stations()])
         sessions = catalogue.sessions(choice.only)
-        not_used = catalogue.not_used()
+        not_used = catalogue.rejected_counts()
         if not sessions:
             raise _no_session(choice.only, not_used)
         rate_hz = choice.sample_rate_hz or _commonest(catalogue.sample_rates_hz(choice.only))
@@ -298,3 +292,14 @@ def _refuse_too_many(exclusions: Sequence[Exclusion], total: int, most: float) -
             f"{len(exclusions)} of {total} sessions cannot be used, more than --max_excluded "
             f"{most:g} allows; the first is {first.session_id}: {first.reason}"
         )
+
+
+def provenance_of(data: TrainingData) -> dict[str, str]:
+    """The commit that runs, and which features and sessions there were."""
+    return {
+        **provenance_of_source(),
+        "features.fingerprint": data.features.fingerprint,
+        "dataset.fingerprint": dataset_fingerprint(
+            {side: getattr(data.split, side) for side in ("train", "validation", "test")}
+        ),
+    }

@@ -15,24 +15,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from heimdall_evaluation.judging import (
     N_CALIBRATED,
+    calibration_sample,
     choice_lines,
     choice_metrics,
-    choose_precision,
+    judge_of,
 )
 from heimdall_evaluation.model_file import sigma_bounds_metadata
 from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_export.graph.export import export_onnx
 from heimdall_export.graph.parity import check_parity
+from heimdall_export.graph.variants import at_precision
 from heimdall_export.object_store.upload import upload_model
 from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 from heimdall_models import TimedServingNet
+from heimdall_models.trained import Trained
 from heimdall_models.training.resume import exported_network
 
 from heimdall_trainer.evaluation import evaluate_part
 from heimdall_trainer.events import tell
-from heimdall_trainer.mlflow_run import package_versions
+from heimdall_trainer.provenance import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +89,7 @@ def export_and_register(
         ExportError: The file is not what was trained, or cannot be stored or registered.
         TrainerError: The model listens to other receivers than the data has.
     """
-    network = exported_network(trained.checkpoint, data)
+    network = exported_network(Trained.open(trained.checkpoint), data)
     path, region = export_file(
         network,
         data,
@@ -99,7 +102,8 @@ def export_and_register(
     precisions: Mapping[str, float] = {}
     if config.quantize != "none":
         recorded = data.train.subset(data.train.sessions[:N_CALIBRATED])
-        choice = choose_precision(path, recorded, data.validation, config.quantize)
+        sample, judge = calibration_sample(recorded), judge_of(data.validation)
+        choice = at_precision(path, config.quantize, sample, judge)
         for line in choice_lines(choice):
             tell("note", line, said=line)
         path, precisions = choice.chosen.path, choice_metrics(choice)

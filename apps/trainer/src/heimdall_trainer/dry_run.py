@@ -1,19 +1,8 @@
-"""`heimdall train --dry_run`: whether a training would go through, and how long it would take.
+"""`heimdall train --dry_run`: everything that a training needs is checked, and nothing is stored.
 
-Every check says one line, and a failed one what to do; the others go on where they can. MLflow
-and the object store are asked, and told nothing. Features that have to be computed for it stay in
-the cache, where the training finds them.
-
-Whether we may write to a bucket, asked without writing to it.
-
-The beginning of an upload in parts needs the permission to write, and leaves nothing behind when
-it is called off: no object, no version, no event.
-
-Whether MLflow would take a run, asked without telling it of one.
-
-MLflow's own client makes tables where there are none, so a database is asked directly.
-
-A few steps of a training, to know what an epoch will take.
+Every check prints one line, and a failed one its remedy; the others go on where they can. MLflow
+and the object store are only read. Features that have to be computed for it stay in the cache,
+where the training finds them.
 """
 
 from __future__ import annotations
@@ -32,12 +21,14 @@ import lightning.pytorch as pl
 import torch
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_models import AveragedWeights
-from heimdall_models.training.fit import make_loader
+from heimdall_models.training.batches import make_loader
 from heimdall_models.training.history import duration
+from minio.error import MinioException, S3Error
+from urllib3.exceptions import HTTPError
 
-from heimdall_trainer.errors import TrainerError, is_expected
+from heimdall_trainer.console import ModelSize
+from heimdall_trainer.errors import TrainerError, describe
 from heimdall_trainer.events import tell
-from heimdall_trainer.overview import ModelSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,132 +40,21 @@ if TYPE_CHECKING:
     from heimdall_trainer.data import TrainingData
     from heimdall_trainer.pipeline import TrainingPipeline
 
-__all__ = [
-    "Experiment",
-    "MeasuredSteps",
-    "dry_run",
-    "find_experiment",
-    "measure_steps",
-    "require_writable_bucket",
-]
+__all__ = ["MeasuredSteps", "artifact_root_of", "dry_run", "measure_steps", "require_writable"]
 
 
 PROBE = "heimdall-dry-run"
-PATIENCE_S = 5
-
-
-def require_writable_bucket(s3: S3Settings, bucket: str) -> bool:
-    """Refuse a bucket that could not be written.
-
-    Returns:
-        Whether there is such a bucket; where there is none, training makes it.
-
-    Raises:
-        TrainerError: It is there, and not ours to write; or the store is out of reach.
-    """
-    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-
-    try:
-        client = _client(s3)
-        begun = client.create_multipart_upload(Bucket=bucket, Key=PROBE)
-        client.abort_multipart_upload(Bucket=bucket, Key=PROBE, UploadId=begun["UploadId"])
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", "refused"))
-        if code == "NoSuchBucket":
-            return False
-        raise TrainerError(
-            f"bucket {bucket!r} of {s3.endpoint_url} cannot be written ({code}): allow "
-            "PutObject and AbortMultipartUpload there, or choose another bucket"
-        ) from None
-    except BotoCoreError as error:
-        raise TrainerError(
-            f"no usable answer from the object store {s3.endpoint_url} "
-            f"({type(error).__name__}): check that it runs"
-        ) from None
-    return True
-
-
-def _client(s3: S3Settings) -> Any:  # noqa: ANN401 - the library's clients have no types
-    import boto3  # type: ignore[import-untyped]
-    from botocore.config import Config  # type: ignore[import-untyped]
-
-    return boto3.client(
-        "s3",
-        endpoint_url=s3.endpoint_url,
-        aws_access_key_id=s3.access_key,
-        aws_secret_access_key=s3.secret_key,
-        region_name=s3.region,
-        config=Config(
-            connect_timeout=PATIENCE_S,
-            read_timeout=PATIENCE_S,
-            retries={"total_max_attempts": 1},
-            s3={"addressing_style": "path"},
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Experiment:
-    """What MLflow has of an experiment."""
-
-    known: bool
-    """False where the first run will make it."""
-    artifact_root: str
-
-
-def find_experiment(name: str, connections: Connections) -> Experiment:
-    """The experiment that a run would join.
-
-    Raises:
-        TrainerError: It was deleted.
-        ExportError: MLflow is out of reach, or refuses.
-    """
-    uri = connections.tracking_uri()
-    found = _in_database(uri, name) if uri.startswith(("sqlite", "postgres")) else _asked(uri, name)
-    if found is None:
-        return Experiment(known=False, artifact_root=connections.artifact_root())
-    stage, root = found
-    if stage == "deleted":
-        raise TrainerError(
-            f"experiment {name!r} was deleted in MLflow: restore it, or choose another "
-            "--experiment_name"
-        )
-    return Experiment(known=True, artifact_root=root)
-
-
-def _asked(uri: str, name: str) -> tuple[str, str] | None:
-    from heimdall_export.tracking.client import mlflow_errors, open_client
-
-    client = open_client(uri)
-    with mlflow_errors(f"look for experiment {name!r}"):
-        found = client.get_experiment_by_name(name)
-    return None if found is None else (str(found.lifecycle_stage), str(found.artifact_location))
-
-
-def _in_database(uri: str, name: str) -> tuple[str, str] | None:
-    from heimdall_export.tracking.client import mlflow_errors, with_driver
-    from sqlalchemy import create_engine, inspect, make_url, text
-
-    url = make_url(with_driver(uri))
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        return None
-    engine = create_engine(url)
-    try:
-        with mlflow_errors(f"look for experiment {name!r}"), engine.connect() as connection:
-            if not inspect(connection).has_table("experiments"):
-                return None
-            asked = "SELECT lifecycle_stage, artifact_location FROM experiments WHERE name = :name"
-            row = connection.execute(text(asked), {"name": name}).first()
-    finally:
-        engine.dispose()
-    return None if row is None else (str(row[0]), str(row[1]))
-
-
 N_CHECKPOINTS = 6
 """The three best, the last, one from within an epoch, and one being written."""
 BYTES_A_PARAMETER = 16
 """In a checkpoint: weight, average, and the optimizer's two moments."""
-MOST_TOLD = 3
+MAX_PRINTED = 3
+N_WARM = 2
+"""Steps that are not counted: the first ones make buffers and choose kernels."""
+N_STEPS = 12
+N_VALIDATED = 4
+ENOUGH_S = 20.0
+"""No step begins after this long."""
 _Found = TypeVar("_Found")
 
 
@@ -182,76 +62,66 @@ def dry_run(config: TrainingConfig, connections: Connections) -> None:
     """Check everything that a training needs.
 
     Raises:
-        TrainerError: A check failed; what is wrong was said before.
+        TrainerError: A check failed; the line of the check says why.
     """
     checks = _Checks()
-    state = checks.ask("state", connections.state_directory, str)
-    checks.ask("configuration", lambda: _configuration(config, connections), str)
+    state = checks.run("state", connections.state_directory)
+    checks.run("configuration", lambda: _configuration(config, connections))
     reached = (
-        checks.ask("database", lambda: _database(connections), str),
-        checks.ask("recordings", lambda: _recordings(connections), str),
+        checks.run("database", lambda: _database(connections)),
+        checks.run("recordings", lambda: _recordings(connections)),
     )
-    checks.ask("models", lambda: _models(connections), str)
-    checks.ask("mlflow", lambda: _mlflow(config, connections), str)
-    data = None
+    checks.run("models", lambda: _models(connections))
+    checks.run("mlflow", lambda: _mlflow(config, connections))
+    data = steps = None
     if state is None or None in reached:
         checks.skip("data", "the state directory, the database and the recordings")
     else:
-        data = checks.ask("data", lambda: _data(config, connections), _described)
-    steps = None
+        data = checks.run("data", lambda: _data(config, connections), _data_text)
     if data is None or config.export_only:
         checks.skip("batch", "a training" if config.export_only else "the data")
     else:
-        steps = checks.ask(
-            "batch", lambda: _batch(config, connections, data), lambda it: _timed(it, config)
+        from heimdall_trainer.pipeline import TrainingPipeline
+
+        pipeline = TrainingPipeline(config, connections)
+        steps = checks.run(
+            "batch", lambda: measure_steps(pipeline, data), lambda found: _steps_text(found, config)
         )
     if state is not None:
-        checks.ask("disk", lambda: _disk(state, steps, config), str)
-    checks.end()
+        checks.run("disk", lambda: _disk(state, steps, config))
+    if checks.failed:
+        total = checks.n_passed + len(checks.failed)
+        names = ", ".join(checks.failed)
+        raise TrainerError(f"{len(checks.failed)} of {total} checks failed: {names}")
+    tell("note", f"{checks.n_passed} checks passed; nothing was trained", said="passed")
 
 
 @dataclass
 class _Checks:
-    """What was checked, and what of it failed."""
+    """Results of the checks so far."""
 
     n_passed: int = 0
     failed: list[str] = field(default_factory=list)
 
-    def ask(
-        self, name: str, ask: Callable[[], _Found], said: Callable[[_Found], str]
+    def run(
+        self, name: str, check: Callable[[], _Found], text: Callable[[_Found], str] = str
     ) -> _Found | None:
-        """Check one thing; None where it fails."""
+        """Run one check and print its line; None if it fails."""
         try:
-            found = ask()
+            found = check()
         except Exception as error:  # noqa: BLE001 - it fails this check, and the others go on
-            known = is_expected(error)
-            text = " ".join(str(error).split())
-            self._tell(name, text if known else f"{type(error).__name__}: {text}", ok=False)
+            said = describe(error)
+            tell("check", f"FAILED   {name:14s} {said}", check=name, ok=False, said=said)
             self.failed.append(name)
             return None
-        self._tell(name, said(found), ok=True)
+        said = text(found)
+        tell("check", f"ok       {name:14s} {said}", check=name, ok=True, said=said)
         self.n_passed += 1
         return found
 
     def skip(self, name: str, needs: str) -> None:
-        """Say that something could not be checked."""
+        """Print that something cannot be checked."""
         tell("check", f"skipped  {name:14s} needs {needs}", check=name, ok=None, said=needs)
-
-    def _tell(self, name: str, said: str, *, ok: bool) -> None:
-        tell(
-            "check",
-            f"{'ok' if ok else 'FAILED':8s} {name:14s} {said}",
-            check=name,
-            ok=ok,
-            said=said,
-        )
-
-    def end(self) -> None:
-        if self.failed:
-            total = self.n_passed + len(self.failed)
-            names = ", ".join(self.failed)
-            raise TrainerError(f"{len(self.failed)} of {total} checks failed: {names}")
-        tell("note", f"{self.n_passed} checks passed; nothing was trained", said="passed")
 
 
 def _configuration(config: TrainingConfig, connections: Connections) -> str:
@@ -277,26 +147,93 @@ def _recordings(connections: Connections) -> str:
 
 def _models(connections: Connections) -> str:
     s3 = connections.need_s3()
-    there = require_writable_bucket(s3, s3.models_bucket)
+    there = require_writable(s3, s3.models_bucket)
     return f"bucket {s3.models_bucket} {'can be written' if there else 'will be made'}"
 
 
+def require_writable(s3: S3Settings, bucket: str) -> bool:
+    """Refuse a bucket that cannot be written, without writing to it.
+
+    The beginning of an upload in parts needs the permission to write, and leaves nothing behind
+    when it is called off: no object, no version, no event.
+
+    Returns:
+        Whether there is such a bucket; where there is none, training makes it.
+
+    Raises:
+        TrainerError: It cannot be written.
+        StoreError: The store is out of reach.
+    """
+    client = s3.client()
+    try:
+        upload = client._create_multipart_upload(bucket, PROBE, {})
+        client._abort_multipart_upload(bucket, PROBE, upload)
+    except S3Error as error:
+        if error.code == "NoSuchBucket":
+            return False
+        raise TrainerError(
+            f"bucket {bucket!r} of {s3.endpoint_url} cannot be written ({error.code}): allow "
+            "PutObject and AbortMultipartUpload there, or choose another bucket"
+        ) from None
+    except (MinioException, HTTPError, ValueError) as error:
+        raise TrainerError(
+            f"no usable answer from the object store {s3.endpoint_url} about bucket {bucket!r} "
+            f"({type(error).__name__}): check that it runs"
+        ) from None
+    return True
+
+
 def _mlflow(config: TrainingConfig, connections: Connections) -> str:
-    found = find_experiment(config.experiment_name, connections)
-    root = urlsplit(found.artifact_root)
+    found = artifact_root_of(config.experiment_name, connections)
+    place = found or connections.artifact_root()
+    root = urlsplit(place)
     if root.scheme == "s3":
         endpoint = connections.artifact_store().endpoint_url
-        s3 = replace(connections.need_s3(), endpoint_url=endpoint)
-        require_writable_bucket(s3, root.netloc)
-    known = "is there" if found.known else "will be made"
-    return f"experiment {config.experiment_name} {known}; artifacts in {found.artifact_root}"
+        require_writable(replace(connections.need_s3(), endpoint_url=endpoint), root.netloc)
+    known = "is there" if found else "will be made"
+    return f"experiment {config.experiment_name} {known}; artifacts in {place}"
+
+
+def artifact_root_of(experiment: str, connections: Connections) -> str | None:
+    """Return the address of an experiment's artifacts; None if there is no such experiment.
+
+    MLflow's client makes tables where there are none, so a database is looked at before.
+
+    Raises:
+        TrainerError: The experiment was deleted.
+        ExportError: MLflow is out of reach, or refuses.
+    """
+    from heimdall_export.tracking.client import mlflow_errors, open_client, with_driver
+    from sqlalchemy import create_engine, inspect, make_url
+
+    uri = connections.tracking_uri()
+    with mlflow_errors(f"look for experiment {experiment!r}"):
+        if uri.startswith(("sqlite", "postgres")):
+            url = make_url(with_driver(uri))
+            if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+                return None
+            engine = create_engine(url)
+            try:
+                if not inspect(engine).has_table("experiments"):
+                    return None
+            finally:
+                engine.dispose()
+        found = open_client(uri).get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    if found.lifecycle_stage == "deleted":
+        raise TrainerError(
+            f"experiment {experiment!r} was deleted in MLflow: restore it, or choose another "
+            "--experiment_name"
+        )
+    return str(found.artifact_location)
 
 
 def _data(config: TrainingConfig, connections: Connections) -> TrainingData:
     from heimdall_models.training.timing import timed_parts
 
+    from heimdall_trainer.console import tell_data
     from heimdall_trainer.data import load_training_data
-    from heimdall_trainer.overview import tell_data
 
     data = load_training_data(config, connections)
     tell_data(data)
@@ -305,25 +242,19 @@ def _data(config: TrainingConfig, connections: Connections) -> TrainingData:
     return data
 
 
-def _described(data: TrainingData) -> str:
+def _data_text(data: TrainingData) -> str:
     n_used = sum(len(part) for part in (data.train, data.validation, data.test))
-    first = "".join(f"; {left.session_id}: {left.reason}" for left in data.exclusions[:MOST_TOLD])
+    first = "".join(f"; {left.session_id}: {left.reason}" for left in data.exclusions[:MAX_PRINTED])
     return f"{n_used} sessions, {len(data.exclusions)} excluded{first}"
 
 
-def _batch(config: TrainingConfig, connections: Connections, data: TrainingData) -> MeasuredSteps:
-    from heimdall_trainer.pipeline import TrainingPipeline
-
-    return measure_steps(TrainingPipeline(config, connections), data)
-
-
-def _timed(steps: MeasuredSteps, config: TrainingConfig) -> str:
-    whole_s = steps.epoch_s * config.epochs * config.ensemble
+def _steps_text(steps: MeasuredSteps, config: TrainingConfig) -> str:
+    n_epochs = config.epochs * config.ensemble
     return (
         f"{steps.step_s:.3f} s a step of {config.batch_size} on {steps.device}, "
         f"{steps.memory_bytes / 1e6:.0f} MB of memory; an epoch will take about "
-        f"{duration(steps.epoch_s)}, all of {config.epochs * config.ensemble} at most "
-        f"{duration(whole_s)}"
+        f"{duration(steps.epoch_s)}, all of {n_epochs} at most "
+        f"{duration(steps.epoch_s * n_epochs)}"
     )
 
 
@@ -341,20 +272,11 @@ def _disk(state: Path, steps: MeasuredSteps | None, config: TrainingConfig) -> s
     return f"{said}, checkpoints take {needed / 1e9:.1f} GB"
 
 
-N_WARM = 2
-"""Steps that are not counted: the first ones make buffers and choose kernels."""
-N_STEPS = 12
-N_VALIDATED = 4
-ENOUGH_S = 20.0
-"""No step begins after this long."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredSteps:
     """What a training does to one device of this machine."""
 
     device: str
-    n_steps: int
     step_s: float
     """One batch: loading, forward, backward and optimizer."""
     epoch_s: float
@@ -375,33 +297,8 @@ def measure_steps(pipeline: TrainingPipeline, data: TrainingData) -> MeasuredSte
     """
     config = replace(pipeline.config, unfreeze_epoch=0, unfreeze_every=0)
     module = type(pipeline)(config, pipeline.connections).create_lightning_module(data)
-    clock = StepClock()
-    trainer = _trainer(config, clock)
-    train, validation = make_loader(data.train, config), make_loader(data.validation, config)
-    if trainer.strategy.root_device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        trainer.fit(module, train, validation)
-    except torch.OutOfMemoryError:
-        raise TrainerError(
-            f"a batch of {config.batch_size} does not fit into the memory of "
-            f"{trainer.strategy.root_device}: lower --batch_size, or try "
-            "--gradient_checkpointing or --precision bf16-mixed"
-        ) from None
-    if not math.isfinite(clock.loss):
-        raise TrainerError("the loss of a first batch is not finite: lower --learning_rate")
-    return MeasuredSteps(
-        device=str(trainer.strategy.root_device),
-        n_steps=clock.n_steps,
-        step_s=clock.step_s,
-        epoch_s=clock.step_s * len(train) + clock.validation_step_s * len(validation),
-        memory_bytes=_most_memory(trainer.strategy.root_device),
-        size=ModelSize.of(module, averaged=bool(config.ema_decay)),
-    )
-
-
-def _trainer(config: TrainingConfig, clock: StepClock) -> pl.Trainer:
-    return pl.Trainer(
+    clock = _StepClock()
+    trainer = pl.Trainer(
         max_epochs=1,
         limit_train_batches=N_WARM + N_STEPS,
         limit_val_batches=N_VALIDATED,
@@ -417,24 +314,40 @@ def _trainer(config: TrainingConfig, clock: StepClock) -> pl.Trainer:
         enable_progress_bar=False,
         deterministic="warn",
     )
-
-
-def _most_memory(device: torch.device) -> int:
+    device = trainer.strategy.root_device
+    train, validation = make_loader(data.train, config), make_loader(data.validation, config)
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        trainer.fit(module, train, validation)
+    except torch.OutOfMemoryError:
+        raise TrainerError(
+            f"a batch of {config.batch_size} does not fit into the memory of {device}: lower "
+            "--batch_size, or try --gradient_checkpointing or --precision bf16-mixed"
+        ) from None
+    if not math.isfinite(clock.loss):
+        raise TrainerError("the loss of a first batch is not finite: lower --learning_rate")
+    if device.type == "cuda":
+        memory_bytes = torch.cuda.max_memory_allocated(device)
+    else:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory_bytes = most if sys.platform == "darwin" else most * 1024
+    return MeasuredSteps(
+        device=str(device),
+        step_s=clock.step_s,
+        epoch_s=clock.step_s * len(train) + clock.validation_step_s * len(validation),
+        memory_bytes=memory_bytes,
+        size=ModelSize.of(module, averaged=bool(config.ema_decay)),
+    )
 
 
-class StepClock(pl.Callback):
+class _StepClock(pl.Callback):
     """Times steps from the end of the warm-up, with the loading of their batches."""
 
     def __init__(self) -> None:
-        self.n_steps = 0
         self.loss = math.nan
         self._ends_s: list[float] = []
-        self._validated_s = [0.0, 0.0]
-        self._n_validated = 0
+        self._validation_s: list[float] = []
 
     @property
     def step_s(self) -> float:
@@ -445,43 +358,24 @@ class StepClock(pl.Callback):
     @property
     def validation_step_s(self) -> float:
         """Mean seconds of a batch's validation."""
-        begun_s, ended_s = self._validated_s
-        return (ended_s - begun_s) / max(self._n_validated, 1)
+        ends_s = self._validation_s
+        return (ends_s[-1] - ends_s[0]) / max(len(ends_s) - 1, 1) if ends_s else 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        del trainer, pl_module
+    def on_train_epoch_start(self, *_: Any) -> None:  # noqa: ANN401 - Lightning's
         self._ends_s.append(_now_s())
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401 - Lightning's
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
-        """Note when the step ended, and end it all when that is enough."""
-        del pl_module, batch
+    def on_train_batch_end(self, trainer: pl.Trainer, _: Any, outputs: Any, *__: Any) -> None:  # noqa: ANN401
+        """Note the end of the step, and end training when there are enough."""
         self.loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs)
         self._ends_s.append(_now_s())
-        self.n_steps = batch_idx + 1
-        if self._ends_s[-1] - self._ends_s[0] > ENOUGH_S and self.n_steps > N_WARM:
+        if self._ends_s[-1] - self._ends_s[0] > ENOUGH_S and len(self._ends_s) > N_WARM + 1:
             trainer.should_stop = True
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the other clock."""
-        del trainer, pl_module
-        self._validated_s[0] = _now_s()
+    def on_validation_start(self, *_: Any) -> None:  # noqa: ANN401
+        self._validation_s.append(_now_s())
 
     def on_validation_batch_end(self, *_: Any) -> None:  # noqa: ANN401
-        """Count a batch."""
-        self._n_validated += 1
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the other clock."""
-        del trainer, pl_module
-        self._validated_s[1] = _now_s()
+        self._validation_s.append(_now_s())
 
 
 def _now_s() -> float:

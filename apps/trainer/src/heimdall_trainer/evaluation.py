@@ -12,8 +12,9 @@ from heimdall_evaluation.evaluate import EvaluatedModel, evaluate_model
 from heimdall_evaluation.report import ReportContents, render_report
 from heimdall_export.serving.metadata import Receiver
 
+from heimdall_trainer.data import provenance_of
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of
+from heimdall_trainer.provenance import command_line, package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -1,12 +1,14 @@
-"""What a run says of itself while it goes, in lines for people or in JSON for programs.
+"""Events of a run, as lines for people or as JSON for programs.
 
-Every line is an event with figures, and goes through Python's logger `heimdall_trainer.run`, so
-that a program which runs the pipeline can listen to them, too. On standard output there is one
-line an event: its text, or, with `--log_format json`, one object with these keys.
+Every event goes through Python's logger `heimdall_trainer.run`, so that a program which runs the
+pipeline can listen to it; log messages of our libraries are handed to that logger. On standard
+output there is one line an event: its text, or, with `--log_format json`, one object with the keys
+below. Warnings and errors go to standard error.
 
 - all: `event`, `time` (UTC)
 - `stage`: `stage`, `state` (`begun`, `done`), and `seconds` when done
 - `data`: `sessions` and `receivers` by part of the split, `region`, `excluded`
+- `run`: `run_id` and `run_name` in MLflow
 - `model`: `parameters`, `trainable_parameters`, `memory_bytes` before any batch
 - `epoch`: `epoch` from 1, `epochs`, `seconds`, `seconds_left` at most, `learning_rate`, and all
   metrics by their names in MLflow, such as `train/loss`

@@ -1,32 +1,23 @@
-"""What MLflow is told about a run before it starts: parameters and tags, never a secret.
-
-What a run was made from: the source's commit, and the sessions on each side of the split.
-
-What MLflow is told of the data of a run: each side of the split, and where it came from.
-
-The one MLflow run of a training, however often it was interrupted.
-
-Which sessions a model was trained on, as its run in MLflow recorded them.
-"""
+"""The MLflow run of a training: parameters, tags and datasets; a resumed training continues it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shlex
-import subprocess
 import sys
 from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heimdall_export import ExportError
-from heimdall_models.training.history import NewSteps
-from heimdall_models.training.resume import run_of
+from heimdall_models.trained import Trained
+from heimdall_models.training.history import PartOfRun
+
+from heimdall_trainer.data import provenance_of
+from heimdall_trainer.events import tell
+from heimdall_trainer.provenance import command_line, dataset_fingerprint, package_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator
+    from pathlib import Path
     from typing import Literal
 
     from heimdall_data import Session
@@ -38,57 +29,15 @@ if TYPE_CHECKING:
     from heimdall_trainer.data import TrainingData
 
 __all__ = [
-    "command_line",
-    "dataset_fingerprint",
     "describe_run",
     "new_steps",
     "open_tracker",
-    "package_versions",
-    "provenance_of",
-    "provenance_of_source",
     "run_datasets",
     "run_parameters",
     "run_tags",
     "sessions_trained_on",
-    "source_commit",
     "tracked_run",
 ]
-
-
-def source_commit(folder: Path = Path(__file__).parent) -> str | None:
-    """The commit that the running source was checked out from, with `-modified` if it was edited.
-
-    Args:
-        folder: Of the source.
-
-    Returns:
-        None for an installed package, also inside somebody else's repository, and without git.
-    """
-    try:
-        if _git(folder, "ls-files", "--error-unmatch", "."):
-            edited = "-modified" if _git(folder, "status", "--porcelain", "-uno") else ""
-            return _git(folder, "rev-parse", "HEAD") + edited
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    return done.stdout.strip()
-
-
-def dataset_fingerprint(sides: Mapping[str, Iterable[Session]]) -> str:
-    """A hash of which session is on which side; equal for equal splits, in any order.
-
-    Args:
-        sides: The sessions of each side, by its name.
-    """
-    digest = hashlib.sha256()
-    for side, sessions in sorted(sides.items()):
-        digest.update("\n".join([side, *sorted(session.id for session in sessions)]).encode())
-    return digest.hexdigest()
 
 
 CONTEXTS: dict[str, Literal["training", "validation", "testing"]] = {
@@ -121,10 +70,6 @@ def run_datasets(data: TrainingData, connections: Connections) -> Iterator[Track
         )
 
 
-OURS = ("features", "models", "data", "export", "trainer")
-THEIRS = ("torch", "timm", "lightning", "mlflow", "onnx", "onnxruntime", "numpy")
-
-
 def open_tracker(
     config: TrainingConfig, connections: Connections, run_id: str | None = None
 ) -> MLflowTracker:
@@ -144,34 +89,6 @@ def open_tracker(
         outbox=connections.state_directory() / "mlflow-outbox",
         run_id=run_id,
     )
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of our packages and of those that the numbers depend on."""
-    names = [f"heimdall-{name}" for name in OURS] + list(THEIRS)
-    return {name: version(name) for name in names}
-
-
-def command_line() -> str:
-    """The command that is running, as one could type it again."""
-    words = ["heimdall", *sys.argv[1:]]
-    return shlex.join(_hide(words))
-
-
-def _hide(words: list[str]) -> list[str]:
-    """Replace the values of flags that carry a secret, and passwords in addresses."""
-    hidden, secret = [], False
-    for word in words:
-        name, equals, _ = word.partition("=")
-        is_secret = name.replace("_", "-") in SECRET_FLAGS
-        hidden.append("***" if secret else f"{name}=***" if is_secret and equals else word)
-        secret = is_secret and not equals
-    return hidden
-
-
-SECRET_FLAGS = frozenset(
-    ("--database-url", "--s3-access-key", "--s3-secret-key", "--mlflow-tracking-uri")
-)
 
 
 def run_parameters(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
@@ -203,23 +120,6 @@ def run_tags(config: TrainingConfig, data: TrainingData) -> dict[str, str]:
     }
 
 
-def provenance_of_source() -> dict[str, str]:
-    """The commit that runs, if it is one."""
-    commit = source_commit()
-    return {} if commit is None else {"git.commit": commit}
-
-
-def provenance_of(data: TrainingData) -> dict[str, str]:
-    """The commit that runs, and which features and sessions there were."""
-    return {
-        **provenance_of_source(),
-        "features.fingerprint": data.features.fingerprint,
-        "dataset.fingerprint": dataset_fingerprint(
-            {side: getattr(data.split, side) for side in ("train", "validation", "test")}
-        ),
-    }
-
-
 def tracked_run(
     config: TrainingConfig, connections: Connections, checkpoint: Path | None
 ) -> MLflowTracker:
@@ -231,7 +131,7 @@ def tracked_run(
     """
     from heimdall_export.errors import ExportError, OutOfReach
 
-    run_id = None if checkpoint is None else run_of(checkpoint)
+    run_id = None if checkpoint is None else Trained.open(checkpoint).members[0].run.run_id
     if run_id is None:
         return open_tracker(config, connections)
     try:
@@ -253,6 +153,7 @@ def describe_run(
     Raises:
         ExportError: MLflow refuses.
     """
+    tell("run", run_id=tracker.run_id, run_name=tracker.run_name)
     if tracker.is_resumed:
         tracker.set_tags({"resumed.command": command_line()})
         return
@@ -263,7 +164,7 @@ def describe_run(
 
 def new_steps(tracker: MLflowTracker) -> RunMetrics:
     """The run as training tells it of metrics: what it knows of a step is not told again."""
-    return NewSteps(tracker, tracker.logged) if tracker.logged else tracker
+    return PartOfRun(run=tracker, known=tracker.logged) if tracker.logged else tracker
 
 
 _CONTEXT = "mlflow.data.context"

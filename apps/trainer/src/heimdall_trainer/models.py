@@ -151,7 +151,8 @@ def opened_model(
 
 def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path) -> OpenedModel:
     """Export a checkpoint; it has the names of its receivers, or at least their number."""
-    first = Trained.open(path).members[0]
+    trained = Trained.open(path)
+    first = trained.members[0]
     data = load(
         replace(
             config,
@@ -160,11 +161,11 @@ def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path)
             features="mel" if first.timing is None else "mel+timing",
         )
     )
-    network = exported_network(path, data)
+    network = exported_network(trained, data)
     target = folder / f"{path.stem}.onnx"
     written, _ = export_file(network, data, target, run_id="", opset=config.opset)
-    warn_of_other_sessions(path, data)
-    known = not of_other_sessions(path, data)
+    warn_of_other_sessions(trained, data)
+    known = not of_other_sessions(trained, data)
     return OpenedModel(
         file=read_model(written, path.name),
         data=data,

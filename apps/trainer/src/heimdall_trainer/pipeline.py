@@ -17,15 +17,17 @@ import lightning.pytorch as pl
 from heimdall_evaluation.model_file import read_model
 from heimdall_models import LocalizationModule, LocalizationNet
 from heimdall_models.execution import arrange
+from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import (
     ENSEMBLE,
+    newest_checkpoint,
     newest_of_members,
     require_fresh,
     started_ensemble,
 )
 from heimdall_models.training.devices import is_first
 from heimdall_models.training.ensemble import merged_model, train_ensemble
-from heimdall_models.training.fit import TrainedModel, fit, make_trainer, newest_checkpoint
+from heimdall_models.training.fit import TrainedModel, fit, make_trainer
 from heimdall_models.training.resume import (
     require_same_features,
     require_same_network,
@@ -33,14 +35,20 @@ from heimdall_models.training.resume import (
 )
 from heimdall_models.training.timing import timed_parts, train_timing, with_timing
 
+from heimdall_trainer.console import (
+    RunOutcome,
+    RunSummary,
+    require_writable,
+    tell_data,
+    tell_model,
+    write_summary,
+)
 from heimdall_trainer.data import load_training_data
 from heimdall_trainer.delivery import Delivery, export_and_register
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.evaluation import write_report
 from heimdall_trainer.events import tell
 from heimdall_trainer.mlflow_run import describe_run, new_steps, tracked_run
-from heimdall_trainer.overview import tell_data, tell_model
-from heimdall_trainer.summary import RunOutcome, RunSummary, require_writable, write_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -269,7 +277,7 @@ class TrainingPipeline:
         if not given:
             raise UsageError("--export_only needs --checkpoint")
         for checkpoint in given:
-            warn_of_other_sessions(checkpoint, data)
+            warn_of_other_sessions(Trained.open(checkpoint), data)
         if len(given) == 1:
             return TrainedModel(checkpoint=given[0])
         path = self._checkpoint_dir(tracker.run_name) / f"{tracker.run_name}-{ENSEMBLE}"

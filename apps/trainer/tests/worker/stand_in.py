@@ -24,7 +24,7 @@ stopped = []  # Where a checkpoint goes at SIGTERM.
 
 def serve(broker_url, state_directory, name):
     """Run a worker until it is stopped."""
-    from heimdall_trainer.cli.worker import _serve
+    from heimdall_trainer.cli.worker import serve as run_worker
     from heimdall_trainer.worker.attendant import Attendant
     from heimdall_trainer.worker.service import ServiceConfig, TrainingService
 
@@ -35,7 +35,7 @@ def serve(broker_url, state_directory, name):
         lease_s=2.0,
     )
     attendant = Attendant((sys.executable, __file__), os.environ)
-    _serve(TrainingService(config, attendant), name)
+    run_worker(TrainingService(config, attendant), name)
 
 
 def train(config, connections, report):

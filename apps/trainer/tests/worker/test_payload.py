@@ -64,10 +64,10 @@ def test_a_null_is_a_flag_that_is_not_given():
         ({"epochs": {"x://u:hidden@h": 1}}, "holds a password"),
         ({"no_augment": True}, "write 'augment': false"),
         ({"no-channels-last": False}, "write 'channels_last': false"),
-        ({"receivers": [["a"], ["b"]]}, "'receivers' holds more than"),
-        ({"config": {"epochs": 3}}, "'config' holds more than"),
-        ({"receivers": nested(5_000)}, "'receivers' holds more than"),
-        ({"receivers": ["a station"] * 20_000}, "the task is longer than 100,000 letters"),
+        ({"receivers": [["a"], ["b"]]}, "'receivers'"),
+        ({"config": {"epochs": 3}}, "'config'"),
+        ({"receivers": nested(5_000)}, "'receivers'"),
+        ({"receivers": ["a station"] * 20_000}, "100,000"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_without_a_secret(settings, said):

@@ -63,5 +63,5 @@ def test_an_address_that_celery_cannot_use_is_named_by_its_variable(
     words = ("--result_backend", backend) if backend else ()
     status, told = said(capsys, "--broker_url", broker, *words)
     assert status == 1
-    assert f"{variable} is no address that Celery can use here" in told
+    assert variable in told
     assert "geheim" not in told

@@ -1,36 +1,26 @@
-"""Sessions as training samples, without losing or inventing one.
+"""Sessions as training samples for PyTorch's DataLoader.
 
-A map-style dataset in the sense of `torch.utils.data`, which it does not import: it works in
-DataLoader workers under fork, spawn and forkserver, each with its own connections. The same
-seed gives the same samples at any number of workers.
+A map-style dataset in the sense of `torch.utils.data`: it works in DataLoader workers under
+fork, spawn and forkserver, each with its own connections. The same seed gives the same samples
+at any number of workers. torch is imported only when a DataLoader asks for a batch.
 
-The features of a batch's sessions: from the cache, and the others several at a time.
-
-While one session's recordings are on their way, another's features are computed. On a link
-with some milliseconds to the store, one after the other would be mostly waiting.
-
-One number that all processes see, also those that started before it changed.
-
-Workers of a DataLoader with `persistent_workers` hold a copy of the dataset from the first
-epoch on. The epoch is therefore kept in eight bytes of a small file that every copy maps,
-which works under fork, spawn and forkserver alike, and pickles as the file's name.
+The DataLoader asks `__getitems__` for the samples of a batch and would copy them into a tensor
+in memory that it shares with the trainer's process. That copy costs a warm epoch a tenth of its
+speed or more. Here features are read straight to the rows of the shared tensor, and our
+collation hands that tensor over. Any other collation gets ordinary samples.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
-import tempfile
-import weakref
+import math
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 from heimdall_features import Augmentation, augment_features
 
-from heimdall_data.batch import Sample
 from heimdall_data.cache.disk import FeatureCache
 from heimdall_data.catalogue.table import SessionTable
 from heimdall_data.errors import DataError
@@ -38,9 +28,10 @@ from heimdall_data.prepare import Threads, prepare_sessions, reasons
 from heimdall_data.session_features import FeatureSource, require_reach
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
-    import numpy.typing as npt
+    import torch
     from heimdall_features import ArrivalConfig, FeatureConfig
 
     from heimdall_data.cache.bucket import SharedCache
@@ -50,94 +41,24 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_features import SessionFeatures
 
-__all__ = ["Exclusion", "HeimdallDataset", "SharedEpoch", "UnusableRecording", "features_of_batch"]
+__all__ = ["Exclusion", "HeimdallDataset", "Sample", "UnusableRecording"]
 
 
-THREADS = 8
-"""With 2 cores, and a store on them or some milliseconds away."""
+class Sample(TypedDict):
+    """One session as the model learns from it."""
 
-
-def features_of_batch(
-    source: FeatureSource,
-    sessions: Sequence[Session],
-    keys: Sequence[str | None],
-    rows: npt.NDArray[np.float32],
-) -> list[SessionFeatures]:
-    """The features of each session, in their order.
-
-    Args:
-        source: Where they come from.
-        sessions: Which.
-        keys: Of each in the cache, as far as is known.
-        rows: Where the features go, `(sessions, receivers, n_mels, n_frames)`.
-
-    Raises:
-        StoreError: The store cannot be reached, refuses us or lacks the bucket.
-    """
-    found = [source.cached(key, row) for key, row in zip(keys, rows, strict=True)]
-    missed = [number for number, one in enumerate(found) if one is None]
-    if missed:
-        # Of this batch alone: threads do not survive a fork.
-        with source.reader.threads(min(THREADS, len(missed)), "batch") as pool:
-            read = pool.map(lambda n: source.current(sessions[n], keys[n], rows[n]), missed)
-            found = _filled(found, list(read))
-    return [one for one in found if one is not None]
-
-
-def _filled(
-    found: Sequence[SessionFeatures | None], read: Sequence[SessionFeatures]
-) -> list[SessionFeatures | None]:
-    """`found` with what was read, in order, in its gaps."""
-    gaps = iter(read)
-    return [next(gaps) if one is None else one for one in found]
-
-
-WIDTH = 8
-
-
-class SharedEpoch:
-    """A whole number, zero at first; the file goes with the process that made it."""
-
-    def __init__(self) -> None:
-        """Make a new one."""
-        descriptor, name = tempfile.mkstemp(prefix="heimdall-epoch-")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(bytes(WIDTH))
-        self._path = Path(name)
-        self._map = _mapped(self._path)
-        weakref.finalize(self, _remove, self._path, os.getpid())
-
-    def __getstate__(self) -> tuple[Path, int]:
-        return (self._path, self.value)
-
-    def __setstate__(self, state: tuple[Path, int]) -> None:
-        self._path, value = state
-        try:
-            self._map = _mapped(self._path)
-        except FileNotFoundError:
-            # The maker is gone, as with a pickle read back later; keep what it last said.
-            self.__init__()  # type: ignore[misc]
-            self.value = value
-
-    @property
-    def value(self) -> int:
-        """The number now."""
-        return int.from_bytes(self._map[:WIDTH], "little")
-
-    @value.setter
-    def value(self, value: int) -> None:
-        self._map[:WIDTH] = value.to_bytes(WIDTH, "little")
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("r+b") as file:
-        return mmap.mmap(file.fileno(), WIDTH)
-
-
-def _remove(path: Path, maker: int) -> None:
-    """Delete the file, unless this is a forked copy of the process that made it."""
-    if os.getpid() == maker:
-        path.unlink(missing_ok=True)
+    features: npt.NDArray[np.float32]
+    """`(receivers, n_mels, n_frames)`, dB relative to full scale, before normalisation."""
+    position_deg: npt.NDArray[np.float64]
+    """`(2,)`: latitude and longitude of the transmitter."""
+    present: npt.NDArray[np.bool_]
+    """`(receivers,)`: false where the channel is filled for lack of a recording."""
+    clock_locked: npt.NDArray[np.bool_]
+    """`(receivers,)`: true where the recording has GNSS time."""
+    session_id: str
+    arrivals: NotRequired[npt.NDArray[np.float32]]
+    """`(receivers, 5)`, columns of `heimdall_features.ARRIVAL_COLUMNS`, a row being zero where
+    nothing is known; present if the dataset was asked for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,82 +98,87 @@ class HeimdallDataset:
 
         Args:
             sessions: What `Catalogue.sessions` returned, or a part of it.
-            config: Which receivers become which channel, and how.
-            s3: Where the recordings are.
+            config: Receivers, in channel order, and how to compute their features.
+            s3: Object store with the recordings.
             cache_dir: Folder for computed features; None computes them each time.
-            augment: Vary each sample, anew each epoch, as `augment_features` does.
-            seed: Of the variation, together with the epoch and the sample's index.
-            cache_limit_bytes: Beyond this the cache evicts what was used longest ago.
-            shared_cache: Computed features in a bucket, for what is not in `cache_dir`.
+            augment: Vary each sample, differently in each epoch, with `augment_features`.
+            seed: Seed of the variation, together with the epoch and the sample's index.
+            cache_limit_bytes: Evict the least recently used entries of the cache beyond this.
+            shared_cache: Bucket with computed features, for those that are not in `cache_dir`.
             arrivals: How to measure times of arrival beside the features; None measures none.
 
         Raises:
-            DataError: `arrivals` are of other receivers or another rate than `config`, or reach
-                less far than two receivers are apart (not checked for a `SessionTable`).
+            DataError: `arrivals` have other receivers or another rate than `config`, or a
+                baseline below the distance of two receivers (not checked for a
+                `SessionTable`).
         """
-        self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
-        self.config = config
-        self.arrivals = arrivals
-        if arrivals is not None and not isinstance(self.sessions, SessionTable):
-            require_reach(arrivals, self.sessions)
-        self.seed = seed
-        self.unusable_recordings: tuple[UnusableRecording, ...] = ()
-        """What `prepare` found; empty before."""
-        self.without_arrivals: Mapping[str, str] = {}
-        """By id of a session that is used, why it has no arrival times; `prepare` finds out."""
-        self.sessions_by_clocks: Counter[int] = Counter()
-        """How many sessions have how many receivers with a locked clock; `prepare` counts."""
-        self.n_computed = 0
-        """For how many sessions `prepare` computed features; the others' were in the cache."""
         cache = (
             shared_cache
             if cache_dir is None
             else FeatureCache(cache_dir, cache_limit_bytes, shared_cache)
         )
-        self._source = FeatureSource(config, s3, cache, arrivals)
+        self._describe(sessions, FeatureSource(config, s3, cache, arrivals), seed, augment=augment)
+
+    def _describe(
+        self, sessions: Iterable[Session], source: FeatureSource, seed: int, *, augment: bool
+    ) -> None:
+        self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
+        self.source = source
+        """Cache, store and extractors that give the features."""
+        self.config = source.config
+        self.arrivals = source.arrivals
+        if source.arrivals is not None and not isinstance(self.sessions, SessionTable):
+            require_reach(source.arrivals, self.sessions)
+        self.seed = seed
+        self.epoch = 0
+        """Epoch whose variation the samples show, where they are augmented."""
+        self.unusable_recordings: tuple[UnusableRecording, ...] = ()
+        """Recordings left out of sessions that are used; known after `prepare`."""
+        self.without_arrivals: Mapping[str, str] = {}
+        """Reason by id for sessions that are used without arrival times; known after `prepare`."""
+        self.sessions_by_clocks: Counter[int] = Counter()
+        """Number of sessions by their number of locked clocks; known after `prepare`."""
+        self.n_computed = 0
+        """Number of sessions whose features `prepare` did not find in the cache."""
         self._keys: dict[str, str] = {}
-        self._augmentation = Augmentation(fill_db=config.fill_db) if augment else None
-        self._epoch = SharedEpoch() if augment else None
+        self._augmentation = Augmentation(fill_db=self.config.fill_db) if augment else None
 
     def __len__(self) -> int:
         return len(self.sessions)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample of session `index`.
+        """Return the sample of session `index`.
 
         Raises:
             DataError: The session has no usable recording; `prepare` leaves such out.
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
         """
         session = self.sessions[index]
-        return self._sample(
-            index, session, self._source.features(session, self._keys.get(session.id))
-        )
+        found = self.source.features(session, self._keys.get(session.id))
+        return self._sample(index, session, found)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples of a batch: PyTorch's DataLoader asks for them so, if it can.
+        """Return the samples of a batch, as PyTorch's DataLoader asks for them.
 
         Raises:
             DataError: As `__getitem__`.
+            StoreError: As `__getitem__`.
         """
-        from heimdall_data.batch import FeatureBlock
-
-        block = FeatureBlock((len(indices), *self.config.shape))
-        sessions = self._sessions_at(indices)
-        keys = [self._keys.get(session.id) for session in sessions]
-        found = features_of_batch(self._source, sessions, keys, block.rows)
-        samples = map(self._sample, indices, sessions, found)
-        return block.samples(list(samples))
-
-    def _sessions_at(self, indices: Sequence[int]) -> list[Session]:
+        block = _shared_tensor((len(indices), *self.config.shape))
         if isinstance(self.sessions, SessionTable):
-            return self.sessions.read(indices)
-        return [self.sessions[index] for index in indices]
+            sessions = self.sessions.read(indices)
+        else:
+            sessions = [self.sessions[index] for index in indices]
+        keys = [self._keys.get(session.id) for session in sessions]
+        found = self.source.features_of_batch(sessions, keys, block.numpy())
+        samples = list(map(self._sample, indices, sessions, found))
+        _register_collation()
+        return [_BlockSample(sample, block, row) for row, sample in enumerate(samples)]  # type: ignore[misc]
 
     def _sample(self, index: int, session: Session, found: SessionFeatures) -> Sample:
-        """The sample of `session`, in the memory of `found`."""
+        """Sample of `session`, in the memory of `found`."""
         if session.id in self._keys and found.key is not None:
-            # Since it was prepared, an object may have been replaced.
+            # An object may have been replaced since it was prepared.
             self._keys[session.id] = found.key
         if not found.present.any():
             raise DataError(
@@ -276,35 +202,22 @@ class HeimdallDataset:
             sample["arrivals"] = np.where(present[:, None], found.arrivals, np.float32(0))
         return sample
 
-    @property
-    def epoch(self) -> int:
-        """Which variation of the samples is given; 0 without augmentation."""
-        return 0 if self._epoch is None else self._epoch.value
-
     def set_epoch(self, epoch: int) -> None:
-        """Vary the samples as in this epoch, in all workers, persistent ones included.
+        """Vary the samples as in this epoch.
 
-        Call it before the epoch's iterator is made: workers read ahead.
+        Call it before the epoch's iterator is made, whose workers copy the dataset. Workers of
+        a DataLoader with `persistent_workers` keep the epoch of their first copy.
         """
-        if self._epoch is not None:
-            self._epoch.value = epoch
+        self.epoch = epoch
 
     def recordings(self, index: int) -> dict[str, Recording]:
-        """The usable recordings of session `index` by receiver, cut to one span of time."""
-        return self._source.recordings(self.sessions[index])
+        """Read the usable recordings of session `index`, by receiver, cut to their common time."""
+        return self.source.recordings(self.sessions[index])
 
     def subset(self, sessions: Iterable[Session], *, augment: bool = False) -> HeimdallDataset:
-        """A dataset of some sessions with the same settings; what is prepared stays so."""
-        source = self._source
-        part = HeimdallDataset(
-            sessions,
-            self.config,
-            source.reader.s3,
-            augment=augment,
-            seed=self.seed,
-            arrivals=self.arrivals,
-        )
-        part._source = source
+        """Return a dataset of some sessions with the same settings, prepared if this one is."""
+        part = HeimdallDataset.__new__(HeimdallDataset)
+        part._describe(sessions, self.source, self.seed, augment=augment)
         if not (self._keys or self.unusable_recordings or self.without_arrivals):
             return part  # the sessions of a large table are not read for nothing
         kept = {session.id for session in part.sessions}
@@ -324,13 +237,13 @@ class HeimdallDataset:
         progress: bool = True,
         engine: Engine | None = None,
     ) -> tuple[HeimdallDataset, list[Exclusion]]:
-        """Compute all features ahead of time, and find out what cannot be used.
+        """Compute all features ahead of time, and find the sessions that cannot be used.
 
         Args:
-            workers: On how many cores; None takes all.
+            workers: Number of cores to use; None takes all.
             progress: Show a bar on standard error.
             engine: What computes; None takes threads of this process. `RayEngine` of
-                `heimdall_data.ray_engine` takes a cluster, and fills the shared cache alone.
+                `heimdall_data.ray_engine` uses a cluster, and fills the shared cache alone.
 
         Returns:
             The usable sessions as a dataset, and the others with their reasons. The dataset's
@@ -338,34 +251,83 @@ class HeimdallDataset:
 
         Raises:
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
+            EngineError: The engine cannot do it.
         """
-        engine = engine or Threads(workers)
-        found = prepare_sessions(self._source, self.sessions, engine, progress=progress)
-        exclusions = [
-            Exclusion(result.session_id, result.reason)
-            for result in found
-            if result.reason is not None
-        ]
+        found = prepare_sessions(
+            self.source, self.sessions, engine or Threads(workers), progress=progress
+        )
+        exclusions = [Exclusion(r.session_id, r.reason) for r in found if r.reason is not None]
+        excluded = {exclusion.session_id for exclusion in exclusions}
+        used = [result for result in found if result.reason is None]
         self._keys = {result.session_id: result.key for result in found if result.key is not None}
         self.unusable_recordings = tuple(
             UnusableRecording(result.session_id, station, reason)
             for result in found
             for station, reason in result.unusable.items()
         )
-        self.without_arrivals = {
-            result.session_id: result.no_arrivals
-            for result in found
-            if result.no_arrivals and result.reason is None
-        }
-        excluded = {exclusion.session_id for exclusion in exclusions}
-        usable = self.subset(self._without(excluded), augment=self._augmentation is not None)
+        self.without_arrivals = {r.session_id: r.no_arrivals for r in used if r.no_arrivals}
+        remaining: Iterable[Session]
+        if isinstance(self.sessions, SessionTable):
+            remaining = self.sessions.without(excluded)
+        else:
+            remaining = (session for session in self.sessions if session.id not in excluded)
+        usable = self.subset(remaining, augment=self._augmentation is not None)
         usable.n_computed = sum(result.computed for result in found)
-        usable.sessions_by_clocks = Counter(
-            result.n_clocks for result in found if result.reason is None
-        )
+        usable.sessions_by_clocks = Counter(result.n_clocks for result in used)
         return usable, exclusions
 
-    def _without(self, excluded: Collection[str]) -> Iterable[Session]:
-        if isinstance(self.sessions, SessionTable):
-            return self.sessions.without(excluded)
-        return (session for session in self.sessions if session.id not in excluded)
+
+class _BlockSample(dict[str, Any]):
+    """A sample whose features are row `row` of `block`; elsewhere an ordinary dictionary."""
+
+    __slots__ = ("block", "row")
+
+    def __init__(self, sample: Sample, block: torch.Tensor, row: int) -> None:
+        super().__init__(sample)
+        self.block = block
+        self.row = row
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        """Become an ordinary sample in another process."""
+        return (dict, (dict(self),))
+
+
+def _shared_tensor(shape: tuple[int, ...]) -> torch.Tensor:
+    """Empty float32 tensor, in shared memory if this is a DataLoader's worker."""
+    import torch
+
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.float32)
+    # The call that `default_collate` makes; nothing public gives shared memory without a copy.
+    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))  # type: ignore[no-untyped-call]
+    shared: torch.Tensor = torch.empty(0, dtype=torch.float32)
+    shared.set_(storage, 0, shape)  # type: ignore[call-overload]
+    return shared
+
+
+def _register_collation() -> None:
+    """Extend `default_collate` by our samples, in the way that its documentation describes."""
+    from torch.utils.data._utils.collate import default_collate_fn_map
+
+    default_collate_fn_map.setdefault(_BlockSample, _collate)
+
+
+def _collate(
+    samples: Sequence[_BlockSample], *, collate_fn_map: object = None
+) -> dict[str, torch.Tensor | list[str]]:
+    """Collate as `default_collate` does, without a copy if the samples are a whole block."""
+    import torch
+
+    del collate_fn_map  # our samples hold arrays and strings only
+    block = samples[0].block
+    whole = [(id(block), row) for row in range(len(block))]
+    in_place = whole == [(id(sample.block), sample.row) for sample in samples]
+    batch: dict[str, torch.Tensor | list[str]] = {}
+    for name, first in samples[0].items():
+        values = [sample[name] for sample in samples]
+        if name == "features" and in_place:
+            batch[name] = block
+        else:
+            is_array = isinstance(first, np.ndarray)
+            batch[name] = torch.from_numpy(np.stack(values)) if is_array else values
+    return batch

@@ -1,8 +1,8 @@
-"""The features of many sessions, computed ahead of time, with a progress bar.
+"""Computation of the features of many sessions ahead of time, with a progress bar.
 
-Threads and not processes: the transforms and the network release the interpreter's lock, and
-on 2 cores 200 sessions of 3 receivers took 1.7 s in threads and 3.5 s in spawned processes,
-which import everything again. Nor need a caller's script guard its `__main__`.
+Threads are faster than processes: the transforms and the network release the interpreter's
+lock. On 2 cores 200 sessions of 3 receivers took 1.7 s in threads and 3.5 s in spawned
+processes, which import everything again and need a guarded `__main__`.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ AHEAD_PER_THREAD = 16
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What came of a session."""
+    """Result for one session."""
 
     session_id: str
     key: str | None
-    """Of its features in the cache; None if there is none, or they are not for keeping."""
+    """Cache key of its features; None if they are not cached."""
     reason: str | None
-    """Why the session cannot be used; None if it can."""
+    """Reason why the session cannot be used; None if it can."""
     unusable: dict[str, str]
-    """By receiver, why its recording is left out."""
+    """Reason by receiver whose recording is left out."""
     computed: bool
-    """And not found in the cache."""
-    n_clocks: int = 0
-    """How many receivers have a locked clock."""
-    no_arrivals: str = ""
-    """Why there are no arrival times, if they were asked for."""
+    """True if computed now, false if found in the cache."""
+    n_clocks: int
+    """Number of receivers with a locked clock."""
+    no_arrivals: str
+    """Reason if arrival times were asked for and there are none."""
 
 
 Engine = Callable[["FeatureSource", "Sequence[Session]"], "Generator[Prepared]"]
-"""Gives what came of each session, in their order."""
+"""Computes the features of sessions and yields their results in order."""
 
 
 def prepare_sessions(
     source: FeatureSource, sessions: Sequence[Session], engine: Engine, *, progress: bool
 ) -> list[Prepared]:
-    """Fill the cache with the features of all sessions; what came of each, in their order.
+    """Fill the cache with the features of all sessions; return their results in order.
 
     Raises:
         StoreError: The store cannot be reached, refuses us or lacks the bucket.
@@ -81,10 +81,10 @@ class Threads:
     """Computes in threads of this process."""
 
     workers: int | None = None
-    """On how many cores; None takes all."""
+    """Number of cores to use; None takes all."""
 
     def __call__(self, source: FeatureSource, sessions: Sequence[Session]) -> Generator[Prepared]:
-        """What came of each session, in their order.
+        """Yield the result of each session, in their order.
 
         Raises:
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
@@ -93,7 +93,7 @@ class Threads:
             source.cache.remove_abandoned()
         n_threads = THREADS_PER_WORKER * (self.workers or os.cpu_count() or 1)
         with source.reader.threads(n_threads, "prepare") as pool:
-            submitted = (pool.submit(_prepared, source, session) for session in sessions)
+            submitted = (pool.submit(_prepare, source, session) for session in sessions)
             ahead = AHEAD_PER_THREAD * n_threads
             yield from in_order(submitted, Future.result, Future.cancel, ahead)
 
@@ -104,9 +104,9 @@ def in_order(
     cancel: Callable[[_Handle], object],
     ahead: int,
 ) -> Generator[_Result]:
-    """The result of each; of a million, only some `ahead` are submitted at once.
+    """Yield the result of each handle in order, with at most `ahead` submitted beforehand.
 
-    An error, and a caller that wants no more, cancels those.
+    An error, or a caller that stops early, cancels those that are submitted.
     """
     waiting: deque[_Handle] = deque()
     try:
@@ -121,11 +121,15 @@ def in_order(
             cancel(handle)
 
 
-def _prepared(source: FeatureSource, session: Session) -> Prepared:
+def _prepare(source: FeatureSource, session: Session) -> Prepared:
     found = source.features(session)
     reason = None
     if not found.present.any():
-        reason = reasons(found.unusable) or _absent(session, source.config.receivers)
+        stations = ", ".join(m.station for m in session.measurements) or "no station"
+        wanted = ", ".join(source.config.receivers)
+        reason = reasons(found.unusable) or (
+            f"none of the receivers {wanted} is in it (it has {stations})"
+        )
     return Prepared(
         session_id=session.id,
         key=found.key,
@@ -138,10 +142,5 @@ def _prepared(source: FeatureSource, session: Session) -> Prepared:
 
 
 def reasons(unusable: Mapping[str, str]) -> str:
-    """In one line, why recordings of a session are left out."""
+    """Join the reasons why recordings of a session are left out."""
     return "; ".join(f"{station}: {reason}" for station, reason in unusable.items())
-
-
-def _absent(session: Session, receivers: Iterable[str]) -> str:
-    stations = ", ".join(m.station for m in session.measurements) or "no station"
-    return f"none of the receivers {', '.join(receivers)} is in it ({stations})"

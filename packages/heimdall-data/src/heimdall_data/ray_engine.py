@@ -1,12 +1,12 @@
-"""Features of many sessions, computed on a Ray cluster into the shared cache.
+"""Computation of the features of many sessions on a Ray cluster, into the shared cache.
 
-The work is that of `prepare.Threads`, in tasks of some sessions. A task goes to whichever node
-is free, reads recordings and writes entries over S3 alone, and runs again elsewhere when its
-worker or its node is killed; what it had stored is found. This process alone reads the
-catalogue, and keeps a bounded number of tasks in flight.
+Each task does for some sessions what `prepare.Threads` does. It runs on any free node, reads
+recordings and writes entries over S3 alone, and runs again elsewhere if its worker or its node
+is killed, without repeating what was stored. Only this process reads the catalogue; it keeps a
+bounded number of tasks in flight.
 
 Needs the extra `heimdall-data[ray]`, here and on every node, in the same versions. Settings go
-to the nodes as an object and not as words: Ray shows and logs words.
+to the nodes as an object of Ray's, since Ray shows and logs arguments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from heimdall_data.session_features import DECODING_VERSION
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from heimdall_data.cache.bucket import SharedCache
     from heimdall_data.catalogue.session import Session
     from heimdall_data.prepare import Prepared
     from heimdall_data.session_features import FeatureSource
@@ -39,33 +38,39 @@ if TYPE_CHECKING:
 __all__ = ["RayEngine", "refuse_secrets_in_command"]
 
 MOST_SESSIONS_PER_TASK = 16
-"""A second's work or so: little is lost with a worker, and Ray's own milliseconds are few."""
+"""About a second's work: little is lost with a worker, and Ray adds some milliseconds."""
 TASKS_PER_CPU = 4
-"""In flight: the cluster always has some to begin, and may double meanwhile."""
-ATTEMPTS = 10
-"""Of a task: a session that kills each worker must not go round for ever."""
+"""Tasks in flight, so that a cluster that grows has some to start."""
 CONNECT_S = 5.0
 OBJECT_STORE_BYTES = 100_000_000
-"""Of the Ray that is started here; what passes through it is small."""
+"""For Ray started here, through which only results pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayEngine:
-    """Computes on a Ray cluster; see `prepare.Engine`."""
+    """An engine of `prepare` that computes on a Ray cluster."""
 
     address: str | None = None
     """`host:port` of a cluster, or `auto` for the one on this machine; None starts one here."""
     workers: int | None = None
-    """Most tasks at once; None takes what the cluster has."""
+    """Largest number of tasks at once; None uses the whole cluster."""
+    attempts: int = 10
+    """Attempts at a task whose worker is killed, as a session may kill every worker."""
 
     def __call__(self, source: FeatureSource, sessions: Sequence[Session]) -> Generator[Prepared]:
-        """What came of each session, in their order; its features are in the shared cache.
+        """Yield the result of each session, in their order; features are in the shared cache.
 
         Raises:
-            EngineError: Ray is not installed or not reached, a node lacks what it needs or
-                cannot reach the store, or there is no shared cache that is written to.
+            EngineError: Ray is not installed or not reached, a node has other versions or
+                cannot reach the store, or there is no writable shared cache.
         """
-        shared = _shared(source)
+        cache = source.cache
+        shared = cache.shared if isinstance(cache, FeatureCache) else cache
+        if shared is None or not shared.writes:
+            raise EngineError(
+                "a Ray cluster needs a shared cache to compute into, and none is given; set "
+                "HEIMDALL_CACHE_S3 or --cache_s3 to s3://bucket/prefix"
+            )
         refuse_secrets_in_command(shared.s3.access_key, shared.s3.secret_key)
         ray = _ray()
         without_disk = copy(source)
@@ -73,23 +78,34 @@ class RayEngine:
         with self._connected(ray):
             n_tasks = self.workers or max(int(ray.cluster_resources().get("CPU", 0)), 1)
             ahead = n_tasks - 1 if self.workers else TASKS_PER_CPU * n_tasks
-            task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(prepare_on_node)
-            # In a list, as Ray would else fetch and unpack it anew for each task.
-            there = [ray.put(_Work(without_disk, _versions(source)))]
-            chunks = _chunks(sessions, len(sessions) // (TASKS_PER_CPU * n_tasks))
-            submitted = (task.remote(there, chunk) for chunk in chunks)
+            task = ray.remote(num_cpus=1, max_retries=self.attempts - 1)(prepare_on_node)
+            # In a list, as Ray would otherwise fetch and unpack it for each task.
+            reference = [ray.put(_Work(without_disk, _versions(source)))]
+            size = len(sessions) // (TASKS_PER_CPU * n_tasks)
+            chunks = _chunks(sessions, min(max(size, 1), MOST_SESSIONS_PER_TASK))
+            submitted = (task.remote(reference, chunk) for chunk in chunks)
             with closing(in_order(submitted, partial(_result, ray), ray.cancel, ahead)) as results:
                 for prepared in results:
                     yield from prepared
 
     @contextmanager
     def _connected(self, ray: Any) -> Iterator[None]:  # noqa: ANN401 - a module that may be missing
-        """A connection of ours ends, and its tasks with it; that of our caller stays."""
+        """Context connected to the cluster; a connection that the caller has is used and kept."""
         if ray.is_initialized():
             yield
             return
         try:
-            self._connect(ray)
+            if self.address is None:
+                ray.init(
+                    "local",
+                    num_cpus=self.workers,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,  # silences a warning about safe defaults
+                )
+            else:
+                _require_listener(self.address)
+                ray.init(self.address, logging_level=logging.WARNING)
         except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(
                 f"no connection to the Ray cluster {self.address or 'on this machine'} "
@@ -100,23 +116,10 @@ class RayEngine:
         finally:
             ray.shutdown()
 
-    def _connect(self, ray: Any) -> None:  # noqa: ANN401 - as above
-        if self.address is None:
-            ray.init(
-                "local",
-                num_cpus=self.workers,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                logging_level=logging.ERROR,  # it warns that it has made itself safe
-            )
-            return
-        _require_listener(self.address)
-        ray.init(self.address, logging_level=logging.WARNING)
-
 
 @dataclass(frozen=True)
 class _Work:
-    """What every task is told."""
+    """Input of every task."""
 
     source: FeatureSource
     versions: tuple[str, ...]
@@ -124,17 +127,19 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """Why a node cannot do its part."""
+    """Reason why a node cannot compute."""
 
     node: str
     reason: str
 
 
-def prepare_on_node(there: list[Any], sessions: Sequence[Session]) -> list[Prepared] | _Refusal:
-    """The task: what came of some sessions, by the work whose reference is `there`."""
+def prepare_on_node(reference: list[Any], sessions: Sequence[Session]) -> list[Prepared] | _Refusal:
+    """Task: compute some sessions; `reference` holds Ray's reference to the work."""
     try:
-        work = _work(*there)
-        _refuse_other_versions(work)
+        work = _work(*reference)
+        # Features of another version would be stored under this version's keys unnoticed.
+        if (found := _versions(work.source)) != work.versions:
+            raise EngineError(f"it has {', '.join(found)}; install {', '.join(work.versions)}")
         return list(Threads(1)(work.source, sessions))
     except DataError as error:
         return _Refusal(socket.gethostname(), str(error))
@@ -142,7 +147,7 @@ def prepare_on_node(there: list[Any], sessions: Sequence[Session]) -> list[Prepa
 
 @lru_cache(maxsize=1)
 def _work(reference: Any) -> _Work:  # noqa: ANN401 - Ray's
-    """One for all tasks of a worker, with its connections."""
+    """Work of a worker, kept for all its tasks with its connections."""
     import ray
 
     work: _Work = ray.get(reference)
@@ -150,17 +155,11 @@ def _work(reference: Any) -> _Work:  # noqa: ANN401 - Ray's
 
 
 def _versions(source: FeatureSource) -> tuple[str, ...]:
-    """Of what decides the features."""
+    """Versions of all that determines the features."""
     packages = [f"{name} {version(name)}" for name in ("heimdall-data", "heimdall-features")]
     configs = [config for config in (source.config, source.arrivals) if config is not None]
     settings = [f"settings {config.fingerprint:.8}" for config in configs]
     return (*packages, f"decoding {DECODING_VERSION}", *settings)
-
-
-def _refuse_other_versions(work: _Work) -> None:
-    """Another version's features under this one's keys would be no fault that anyone notices."""
-    if (found := _versions(work.source)) != work.versions:
-        raise EngineError(f"it has {', '.join(found)}; install {', '.join(work.versions)}")
 
 
 def _result(ray: Any, task: object) -> list[Prepared]:  # noqa: ANN401 - as above
@@ -177,22 +176,10 @@ def _result(ray: Any, task: object) -> list[Prepared]:  # noqa: ANN401 - as abov
     return found
 
 
-def _chunks(sessions: Sequence[Session], n_wanted: int) -> Iterator[list[Session]]:
+def _chunks(sessions: Sequence[Session], size: int) -> Iterator[list[Session]]:
     remaining = iter(sessions)
-    size = min(max(n_wanted, 1), MOST_SESSIONS_PER_TASK)
     while chunk := list(islice(remaining, size)):
         yield chunk
-
-
-def _shared(source: FeatureSource) -> SharedCache:
-    cache = source.cache
-    shared = cache.shared if isinstance(cache, FeatureCache) else cache
-    if shared is None or not shared.writes:
-        raise EngineError(
-            "a Ray cluster computes into a bucket that all trainers read, and none is given; set "
-            "HEIMDALL_CACHE_S3 or --cache_s3 to s3://bucket/prefix"
-        )
-    return shared
 
 
 def _ray() -> Any:  # noqa: ANN401 - a module that may be missing
@@ -211,7 +198,7 @@ def _ray() -> Any:  # noqa: ANN401 - a module that may be missing
 
 
 def _require_listener(address: str) -> None:
-    """Ray itself waits for many minutes where nobody listens."""
+    """Check that something listens, as Ray itself would wait for many minutes."""
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
@@ -223,15 +210,15 @@ def _require_listener(address: str) -> None:
 
 
 def refuse_secrets_in_command(*secrets: str) -> None:
-    """Refuse to become a driver of Ray, which shows its command line in its dashboard.
+    """Check the command line, which Ray shows in its dashboard, for secrets.
 
     Raises:
         EngineError: One of the secrets is in the command line.
     """
     if any(word == s or word.endswith(f"={s}") for s in secrets for word in sys.orig_argv):
         raise EngineError(
-            "Ray shows the command line in its dashboard, and there is a password or key in it; "
-            "set HEIMDALL_DATABASE_URL, HEIMDALL_S3_ACCESS_KEY and HEIMDALL_S3_SECRET_KEY in the "
+            "the command line has a password or key in it, and Ray shows it in its dashboard; set "
+            "HEIMDALL_DATABASE_URL, HEIMDALL_S3_ACCESS_KEY and HEIMDALL_S3_SECRET_KEY in the "
             "environment or a .env file instead"
         )
 

@@ -1,4 +1,4 @@
-"""Which stations become the channels of the model's input, and in which order."""
+"""Choice of the stations that become the channels of the model's input, and their order."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["choose_receivers"]
 def choose_receivers(
     sessions: Iterable[Session], n: int, names: Sequence[str] | None = None
 ) -> tuple[Station, ...]:
-    """The stations to learn from, in channel order.
+    """Choose the stations to learn from, in channel order.
 
     Args:
-        sessions: What there is to train on.
-        n: How many.
+        sessions: The sessions to train on.
+        n: Number of stations.
         names: Exactly these, in this order; None takes the `n` stations present in most
-            sessions, most often present first, equals by name.
+            sessions, most often present first, ties by name.
 
     Returns:
-        The stations where they stood in their latest session; altitudes are not known here.
+        The stations at their places in their latest session, without altitudes.
 
     Raises:
-        DataError: For fewer stations than asked, a name that no session has, a name given
-            twice, or as many names as not `n`.
+        DataError: There are fewer than `n` stations, or `names` has another length, a name
+            twice, or a name that no session has.
     """
     n_sessions, places = _presence(sessions)
     by_presence = sorted(n_sessions, key=lambda name: (-n_sessions[name], name))
@@ -54,7 +54,7 @@ def choose_receivers(
 def _presence(
     sessions: Iterable[Session],
 ) -> tuple[dict[str, int], dict[str, tuple[float, float]]]:
-    """In how many sessions each station is, and where it stood in the latest."""
+    """Number of sessions with each station, and its place in the latest."""
     if isinstance(sessions, SessionTable):
         places = {station.name: station.position_deg for station in sessions.columns.stations}
         return sessions.n_sessions_of_stations(), places
@@ -71,7 +71,7 @@ def _presence(
 
 
 def _check_names(names: list[str], n: int, known: list[str]) -> None:
-    """Refuse names that are no choice of `n` known stations."""
+    """Refuse names that are not `n` different known stations."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)

@@ -1,6 +1,6 @@
-"""The features of a session, computed once for each version of its recordings and settings.
+"""Features and arrival times of a session, computed once for each version of its recordings.
 
-When each receiver of a session heard the transmission, by its recordings' own clocks.
+They are cached under a key that is a hash of everything they depend on.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from heimdall_data.errors import DataError
 from heimdall_data.session_reader import SessionReader, chosen_measurements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from heimdall_features import ArrivalConfig, FeatureConfig
 
     from heimdall_data.cache.bucket import SharedCache
     from heimdall_data.cache.disk import FeatureCache
-    from heimdall_data.catalogue.session import Measurement, Session
+    from heimdall_data.catalogue.session import Session
     from heimdall_data.object_store.settings import S3Settings
     from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_reader import ObjectVersions, SessionRecordings
@@ -42,37 +42,17 @@ __all__ = [
     "SessionFeatures",
     "arrivals_of",
     "clocked",
-    "extractor_beside",
     "require_reach",
 ]
 
-
-def extractor_beside(
-    features: FeatureConfig, arrivals: ArrivalConfig | None
-) -> ArrivalExtractor | None:
-    """What measures arrivals, in rows that are the channels of the features.
-
-    Raises:
-        DataError: The two have other receivers, the same in another order, or another rate.
-    """
-    if arrivals is None:
-        return None
-    if arrivals.receivers != features.receivers:
-        raise DataError(
-            f"arrivals are of {arrivals.receivers} and features of {features.receivers}; give "
-            "both the same receivers in the same order"
-        )
-    if arrivals.sample_rate_hz != features.sample_rate_hz:
-        raise DataError(
-            f"arrivals are measured at {arrivals.sample_rate_hz:g} Hz and features at "
-            f"{features.sample_rate_hz:g} Hz; give both the recordings' rate: above it there is "
-            "no noise to tell how sure a time is"
-        )
-    return ArrivalExtractor(arrivals)
+DECODING_VERSION = 2
+"""Raised whenever decoding or alignment gives other samples, which makes old entries unused."""
+BATCH_THREADS = 8
+"""Measured with 2 cores, and a store on them or some milliseconds away."""
 
 
 def require_reach(arrivals: ArrivalConfig, sessions: Iterable[Session]) -> None:
-    """See that no two receivers are further apart than arrivals are looked for.
+    """Check that no two receivers are further apart than the baseline of the arrivals.
 
     Raises:
         DataError: Two are; times of arrival would be wrong, and not missing.
@@ -96,15 +76,15 @@ def require_reach(arrivals: ArrivalConfig, sessions: Iterable[Session]) -> None:
 def arrivals_of(
     extract: ArrivalExtractor, recordings: Mapping[str, Recording]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """The arrival times of a session, and why there are none.
+    """Measure the arrival times of a session.
 
     Args:
-        extract: What measures them.
-        recordings: The usable ones, by receiver.
+        extract: The extractor for its receivers.
+        recordings: The usable recordings, by receiver.
 
     Returns:
         `(receivers, 5)` as `ArrivalExtractor` gives them, and an empty string; or all zero
-        and the reason. A session without arrival times is still one of levels.
+        and the reason. A session without arrival times is still used for its levels.
     """
     rows = np.zeros((len(extract.config.receivers), len(ARRIVAL_COLUMNS)), np.float32)
     heard = clocked(recordings)
@@ -139,42 +119,37 @@ def clocked(recordings: Mapping[str, Recording]) -> dict[str, ClockedRecording]:
     }
 
 
-DECODING_VERSION = 2
-"""Rises whenever decoding or alignment gives other samples, so that caches are left behind."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionFeatures:
-    """What the model sees of a session, and what it should know of it."""
+    """Features of a session, with what is known of its recordings."""
 
     features: npt.NDArray[np.float32]
     """`(receivers, n_mels, n_frames)`, dB relative to full scale."""
     present: npt.NDArray[np.bool_]
-    """`(receivers,)`: the channel holds a recording and no filling."""
+    """`(receivers,)`: the channel holds a recording and is not filled."""
     clock_locked: npt.NDArray[np.bool_]
-    """`(receivers,)`: the recording's time is GNSS's, fit for time differences."""
+    """`(receivers,)`: the recording has GNSS time, fit for time differences."""
     unusable: dict[str, str]
-    """By receiver, why its recording was left out."""
+    """Reason by receiver whose recording was left out."""
     arrivals: npt.NDArray[np.float32] | None = None
     """`(receivers, 5)`, columns of `heimdall_features.ARRIVAL_COLUMNS`; None if not asked for."""
     no_arrivals: str = ""
-    """Why they are all zero."""
+    """Reason if all arrivals are zero."""
     computed: bool = False
-    """Just now, and not found in the cache."""
+    """True if computed now, false if found in the cache."""
     key: str | None = None
-    """Under which the cache holds or held them; None where they are of no use tomorrow."""
+    """Cache key; None if the result must not be cached, or there is no cache."""
 
     def to_tensors(self) -> dict[str, npt.NDArray[np.generic]]:
-        """As plain arrays, for the cache."""
-        reasons = np.frombuffer(json.dumps(self.unusable).encode(), np.uint8)
+        """Convert to plain arrays, for the cache."""
         tensors: dict[str, npt.NDArray[np.generic]] = {
             "features": self.features,
             "present": self.present,
             "clock_locked": self.clock_locked,
-            "unusable": reasons,
+            "unusable": np.frombuffer(json.dumps(self.unusable).encode(), np.uint8),
         }
         if self.arrivals is not None:
-            # In the alphabet behind the features, which are read fastest where they come first.
+            # Named to sort after the features, which are read fastest where they come first.
             tensors["times"] = self.arrivals
             tensors["no_times"] = np.frombuffer(self.no_arrivals.encode(), np.uint8)
         return tensors
@@ -183,7 +158,7 @@ class SessionFeatures:
     def from_tensors(
         cls, tensors: dict[str, npt.NDArray[np.generic]], key: str | None = None
     ) -> SessionFeatures:
-        """The inverse of `to_tensors`, for what the cache holds under `key`."""
+        """Convert back from `to_tensors`, for the entry of the cache under `key`."""
         return cls(
             features=np.asarray(tensors["features"], np.float32),
             present=np.asarray(tensors["present"], np.bool_),
@@ -199,7 +174,7 @@ class SessionFeatures:
 
 
 class FeatureSource:
-    """Where features come from: the cache, or else the store and the extractor."""
+    """Source of features: the cache, or else the store and the extractors."""
 
     def __init__(
         self,
@@ -208,40 +183,82 @@ class FeatureSource:
         cache: FeatureCache | SharedCache | None,
         arrivals: ArrivalConfig | None = None,
     ) -> None:
-        """Compute as `config` says from what `s3` holds; without a cache, each time.
+        """Compute features as `config` says from the recordings in `s3`, and cache them.
 
         Raises:
-            DataError: `arrivals` are of other receivers than `config`.
+            DataError: `arrivals` have other receivers, the same in another order, or another
+                rate than `config`.
         """
+        if arrivals is not None and arrivals.receivers != config.receivers:
+            raise DataError(
+                f"arrivals are of {arrivals.receivers} and features of {config.receivers}; give "
+                "both the same receivers in the same order"
+            )
+        if arrivals is not None and arrivals.sample_rate_hz != config.sample_rate_hz:
+            raise DataError(
+                f"arrivals are measured at {arrivals.sample_rate_hz:g} Hz and features at "
+                f"{config.sample_rate_hz:g} Hz; give both the recordings' rate: above it there "
+                "is no noise to tell how sure a time is"
+            )
         self.config = config
         self.arrivals = arrivals
         self.reader = SessionReader(s3)
         self.cache = cache
         self._extract = FeatureExtractor(config)
-        self._extract_arrivals = extractor_beside(config, arrivals)
+        self._extract_arrivals = None if arrivals is None else ArrivalExtractor(arrivals)
 
     def recordings(self, session: Session) -> dict[str, Recording]:
-        """The usable recordings of the session by receiver, in channel order."""
+        """Read the usable recordings of a session, by receiver in channel order."""
         return self.reader.read(session, self.config.receivers).usable
 
-    def features(
-        self,
-        session: Session,
-        key: str | None = None,
-        out: npt.NDArray[np.float32] | None = None,
-    ) -> SessionFeatures:
-        """The features of a session.
+    def features(self, session: Session, key: str | None = None) -> SessionFeatures:
+        """Return the features of a session.
 
         Args:
-            session: Which.
-            key: That of its features, as far as is known; None finds out what the store has.
-            out: Where the features go, `(receivers, n_mels, n_frames)`; None takes new memory.
-        """
-        out = np.empty(self.config.shape, np.float32) if out is None else out
-        return self.cached(key, out) or self.current(session, key, out)
+            session: The session.
+            key: Cache key, if known; None asks the store for the versions of the recordings.
 
-    def cached(self, key: str | None, out: npt.NDArray[np.float32]) -> SessionFeatures | None:
-        """What the cache holds under `key`, with the features in `out`; None if nothing."""
+        Raises:
+            StoreError: The store cannot be reached, refuses us or lacks the bucket.
+        """
+        out = np.empty(self.config.shape, np.float32)
+        return self._cached(key, out) or self._fetch_or_compute(session, key, out)
+
+    def features_of_batch(
+        self,
+        sessions: Sequence[Session],
+        keys: Sequence[str | None],
+        rows: npt.NDArray[np.float32],
+    ) -> list[SessionFeatures]:
+        """Return the features of sessions, computing several at a time those not in the cache.
+
+        While one session's recordings are fetched, another's features are computed.
+
+        Args:
+            sessions: The sessions.
+            keys: Their cache keys, None where unknown.
+            rows: Memory for the features, `(sessions, receivers, n_mels, n_frames)`.
+
+        Raises:
+            StoreError: The store cannot be reached, refuses us or lacks the bucket.
+        """
+        found = {
+            number: features
+            for number, (key, row) in enumerate(zip(keys, rows, strict=True))
+            if (features := self._cached(key, row)) is not None
+        }
+        missed = [number for number in range(len(sessions)) if number not in found]
+        if missed:
+            # Threads of this batch alone: they do not survive a fork.
+            with self.reader.threads(min(BATCH_THREADS, len(missed)), "batch") as pool:
+                computed = pool.map(
+                    lambda n: self._fetch_or_compute(sessions[n], keys[n], rows[n]), missed
+                )
+                found.update(zip(missed, computed, strict=True))
+        return [found[number] for number in range(len(sessions))]
+
+    def _cached(self, key: str | None, out: npt.NDArray[np.float32]) -> SessionFeatures | None:
+        """Entry of the cache under `key`, with its features in `out`."""
         if key is None or self.cache is None:
             return None
         found = self.cache.get_into(key, "features", out)
@@ -250,44 +267,47 @@ class FeatureSource:
         found["features"] = out
         return SessionFeatures.from_tensors(found, key)
 
-    def current(
+    def _fetch_or_compute(
         self, session: Session, missed: str | None, out: npt.NDArray[np.float32]
     ) -> SessionFeatures:
-        """The features of what the store holds now, in `out`; `missed` is not in the cache.
+        """Features of the present recordings, in `out`; `missed` is a key not in the cache.
 
-        Which versions it holds is asked only where the cache has any of this session: else
-        they come with the objects, and asking would take as long as fetching.
+        The store is asked for the versions of the recordings only if the cache has any of this
+        session: otherwise they come with the objects, and asking would take as long as fetching.
         """
-        if self.cache is not None and self.cache.may_hold(self._beginning(session)):
+        if self.cache is not None and self.cache.may_contain(self._key_prefix(session)):
             key = self.key(session)
-            found = None if key == missed else self.cached(key, out)
+            found = None if key == missed else self._cached(key, out)
             if found is not None:
                 return found
         computed, read = self._computed(session, out)
-        if self.cache is None or not read.lasting:
+        if self.cache is None or not read.cacheable:
             return computed
-        # Under what was read: since the store was asked, an object may have been replaced.
-        computed = replace(computed, key=self._key(session, read.versions))
-        self.cache.put(str(computed.key), computed.to_tensors())
+        # Keyed by the versions that were read: an object may have been replaced meanwhile.
+        key = self._key(session, read.versions)
+        computed = replace(computed, key=key)
+        self.cache.put(key, computed.to_tensors())
         return computed
 
     def key(self, session: Session) -> str:
-        """A hash of all that the features depend on: settings and versions of the objects."""
+        """Return the cache key: a hash of the settings and of the present versions of objects."""
         chosen = chosen_measurements(session, self.config.receivers)
-        versions = {name: self.reader.versions(m) for name, m in chosen.items()}
-        return self._key(session, versions)
+        return self._key(session, {name: self.reader.versions(m) for name, m in chosen.items()})
 
     def _key(self, session: Session, versions: Mapping[str, ObjectVersions]) -> str:
-        return self._beginning(session) + _digest(sorted(versions.items()))
+        return self._key_prefix(session) + _digest(sorted(versions.items()))
 
-    def _beginning(self, session: Session) -> str:
-        """Of the keys of all versions of the session's objects."""
+    def _key_prefix(self, session: Session) -> str:
+        """Start of the keys of all versions of the session's objects."""
         chosen = chosen_measurements(session, self.config.receivers)
-        parts = [
+        parts: list[object] = [
             self.config.fingerprint,
             DECODING_VERSION,
             str(session.start),
-            [_identity(m) for _, m in sorted(chosen.items())],
+            [
+                [m.station, m.bucket, m.key, m.format, m.sample_rate_hz, str(m.start)]
+                for _, m in sorted(chosen.items())
+            ],
         ]
         if self.arrivals is not None:
             parts.append(self.arrivals.fingerprint)
@@ -323,15 +343,3 @@ class FeatureSource:
 def _digest(parts: object) -> str:
     """Half of a key: 128 bits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _identity(measurement: Measurement) -> list[object]:
-    """All that a recording depends on, but what the store holds."""
-    return [
-        measurement.station,
-        measurement.bucket,
-        measurement.key,
-        measurement.format,
-        measurement.sample_rate_hz,
-        str(measurement.start),
-    ]

@@ -1,9 +1,9 @@
-"""From a session of the catalogue to its recordings in memory, and why some are not there.
+"""The recordings of a session, fetched, decoded and cut to the same span of true time.
 
-A recording that is missing or cannot be decoded is left out with its reason; the session's
-others are kept; so is one whose row names another bucket than the configured one, if that
-bucket is missing or closed to us. A store that does not answer is another matter: nobody knows
-what it holds, so that error goes to the caller.
+A recording that is missing or cannot be decoded is left out with its reason, and the session's
+others are kept. The same applies to a recording in another bucket than the configured one, if
+that bucket is missing or closed to us. A store that does not answer is an error for the caller,
+as nobody knows what it holds.
 
 The recordings of a session are cut to the same span of true time (`align`): receivers start up to
 a second apart.
@@ -86,43 +86,40 @@ def _span(name: str, recording: Recording) -> str:
 
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f]")
 
 ObjectVersion = tuple[str, int] | None
 """Entity tag and size of an object; None where there is none."""
 ObjectVersions = tuple[ObjectVersion, ...]
-"""Of each object of a recording: SigMF has two."""
-
-
-_CONTROL = re.compile("[\\x00-\\x1f\\x7f]")
+"""Versions of the objects of a recording: SigMF has two."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRecordings:
-    """What could be read of a session."""
+    """Recordings of a session, as far as they could be read."""
 
     usable: dict[str, Recording]
     """By receiver, cut to one span of time."""
     unusable: dict[str, str]
-    """By receiver, why its recording is left out."""
+    """Reason by receiver whose recording is left out."""
     versions: dict[str, ObjectVersions]
-    """By receiver, of what was read: in a run that lasts, objects are replaced."""
-    lasting: bool
-    """Reading the same versions again gives the same; not so where one did not come whole."""
+    """Versions that were read, by receiver: objects may be replaced during a run."""
+    cacheable: bool
+    """Reading the same versions again gives the same; false where an object came incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What came of one measurement."""
+    """Result for one measurement."""
 
     recording: Recording | None
     reason: str
     versions: ObjectVersions
-    lasting: bool
+    cacheable: bool
 
 
 def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str, Measurement]:
-    """For each receiver that has any in the session, its first measurement."""
+    """Return the first measurement of each receiver that has any in the session."""
     wanted = set(receivers)
     chosen: dict[str, Measurement] = {}
     for measurement in session.measurements:
@@ -132,14 +129,14 @@ def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str,
 
 
 class SessionReader:
-    """Fetches and decodes sessions; every process that uses it opens its own connections."""
+    """Fetches and decodes sessions; each process opens its own connections."""
 
     def __init__(self, s3: S3Settings, *, known: bool = False) -> None:
-        """Read from the store that `s3` names; nothing is opened yet.
+        """Read from a store; no connection is opened yet.
 
         Args:
             s3: The store.
-            known: It has answered elsewhere, and is waited for if it does not here.
+            known: It has answered in another process, so that it is waited for.
         """
         self.s3 = s3
         self._stores: dict[tuple[int, str], ObjectStore] = {}
@@ -151,7 +148,7 @@ class SessionReader:
         return (_copy, (self.s3, has_answered(self.s3.endpoint_url)))
 
     def store(self, bucket: str) -> ObjectStore:
-        """This process's own connections to a bucket: a socket cannot be shared after fork."""
+        """Return this process's connections to a bucket: a socket cannot be shared after a fork."""
         key = (os.getpid(), bucket)
         if key not in self._stores:
             self._stores[key] = ObjectStore(self.s3, bucket, interrupted=self._interrupted)
@@ -159,9 +156,9 @@ class SessionReader:
 
     @contextmanager
     def threads(self, number: int, name: str) -> Iterator[ThreadPoolExecutor]:
-        """Threads for reading, which have ended at the end.
+        """Context with a pool of threads for reading, which have all ended afterwards.
 
-        After an error or Ctrl-C they wait no longer for a store that is away.
+        After an error or Ctrl-C they stop waiting for a store that is away.
         """
         try:
             with ThreadPoolExecutor(number, name) as pool:
@@ -175,7 +172,7 @@ class SessionReader:
             self._interrupted.clear()
 
     def read(self, session: Session, receivers: Sequence[str]) -> SessionRecordings:
-        """The recordings of the named receivers, in their order, cut to one span of time.
+        """Read the recordings of the named receivers, in their order, cut to one span of time.
 
         Raises:
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
@@ -198,26 +195,25 @@ class SessionReader:
             usable,
             unusable,
             {name: one.versions for name, one in read.items()},
-            all(one.lasting for one in read.values()),
+            all(one.cacheable for one in read.values()),
         )
 
     def versions(self, measurement: Measurement) -> ObjectVersions:
-        """Versions that the store has now of a measurement's objects.
+        """Ask the store for the present versions of a measurement's objects.
 
         Raises:
             StoreError: As `read`.
         """
-        return tuple(self._version(measurement, key) for key in _keys(measurement))
-
-    def _version(self, measurement: Measurement, key: str) -> ObjectVersion:
-        if not _is_location(measurement.bucket, key):
-            return None
-        try:
-            found = self.store(measurement.bucket).stat(key)
-        except (BucketUnusable, ObjectUnreadable) as error:
-            self._raise_if_ours(error, measurement)
-            return None
-        return None if found is None else (found.etag, found.size)
+        versions: list[ObjectVersion] = []
+        for key in _keys(measurement):
+            found = None
+            if _is_location(measurement.bucket, key):
+                try:
+                    found = self.store(measurement.bucket).stat(key)
+                except (BucketUnusable, ObjectUnreadable) as error:
+                    self._raise_if_ours(error, measurement)
+            versions.append(None if found is None else (found.etag, found.size))
+        return tuple(versions)
 
     def _read_one(self, session: Session, measurement: Measurement) -> _Read:
         versions: list[ObjectVersion] = []
@@ -225,16 +221,16 @@ class SessionReader:
             objects = self._objects(measurement, versions)
             recording = _decoded(session, measurement, *objects)
         except (ObjectMissing, RecordingError) as error:
-            return _Read(None, str(error), tuple(versions), lasting=True)
+            return _Read(None, str(error), tuple(versions), cacheable=True)
         except (BucketUnusable, ObjectUnreadable) as error:
             self._raise_if_ours(error, measurement)
-            return _Read(None, str(error), tuple(versions), lasting=False)
-        return _Read(recording, "", tuple(versions), lasting=True)
+            return _Read(None, str(error), tuple(versions), cacheable=False)
+        return _Read(recording, "", tuple(versions), cacheable=True)
 
     def _objects(self, measurement: Measurement, versions: list[ObjectVersion]) -> list[bytes]:
-        """Data and, where it has its own object, metadata; `versions` gets what was found.
+        """Data and, where it has its own object, metadata; adds what was found to `versions`.
 
-        All are asked for also where one is missing, so that the versions are complete.
+        All objects are fetched even if one is missing, so that the versions are complete.
         """
         missing: ObjectMissing | None = None
         objects = []
@@ -242,9 +238,8 @@ class SessionReader:
             if not _is_location(measurement.bucket, key):
                 versions.append(None)
                 raise RecordingError(
-                    f"the catalogue says that the recording is at {key!r} in "
-                    f"{measurement.bucket!r}, which can be no object; correct "
-                    "measurements.iq_data_location"
+                    f"invalid location of the recording in the catalogue: {key!r} in bucket "
+                    f"{measurement.bucket!r}; correct measurements.iq_data_location"
                 )
             try:
                 data, found = self.store(measurement.bucket).get_with_version(key)
@@ -259,7 +254,7 @@ class SessionReader:
         return objects
 
     def _raise_if_ours(self, error: StoreError, measurement: Measurement) -> None:
-        """The configured bucket missing is a mistake of the run's; another's is of its row."""
+        """Raise if it is the configured bucket: the run is wrong then, else only the row."""
         if isinstance(error, BucketUnusable) and measurement.bucket == self.s3.raw_iq_bucket:
             raise error
 
@@ -285,7 +280,7 @@ def _decoded(
 
 
 def _keys(measurement: Measurement) -> tuple[str, ...]:
-    """Of the object with the samples, and of the one that describes them, if there is one."""
+    """Keys of the object with the samples, and of its metadata if that is another object."""
     key = measurement.key
     if measurement.format == "sigmf" and key.endswith("-data"):
         return (key, key.removesuffix("-data") + "-meta")
@@ -293,7 +288,7 @@ def _keys(measurement: Measurement) -> tuple[str, ...]:
 
 
 def _is_location(bucket: str, key: str) -> bool:
-    """Whether S3 could hold an object there; what the database says may be nonsense."""
+    """Whether S3 could hold an object there: the database may contain anything."""
     try:
         n_bytes = len(key.encode())
     except UnicodeEncodeError:

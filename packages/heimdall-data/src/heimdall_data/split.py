@@ -1,22 +1,16 @@
-"""Training, validation and test sessions, such that the test tells the truth.
+"""Division of sessions into training, validation and test.
 
-Sessions that belong together form a group, and a group is never divided. Which side it is on
-follows from a hash of the seed and of the group's key alone, so that adding recordings never
-moves an old group. The price: fractions are met as well as chance allows, not exactly.
+Sessions that belong together form a group, and a group is never divided. Its side follows from
+a hash of the seed and of the group's key alone, so that adding recordings never moves an old
+group. In exchange, fractions are met only as well as chance allows.
 
-With `by="source"` a group is a site: all sources within 100 m of each other (see `sites`).
-Its key is its oldest source, so that a source found later at an old site joins the old side;
-only a source that bridges two sites can move the younger of them.
+With `by="source"` a group is a site. Two sources within 100 m of each other share a site, and
+so do all that are joined by a chain of such pairs: the connected components of the graph of
+near pairs. The key of a site is its oldest source, so that a source found later at an old site
+joins the old side; only a source that bridges two sites can move the younger of them.
 
-Sources that stand at one place are one site, whatever they are called.
-
-Two sources closer than a stated distance share a site, and so do all that are joined by a
-chain of such pairs: the connected components of the graph of near pairs.
-
-What stays together in a split: the key of each session's group.
-
-Keys come from the sessions' columns, so that a million sessions are grouped without being
-read.
+Keys come from the columns of a `SessionTable`, so that a million sessions are divided without
+being read.
 """
 
 from __future__ import annotations
@@ -37,142 +31,22 @@ if TYPE_CHECKING:
 
     from heimdall_data.catalogue.session import Session
 
-__all__ = ["Split", "SplitBy", "SplitReport", "group_keys", "site_numbers", "split_sessions"]
-
-
-WGS84_A_M = 6_378_137.0
-WGS84_E2 = 6.694_379_990_141_33e-3
-
-
-def site_numbers(
-    positions_deg: Sequence[tuple[float, float]], distance_m: float
-) -> npt.NDArray[np.intp]:
-    """A number for each position, equal where positions share a site.
-
-    Args:
-        positions_deg: Latitude and longitude of each source, in degrees on WGS84.
-        distance_m: Sources this close or closer are at one site.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import KDTree
-
-    points, place = np.unique(_ecef_m(positions_deg), axis=0, return_inverse=True)
-    near = KDTree(points).query_pairs(distance_m, output_type="ndarray")
-    ones = np.ones(len(near), np.int8)
-    graph = coo_array((ones, (near[:, 0], near[:, 1])), shape=(len(points), len(points)))
-    _, number = connected_components(graph, directed=False)
-    return np.asarray(number[place.reshape(-1)], np.intp)
-
-
-def _ecef_m(positions_deg: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
-    """Earth-centred coordinates on the ellipsoid, shape `(n, 3)`.
-
-    Over a site's extent a straight line is as long as the geodesic.
-    """
-    latitude, longitude = np.radians(np.asarray(positions_deg, np.float64)).T
-    radius = WGS84_A_M / np.sqrt(1 - WGS84_E2 * np.sin(latitude) ** 2)
-    across = radius * np.cos(latitude)
-    return np.stack(
-        [
-            across * np.cos(longitude),
-            across * np.sin(longitude),
-            radius * (1 - WGS84_E2) * np.sin(latitude),
-        ],
-        axis=1,
-    )
-
-
-REGION_CELL_DEG = 0.25
-"""About 28 km north to south: far enough that a neighbouring cell is another place."""
-
-Indices = npt.NDArray[np.intp]
-
-
-def group_keys(
-    sessions: Sequence[Session], by: SplitBy, same_site_m: float
-) -> tuple[list[str], Indices]:
-    """The keys of all groups, and the index of each session's, `(n,)`.
-
-    Args:
-        sessions: all there are.
-        by: what makes a group.
-        same_site_m: sources this close are one site.
-    """
-    match by:
-        case "session":
-            return _session_ids(sessions), np.arange(len(sessions))
-        case "time":
-            days, day_of = np.unique(_starts(sessions).astype("M8[D]"), return_inverse=True)
-            return [str(day) for day in days], day_of
-    sources, source_of = _sources(sessions)
-    founders = _founders(sources, source_of, _starts(sessions), same_site_m)
-    keys = {
-        "source": [founder.id for founder in founders],
-        "region": [_cell(founder.position_deg) for founder in founders],
-    }[by]
-    names, number = np.unique(np.array(keys, str), return_inverse=True)
-    used, key_of = np.unique(number[source_of], return_inverse=True)
-    return [str(names[index]) for index in used], key_of
-
-
-def _session_ids(sessions: Sequence[Session]) -> list[str]:
-    if isinstance(sessions, SessionTable):
-        return [sessions.session_id(index) for index in range(len(sessions))]
-    return [session.id for session in sessions]
-
-
-def _starts(sessions: Sequence[Session]) -> npt.NDArray[np.datetime64]:
-    """When each began, in UTC, to the microsecond."""
-    if isinstance(sessions, SessionTable):
-        return sessions.columns.start_us.view("M8[us]")
-    naive = (s.start.astimezone(UTC).replace(tzinfo=None) for s in sessions)
-    return np.array(list(naive), "M8[us]")
-
-
-def _sources(sessions: Sequence[Session]) -> tuple[list[SourcePlace], Indices]:
-    """The sources that occur, and the index of each session's."""
-    if isinstance(sessions, SessionTable):
-        used, source_of = np.unique(sessions.columns.source, return_inverse=True)
-        return [sessions.columns.sources[index] for index in used.tolist()], source_of
-    numbers: dict[str, int] = {}
-    source_of = np.array([numbers.setdefault(s.source_id, len(numbers)) for s in sessions], np.intp)
-    firsts = {s.source_id: s.position_deg for s in reversed(sessions)}
-    return [SourcePlace(identity, firsts[identity]) for identity in numbers], source_of
-
-
-def _founders(
-    sources: Sequence[SourcePlace],
-    source_of: Indices,
-    starts: npt.NDArray[np.datetime64],
-    same_site_m: float,
-) -> list[SourcePlace]:
-    """For each source, the one at its site that was heard first."""
-    if not sources:
-        return []
-    first_heard = np.full(len(sources), np.iinfo(np.int64).max)
-    np.minimum.at(first_heard, source_of, starts.view(np.int64))
-    site_of = site_numbers([source.position_deg for source in sources], same_site_m).tolist()
-    founder: dict[int, int] = {}
-    for index in sorted(range(len(sources)), key=lambda i: (first_heard[i], sources[i].id)):
-        founder.setdefault(site_of[index], index)
-    return [sources[founder[site]] for site in site_of]
-
-
-def _cell(position_deg: tuple[float, float]) -> str:
-    """The cell of the map that a position is in."""
-    north, east = (int(degrees // REGION_CELL_DEG) for degrees in position_deg)
-    return f"cell {north} {east}"
-
+__all__ = ["Split", "SplitBy", "SplitReport", "split_sessions"]
 
 SplitBy = Literal["source", "session", "time", "region"]
 SIDES = ("train", "validation", "test")
 SEEDS_TRIED = 1000
+REGION_CELL_DEG = 0.25
+"""About 28 km from north to south, so that a neighbouring cell is another place."""
+WGS84_A_M = 6_378_137.0
+WGS84_E2 = 6.694_379_990_141_33e-3
+
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitReport:
-    """What a split came to, side by side with what was asked."""
+    """Result of a split beside what was asked for."""
 
     by: SplitBy
     seed: int
@@ -205,11 +79,6 @@ class Split:
     test: Sequence[Session]
     report: SplitReport
 
-    @property
-    def val(self) -> Sequence[Session]:
-        """The validation side under its short name."""
-        return self.validation
-
 
 def split_sessions(
     sessions: Sequence[Session],
@@ -222,27 +91,32 @@ def split_sessions(
     """Divide sessions into training, validation and test.
 
     Args:
-        sessions: All there are.
+        sessions: All sessions.
         by: What stays together. `source`: a transmitter site. `region`: all sites of a cell
-            of a quarter of a degree. `time`: a day in UTC. `session`: nothing but the session
-            itself (a transmitter is then on all sides, and the test flatters).
-        fractions: Training, validation, test; zero leaves a side empty.
-        seed: Another seed is another split.
-        same_site_m: Sources this close are one site, for `source` and `region`.
+            of a quarter of a degree. `time`: a day in UTC. `session`: only the session itself
+            (a transmitter is then on all sides, and the test is too favourable).
+        fractions: Shares of training, validation and test; zero leaves a side empty.
+        seed: Another seed gives another split.
+        same_site_m: Largest distance of two sources at one site, for `source` and `region`.
 
     Raises:
-        SplitError: For fractions that are none, or when a side that was asked for stays
-            empty; the message says which seed or what else would do.
+        SplitError: The fractions are invalid, or a side that was asked for stays empty; the
+            message names a seed or another remedy.
     """
     bounds = _bounds(fractions)
     if by not in get_args(SplitBy):
         raise SplitError(f"cannot split by {by!r}; use one of {', '.join(get_args(SplitBy))}")
-    keys, key_of = group_keys(sessions, by, same_site_m)
+    keys, key_of = _group_keys(sessions, by, same_site_m)
     sides = [_side(key, seed, bounds) for key in keys]
     _require_all_sides(dict(zip(keys, sides, strict=True)), fractions, by, seed)
-    numbers = np.array([SIDES.index(side) for side in sides], np.int8)
-    side_of = numbers[key_of]
-    parts = {side: _part(sessions, side_of == number) for number, side in enumerate(SIDES)}
+    side_of = np.array([SIDES.index(side) for side in sides], np.int8)[key_of]
+    parts: dict[str, Sequence[Session]] = {}
+    for number, side in enumerate(SIDES):
+        indices = np.flatnonzero(side_of == number)
+        if isinstance(sessions, SessionTable):
+            parts[side] = sessions.take(indices)
+        else:
+            parts[side] = tuple(sessions[index] for index in indices.tolist())
     report = SplitReport(
         by=by,
         seed=seed,
@@ -253,27 +127,19 @@ def split_sessions(
     return Split(**parts, report=report)
 
 
-def _part(sessions: Sequence[Session], chosen: npt.NDArray[np.bool_]) -> Sequence[Session]:
-    """The chosen sessions, in their order; of a table without reading them."""
-    indices = np.flatnonzero(chosen)
-    if isinstance(sessions, SessionTable):
-        return sessions.take(indices)
-    return tuple(sessions[index] for index in indices.tolist())
-
-
 def _bounds(fractions: tuple[float, float, float]) -> tuple[float, float]:
-    """Where on the unit interval validation and test begin."""
+    """Points of the unit interval where validation and test begin."""
     good = len(fractions) == 3 and all(0 <= f <= 1 for f in fractions) and fractions[0] > 0
     if not good or abs(sum(fractions) - 1) > 1e-6:
         raise SplitError(
             f"fractions {fractions} are not three shares (train, validation, test) that sum "
-            f"to 1 with some training; use for example (0.7, 0.15, 0.15)"
+            "to 1 with some training; use for example (0.7, 0.15, 0.15)"
         )
     return fractions[0], fractions[0] + fractions[1]
 
 
 def _side(key: str, seed: int, bounds: tuple[float, float]) -> str:
-    """The side of a group: a uniform number from its key and the seed, against the bounds."""
+    """Side of a group: compares a uniform hash of its key and the seed with the bounds."""
     digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
     uniform = int.from_bytes(digest, "big") / 2**64
     return SIDES[sum(uniform >= bound for bound in bounds)]
@@ -282,7 +148,7 @@ def _side(key: str, seed: int, bounds: tuple[float, float]) -> str:
 def _require_all_sides(
     side_of: Mapping[str, str], fractions: tuple[float, float, float], by: SplitBy, seed: int
 ) -> None:
-    """Refuse a split that leaves a wanted side without a group."""
+    """Refuse a split with an empty side that was asked for."""
     wanted = {side for side, fraction in zip(SIDES, fractions, strict=True) if fraction > 0}
     empty = [side for side in SIDES if side in wanted - set(side_of.values())]
     if not empty:
@@ -305,4 +171,95 @@ def _require_all_sides(
             )
     raise SplitError(
         f"{found} at fractions {fractions}; record more {groups} or raise the fraction"
+    )
+
+
+def _group_keys(
+    sessions: Sequence[Session], by: SplitBy, same_site_m: float
+) -> tuple[list[str], Indices]:
+    """Keys of all groups, and the index of each session's key, `(n,)`."""
+    if by == "session":
+        if isinstance(sessions, SessionTable):
+            ids = [sessions.session_id(index) for index in range(len(sessions))]
+        else:
+            ids = [session.id for session in sessions]
+        return ids, np.arange(len(sessions))
+    if by == "time":
+        days, day_of = np.unique(_starts(sessions).astype("M8[D]"), return_inverse=True)
+        return [str(day) for day in days], day_of
+    sources, source_of = _sources(sessions)
+    founders = _founders(sources, source_of, _starts(sessions), same_site_m)
+    if by == "source":
+        keys = [founder.id for founder in founders]
+    else:
+        cells = ([int(d // REGION_CELL_DEG) for d in f.position_deg] for f in founders)
+        keys = [f"cell {north} {east}" for north, east in cells]
+    names, number = np.unique(np.array(keys, str), return_inverse=True)
+    used, key_of = np.unique(number[source_of], return_inverse=True)
+    return [str(names[index]) for index in used], key_of
+
+
+def _starts(sessions: Sequence[Session]) -> npt.NDArray[np.datetime64]:
+    """Start of each session, in UTC, to the microsecond."""
+    if isinstance(sessions, SessionTable):
+        return sessions.columns.start_us.view("M8[us]")
+    naive = (s.start.astimezone(UTC).replace(tzinfo=None) for s in sessions)
+    return np.array(list(naive), "M8[us]")
+
+
+def _sources(sessions: Sequence[Session]) -> tuple[list[SourcePlace], Indices]:
+    """Sources that occur, and the index of each session's source, `(n,)`."""
+    if isinstance(sessions, SessionTable):
+        used, source_of = np.unique(sessions.columns.source, return_inverse=True)
+        return [sessions.columns.sources[index] for index in used.tolist()], source_of
+    numbers: dict[str, int] = {}
+    source_of = np.array([numbers.setdefault(s.source_id, len(numbers)) for s in sessions], np.intp)
+    firsts = {s.source_id: s.position_deg for s in reversed(sessions)}
+    return [SourcePlace(identity, firsts[identity]) for identity in numbers], source_of
+
+
+def _founders(
+    sources: Sequence[SourcePlace],
+    source_of: Indices,
+    starts: npt.NDArray[np.datetime64],
+    same_site_m: float,
+) -> list[SourcePlace]:
+    """Source at the same site that was heard first, for each source."""
+    if not sources:
+        return []
+    first_heard = np.full(len(sources), np.iinfo(np.int64).max)
+    np.minimum.at(first_heard, source_of, starts.view(np.int64))
+    site_of = _site_numbers([source.position_deg for source in sources], same_site_m).tolist()
+    founder: dict[int, int] = {}
+    for index in sorted(range(len(sources)), key=lambda i: (first_heard[i], sources[i].id)):
+        founder.setdefault(site_of[index], index)
+    return [sources[founder[site]] for site in site_of]
+
+
+def _site_numbers(positions_deg: Sequence[tuple[float, float]], distance_m: float) -> Indices:
+    """Number for each position, equal where positions share a site."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
+    points, place = np.unique(_ecef_m(positions_deg), axis=0, return_inverse=True)
+    near = KDTree(points).query_pairs(distance_m, output_type="ndarray")
+    ones = np.ones(len(near), np.int8)
+    graph = coo_array((ones, (near[:, 0], near[:, 1])), shape=(len(points), len(points)))
+    _, number = connected_components(graph, directed=False)
+    return np.asarray(number[place.reshape(-1)], np.intp)
+
+
+def _ecef_m(positions_deg: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
+    """Earth-centred coordinates on WGS84, `(n, 3)`; within a site, a chord equals the geodesic."""
+    latitude, longitude = np.radians(np.asarray(positions_deg, np.float64)).T
+    radius = WGS84_A_M / np.sqrt(1 - WGS84_E2 * np.sin(latitude) ** 2)
+    across = radius * np.cos(latitude)
+    return np.stack(
+        [
+            across * np.cos(longitude),
+            across * np.sin(longitude),
+            radius * (1 - WGS84_E2) * np.sin(latitude),
+        ],
+        axis=1,
     )

@@ -82,7 +82,7 @@ def test_what_a_person_decided_is_kept(catalogue, raw_iq_store):
     with catalogue.transaction() as connection:
         connection.execute("UPDATE heimdall.recording_sessions SET approval_status = 'rejected'")
     quietly(catalogue, raw_iq_store, [new_session()])
-    assert catalogue.not_used() == {"rejected": 1}
+    assert catalogue.rejected_counts() == {"rejected": 1}
 
 
 def test_a_sequence_with_one_wrong_session_writes_none(catalogue, raw_iq_store):

@@ -91,7 +91,7 @@ def test_a_manifest_is_ingested_and_again_changes_nothing(campaign, catalogue, r
     again = ingest(catalogue, raw_iq_store, manifest, progress=False)
     assert (again.sessions_known, again.objects_unchanged, again.sessions_added) == (2, 3, 0)
     assert [session.session_name for session in catalogue.sessions()] == ["one"]
-    assert catalogue.not_used() == {"not approved yet": 1}
+    assert catalogue.rejected_counts() == {"not approved yet": 1}
 
 
 def test_a_source_elsewhere_in_the_catalogue_stops_before_anything_is_stored(
@@ -216,7 +216,7 @@ def test_a_file_that_changes_after_the_check_is_refused(
     np.save(tmp_path / "b.npy", np.full(1250, 0.4, np.complex64))
     with pytest.raises(IngestError, match=r"b\.npy: changed since it was checked"):
         ingest(catalogue, raw_iq_store, manifest, progress=False)
-    assert len(catalogue.sessions()) + sum(catalogue.not_used().values()) == 0
+    assert len(catalogue.sessions()) + sum(catalogue.rejected_counts().values()) == 0
 
 
 def test_recordings_are_not_kept_in_memory(campaign, tmp_path):

@@ -1,4 +1,4 @@
-"""Choice of the precision at which a model is delivered, by its errors on validation sessions."""
+"""Metrics of model files on validation sessions, to choose the precision that is delivered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from heimdall_export.contract import ARRIVALS, INPUT
-from heimdall_export.graph.variants import at_precision
 from heimdall_export.session import Sample, open_session, run_in_batches
 from heimdall_models import localization_metrics
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from heimdall_export.graph.variants import Choice, Judge, Precision
+    from heimdall_export.graph.variants import Choice, Judge
     from numpy.typing import NDArray
 
     from heimdall_evaluation.dataset import Dataset
@@ -25,7 +24,6 @@ __all__ = [
     "calibration_sample",
     "choice_lines",
     "choice_metrics",
-    "choose_precision",
     "file_metrics",
     "judge_of",
 ]
@@ -36,23 +34,6 @@ N_JUDGED = 2000
 """Validation sessions that variants are judged on, at most."""
 _BATCH = 32
 _FIGURES = ("error_m_median", "nll", "coverage_68", "coverage_95")
-
-
-def choose_precision(
-    path: Path, training: Dataset, validation: Dataset, precision: Precision
-) -> Choice:
-    """Choose which variant of an exported file to deliver.
-
-    Args:
-        path: The float32 file.
-        training: Sessions to calibrate integers on, without augmentation.
-        validation: Sessions to judge variants by.
-        precision: The wanted precision, or `auto`.
-
-    Raises:
-        ExportError: The model cannot be had at this precision.
-    """
-    return at_precision(path, precision, calibration_sample(training), judge_of(validation))
 
 
 def calibration_sample(training: Dataset) -> Sample:

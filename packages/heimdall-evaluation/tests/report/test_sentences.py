@@ -36,15 +36,12 @@ def test_a_distance_is_printed_to_three_figures(metres):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (distance(7.26), "7.26 m"),
         (distance(999.6), "1.00 km"),
-        (distance(12_345), "12.3 km"),
         (distance(float("nan")), "\N{EM DASH}"),
         (round_distance(20_000), "20 km"),
         (round_distance(500), "500 m"),
         (decimal(-0.189), "\N{MINUS SIGN}0.19"),
         (factor(0.00409), "0.0041"),
-        (factor(0.049), "0.049"),
         (factor(12.345), "12.35"),
         (factor(0.0), "0.00"),
         (count(1, "session"), "1 session"),
@@ -53,7 +50,6 @@ def test_a_distance_is_printed_to_three_figures(metres):
         (duration(216.4), "3 min 36 s"),
         (duration(9000), "2 h 30 min"),
         (file_size(13_612_040), "13.6 MB"),
-        (file_size(812), "812 B"),
     ],
 )
 def test_quantities_read_as_people_write_them(said, expected):

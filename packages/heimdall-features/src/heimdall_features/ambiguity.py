@@ -1,4 +1,4 @@
-"""Where one recording best fits another, over lag and carrier offset.
+"""Best fit of one recording to another, over lag and carrier offset.
 
 The recordings are cut to segments. Each segment's cross-correlation shows the lag; how its
 phase turns from segment to segment shows the offset that is left. Both at once are the
@@ -22,7 +22,7 @@ N_SEGMENTS: Final = 64
 _OFFSETS_PER_BIN: Final = 4
 """The grid of offsets is so much finer than the recording resolves."""
 _FALSE_ALARM: Final = 1e-3
-"""How often noise alone may pass for an arrival."""
+"""Share of noise alone that may pass for an arrival."""
 
 Complex = NDArray[np.complexfloating]
 
@@ -34,11 +34,11 @@ class Fit:
     lag: int
     """Samples by which the signal comes later than the reference."""
     cycles_per_sample: float
-    """By how much its carrier lies above the reference's."""
+    """Its carrier above the reference's."""
     height: float
     """Over the median cell; in noise alone cells are Rayleigh distributed."""
     threshold: float
-    """What noise alone exceeds once in a thousand times."""
+    """Height that noise alone exceeds once in a thousand times."""
 
     @property
     def is_arrival(self) -> bool:
@@ -46,7 +46,7 @@ class Fit:
         return self.height > self.threshold
 
     def is_power(self, power: float) -> bool:
-        """Whether a fit of this power over that of noise would stand above noise as well."""
+        """Return True if a fit of this power over that of noise stands above noise as well."""
         # Rayleigh's median is at the power ln 2.
         return power > self.threshold**2 * math.log(2)
 
@@ -59,7 +59,7 @@ def best_fit(signal: Complex, reference: Complex, longest_lag: int) -> Fit:
         reference: the same length.
         longest_lag: in samples, either way.
     """
-    # 0.4 s to import: only who computes pays.
+    # Imported here: it takes 0.4 s.
     import scipy.fft
 
     lags = _segment_lags(signal, reference, longest_lag)

@@ -2,9 +2,7 @@
 
 Times are on the receivers' common clock, against a zero common to all that nobody knows: the
 time of emission. They and their standard deviations hold all that time differences between
-pairs hold, a row for each receiver instead of one for each pair.
-
-What arrival times are measured of, and their fingerprint.
+pairs hold, in a row for each receiver instead of one for each pair.
 """
 
 import dataclasses
@@ -28,13 +26,19 @@ __all__ = ["ARRIVAL_COLUMNS", "ARRIVAL_VERSION", "ArrivalConfig", "ArrivalExtrac
 
 ARRIVAL_VERSION: Final = 1
 """Rises whenever arrival times change by more than rounding."""
+ARRIVAL_COLUMNS: Final = ("heard", "arrival_us", "sigma_us", "snr_db", "misfit_db")
+"""Columns of a receiver's row; all zero where its arrival is not known."""
+CONFIG_KEY: Final = "heimdall.arrivals.config"
+FINGERPRINT_KEY: Final = "heimdall.arrivals.fingerprint"
 _LONGEST_BASELINE_M: Final = 20_100_000.0
 """Half the Earth's circumference."""
+
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalConfig:
-    """Which receivers, and where their arrivals are looked for."""
+    """Receivers, and the search for their arrivals."""
 
     receivers: tuple[str, ...]
     """The rows of the result, in order."""
@@ -70,7 +74,7 @@ class ArrivalConfig:
 
     @property
     def longest_lag_s(self) -> float:
-        """No difference of arrival is larger."""
+        """Largest possible difference of arrival."""
         return self.baseline_m / SPEED_OF_LIGHT_M_S
 
     @property
@@ -80,7 +84,7 @@ class ArrivalConfig:
 
     @property
     def least_samples(self) -> int:
-        """What receivers must have in common: half of a segment is longer than the largest lag."""
+        """Samples that receivers must share: half a segment is longer than the largest lag."""
         return max(2048, math.ceil(128 * self.longest_lag_s * self.sample_rate_hz))
 
     @property
@@ -110,15 +114,6 @@ class ArrivalConfig:
             ) from error
 
 
-ARRIVAL_COLUMNS: Final = ("heard", "arrival_us", "sigma_us", "snr_db", "misfit_db")
-"""What each receiver's row says; all zero where its arrival is not known."""
-
-CONFIG_KEY: Final = "heimdall.arrivals.config"
-FINGERPRINT_KEY: Final = "heimdall.arrivals.fingerprint"
-
-Float32 = NDArray[np.float32]
-
-
 class ArrivalExtractor:
     """Turns `{receiver: ClockedRecording}` into times of arrival."""
 
@@ -127,12 +122,11 @@ class ArrivalExtractor:
         self.config = config
 
     def __repr__(self) -> str:
-        """Which arrival times these are."""
         return f"ArrivalExtractor({self.config!r})"
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the result: receivers and columns."""
+        """Shape of the result: receivers and columns."""
         return len(self.config.receivers), len(ARRIVAL_COLUMNS)
 
     def __call__(self, recordings: Mapping[str, ClockedRecording | None]) -> Float32:
@@ -168,7 +162,7 @@ class ArrivalExtractor:
         return rows
 
     def metadata(self) -> dict[str, str]:
-        """What a model file says of the arrival times that it takes."""
+        """Return the model file's entries about the arrival times that it takes."""
         return {
             CONFIG_KEY: self.config.to_json(),
             FINGERPRINT_KEY: self.config.fingerprint,

@@ -49,7 +49,7 @@ class Augmentation:
     """What masks and missing receivers read as: the configuration's `fill_db`."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no nuisance.
+        """Refuse settings that are not finite, negative or no probability.
 
         Raises:
             FeatureError: says which setting is wrong.

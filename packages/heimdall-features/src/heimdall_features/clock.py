@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from heimdall_features.common_waveform import smoothed
 from heimdall_features.errors import FeatureError
 from heimdall_features.resample import rate_ratio, resampled
 from heimdall_features.signal import Samples, open_source, require_rate
@@ -38,7 +39,6 @@ __all__ = [
 
 Complex64 = NDArray[np.complex64]
 
-_SMOOTHING_BINS: Final = 129
 _PEAK_LIMIT: Final = 8.0
 """Times the smoothed power: a bin above it is a spur and is clipped."""
 _FRAME: Final = 512
@@ -118,11 +118,11 @@ def common_span(spans: Mapping[str, Span]) -> dict[str, slice]:
 
 
 class Comparison(Protocol):
-    """What it takes to bring recordings together."""
+    """Settings for bringing recordings to one clock and carrier."""
 
     @property
     def sample_rate_hz(self) -> float:
-        """The rate that all are brought to."""
+        """Rate that all recordings are resampled to."""
 
     @property
     def baseline_m(self) -> float:
@@ -130,11 +130,11 @@ class Comparison(Protocol):
 
     @property
     def offset_limit_hz(self) -> float:
-        """No two receivers' carriers are further apart."""
+        """Largest difference of two receivers' carriers."""
 
     @property
     def least_samples(self) -> int:
-        """What they must have in common."""
+        """Samples that the recordings must share."""
 
 
 class Signal:
@@ -162,12 +162,12 @@ class Signal:
         self.start_s = recording.start_s
 
     def lateness_s(self, sample: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """How much later than at the configuration's rate each sample was taken."""
+        """Return the delay of each sample against the configuration's rate."""
         slip_s = 1 / self.true_rate_hz - 1 / self.nominal_rate_hz
         return np.asarray(self.start_s + sample * slip_s, dtype=np.float64)
 
     def steady(self) -> Complex64:
-        """The samples as if the clock had run at the nominal rate from their start on.
+        """Return the samples as if the clock had run at the nominal rate from their start on.
 
         Frames of an overlap-add are each turned by their own lateness: within one, the clocks
         part by less than a thousandth of a sample.
@@ -175,7 +175,7 @@ class Signal:
         slip = self.nominal_rate_hz / self.true_rate_hz - 1
         if abs(slip) * self.samples.size < _SLIP_SAMPLES:
             return self.samples
-        # 0.4 s to import: only who computes pays.
+        # Imported here: it takes 0.4 s.
         import scipy.fft
 
         hop, window = _FRAME // 2, np.hanning(_FRAME + 1)[:-1].astype(np.float32)
@@ -233,10 +233,10 @@ def common_signals(signals: dict[str, Signal], config: Comparison) -> list[Signa
 def carrier_offsets_hz(
     signals: list[Complex64], rate_hz: float, limit_hz: float
 ) -> NDArray[np.float64]:
-    """By how much each receiver's carrier lies above that of a common reference.
+    """Return the offset of each receiver's carrier from that of a reference receiver.
 
-    The reference is the receiver whose spectrum fits the others' best, so that one which
-    hears nothing is never it.
+    The reference is the receiver whose spectrum fits the others' best, never one that hears
+    nothing.
 
     Args:
         signals: one `(n_samples,)` complex array a receiver, of one moment, at one rate.
@@ -248,7 +248,7 @@ def carrier_offsets_hz(
         recording resolves, `1 / duration`, which turns the phase of one column in 32 by a
         hundredth of a turn.
     """
-    # 0.4 s to import: only who computes pays.
+    # Imported here: it takes 0.4 s.
     import scipy.fft
 
     n_samples = signals[0].size
@@ -270,15 +270,13 @@ def carrier_offsets_hz(
 
 def _fine_structure(spectrum: Complex64) -> NDArray[np.float64]:
     power: NDArray[np.float64] = np.fft.fftshift(np.square(np.abs(spectrum), dtype=np.float64))
-    width = min(_SMOOTHING_BINS, 1 + 2 * (power.size // 8))
-    padded = np.concatenate([[0.0], np.cumsum(np.pad(power, width // 2, mode="wrap"))])
-    smooth = (padded[width:] - padded[:-width]) / width
+    smooth = smoothed(power)
     ratio: NDArray[np.float64] = np.divide(power, smooth, out=np.ones_like(power), where=smooth > 0)
     return np.asarray(np.minimum(ratio, _PEAK_LIMIT) - 1.0, dtype=np.float64)
 
 
 def _peak(fit: NDArray[np.float64], limit: int) -> tuple[float, float]:
-    """Where the best fit within the limit lies, to a fraction of a bin, and how good it is."""
+    """Position of the best fit within the limit, to a fraction of a bin, and its height."""
     lags = np.arange(-limit, limit + 1)
     at = int(lags[np.argmax(fit[lags])])
     before, peak, after = fit[at - 1], fit[at], fit[at + 1]

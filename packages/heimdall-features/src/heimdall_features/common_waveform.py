@@ -46,7 +46,7 @@ class CommonWaveform:
     def __init__(
         self, samples: Complex, rate_hz: float, bandwidth_hz: float, longest_lag_s: float
     ) -> None:
-        # 0.4 s to import: only who computes pays.
+        # Imported here: it takes 0.4 s.
         import scipy.fft
 
         n_receivers, n_samples = samples.shape

@@ -1,4 +1,4 @@
-"""What a feature is: the settings of one, valid once made, and their fingerprint.
+"""Settings of the features, valid once made, and their fingerprint.
 
 The fingerprint is the SHA-256 of the settings in canonical JSON (RFC 8785 in spirit: sorted
 keys, no spaces, one spelling per number) together with `ALGORITHM_VERSION`, which rises
@@ -40,7 +40,7 @@ MelNorm = Literal["peak", "slaney"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectrumConfig:
-    """How a recording becomes mel bands over time, in decibels."""
+    """Settings of mel bands over time, in decibels."""
 
     sample_rate_hz: float = 48_000.0
     n_mels: int = 128
@@ -108,7 +108,7 @@ class SpectrumConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureConfig(SpectrumConfig):
-    """What the model sees: which receivers, and how each becomes a channel."""
+    """Settings of the model's input: its receivers, and the features of each."""
 
     receivers: tuple[str, ...]
     """The channels of the tensor, in order."""

@@ -7,8 +7,6 @@ where it is.
 
 Source: C. H. Knapp and G. C. Carter, "The generalized correlation method for estimation of
 time delay", IEEE Trans. ASSP 24 (1976); PHAT is its phase transform.
-
-Which pairs of receivers are correlated, and over which lags.
 """
 
 import functools
@@ -38,11 +36,16 @@ __all__ = [
 
 Pair = tuple[str, str]
 Weighting = Literal["phat", "plain"]
+Float32 = NDArray[np.float32]
+Complex64 = NDArray[np.complex64]
+
+ABSENT: Final = -1.0
+"""Value of a pair of which a receiver is absent; a correlation is never below 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrelationConfig:
-    """Which pairs, over which lags, at which weight."""
+    """Pairs of receivers, lags and weighting."""
 
     receivers: tuple[str, ...]
     baseline_m: float
@@ -113,21 +116,14 @@ class CorrelationConfig:
 
     @property
     def least_samples(self) -> int:
-        """What receivers must have in common: a frame."""
+        """Samples that receivers must share: a frame."""
         return self.n_fft
-
-
-ABSENT: Final = -1.0
-"""What a pair reads where a receiver is absent; a correlation is never below 0."""
-
-Float32 = NDArray[np.float32]
-Complex64 = NDArray[np.complex64]
 
 
 def cross_correlation_features(
     recordings: Mapping[str, ClockedRecording | None], config: CorrelationConfig
 ) -> Float32:
-    """How alike each pair of receivers sounds at each lag, over time.
+    """Return the similarity of each pair of receivers at each lag, over time.
 
     Carrier offsets are estimated from the power spectra (`heimdall_features.clock`) and
     taken out; differences of start and of rate are taken out to a fraction of a sample.
@@ -165,7 +161,7 @@ def cross_correlation_features(
 
 
 def time_differences_s(features: Float32, config: CorrelationConfig) -> dict[Pair, float]:
-    """Where each present pair's profile, averaged over time, peaks.
+    """Return the peak of each present pair's profile, averaged over time.
 
     Args:
         features: `(pairs, n_lags, n_frames)`, from `cross_correlation_features`.
@@ -207,7 +203,7 @@ def _frame_spectra(
     signal: Signal, starts: NDArray[np.int64], config: CorrelationConfig
 ) -> Complex64:
     """The band's bins of each frame, as if sampled at the configuration's very instants."""
-    # 0.4 s to import: only who computes pays.
+    # Imported here: it takes 0.4 s.
     import scipy.fft
 
     bins, frequencies_hz = _band(config)

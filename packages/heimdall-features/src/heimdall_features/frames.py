@@ -1,4 +1,4 @@
-"""Where the frames of a recording start, and which column of the tensor each belongs to."""
+"""Start of each frame of a recording, and its column of the tensor."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class FramePlan:
 
     @property
     def last(self) -> int:
-        """Where the frame starts that ends with the recording."""
+        """Start of the frame that ends with the recording."""
         return self.n_samples - self.n_fft
 
     def runs(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -71,7 +71,7 @@ class FramePlan:
         return column * self.n_frames // (self.n_columns or self.n_frames)
 
     def columns(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """What columns the frames `first` to `stop` lie in: (column, first frame, stop)."""
+        """Columns of the frames `first` to `stop`: (column, first frame, stop)."""
         while first < stop:
             column = ((first + 1) * (self.n_columns or self.n_frames) - 1) // self.n_frames
             column_stop = min(stop, self.column_start(column + 1))

@@ -1,4 +1,4 @@
-"""What happens to a signal between a transmitter and a file, without moving the transmitter.
+"""Augmentation of IQ: changes between a transmitter and a file that do not move the transmitter.
 
 Each is applied to the IQ itself, before any feature is made.
 """
@@ -40,7 +40,7 @@ class Nuisances:
     """All recordings start up to this much later: nobody presses a key on time."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no nuisance.
+        """Refuse settings that are not finite or negative.
 
         Raises:
             FeatureError: says which setting is wrong.

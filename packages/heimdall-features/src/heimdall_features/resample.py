@@ -73,7 +73,7 @@ def _pieces(source: Source, ratio: Fraction, n_samples: int) -> Iterator[Samples
 
     Pieces start at multiples of the denominator, where input and output samples coincide.
     """
-    # 1.6 s to import: only who has another rate pays.
+    # Imported here: it takes 1.6 s, and only other rates need it.
     from scipy.signal import resample
 
     margin, size = _piece_layout(ratio)

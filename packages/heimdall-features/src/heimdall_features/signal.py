@@ -29,7 +29,7 @@ class Blocks:
     blocks: Iterable[Samples]
     """Arrays `(n,)` of any lengths, in order; read once."""
     n_samples: int
-    """How many samples they hold together; the columns are laid out from it."""
+    """Number of samples in all; the columns are laid out from it."""
 
 
 class Source(Protocol):

@@ -7,13 +7,8 @@ windowed power, so a full-scale tone totals 1, whichever bin it is in (Parseval)
 
 Memory, not arithmetic, is the limit, so the frames of a block stay in cache from the window
 to the square, and a column's frames are added up before any filter bank is applied.
-
-The filter bank at work: from FFT bins to the power in each band.
-
-A mel filter bank is nearly all zeros: 2 weights to a bin. Cut into tiles of a few bands,
-what is left is dense, and a matrix product runs over each at full speed.
-
-Power ratios as decibels, with a floor.
+A mel filter bank is nearly all zeros: 2 weights to a bin. Cut into tiles of a few bands, what
+is left is dense, and a matrix product runs over each at full speed.
 """
 
 import functools
@@ -32,134 +27,14 @@ from heimdall_features.signal import Samples, Source
 __all__ = ["band_powers", "column_powers", "decibels", "frame_powers"]
 
 
-BANDS_PER_TILE = 8
+Float32 = NDArray[np.float32]
 
+BLOCK_BYTES = 1 << 20
+"""Size of a block of frames in memory: it stays in a core's own cache."""
+BANDS_PER_TILE = 8
 UNTHREADED_PRODUCT = 1 << 18
 """Multiplications up to which OpenBLAS starts no threads (`interface/gemm.c`). Products this
 small gain nothing by threads, and lose much where workers already fill the machine."""
-
-Float32_bands = NDArray[np.float32]
-
-
-def band_powers(squares: Float32_bands, config: SpectrumConfig) -> Float32_bands:
-    """The power in each band.
-
-    Args:
-        squares: `(n, 2 * n_bins)`, the squared real and imaginary part of each bin.
-        config: which bands.
-
-    Returns:
-        float32 `(n, n_mels)`, relative to full scale.
-    """
-    powers = np.zeros((squares.shape[0], config.n_mels), np.float32)
-    for bins, bands, weights in _tiles(config):
-        n_rows = max(1, UNTHREADED_PRODUCT // weights.size)
-        for first in range(0, squares.shape[0], n_rows):
-            rows = slice(first, first + n_rows)
-            powers[rows, bands] += squares[rows, bins] @ weights
-    return powers
-
-
-@functools.lru_cache(maxsize=16)
-def _tiles(config: SpectrumConfig) -> tuple[tuple[slice, slice, Float32_bands], ...]:
-    """The dense parts of the filter bank: (squares, bands, weights).
-
-    Two-sided bins stand in the transform's order, so that a tile at the carrier is in two
-    parts. Rows come in pairs, for the real and the imaginary part.
-    """
-    bank = filter_bank(config)
-    side = config.n_fft // 2 if config.spectrum == "two-sided" else bank.shape[0]
-    tiles = []
-    for low in range(0, config.n_mels, BANDS_PER_TILE):
-        bands = slice(low, min(low + BANDS_PER_TILE, config.n_mels))
-        for offset in range(0, bank.shape[0], side):
-            used = offset + np.flatnonzero(bank[offset : offset + side, bands].any(axis=1))
-            if used.size:
-                rows = bank[used[0] : used[-1] + 1, bands].astype(np.float32)
-                bins = slice(2 * int(used[0]), 2 * int(used[-1]) + 2)
-                tiles.append((bins, bands, np.repeat(rows, 2, axis=0)))
-    return tuple(tiles)
-
-
-def decibels(powers: NDArray[Any], floor_db: float) -> NDArray[np.float32]:
-    """Ten times the decimal logarithm, never below the floor.
-
-    Args:
-        powers: any shape, relative to full scale, not negative.
-        floor_db: what no power and less power than this reads as.
-
-    Returns:
-        float32, the same shape.
-    """
-    # np.log10 costs five times what np.log does in float32; the smallest normal number
-    # stands for zero, far below any floor.
-    logs = np.log(np.maximum(powers, np.finfo(np.float32).tiny))
-    levels: NDArray[np.float32] = np.multiply(logs, np.float32(10 / np.log(10)), dtype=np.float32)
-    return np.maximum(levels, np.float32(floor_db), out=levels)
-
-
-BLOCK_BYTES = 1 << 20
-"""What one block of frames takes as it is transformed: it stays in a core's own cache."""
-
-Float32 = NDArray[np.float32]
-
-
-class Squares:
-    """The squared real and imaginary part of each bin of each frame, side by side.
-
-    Their pairwise sums are powers; since all that follows is linear, that sum waits until
-    there is less to add. Complex frames are seen as twice as many floats throughout: NumPy
-    would otherwise make the window complex too.
-    """
-
-    def __init__(self, config: SpectrumConfig) -> None:
-        """Set up the window and the work space of one block."""
-        # 0.4 s to import: only who computes pays.
-        import scipy.fft
-
-        self._is_complex = config.spectrum == "two-sided"
-        self._is_envelope = config.spectrum == "envelope"
-        self._transform = scipy.fft.fft if self._is_complex else scipy.fft.rfft
-        self._parts = 2 if self._is_complex else 1
-        self._window = np.repeat(scaled_window(config.n_fft), self._parts)
-        self.frames_per_block = max(1, BLOCK_BYTES // (4 * self._window.size))
-        self._work = np.empty((self.frames_per_block, self._window.size), np.float32)
-
-    def of_run(self, samples: Samples, n_frames: int, hop_length: int) -> Float32:
-        """The squares of frames a hop apart, at most `frames_per_block` of them.
-
-        Args:
-            samples: `((n_frames - 1) * hop_length + n_fft,)`, float32 or complex64.
-            n_frames: how many.
-            hop_length: from one to the next.
-
-        Returns:
-            float32 `(n_frames, 2 * n_bins)`, valid until the next call.
-        """
-        # The strided view costs no copy; the product writes each sample once per frame.
-        signal = np.abs(samples) if self._is_envelope else samples
-        frames = np.ndarray(
-            (n_frames, self._window.size),
-            np.float32,
-            signal,
-            strides=(4 * self._parts * hop_length, 4),
-        )
-        work = np.multiply(frames, self._window, out=self._work[:n_frames])
-        spectrum = self._transform(
-            work.view(np.complex64) if self._is_complex else work, overwrite_x=True
-        )
-        # Real and imaginary part side by side: squaring needs no complex arithmetic.
-        squares: Float32 = spectrum.view(np.float32)
-        return np.multiply(squares, squares, out=squares)
-
-
-@functools.lru_cache(maxsize=16)
-def scaled_window(n_fft: int) -> Float32:
-    """The periodic Hann window, scaled so that squared bins are powers re full scale."""
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
-    scaled: Float32 = (window / np.sqrt(n_fft * np.sum(window**2))).astype(np.float32)
-    scaled.flags.writeable = False
-    return scaled
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end
@@ -234,3 +109,118 @@ def _require_finite(powers: NDArray[Any]) -> NDArray[Any]:
             "repair or drop it, and scale it so that full scale is |iq| = 1"
         )
     return powers
+
+
+class Squares:
+    """The squared real and imaginary part of each bin of each frame, side by side.
+
+    Their pairwise sums are powers; since all that follows is linear, that sum waits until
+    there is less to add. Complex frames are seen as twice as many floats throughout: NumPy
+    would otherwise make the window complex too.
+    """
+
+    def __init__(self, config: SpectrumConfig) -> None:
+        """Set up the window and the work space of one block."""
+        # Imported here: it takes 0.4 s.
+        import scipy.fft
+
+        self._is_complex = config.spectrum == "two-sided"
+        self._is_envelope = config.spectrum == "envelope"
+        self._transform = scipy.fft.fft if self._is_complex else scipy.fft.rfft
+        self._parts = 2 if self._is_complex else 1
+        self._window = np.repeat(scaled_window(config.n_fft), self._parts)
+        self.frames_per_block = max(1, BLOCK_BYTES // (4 * self._window.size))
+        self._work = np.empty((self.frames_per_block, self._window.size), np.float32)
+
+    def of_run(self, samples: Samples, n_frames: int, hop_length: int) -> Float32:
+        """The squares of frames a hop apart, at most `frames_per_block` of them.
+
+        Args:
+            samples: `((n_frames - 1) * hop_length + n_fft,)`, float32 or complex64.
+            n_frames: how many.
+            hop_length: from one to the next.
+
+        Returns:
+            float32 `(n_frames, 2 * n_bins)`, valid until the next call.
+        """
+        # The strided view costs no copy; the product writes each sample once per frame.
+        signal = np.abs(samples) if self._is_envelope else samples
+        frames = np.ndarray(
+            (n_frames, self._window.size),
+            np.float32,
+            signal,
+            strides=(4 * self._parts * hop_length, 4),
+        )
+        work = np.multiply(frames, self._window, out=self._work[:n_frames])
+        spectrum = self._transform(
+            work.view(np.complex64) if self._is_complex else work, overwrite_x=True
+        )
+        # Real and imaginary part side by side: squaring needs no complex arithmetic.
+        squares: Float32 = spectrum.view(np.float32)
+        return np.multiply(squares, squares, out=squares)
+
+
+@functools.lru_cache(maxsize=16)
+def scaled_window(n_fft: int) -> Float32:
+    """The periodic Hann window, scaled so that squared bins are powers re full scale."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    scaled: Float32 = (window / np.sqrt(n_fft * np.sum(window**2))).astype(np.float32)
+    scaled.flags.writeable = False
+    return scaled
+
+
+def band_powers(squares: Float32, config: SpectrumConfig) -> Float32:
+    """The power in each band.
+
+    Args:
+        squares: `(n, 2 * n_bins)`, the squared real and imaginary part of each bin.
+        config: which bands.
+
+    Returns:
+        float32 `(n, n_mels)`, relative to full scale.
+    """
+    powers = np.zeros((squares.shape[0], config.n_mels), np.float32)
+    for bins, bands, weights in _tiles(config):
+        n_rows = max(1, UNTHREADED_PRODUCT // weights.size)
+        for first in range(0, squares.shape[0], n_rows):
+            rows = slice(first, first + n_rows)
+            powers[rows, bands] += squares[rows, bins] @ weights
+    return powers
+
+
+@functools.lru_cache(maxsize=16)
+def _tiles(config: SpectrumConfig) -> tuple[tuple[slice, slice, Float32], ...]:
+    """The dense parts of the filter bank: (squares, bands, weights).
+
+    Two-sided bins stand in the transform's order, so that a tile at the carrier is in two
+    parts. Rows come in pairs, for the real and the imaginary part.
+    """
+    bank = filter_bank(config)
+    side = config.n_fft // 2 if config.spectrum == "two-sided" else bank.shape[0]
+    tiles = []
+    for low in range(0, config.n_mels, BANDS_PER_TILE):
+        bands = slice(low, min(low + BANDS_PER_TILE, config.n_mels))
+        for offset in range(0, bank.shape[0], side):
+            used = offset + np.flatnonzero(bank[offset : offset + side, bands].any(axis=1))
+            if used.size:
+                rows = bank[used[0] : used[-1] + 1, bands].astype(np.float32)
+                bins = slice(2 * int(used[0]), 2 * int(used[-1]) + 2)
+                tiles.append((bins, bands, np.repeat(rows, 2, axis=0)))
+    return tuple(tiles)
+
+
+def decibels(powers: NDArray[Any], floor_db: float) -> NDArray[np.float32]:
+    """Ten times the decimal logarithm, never below the floor.
+
+    Args:
+        powers: any shape, relative to full scale, not negative.
+        floor_db: what no power and less power than this reads as.
+
+    Returns:
+        float32, the same shape.
+    """
+    # np.log10 costs five times what np.log does in float32; the smallest normal number
+    # stands for zero, far below any floor.
+    logs = np.log(np.maximum(powers, np.finfo(np.float32).tiny))
+    levels: NDArray[np.float32] = np.multiply(logs, np.float32(10 / np.log(10)), dtype=np.float32)
+    return np.maximum(levels, np.float32(floor_db), out=levels)

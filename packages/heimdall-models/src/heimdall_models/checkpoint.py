@@ -14,12 +14,12 @@ import tempfile
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from heimdall_models import __version__
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Format:
 
     def begin(self) -> dict[str, Any]:
         """The entries that every record of this format starts with."""
-        return {"format": self.number, "version": __version__}
+        return {"format": self.number, "version": version("heimdall-models")}
 
     def migrate(self, contents: dict[str, Any], name: str) -> dict[str, Any]:
         """The contents with this record in the format of this version; unchanged if it has none.
@@ -71,9 +71,10 @@ class Format:
                 break
             if isinstance(found, int) and found > self.number:
                 writer = record.get("version")
+                ours = version("heimdall-models")
                 wanted = f"heimdall-models {writer}" if writer else "a newer heimdall-models"
                 raise ModelError(
-                    f"{name} has {self.key} format {found}, and heimdall-models {__version__} "
+                    f"{name} has {self.key} format {found}, and heimdall-models {ours} "
                     f"reads up to {self.number}; open it with {wanted}"
                 )
             if not isinstance(found, int) or found not in self.steps:

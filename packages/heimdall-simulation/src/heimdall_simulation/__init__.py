@@ -1,11 +1,10 @@
-"""Simulated recordings: honest physics, with the truth of every nuisance beside each session.
+"""Simulated recordings with the truth of every nuisance beside each session.
 
 `simulate_sessions` makes sessions that go through the same ingestion as recorded ones. The
-modules, from the earth to the session: `geometry`, `propagation`, `shadowing` (where and how
-strong), `channel` (fading, echoes), `voice`, `fm`, `packets`, `modulation`, `waveforms` (what
-is sent), `interference` (who else sends), `receiver`, `levels`, `kiwi_payload` (what is
-written), `scenario`, `drawing` (what is drawn), `sessions`; and `cramer_rao`, how well it could
-be located.
+modules, from the earth to the session: `geometry`, `propagation`, `world` (places and losses),
+`channel` (fading, echoes, interferers), `voice`, `packets`, `waveforms` (transmitted signals),
+`receiver` (converter, files, levels), `scenario` (settings), `truth`, `drawing` (random draws),
+`sessions`; and `cramer_rao`, bounds on any estimate of the position.
 
 All beyond FM over a still, direct path is off until a `Scenario` asks for it.
 """
@@ -23,6 +22,8 @@ from heimdall_simulation.truth import (
     SessionTruth,
     SourceTruth,
 )
+
+__version__ = "0.1.0"
 
 __all__ = [
     "MODULATIONS",

@@ -1,4 +1,7 @@
-"""What the path does beyond its loss: fading, echoes and detours, off unless asked for.
+"""Effects of the path beyond its loss, and other transmitters; all off unless asked for.
+
+Fading, echoes and detours of each path, and interferers on the same channel or beside it, each
+with its own place. The session's label is the source alone; interferers are in the truth.
 
 Sources: S. O. Rice, BSTJ 23 (1944), for a steady part in Gaussian noise; R. H. Clarke, "A
 statistical theory of mobile-radio reception", BSTJ 47 (1968), and W. C. Jakes, "Microwave
@@ -9,10 +12,6 @@ for one random angle to each `1/N` of the circle, which has that autocorrelation
 207 (1989) for the exponential profile of power over delay, and P. A. Bello, IEEE Trans.
 Communications Systems 11 (1963), for echoes without correlation; P.-C. Chen, "A non-line-of-sight
 error mitigation algorithm in location estimation", IEEE WCNC 1999, for exponential detours.
-
-Other transmitters at the same time: on the same channel or beside it, each with its own place.
-
-The session's label is the source alone; the others are in the truth (`InterfererTruth`).
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from heimdall_simulation.world import StationWorld, world_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
 
 __all__ = ["session_truth", "simulate_truths", "source_truth"]
 
@@ -82,9 +81,12 @@ def source_truth(index: int, seed: int, scenario: Scenario) -> SourceTruth:
 
 
 def _transmitter(rng: np.random.Generator, index: int, scenario: Scenario) -> SourceTruth:
+    # Uniform by area: the sine of the latitude is uniform.
+    south, north = np.sin(np.radians(scenario.latitude_deg))
+    latitude_deg = float(np.degrees(np.arcsin(rng.uniform(south, north))))
     return SourceTruth(
         index=index,
-        position_deg=_uniform_place_deg(rng, scenario),
+        position_deg=(latitude_deg, rng.uniform(*scenario.longitude_deg)),
         altitude_m=rng.uniform(*scenario.antenna_height_m),
         frequency_hz=float(round(rng.uniform(*scenario.frequency_hz) / _RASTER_HZ) * _RASTER_HZ),
         offset_ppm=scenario.transmitter_offset_ppm * rng.standard_normal(),
@@ -151,13 +153,6 @@ def _through_channel(
     )
 
 
-def _uniform_place_deg(rng: np.random.Generator, scenario: Scenario) -> tuple[float, float]:
-    """Latitude and longitude, uniform by area: the sine of the latitude is uniform."""
-    south, north = np.sin(np.radians(scenario.latitude_deg))
-    latitude_deg = float(np.degrees(np.arcsin(rng.uniform(south, north))))
-    return latitude_deg, rng.uniform(*scenario.longitude_deg)
-
-
 def _reception(
     rng: np.random.Generator,
     source: SourceTruth,
@@ -167,8 +162,21 @@ def _reception(
 ) -> ReceptionTruth:
     """The link budget to one station, and what its hardware adds."""
     fading, clock, drift = rng.standard_normal(3)
-    distance_m, path_loss_db = _path(source, at, scenario)
-    shadowing_db = float(at.shadows.loss_db(_place_m(source.position_deg, scenario)))
+    station_m = at.station.altitude_m or 0.0
+    distance_m = float(
+        slant_range_m(source.position_deg, source.altitude_m, at.station.position_deg, station_m)
+    )
+    path_loss_db = float(
+        log_distance_loss_db(
+            distance_m,
+            source.frequency_hz,
+            exponent=scenario.path_loss_exponent,
+            reference_m=scenario.reference_m,
+        )
+    )
+    # Maps are in metres east and north of the middle of the region.
+    middle_deg = (sum(scenario.latitude_deg) / 2, sum(scenario.longitude_deg) / 2)
+    shadowing_db = float(at.shadows.loss_db(east_north_m(source.position_deg, middle_deg)))
     fading_db = scenario.fading_sigma_db * fading
     noise_dbm = thermal_noise_dbm(scenario.sample_rate_hz, scenario.noise_figure_db)
     mixer_ppm = at.mixer_ppm + scenario.receiver_drift_ppm * drift
@@ -186,27 +194,6 @@ def _reception(
         frequency_offset_hz=1e-6 * source.frequency_hz * (source.offset_ppm - mixer_ppm),
         phase_rad=rng.uniform(0, 2 * np.pi),
     )
-
-
-def _path(source: SourceTruth, at: StationWorld, scenario: Scenario) -> tuple[float, float]:
-    """Slant range in metres and mean path loss in dB."""
-    station_m = at.station.altitude_m or 0.0
-    distance_m = float(
-        slant_range_m(source.position_deg, source.altitude_m, at.station.position_deg, station_m)
-    )
-    loss_db = log_distance_loss_db(
-        distance_m,
-        source.frequency_hz,
-        exponent=scenario.path_loss_exponent,
-        reference_m=scenario.reference_m,
-    )
-    return distance_m, float(loss_db)
-
-
-def _place_m(position_deg: tuple[float, float], scenario: Scenario) -> NDArray[np.float64]:
-    """Where on the maps: metres east and north of the middle of the region."""
-    middle_deg = (sum(scenario.latitude_deg) / 2, sum(scenario.longitude_deg) / 2)
-    return east_north_m(position_deg, middle_deg)
 
 
 def _verdict(draw: float, mishaps: Mishaps) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Amplitude modulations beside FM, and what each modulation is called and how wide it is.
+"""Modulations: amplitude, one sideband, and the width of each.
 
 Sources: J. G. Proakis and M. Salehi, "Communication Systems Engineering" (2nd ed., 2002),
 section 3.2, for AM and its depth and for single sideband as the analytic signal; the widths
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["MODULATIONS", "Modulation", "am_baseband", "channel_width_hz", "ssb_baseband"]
+
 
 Modulation = Literal["fm", "am", "usb", "lsb", "gfsk", "4fsk"]
 MODULATIONS: tuple[Modulation, ...] = ("fm", "am", "usb", "lsb", "gfsk", "4fsk")

@@ -1,4 +1,6 @@
-"""Digital bursts: random symbols that key the frequency, in slots, with ramps of the power.
+"""Frequency modulation: voice as a baseband of constant envelope, and digital bursts.
+
+Bursts are random symbols that key the frequency, in slots, with ramps of the power.
 
 Sources: K. Murota and K. Hirade, "GMSK modulation for digital mobile radio telephony", IEEE
 Trans. Communications 29 (1981), for the Gaussian filter and its bandwidths; ITU-R M.1371
@@ -7,9 +9,7 @@ ETSI TS 102 361-1 (DMR) for the four-level one: 4800 symbols/s, deviations of 64
 1944 Hz, bursts of 27.5 ms every 60 ms, ramps of 1.5 ms. DMR's root raised cosine is replaced
 by the same Gaussian filter, and no burst holds a message: symbols are random.
 
-Narrow-band frequency modulation, as a complex baseband of constant envelope.
-
-Sources: J. R. Carson, "Notes on the theory of modulation", Proc. IRE 10 (1922), for the
+Sources of FM: J. R. Carson, "Notes on the theory of modulation", Proc. IRE 10 (1922), for the
 bandwidth; J. G. Proakis and M. Salehi, "Communication Systems Engineering" (2nd ed., 2002),
 section 3.3, for the phase as the integral of the modulating signal.
 """

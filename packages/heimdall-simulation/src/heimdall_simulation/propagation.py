@@ -36,7 +36,7 @@ def log_distance_loss_db(
 ) -> NDArray[np.float64]:
     """Mean path loss in dB: free space to the reference, `10 exponent` dB a decade beyond.
 
-    Source: Rappaport (2002), section 4.9, without its random term (see `shadowing`).
+    Source: Rappaport (2002), section 4.9, without its random term (see `world.ShadowingMap`).
     """
     distance = np.asarray(distance_m, dtype=np.float64)
     near = free_space_loss_db(np.minimum(distance, reference_m), frequency_hz)

@@ -4,10 +4,9 @@ Sources: J. B. Johnson and H. Nyquist, Phys. Rev. 32 (1928), for `k T B`; ITU-R 
 reference temperature of 290 K and the noise figure of a whole receiving site, man-made noise
 included. The gain is fixed (no AGC), as a network that compares levels sets it.
 
-What a backend can say of a recording's level without knowing what was sent.
-
-Welch's method (P. D. Welch, IEEE Trans. AU 15, 1967): the noise density is the mean over
-the bins outside the channel; the signal is what the channel holds beyond that noise.
+Levels are measured as a backend can, without knowing what was sent, by Welch's method
+(P. D. Welch, IEEE Trans. AU 15, 1967): the noise density is the mean over the bins outside the
+channel; the signal is what the channel holds beyond that noise.
 """
 
 from __future__ import annotations
@@ -17,6 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_data.errors import SimulationError
+from heimdall_data.recordings.kiwi_wav import HEADER, STAMP_BYTES, block_layout
+from heimdall_data.recordings.recording import WEEK_NS
 
 from heimdall_simulation.channel import echo_response, fading_gain
 
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
     from heimdall_simulation.truth import EchoTruth, RicianTruth
 
 __all__ = [
+    "BLOCK_SAMPLES",
     "FULL_SCALE",
     "LEAST_SNR_DB",
     "Reception",
     "arrived",
     "delayed",
+    "kiwi_wav_payload",
     "measured_levels_db",
     "npy_payload",
     "phasor",
@@ -43,6 +47,14 @@ FULL_SCALE = 32767
 """Largest int16; an amplitude of 1 in the units of levels in dBFS."""
 _BOLTZMANN_J_K = 1.380649e-23
 _REFERENCE_K = 290.0
+LEAST_SNR_DB = -30.0
+"""Reported where the channel holds no more than noise."""
+_SEGMENT = 1024
+BLOCK_SAMPLES = 512
+_NS = 10**9
+_RIFF_HEAD_BYTES = 8
+_FORMAT_BYTES = 16
+_PAIR_BYTES = 4
 
 
 def thermal_noise_dbm(bandwidth_hz: float, noise_figure_db: float) -> float:
@@ -143,9 +155,53 @@ def npy_payload(iq: NDArray[np.int16]) -> bytes:
     return buffer.getvalue()
 
 
-LEAST_SNR_DB = -30.0
-"""What is reported where the channel holds no more than noise."""
-_SEGMENT = 1024
+def kiwi_wav_payload(
+    iq: NDArray[np.int16], sample_rate_hz: float, start_gps_ns: int, *, age_s: int = 1
+) -> bytes:
+    """Return the samples as a KiwiSDR WAV (layout: `heimdall_data.recordings.kiwi_wav`).
+
+    As from a receiver in lock: blocks of 512 samples, each stamped to the nanosecond with its
+    first sample's time. Samples that do not fill a block are left out.
+
+    Args:
+        iq: I and Q, `(2, n_samples)`.
+        sample_rate_hz: The true rate, which the stamps tell; the header has it rounded.
+        start_gps_ns: Instant of the first sample, nanoseconds since 1980-01-06.
+        age_s: Seconds since the last GNSS solution; 254 and 255 are a receiver without a lock.
+
+    Raises:
+        SimulationError: Less than two blocks, of which no clock can be told.
+    """
+    n_blocks = iq.shape[1] // BLOCK_SAMPLES
+    if n_blocks < 2:
+        raise SimulationError(
+            f"{iq.shape[1]} samples are less than two KiwiSDR blocks; give n_samples of at least "
+            f"{2 * BLOCK_SAMPLES}"
+        )
+    # To whole nanoseconds block by block: a sum of rounded steps would drift away.
+    late_ns = np.rint(np.arange(n_blocks) * (BLOCK_SAMPLES * _NS / sample_rate_hz))
+    stamps_ns = (start_gps_ns % WEEK_NS + late_ns.astype(np.int64)) % WEEK_NS
+    blocks = np.zeros(n_blocks, block_layout(BLOCK_SAMPLES))
+    blocks["kiwi"], blocks["kiwi_bytes"] = b"kiwi", STAMP_BYTES
+    blocks["age_s"] = age_s
+    blocks["gps_s"], blocks["gps_ns"] = stamps_ns // _NS, stamps_ns % _NS
+    blocks["data"], blocks["data_bytes"] = b"data", _PAIR_BYTES * BLOCK_SAMPLES
+    blocks["iq"] = iq[:, : n_blocks * BLOCK_SAMPLES].T.reshape(n_blocks, BLOCK_SAMPLES, 2)
+    rate_hz = round(sample_rate_hz)
+    header = HEADER.pack(
+        b"RIFF",
+        HEADER.size - _RIFF_HEAD_BYTES + blocks.nbytes,
+        b"WAVE",
+        b"fmt ",
+        _FORMAT_BYTES,
+        1,  # PCM
+        2,  # channels, I and Q
+        rate_hz,
+        rate_hz * _PAIR_BYTES,
+        _PAIR_BYTES,
+        16,  # bits
+    )
+    return header + blocks.tobytes()
 
 
 def measured_levels_db(iq: NDArray[np.int16], channel_share: float) -> tuple[float, float]:

@@ -1,13 +1,7 @@
-"""What is simulated: where, with which radio, and how often something goes wrong.
+"""Region, stations, radio and mishaps of a simulation.
 
-Two frozen values. `Scenario` is the radio and the region; `Mishaps`, how often recordings
-are incomplete or unfit, as they are in a network that records for years.
-
-The seven receiving stations of north-west Italy.
-
-Positions are degrees on WGS84 and altitudes metres above sea level, as their operators
-publish them. The undulation of the geoid (about 50 m here, and nearly the same for all) is
-left out: altitudes are taken as heights above the ellipsoid.
+`Scenario` is the region, its stations and its radio; `Mishaps` is how often recordings are
+incomplete or unfit, as in a network that records for years.
 """
 
 from __future__ import annotations
@@ -44,14 +38,16 @@ NORTHWEST_ITALY_STATIONS = (
     Station("Genova", 44.395, 8.956, 100.0),
     Station("Milano-Baggio", 45.478, 9.123, 120.0),
 )
-"""Channel order of the simulation; 7 stations."""
+"""Receiving stations in channel order, as their operators publish them: degrees on WGS84, metres
+above sea level. The undulation of the geoid (about 50 m, nearly the same for all) is left out:
+altitudes are taken as heights above the ellipsoid."""
 
 
 RecordingFormat = Literal["npy", "kiwi_wav"]
 _LEAST_GUARD_S = 2e-3
 """600 km of travel; a wider region has more."""
 _LEAST_SAMPLES = 1024
-"""One segment of the level estimate (see `levels`)."""
+"""One segment of the level estimate (see `receiver`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +81,7 @@ class Mishaps:
             )
 
 
-NO_MISHAPS = Mishaps(
-    receiver_down=0,
-    pending=0,
-    rejected=0,
-    failed=0,
-    no_position=0,
-    object_missing=0,
-    object_truncated=0,
-)
+NO_MISHAPS = Mishaps(**dict.fromkeys((f.name for f in fields(Mishaps)), 0))
 """Every session complete, approved and sound."""
 
 

@@ -1,7 +1,7 @@
 """Sessions as ingestion takes them, with the truth beside each.
 
-What is said and how it is modulated is made once for a session and reaches every receiver;
-each receiver then delays, shifts, adds its noise and converts (see `receiver`).
+The waveform is made once for a session and reaches every receiver, which delays and shifts it,
+adds noise and converts it (see `receiver`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
 from heimdall_data.recordings.recording import gps_ns_from_utc
 
 from heimdall_simulation.drawing import session_truth
-from heimdall_simulation.kiwi_payload import BLOCK_SAMPLES, kiwi_wav_payload
 from heimdall_simulation.receiver import (
+    BLOCK_SAMPLES,
     Reception,
     arrived,
+    kiwi_wav_payload,
     measured_levels_db,
     npy_payload,
     received,
@@ -61,7 +62,7 @@ class SimulatedSession:
 def simulate_sessions(
     n_sessions: int, seed: int, scenario: Scenario = NORTHWEST_ITALY, *, workers: int = 1
 ) -> Iterator[SimulatedSession]:
-    """Sessions 0 to `n_sessions - 1` of this seed, in order, each made when it is asked for.
+    """Return sessions 0 to `n_sessions - 1` of this seed, in order, each made when it is asked for.
 
     A session depends on its number, the seed and the scenario alone: neither on how many are
     made nor on `workers`, the number of processes that make them.
@@ -113,11 +114,17 @@ def _recording(
     )
     if scenario.recording_format == "kiwi_wav":
         iq = iq[:, : scenario.n_samples // BLOCK_SAMPLES * BLOCK_SAMPLES]
+        # By its own clock each receiver begins with the session.
+        payload = kiwi_wav_payload(iq, scenario.sample_rate_hz, gps_ns_from_utc(_start(truth)))
+    else:
+        payload = npy_payload(iq)
+    if reception.damage == "truncated":
+        payload = payload[: len(payload) // 2]
     channel_share = 1.25 * scenario.channel_hz / scenario.sample_rate_hz
     snr_db, signal_strength_db = measured_levels_db(iq, channel_share)
     return NewRecording(
         station=reception.station,
-        payload=_as_stored(_payload(iq, truth, scenario), reception),
+        payload=None if reception.damage == "missing" else payload,
         format=scenario.recording_format,
         sample_rate_hz=scenario.sample_rate_hz,
         n_samples=iq.shape[1],
@@ -125,14 +132,6 @@ def _recording(
         snr_db=snr_db,
         signal_strength_db=signal_strength_db,
     )
-
-
-def _payload(iq: NDArray[np.int16], truth: SessionTruth, scenario: Scenario) -> bytes:
-    """The samples as a file; by its own clock each receiver begins with the session."""
-    if scenario.recording_format == "kiwi_wav":
-        start_gps_ns = gps_ns_from_utc(_start(truth))
-        return kiwi_wav_payload(iq, scenario.sample_rate_hz, start_gps_ns)
-    return npy_payload(iq)
 
 
 def _start(truth: SessionTruth) -> datetime:
@@ -166,36 +165,25 @@ def _others(
     return np.sum(arrivals, axis=0) if arrivals else None
 
 
-def _as_stored(payload: bytes, reception: ReceptionTruth) -> bytes | None:
-    if reception.damage == "missing":
-        return None
-    return payload[: len(payload) // 2] if reception.damage == "truncated" else payload
-
-
 def _new_session(
     truth: SessionTruth, recordings: tuple[NewRecording, ...], scenario: Scenario
 ) -> NewSession:
+    source = truth.source
+    latitude_deg, longitude_deg = source.position_deg if source.position_known else (None, None)
     return NewSession(
-        source=_new_source(truth, scenario),
+        source=NewSource(  # its power is not known to the catalogue
+            name=f"{scenario.name} seed {truth.seed} source {source.index:06d}",
+            latitude_deg=latitude_deg,
+            longitude_deg=longitude_deg,
+            frequency_hz=source.frequency_hz,
+            source_type="simulated",
+        ),
         measurements=recordings,
         name=f"{scenario.name} seed {truth.seed} session {truth.index:06d}",
         start=_start(truth),
         duration_s=scenario.n_samples / scenario.sample_rate_hz,
         status=truth.status,
         approval_status=truth.approval_status,
-    )
-
-
-def _new_source(truth: SessionTruth, scenario: Scenario) -> NewSource:
-    """The source as the catalogue knows it: its power is not known."""
-    source = truth.source
-    latitude_deg, longitude_deg = source.position_deg
-    return NewSource(
-        name=f"{scenario.name} seed {truth.seed} source {source.index:06d}",
-        latitude_deg=latitude_deg if source.position_known else None,
-        longitude_deg=longitude_deg if source.position_known else None,
-        frequency_hz=source.frequency_hz,
-        source_type="simulated",
     )
 
 

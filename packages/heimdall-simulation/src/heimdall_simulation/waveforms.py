@@ -1,4 +1,4 @@
-"""What a transmitter sends: voice or symbols, drawn once and modulated, for all receivers."""
+"""Transmitted waveforms: voice or symbols, drawn once and modulated, for all receivers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["interferer_waveform", "waveform"]
 
 
 def waveform(truth: SessionTruth, scenario: Scenario) -> NDArray[np.complex128]:
-    """What the transmitter of the session sends, one period at the scenario's rate.
+    """Return what the session's transmitter sends, one period at the scenario's rate.
 
     Of mean power 1 over the recording, around its own carrier. The recording is its first
     `n_samples`; the rest is a guard.
@@ -32,7 +32,7 @@ def waveform(truth: SessionTruth, scenario: Scenario) -> NDArray[np.complex128]:
 def interferer_waveform(
     truth: SessionTruth, number: int, scenario: Scenario
 ) -> NDArray[np.complex128]:
-    """The same of the session's interferer of this number, around that one's carrier."""
+    """Return the same of the session's interferer of this number, around its own carrier."""
     rng = interferer_waveform_rng(truth.seed, truth.index, number)
     return _sent(rng, truth.interferers[number].source, scenario)
 
@@ -58,22 +58,15 @@ def _sent(
 
 
 def _of_power_one(signal: NDArray[np.complex128], n_samples: int) -> NDArray[np.complex128]:
-    """Scaled, so that levels are mean powers of the recording whatever the modulation."""
+    """Scale, so that levels are mean powers of the recording whatever the modulation."""
     rms = np.sqrt(np.mean(np.abs(signal[:n_samples]) ** 2))
     scaled: NDArray[np.complex128] = signal / rms
     return scaled
 
 
 def _smooth_length(at_least: int) -> int:
-    """The smallest length from here on without a prime factor above 5: a fast transform."""
+    """Smallest length from `at_least` on without a prime factor above 5: a fast transform."""
     length = at_least
-    while not _is_smooth(length):
+    while pow(30, 64, length):  # 0 if no prime but 2, 3 and 5 divides it
         length += 1
     return length
-
-
-def _is_smooth(length: int) -> bool:
-    for prime in (2, 3, 5):
-        while length % prime == 0:
-            length //= prime
-    return length == 1

@@ -1,6 +1,6 @@
-"""What never changes from session to session: each station's map, gain and mixer.
+"""Each station's shadowing map, gain and mixer, the same in every session.
 
-Shadowing: what hills and buildings add to the mean path loss, as a map for each station.
+Shadowing is what hills and buildings add to the mean path loss, as a map for each station.
 
 Sources: M. Gudmundson, "Correlation model for shadow fading in mobile radio systems",
 Electronics Letters 27 (1991), for the correlation `exp(-d / d_c)` of a log-normal field;

@@ -158,6 +158,7 @@ def _networks(config: TrainingConfig, opened: OpenedModel) -> Iterator[Contender
     """The network of `--checkpoint` in PyTorch, and compiled with `--compile`."""
     import torch
     from heimdall_export.benchmark import Contender
+    from heimdall_models.trained import Trained
     from heimdall_models.training.resume import exported_network
 
     def runner(network: Callable[..., object]) -> Callable[[int], Callable[[Feed], object]]:
@@ -172,7 +173,7 @@ def _networks(config: TrainingConfig, opened: OpenedModel) -> Iterator[Contender
         return with_threads
 
     if config.checkpoint:
-        network = exported_network(config.checkpoint[0], opened.data)
+        network = exported_network(Trained.open(config.checkpoint[0]), opened.data)
         yield Contender(name="PyTorch eager", open=runner(network))
         if config.compile:
             yield Contender(name="torch.compile", open=runner(torch.compile(network)))

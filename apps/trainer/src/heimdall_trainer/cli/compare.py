@@ -10,7 +10,6 @@ from heimdall_trainer.cli.flags import ConfigFile
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.summary import require_writable, write_json
 
 if TYPE_CHECKING:
     from heimdall_evaluation.compare.pairs import Pair
@@ -57,6 +56,8 @@ def compare(
         YAML file of flags, such as that of the training.
     """
     del config_file  # read before the other flags had their values
+    from heimdall_trainer.console import require_writable
+
     require_writable(config.summary)
     if not (_is_report(a) and _is_report(b)):
         check_connections(connections)
@@ -101,8 +102,9 @@ def compare_models(
     from heimdall_evaluation.compare.significance import outcome
     from heimdall_evaluation.compare.wording import comparison_summary, print_comparison
 
-    from heimdall_trainer.mlflow_run import command_line, package_versions, provenance_of_source
+    from heimdall_trainer.console import write_json
     from heimdall_trainer.models import file_name
+    from heimdall_trainer.provenance import command_line, package_versions, provenance_of_source
 
     pair = paired(*_sides(models, config, connections, part))
     found = outcome(pair.a.evaluation, pair.b.evaluation)

@@ -19,7 +19,7 @@ from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 
 if TYPE_CHECKING:
-    from heimdall_trainer.summary import RunOutcome
+    from heimdall_trainer.console import RunOutcome
 
 __all__ = ["DEMO_RECEIVERS", "DemoConfig", "demo", "fill", "run_demo"]
 
@@ -124,7 +124,7 @@ def fill(connections: Connections, config: DemoConfig) -> None:
     catalogue, store = open_servers(connections)
     with catalogue:
         catalogue.create_schema()
-        if len(catalogue.sessions()) + sum(catalogue.not_used().values()) >= config.sessions:
+        if len(catalogue.sessions()) + sum(catalogue.rejected_counts().values()) >= config.sessions:
             return
         text = f"simulating {config.sessions} sessions …"
         tell("stage", text, stage="simulation", state="begun")

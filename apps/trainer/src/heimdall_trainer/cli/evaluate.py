@@ -8,7 +8,6 @@ from typing import Literal
 from heimdall_trainer.cli.flags import ConfigFile
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
-from heimdall_trainer.summary import require_writable, write_json
 
 __all__ = ["evaluate"]
 
@@ -43,9 +42,10 @@ def evaluate(
         YAML file of flags, such as that of the training.
     """
     del config_file  # read before the other flags had their values
+    from heimdall_trainer.console import print_evaluation, require_writable, write_json
+
     require_writable(config.summary)
     check_connections(connections)
-    from heimdall_trainer.console import print_evaluation
     from heimdall_trainer.models import evaluate_file
 
     evaluated, page = evaluate_file(model, config, connections, report, split)

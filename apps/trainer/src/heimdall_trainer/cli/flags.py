@@ -20,8 +20,9 @@ from functools import reduce
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CoercionError, Parameter, Token
+from cyclopts import App, Parameter, Token
 
+from heimdall_trainer.connections import SECRETS, holds_password, masked
 from heimdall_trainer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from cyclopts import Argument, ArgumentCollection
 
 __all__ = [
-    "SECRETS",
     "ConfigFile",
     "Origins",
     "Setting",
@@ -38,10 +38,8 @@ __all__ = [
     "command_group",
     "config_yaml",
     "flags_from_file",
-    "holds_password",
-    "masked",
-    "whole_numbers_only",
 ]
+
 
 ConfigFile = Annotated[Path | None, Parameter(name="--config")]
 """Type of the parameter by which a command takes a configuration file."""
@@ -51,37 +49,15 @@ GROUP = "only"
 """The flags that choose sessions may stand together under this name."""
 MODES = frozenset(("config", "print_config", "dry_run"))
 """Flags that cannot be in a file: they say what the command does, not how."""
-SECRETS = frozenset(("s3_access_key", "s3_secret_key"))
 MAX_CHARACTERS = 1_000_000
 """Longest file that is read; a device never ends."""
 NULL = "tag:yaml.org,2002:null"
 DEFAULT = "default"
-_PASSWORD = re.compile(
-    r"(password|passwd|pwd|secret|token|key|signature|credential)\s*="
-    # `user:password@` or a token in its place, also where a path has made one slash of `://`.
-    r"|\w:(?!\d+/)[^@\s/][^@\s]*@|:/+[^@\s/]*:(?!\d+/)[^@\s]*@|https?:/+[^/@\s]+@",
-    re.IGNORECASE,
-)
 
 
 def command_group(name: str, summary: str) -> App:
     """A command that has commands of its own."""
     return App(name=name, help=summary, help_formatter="plain", help_format="markdown")
-
-
-def holds_password(value: str) -> bool:
-    """Whether a text carries a password or a token: before a host, or as a parameter."""
-    return bool(_PASSWORD.search(value))
-
-
-def masked(name: str, value: str) -> str:
-    """A value that may be shown: `***` for a secret, and for the login in an address."""
-    if name not in SECRETS and not holds_password(value):
-        return value
-    address = re.fullmatch(
-        r"(\w[\w+.-]*://)[^/?#\s]*@([^/?#@\s]*(?:/[^?#@\s]*)?)(?:[?#]\S*)?", value
-    )
-    return "***" if name in SECRETS or address is None else f"{address[1]}***@{address[2]}"
 
 
 def flags_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -206,20 +182,6 @@ def _argument(entry: _Entry, arguments: ArgumentCollection) -> Argument:
     hint = f"did you mean {near[0]!r}?" if near else "see the command's --help for all names"
     where = f" below `{entry.group}:`" if entry.group else ""
     raise entry.error(f"no flag is called {masked('', entry.name)!r}{where}; {hint}")
-
-
-def whole_numbers_only(
-    _app: App, _commands: tuple[str, ...], arguments: ArgumentCollection
-) -> None:
-    """Refuse a fraction where a whole number is expected, which cyclopts would round.
-
-    Raises:
-        CoercionError: A fraction was given.
-    """
-    for argument in arguments:
-        for token in argument.tokens if argument.hint is int else ():
-            if re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", token.value):
-                raise CoercionError(token=token, argument=argument, target_type=int)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
+from filelock import FileLock, Timeout
 
-from heimdall_trainer.connections import Connections
+from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import TrainerError, UsageError
 
 if TYPE_CHECKING:
     from heimdall_trainer.worker.service import TrainingService
 
-__all__ = ["worker"]
+__all__ = ["serve", "worker"]
 
 NOWHERE = Connections()
 
@@ -55,29 +57,15 @@ def worker(
 
         run_job(job, connections)
         return
-    _check(broker_url, name, lease)
-    _serve(_service(str(broker_url), result_backend, queue, lease, connections), name)
-
-
-def _check(broker_url: str | None, name: str, lease_s: float) -> None:
     if not broker_url:
         raise TrainerError(
-            "no broker is configured (CELERY_BROKER_URL): set it to where tasks come from, such "
+            "no broker is configured (CELERY_BROKER_URL): set it to the address of the queue, such "
             "as redis://localhost:6379/0 or amqp://localhost"
         )
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
         raise UsageError(f"--name is {name!r}; it must be letters, digits, dots, - and _")
-    if not 1 <= lease_s < float("inf"):
-        raise UsageError(f"--lease is {lease_s}; it must be a number of seconds of at least 1")
-
-
-def _service(
-    broker_url: str,
-    result_backend: str | None,
-    queue: str,
-    lease_s: float,
-    connections: Connections,
-) -> TrainingService:
+    if not 1 <= lease < float("inf"):
+        raise UsageError(f"--lease is {lease}; it must be a number of seconds of at least 1")
     try:
         from heimdall_trainer.worker.attendant import Attendant
         from heimdall_trainer.worker.service import ServiceConfig, TrainingService
@@ -87,24 +75,23 @@ def _service(
         raise TrainerError(
             "the worker needs Celery, which is not installed: install heimdall-trainer[worker]"
         ) from error
-    from heimdall_trainer.connections import check_connections
-
     _check_addresses(broker_url, result_backend)
     check_connections(connections)
     is_redis = broker_url.startswith(("redis", "valkey", "sentinel"))
-    command = (sys.executable, "-m", "heimdall_trainer", "worker", "--job")
     config = ServiceConfig(
         broker_url=broker_url,
         result_backend=result_backend or (broker_url if is_redis else "rpc://"),
         state_directory=connections.state_directory(),
         queue=queue,
-        lease_s=lease_s,
+        lease_s=lease,
     )
-    return TrainingService(config, Attendant(command, _environment(connections)))
+    command = (sys.executable, "-m", "heimdall_trainer", "worker", "--job")
+    attendant = Attendant(command, os.environ | connections.environment())
+    serve(TrainingService(config, attendant), name)
 
 
 def _check_addresses(broker_url: str, result_backend: str | None) -> None:
-    """What is wrong in an address, without the address: it may hold a password."""
+    """Refuse an invalid address without repeating it: it may hold a password."""
     from celery.app.backends import by_url
     from celery.exceptions import ImproperlyConfigured
     from kombu.transport import resolve_transport
@@ -120,53 +107,39 @@ def _check_addresses(broker_url: str, result_backend: str | None) -> None:
             _require_port(result_backend)
     except (ValueError, KeyError, ImportError, ImproperlyConfigured):
         raise TrainerError(
-            f"{variable} is no address that Celery can use here: write it as "
-            "redis://host:6379/0, or install what its scheme needs"
+            f"{variable} is not an address that Celery can use here: write it as "
+            "redis://host:6379/0, or install the library that its scheme needs"
         ) from None
 
 
 def _require_port(address: str) -> None:
-    """A number after the host; several hosts behind commas are their library's matter."""
+    """Raise ValueError for a port that is no number; lists of hosts are left to the library."""
     if "," not in address:
         _ = urlsplit(address).port
 
 
-def _environment(connections: Connections) -> dict[str, str]:
-    """This process's environment, with what flags said of the connections."""
-    hints = get_type_hints(Connections, include_extras=True)
-    said = {
-        variable: str(value)
-        for name, hint in hints.items()
-        if (value := getattr(connections, name)) is not None
-        for variable in hint.__metadata__[0].env_var
-    }
-    return dict(os.environ) | said
+def serve(service: TrainingService, name: str) -> None:
+    """Run the worker of a service until it is stopped.
 
-
-def _serve(service: TrainingService, name: str) -> None:
-    from filelock import FileLock, Timeout
-
+    Raises:
+        UsageError: A worker of this name runs on this machine already.
+        SystemExit: The worker failed.
+    """
     folder = service.service.state_directory / "workers"
     folder.mkdir(exist_ok=True, mode=0o700)
     try:
         with FileLock(folder / f"{name}.lock", timeout=0):
-            _run(service, name, folder)
+            worker = service.Worker(
+                hostname=f"{name}@{socket.gethostname()}",
+                statedb=str(folder / f"{name}.revoked"),
+                loglevel="INFO",
+                task_events=True,
+                no_color=True,
+            )
+            worker.start()
+            if worker.exitcode:
+                raise SystemExit(worker.exitcode)
     except Timeout:
         raise UsageError(
             f"a worker called {name!r} runs on this machine already; give this one another --name"
         ) from None
-
-
-def _run(service: TrainingService, name: str, folder: Path) -> None:
-    import socket
-
-    running = service.Worker(
-        hostname=f"{name}@{socket.gethostname()}",
-        statedb=str(folder / f"{name}.revoked"),
-        loglevel="INFO",
-        task_events=True,
-        no_color=True,
-    )
-    running.start()
-    if running.exitcode:
-        raise SystemExit(running.exitcode)

@@ -1,4 +1,4 @@
-"""The worker's side of a training process: begin it, watch it, stop it, and judge its end."""
+"""The worker's side of a training process: start it, watch it, stop it, and judge its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_trainer.worker.training_process import BUSY
+from heimdall_trainer.worker.job_folder import BUSY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,10 +27,10 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class Ending(enum.Enum):
-    """How a training process ended."""
+    """End of a training process."""
 
     OUTCOME = "it left an outcome"
-    STOPPED = "it was told to stop, and did"
+    STOPPED = "it was stopped"
     BUSY = "another process trains for the task"
     KILLED = "it was killed, or left nothing behind"
 
@@ -50,7 +50,7 @@ class Attendant:
         self._process: subprocess.Popen[bytes] | None = None
         self._sent: set[int] = set()
         self.closing = False
-        """Whether the worker is about to end; nothing is begun any more."""
+        """Whether the worker is about to end; no process is started any more."""
 
     def run(
         self, folder: JobFolder, watch: Callable[[], None], is_revoked: Callable[[], bool]
@@ -60,51 +60,39 @@ class Attendant:
         Args:
             folder: The task's folder.
             watch: Called twice a second.
-            is_revoked: Whether the task is to stop; asked twice a second.
+            is_revoked: Whether the task is to stop; called twice a second.
         """
+        stopped = False
         with _scratch(folder) as scratch:
-            process = self._start(folder, scratch)
-            if process is None:
-                return Ending.STOPPED
+            with self._lock:
+                if self.closing:
+                    return Ending.STOPPED
+                folder.count_start()
+                self._sent = set()
+                self._process = process = subprocess.Popen(  # noqa: S603 - our own command
+                    (*self._command, str(folder.path)),
+                    stdin=subprocess.PIPE,
+                    env=self._environment | {"TMPDIR": str(scratch)},
+                    start_new_session=True,
+                )
             try:
-                told = self._attend(process, watch, is_revoked)
+                while _runs(process):
+                    watch()
+                    if not stopped and is_revoked():
+                        stopped = True
+                        self.signal(signal.SIGTERM)
             finally:
                 with self._lock:
                     self._process = None
-                _sweep(process)
-        ending = _ending(process.returncode, folder)
-        if ending is not Ending.KILLED or told or self.closing:
+                _end_all(process)
+        if folder.outcome() is not None:
+            ending = Ending.OUTCOME
+        else:
+            endings = {BUSY: Ending.BUSY, TERMINATED: Ending.STOPPED}
+            ending = endings.get(process.returncode, Ending.KILLED)
+        if ending is not Ending.KILLED or stopped or self.closing:
             folder.forget_starts()
         return ending
-
-    def _start(self, folder: JobFolder, scratch: Path) -> subprocess.Popen[bytes] | None:
-        with self._lock:
-            if self.closing:
-                return None
-            folder.count_start()
-            self._sent = set()
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                (*self._command, str(folder.path)),
-                stdin=subprocess.PIPE,
-                env=self._environment | {"TMPDIR": str(scratch)},
-                start_new_session=True,
-            )
-            return self._process
-
-    def _attend(
-        self,
-        process: subprocess.Popen[bytes],
-        watch: Callable[[], None],
-        is_revoked: Callable[[], bool],
-    ) -> bool:
-        """Wait for the end; whether it was told to stop."""
-        told = False
-        while _runs(process):
-            watch()
-            if not told and is_revoked():
-                told = True
-                self.signal(signal.SIGTERM)
-        return told
 
     def signal(self, number: int) -> None:
         """Send a signal to the training process, if one runs.
@@ -119,7 +107,7 @@ class Attendant:
                 self._process.send_signal(number)
 
     def close(self) -> None:
-        """Stop what runs as SIGTERM does, and begin nothing more."""
+        """Stop the training process with SIGTERM, and start no other."""
         self.closing = True
         self.signal(signal.SIGTERM)
 
@@ -132,8 +120,8 @@ def _runs(process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def _sweep(process: subprocess.Popen[bytes]) -> None:
-    """End what the process left running: loaders, or further processes of a killed training."""
+def _end_all(process: subprocess.Popen[bytes]) -> None:
+    """End the process, and what it left running: loaders, or processes of a killed training."""
     if process.poll() is None:  # Only where the attendant itself failed.
         process.terminate()
     if process.stdin:
@@ -143,19 +131,11 @@ def _sweep(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _ending(status: int, folder: JobFolder) -> Ending:
-    if folder.outcome() is not None:
-        return Ending.OUTCOME
-    if status == BUSY:
-        return Ending.BUSY
-    return Ending.STOPPED if status == TERMINATED else Ending.KILLED
-
-
 @contextlib.contextmanager
 def _scratch(folder: JobFolder) -> Iterator[Path]:
-    """A folder for temporary files, gone afterwards, with that of a worker that was killed.
+    """A folder for temporary files; it is removed, and so is that of a worker that was killed.
 
-    Not in the task's folder: loaders put sockets there, whose paths must be short.
+    It is not in the task's folder: loaders put sockets there, whose paths must be short.
     """
     note = folder.path / "scratch.txt"
     if note.exists():

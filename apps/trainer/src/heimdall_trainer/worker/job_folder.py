@@ -1,6 +1,6 @@
-"""What is kept of a task on disk, under its id: its order, checkpoints, progress and end.
+"""Record of a task on disk, under its id: its order, checkpoints, progress and outcome.
 
-The folder outlives the worker, so that a worker that takes the task over finds all of it.
+The folder outlives the worker, so that a worker that takes over the task finds all of it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Job", "JobFolder", "Outcome", "Progress"]
+__all__ = ["BUSY", "Job", "JobFolder", "Outcome", "Progress"]
 
+BUSY = 75
+"""Exit status of a training process: another one trains for this task already."""
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a task asks for."""
+    """Order of a task."""
 
     settings: Mapping[str, Any]
     """Flags of `heimdall train` by name."""
@@ -35,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a task is."""
+    """Progress of a task."""
 
     stage: str
     run_id: str | None = None
@@ -45,14 +47,14 @@ class Progress:
     epochs: int | None = None
     """Epochs that there are at most."""
     seconds_left: float | None = None
-    """Of training, were it to go through all epochs."""
+    """Of training, if it goes through all epochs."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the last epoch, by the contract's names; those that are not finite are left out."""
+    """Of the last epoch, by the contract's names; only finite ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a task ended: with the summary of its run, or with an error."""
+    """Outcome of a task: the summary of its run, or an error."""
 
     summary: Mapping[str, Any] | None = None
     error: str | None = None
@@ -64,8 +66,8 @@ class JobFolder:
     Attributes:
         path: The folder; made by `save`.
         task_id: The task.
-        checkpoints: Where its checkpoints go, unless the task names a folder.
-        lock: Locked by the process that trains.
+        checkpoints: Folder of its checkpoints, unless the task names one.
+        lock: File that the process that trains holds locked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,20 +78,20 @@ class JobFolder:
 
     @classmethod
     def of(cls, state_directory: Path, task_id: str) -> JobFolder:
-        """The folder of a task under the state directory.
+        """Return the folder of a task under the state directory.
 
         Raises:
             UsageError: The id cannot be the name of a folder.
         """
         if not _ID.fullmatch(task_id):
             raise UsageError(
-                f"task id {task_id!r} cannot name a folder; use letters, digits, dots, hyphens "
-                "and underscores, 128 at most, no dot first"
+                f"task id {task_id!r} cannot name a folder; use at most 128 letters, digits, "
+                "dots, hyphens and underscores, without a dot at the start"
             )
         return cls(state_directory / "jobs" / task_id)
 
     def save(self, job: Job) -> None:
-        """Keep the order.
+        """Write the order.
 
         Raises:
             OSError: It cannot be written.
@@ -98,18 +100,18 @@ class JobFolder:
         self._write("job.json", asdict(job))
 
     def job(self) -> Job:
-        """The order.
+        """Return the order.
 
         Raises:
             TrainerError: There is none.
         """
         found = self._read("job.json")
         if found is None:
-            raise TrainerError(f"{self.path} is no folder of a task: it has no job.json")
+            raise TrainerError(f"{self.path} is not the folder of a task: it has no job.json")
         return Job(**found)
 
     def starts(self) -> int:
-        """How many times in a row the training was begun without coming to any end."""
+        """Count the starts in a row that ended in a crash, of the training or of its worker."""
         return int((self._read("starts.json") or {"starts": 0})["starts"])
 
     def count_start(self) -> None:
@@ -117,29 +119,29 @@ class JobFolder:
         self._write("starts.json", {"starts": self.starts() + 1})
 
     def forget_starts(self) -> None:
-        """Whatever ended the training, it was no crash."""
+        """Start counting anew, after an end that was no crash."""
         (self.path / "starts.json").unlink(missing_ok=True)
 
     def report(self, progress: Progress) -> None:
-        """Keep how far it is."""
+        """Write the progress."""
         self._write("progress.json", asdict(progress))
 
     def progress(self) -> Progress | None:
-        """How far it is, if that was ever said."""
+        """Return the progress, if there was any."""
         found = self._read("progress.json")
         return None if found is None else Progress(**found)
 
     def end(self, outcome: Outcome) -> None:
-        """Keep how it ended."""
+        """Write the outcome."""
         self._write("outcome.json", asdict(outcome))
 
     def outcome(self) -> Outcome | None:
-        """How it ended, if it has."""
+        """Return the outcome, if there is one."""
         found = self._read("outcome.json")
         return None if found is None else Outcome(**found)
 
     def reopen(self) -> None:
-        """Forget how it ended: it is to go on."""
+        """Delete the outcome, so that the task goes on."""
         (self.path / "outcome.json").unlink(missing_ok=True)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
@@ -147,10 +149,8 @@ class JobFolder:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            text = (self.path / name).read_text(encoding="utf-8")
+            return dict(json.loads((self.path / name).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        try:
-            return dict(json.loads(text))
         except ValueError as error:
             raise TrainerError(f"{self.path / name} is damaged ({error}); delete it") from error

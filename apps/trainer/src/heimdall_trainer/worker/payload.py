@@ -1,54 +1,80 @@
-"""What a task asks for: flags of `heimdall train` as JSON, checked by the command's own code."""
+"""Arguments of a task: flags of `heimdall train` as JSON, checked by the command's own code."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cyclopts
 from cyclopts.config import Dict
 from heimdall_data.catalogue.session import FilterError
 
-from heimdall_trainer.cli.flags import holds_password, masked, whole_numbers_only
-from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.connections import Connections
-from heimdall_trainer.errors import UsageError
+from heimdall_trainer.config import TrainingConfig, whole_numbers_only
+from heimdall_trainer.connections import Connections, holds_password, masked
+from heimdall_trainer.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["training_config"]
 
-MOST_CHARACTERS = 100_000
-"""Of all names and values of a task together; no list of flags is longer."""
-ENVIRONMENT_ONLY = frozenset(
-    ("broker_url", "result_backend", *(field.name for field in fields(Connections)))
-)
+MAX_CHARACTERS = 100_000
+"""Of all names and values of a task together."""
+ENVIRONMENT_ONLY = {"broker_url", "result_backend", *(each.name for each in fields(Connections))}
 DEFAULTS = TrainingConfig()
 
 
 def training_config(settings: Mapping[str, object], *, export: bool = False) -> TrainingConfig:
-    """The configuration that a task's mapping stands for; a null leaves a value at its default.
+    """Return the configuration of a task's arguments; a null leaves a value at its default.
 
     Args:
         settings: Names of flags, with hyphens or underscores, and their values.
-        export: Whether the task is to export a checkpoint.
+        export: Whether the task exports a checkpoint.
 
     Raises:
-        UsageError: No such flag, a value that it cannot have, an address or a secret.
+        UsageError: There is no such flag, it cannot have the value, or a name or a value is an
+            address or a secret.
     """
     given = {name: value for name, value in settings.items() if value is not None}
+    n_characters = 0
     for name, value in given.items():
-        _refuse_environment(name, value)
-        _refuse_shape(name, value)
-    if sum(len(text) for each in given.items() for text in _texts(each)) > MOST_CHARACTERS:
-        raise UsageError(f"the task is longer than {MOST_CHARACTERS:,} letters; shorten its lists")
+        plain = name.lstrip("-").replace("-", "_")
+        if plain in ENVIRONMENT_ONLY:
+            raise UsageError(
+                f"{plain!r} cannot be in a task: addresses and secrets come from the worker's "
+                "environment"
+            )
+        texts = [name, *_texts(value)]
+        n_characters += sum(map(len, texts))
+        if any(map(holds_password, texts)):
+            shown = masked("", plain)
+            raise UsageError(f"{shown!r} holds a password or a token; leave it out of the task")
+        items = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(each, dict | list) for each in items):
+            raise UsageError(f"{name!r} must be a value or a list of plain values")
+        # To cyclopts `no_x: true` is `x: true`.
+        positive = plain.removeprefix("no_")
+        if positive != plain and hasattr(DEFAULTS, positive):
+            raise UsageError(f"{name!r} cannot be in a task; write {positive!r}: false")
+    if n_characters > MAX_CHARACTERS:
+        raise UsageError(
+            f"the task has {n_characters:,} characters, more than {MAX_CHARACTERS:,}; "
+            "shorten its lists"
+        )
     if export:
         given["export_only"] = True
+    app = cyclopts.App(
+        config=(Dict(given, use_commands_as_keys=False, source="the task"), whole_numbers_only),
+        help_flags=(),
+        version_flags=(),
+        name="task",
+    )
+    app.default(_convert)
     try:
-        config = _converted(given)
+        command, bound, _ = app.parse_args([], exit_on_error=False, print_error=False)
+        config: TrainingConfig = command(*bound.args, **bound.kwargs)
     except (cyclopts.CycloptsError, FilterError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        raise UsageError(one_line(error)) from error
     if config.resume_training and not config.checkpoint:
         raise UsageError(
             "resume_training needs checkpoint: a task that runs again finds its own by itself"
@@ -56,55 +82,18 @@ def training_config(settings: Mapping[str, object], *, export: bool = False) -> 
     return config
 
 
-def _refuse_environment(name: str, value: object) -> None:
-    plain = name.lstrip("-").replace("-", "_")
-    if plain in ENVIRONMENT_ONLY:
-        raise UsageError(
-            f"{plain!r} cannot be in a task: addresses and secrets come from the worker's "
-            "environment"
-        )
-    if any(holds_password(text) for text in (name, *_texts(value))):
-        told = masked("", plain)
-        raise UsageError(f"{told!r} holds a password or a token; leave it out of the task")
-
-
-def _refuse_shape(name: str, value: object) -> None:
-    """A value is one or a list of some; and `no_x` is left to flags: of a task it would mean x."""
-    if isinstance(value, dict) or any(isinstance(item, dict | list) for item in _items(value)):
-        raise UsageError(f"{name!r} holds more than a value or a list of plain values")
-    plain = name.replace("-", "_").removeprefix("no_")
-    if plain != name.replace("-", "_") and hasattr(DEFAULTS, plain):
-        raise UsageError(f"{name!r} cannot be in a task; write {plain!r}: false")
-
-
-def _items(value: object) -> tuple[object, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+def _convert(*, config: TrainingConfig = DEFAULTS) -> TrainingConfig:
+    return config
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Values at any depth, however deep they lie."""
+    """All values as text, at any depth, which may be more than Python recurses."""
     waiting = [value]
     while waiting:
         inner = waiting.pop()
         if isinstance(inner, dict):
-            waiting.extend(inner)
-            waiting.extend(inner.values())
+            waiting += [*inner, *inner.values()]
         elif isinstance(inner, list | tuple):
-            waiting.extend(inner)
+            waiting += inner
         else:
             yield str(inner)
-
-
-def _converted(given: dict[str, Any]) -> TrainingConfig:
-    source = Dict(given, use_commands_as_keys=False, source="the task")
-    app = cyclopts.App(
-        config=(source, whole_numbers_only), help_flags=(), version_flags=(), name="task"
-    )
-
-    @app.default
-    def convert(*, config: TrainingConfig = DEFAULTS) -> TrainingConfig:
-        return config
-
-    command, bound, _ = app.parse_args([], exit_on_error=False, print_error=False)
-    config: TrainingConfig = command(*bound.args, **bound.kwargs)
-    return config

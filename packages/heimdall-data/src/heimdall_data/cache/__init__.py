@@ -1,1 +1,1 @@
-"""cache."""
+"""Computed features, kept on disk and in a bucket."""

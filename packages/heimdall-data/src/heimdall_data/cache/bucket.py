@@ -1,12 +1,12 @@
 """Computed features in a bucket, so that what one machine computes no other computes again.
 
-An entry is the very file of the cache on disk (see `cache_entry`), under the same relative name:
+An entry is the very file of the cache on disk (see `cache.entry`) under the same relative name:
 copying a cache folder to the bucket, or back, makes a cache. Objects are written whole, and
-never to other content: the key is a hash of all that the features depend on.
+never with other content: the key is a hash of all that the features depend on.
 
-Who reads does without it when it must: an entry that is missing or damaged, or a bucket that
-does not answer, is features computed anew, with one warning. Who writes (`heimdall cache build`)
-was asked to fill it, and is told when that cannot be done.
+A reader does without the bucket if it must: where an entry is missing or damaged, or the bucket
+does not answer, features are computed, with one warning. A writer (`heimdall cache build`) was
+asked to fill the bucket, and fails if it cannot.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from heimdall_data.cache.entry import CacheStatus, DamagedEntry, decode, encode, taken_into, verify
+from heimdall_data.cache.entry import CacheStatus, DamagedEntry, decode, encode, take_into, verify
 from heimdall_data.errors import DataError, ObjectMissing, ObjectUnreadable, StoreError
 from heimdall_data.object_store.store import ObjectStore
 
@@ -38,49 +38,51 @@ __all__ = ["SharedCache"]
 ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
 PREFIX = re.compile(r"[A-Za-z0-9!_.*'()=/-]*")
 READ_PATIENCE_S = 1.0
-"""To compute a session takes a tenth of it."""
+"""Computing a session takes a tenth of this."""
 READ_STALL_S = 5.0
-REST_S = 60.0
-"""A bucket that does not answer is left alone for so long."""
 
 
 class SharedCache:
     """Entries below a prefix of a bucket. Safe with many processes, threads and machines."""
 
-    def __init__(self, s3: S3Settings, address: str, *, writes: bool = False) -> None:
-        """Use the entries at `address`; nothing is asked yet.
+    def __init__(
+        self, s3: S3Settings, address: str, *, writes: bool = False, rest_s: float = 60.0
+    ) -> None:
+        """Use the entries at `address`; no request is sent yet.
 
         Args:
-            s3: The object store, and who we are there.
+            s3: The object store and our credentials.
             address: `s3://bucket/prefix`.
-            writes: Store what is computed. Then a bucket that does not answer is an error.
+            writes: Store what is computed. A bucket that does not answer is then an error.
+            rest_s: Pause before a bucket that does not answer is read again, in seconds.
 
         Raises:
-            DataError: The address is none.
+            DataError: The address is invalid.
         """
         self.s3 = s3
         self.address = address
         self.writes = writes
+        self.rest_s = rest_s
         self.bucket, self.prefix = _parts(address)
         self._stores: dict[int, ObjectStore] = {}
         self._rests_until_s = 0.0
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[Callable[..., SharedCache], tuple[S3Settings, str, bool]]:
-        """A copy in another process connects, and finds out what answers, by itself."""
-        return (_copy, (self.s3, self.address, self.writes))
+    def __reduce__(self) -> tuple[Callable[..., SharedCache], tuple[S3Settings, str, bool, float]]:
+        """Pickle the settings: a copy in another process opens connections of its own."""
+        return (_copy, (self.s3, self.address, self.writes, self.rest_s))
 
     def __repr__(self) -> str:
         return f"<SharedCache {self.address}>"
 
-    def may_hold(self, beginning: str) -> bool:
-        """Whether there may be an entry whose key begins so; the bucket is not asked."""
-        del beginning
+    def may_contain(self, prefix: str) -> bool:
+        """Whether there may be an entry whose key starts with `prefix`: yes, without a request."""
+        del prefix
         return True
 
     def get(self, key: str) -> dict[str, Array] | None:
-        """The tensors stored under `key`; None if there are none that can be had.
+        """Return the tensors stored under `key`; None if there are none to be had.
 
         Raises:
             StoreError: The bucket does not answer or refuses us, and this cache writes.
@@ -89,7 +91,7 @@ class SharedCache:
         return None if data is None else decode(data)
 
     def get_into(self, key: str, name: str, out: Array) -> dict[str, Array] | None:
-        """As `get`, but the tensor `name` is copied to `out`, and only the others are returned.
+        """Copy the tensor `name` of an entry to `out`, and return the others as `get` does.
 
         Raises:
             StoreError: As `get`.
@@ -98,13 +100,13 @@ class SharedCache:
         if tensors is None:
             return None
         try:
-            return taken_into(tensors, name, out)
+            return take_into(tensors, name, out)
         except DamagedEntry as error:
-            self._say_damaged(key, error)
+            self._warn_damaged(key, error)
             return None
 
     def get_bytes(self, key: str) -> bytes | None:
-        """The entry as the disk would hold it, checked.
+        """Return the entry as the disk would hold it, verified.
 
         Raises:
             StoreError: As `get`.
@@ -117,17 +119,22 @@ class SharedCache:
         except ObjectMissing:
             return None
         except (DamagedEntry, ObjectUnreadable) as error:
-            self._say_damaged(key, error)
+            self._warn_damaged(key, error)
             return None
         except StoreError as error:
             if self.writes:
                 raise
-            self._rest(error)
+            self._rests_until_s = time.monotonic() + self.rest_s
+            self._warn_once(
+                "away",
+                f"the shared feature cache {self.address} cannot be read ({error}); features are "
+                f"computed here, and it is tried again every {self.rest_s:g} s",
+            )
             return None
         return data
 
     def put(self, key: str, tensors: Mapping[str, Array]) -> None:
-        """Store tensors under `key`; nothing happens in a cache that does not write.
+        """Store tensors under `key`, if this cache writes.
 
         Raises:
             StoreError: They cannot be stored.
@@ -153,7 +160,7 @@ class SharedCache:
         return found is not None and found.size == n_bytes
 
     def require(self) -> None:
-        """Refuse to go on where the bucket does not exist.
+        """Check that the bucket exists.
 
         Raises:
             StoreError: It does not, or does not answer, or refuses us.
@@ -161,7 +168,7 @@ class SharedCache:
         self._store().require_bucket()
 
     def status(self) -> CacheStatus:
-        """How much there is below the prefix; a thousand entries a request.
+        """Count the entries below the prefix, with one request for each thousand.
 
         Raises:
             StoreError: The bucket does not answer or refuses us.
@@ -173,61 +180,48 @@ class SharedCache:
         return f"{self.prefix}{key[:2]}/{key}.features"
 
     def _store(self) -> ObjectStore:
-        """This process's own connections: a socket cannot be shared after fork."""
+        """This process's own connections: a socket cannot be shared after a fork."""
         process = os.getpid()
         if process not in self._stores:
-            self._stores[process] = ObjectStore(self._settings(), self.bucket)
+            s3 = self.s3
+            if not self.writes:
+                s3 = replace(
+                    s3,
+                    patience_s=min(READ_PATIENCE_S, s3.patience_s),
+                    stall_s=min(READ_STALL_S, s3.stall_s),
+                )
+            self._stores[process] = ObjectStore(s3, self.bucket)
         return self._stores[process]
 
-    def _settings(self) -> S3Settings:
-        if self.writes:
-            return self.s3
-        return replace(
-            self.s3,
-            patience_s=min(READ_PATIENCE_S, self.s3.patience_s),
-            stall_s=min(READ_STALL_S, self.s3.stall_s),
-        )
-
-    def _rest(self, error: StoreError) -> None:
-        self._rests_until_s = time.monotonic() + REST_S
-        self._say(
-            "away",
-            f"the shared feature cache {self.address} cannot be read ({error}); what it may hold "
-            f"is computed here, and it is asked again every {REST_S:g} s",
-        )
-
-    def _say_damaged(self, key: str, error: DataError) -> None:
-        self._say(
+    def _warn_damaged(self, key: str, error: DataError) -> None:
+        self._warn_once(
             "damaged",
             f"entry {self._object(key)} of the shared feature cache {self.address} is damaged "
-            f"({error}); it is computed again, and so are others that are, without a word",
+            f"({error}); it is computed again, as are other damaged ones without a warning",
         )
 
-    def _say(self, what: str, warning: str) -> None:
-        """Once a process: a million sessions would say the same."""
+    def _warn_once(self, kind: str, message: str) -> None:
+        """Warn once a process, as it would be repeated for each session."""
         with self._lock:
-            if what in self._told:
+            if kind in self._warned:
                 return
-            self._told.add(what)
-        warnings.warn(warning, RuntimeWarning, stacklevel=4)
+            self._warned.add(kind)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
-def _copy(s3: S3Settings, address: str, writes: bool) -> SharedCache:  # noqa: FBT001 - for pickle
-    return SharedCache(s3, address, writes=writes)
+def _copy(s3: S3Settings, address: str, writes: bool, rest_s: float) -> SharedCache:  # noqa: FBT001 - for pickle
+    return SharedCache(s3, address, writes=writes, rest_s=rest_s)
 
 
 def _parts(address: str) -> tuple[str, str]:
     """Bucket, and prefix with a slash at its end or empty."""
     found = ADDRESS.fullmatch(address)
     prefix = (found["prefix"] or "").strip("/") if found else ""
-    if found is None or not PREFIX.fullmatch(prefix) or not _plain(prefix):
-        shown = address.rpartition("@")[2]  # whatever stands before an @ may be a password
+    plain = not prefix or {"", ".", ".."}.isdisjoint(prefix.split("/"))
+    if found is None or not PREFIX.fullmatch(prefix) or not plain:
+        shown = address.rpartition("@")[2]  # what precedes an @ may be a password
         raise DataError(
-            f"the shared feature cache {shown!r} is not of the form s3://bucket/prefix; correct "
-            "HEIMDALL_CACHE_S3 or --cache_s3"
+            f"invalid address of the shared feature cache {shown!r}, which must be of the form "
+            "s3://bucket/prefix; correct HEIMDALL_CACHE_S3 or --cache_s3"
         )
     return found["bucket"], f"{prefix}/" if prefix else ""
-
-
-def _plain(prefix: str) -> bool:
-    return not prefix or {"", ".", ".."}.isdisjoint(prefix.split("/"))

@@ -1,32 +1,23 @@
 """Computed features on local disk, so that no epoch computes them again.
 
-An entry is one file (see `cache_entry`) named by its key, a hash of everything that the
-features depend on; a changed object or setting is another key, and nothing is ever updated in
-place. Files are written aside and renamed, so that a reader in any process, also after a
-`kill -9`, sees a whole entry or none. An entry whose checksum does not hold is deleted and
-computed again. If the disk is full the cache stops writing, warns once, and training goes on.
-What is not on disk may be in a bucket (see `shared_cache`), and is on disk from then on.
+An entry is one file (see `cache.entry`) named by its key, a hash of everything that the
+features depend on: a changed object or setting has another key, and nothing is ever updated in
+place. Files are written aside and renamed, so that a reader in any process sees a whole entry
+or none, also after `kill -9`. An entry with a wrong checksum is deleted and computed again. If
+the disk is full the cache stops writing, warns once, and training goes on. Entries that are
+only in the shared cache (see `cache.bucket`) are stored on disk when they are first read.
 
-Why not a library: `benchmarks/bench_cache.py` measures those that were considered.
-
-A limit on what a folder of cache entries takes up, kept by many processes together.
-
-Counting means to visit every entry, so that a process counts when it first writes, and again
-each time it has itself written a twentieth of the limit: so many processes may exceed the
-limit by so many twentieths for a while. Whoever finds it exceeded deletes the entries that
-were used longest ago, one process at a time; a reader whose entry goes computes it again.
+`benchmarks/bench_cache.py` measures the libraries that could have been used instead.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from heimdall_data.atomic import write_whole
 from heimdall_data.cache.entry import (
@@ -36,7 +27,7 @@ from heimdall_data.cache.entry import (
     encode,
     read,
     read_into,
-    taken_into,
+    take_into,
 )
 
 if TYPE_CHECKING:
@@ -47,110 +38,17 @@ if TYPE_CHECKING:
 
     from heimdall_data.cache.bucket import SharedCache
 
-__all__ = ["CacheLimit", "FeatureCache", "StoredEntry", "note_use", "stored_entries"]
-
-
-USE_NOTED_AFTER_S = 3600.0
-"""Uses are noted to the hour: each costs a write to the disk."""
-RECOUNT_SHARE = 0.05
-KEPT_SHARE = 0.9
-"""Of the limit, after eviction, which thus is rare."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class StoredEntry:
-    """An entry as the folder lists it."""
-
-    used_s: float
-    """When it was last used, to the hour, in seconds since 1970."""
-    path: str
-    n_bytes: int
-
-
-def stored_entries(directory: Path) -> Iterator[StoredEntry]:
-    """Every entry of a cache folder, in no order; the folder may not exist."""
-    try:
-        folders = [folder.path for folder in os.scandir(directory) if len(folder.name) == 2]
-    except FileNotFoundError:
-        return
-    for folder in folders:
-        try:
-            inside = os.scandir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # no folder of ours
-        with inside as found:
-            for file in found:
-                try:
-                    status = file.stat()
-                except FileNotFoundError:
-                    continue  # another process has just evicted it
-                yield StoredEntry(status.st_mtime, file.path, status.st_blocks * 512)
-
-
-def note_use(descriptor: int) -> None:
-    """Let the open entry count as used now, where we may: it may be another user's."""
-    if time.time() - os.fstat(descriptor).st_mtime > USE_NOTED_AFTER_S:
-        with contextlib.suppress(OSError):  # or on a disk that can only be read
-            os.utime(descriptor)
-
-
-class CacheLimit:
-    """Evicts the entries of one folder that were used longest ago."""
-
-    def __init__(self, directory: Path, max_bytes: int) -> None:
-        """Keep `directory` below `max_bytes`, as the disk counts them."""
-        self.directory = directory
-        self.max_bytes = max_bytes
-        self._free: int | None = None
-
-    def wrote(self, n_bytes: int) -> int:
-        """Take note of an entry written here; returns how many were evicted for it."""
-        if self._free is not None:
-            self._free -= n_bytes
-        if self._free is None or self._free < 0:
-            return self._count()
-        return 0
-
-    def _count(self) -> int:
-        total = sum(entry.n_bytes for entry in stored_entries(self.directory))
-        n_evicted = 0
-        if total > self.max_bytes:
-            n_evicted = self._evict()
-            total = int(self.max_bytes * KEPT_SHARE)
-        self._free = min(int(self.max_bytes * RECOUNT_SHARE), self.max_bytes - total)
-        return n_evicted
-
-    def _evict(self) -> int:
-        """Delete the oldest entries, unless another process is about it."""
-        descriptor = os.open(self.directory / "evicting", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return self._delete_oldest()
-        except BlockingIOError:
-            return 0
-        finally:
-            os.close(descriptor)  # and the lock with it, also after kill -9
-
-    def _delete_oldest(self) -> int:
-        entries = sorted(stored_entries(self.directory))
-        excess = sum(entry.n_bytes for entry in entries) - self.max_bytes * KEPT_SHARE
-        n_evicted = 0
-        for entry in entries:
-            if excess <= 0:
-                break
-            try:
-                os.unlink(entry.path)  # noqa: PTH108 - a path object each would double the time
-            except FileNotFoundError:
-                continue
-            excess -= entry.n_bytes
-            n_evicted += 1
-        return n_evicted
-
-
-if TYPE_CHECKING:
     Array = npt.NDArray[np.generic]
 
+__all__ = ["FeatureCache"]
+
 ABANDONED_S = 3600.0
+USE_NOTED_AFTER_S = 3600.0
+"""Uses are noted to the hour, as each costs a write to the disk."""
+RECOUNT_SHARE = 0.05
+"""Share of the limit that a process writes before it counts again."""
+KEPT_SHARE = 0.9
+"""Share of the limit that is left after eviction, which is therefore rare."""
 
 
 class FeatureCache:
@@ -162,60 +60,59 @@ class FeatureCache:
         """Use `directory`, which is made with the first entry.
 
         Args:
-            directory: Of this cache alone.
-            max_bytes: Beyond this the entries used longest ago are evicted; None keeps all.
-            shared: Where entries are looked for that are not on disk. If it is written to, it
-                gets every entry that is stored or found here.
+            directory: A folder for this cache alone.
+            max_bytes: Evict the least recently used entries beyond this size; None keeps all.
+            shared: Cache to search for entries that are not on disk. If it is writable, every
+                entry that is stored or found here is stored there too.
         """
         self.directory = Path(directory)
         self.max_bytes = max_bytes
         self.shared = shared
         self._folder = os.fspath(self.directory)
         self._writes = True
-        self._limit = None if max_bytes is None else CacheLimit(self.directory, max_bytes)
+        self._free: int | None = None
 
     def __reduce__(
         self,
     ) -> tuple[type[FeatureCache], tuple[Path, int | None, SharedCache | None]]:
-        """A copy in another process finds out for itself whether the disk is full."""
+        """Pickle the settings: a copy in another process may find room on the disk."""
         return (FeatureCache, (self.directory, self.max_bytes, self.shared))
 
     def __contains__(self, key: str) -> bool:
         """Whether there is an entry on disk; `get` may yet find it damaged."""
-        return os.path.exists(self._path(key))  # noqa: PTH110 - asked for each session
+        return os.path.exists(self._path(key))  # noqa: PTH110 - called for each session
 
-    def may_hold(self, beginning: str) -> bool:
-        """Whether there may be an entry whose key begins so, by at least two characters."""
+    def may_contain(self, prefix: str) -> bool:
+        """Whether there may be an entry whose key starts with `prefix` (two characters or more)."""
         if self.shared is not None:
             return True
         try:
-            names = os.listdir(f"{self._folder}/{beginning[:2]}")  # noqa: PTH208 - as above
+            names = os.listdir(f"{self._folder}/{prefix[:2]}")  # noqa: PTH208 - as above
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
             return True
-        return any(name.startswith(beginning) for name in names)
+        return any(name.startswith(prefix) for name in names)
 
     def get(self, key: str) -> dict[str, Array] | None:
-        """The tensors stored under `key`; None if there are none, or they are damaged."""
+        """Return the tensors stored under `key`; None if there are none or they are damaged."""
         found = self._read(key, read)
         if found is None and (data := self._fetched(key)) is not None:
             found = decode(data)
         return found
 
     def get_into(self, key: str, name: str, out: Array) -> dict[str, Array] | None:
-        """As `get`, but the tensor `name` is read to `out`, and only the others are returned.
+        """Read the tensor `name` of an entry to `out`, and return the others as `get` does.
 
-        `out` is C-contiguous, and is left in any state where None is returned.
+        `out` is C-contiguous; its content is undefined if None is returned.
         """
         found = self._read(key, lambda descriptor: read_into(descriptor, name, out))
         if found is None and (data := self._fetched(key)) is not None:
-            # Of another shape only if two settings had one hash.
-            found = taken_into(decode(data), name, out)
+            found = take_into(decode(data), name, out)
         return found
 
     def _fetched(self, key: str) -> bytes | None:
-        """The entry from the shared cache, on disk from now on."""
+        """Entry from the shared cache, on disk from now on."""
         data = None if self.shared is None else self.shared.get_bytes(key)
         if data is not None:
             self._write(key, data)
@@ -232,28 +129,25 @@ class FeatureCache:
             return None
         try:
             tensors = read(descriptor)
-            if self._limit is not None:
-                note_use(descriptor)
+            if (
+                self.max_bytes is not None
+                and time.time() - os.fstat(descriptor).st_mtime > USE_NOTED_AFTER_S
+            ):
+                with contextlib.suppress(OSError):  # a read-only disk, or another user's entry
+                    os.utime(descriptor)
         except (DamagedEntry, OSError) as error:
             self._discard(path, str(error))
             return None
         finally:
             os.close(descriptor)
         if self.shared is not None and self.shared.writes:
-            self._publish(key, self.shared)
+            with contextlib.suppress(FileNotFoundError):  # another process has just evicted it
+                if not self.shared.holds(key, Path(path).stat().st_size):
+                    self.shared.put_bytes(key, Path(path).read_bytes())
         return tensors
 
-    def _publish(self, key: str, shared: SharedCache) -> None:
-        """Store an entry of the disk in the shared cache too, if it is not there."""
-        try:
-            n_bytes = Path(self._path(key)).stat().st_size
-            if not shared.holds(key, n_bytes):
-                shared.put_bytes(key, Path(self._path(key)).read_bytes())
-        except FileNotFoundError:
-            pass  # another process has just evicted it; the next build finds it missing
-
     def put(self, key: str, tensors: Mapping[str, Array]) -> None:
-        """Store tensors under `key`; whoever stores last wins, all write the same."""
+        """Store tensors under `key`. The last writer wins; all write the same."""
         shared = self.shared if self.shared is not None and self.shared.writes else None
         if not self._writes and shared is None:
             return
@@ -266,14 +160,14 @@ class FeatureCache:
         """Store an entry on disk, unless the disk is full."""
         if not self._writes:
             return
+        path, scratch = Path(self._path(key)), self.directory / "partial"
         try:
-            path, scratch = Path(self._path(key)), self.directory / "partial"
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch.mkdir(exist_ok=True)
-            # Of the default mode: who may read the folder may read its entries.
+            # The default mode lets everybody who may read the folder read its entries.
             write_whole(path, data, scratch=scratch)
-            if self._limit is not None:
-                self._limit.wrote(len(data))
+            if self.max_bytes is not None:
+                self._keep_limit(len(data), self.max_bytes)
         except OSError as error:
             self._writes = False
             warnings.warn(
@@ -283,39 +177,98 @@ class FeatureCache:
                 stacklevel=3,
             )
 
+    def _keep_limit(self, n_written: int, max_bytes: int) -> None:
+        """Evict entries if the folder may have exceeded the limit.
+
+        Counting visits every entry, so that a process counts when it first writes, and again
+        each time it has itself written a twentieth of the limit: n processes may exceed the
+        limit by n twentieths for a while.
+        """
+        if self._free is not None:
+            self._free -= n_written
+            if self._free >= 0:
+                return
+        total = self.status().n_bytes
+        if total > max_bytes:
+            self._evict(max_bytes * KEPT_SHARE)
+            total = int(max_bytes * KEPT_SHARE)
+        self._free = min(int(max_bytes * RECOUNT_SHARE), max_bytes - total)
+
+    def _evict(self, kept_bytes: float) -> None:
+        """Delete the least recently used entries, unless another process is doing so."""
+        import filelock
+
+        lock = filelock.FileLock(self.directory / "evicting", timeout=0, mode=0o666)
+        with contextlib.suppress(filelock.Timeout), lock:
+            entries = sorted(_entries(self.directory))
+            excess = sum(entry.n_bytes for entry in entries) - kept_bytes
+            for entry in entries:
+                if excess <= 0:
+                    break
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.path)  # noqa: PTH108 - a Path each would double the time
+                    excess -= entry.n_bytes
+
     def status(self) -> CacheStatus:
-        """How much the folder holds now."""
-        entries = list(stored_entries(self.directory))
-        return CacheStatus(len(entries), sum(entry.n_bytes for entry in entries))
+        """Count the entries of the folder."""
+        sizes = [entry.n_bytes for entry in _entries(self.directory)]
+        return CacheStatus(len(sizes), sum(sizes))
 
     def clear(self) -> CacheStatus:
-        """Delete every entry; returns what there was. Other processes may go on using it."""
+        """Delete every entry and return what there was; other processes may go on using it."""
         before = self.status()
-        for entry in stored_entries(self.directory):
+        for entry in _entries(self.directory):
             Path(entry.path).unlink(missing_ok=True)
         return before
 
     def remove_abandoned(self) -> int:
-        """Delete what writers that were killed left half-written; returns how many files."""
+        """Delete half-written files of killed writers; return their number."""
         n_removed = 0
         for path in (self.directory / "partial").glob("*"):
-            try:
+            with contextlib.suppress(OSError):  # its writer has finished, or is another user
                 if time.time() - path.stat().st_mtime > ABANDONED_S:
                     path.unlink()
                     n_removed += 1
-            except OSError:
-                continue  # its writer has just finished, or is another user's
         return n_removed
 
     def _path(self, key: str) -> str:
         return f"{self._folder}/{key[:2]}/{key}.features"
 
-    def _discard(self, path: str, why: str) -> None:
+    def _discard(self, path: str, reason: str) -> None:
         """Delete a damaged entry, so that it is computed again."""
         warnings.warn(
-            f"feature cache entry {path} is damaged ({why}); it is computed again",
+            f"feature cache entry {path} is damaged ({reason}); it is computed again",
             RuntimeWarning,
             stacklevel=4,
         )
-        with contextlib.suppress(OSError):  # gone, or on a disk that can only be read
+        with contextlib.suppress(OSError):  # deleted already, or on a read-only disk
             Path(path).unlink()
+
+
+class _Entry(NamedTuple):
+    """An entry as the folder lists it."""
+
+    used_s: float
+    """Last use, to the hour, in seconds since 1970."""
+    path: str
+    n_bytes: int
+
+
+def _entries(directory: Path) -> Iterator[_Entry]:
+    """Every entry of a cache folder, in no order; the folder may not exist."""
+    try:
+        folders = [folder.path for folder in os.scandir(directory) if len(folder.name) == 2]
+    except FileNotFoundError:
+        return
+    for folder in folders:
+        try:
+            inside = os.scandir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # not a folder of the cache
+        with inside as found:
+            for file in found:
+                try:
+                    status = file.stat()
+                except FileNotFoundError:
+                    continue  # another process has just evicted it
+                yield _Entry(status.st_mtime, file.path, status.st_blocks * 512)

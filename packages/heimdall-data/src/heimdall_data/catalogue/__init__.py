@@ -1,1 +1,1 @@
-"""catalogue."""
+"""The catalogue in Postgres: stations, sources, sessions and their measurements."""

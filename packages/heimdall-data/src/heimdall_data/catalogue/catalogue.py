@@ -1,14 +1,14 @@
-"""The catalogue in Postgres: the door to it, for reading and for ingestion.
+"""The catalogue in Postgres, for reading and for ingestion.
 
-Together with `session_query`, `session_rows` and `conflicts`, which hold its SQL, only this module
-speaks to Postgres. Passwords never show: not in a message, not in a `repr`.
+Its SQL is in `queries`, `table` and `ingest`; nothing else speaks to Postgres. No message or
+`repr` shows a password.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -21,8 +21,8 @@ from heimdall_data.catalogue.queries import (
     UNPLACED,
     check_columns,
     columns_present,
-    not_used_query,
     rates_query,
+    rejected_query,
     sessions_from_rows,
     sessions_query,
     station_from_row,
@@ -32,7 +32,7 @@ from heimdall_data.catalogue.table import SessionTable, read_columns
 from heimdall_data.errors import CatalogueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from heimdall_data.catalogue.queries import Membership
@@ -43,33 +43,18 @@ if TYPE_CHECKING:
 __all__ = ["Catalogue"]
 
 _ROWS_AT_ONCE = 10_000
-_FEW_SESSIONS = 20_000
-"""Up to here sessions are read whole (some 5 KB each), and nothing is asked of Postgres later."""
-_PATIENCE_S = 60.0
 _ATTEMPTS = 3
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _log = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
 
 
-@dataclass(frozen=True)
-class _Readings:
-    """Reads sessions by id, in any process."""
-
-    catalogue: Catalogue
-    only: SessionFilter
-    membership: Membership
-
-    def read(self, ids: Sequence[str]) -> list[Session]:
-        """Those of these sessions that are still usable."""
-        return self.catalogue.sessions_by_id(ids, self)
-
-
 class Catalogue:
     """One database with the contract's tables.
 
-    It connects on first use, through a pool that threads share. A server that goes away is
-    waited for, and reading begins again. Reading needs no more than SELECT on four tables.
+    It connects on first use, through a pool that threads share; a copy in another process opens
+    its own connections. Reading waits for a server that goes away, starts again, and needs only
+    SELECT on four tables.
     """
 
     def __init__(
@@ -77,28 +62,23 @@ class Catalogue:
         database_url: str,
         *,
         default_bucket: str = "heimdall-raw-iq",
-        patience_s: float = _PATIENCE_S,
+        patience_s: float = 60.0,
     ) -> None:
-        """Remember where the database is.
+        """Use a database; no connection is opened yet.
 
         Args:
             database_url: `postgresql://user:password@host:port/database`.
-            default_bucket: where objects are whose location names no bucket.
-            patience_s: how long a server that goes away is waited for.
+            default_bucket: Bucket of objects whose location names none.
+            patience_s: How long to wait for a server that goes away.
 
         Raises:
-            CatalogueError: the URL is none.
+            CatalogueError: The URL is invalid.
         """
         self._pools = ConnectionPools(database_url, patience_s)
         self._default_bucket = default_bucket
 
     def __repr__(self) -> str:
         return f"Catalogue({self.where})"
-
-    def __reduce__(self) -> tuple[Callable[..., Catalogue], tuple[str, str, float, bool]]:
-        """A copy in another process opens its own connections."""
-        pools = self._pools
-        return (_copy, (pools.url, self._default_bucket, pools.patience_s, pools.has_opened))
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +93,7 @@ class Catalogue:
 
     @property
     def where(self) -> str:
-        """Which database this is, in words without the password."""
+        """Description of the database, without the password."""
         return self._pools.where
 
     def close(self) -> None:
@@ -121,10 +101,10 @@ class Catalogue:
         self._pools.close()
 
     def create_schema(self) -> None:
-        """Make the schema and its tables where there are none; what is there is left alone.
+        """Create the schema and its tables unless the database has them.
 
         Raises:
-            CatalogueError: there are tables, and they lack a column that we read.
+            CatalogueError: There are tables, and they lack a column that we read.
         """
         with self.transaction() as connection:
             # Two at once would both find nothing, and the second would fail.
@@ -135,51 +115,50 @@ class Catalogue:
             script = resources.files("heimdall_data").joinpath("schema.sql").read_text("utf-8")
             connection.execute(script)
 
-    def sessions(self, only: SessionFilter | None = None) -> SessionTable:
-        """Every usable session that `only` asks for, by start, with its measurements.
+    def sessions(
+        self, only: SessionFilter | None = None, *, load_up_to: int = 20_000
+    ) -> SessionTable:
+        """Return the usable sessions with their measurements, by start.
 
-        Of more than some thousands, the measurements are read when they are asked for.
+        Args:
+            only: Conditions on sessions and measurements.
+            load_up_to: Up to this number, sessions are read at once (some 5 KB each); the
+                measurements of more are read when a session is used.
 
         Raises:
-            CatalogueError: the database cannot be reached or read, or lacks a column.
+            CatalogueError: The database cannot be reached or read, or lacks a column.
         """
         only = only or SessionFilter()
 
         def table(connection: Connection) -> SessionTable:
             membership = self._membership(connection)
-            self._say_unplaced(connection)
+            if names := [repr(name) for (name,) in connection.execute(UNPLACED)]:
+                _log.warning(
+                    "%s: recordings of stations without a possible position or name are left "
+                    "out: %s; correct heimdall.websdr_stations",
+                    self.where,
+                    ", ".join(names),
+                )
             columns = read_columns(connection, only, membership)
-            readings = _Readings(self, only, membership)
-            if columns.ids.size > _FEW_SESSIONS:
-                return SessionTable(columns, readings)
-            query = sessions_query(only, membership)
-            loaded = tuple(self._sessions(connection, query, only.parameters()))
-            return SessionTable(columns, readings, loaded)
+            read = partial(self.sessions_by_id, only, membership)
+            if columns.ids.size > load_up_to:
+                return SessionTable(columns, read)
+            return SessionTable(columns, read, tuple(self._load(connection, only, membership)))
 
         return self.read(table)
 
-    def _say_unplaced(self, connection: Connection) -> None:
-        names = [repr(name) for (name,) in connection.execute(UNPLACED)]
-        if names:
-            _log.warning(
-                "%s: recordings of stations without a possible position or name are left out: %s; "
-                "correct heimdall.websdr_stations",
-                self.where,
-                ", ".join(names),
-            )
-
-    def not_used(self) -> dict[str, int]:
-        """How many sessions are no sample, by the first reason that makes them none."""
+    def rejected_counts(self) -> dict[str, int]:
+        """Number of sessions that are not usable, by the first reason that applies."""
 
         def counts(connection: Connection) -> dict[str, int]:
-            query = not_used_query(self._membership(connection))
+            query = rejected_query(self._membership(connection))
             rows: list[tuple[str, int]] = connection.execute(query).fetchall()
             return dict(rows)
 
         return self.read(counts)
 
     def sample_rates_hz(self, only: SessionFilter | None = None) -> dict[float, int]:
-        """How many measurements of usable sessions state each sample rate, most first."""
+        """Number of measurements of usable sessions at each stated sample rate, most first."""
         only = only or SessionFilter()
 
         def counts(connection: Connection) -> dict[float, int]:
@@ -190,7 +169,7 @@ class Catalogue:
         return self.read(counts)
 
     def stations(self) -> list[Station]:
-        """Every station with a position, by name."""
+        """Return every station with a position, by name."""
 
         def found(connection: Connection) -> list[Station]:
             self._membership(connection)
@@ -198,48 +177,55 @@ class Catalogue:
 
         return self.read(found)
 
-    def sessions_by_id(self, ids: Sequence[str], readings: _Readings) -> list[Session]:
-        """Those of the usable sessions with these ids, by start."""
-        query = sessions_query(readings.only, readings.membership, by_id=True)
-        parameters = readings.only.parameters() | {"ids": list(ids)}
-        return self.read(lambda connection: [*self._sessions(connection, query, parameters)])
+    def sessions_by_id(
+        self, only: SessionFilter, membership: Membership, ids: Sequence[str]
+    ) -> list[Session]:
+        """Return those of the sessions with these ids that are still usable, by start."""
+        return self.read(
+            lambda connection: list(self._load(connection, only, membership, list(ids)))
+        )
 
-    def _sessions(
-        self, connection: Connection, query: str, parameters: Mapping[str, object]
+    def _load(
+        self,
+        connection: Connection,
+        only: SessionFilter,
+        membership: Membership,
+        ids: list[str] | None = None,
     ) -> Iterator[Session]:
         # Every row will be fetched: the planner must not favour the first ones.
         connection.execute("SET LOCAL cursor_tuple_fraction = 1")
+        query = sessions_query(only, membership, by_id=ids is not None)
         with connection.cursor("heimdall_sessions") as cursor:
             cursor.itersize = _ROWS_AT_ONCE
-            cursor.execute(query, parameters)
+            cursor.execute(query, only.parameters() | {"ids": ids})
             yield from sessions_from_rows(cursor, self._default_bucket)
 
-    def read(self, ask: Callable[[Connection], _Found]) -> _Found:
-        """What `ask` finds in one unchanging state of the database.
+    def read(self, query: Callable[[Connection], _Found]) -> _Found:
+        """Call `query` in a read-only transaction that sees one state of the database.
 
-        A server that goes away while it answers is waited for and asked again.
+        If the server goes away meanwhile, it is waited for and `query` is called again.
 
         Raises:
-            CatalogueError: in place of what Postgres says.
+            CatalogueError: In place of the errors of Postgres.
         """
         attempts_left = _ATTEMPTS
         while True:
             try:
                 with self.transaction() as connection:
                     connection.execute(_SNAPSHOT)
-                    return ask(connection)
+                    return query(connection)
             except CatalogueLost as error:
                 attempts_left -= 1
                 if not attempts_left:
                     raise
-                _log.warning("%s; it is waited for, and asked again", error)
+                _log.warning("%s; waiting for it to repeat the query", error)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A connection in a transaction, which ends in all of it or none.
+        """Open a transaction, which is committed at the end or rolled back on an error.
 
         Raises:
-            CatalogueError: in place of what Postgres says.
+            CatalogueError: In place of the errors of Postgres.
         """
         try:
             with self._pools.connection() as connection, connection.transaction():
@@ -255,17 +241,10 @@ class Catalogue:
             raise CatalogueError(f"{self.where} refuses: {first_line(error)}") from error
 
     def _membership(self, connection: Connection) -> Membership:
-        """How this database tells which session a measurement belongs to."""
+        """How this database assigns measurements to sessions; checks its columns too."""
         present = columns_present(connection)
         check_columns(present, self.where)
         if "recording_session_id" not in present["measurements"]:
             return "task"
         unclaimed = connection.execute(UNCLAIMED).fetchone()
         return "both" if unclaimed == (True,) else "column"
-
-
-def _copy(url: str, default_bucket: str, patience_s: float, has_opened: bool) -> Catalogue:  # noqa: FBT001
-    """A catalogue in another process, which waits for the server if the first one saw it."""
-    copied = Catalogue(url, default_bucket=default_bucket, patience_s=patience_s)
-    copied._pools.has_opened = has_opened
-    return copied

@@ -1,8 +1,8 @@
-"""Connections to one Postgres, and what is said when there is none to be had.
+"""Connections to one Postgres, and the errors for when there are none.
 
-A server that does not open at first is an error at once: the address or the password is
-wrong, or it does not run. One that has opened before and goes away is waited for, since
-servers are restarted. Passwords never show: not in a message, not in a `repr`.
+A server that does not open at first is an error at once: the address or the password is wrong,
+or it does not run. One that has opened before and goes away is waited for, since servers are
+restarted. No message or `repr` shows a password.
 """
 
 from __future__ import annotations
@@ -26,59 +26,73 @@ __all__ = ["CatalogueLost", "ConnectionPools", "first_line"]
 
 _CONNECT_S = 5
 _MOST_CONNECTIONS = 4
-# Each attempt to connect again would be a warning of its own; the error at the end says it all.
+# The pool would warn of each attempt to reconnect; the error at the end is enough.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 class CatalogueLost(CatalogueError):
-    """The connection ended while it was used; another may do."""
+    """A connection ended while it was used; another may work."""
 
 
 class ConnectionPools:
-    """A pool for each process that asks: threads share one, a forked child makes its own."""
+    """A pool for each process: threads share one, a forked child makes its own."""
 
-    def __init__(self, url: str, patience_s: float) -> None:
-        """Remember where the database is; nothing is opened yet.
+    def __init__(self, url: str, patience_s: float, *, has_opened: bool = False) -> None:
+        """Use a database; no connection is opened yet.
 
         Args:
             url: `postgresql://user:password@host:port/database`.
-            patience_s: how long a server that goes away is waited for.
+            patience_s: How long to wait for a server that goes away.
+            has_opened: The address and the password are known to be right.
 
         Raises:
-            CatalogueError: the URL is none.
+            CatalogueError: The URL is invalid.
         """
-        self.url = url
-        self.patience_s = patience_s
-        self._parts = _parts(url)
-        self.has_opened = False
-        """The address and the password were right once, here or in the process that made us."""
+        self._url = url
+        self._patience_s = patience_s
+        self._has_opened = has_opened
         self._pools: dict[int, ConnectionPool] = {}
         self._lock = threading.Lock()
+        try:
+            self._parts: dict[str, Any] = dict(conninfo_to_dict(url))
+        except psycopg.ProgrammingError:
+            raise CatalogueError(
+                "HEIMDALL_DATABASE_URL is not a connection string like "
+                "postgresql://user:password@host:5432/database"
+            ) from None
+
+    def __getstate__(self) -> tuple[str, float, bool]:
+        """A copy in another process waits for the server if this one has seen it."""
+        return (self._url, self._patience_s, self._has_opened)
+
+    def __setstate__(self, state: tuple[str, float, bool]) -> None:
+        url, patience_s, has_opened = state
+        ConnectionPools.__init__(self, url, patience_s, has_opened=has_opened)
 
     @property
     def where(self) -> str:
-        """Which database this is, in words without the password."""
+        """Description of the database, without the password."""
         host, port = self._parts.get("host", "localhost"), self._parts.get("port", 5432)
         return f"database {self._parts.get('dbname', '')!r} on {host}:{port}"
 
     @property
     def user(self) -> str | None:
-        """Who we are to the server."""
+        """User name of our connections."""
         return self._parts.get("user")
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[tuple[Any, ...]]]:
-        """A connection that works, for as long as the context lasts.
+        """Context with a connection that works.
 
         Raises:
-            CatalogueError: there is none to be had.
+            CatalogueError: There is none to be had.
         """
         return self._pool().connection()
 
     def lost(self, error: psycopg.Error) -> CatalogueError:
-        """What to say of a connection that ended, or was not to be had again."""
+        """Error for a connection that ended, or that could not be had again."""
         if isinstance(error, PoolTimeout):
             return CatalogueError(
-                f"{self.where} went away and did not come back within {self.patience_s:g} s; "
+                f"{self.where} went away and did not come back within {self._patience_s:g} s; "
                 "check that the server runs, and start again"
             )
         return CatalogueLost(f"lost {self.where}: {first_line(error)}; check that the server runs")
@@ -93,17 +107,17 @@ class ConnectionPools:
     def _pool(self) -> ConnectionPool:
         with self._lock:
             if os.getpid() not in self._pools:
-                if not self.has_opened:
+                if not self._has_opened:
                     self._require_open()
                 pool = ConnectionPool(
-                    self.url,
+                    self._url,
                     kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
-                    configure=_as_we_read,
+                    configure=_configure,
                     min_size=0,
                     max_size=_MOST_CONNECTIONS,
                     check=ConnectionPool.check_connection,
-                    timeout=self.patience_s,
-                    reconnect_timeout=self.patience_s,
+                    timeout=self._patience_s,
+                    reconnect_timeout=self._patience_s,
                     open=True,
                 )
                 weakref.finalize(self, pool.close)
@@ -111,44 +125,31 @@ class ConnectionPools:
             return self._pools[os.getpid()]
 
     def _require_open(self) -> None:
-        """Connect once by ourselves: a pool would try again for long, and not say why."""
+        """Connect once without a pool, which would try for long and hide the reason."""
         try:
-            psycopg.connect(self.url, connect_timeout=_CONNECT_S).close()
+            psycopg.connect(self._url, connect_timeout=_CONNECT_S).close()
         except psycopg.OperationalError as error:
-            # The chain is cut: what libpq tells may quote the connection string.
+            # Without the addresses that libpq lists, and without its advice.
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            line = next((line for line in lines if "failed: " in line), lines[0])
+            # The chain is cut: libpq's own message may quote the connection string.
             raise CatalogueError(
                 f"cannot open {self.where} as user {self.user!r} "
-                f"({_reason(error)}); check HEIMDALL_DATABASE_URL and that the server runs"
+                f"({line.rpartition('failed: ')[2].strip()}); "
+                "check HEIMDALL_DATABASE_URL and that the server runs"
             ) from None
-        self.has_opened = True
+        self._has_opened = True
 
 
-def _as_we_read(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-    """Say what a URL, a role or the environment may say otherwise.
+def _configure(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """Override settings of the URL, the role or the environment.
 
-    Times come as Python reads them, and of one instant in one zone: they are part of the keys
-    of computed features.
+    Times must be readable by Python and in one zone: they are part of the keys of computed
+    features.
     """
     connection.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8'")
 
 
-def _parts(url: str) -> dict[str, Any]:
-    try:
-        return dict(conninfo_to_dict(url))
-    except psycopg.ProgrammingError:
-        raise CatalogueError(
-            "HEIMDALL_DATABASE_URL is not a connection string like "
-            "postgresql://user:password@host:5432/database"
-        ) from None
-
-
 def first_line(error: psycopg.Error) -> str:
-    """What Postgres says, without its details."""
+    """Message of Postgres without its details."""
     return str(error).strip().partition("\n")[0]
-
-
-def _reason(error: psycopg.Error) -> str:
-    """What libpq says, without the addresses it says it of and its advice."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    telling = next((line for line in lines if "failed: " in line), lines[0])
-    return telling.rpartition("failed: ")[2].strip()

@@ -1,10 +1,8 @@
-"""The queries that decide what a training sample is, and their rows as values.
+"""The tables that we read, and the queries that select training samples.
 
 A sample is an approved and completed session of a source with a position, with the
 measurements that belong to it: by `recording_session_id`, or, where that column is missing or
 null, by the task id in the object's key.
-
-What we need of the catalogue's tables, and what is said when a database lacks it.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from heimdall_data.catalogue.session import SessionFilter
 
 __all__ = [
-    "COLUMNS_READ",
     "STATIONS",
     "STATION_PLACED",
     "UNCLAIMED",
@@ -34,53 +31,26 @@ __all__ = [
     "belonging",
     "check_columns",
     "columns_present",
-    "not_used_query",
     "object_address",
     "on_earth",
     "rates_query",
+    "rejected_query",
     "sessions_from_rows",
     "sessions_query",
     "station_from_row",
 ]
 
-
 COLUMNS_READ: Mapping[str, frozenset[str]] = {
-    "websdr_stations": frozenset({"id", "name", "latitude", "longitude", "altitude_asl"}),
-    "known_sources": frozenset(
-        {
-            "id",
-            "name",
-            "frequency_hz",
-            "latitude",
-            "longitude",
-            "source_type",
-            "error_margin_meters",
-        }
-    ),
-    "recording_sessions": frozenset(
-        {
-            "id",
-            "known_source_id",
-            "session_name",
-            "session_start",
-            "celery_task_id",
-            "status",
-            "approval_status",
-        }
-    ),
-    # recording_session_id is read where it is there, and may be missing.
-    "measurements": frozenset(
-        {
-            "timestamp",
-            "websdr_station_id",
-            "frequency_hz",
-            "signal_strength_db",
-            "snr_db",
-            "iq_data_location",
-            "iq_data_format",
-            "iq_sample_rate",
-        }
-    ),
+    table: frozenset(columns.split())
+    for table, columns in {
+        "websdr_stations": "id name latitude longitude altitude_asl",
+        "known_sources": "id name frequency_hz latitude longitude source_type error_margin_meters",
+        "recording_sessions": "id known_source_id session_name session_start celery_task_id "
+        "status approval_status",
+        # recording_session_id is read where it is there, and may be missing.
+        "measurements": "timestamp websdr_station_id frequency_hz signal_strength_db snr_db "
+        "iq_data_location iq_data_format iq_sample_rate",
+    }.items()
 }
 
 # pg_catalog, since information_schema hides what the role may not read.
@@ -94,7 +64,7 @@ WHERE n.nspname = 'heimdall' AND c.relname = ANY(%s) AND a.attnum > 0 AND NOT a.
 
 
 def columns_present(connection: Connection) -> dict[str, set[str]]:
-    """The columns of each of our tables that the database has."""
+    """Columns that the database has, by table; of the tables that we read."""
     present: dict[str, set[str]] = {table: set() for table in COLUMNS_READ}
     for table, column in connection.execute(_PRESENT, (list(COLUMNS_READ),)):
         present[table].add(column)
@@ -105,11 +75,11 @@ def check_columns(present: Mapping[str, set[str]], where: str) -> None:
     """Refuse a database that lacks a table or a column that we read.
 
     Args:
-        present: what the database has.
-        where: the database in words, for the message.
+        present: Columns that the database has, by table.
+        where: Description of the database, for the message.
 
     Raises:
-        CatalogueError: it names the schema, the tables or the columns that are missing.
+        CatalogueError: It names the schema, the tables or the columns that are missing.
     """
     tables = [f"heimdall.{table}" for table in COLUMNS_READ if not present[table]]
     if len(tables) == len(COLUMNS_READ):
@@ -133,21 +103,21 @@ def check_columns(present: Mapping[str, set[str]], where: str) -> None:
 
 
 Membership = Literal["column", "task", "both"]
-"""How a database tells which session a measurement belongs to."""
+"""How a database assigns measurements to sessions: by column, by task id, or some by each."""
 
 
 def on_earth(table: str) -> str:
-    """SQL for whether a row has a position; NaN is above every number to Postgres."""
+    """SQL condition: a row has a position. NaN is above every number to Postgres."""
     return f"({table}.latitude BETWEEN -90 AND 90 AND {table}.longitude BETWEEN -180 AND 180)"
 
 
 def _possible(moment: str) -> str:
-    """SQL for whether radio was there, or may soon be: infinity and year 20000 are no times."""
+    """SQL condition: a time is neither infinite nor centuries away."""
     return f"({moment} BETWEEN '1900-01-01 00:00+00' AND '2200-01-01 00:00+00')"
 
 
 STATION_PLACED = f"{on_earth('st')} AND st.name <> ''"
-"""Whether a station can be learnt from: who it is and where."""
+"""SQL condition: a station has a position and a name, so that it can be a receiver."""
 
 STATIONS = f"""
 SELECT name, latitude, longitude, altitude_asl FROM heimdall.websdr_stations st
@@ -157,7 +127,7 @@ UNPLACED = f"""
 SELECT coalesce(name, id::text) FROM heimdall.websdr_stations st
 WHERE ({STATION_PLACED}) IS NOT TRUE ORDER BY 1
 """  # noqa: S608 - constants of ours
-"""Stations that nothing is learnt from, because nobody knows where they are."""
+"""Stations whose recordings are left out."""
 
 _BY_TASK = """
 SELECT t.id AS session_id, m.* FROM heimdall.measurements m
@@ -176,8 +146,8 @@ SELECT EXISTS (SELECT FROM heimdall.measurements
 """
 """Whether some measurements belong to a session by their key alone."""
 
-# Each session has one reason, the first that holds in this order.
-_NOT_USED = f"""
+# Each session has one reason, the first that applies in this order.
+_REJECTED = f"""
 SELECT reason, count(*) FROM (
     SELECT CASE
         WHEN s.approval_status = 'rejected' THEN 'rejected'
@@ -218,11 +188,11 @@ WHERE s.approval_status = 'approved' AND s.status = 'completed'
   AND {on_earth("src")} AND {_possible("s.session_start")} AND {STATION_PLACED}
 """
 _SESSION_WIDTH = 10
-_SCHEME = "s3://"
+"""Columns of `_SELECTED` before those of the measurement."""
 
 
 def belonging(membership: Membership) -> str:
-    """The measurements with the session that each belongs to, as a subquery of that name."""
+    """SQL of the subquery `belonging`: measurements, each with its session."""
     parts = {
         "column": _BY_COLUMN,
         "task": _BY_TASK,
@@ -232,21 +202,21 @@ def belonging(membership: Membership) -> str:
 
 
 def sessions_query(only: SessionFilter, membership: Membership, *, by_id: bool = False) -> str:
-    """SQL for every usable session with its measurements, one row a measurement.
+    """SQL for the usable sessions with their measurements, one row a measurement.
 
     Args:
-        only: further conditions; their values are the query's parameters.
-        membership: how the database tells which session a measurement belongs to.
-        by_id: only sessions whose id is in the parameter `ids`.
+        only: Further conditions; their values are the query's parameters.
+        membership: How the database assigns measurements to sessions.
+        by_id: Only sessions whose id is in the parameter `ids`.
     """
     chosen = "  AND s.id = ANY(%(ids)s::uuid[])\n" if by_id else ""
     order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"
     return f"{belonging(membership)}{_SELECTED}{_TABLES}{USABLE}{chosen}{only.sql()}{order}"
 
 
-def not_used_query(membership: Membership) -> str:
-    """SQL for the number of sessions that are no sample, by reason."""
-    return f"{belonging(membership)}{_NOT_USED}"
+def rejected_query(membership: Membership) -> str:
+    """SQL for the number of sessions that are not usable, by reason."""
+    return f"{belonging(membership)}{_REJECTED}"
 
 
 def rates_query(only: SessionFilter, membership: Membership) -> str:
@@ -257,46 +227,40 @@ def rates_query(only: SessionFilter, membership: Membership) -> str:
 
 
 def object_address(location: str, default_bucket: str) -> tuple[str, str]:
-    """Bucket and key of `s3://bucket/key`; a bare key is in `default_bucket`."""
-    if not location.startswith(_SCHEME):
+    """Bucket and key of a location, `s3://bucket/key` or a bare key in `default_bucket`."""
+    if not location.startswith("s3://"):
         return default_bucket, location.lstrip("/")
-    bucket, _, key = location.removeprefix(_SCHEME).partition("/")
+    bucket, _, key = location.removeprefix("s3://").partition("/")
     return bucket, key.lstrip("/")
 
 
 def sessions_from_rows(rows: Iterable[tuple[Any, ...]], bucket: str) -> Iterator[Session]:
-    """The sessions that rows of `sessions_query` describe, in their order.
+    """Build the sessions that rows of `sessions_query` describe, in their order.
 
     Args:
-        rows: ordered by session, as the query gives them.
-        bucket: where objects are whose location names no bucket.
+        rows: Ordered by session, as the query gives them.
+        bucket: Bucket of objects whose location names none.
     """
     for _, group in itertools.groupby(rows, key=itemgetter(0)):
         members = list(group)
-        yield _session(members[0], tuple(_measurement(row, bucket) for row in members))
-
-
-def _session(row: tuple[Any, ...], measurements: tuple[Measurement, ...]) -> Session:
-    identity, name, start, source_id, source_name, latitude, longitude, *rest = row
-    source_type, frequency_hz, error_margin_m = rest[:3]
-    return Session(
-        id=identity,
-        session_name=name,
-        source_id=source_id,
-        source_name=source_name,
-        position_deg=(latitude, longitude),
-        start=start,
-        measurements=measurements,
-        source_type=source_type,
-        frequency_hz=_float(frequency_hz),
-        error_margin_m=error_margin_m,
-    )
+        identity, name, start, source_id, source_name, latitude, longitude, *rest = members[0]
+        source_type, frequency_hz, error_margin_m = rest[:3]
+        yield Session(
+            id=identity,
+            session_name=name,
+            source_id=source_id,
+            source_name=source_name,
+            position_deg=(latitude, longitude),
+            start=start,
+            measurements=tuple(_measurement(row[_SESSION_WIDTH:], bucket) for row in members),
+            source_type=source_type,
+            frequency_hz=_float(frequency_hz),
+            error_margin_m=error_margin_m,
+        )
 
 
 def _measurement(row: tuple[Any, ...], default_bucket: str) -> Measurement:
-    station, latitude, longitude, location, form, rate_hz, snr_db, level_db, carrier_hz, start = (
-        row[_SESSION_WIDTH:]
-    )
+    station, latitude, longitude, location, form, rate_hz, snr_db, level_db, carrier_hz, start = row
     bucket, key = object_address(location, default_bucket)
     return Measurement(
         station=station,
@@ -313,7 +277,7 @@ def _measurement(row: tuple[Any, ...], default_bucket: str) -> Measurement:
 
 
 def station_from_row(row: tuple[Any, ...]) -> Station:
-    """A station from a row of `STATIONS`."""
+    """Build a station from a row of `STATIONS`."""
     name, latitude, longitude, altitude_m = row
     return Station(name, latitude, longitude, _float(altitude_m))
 

@@ -1,9 +1,7 @@
-"""What the catalogue says: a recording session, its measurements, the stations.
+"""Recording sessions, their measurements, the stations, and filters on them.
 
-These are values read from Postgres, with the contract's names where it has any. Positions
-are degrees on WGS84, latitude first; instants are aware and in UTC.
-
-Which of the usable sessions are asked for.
+Values read from Postgres, with the contract's names where it has any. Positions are degrees on
+WGS84, latitude first; times are aware and in UTC.
 """
 
 from __future__ import annotations
@@ -23,9 +21,9 @@ class FilterError(DataError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFilter:
-    """Conditions that must all hold; None asks nothing.
+    """Conditions that must all hold; None is no condition.
 
-    Those on measurements choose measurements, and a session that keeps none is left out.
+    Those on measurements select measurements, and a session that keeps none is left out.
     """
 
     since: datetime | None = None
@@ -45,13 +43,13 @@ class SessionFilter:
     min_snr_db: float | None = None
     """Only measurements with a stated SNR of at least this."""
     max_error_margin_m: float | None = None
-    """Only sources whose position is stated to be known at least this well."""
+    """Only sources whose position has a stated uncertainty of at most this."""
 
     def __post_init__(self) -> None:
-        """Take times without a zone as UTC, and refuse what no session can meet.
+        """Take times without a zone as UTC, and check the conditions.
 
         Raises:
-            FilterError: names the conditions.
+            FilterError: No session can meet them.
         """
         for name in ("since", "until"):
             moment = getattr(self, name)
@@ -63,10 +61,10 @@ class SessionFilter:
                 raise FilterError(f"{low}={least} is above {high}={most}; nothing is between")
         for name in ("lowest_hz", "highest_hz", "min_snr_db", "max_error_margin_m"):
             if not math.isfinite(getattr(self, name) or 0.0):
-                raise FilterError(f"{name}={getattr(self, name)} is no finite number")
+                raise FilterError(f"{name}={getattr(self, name)} is not a finite number")
 
     def parameters(self) -> dict[str, object]:
-        """The conditions by name, as a query takes them; sequences become lists."""
+        """Parameters of the query: the conditions by name, with lists for tuples."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -74,7 +72,7 @@ class SessionFilter:
         }
 
     def sql(self) -> str:
-        """The conditions that are set, each after an AND, over the names of `session_query`."""
+        """SQL of the conditions that are set, each after an AND, for `sessions_query`."""
         conditions = (sql for name, sql in _SQL.items() if getattr(self, name) is not None)
         return "".join(f"  AND {condition}\n" for condition in conditions)
 
@@ -110,7 +108,7 @@ class Station:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one station recorded in one session, and where the samples are."""
+    """Recording of one station in one session, and where its samples are."""
 
     station: str
     station_deg: tuple[float, float]
@@ -120,7 +118,7 @@ class Measurement:
     format: str | None
     """`npy`, `sigmf`, `kiwi_wav`; None means `npy`."""
     sample_rate_hz: float | None
-    """As the catalogue has it: rounded; the recording itself may know better."""
+    """As the catalogue has it, rounded; the recording may state it exactly."""
     snr_db: float | None = None
     signal_strength_db: float | None = None
     frequency_hz: float | None = None
@@ -129,7 +127,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One transmission of a known source, as several stations recorded it."""
+    """One transmission of a known source, recorded by several stations."""
 
     id: str
     session_name: str
@@ -143,4 +141,4 @@ class Session:
     frequency_hz: float | None = None
     """Nominal carrier of the source."""
     error_margin_m: float | None = None
-    """How well the source's position is known, in metres."""
+    """Uncertainty of the source's position, in metres."""

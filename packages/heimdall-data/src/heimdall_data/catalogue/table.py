@@ -1,24 +1,20 @@
 """Usable sessions as a sequence, however many there are.
 
-Few sessions are held in memory as they are. Of many, only columns are (see `session_columns`),
-and a session's measurements are read when it is asked for: a million sessions open in seconds,
-and a DataLoader's worker reads its own batches.
+A few sessions are held in memory whole. Of many, only columns of fixed width are held, which a
+split and a choice of receivers need: id, start, source, and stations; a session's measurements
+are read when it is used. A million sessions open in seconds, and a DataLoader's worker reads
+its own batches.
 
-All usable sessions as columns of fixed width: a million of them in seconds.
-
-What a split and a choice of receivers need of a session is small: who it is, when it began,
-which source it heard, and which stations were there. Postgres groups the measurements and
-sends the result in its binary COPY format, whose rows of fixed width NumPy reads as they are.
-
-Source of the format: PostgreSQL documentation, COPY, "Binary Format".
+Postgres sends the columns in its binary COPY format, whose rows of fixed width NumPy reads as
+they are. Source: PostgreSQL documentation, COPY, "Binary Format".
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, overload
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,16 +31,16 @@ from heimdall_data.catalogue.session import Session
 from heimdall_data.errors import CatalogueError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     import psycopg
 
     from heimdall_data.catalogue.queries import Membership
     from heimdall_data.catalogue.session import SessionFilter, Station
 
-__all__ = ["SessionColumns", "SessionReadings", "SessionTable", "SourcePlace", "read_columns"]
+__all__ = ["SessionColumns", "SessionTable", "SourcePlace", "read_columns"]
 
-
+READ_AT_ONCE = 512
 _POSTGRES_EPOCH_US = np.datetime64("2000-01-01", "us").astype(np.int64)
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER_BYTES = 2
@@ -75,7 +71,7 @@ JOIN st ON st.id = m.websdr_station_id
 
 @dataclass(frozen=True, slots=True)
 class SourcePlace:
-    """A transmitter's identity and where it is."""
+    """Id and position of a transmitter."""
 
     id: str
     position_deg: tuple[float, float]
@@ -83,7 +79,7 @@ class SourcePlace:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SessionColumns:
-    """One entry a session, in the order of their starts."""
+    """One entry per session, in the order of their starts."""
 
     ids: npt.NDArray[np.void]
     """`(n,)`, the 16 bytes of each id."""
@@ -92,34 +88,33 @@ class SessionColumns:
     start_us: npt.NDArray[np.int64]
     """`(n,)`, microseconds since 1970 in UTC."""
     heard: npt.NDArray[np.uint8]
-    """`(n, bytes)`: a bit for each of `stations` that measured, the highest bit first."""
+    """`(n, bytes)`: a bit for each of `stations`, set if it measured, the highest bit first."""
     sources: tuple[SourcePlace, ...]
     stations: tuple[Station, ...]
 
-    def take(self, indices: npt.NDArray[np.intp]) -> Self:
-        """The sessions at `indices`, in that order."""
-        return type(self)(
+    def take(self, indices: npt.NDArray[np.intp]) -> SessionColumns:
+        """Select the sessions at `indices`, in that order."""
+        return replace(
+            self,
             ids=self.ids[indices],
             source=self.source[indices],
             start_us=self.start_us[indices],
             heard=self.heard[indices],
-            sources=self.sources,
-            stations=self.stations,
         )
 
 
 def read_columns(
     connection: psycopg.Connection[Any], only: SessionFilter, membership: Membership
 ) -> SessionColumns:
-    """Every usable session that `only` asks for, ordered by start and id.
+    """Read the usable sessions, ordered by start and id.
 
     Args:
-        connection: in a transaction that sees one state of the database throughout.
-        only: which of them.
-        membership: how the database tells which session a measurement belongs to.
+        connection: In a transaction that sees one state of the database throughout.
+        only: Conditions on the sessions.
+        membership: How the database assigns measurements to sessions.
 
     Raises:
-        CatalogueError: a row is not what the contract's types make it.
+        CatalogueError: A column has another type than the contract's, or is null.
     """
     sources = tuple(
         SourcePlace(identity, (latitude, longitude))
@@ -134,10 +129,7 @@ def read_columns(
         connection.cursor() as cursor,
         cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)", only.parameters()) as copy,
     ):
-        data = bytearray()
-        for chunk in copy:
-            data += chunk
-    rows = _rows(data, len(stations))
+        rows = _rows(b"".join(copy), len(stations))
     return SessionColumns(
         ids=np.ascontiguousarray(rows["id"]),
         source=rows["source"].astype(np.int64),
@@ -148,8 +140,8 @@ def read_columns(
     )
 
 
-def _rows(data: bytearray, n_stations: int) -> npt.NDArray[np.void]:
-    """The rows of a binary COPY of `_COLUMNS`."""
+def _rows(data: bytes, n_stations: int) -> npt.NDArray[np.void]:
+    """Rows of a binary COPY of `_COLUMNS`."""
     n_bytes = (n_stations + 7) // 8
     lengths = {"id": 16, "source": 8, "start": 8, "bits": 4 + n_bytes}
     row = np.dtype(
@@ -173,18 +165,8 @@ def _rows(data: bytearray, n_stations: int) -> npt.NDArray[np.void]:
             return rows
     raise CatalogueError(
         "a session of the catalogue has an id, a start or a source that is null or of another "
-        "type than the contract's; correct recording_sessions"
+        "type than the contract's; correct heimdall.recording_sessions"
     )
-
-
-READ_AT_ONCE = 512
-
-
-class SessionReadings(Protocol):
-    """Where the sessions of a table are read from; a copy of it works in another process."""
-
-    def read(self, ids: Sequence[str]) -> list[Session]:
-        """The sessions with these ids, in any order; those that are gone are left out."""
 
 
 class SessionTable(Sequence[Session]):
@@ -193,18 +175,19 @@ class SessionTable(Sequence[Session]):
     def __init__(
         self,
         columns: SessionColumns,
-        readings: SessionReadings,
+        read_by_id: Callable[[Sequence[str]], list[Session]],
         loaded: tuple[Session, ...] | None = None,
     ) -> None:
         """Describe sessions.
 
         Args:
-            columns: what is known of each.
-            readings: where the rest is read.
-            loaded: all of them, if there are few; then nothing is read later.
+            columns: One entry per session.
+            read_by_id: Reads the sessions with some ids, in any order, and leaves out those
+                that are gone. It is pickled with the table.
+            loaded: All sessions, if there are few; then nothing is read later.
         """
         self.columns = columns
-        self._readings = readings
+        self._read_by_id = read_by_id
         self._loaded = loaded
 
     def __len__(self) -> int:
@@ -215,11 +198,11 @@ class SessionTable(Sequence[Session]):
     @overload
     def __getitem__(self, index: slice) -> SessionTable: ...
     def __getitem__(self, index: int | slice) -> Session | SessionTable:
-        """One session, or a table of some.
+        """Return one session, or a table of some.
 
         Raises:
-            IndexError: there is no such session.
-            CatalogueError: it cannot be read, or is gone since the table was made.
+            IndexError: There is no such session.
+            CatalogueError: It cannot be read, or is gone since the table was made.
         """
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
@@ -230,7 +213,7 @@ class SessionTable(Sequence[Session]):
         return self.read([index])[0]
 
     def __iter__(self) -> Iterator[Session]:
-        """Every session, read some hundreds at a time."""
+        """Iterate over every session, reading some hundreds at a time."""
         for first in range(0, len(self), READ_AT_ONCE):
             yield from self.read(range(first, min(first + READ_AT_ONCE, len(self))))
 
@@ -245,35 +228,35 @@ class SessionTable(Sequence[Session]):
         return f"<SessionTable of {len(self)} sessions>"
 
     def read(self, indices: Iterable[int]) -> list[Session]:
-        """The sessions at `indices`, in that order, in one query.
+        """Return the sessions at `indices`, in that order, with one query.
 
         Raises:
-            CatalogueError: they cannot be read, or one is gone since the table was made.
+            CatalogueError: They cannot be read, or one is gone since the table was made.
         """
         if self._loaded is not None:
             return [self._loaded[index] for index in indices]
         ids = [self.session_id(index) for index in indices]
-        found = {session.id: session for session in self._readings.read(ids)}
+        found = {session.id: session for session in self._read_by_id(ids)}
         if gone := [identity for identity in ids if identity not in found]:
             raise CatalogueError(
-                f"session {gone[0]} is no usable session any more, which it was when the run "
-                f"began ({len(gone)} such here); start again to train on what there is now"
+                f"session {gone[0]} was removed or rejected after the run began "
+                f"({len(gone)} of {len(ids)} here); start again to train on the present ones"
             )
         return [found[identity] for identity in ids]
 
     def session_id(self, index: int) -> str:
-        """The id of a session, without reading the rest of it."""
+        """Return the id of a session, without reading the rest of it."""
         return str(uuid.UUID(bytes=self.columns.ids[index].tobytes()))
 
     def take(self, indices: npt.NDArray[np.intp]) -> SessionTable:
-        """A table of the sessions at `indices`, in that order."""
+        """Return a table of the sessions at `indices`, in that order."""
         loaded = self._loaded
         if loaded is not None:
             loaded = tuple(loaded[index] for index in indices.tolist())
-        return SessionTable(self.columns.take(indices), self._readings, loaded)
+        return SessionTable(self.columns.take(indices), self._read_by_id, loaded)
 
     def without(self, ids: Collection[str]) -> SessionTable:
-        """A table of the sessions whose ids are not among `ids`."""
+        """Return a table of the sessions whose ids are not among `ids`."""
         if not ids:
             return self
         left_out = {uuid.UUID(identity).bytes for identity in ids}
@@ -282,16 +265,12 @@ class SessionTable(Sequence[Session]):
 
     @property
     def positions_deg(self) -> npt.NDArray[np.float64]:
-        """`(n, 2)`: latitude and longitude of each session's source, in degrees."""
+        """Latitude and longitude of each session's source, in degrees, `(n, 2)`."""
         places = np.array([source.position_deg for source in self.columns.sources], np.float64)
         return places.reshape(-1, 2)[self.columns.source]
 
     def n_sessions_of_stations(self) -> dict[str, int]:
-        """In how many sessions each station measured, by name; those in none are left out."""
-        heard = self.columns.heard
-        names = [station.name for station in self.columns.stations]
-        counts = (
-            int(np.count_nonzero(heard[:, number // 8] & (0x80 >> number % 8)))
-            for number in range(len(names))
-        )
-        return {name: count for name, count in zip(names, counts, strict=True) if count}
+        """Number of sessions in which each station measured, by name, if there are any."""
+        heard = np.unpackbits(self.columns.heard, axis=1)
+        counts = zip(self.columns.stations, heard.sum(axis=0).tolist(), strict=False)
+        return {station.name: count for station, count in counts if count}

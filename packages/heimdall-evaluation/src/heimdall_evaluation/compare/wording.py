@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from heimdall_evaluation.compare.significance import Outcome, Paired
     from heimdall_evaluation.results import Evaluation, ModelResult
 
-__all__ = [
-    "about_errors",
-    "about_nll",
-    "about_seen",
-    "comparison_summary",
-    "headline",
-    "metric_rows",
-    "print_comparison",
-]
-
 _METRICS = {
     "error_m_median": "median error",
     "error_m_mean": "mean error",

@@ -26,29 +26,6 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.results import Evaluation, ReportContents, SessionSpectrograms
 
-__all__ = [
-    "Curve",
-    "SpectrogramPicture",
-    "best_epoch",
-    "coverage_axes",
-    "coverage_svg",
-    "distance_axis",
-    "distance_svg",
-    "distributions_svg",
-    "draw_diagonal",
-    "error_curve_svg",
-    "error_distribution_svg",
-    "has_errors",
-    "known_snr",
-    "loss_curve_svg",
-    "nearest_receiver_m",
-    "pictures",
-    "pit_svg",
-    "receivers_svg",
-    "sigma_svg",
-    "snr_svg",
-]
-
 _DASHES = ((5, 2), (2, 2), (7, 2, 2, 2), (1, 2), (9, 2), (4, 1, 1, 1), (3, 1))
 """Baselines differ by dash as well as by colour."""
 
@@ -313,40 +290,39 @@ def has_errors(curve: LearningCurve) -> bool:
     return any(math.isfinite(epoch.val_error_m_median) for epoch in curve.history)
 
 
-def loss_curve_svg(curve: LearningCurve, name: str = "loss") -> str:
+def loss_curve_svg(curve: LearningCurve, name: str) -> str:
     """Training and validation loss by epoch, under a name unique on the page."""
-    with svg.chart(3.2, (0.105, 0.15, 0.86, 0.76)) as (figure, axes):
-        epochs = [epoch.epoch for epoch in curve.history]
-        train = [epoch.train_loss for epoch in curve.history]
-        axes.plot(epochs, train, color=svg.SECOND, linewidth=1.6)
-        validation = [epoch.val_loss for epoch in curve.history]
-        axes.plot(epochs, validation, color=svg.NETWORK, linewidth=2.1)
-        _finish_epochs(axes, curve, validation, "loss")
-        return svg.render(figure, name, "Training and validation loss by epoch")
+    return _epochs_svg(curve, name, "val_loss", "loss", "Training and validation loss by epoch")
 
 
-def error_curve_svg(curve: LearningCurve, name: str = "error-by-epoch") -> str:
+def error_curve_svg(curve: LearningCurve, name: str) -> str:
     """Median error of the validation sessions by epoch, under a name unique on the page."""
-    with svg.chart(3.2, (0.125, 0.15, 0.84, 0.76)) as (figure, axes):
-        medians = [epoch.val_error_m_median for epoch in curve.history]
-        axes.plot([e.epoch for e in curve.history], medians, color=svg.NETWORK, linewidth=2.1)
-        distance_axis(axes, np.array(medians, dtype=np.float64), "y")
-        _finish_epochs(axes, curve, medians, "median error of the validation sessions")
-        return svg.render(figure, name, "Median validation error by epoch")
+    label, description = "median error of the validation sessions", "Median validation error"
+    return _epochs_svg(curve, name, "val_error_m_median", label, f"{description} by epoch")
 
 
-def _finish_epochs(axes: Axes, curve: LearningCurve, values: list[float], label: str) -> None:
-    """Mark the best epoch and label both axes."""
-    if (best := best_epoch(curve)) is not None:
-        axes.axvline(best.epoch, color=svg.MUTED, linewidth=0.9, dashes=(2, 3))
-        value = values[curve.history.index(best)]
-        if math.isfinite(value):
-            at = ([best.epoch], [value])
-            axes.scatter(*at, s=52, color=svg.NETWORK, edgecolor=svg.PAGE, zorder=5)
-    svg.label_above(axes, label)
-    epochs = [epoch.epoch for epoch in curve.history]
-    axes.set(xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+def _epochs_svg(curve: LearningCurve, name: str, field: str, label: str, description: str) -> str:
+    """A field of the epochs, with the best one marked; beside a loss, that of training."""
+    is_loss = field == "val_loss"
+    left = 0.105 if is_loss else 0.125
+    with svg.chart(3.2, (left, 0.15, 0.965 - left, 0.76)) as (figure, axes):
+        epochs = [epoch.epoch for epoch in curve.history]
+        if is_loss:
+            losses = [epoch.train_loss for epoch in curve.history]
+            axes.plot(epochs, losses, color=svg.SECOND, linewidth=1.6)
+        values = [getattr(epoch, field) for epoch in curve.history]
+        axes.plot(epochs, values, color=svg.NETWORK, linewidth=2.1)
+        if not is_loss:
+            distance_axis(axes, np.array(values, dtype=np.float64), "y")
+        if (best := best_epoch(curve)) is not None:
+            axes.axvline(best.epoch, color=svg.MUTED, linewidth=0.9, dashes=(2, 3))
+            if math.isfinite(value := getattr(best, field)):
+                at = ([best.epoch], [value])
+                axes.scatter(*at, s=52, color=svg.NETWORK, edgecolor=svg.PAGE, zorder=5)
+        svg.label_above(axes, label)
+        axes.set(xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        return svg.render(figure, name, description)
 
 
 # Spectrograms

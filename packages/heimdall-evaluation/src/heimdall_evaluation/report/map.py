@@ -24,18 +24,6 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.results import Evaluation, ReportContents
 
-__all__ = [
-    "MAX_DRAWN",
-    "choose_by_rank",
-    "closeups_svg",
-    "drawn_sessions",
-    "ellipse_axes",
-    "emptiest_side",
-    "frame_of",
-    "half_width_km",
-    "map_svg",
-]
-
 MAX_DRAWN = 400
 """Sessions on the map; more lines hide each other."""
 N_CLOSEUPS = 12

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from heimdall_models import Region
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Frame", "GridLine", "graticule", "outline_km", "round_step", "to_km"]
-
 _STEPS_DEG = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LARGEST_KM = 900.0
 

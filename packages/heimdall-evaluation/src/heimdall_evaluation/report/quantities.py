@@ -4,17 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = [
-    "count",
-    "decimal",
-    "distance",
-    "duration",
-    "factor",
-    "file_size",
-    "percent",
-    "round_distance",
-]
-
 _SPACE = "\N{NO-BREAK SPACE}"
 _DASH = "\N{EM DASH}"
 

@@ -28,23 +28,6 @@ if TYPE_CHECKING:
     from heimdall_evaluation.intervals import Interval
     from heimdall_evaluation.results import Evaluation, Part, ReportContents
 
-__all__ = [
-    "about_bounds",
-    "about_closeups",
-    "about_coverage",
-    "about_distance",
-    "about_errors",
-    "about_map",
-    "about_pit",
-    "about_receivers",
-    "about_sigma",
-    "about_snr",
-    "about_trained_on",
-    "about_training",
-    "headline",
-    "session_kind",
-]
-
 _KINDS: dict[Part, str] = {
     "test": "held-out session",
     "validation": "validation session",

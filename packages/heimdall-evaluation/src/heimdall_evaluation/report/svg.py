@@ -20,50 +20,13 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-__all__ = [
-    "BASELINES",
-    "FOREGROUND",
-    "GRID",
-    "MUTED",
-    "NETWORK",
-    "ON_REQUEST",
-    "OUTLINED",
-    "PAGE",
-    "RECEIVER",
-    "SECOND",
-    "TRUTH",
-    "WARNING",
-    "WHOLE_MAP_ONLY",
-    "anchored",
-    "chart",
-    "label_above",
-    "render",
-    "style",
-]
-
-FOREGROUND = "#010201"
-MUTED = "#010202"
-GRID = "#010203"
-PAGE = "#010204"
-NETWORK = "#010205"
-TRUTH = "#010206"
-RECEIVER = "#010207"
-WARNING = "#010208"
-SECOND = "#010209"
-BASELINES = ("#01020a", "#01020b", "#01020c", "#01020d", "#01020e", "#01020f", "#010210")
-
+_ROLES = ("ink", "muted", "grid", "page", "network", "truth", "receiver", "warning", "second")
 _VARIABLES = {
-    FOREGROUND: "ink",
-    MUTED: "muted",
-    GRID: "grid",
-    PAGE: "page",
-    NETWORK: "network",
-    TRUTH: "truth",
-    RECEIVER: "receiver",
-    WARNING: "warning",
-    SECOND: "second",
-    **{colour: f"baseline-{k}" for k, colour in enumerate(BASELINES)},
+    f"#0102{k:02x}": role
+    for k, role in enumerate((*_ROLES, *(f"baseline-{k}" for k in range(7))), start=1)
 }
+"""Names of CSS variables by stand-in colour."""
+FOREGROUND, MUTED, GRID, PAGE, NETWORK, TRUTH, RECEIVER, WARNING, SECOND, *BASELINES = _VARIABLES
 
 OUTLINED = "halo"
 """Gid of text outlined in the page's colour, to be legible on lines."""

@@ -29,19 +29,6 @@ if TYPE_CHECKING:
         ReportContents,
     )
 
-__all__ = [
-    "Comparison",
-    "WorstSession",
-    "compare",
-    "exclusion_groups",
-    "flat_rows",
-    "metric_rows",
-    "metric_text",
-    "model_line",
-    "stages",
-    "worst_sessions",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:

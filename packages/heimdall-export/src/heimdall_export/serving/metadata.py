@@ -105,7 +105,9 @@ def migrated(entries: Mapping[str, str], steps: Sequence[Step] = STEPS) -> dict[
     # A later format may be followed by the version that wrote it: "2, heimdall-export 0.4.0".
     number, _, writer = found.partition(", ")
     if not (number.isascii() and number.isdecimal() and int(number) >= 1):
-        raise ExportError(f"the model's {FORMAT_KEY} is {found[:100]!r}; it must be a number from 1")
+        raise ExportError(
+            f"the model has {FORMAT_KEY} {found[:100]!r}; it must be a number above 0"
+        )
     if int(number) > newest:
         raise ExportError(
             f"the model file has format {number}, this heimdall-export opens formats up to "

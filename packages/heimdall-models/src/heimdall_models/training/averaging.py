@@ -1,4 +1,4 @@
-"""A moving average of the weights: what is validated, kept in checkpoints and exported.
+"""Moving average of the weights, which is validated, kept in checkpoints and exported.
 
 Source: B. T. Polyak and A. B. Juditsky, "Acceleration of stochastic approximation by averaging",
 1992; the warm-up of the decay is that of TensorFlow's `ExponentialMovingAverage`.
@@ -49,7 +49,7 @@ class AveragedWeights(WeightAveraging):
         super().__init__()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the average beside the weights, and find once what belongs to what.
+        """Put the average on the weights' device, and pair its tensors with theirs once.
 
         Lightning makes the average before the network is on its device, and would look for all
         parameters anew at every step.
@@ -83,7 +83,7 @@ class AveragedWeights(WeightAveraging):
             average.n_averaged += 1
 
     def kept(self, n_averaged: int) -> float:
-        """How much of the average stays when it takes in one more; nothing of an empty one."""
+        """Share of the average that stays when it takes in one more; 0 of an empty one."""
         warm = (1 + n_averaged) / (10 + n_averaged)
         return min(self.decay, warm) if n_averaged else 0.0
 

@@ -1,13 +1,9 @@
-"""The batches of a fit, for Lightning: where training starts or goes on, and each process's share.
+"""Batches of a training: their order, their seeds, and each process's share of them.
 
-The batch size is that of a step, of all processes together: the same command trains the same on
-one device and on several.
-
-What makes a run repeatable: order, variation and dropout as functions of seed, epoch and step.
-
-Not of how many random numbers were drawn before: a run with workers, one without, and one that was
-stopped after any step and resumed see the same batches and drop the same features; and several
-processes share the batches of one.
+Order, variation and dropout are functions of seed, epoch and step, not of how many random numbers
+were drawn before: a run with workers, one without, and one that was stopped after any step and
+resumed see the same batches and drop the same features. The batch size is that of a step, of all
+processes together, so that the same command trains the same on one device and on several.
 """
 
 from __future__ import annotations
@@ -24,8 +20,8 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from heimdall_models import LocalizationModule
 from heimdall_models.errors import OptionError
+from heimdall_models.module import LocalizationModule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +35,7 @@ __all__ = ["EpochOrder", "EpochSeeds", "SessionBatches", "Share", "is_within_epo
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which part of every batch a process takes."""
+    """The part of every batch that one process takes."""
 
     rank: int = 0
     n_processes: int = 1
@@ -54,10 +50,10 @@ class EpochOrder(DistributedSampler[int]):
     `weight` is zero for them.
 
     Args:
-        n_samples: Of the dataset.
-        seed: Of the order.
+        n_samples: Size of the dataset.
+        seed: Seed of the order.
         batch_size: Samples in a batch of all processes; their number divides it.
-        share: Which of them are ours.
+        share: The part of this process.
         start: Epoch and batch to go on with; other epochs start with their first batch.
     """
 
@@ -77,34 +73,33 @@ class EpochOrder(DistributedSampler[int]):
         self.epoch = start[0]
 
     def __len__(self) -> int:
-        """How many samples are ours in an epoch from its first batch on."""
+        """Samples of this process in an epoch from its first batch on."""
         n_whole, rest = divmod(self._n_samples, self._batch_size)
-        return n_whole * self._batch_size // self.num_replicas + len(self._ours(list(range(rest))))
+        return n_whole * self._batch_size // self.num_replicas + len(self._own(list(range(rest))))
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self._n_samples)
         first = self._start[1] if self.epoch == self._start[0] else 0
         starts = range(first * self._batch_size, self._n_samples, self._batch_size)
         batches = (order[at : at + self._batch_size].tolist() for at in starts)
-        return itertools.chain.from_iterable(map(self._ours, batches))
+        return itertools.chain.from_iterable(map(self._own, batches))
 
     def weight(self, batch: int) -> float:
-        """What the mean of our samples counts in the mean over processes of such means."""
-        left = self._n_samples - batch * self._batch_size
-        n_samples = min(left, self._batch_size)
-        n_ours = len(range(self.rank, n_samples, self.num_replicas))
-        return n_ours * self.num_replicas / n_samples
+        """Weight of this process's mean over a batch in the mean over processes."""
+        n_samples = min(self._n_samples - batch * self._batch_size, self._batch_size)
+        n_own = len(range(self.rank, n_samples, self.num_replicas))
+        return n_own * self.num_replicas / n_samples
 
-    def _ours(self, batch: list[int]) -> list[int]:
+    def _own(self, batch: list[int]) -> list[int]:
         return batch[self.rank :: self.num_replicas] or batch[-1:]
 
 
 class EpochSeeds(Callback):
-    """Tells the training samples which epoch's variation to take, and seeds dropout at each step.
+    """Sets the epoch of the training samples' variation, and seeds dropout at each step.
 
     Args:
-        dataset: Of the training samples.
-        seed: Of the run.
+        dataset: The training samples.
+        seed: Seed of the run.
     """
 
     def __init__(self, dataset: SessionDataset, seed: int) -> None:
@@ -123,23 +118,18 @@ class EpochSeeds(Callback):
         batch: Any,  # noqa: ANN401 - Lightning's
         batch_idx: int,
     ) -> None:
-        """Seed what the step draws, and weigh our share of it."""
+        """Seed what the step draws, and weigh this process's share of it."""
         del batch
         names = (self._seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(names).generate_state(1)[0]))
         if isinstance(pl_module, LocalizationModule):
-            pl_module.loss_weight = self._order(trainer).weight(batch_idx)
-
-    @staticmethod
-    def _order(trainer: pl.Trainer) -> EpochOrder:
-        loader: Any = trainer.train_dataloader
-        order: EpochOrder = loader.sampler
-        return order
+            loader: Any = trainer.train_dataloader
+            pl_module.loss_weight = loader.sampler.weight(batch_idx)
 
 
 def make_loader(
     dataset: SessionDataset,
-    config: TrainingOptions,
+    options: TrainingOptions,
     order: EpochOrder | None = None,
     n_processes: int = 1,
 ) -> DataLoader[Any]:
@@ -147,15 +137,15 @@ def make_loader(
 
     Args:
         dataset: The sessions.
-        config: How many sessions a step has, and how many processes load them.
-        order: In which order, and which of them.
+        options: How many sessions a step has, and how many processes load them.
+        order: Order of the sessions, and those of this process.
         n_processes: How many processes share a step.
     """
     return DataLoader(
         dataset,  # type: ignore[arg-type] # map-style, without torch in its bases
-        batch_size=config.batch_size // n_processes,
+        batch_size=options.batch_size // n_processes,
         sampler=order,
-        num_workers=config.num_workers,
+        num_workers=options.num_workers,
         persistent_workers=False,
         worker_init_fn=_ignore_signals,
         # Its own, so that making batches takes no random numbers from dropout.
@@ -164,84 +154,74 @@ def make_loader(
 
 
 def _ignore_signals(_worker: int) -> None:
-    """Ctrl-C reaches a whole terminal, and a cluster's SIGTERM all processes.
+    """Leave Ctrl-C and SIGTERM, which reach all processes, to the training process.
 
-    The training process finishes its step first, for which it needs us, and ends us then.
+    It finishes its step first, for which it needs the workers, and then ends them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class SessionBatches(pl.LightningDataModule):
-    """Training and validation batches; training goes on behind the trainer's last step.
+    """Training and validation batches; training goes on after the trainer's last step.
 
     Attributes:
-        order: Of the training samples, once training has begun.
+        order: Order of the training samples, once training has begun.
     """
 
-    def __init__(self, data: TrainingParts, config: TrainingOptions) -> None:
+    def __init__(self, data: TrainingParts, options: TrainingOptions) -> None:
         super().__init__()
         self._data = data
-        self._config = config
+        self._options = options
         self.order: EpochOrder | None = None
         self._start = (0, 0)
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and batch that training goes on with.
 
-        The trainer knows, too, but Lightning asks for batches before it has read that.
+        The trainer knows them, too, but Lightning asks for batches before it has read that.
         """
-        epoch, batch = _next_batch(self._trainer)
-        return {"epoch": epoch, "batch": batch}
+        trainer = self._trainer
+        loop = trainer.fit_loop
+        epoch = loop.epoch_progress.current.state_dict()["processed"]
+        batch = loop.epoch_loop.batch_progress.current.state_dict()["processed"]
+        return {"epoch": epoch, "batch": batch if is_within_epoch(trainer) else 0}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Begin with that epoch and batch."""
         self._start = state_dict["epoch"], state_dict["batch"]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """From where the trainer is on.
+        """Training batches from where the trainer is on.
 
         Raises:
             OptionError: Processes cannot share a batch evenly.
         """
-        self.order = self._order()
-        self._data.train.set_epoch(self.order.epoch)
-        return make_loader(self._data.train, self._config, self.order, self._n_processes)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """In the dataset's order; Lightning shares them out."""
-        return make_loader(self._data.validation, self._config, None, self._n_processes)
-
-    @property
-    def _n_processes(self) -> int:
-        return self._trainer.world_size
-
-    @property
-    def _trainer(self) -> pl.Trainer:
-        if self.trainer is None:
-            raise RuntimeError("a trainer asks for batches; give us to Trainer.fit as datamodule")
-        return self.trainer
-
-    def _order(self) -> EpochOrder:
-        n_processes, size = self._n_processes, self._config.batch_size
+        n_processes, size = self._trainer.world_size, self._options.batch_size
         if size % n_processes:
             raise OptionError(
                 f"--batch_size is {size}, and {n_processes} processes cannot share it evenly; give "
                 f"a multiple of {n_processes}"
             )
         share = Share(self._trainer.global_rank, n_processes)
-        return EpochOrder(len(self._data.train), self._config.seed, size, share, self._start)
+        train = self._data.train
+        self.order = EpochOrder(len(train), self._options.seed, size, share, self._start)
+        train.set_epoch(self.order.epoch)
+        return make_loader(train, self._options, self.order, n_processes)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation batches in the dataset's order; Lightning shares them out."""
+        n_processes = self._trainer.world_size
+        return make_loader(self._data.validation, self._options, None, n_processes)
+
+    @property
+    def _trainer(self) -> pl.Trainer:
+        if self.trainer is None:
+            raise RuntimeError("no trainer; give the batches to Trainer.fit as datamodule")
+        return self.trainer
 
 
 def is_within_epoch(trainer: pl.Trainer) -> bool:
     """Whether an epoch has begun and not ended, its validation included."""
     epochs = trainer.fit_loop.epoch_progress.current.state_dict()
     return bool(epochs["ready"] > epochs["processed"])
-
-
-def _next_batch(trainer: pl.Trainer) -> tuple[int, int]:
-    """Epoch and batch that training goes on with."""
-    loop = trainer.fit_loop
-    epoch = loop.epoch_progress.current.state_dict()["processed"]
-    batches = loop.epoch_loop.batch_progress.current.state_dict()["processed"]
-    return epoch, batches if is_within_epoch(trainer) else 0

@@ -1,13 +1,11 @@
-"""Checkpoints on disk: which there are, the newest, and writing that leaves no half of one.
+"""Checkpoints on disk: writing them whole, finding the newest, and the folders of an ensemble.
 
 Lightning writes to the system's temporary folder and copies from there where that is another
-disk: whoever is killed while it copies has lost the checkpoint before, too. Ours are written
+disk: a run that is killed while it copies has lost the checkpoint before, too. These are written
 beside their place and moved.
 
-Where the members of an ensemble are while it is trained, and which of them are done.
-
-Every member has a folder of its own, `member-1` and on, with the checkpoints of any run. What a
-member has come to is noted beside them, so that a run that was interrupted does not train it again.
+Every member of an ensemble has a folder of its own, `member-1` and on, with the checkpoints of any
+run, and a note of its final one, so that an interrupted run does not train it again.
 """
 
 from __future__ import annotations
@@ -40,7 +38,6 @@ __all__ = [
     "WholeCheckpoints",
     "checkpoints_in",
     "finished_checkpoint",
-    "is_in_member",
     "member_folder",
     "newest_checkpoint",
     "newest_of_members",
@@ -50,33 +47,156 @@ __all__ = [
     "started_ensemble",
 ]
 
-
 LOGGER = logging.getLogger(__name__)
+STEP = "step.ckpt"
+"""The state within an epoch that training goes on from; the newest alone is kept."""
+WITH_TIMING = "with-timing.ckpt"
+"""The best checkpoint with the network of times beside it; training does not go on from it."""
 ENSEMBLE = "ensemble.ckpt"
 """The members in one file, beside their folders."""
-PREFIX = "member-"
+MEMBER = "member-"
 NOTE = "finished.json"
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all, and goes on where a disk takes no more.
+
+    Attributes:
+        refused: The error of a checkpoint that could not be written, by its path.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[str, OSError] = {}
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: object = None,
+    ) -> None:
+        """Write a checkpoint, or warn that it cannot be written; an earlier one then stays."""
+        del storage_options
+        place = Path(path)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_checkpoint(checkpoint, place)
+        except (OSError, RuntimeError) as error:
+            reason = _os_error(error)
+            self.refused[str(place)] = reason
+            LOGGER.warning(
+                "checkpoint %s cannot be written (%s); training goes on, and earlier checkpoints "
+                "stay: make room in %s",
+                place,
+                reason.strerror or reason,
+                place.parent,
+            )
+        else:
+            self.refused.pop(str(place), None)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: object = None,
+        weights_only: bool | None = None,  # noqa: FBT001 - Lightning's
+    ) -> dict[str, Any]:
+        """The contents of a checkpoint, on the CPU.
+
+        Raises:
+            ModelError: It is absent, cut short or no checkpoint.
+        """
+        del map_location, weights_only
+        return read_checkpoint(Path(path))
+
+
+class BestCheckpoints(ModelCheckpoint):
+    """Lightning's best checkpoints, without those that could not be written."""
+
+    def _save_topk_checkpoint(
+        self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+        lost = not _refused(trainer).isdisjoint(self.best_k_models)
+        if trainer.strategy.broadcast(lost):
+            self.load_state_dict(before)
+
+    def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
+        """Keep a checkpoint whose successor could not be written."""
+        if current in _refused(trainer):
+            return False
+        return super()._should_remove_checkpoint(trainer, previous, current)
+
+
+def _refused(trainer: pl.Trainer) -> set[str]:
+    files = trainer.strategy.checkpoint_io
+    return set(files.refused) if isinstance(files, WholeCheckpoints) else set()
+
+
+def _os_error(error: OSError | RuntimeError) -> OSError:
+    """The system's error, which torch's writer hides behind one of its own.
+
+    Raises:
+        RuntimeError: It was not the system.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError):
+            return found
+        found = found.__cause__ or found.__context__
+    raise error
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint in a folder that was written last; see `checkpoints_in`.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    found = checkpoints_in(folder)
+    if not found:
+        raise TrainingError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
+    return found[-1]
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that training can go on from, the newest last.
+
+    Left out are the one before a divergence, those that times were added to or that hold an
+    ensemble, and those of an ensemble's members below the folder.
+    """
+    good = (
+        path
+        for path in folder.rglob("*.ckpt")
+        if path.name not in (DIVERGED, WITH_TIMING)
+        and not path.name.endswith(ENSEMBLE)
+        and not any(part.startswith(MEMBER) for part in path.relative_to(folder).parts[:-1])
+    )
+    return sorted(good, key=lambda path: path.stat().st_mtime_ns)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what was being written when an earlier run was killed."""
+    for part in folder.glob(".*.ckpt.*.part"):
+        part.unlink(missing_ok=True)
+
+
+# ---- members of an ensemble
+
+
 def member_folder(folder: Path, number: int) -> Path:
-    """Where the member of this number, counted from 1, keeps its checkpoints."""
-    return folder / f"{PREFIX}{number}"
-
-
-def is_in_member(path: Path) -> bool:
-    """Whether a relative path leads through a member's folder."""
-    return any(part.startswith(PREFIX) for part in path.parts[:-1])
+    """Folder of the checkpoints of one member, counted from 1."""
+    return folder / f"{MEMBER}{number}"
 
 
 def note_finished(folder: Path, seed: int, checkpoint: Path) -> None:
-    """Note in a member's folder what its training came to."""
+    """Note in a member's folder the checkpoint that its training ended with."""
     note = {"seed": seed, "checkpoint": checkpoint.name}
     with whole_file(folder / NOTE) as file:
         file.write(f"{json.dumps(note)}\n".encode())
 
 
 def finished_checkpoint(folder: Path, seed: int) -> Path | None:
-    """The checkpoint that a member's training came to; None if it did not end.
+    """The checkpoint that a member's training ended with; None if it did not end.
 
     Raises:
         TrainingError: The member was trained with another seed, or its checkpoint is gone.
@@ -105,7 +225,7 @@ def require_fresh(folder: Path) -> None:
     Raises:
         TrainingError: There are some.
     """
-    if any(path.parent.parent == folder for path in _checkpoints(folder)):
+    if any(path.parent.parent == folder for path in _of_members(folder)):
         raise TrainingError(
             f"{folder} has members of an earlier ensemble: go on with --resume_training, or give "
             "another --checkpoint_dir"
@@ -113,7 +233,7 @@ def require_fresh(folder: Path) -> None:
 
 
 def started_ensemble(folder: Path) -> Path:
-    """The ensemble in or below a folder whose training wrote a checkpoint last.
+    """Folder of the ensemble in or below `folder` whose training wrote a checkpoint last.
 
     Raises:
         TrainingError: There is none.
@@ -127,7 +247,7 @@ def newest_of_members(folder: Path) -> Path:
     Raises:
         TrainingError: There is none.
     """
-    newest = max(_checkpoints(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
+    newest = max(_of_members(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
     if newest is None:
         raise TrainingError(
             f"no ensemble to resume in {folder}: give --checkpoint_dir, or leave out "
@@ -136,135 +256,5 @@ def newest_of_members(folder: Path) -> Path:
     return newest
 
 
-def _checkpoints(folder: Path) -> Iterator[Path]:
-    return folder.rglob(f"{PREFIX}*/*.ckpt")
-
-
-STEP = "step.ckpt"
-"""What training goes on from in the middle of an epoch; the newest alone is kept."""
-WITH_TIMING = "with-timing.ckpt"
-"""The best checkpoint with the network of times beside it: an end, and no place to go on from."""
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, and goes on where a disk takes no more.
-
-    Attributes:
-        refused: Why a checkpoint could not be written, by its path.
-    """
-
-    def __init__(self) -> None:
-        self.refused: dict[str, OSError] = {}
-
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | os.PathLike[str],
-        storage_options: object = None,
-    ) -> None:
-        """Write a checkpoint, or warn that it cannot be written; what was there then stays."""
-        del storage_options
-        place = Path(path)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_checkpoint(checkpoint, place)
-        except (OSError, RuntimeError) as error:
-            self._go_on_without(place, _full_disk(error))
-        else:
-            self.refused.pop(str(place), None)
-
-    def _go_on_without(self, place: Path, error: OSError) -> None:
-        self.refused[str(place)] = error
-        LOGGER.warning(
-            "checkpoint %s cannot be written (%s); training goes on, and earlier checkpoints "
-            "stay: make room in %s",
-            place,
-            error.strerror or error,
-            place.parent,
-        )
-
-    def load_checkpoint(
-        self,
-        path: str | os.PathLike[str],
-        map_location: object = None,
-        weights_only: bool | None = None,  # noqa: FBT001 - Lightning's
-    ) -> dict[str, Any]:
-        """What a checkpoint holds, on the CPU.
-
-        Raises:
-            ModelError: It is absent, cut short or none.
-        """
-        del map_location, weights_only
-        return read_checkpoint(Path(path))
-
-
-class BestCheckpoints(ModelCheckpoint):
-    """Lightning's best checkpoints, of which one that could not be written is none."""
-
-    def _save_topk_checkpoint(
-        self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]
-    ) -> None:
-        before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
-        super()._save_topk_checkpoint(trainer, monitor_candidates)
-        lost = not _refused(trainer).isdisjoint(self.best_k_models)
-        if trainer.strategy.broadcast(lost):
-            self.load_state_dict(before)
-
-    def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
-        """Not for the sake of one that is not there."""
-        if current in _refused(trainer):
-            return False
-        return super()._should_remove_checkpoint(trainer, previous, current)
-
-
-def _refused(trainer: pl.Trainer) -> set[str]:
-    files = trainer.strategy.checkpoint_io
-    return set(files.refused) if isinstance(files, WholeCheckpoints) else set()
-
-
-def _full_disk(error: OSError | RuntimeError) -> OSError:
-    """What the system said; torch's writer hides it behind an error of its own.
-
-    Raises:
-        RuntimeError: It was not the system.
-    """
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, OSError):
-            return found
-        found = found.__cause__ or found.__context__
-    raise error
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint in a folder that was written last; see `checkpoints_in`.
-
-    Raises:
-        TrainingError: There is none.
-    """
-    found = checkpoints_in(folder)
-    if not found:
-        raise TrainingError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
-    return found[-1]
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints in a folder that training can go on from, the newest last.
-
-    The one before a divergence does not count, nor one that times were added to or that holds an
-    ensemble, nor those of an ensemble's members below the folder.
-    """
-    good = (
-        path
-        for path in folder.rglob("*.ckpt")
-        if path.name not in (DIVERGED, WITH_TIMING)
-        and not path.name.endswith(ENSEMBLE)
-        and not is_in_member(path.relative_to(folder))
-    )
-    return sorted(good, key=lambda path: path.stat().st_mtime_ns)
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove what was being written when an earlier run was killed."""
-    for part in folder.glob(".*.ckpt.*.part"):
-        part.unlink(missing_ok=True)
+def _of_members(folder: Path) -> Iterator[Path]:
+    return folder.rglob(f"{MEMBER}*/*.ckpt")

@@ -1,8 +1,4 @@
-"""What a report is made of: frozen, checked once, and nothing else is read.
-
-Shapes: `n` is the number of evaluated sessions; positions are (latitude, longitude) in WGS84
-degrees; sigmas are standard deviations (east, north) in metres.
-"""
+"""Learning curves: the epochs of a training, light to import."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ __all__ = ["EpochRecord", "LearningCurve"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """What one epoch of training ended with; NaN for what was not measured."""
+    """Metrics at the end of one epoch; NaN where not measured."""
 
     epoch: int
     train_loss: float

@@ -1,14 +1,14 @@
-"""On which devices of which machines a network is trained, in Lightning's words.
+"""Devices: where a network is trained, by how many processes, and what fits into their memory.
 
-Several processes that train one network: which of them we are, and what becomes of a lost one.
-
-Lightning starts them (`--devices`, `--num_nodes`), or torchrun, Slurm or Kubernetes do. Each runs
-the same command. The first of all writes: to MLflow, S3 and the terminal; the others train.
+Lightning starts further processes (`--devices`, `--num_nodes`), or torchrun, Slurm or Kubernetes
+do. Each runs the same command. The first of all writes: to MLflow, S3 and the terminal; the others
+train.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -20,6 +20,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 from heimdall_models.errors import ModelError, OptionError, TrainingError
+from heimdall_models.losses import gaussian_nll
+from heimdall_models.optimizer import adamw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +30,19 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     from lightning.pytorch.strategies import Strategy
 
+    from heimdall_models.module import LocalizationModule
     from heimdall_models.training.options import TrainingOptions
 
-__all__ = ["Placement", "ends_together", "environment_plugins", "is_first", "placement", "watched"]
-
+__all__ = [
+    "Placement",
+    "clear_memory_errors",
+    "end_together",
+    "environment_plugins",
+    "fitting_batch_size",
+    "is_first",
+    "placement",
+    "watch_processes",
+]
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,80 +56,63 @@ class Placement(TypedDict):
     strategy: str | Strategy
 
 
-def placement(config: TrainingOptions) -> Placement:
+def placement(options: TrainingOptions) -> Placement:
     """Where to train; under torchrun, on as many processes as it has started.
 
     Raises:
         OptionError: The strategy or the devices cannot train so; the message says what to change.
     """
-    devices, n_nodes = _devices(config.devices), config.num_nodes
+    devices: str | int | list[int] = options.devices
+    with contextlib.suppress(ValueError):
+        listed = [int(part) for part in options.devices.split(",") if part]
+        devices = listed if "," in options.devices else listed[0]
+    n_nodes = options.num_nodes
     if torch.distributed.is_torchelastic_launched():
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         devices = here if devices == "auto" else devices
         n_nodes = int(os.environ["WORLD_SIZE"]) // here
-    _check_countable(config, devices)
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = options.accelerator == "cpu" or (options.accelerator == "auto" and not has_gpu)
+    if on_cpu and (isinstance(devices, list) or devices == -1):
+        raise OptionError(
+            f"--devices {options.devices} chooses among GPUs, and training is on the CPU; give the "
+            "number of processes, such as --devices 1"
+        )
     alone = n_nodes == 1 and devices in ("auto", 1)
     return Placement(
-        accelerator=config.accelerator,
+        accelerator=options.accelerator,
         devices=devices,
         num_nodes=n_nodes,
-        strategy=_strategy(config, alone=alone),
+        strategy=_strategy(options, alone=alone),
     )
 
 
-def environment_plugins() -> list[SLURMEnvironment]:
-    """None but for Slurm, whose jobs Lightning would put back into the queue by itself.
+def _strategy(options: TrainingOptions, *, alone: bool) -> str | Strategy:
+    if options.strategy == "fsdp":
+        for name in ("ema_decay", "gradient_clip", "unfreeze_epoch", "unfreeze_every"):
+            if (value := getattr(options, name)) != 0:
+                raise OptionError(
+                    f"--strategy fsdp shards weights and gradients, and --{name} {value:g} needs "
+                    f"whole ones; give --{name} 0, or --strategy ddp"
+                )
+        if options.accelerator == "cpu" or not torch.cuda.is_available():
+            raise OptionError("--strategy fsdp needs GPUs; give --strategy ddp on CPUs")
+        return FSDPStrategy(state_dict_type="full")
+    # A backbone that thaws has weights without gradients, which the usual strategy waits for.
+    if options.strategy == "ddp" or (options.unfreezes and not alone):
+        return DDPStrategy(find_unused_parameters=options.unfreezes)
+    return "auto"
 
-    It would go on from checkpoints of its own then; ours are those of `--resume_training`.
+
+def environment_plugins() -> list[SLURMEnvironment]:
+    """The plugin that keeps Lightning from putting a Slurm job back into the queue by itself.
+
+    It would go on from checkpoints of its own then, and not as `--resume_training` does.
     """
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def _devices(given: str) -> str | int | list[int]:
-    try:
-        parts = [int(part) for part in given.split(",") if part]
-    except ValueError:
-        return given
-    return parts if "," in given else parts[0]
-
-
-def _check_countable(config: TrainingOptions, devices: str | int | list[int]) -> None:
-    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not gpu)
-    if on_cpu and (isinstance(devices, list) or devices == -1):
-        raise OptionError(
-            f"--devices {config.devices} chooses among GPUs, and training is on the CPU; give the "
-            "number of processes, such as --devices 1"
-        )
-
-
-def _strategy(config: TrainingOptions, *, alone: bool) -> str | Strategy:
-    """Lightning's own choice, but where we were told, or know better."""
-    if config.strategy == "fsdp":
-        _check_sharded(config)
-        return FSDPStrategy(state_dict_type="full")
-    # A backbone that thaws has weights without gradients, which the usual strategy waits for.
-    thaws = bool(config.unfreeze_epoch or config.unfreeze_every)
-    if config.strategy == "ddp" or (thaws and not alone):
-        return DDPStrategy(find_unused_parameters=thaws)
-    return "auto"
-
-
-def _check_sharded(config: TrainingOptions) -> None:
-    for name, works in (
-        ("ema_decay", config.ema_decay == 0),
-        ("gradient_clip", config.gradient_clip == 0),
-        ("unfreeze_epoch", config.unfreeze_epoch == 0),
-        ("unfreeze_every", config.unfreeze_every == 0),
-    ):
-        if not works:
-            raise OptionError(
-                f"--strategy fsdp shards weights and gradients, and --{name} "
-                f"{getattr(config, name):g} needs whole ones; give --{name} 0, or --strategy ddp"
-            )
-    if config.accelerator == "cpu" or not torch.cuda.is_available():
-        raise OptionError("--strategy fsdp needs GPUs; give --strategy ddp on CPUs")
-
+# ---- several processes
 
 LOST = (
     "Connection closed by peer",
@@ -128,7 +122,7 @@ LOST = (
     "ncclRemoteError",
     "communicator was aborted",
 )
-"""What torch's back ends say of a process that does not answer any more."""
+"""Messages of torch's back ends about a process that does not answer any more."""
 LOOK_S = 0.2
 GRACE_S = 2.0
 """For a process to notice by itself that another one is gone, and to end in order."""
@@ -143,12 +137,12 @@ def is_first() -> bool:
 
 
 @contextlib.contextmanager
-def ends_together(trainer: pl.Trainer) -> Iterator[None]:
-    """Say in one line that a process was lost, and what ended all processes only once.
+def end_together(trainer: pl.Trainer) -> Iterator[None]:
+    """Report a lost process in one line, and an error that ended all processes only once.
 
     Raises:
         TrainingError: Another process of the training is gone.
-        SystemExit: In all but the first process, where the first one tells of the error.
+        SystemExit: In all but the first process, which reports the error.
     """
     try:
         yield
@@ -158,15 +152,14 @@ def ends_together(trainer: pl.Trainer) -> Iterator[None]:
             sys.exit(1)
         raise
     except RuntimeError as error:
-        if trainer.world_size == 1 or not any(said in str(error) for said in LOST):
+        if trainer.world_size == 1 or not any(text in str(error) for text in LOST):
             raise
         if trainer.global_rank:
             sys.exit(1)
-        raise TrainingError(lost_message(trainer.world_size)) from error
+        raise TrainingError(_lost_message(trainer.world_size)) from error
 
 
-def lost_message(n_processes: int) -> str:
-    """What happened, and what to do."""
+def _lost_message(n_processes: int) -> str:
     return (
         f"one of the {n_processes} processes that train together was lost, and training has "
         "ended; --resume_training goes on from the last checkpoint"
@@ -174,15 +167,14 @@ def lost_message(n_processes: int) -> str:
 
 
 @contextlib.contextmanager
-def watched(trainer: pl.Trainer) -> Iterator[None]:
+def watch_processes(trainer: pl.Trainer) -> Iterator[None]:
     """End this process soon after one that Lightning started for it has died.
 
     It may wait for the dead one where no exception reaches, in a driver; and Lightning, which looks
-    every five seconds, would kill it without a word.
+    every five seconds, would kill it without a message.
     """
     is_over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(trainer, is_over), daemon=True)
-    watcher.start()
+    threading.Thread(target=_watch, args=(trainer, is_over), daemon=True).start()
     try:
         yield
     finally:
@@ -193,12 +185,108 @@ def _watch(trainer: pl.Trainer, is_over: threading.Event) -> None:
     while not is_over.wait(LOOK_S):
         children: list[Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
         if any(child.poll() for child in children):
-            _end(trainer, is_over)
+            if not is_over.wait(GRACE_S):
+                LOGGER.error("%s", _lost_message(trainer.world_size))
+                os._exit(1)
             return
 
 
-def _end(trainer: pl.Trainer, is_over: threading.Event) -> None:
-    if is_over.wait(GRACE_S):
-        return
-    LOGGER.error("%s", lost_message(trainer.world_size))
-    os._exit(1)
+# ---- memory
+
+
+@contextlib.contextmanager
+def clear_memory_errors(options: TrainingOptions) -> Iterator[None]:
+    """Turn an error for want of memory into one that says what to change.
+
+    Raises:
+        TrainingError: The device, or the machine, is out of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        first_line = str(error).partition("\n")[0].partition(". ")[0]
+        remedies = [
+            f"give a smaller --batch_size than {options.batch_size}, or --auto_batch_size",
+            *(
+                []
+                if options.gradient_checkpointing
+                else ["or --gradient_checkpointing, which takes longer"]
+            ),
+            *(
+                ["or --precision bf16-mixed, if the device has it"]
+                if options.precision == "32-true"
+                else []
+            ),
+        ]
+        raise TrainingError(
+            f"a step of {options.batch_size} sessions with {options.backbone} does not fit into "
+            f"memory ({first_line or 'no more memory'}): {'; '.join(remedies)}"
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+# Lightning's BatchSizeFinder refuses several processes, and writes a checkpoint to disk.
+def fitting_batch_size(
+    module: LocalizationModule, options: TrainingOptions, device: torch.device, most: int
+) -> int:
+    """The largest of the batch size and its doubles of which a step fits into the device.
+
+    The module's weights and the state of torch's generators stay as they are.
+
+    Args:
+        module: A network on the CPU.
+        options: Their batch size is the smallest that will do.
+        device: Where to train.
+        most: Largest batch, of all sessions.
+
+    Raises:
+        TrainingError: Not even the smallest fits.
+    """
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    size = options.batch_size
+    with torch.random.fork_rng():
+        try:
+            with clear_memory_errors(options):
+                _step_on_noise(module, options, device, size)
+            while 2 * size <= most:
+                _step_on_noise(module, options, device, 2 * size)
+                size *= 2
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        finally:
+            module.zero_grad(set_to_none=True)
+            module.cpu()
+            _free_memory(device)
+    module.load_state_dict(state)
+    return size
+
+
+def _step_on_noise(
+    module: LocalizationModule, options: TrainingOptions, device: torch.device, size: int
+) -> None:
+    """A whole step, as training does it: what it takes is what a step takes."""
+    _free_memory(device)
+    module.to(device).train()
+    optimizer = adamw([(module.net, options.learning_rate)], options.weight_decay)
+    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(options.precision)
+    features = torch.randn(size, module.config.n_receivers, 128, 32, device=device)
+    target = torch.zeros(size, 2, device=device)
+    with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
+        answer, penalty = module.net.answer_in_training(module.standardize(features), target)
+        loss = gaussian_nll(*answer.ellipse, target) + penalty
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _free_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,8 +1,7 @@
-"""The end of a training run that has left the finite numbers: which batch, and what to keep.
+"""End of a training run whose gradients are not finite: the batch is named, the state saved.
 
-Looked for in the gradients, after all processes have added theirs and before the optimiser
-spoils the weights with them: every process sees the same and stops, and what is saved is the
-last good state.
+The gradients are checked after all processes have added theirs and before the optimiser changes
+the weights with them: every process sees the same and stops, and the last good state is saved.
 """
 
 from __future__ import annotations
@@ -56,14 +55,14 @@ class DivergenceGuard(Callback):
         batch: dict[str, Any],
         batch_idx: int,
     ) -> None:
-        """Remember what the coming step learns from; several batches where they accumulate."""
+        """Keep the batches of the coming step; there are several where gradients accumulate."""
         del trainer, pl_module, batch_idx
         self._batches.append(batch)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Look at the gradients of all processes.
+        """Check the gradients of all processes.
 
         Raises:
             ModelError: They are not finite.
@@ -78,9 +77,9 @@ class DivergenceGuard(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is None or self._bad_steps >= PATIENCE_WITH_SCALER:
             trainer.save_checkpoint(self.path)
-            raise ModelError(self._what_happened(trainer, _of_all_processes(batches)))
+            raise ModelError(self._message(trainer, _of_all_processes(batches)))
 
-    def _what_happened(self, trainer: pl.Trainer, sessions: dict[str, bool]) -> str:
+    def _message(self, trainer: pl.Trainer, sessions: dict[str, bool]) -> str:
         broken = [session_id for session_id, is_finite in sessions.items() if not is_finite]
         where = f"training diverged in epoch {trainer.current_epoch}, step {trainer.global_step}"
         kept = f"the state before that step is in {self.path}"

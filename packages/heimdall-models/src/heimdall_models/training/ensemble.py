@@ -16,6 +16,7 @@ import numpy as np
 
 from heimdall_models.errors import ModelError, TrainingError
 from heimdall_models.trained import Trained, save_ensemble
+from heimdall_models.training.batches import make_loader
 from heimdall_models.training.checkpoint_files import (
     ENSEMBLE,
     checkpoints_in,
@@ -24,11 +25,10 @@ from heimdall_models.training.checkpoint_files import (
     note_finished,
 )
 from heimdall_models.training.curves import LearningCurve
-from heimdall_models.training.fit import TrainedModel, make_loader, validated
-from heimdall_models.training.history import LaterSteps
+from heimdall_models.training.fit import TrainedModel, validated
+from heimdall_models.training.history import PartOfRun
 from heimdall_models.training.resume import (
     of_other_sessions,
-    require_receivers,
     require_same_receivers,
 )
 
@@ -99,7 +99,8 @@ def train_ensemble(
     trained = []
     for number in numbers:
         seed, own = member_seed(options.seed, number), member_folder(folder, number)
-        later = LaterSteps(metrics, (number - 1) * _most_steps(options, data)) if metrics else None
+        first_step = (number - 1) * _most_steps(options, data)
+        later = PartOfRun(run=metrics, first_step=first_step) if metrics else None
         with stage(f"member {number} of {options.ensemble}, seed {seed}"):
             one = member(seed, own)
             trained.append(_train_member(one, seed, own, data, timed, later, resume=resume))
@@ -120,7 +121,7 @@ def _require_same_sessions(folder: Path, seed: int, data: TrainingParts) -> None
     """Refuse, before hours of training, members that cannot be merged with new ones."""
     begun = [finished_checkpoint(folder, seed), *reversed(checkpoints_in(folder))]
     found = next((path for path in begun if path is not None), None)
-    if found is not None and of_other_sessions(found, data):
+    if found is not None and of_other_sessions(Trained.open(found), data):
         raise TrainingError(
             f"{found} was trained on other sessions than this run's: the catalogue or the split "
             "has changed; give another --checkpoint_dir"
@@ -183,8 +184,6 @@ def merged_model(
     """
     ensemble = Trained.merge(map(Trained.open, checkpoints))
     require_same_receivers(ensemble, data)
-    for checkpoint in checkpoints:
-        require_receivers(checkpoint, data)
     network = ensemble.merged()
     try:
         network.calibrate(make_loader(data.validation, options))

@@ -1,7 +1,4 @@
-"""Lightning's trainer for a run: callbacks, checkpoints, and the fit itself.
-
-What a whole model is worth on the validation part, as it would be served.
-"""
+"""A training from top to bottom: Lightning's trainer with its callbacks, the fit, its outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import contextlib
 import logging
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,44 +14,40 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
-from heimdall_models import AveragedWeights, DivergenceGuard, localization_metrics
 from heimdall_models.errors import TrainingError
+from heimdall_models.metrics import localization_metrics
+from heimdall_models.trained import Trained
+from heimdall_models.training.averaging import AveragedWeights
 from heimdall_models.training.batches import EpochSeeds, SessionBatches, make_loader
 from heimdall_models.training.checkpoint_files import (
-    WITH_TIMING,
     BestCheckpoints,
     WholeCheckpoints,
-    checkpoints_in,
-    newest_checkpoint,
     remove_parts,
 )
-from heimdall_models.training.devices import ends_together, environment_plugins, placement, watched
+from heimdall_models.training.devices import (
+    clear_memory_errors,
+    end_together,
+    environment_plugins,
+    fitting_batch_size,
+    placement,
+    watch_processes,
+)
+from heimdall_models.training.divergence import DivergenceGuard
 from heimdall_models.training.history import EpochHistory, MetresBar, TrackerLogger
-from heimdall_models.training.memory import sized, told_of_memory
-from heimdall_models.training.resume import RunIdentity, RunKeeper
+from heimdall_models.training.resume import RunKeeper, run_record
 from heimdall_models.training.step_checkpoints import StepCheckpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from heimdall_models import LocalizationModule
+    from heimdall_models.module import LocalizationModule
     from heimdall_models.training.curves import EpochRecord, LearningCurve
     from heimdall_models.training.options import TrainingOptions
     from heimdall_models.training.parts import RunMetrics, SessionDataset, TrainingParts
 
-__all__ = [
-    "WITH_TIMING",
-    "TrainedModel",
-    "checkpoints_in",
-    "fit",
-    "make_loader",
-    "make_trainer",
-    "newest_checkpoint",
-    "seen_interrupts",
-    "validated",
-]
+__all__ = ["TrainedModel", "fit", "make_trainer", "pass_on_interrupts", "validated"]
 
-
+LOGGER = logging.getLogger(__name__)
 N_CHECKPOINTS = 3
 
 # Lightning's advertisements and its advice about worker counts are not about our run.
@@ -68,19 +61,19 @@ warnings.filterwarnings("ignore", message="Grad strides do not match bucket view
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """The best checkpoint of a run and how the run went."""
+    """The best checkpoint of a run, and the course of its training."""
 
     checkpoint: Path
     history: tuple[EpochRecord, ...] = ()
     best_epoch: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the best epoch's validation, by the contract's names."""
+    """`val/` metrics of the best epoch, by the contract's names."""
     more_curves: tuple[LearningCurve, ...] = ()
-    """Of an ensemble's members, and of networks of times."""
+    """Curves of an ensemble's members, and of networks of times."""
 
 
 def make_trainer(
-    config: TrainingOptions, checkpoint_dir: Path, tracker: RunMetrics | None
+    options: TrainingOptions, checkpoint_dir: Path, tracker: RunMetrics | None
 ) -> pl.Trainer:
     """A Lightning trainer that keeps the best checkpoints and stops when nothing improves.
 
@@ -88,7 +81,7 @@ def make_trainer(
     has a progress bar where standard error is a terminal.
 
     Args:
-        config: Epochs, devices, precision, patience, clipping, averaging.
+        options: Epochs, devices, precision, patience, clipping, averaging.
         checkpoint_dir: Where checkpoints go.
         tracker: Where metrics go; None keeps them in the process.
     """
@@ -105,22 +98,22 @@ def make_trainer(
         # Of its own, because `save_last` above would keep the last one that was among the best.
         ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
         StepCheckpoints(
-            checkpoint_dir, config.checkpoint_every_minutes, config.checkpoint_every_steps
+            checkpoint_dir, options.checkpoint_every_minutes, options.checkpoint_every_steps
         ),
-        EarlyStopping("val/loss", patience=config.patience),
+        EarlyStopping("val/loss", patience=options.patience),
         DivergenceGuard(checkpoint_dir),
-        *([AveragedWeights(config.ema_decay)] if config.ema_decay else []),
+        *([AveragedWeights(options.ema_decay)] if options.ema_decay else []),
         *([MetresBar()] if sys.stderr.isatty() else []),
         *([LearningRateMonitor("epoch")] if tracker else []),
     ]
     return pl.Trainer(
-        max_epochs=config.epochs,
-        **placement(config),
-        precision=config.precision,
+        max_epochs=options.epochs,
+        **placement(options),
+        precision=options.precision,
         callbacks=callbacks,
         plugins=[WholeCheckpoints(), *environment_plugins()],
         logger=TrackerLogger(tracker) if tracker else False,
-        gradient_clip_val=config.gradient_clip or None,
+        gradient_clip_val=options.gradient_clip or None,
         deterministic="warn",
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
@@ -134,7 +127,7 @@ def fit(
     trainer: pl.Trainer,
     module: LocalizationModule,
     data: TrainingParts,
-    config: TrainingOptions,
+    options: TrainingOptions,
     resume_from: Path | None = None,
 ) -> TrainedModel:
     """Train to the end or until nothing improves.
@@ -143,24 +136,38 @@ def fit(
         ModelError: Training diverged, or the backbone cannot be trained as it should be.
         KeyboardInterrupt: Ctrl-C; the state after the last step is kept.
         SystemExit: SIGTERM, likewise.
-        TrainingError: Training ended without a checkpoint, lost a process, or has no room.
+        TrainingError: Training ended without a checkpoint, lost a process, or ran out of memory.
     """
-    config = sized(config, module, trainer, len(data.train), resume_from)
+    device = trainer.strategy.root_device
+    # A CPU is given what was asked for: it is killed before it reports a lack of memory.
+    if options.auto_batch_size and device.type != "cpu":
+        size = Trained.open(resume_from).single.run.batch_size if resume_from else None
+        if size is None:
+            n = trainer.world_size
+            share = replace(options, batch_size=max(options.batch_size // n, 1))
+            size = n * fitting_batch_size(module, share, device, len(data.train) // n)
+        LOGGER.info("batches of %d sessions", size)
+        options = replace(options, batch_size=size)
     run = trainer.logger.run if isinstance(trainer.logger, TrackerLogger) else None
-    batches = SessionBatches(data, config)
     trainer.callbacks += [  # type: ignore[attr-defined] # set in Trainer.__init__
-        EpochSeeds(data.train, config.seed),
-        RunKeeper(RunIdentity.of(data, config, run)),
+        EpochSeeds(data.train, options.seed),
+        RunKeeper(run_record(data, options, run)),
     ]
     remove_parts(Path(trainer.default_root_dir))
-    with told_of_memory(config), ends_together(trainer), seen_interrupts(trainer), watched(trainer):
+    with (
+        clear_memory_errors(options),
+        end_together(trainer),
+        pass_on_interrupts(trainer),
+        watch_processes(trainer),
+    ):
+        batches = SessionBatches(data, options)
         trainer.fit(module, datamodule=batches, ckpt_path=resume_from, weights_only=True)
     return _outcome(trainer)
 
 
 @contextlib.contextmanager
-def seen_interrupts(trainer: pl.Trainer) -> Iterator[None]:
-    """Lightning answers Ctrl-C with exit status 1; callers must see the interrupt.
+def pass_on_interrupts(trainer: pl.Trainer) -> Iterator[None]:
+    """Raise the interrupt that Lightning turns into exit status 1.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -175,14 +182,15 @@ def seen_interrupts(trainer: pl.Trainer) -> Iterator[None]:
 
 def _outcome(trainer: pl.Trainer) -> TrainedModel:
     saver = next(c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoints))
-    files = trainer.strategy.checkpoint_io
-    if not saver.best_model_path and isinstance(files, WholeCheckpoints) and files.refused:
-        path, why = next(iter(files.refused.items()))
-        raise TrainingError(
-            f"training ended, and no checkpoint could be written: {path}: {why.strerror or why}; "
-            "make room there or give another --checkpoint_dir, and train again"
-        )
     if not saver.best_model_path:
+        files = trainer.strategy.checkpoint_io
+        if isinstance(files, WholeCheckpoints) and files.refused:
+            path, error = next(iter(files.refused.items()))
+            raise TrainingError(
+                f"training ended, and no checkpoint could be written: {path}: "
+                f"{error.strerror or error}; make room there or give another --checkpoint_dir, "
+                "and train again"
+            )
         raise TrainingError(
             f"training ended after epoch {trainer.current_epoch} without a checkpoint: "
             "the validation loss was never finite; lower --learning_rate"
@@ -190,7 +198,7 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
     seen = next(c for c in trainer.callbacks if isinstance(c, EpochHistory))  # type: ignore[attr-defined]
     if not seen.epochs:  # It went on from its own end.
         return TrainedModel(checkpoint=Path(saver.best_model_path))
-    # Of the checkpoint: a better epoch may have found a full disk.
+    # The epoch of the checkpoint: a better one may have found a full disk.
     score = saver.best_model_score
     least = min(record.val_loss for record in seen.epochs) if score is None else float(score)
     best = min(range(len(seen.epochs)), key=lambda at: abs(seen.epochs[at].val_loss - least))
@@ -204,22 +212,22 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
 
 @torch.inference_mode()
 def validated(
-    network: torch.nn.Module, dataset: SessionDataset, config: TrainingOptions
+    network: torch.nn.Module, dataset: SessionDataset, options: TrainingOptions
 ) -> dict[str, float]:
-    """The contract's `val/` metrics of the whole model: those of training were of a part.
+    """The contract's `val/` metrics of a whole model as it is served.
 
     Args:
         network: Takes features, and arrival times where the dataset measures them; gives
             positions, uncertainties, and perhaps correlations and more.
         dataset: The validation part.
-        config: How batches are loaded.
+        options: How batches are loaded.
     """
-    said, truth_deg = [], []
-    for batch in make_loader(dataset, config):
+    answers, truth_deg = [], []
+    for batch in make_loader(dataset, options):
         inputs = [batch[name] for name in ("features", "arrivals") if name in batch]
-        said.append(network(*inputs))
+        answers.append(network(*inputs))
         truth_deg.append(batch["position_deg"])
-    outputs = [torch.cat(part).numpy() for part in zip(*said, strict=True)]
+    outputs = [torch.cat(part).numpy() for part in zip(*answers, strict=True)]
     correlation = outputs[2] if len(outputs) > 2 else 0.0
     found = localization_metrics(outputs[0], outputs[1], torch.cat(truth_deg).numpy(), correlation)
     return {f"val/{name}": value for name, value in found.items()}

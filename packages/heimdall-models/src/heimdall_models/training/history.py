@@ -1,8 +1,6 @@
-"""What watches a training run: one event an epoch, the history, and MLflow.
+"""Record of a training run: its epochs, their log lines, its metrics in MLflow, a progress bar.
 
-The progress bar of a terminal: loss, metres and the time that is left.
-
-It is drawn on standard error, so that a log file of standard output has none of it.
+The bar is drawn on standard error, so that a log file of standard output has none of it.
 """
 
 from __future__ import annotations
@@ -21,14 +19,13 @@ from lightning.pytorch.loggers.logger import Logger
 from heimdall_models.training.curves import EpochRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     import lightning.pytorch as pl
 
     from heimdall_models.training.parts import RunMetrics
 
-__all__ = ["EpochHistory", "LaterSteps", "MetresBar", "NewSteps", "TrackerLogger", "duration"]
-
+__all__ = ["EpochHistory", "MetresBar", "PartOfRun", "TrackerLogger", "duration"]
 
 LOGGER = logging.getLogger(__name__)
 
@@ -42,9 +39,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
 
 
-@dataclass(frozen=True)
-class _PartOfRun:
+@dataclass(frozen=True, kw_only=True)
+class PartOfRun:
+    """Metrics of a part of a run: a later training, or one that goes on."""
+
     run: RunMetrics
+    first_step: int = 0
+    """Step of the run at which the part begins."""
+    known: Container[tuple[str, int]] = ()
+    """Names and steps of metrics that the run has already; they are not logged again."""
 
     @property
     def run_id(self) -> str:
@@ -53,38 +56,20 @@ class _PartOfRun:
 
     @property
     def run_name(self) -> str:
-        """Its name."""
+        """Name of the run."""
         return self.run.run_name
 
-
-@dataclass(frozen=True)
-class NewSteps(_PartOfRun):
-    """A run's metrics, without those that it has already."""
-
-    known: frozenset[tuple[str, int]]
-    """Names, and the steps that they are known of."""
-
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Keep metrics of a step that are new."""
+        """Keep the new metrics of a step of this part."""
+        step += self.first_step
         new = {name: value for name, value in metrics.items() if (name, step) not in self.known}
         if new:
             self.run.log_metrics(new, step)
 
 
-@dataclass(frozen=True)
-class LaterSteps(_PartOfRun):
-    """A run's metrics, for a part of the run that begins after its first steps."""
-
-    first_step: int
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Keep metrics of a step of this part."""
-        self.run.log_metrics(metrics, self.first_step + step)
-
-
 # A checkpoint to Lightning, which calls those after the module has logged the epoch's metrics.
 class EpochHistory(Checkpoint):
-    """Keeps what each epoch ended with, and tells of it in one line."""
+    """Keeps the metrics of each epoch, and logs them in one line."""
 
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []
@@ -94,21 +79,21 @@ class EpochHistory(Checkpoint):
         self._begun_s = self._started_s = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know of the epochs before."""
+        """The epochs so far, for a run that goes on."""
         epochs = [asdict(record) for record in self.epochs]
         return {"epochs": epochs, "metrics": list(self.metrics), "steps": list(self._steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on behind the epochs of a checkpoint."""
+        """Go on after the epochs of a checkpoint."""
         self.epochs = [EpochRecord(**record) for record in state_dict.get("epochs", ())]
         self.metrics = list(state_dict.get("metrics", ()))
         self._steps = list(state_dict.get("steps", ()))
         self._n_before = len(self.epochs)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the run's clock, and log what was before.
+        """Start the run's clock, and log the epochs before.
 
-        Who was killed right behind a checkpoint may not have come to log it.
+        A run that was killed right after a checkpoint may not have logged them.
         """
         del pl_module
         self._begun_s = self._started_s = time.monotonic()
@@ -122,22 +107,32 @@ class EpochHistory(Checkpoint):
         self._started_s = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep and tell of the epoch; its validation is done by now."""
+        """Keep and log the epoch; its validation is done by now."""
         del pl_module
         seen = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith(("train/", "val/"))
         }
-        record = _epoch_record(trainer, seen)
+        record = EpochRecord(
+            epoch=trainer.current_epoch,
+            train_loss=seen.get("train/loss", math.nan),
+            val_loss=seen.get("val/loss", math.nan),
+            val_error_m_median=seen.get("val/error_m_median", math.nan),
+            learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
+        )
         self.epochs.append(record)
         self.metrics.append(seen)
         self._steps.append(trainer.global_step - 1)
         if trainer.is_global_zero:
-            self._tell(trainer, record, seen)
+            self._log(trainer, record, seen)
 
-    def _tell(self, trainer: pl.Trainer, record: EpochRecord, seen: Mapping[str, float]) -> None:
-        now_s, left_s = time.monotonic(), self._left_s(trainer)
+    def _log(self, trainer: pl.Trainer, record: EpochRecord, seen: Mapping[str, float]) -> None:
+        now_s = time.monotonic()
+        # To the last epoch at the pace so far; training may stop sooner.
+        pace_s = (now_s - self._begun_s) / (len(self.epochs) - self._n_before)
+        to_go = (trainer.max_epochs or 0) - trainer.current_epoch - 1
+        left_s = 0.0 if trainer.should_stop else pace_s * to_go
         figures = {
             "epoch": record.epoch + 1,
             "epochs": trainer.max_epochs,
@@ -155,26 +150,9 @@ class EpochHistory(Checkpoint):
             extra={"event": "epoch", "figures": figures},
         )
 
-    def _left_s(self, trainer: pl.Trainer) -> float:
-        """Seconds to the last epoch at the pace so far; training may stop sooner."""
-        if trainer.should_stop:
-            return 0.0
-        to_go = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        return (time.monotonic() - self._begun_s) / (len(self.epochs) - self._n_before) * to_go
-
-
-def _epoch_record(trainer: pl.Trainer, seen: Mapping[str, float]) -> EpochRecord:
-    return EpochRecord(
-        epoch=trainer.current_epoch,
-        train_loss=seen.get("train/loss", math.nan),
-        val_loss=seen.get("val/loss", math.nan),
-        val_error_m_median=seen.get("val/error_m_median", math.nan),
-        learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
-    )
-
 
 class TrackerLogger(Logger):
-    """Lightning's view of our MLflow run: metrics go through the one tracker that we have."""
+    """Lightning's logger that hands metrics to a run."""
 
     def __init__(self, tracker: RunMetrics) -> None:
         super().__init__()
@@ -191,7 +169,7 @@ class TrackerLogger(Logger):
         return self.run.run_id
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Nothing: the pipeline logs the whole configuration once."""
+        """Do nothing: the pipeline logs the whole configuration once."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Hand Lightning's metrics of a step to MLflow."""
@@ -199,7 +177,7 @@ class TrackerLogger(Logger):
 
 
 REFRESH_S = 0.5
-"""A loss is read from its device so often at most, because reading waits for the device."""
+"""Shortest time between two readings of the loss, each of which waits for the device."""
 
 
 class MetresBar(TQDMProgressBar):
@@ -213,11 +191,11 @@ class MetresBar(TQDMProgressBar):
 
     def init_train_tqdm(self) -> Tqdm:
         """The bar of the epoch."""
-        return _bar(position=0, leave=False)
+        return _bar(position=0)
 
     def init_validation_tqdm(self) -> Tqdm:
         """The bar of the epoch's validation, below."""
-        return _bar(position=1, leave=False)
+        return _bar(position=1)
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401 - Lightning's
         """Start the clock."""
@@ -251,7 +229,7 @@ class MetresBar(TQDMProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands behind the bar."""
+        """The figures after the bar."""
         del pl_module
         seen = trainer.callback_metrics
         shown: dict[str, int | str | float | dict[str, float]] = {"loss": self._loss}
@@ -270,10 +248,10 @@ class MetresBar(TQDMProgressBar):
         return duration((time.monotonic() - started_s) * to_go / done) if done > 0 else "?"
 
 
-def _bar(*, position: int, leave: bool) -> Tqdm:
+def _bar(*, position: int) -> Tqdm:
     return Tqdm(
         position=position,
-        leave=leave,
+        leave=False,
         dynamic_ncols=True,
         file=sys.stderr,
         smoothing=0,

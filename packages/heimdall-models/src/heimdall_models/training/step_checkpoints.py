@@ -1,9 +1,9 @@
 """Checkpoints within an epoch: every so often, and where Ctrl-C or SIGTERM asks to stop.
 
 A signal may come in the middle of a step, when half of the weights are new. So a handler only
-takes note; after the step, when everything belongs together again, the checkpoint is written and
-training ends as the signal wanted. Ctrl-C and SIGTERM may reach one of several processes: they ask
-each other after each step, and all stop at the same.
+takes note; after the step the checkpoint is written and training ends as the signal wanted. A
+signal may reach one of several processes only: they agree after each step, and all stop at the
+same.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class StepCheckpoints(Checkpoint):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take note of signals from here on, in the place of who did before."""
+        """Handle signals from here on, in place of the handlers before."""
         del pl_module
         self._path = trainer.strategy.broadcast(self._path)
         self._last_s = time.monotonic()
@@ -78,7 +78,7 @@ class StepCheckpoints(Checkpoint):
             SystemExit: After SIGTERM, with its status, 143.
         """
         del pl_module, outputs, batch, batch_idx
-        wanted = self._agreed(trainer, is_due=self._is_due(trainer))
+        wanted = self._agree(trainer, is_due=self._is_due(trainer))
         if wanted == NOTHING:
             return
         self._last_s = time.monotonic()
@@ -101,7 +101,7 @@ class StepCheckpoints(Checkpoint):
             KeyboardInterrupt, SystemExit: See `on_train_batch_end`.
         """
         del outputs, batch, batch_idx, dataloader_idx
-        wanted = self._agreed(trainer, is_due=False)
+        wanted = self._agree(trainer, is_due=False)
         if wanted == NOTHING:
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined] # set in Trainer.__init__
@@ -114,14 +114,14 @@ class StepCheckpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let who goes on from behind an epoch's last step begin with the validation."""
+        """Make a run resumed after an epoch's last step start with validation."""
         del pl_module
         is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if is_last and is_within_epoch(trainer):
-            _before_validation(checkpoint["loops"]["fit_loop"])
+            _resume_at_validation(checkpoint["loops"]["fit_loop"])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing goes on from within an epoch any more; a signal that came late still counts.
+        """Remove the checkpoint within an epoch; a signal that came late still counts.
 
         Raises:
             KeyboardInterrupt, SystemExit: See `on_train_batch_end`.
@@ -129,7 +129,7 @@ class StepCheckpoints(Checkpoint):
         del pl_module
         if trainer.is_global_zero:
             self._path.unlink(missing_ok=True)
-        wanted = self._agreed(trainer, is_due=False)
+        wanted = self._agree(trainer, is_due=False)
         if wanted != NOTHING:
             self._stop(trainer, wanted)
         self._give_back()
@@ -137,13 +137,13 @@ class StepCheckpoints(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Signals are others' again."""
+        """Give the signals back."""
         del trainer, pl_module, exception
         self._give_back()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self._signal != NOTHING:
-            # Whoever asks twice does not want to wait: the handlers of before stop at once.
+            # A second signal stops at once, by the handlers of before.
             self._give_back()
             signal.raise_signal(number)
         self._signal = number
@@ -158,7 +158,7 @@ class StepCheckpoints(Checkpoint):
             return True
         return time.monotonic() - self._last_s >= self._every_s
 
-    def _agreed(self, trainer: pl.Trainer, *, is_due: bool) -> int:
+    def _agree(self, trainer: pl.Trainer, *, is_due: bool) -> int:
         """A signal that any process saw, or whether a checkpoint is due in the first."""
         mine = self._signal or (DUE if is_due and trainer.is_global_zero else NOTHING)
         if trainer.world_size == 1:
@@ -168,17 +168,17 @@ class StepCheckpoints(Checkpoint):
 
     def _stop(self, trainer: pl.Trainer, number: int) -> NoReturn:
         if trainer.is_global_zero:
-            LOGGER.error("%s", _what_was_kept(trainer, self._path.parent))
+            LOGGER.error("%s", _stop_message(trainer, self._path.parent))
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + number)
 
 
-def _before_validation(fit_loop: dict[str, Any]) -> None:
-    """Make of the state behind an epoch's last step one that Lightning goes on with rightly.
+def _resume_at_validation(fit_loop: dict[str, Any]) -> None:
+    """Change the state after an epoch's last step so that Lightning goes on with validation.
 
-    As it is, it would take the epoch for finished, without validation and all that hangs on it. So
-    the last batch is told to be complete, and a validation to be under way that has seen nothing.
+    As it is, Lightning would take the epoch for finished and skip its validation. So the last
+    batch is marked as complete, and a validation as begun that has seen nothing.
     """
     batches = fit_loop["epoch_loop.batch_progress"]
     validation = fit_loop["epoch_loop.val_loop.batch_progress"]
@@ -187,7 +187,7 @@ def _before_validation(fit_loop: dict[str, Any]) -> None:
         validation[which].update(ready=1, started=1, processed=0, completed=0)
 
 
-def _what_was_kept(trainer: pl.Trainer, folder: Path) -> str:
+def _stop_message(trainer: pl.Trainer, folder: Path) -> str:
     step = f"stopped in epoch {trainer.current_epoch + 1} after {trainer.global_step} steps in all"
     files = trainer.strategy.checkpoint_io
     lost = isinstance(files, WholeCheckpoints) and str(folder / STEP) in files.refused

@@ -23,8 +23,9 @@ from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.module import TimingConfig, TimingModule
 from heimdall_models.timing.receivers import receiver_sites
 from heimdall_models.trained import Trained, save_with_timing
+from heimdall_models.training.checkpoint_files import WITH_TIMING
 from heimdall_models.training.curves import EpochRecord, LearningCurve
-from heimdall_models.training.fit import WITH_TIMING, seen_interrupts, validated
+from heimdall_models.training.fit import pass_on_interrupts, validated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,15 +55,15 @@ FEWEST_TIMED = 50
 LARGEST_BATCH = 128
 SMALLEST_BATCH = 8
 STEPS_PER_EPOCH = 10
-"""Where there are few sessions, smaller batches make so many steps of them."""
+"""Few sessions are divided into this many batches, smaller than the largest."""
 GRADIENT_CLIP = 1.0
 ARRIVAL_TIMES = "arrival times"
-"""What its learning curve is called."""
+"""Name of the learning curve."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimedSessions:
-    """The sessions that two receivers or more have an arrival time of, as a map-style dataset."""
+    """Map-style dataset of the sessions with an arrival time at two receivers or more."""
 
     arrivals: Tensor
     """float32 `(n, receivers, 5)`, as the arrival extractor returns them."""
@@ -79,7 +80,7 @@ class TimedSessions:
 
     @classmethod
     def of(cls, dataset: SessionDataset, region: Region) -> Self:
-        """Those of a dataset that measures arrivals, as they were recorded."""
+        """The timed sessions of a dataset that measures arrivals, without augmentation."""
         plain = dataset.subset(dataset.sessions)
         arrivals = np.stack([plain[index]["arrivals"] for index in range(len(plain))])
         timed = arrivals[..., 0].sum(axis=1) >= 2
@@ -93,7 +94,7 @@ class TimedSessions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimedParts:
-    """What the network of times learns from, and what its ellipses are calibrated on."""
+    """Sessions that the network of times learns from, and those that calibrate its ellipses."""
 
     train: TimedSessions
     validation: TimedSessions
@@ -117,7 +118,7 @@ def timed_parts(data: TrainingParts) -> TimedParts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedTiming:
-    """A network of times, and how its training went."""
+    """A network of times and its learning curve."""
 
     net: TimingNet
     curve: LearningCurve
@@ -153,7 +154,7 @@ def train_timing(
         num_sanity_val_steps=0,
     )
     train, validation = _loaders(parts, config.seed)
-    with seen_interrupts(trainer):
+    with pass_on_interrupts(trainer):
         trainer.fit(module, train, validation)
     _calibrate(module.cpu(), parts.validation)
     return TrainedTiming(module.net.eval(), epochs.curve)
@@ -181,7 +182,7 @@ def with_timing(
 
 
 class TimingEpochs(pl.Callback):
-    """Prints each epoch as one line, and hands its losses to the tracker."""
+    """Logs each epoch in one line, and hands its losses to the tracker."""
 
     def __init__(self, tracker: RunMetrics | None) -> None:
         self._tracker = tracker
@@ -201,7 +202,7 @@ class TimingEpochs(pl.Callback):
         self._started_s = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell of the epoch; its validation is done by now."""
+        """Log the epoch; its validation is done by now."""
         del pl_module
         seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._tracker:

@@ -15,7 +15,7 @@ from heimdall_data.recordings.recording import Recording
 from heimdall_data.session_features import clocked
 from heimdall_features import ArrivalConfig, FeatureConfig
 from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_session
-from heimdall_simulation.kiwi_payload import kiwi_wav_payload
+from heimdall_simulation.receiver import kiwi_wav_payload
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,7 +102,7 @@ def test_arrivals_from_the_cache_are_the_same_bytes(dataset, s3_settings):
     assert (usable.n_computed, exclusions, usable.without_arrivals) == (0, [], {})
     assert usable.sessions_by_clocks == {len(RECEIVERS): N_SESSIONS}
     away = pickle.loads(pickle.dumps(usable.subset(usable.sessions[1:])))
-    away._source.reader.s3 = replace(s3_settings, endpoint_url="http://127.0.0.1:9")
+    away.source.reader.s3 = replace(s3_settings, endpoint_url="http://127.0.0.1:9")
     assert [sample["arrivals"].tobytes() for sample in away] == first[1:]
     assert any(first)
 
@@ -183,7 +183,7 @@ def test_arrivals_come_from_the_shared_cache_too(dataset, s3_settings):
         )
         for _ in range(2)
     )
-    source = pickle.loads(pickle.dumps(one._source))
+    source = pickle.loads(pickle.dumps(one.source))
     assert all(done.computed for done in Threads(1)(source, one.sessions))
     usable = other.prepare(progress=False)[0]
     assert usable.n_computed == 0
@@ -208,7 +208,7 @@ def test_a_baseline_that_is_too_short_is_refused(dataset):
     """Arrivals are not looked for beyond it: what is found in its place is wrong."""
     short = replace(ARRIVALS, baseline_m=100e3)
     with pytest.raises(DataError, match=r"baseline_m is 100000, and \S+ and \S+ are 1\d\d km"):
-        HeimdallDataset(dataset.sessions, CONFIG, dataset._source.reader.s3, arrivals=short)
+        HeimdallDataset(dataset.sessions, CONFIG, dataset.source.reader.s3, arrivals=short)
 
 
 @given(
