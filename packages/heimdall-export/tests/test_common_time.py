@@ -45,7 +45,6 @@ def clocked(recordings):
     }
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(RECEIVERS), one_recording, min_size=1),
     st.integers(0, 2**32 - 1),
