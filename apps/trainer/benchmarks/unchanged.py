@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -143,7 +144,7 @@ def models(_work, _shared):
     units, x = region.to_plane(truth), torch.from_numpy(mel_input(3))
     found = {
         "signatures": signatures(hm),
-        "config": [hm.LocalizationConfig().to_json(), hm.TimingConfig().to_json()],
+        "config": [hm.LocalizationConfig().to_json(), json.dumps(asdict(hm.TimingConfig()))],
         "region": [region.to_json(), sha(units), sha(region.to_degrees(units))],
         "metrics": hm.localization_metrics(guess, sigma_m, truth, 0.3),
         "error_m": sha(hm.error_m(guess, truth)),
