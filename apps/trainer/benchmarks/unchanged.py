@@ -134,13 +134,10 @@ def models(_work, _shared):
     """Networks from a seed, geometry, metrics and simple baselines."""
     import heimdall_models as hm
     import torch
-    from heimdall_models.baselines import power_weighted_centroid
 
     rng = np.random.default_rng(8)
     truth = np.array([45.0, 8.0]) + rng.normal(0, 0.5, (40, 2))
     guess, sigma_m = truth + rng.normal(0, 0.05, (40, 2)), rng.uniform(1e3, 9e3, (40, 2))
-    levels, up = rng.normal(-80, 10, (40, 3)), rng.uniform(size=(40, 3)) < 0.8
-    up[:, 0] = True
     region = hm.Region.around(truth[:, 0], truth[:, 1])
     units, x = region.to_plane(truth), torch.from_numpy(mel_input(3))
     found = {
@@ -149,7 +146,6 @@ def models(_work, _shared):
         "region": [region.to_json(), sha(units), sha(region.to_degrees(units))],
         "metrics": hm.localization_metrics(guess, sigma_m, truth, 0.3),
         "error_m": sha(hm.error_m(guess, truth)),
-        "baselines/centroid": sha(power_weighted_centroid(levels, up, truth[:3])),
     }
     members, like = [], np.ones((3, 128, 1))
     with torch.no_grad():
