@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -137,19 +138,14 @@ def models(_work, _shared):
     rng = np.random.default_rng(8)
     truth = np.array([45.0, 8.0]) + rng.normal(0, 0.5, (40, 2))
     guess, sigma_m = truth + rng.normal(0, 0.05, (40, 2)), rng.uniform(1e3, 9e3, (40, 2))
-    levels, up = rng.normal(-80, 10, (40, 3)), rng.uniform(size=(40, 3)) < 0.8
-    up[:, 0] = True
     region = hm.Region.around(truth[:, 0], truth[:, 1])
     units, x = region.to_plane(truth), torch.from_numpy(mel_input(3))
     found = {
         "signatures": signatures(hm),
-        "config": [hm.LocalizationConfig().to_json(), hm.TimingConfig().to_json()],
+        "config": [hm.LocalizationConfig().to_json(), json.dumps(asdict(hm.TimingConfig()))],
         "region": [region.to_json(), sha(units), sha(region.to_degrees(units))],
         "metrics": hm.localization_metrics(guess, sigma_m, truth, 0.3),
         "error_m": sha(hm.error_m(guess, truth)),
-        "baselines/centroid": sha(hm.power_weighted_centroid(levels, up, truth[:3])),
-        "baselines/mean": hm.mean_position(truth).tolist(),
-        "baselines/sigma": hm.empirical_sigma_m(guess, truth).tolist(),
     }
     members, like = [], np.ones((3, 128, 1))
     with torch.no_grad():
@@ -161,8 +157,6 @@ def models(_work, _shared):
             members.append(hm.ServingNet(standardize, net, region).eval())
             found[f"net/{seed}/answer"] = [sha(each) for each in members[-1](x)]
         found["ensemble/answer"] = [sha(each) for each in hm.EnsembleNet(members).eval()(x)]
-        plane = [torch.from_numpy(each).float() for each in (guess, sigma_m, truth)]
-        found["loss"] = float(hm.GaussianNLLLoss()(*plane))
     return found
 
 

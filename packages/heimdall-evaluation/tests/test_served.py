@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -155,6 +156,7 @@ def test_ctrl_c_ends_the_child_and_removes_the_recordings(tmp_path, temporary, t
         text=True,
     )
     child = _pid_written_below(temporary, parent)
+    time.sleep(1)  # The parent may still be inside Popen, where a signal would orphan the child.
     parent.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in parent.communicate(timeout=60)[1]
     with pytest.raises(ProcessLookupError):
