@@ -59,9 +59,9 @@ class NanGuard(nn.Module):
         outputs: tuple[Tensor, ...] = self.network(*inputs)
         sound = _all(inputs[0].abs() <= _LARGEST_DB)
         for rows in inputs[1:]:
+            sound = sound & _all(rows.abs() <= _LARGEST_ARRIVAL)
             heard, sigma_us = rows[..., 0], rows[..., 2]
-            measured = (heard == 0) | ((heard == 1) & (sigma_us > 0))
-            sound = sound & _all(rows.abs() <= _LARGEST_ARRIVAL) & _all(measured)
+            sound = sound & _all((heard == 0) | ((heard == 1) & (sigma_us > 0)))
         for values in outputs:
             sound = sound & _all(values.isfinite())
         return tuple(
