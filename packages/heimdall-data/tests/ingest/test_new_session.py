@@ -1,8 +1,8 @@
 """Sessions to be: which are refused, and the ids and keys of the others."""
 
 import math
-import sys
 import re
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
