@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -52,7 +53,7 @@ IMPOSSIBLE = st.one_of(
     st.tuples(st.just(with_source), st.just("longitude_deg"), outside(-180, 180)),
     st.tuples(st.just(with_source), st.just("frequency_hz"), outside(0, 3e12)),
     st.tuples(st.just(with_source), st.just("power_dbm"), not_finite),
-    st.tuples(st.just(with_source), st.just("error_margin_m"), outside(0, 1e308)),
+    st.tuples(st.just(with_source), st.just("error_margin_m"), outside(0, sys.float_info.max)),
     st.tuples(st.just(with_recording), st.just("sample_rate_hz"), outside(1, 2**31 - 1)),
     st.tuples(st.just(with_recording), st.just("frequency_hz"), outside(0, 3e12)),
     st.tuples(st.just(with_recording), st.just("n_samples"), st.integers(max_value=0)),
