@@ -102,7 +102,9 @@ def test_wheel(session, package, group, folder):
     """Install one wheel with its test tools in a new environment and run its tests there."""
     place = pathlib.Path(session.create_tmp(), f"{package}-{group}").resolve()
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(PACKAGES[package], place, ignore=shutil.ignore_patterns("src", "*cache*"))
+    shutil.copytree(
+        PACKAGES[package], place, ignore=shutil.ignore_patterns("src", ".*", "__pycache__")
+    )
     tools = nox.project.dependency_groups(project(package), group)
     environment = place / ".venv"
     ours = place.parent / "dist" / "ours.txt"
