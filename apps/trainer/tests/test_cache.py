@@ -161,7 +161,7 @@ def test_a_build_on_ray_serves_every_trainer_and_is_made_once(
     there, command, quick, total, bucket, computes_nothing
 ):
     """One cluster for an hour instead of every machine for a night."""
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
         ray = ("build", *RECEIVERS, "--engine", "ray", "--workers", "2", "--cache_s3", bucket)
         built = said(command(*ray, RAY_TMPDIR=folder, HOME=folder))
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
