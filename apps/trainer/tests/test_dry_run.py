@@ -14,7 +14,7 @@ from heimdall_trainer import dry_run as module
 from heimdall_trainer.cli import app as cli
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.dry_run import artifact_root_of, dry_run, require_writable
+from heimdall_trainer.dry_run import artifact_root_of, bucket_is_writable, dry_run
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.events import logged_as
 from mlflow import MlflowClient
@@ -114,7 +114,7 @@ def test_data_that_cannot_be_used_fail_with_their_number(checks, config, fresh):
 
 def test_a_bucket_that_is_not_there_is_not_made(fresh):
     """A typing error in its name must not leave a bucket behind."""
-    assert require_writable(fresh.need_s3(), "heimdall-never-made") is False
+    assert bucket_is_writable(fresh.need_s3(), "heimdall-never-made") is False
     assert "heimdall-never-made" not in stored(fresh)
 
 
@@ -122,7 +122,7 @@ def test_a_bucket_that_may_only_be_read_is_refused(fresh):
     """The model of a night must have somewhere to go."""
     stranger = replace(fresh.need_s3(), access_key="stranger", secret_key="unknown")
     with pytest.raises(TrainerError, match="'heimdall-models'"):
-        require_writable(stranger, "heimdall-models")
+        bucket_is_writable(stranger, "heimdall-models")
 
 
 def test_a_state_directory_that_is_full_is_said_with_what_is_needed(

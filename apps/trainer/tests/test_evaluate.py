@@ -116,7 +116,7 @@ def test_a_run_that_nobody_recorded_leaves_open_what_it_was_trained_on(connectio
     """A guess would call sessions new that the model knows by heart."""
     assert sessions_trained_on("", connections) is None
     assert sessions_trained_on("0" * 32, connections) is None
-    assert "nobody can say which sessions the model was trained on" in capsys.readouterr().err
+    assert "sessions that the model was trained on are not known" in capsys.readouterr().err
 
 
 def test_files_about_a_stored_model_have_names_that_a_disk_takes():

@@ -1,7 +1,7 @@
 """Addresses of the catalogue, the object store and MLflow: flags, environment, `.env`, defaults.
 
-The variables and their defaults are those of the contract's first section. No `repr` carries a
-secret, and the help does not offer the flags of secrets, which a process listing would show.
+The variables and their defaults are those of the contract's first section. Secrets are left out of
+every `repr`, and their flags out of the help: a process listing would show them.
 """
 
 from __future__ import annotations
@@ -35,22 +35,18 @@ _PASSWORD = re.compile(
 
 
 def holds_password(value: str) -> bool:
-    """Whether a text carries a password or a token: before a host, or as a parameter."""
+    """Whether a text contains a password or a token: before a host, or as a parameter."""
     return bool(_PASSWORD.search(value))
 
 
 def masked(name: str, value: str) -> str:
-    """A value that may be shown: `***` for a secret, and for the login in an address."""
+    """The value as it may be shown: `***` in place of a secret or the login in an address."""
     if name not in SECRETS and not holds_password(value):
         return value
     address = re.fullmatch(
         r"(\w[\w+.-]*://)[^/?#\s]*@([^/?#@\s]*(?:/[^?#@\s]*)?)(?:[?#]\S*)?", value
     )
     return "***" if name in SECRETS or address is None else f"{address[1]}***@{address[2]}"
-
-
-def _variable(name: str, *, show: bool = True) -> Parameter:
-    return Parameter(env_var=name, show=show)
 
 
 def _not_configured(what: str, names: list[str]) -> TrainerError:
@@ -65,35 +61,39 @@ def _not_configured(what: str, names: list[str]) -> TrainerError:
 class Connections:
     """Addresses and names of the systems that the trainer works with."""
 
-    database_url: Annotated[str | None, _variable("HEIMDALL_DATABASE_URL")] = field(
+    database_url: Annotated[str | None, Parameter(env_var="HEIMDALL_DATABASE_URL")] = field(
         default=None, repr=False
     )
     """Catalogue, postgresql://… ."""
-    s3_endpoint_url: Annotated[str | None, _variable("HEIMDALL_S3_ENDPOINT_URL")] = None
+    s3_endpoint_url: Annotated[str | None, Parameter(env_var="HEIMDALL_S3_ENDPOINT_URL")] = None
     """Object store, http://… or https://… ."""
-    s3_access_key: Annotated[str | None, _variable("HEIMDALL_S3_ACCESS_KEY", show=False)] = field(
-        default=None, repr=False
-    )
-    s3_secret_key: Annotated[str | None, _variable("HEIMDALL_S3_SECRET_KEY", show=False)] = field(
-        default=None, repr=False
-    )
-    s3_region: Annotated[str, _variable("HEIMDALL_S3_REGION")] = "us-east-1"
+    s3_access_key: Annotated[
+        str | None, Parameter(env_var="HEIMDALL_S3_ACCESS_KEY", show=False)
+    ] = field(default=None, repr=False)
+    s3_secret_key: Annotated[
+        str | None, Parameter(env_var="HEIMDALL_S3_SECRET_KEY", show=False)
+    ] = field(default=None, repr=False)
+    s3_region: Annotated[str, Parameter(env_var="HEIMDALL_S3_REGION")] = "us-east-1"
     """Region of the object store."""
-    raw_iq_bucket: Annotated[str, _variable("HEIMDALL_RAW_IQ_BUCKET")] = "heimdall-raw-iq"
+    raw_iq_bucket: Annotated[str, Parameter(env_var="HEIMDALL_RAW_IQ_BUCKET")] = "heimdall-raw-iq"
     """Bucket of the recordings."""
-    models_bucket: Annotated[str, _variable("HEIMDALL_MODELS_BUCKET")] = "heimdall-models"
+    models_bucket: Annotated[str, Parameter(env_var="HEIMDALL_MODELS_BUCKET")] = "heimdall-models"
     """Bucket of the exported models."""
-    mlflow_tracking_uri: Annotated[str | None, _variable("MLFLOW_TRACKING_URI")] = field(
+    mlflow_tracking_uri: Annotated[str | None, Parameter(env_var="MLFLOW_TRACKING_URI")] = field(
         default=None, repr=False
     )
     """MLflow, as MLflow defines it; SQLite under the state directory when unset."""
-    mlflow_s3_endpoint_url: Annotated[str | None, _variable("MLFLOW_S3_ENDPOINT_URL")] = None
+    mlflow_s3_endpoint_url: Annotated[str | None, Parameter(env_var="MLFLOW_S3_ENDPOINT_URL")] = (
+        None
+    )
     """Object store of MLflow's artifacts; the recordings' when unset."""
-    mlflow_artifact_root: Annotated[str | None, _variable("HEIMDALL_MLFLOW_ARTIFACT_ROOT")] = None
+    mlflow_artifact_root: Annotated[
+        str | None, Parameter(env_var="HEIMDALL_MLFLOW_ARTIFACT_ROOT")
+    ] = None
     """Where a new experiment puts artifacts; s3://heimdall-mlflow when there is an endpoint."""
-    cache_s3: Annotated[str | None, _variable("HEIMDALL_CACHE_S3")] = None
+    cache_s3: Annotated[str | None, Parameter(env_var="HEIMDALL_CACHE_S3")] = None
     """Computed features that machines share, s3://bucket/prefix; none when unset."""
-    state_dir: Annotated[Path | None, _variable("HEIMDALL_STATE_DIR")] = None
+    state_dir: Annotated[Path | None, Parameter(env_var="HEIMDALL_STATE_DIR")] = None
     """Embedded servers' data, caches, checkpoints; the user data directory when unset."""
 
     def need_database(self) -> str:
@@ -221,9 +221,7 @@ class Connections:
 
 
 def check_connections(connections: Connections) -> None:
-    """Reach all servers that a run needs, before libraries load and data are read.
-
-    The models' bucket is made where there is none.
+    """Connect to all servers that a run needs, and create the models' bucket if it is missing.
 
     Raises:
         TrainerError: Something is not configured, or the state directory cannot be written.

@@ -1,7 +1,7 @@
 """From a checkpoint to a registered model: export, compare, evaluate, upload, register.
 
-The order matters. A file that does not agree with its checkpoint is never evaluated, one that
-was not evaluated is never uploaded, and only what was uploaded is registered.
+A file that disagrees with its checkpoint is not evaluated, one that was not evaluated is not
+uploaded, and only an uploaded one is registered.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ if TYPE_CHECKING:
 __all__ = ["Delivery", "export_and_register", "export_file", "upload"]
 
 N_COMPARED = 64
-"""Real feature tensors that the exported file is compared on, at least."""
+"""Least number of sessions on which the exported file is compared with the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """A model file, its places, and its figures."""
+    """A model file, where it is stored, and its metrics."""
 
     path: Path
     uri: str
@@ -82,12 +82,12 @@ def export_and_register(
     tracker: MLflowTracker,
     s3: S3Settings,
 ) -> Delivery:
-    """Make a registered model of a checkpoint.
+    """Export, check, evaluate, upload and register a checkpoint.
 
     Raises:
         ModelError: The checkpoint is not one of ours.
-        ExportError: The file is not what was trained, or cannot be stored or registered.
-        TrainerError: The model listens to other receivers than the data has.
+        ExportError: The file does not agree with the network, or cannot be stored or registered.
+        TrainerError: The model has other receivers than the data.
     """
     network = exported_network(Trained.open(trained.checkpoint), data)
     path, region = export_file(
@@ -145,18 +145,18 @@ def export_and_register(
 def export_file(
     network: Network, data: TrainingData, path: Path, *, run_id: str, opset: int
 ) -> tuple[Path, Region]:
-    """Write the model file of a network, with the contract's metadata.
+    """Write the model file of a network in evaluation mode, with the contract's metadata.
 
     Args:
-        network: What is exported, in evaluation mode.
-        data: Receivers and features.
-        path: Where the file goes.
-        run_id: MLflow's id of the run; empty where there is none.
+        network: The network.
+        data: Gives receivers and features.
+        path: Of the file.
+        run_id: MLflow's id of the run; empty without a run.
         opset: ONNX operator set.
 
     Returns:
-        The file, and the network's region; a checkpoint of other sessions has another one than
-        the data.
+        The file, and the network's region, which differs from the data's if it was trained on
+        other sessions.
     """
     region = network.levels.region if isinstance(network, TimedServingNet) else network.region
     arrivals = data.train.arrivals

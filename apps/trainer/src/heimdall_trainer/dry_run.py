@@ -1,8 +1,7 @@
-"""`heimdall train --dry_run`: everything that a training needs is checked, and nothing is stored.
+"""`heimdall train --dry_run`: reach every server, load the data, and time a few batches.
 
-Every check prints one line, and a failed one its remedy; the others go on where they can. MLflow
-and the object store are only read. Features that have to be computed for it stay in the cache,
-where the training finds them.
+Each check prints one line and a failed one says what to do; the others go on where they can. MLflow
+and the object store are only read. Features computed on the way stay in the cache for the training.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from heimdall_models.training.history import duration
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
-from heimdall_trainer.console import ModelSize
+from heimdall_trainer.console import tell_data
+from heimdall_trainer.data import load_training_data
 from heimdall_trainer.errors import TrainerError, describe
 from heimdall_trainer.events import tell
 
@@ -40,17 +40,16 @@ if TYPE_CHECKING:
     from heimdall_trainer.data import TrainingData
     from heimdall_trainer.pipeline import TrainingPipeline
 
-__all__ = ["MeasuredSteps", "artifact_root_of", "dry_run", "measure_steps", "require_writable"]
+__all__ = ["MeasuredSteps", "artifact_root_of", "bucket_is_writable", "dry_run", "measure_steps"]
 
 
-PROBE = "heimdall-dry-run"
 N_CHECKPOINTS = 6
 """The three best, the last, one from within an epoch, and one being written."""
 BYTES_A_PARAMETER = 16
 """In a checkpoint: weight, average, and the optimizer's two moments."""
 MAX_PRINTED = 3
 N_WARM = 2
-"""Steps that are not counted: the first ones make buffers and choose kernels."""
+"""Steps that are not timed: the first ones allocate buffers and choose kernels."""
 N_STEPS = 12
 N_VALIDATED = 4
 ENOUGH_S = 20.0
@@ -147,27 +146,22 @@ def _recordings(connections: Connections) -> str:
 
 def _models(connections: Connections) -> str:
     s3 = connections.need_s3()
-    there = require_writable(s3, s3.models_bucket)
-    return f"bucket {s3.models_bucket} {'can be written' if there else 'will be made'}"
+    exists = bucket_is_writable(s3, s3.models_bucket)
+    return f"bucket {s3.models_bucket} {'can be written' if exists else 'will be made'}"
 
 
-def require_writable(s3: S3Settings, bucket: str) -> bool:
-    """Refuse a bucket that cannot be written, without writing to it.
+def bucket_is_writable(s3: S3Settings, bucket: str) -> bool:
+    """Return True for a bucket that can be written, False if there is none: training makes it.
 
-    The beginning of an upload in parts needs the permission to write, and leaves nothing behind
-    when it is called off: no object, no version, no event.
-
-    Returns:
-        Whether there is such a bucket; where there is none, training makes it.
+    A multipart upload that is begun and aborted needs the permission to write and leaves nothing.
 
     Raises:
-        TrainerError: It cannot be written.
-        StoreError: The store is out of reach.
+        TrainerError: The bucket cannot be written, or the store is out of reach.
     """
-    client = s3.client()
+    client, key = s3.client(), "heimdall-dry-run"
     try:
-        upload = client._create_multipart_upload(bucket, PROBE, {})
-        client._abort_multipart_upload(bucket, PROBE, upload)
+        upload = client._create_multipart_upload(bucket, key, {})
+        client._abort_multipart_upload(bucket, key, upload)
     except S3Error as error:
         if error.code == "NoSuchBucket":
             return False
@@ -189,15 +183,15 @@ def _mlflow(config: TrainingConfig, connections: Connections) -> str:
     root = urlsplit(place)
     if root.scheme == "s3":
         endpoint = connections.artifact_store().endpoint_url
-        require_writable(replace(connections.need_s3(), endpoint_url=endpoint), root.netloc)
-    known = "is there" if found else "will be made"
-    return f"experiment {config.experiment_name} {known}; artifacts in {place}"
+        bucket_is_writable(replace(connections.need_s3(), endpoint_url=endpoint), root.netloc)
+    exists = "exists" if found else "will be made"
+    return f"experiment {config.experiment_name} {exists}; artifacts in {place}"
 
 
 def artifact_root_of(experiment: str, connections: Connections) -> str | None:
     """Return the address of an experiment's artifacts; None if there is no such experiment.
 
-    MLflow's client makes tables where there are none, so a database is looked at before.
+    MLflow's client creates missing tables, so a database without them is never opened with it.
 
     Raises:
         TrainerError: The experiment was deleted.
@@ -232,9 +226,6 @@ def artifact_root_of(experiment: str, connections: Connections) -> str | None:
 def _data(config: TrainingConfig, connections: Connections) -> TrainingData:
     from heimdall_models.training.timing import timed_parts
 
-    from heimdall_trainer.console import tell_data
-    from heimdall_trainer.data import load_training_data
-
     data = load_training_data(config, connections)
     tell_data(data)
     if config.features == "mel+timing":
@@ -263,7 +254,7 @@ def _disk(state: Path, steps: MeasuredSteps | None, config: TrainingConfig) -> s
     said = f"{free / 1e9:.1f} GB free in {state}"
     if steps is None:
         return said
-    needed = steps.size.parameters * BYTES_A_PARAMETER * N_CHECKPOINTS * config.ensemble
+    needed = steps.n_parameters * BYTES_A_PARAMETER * N_CHECKPOINTS * config.ensemble
     if free < needed:
         raise TrainerError(
             f"{said}, and checkpoints take {needed / 1e9:.1f} GB: "
@@ -274,7 +265,7 @@ def _disk(state: Path, steps: MeasuredSteps | None, config: TrainingConfig) -> s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredSteps:
-    """What a training does to one device of this machine."""
+    """Time and memory of training on one device of this machine."""
 
     device: str
     step_s: float
@@ -282,14 +273,14 @@ class MeasuredSteps:
     epoch_s: float
     """All batches of the training and the validation part."""
     memory_bytes: int
-    """Most that was held: by the device, or by this process where that is the CPU."""
-    size: ModelSize
+    """Peak memory of the device, or of this process where the device is the CPU."""
+    n_parameters: int
 
 
 def measure_steps(pipeline: TrainingPipeline, data: TrainingData) -> MeasuredSteps:
-    """Train and validate on a few batches, on one device, and forget the network.
+    """Train and validate on a few batches on one device, with a network that is thrown away.
 
-    Everything learns that will learn at last, which is when an epoch takes longest.
+    The whole backbone learns from the start, as in the slowest epochs of a training.
 
     Raises:
         TrainerError: Memory does not hold a batch, or its loss is not finite.
@@ -332,53 +323,46 @@ def measure_steps(pipeline: TrainingPipeline, data: TrainingData) -> MeasuredSte
     else:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         memory_bytes = most if sys.platform == "darwin" else most * 1024
+    warm_s = clock.train_s[N_WARM:] if len(clock.train_s) > N_WARM + 1 else clock.train_s
+    step_s = _mean_s(warm_s)
     return MeasuredSteps(
         device=str(device),
-        step_s=clock.step_s,
-        epoch_s=clock.step_s * len(train) + clock.validation_step_s * len(validation),
+        step_s=step_s,
+        epoch_s=step_s * len(train) + _mean_s(clock.validation_s) * len(validation),
         memory_bytes=memory_bytes,
-        size=ModelSize.of(module, averaged=bool(config.ema_decay)),
+        n_parameters=sum(weights.numel() for weights in module.parameters()),
     )
 
 
 class _StepClock(pl.Callback):
-    """Times steps from the end of the warm-up, with the loading of their batches."""
+    """Times at which batches ended, in seconds, and the last loss."""
 
     def __init__(self) -> None:
         self.loss = math.nan
-        self._ends_s: list[float] = []
-        self._validation_s: list[float] = []
-
-    @property
-    def step_s(self) -> float:
-        """Mean seconds of a step; of the second and later ones, if there are so few."""
-        ends_s = self._ends_s[N_WARM:] if len(self._ends_s) > N_WARM + 1 else self._ends_s
-        return (ends_s[-1] - ends_s[0]) / (len(ends_s) - 1)
-
-    @property
-    def validation_step_s(self) -> float:
-        """Mean seconds of a batch's validation."""
-        ends_s = self._validation_s
-        return (ends_s[-1] - ends_s[0]) / max(len(ends_s) - 1, 1) if ends_s else 0.0
+        self.train_s: list[float] = []
+        self.validation_s: list[float] = []
 
     def on_train_epoch_start(self, *_: Any) -> None:  # noqa: ANN401 - Lightning's
-        self._ends_s.append(_now_s())
+        self.train_s.append(_now_s())
 
     def on_train_batch_end(self, trainer: pl.Trainer, _: Any, outputs: Any, *__: Any) -> None:  # noqa: ANN401
-        """Note the end of the step, and end training when there are enough."""
         self.loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs)
-        self._ends_s.append(_now_s())
-        if self._ends_s[-1] - self._ends_s[0] > ENOUGH_S and len(self._ends_s) > N_WARM + 1:
+        self.train_s.append(_now_s())
+        if self.train_s[-1] - self.train_s[0] > ENOUGH_S and len(self.train_s) > N_WARM + 1:
             trainer.should_stop = True
 
     def on_validation_start(self, *_: Any) -> None:  # noqa: ANN401
-        self._validation_s.append(_now_s())
+        self.validation_s.append(_now_s())
 
     def on_validation_batch_end(self, *_: Any) -> None:  # noqa: ANN401
-        self._validation_s.append(_now_s())
+        self.validation_s.append(_now_s())
 
 
 def _now_s() -> float:
-    if torch.cuda.is_available():  # which goes on after the step has returned
+    if torch.cuda.is_available():  # kernels run on after the step has returned
         torch.cuda.synchronize()
     return time.monotonic()
+
+
+def _mean_s(ends_s: list[float]) -> float:
+    return (ends_s[-1] - ends_s[0]) / max(len(ends_s) - 1, 1) if ends_s else 0.0

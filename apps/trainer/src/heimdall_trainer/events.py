@@ -1,9 +1,9 @@
-"""Events of a run, as lines for people or as JSON for programs.
+"""Events of a run, as text for people or as JSON for programs.
 
-Every event goes through Python's logger `heimdall_trainer.run`, so that a program which runs the
-pipeline can listen to it; log messages of our libraries are handed to that logger. On standard
-output there is one line an event: its text, or, with `--log_format json`, one object with the keys
-below. Warnings and errors go to standard error.
+All events and the log messages of our libraries go through the logger `heimdall_trainer.run`, to
+which a program that runs the pipeline can add a handler. Standard output gets the text of each
+event or, with `--log_format json`, one object with the keys below. Warnings and errors go to
+standard error.
 
 - all: `event`, `time` (UTC)
 - `stage`: `stage`, `state` (`begun`, `done`), and `seconds` when done
@@ -15,7 +15,7 @@ below. Warnings and errors go to standard error.
 - `check`: `check`, `ok`, `said`, of a dry run
 - `result`: what `--summary` writes
 - `failed`: `error`
-- `note`: `said`, for whatever else there is
+- `note`: `said`, for everything else
 """
 
 from __future__ import annotations
@@ -45,79 +45,71 @@ def tell(event: str, text: str = "", **figures: object) -> None:
     """Log an event of the run.
 
     Args:
-        event: Its kind; see the module.
-        text: For people, perhaps several lines; nothing is printed for an empty one.
-        figures: For programs, in what JSON has; a NaN becomes null.
+        event: One of the kinds in the module's docstring.
+        text: One or more lines for people; nothing is printed if it is empty.
+        figures: Values for programs, of types that JSON has; a NaN becomes null.
     """
     LOGGER.info("%s", text, extra={"event": event, "figures": figures})
 
 
 @contextlib.contextmanager
 def logged_as(form: LogFormat) -> Iterator[None]:
-    """While this lasts, events are lines of text or of JSON; JSON tells of failures, too."""
+    """Print events as text or as JSON within the context; JSON includes the final error."""
     before = _LINES.form
     _LINES.form = form
     try:
         yield
     except BaseException as error:
         if form == "json":
-            tell("failed", error=_told(error))
+            said = str(error) or type(error).__name__
+            if isinstance(error, KeyboardInterrupt):
+                said = "interrupted"
+            elif isinstance(error, SystemExit):
+                said = f"ended with status {error.code}"
+            tell("failed", error=said)
         raise
     finally:
         _LINES.form = before
 
 
-def _told(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, SystemExit):
-        return f"ended with status {error.code}"
-    return str(error) or type(error).__name__
-
-
 class _Lines(logging.Handler):
-    """Prints events on standard output, above a progress bar if there is one.
-
-    Warnings and errors go to standard error, as text.
-    """
+    """Prints events on standard output, above Lightning's progress bar; warnings on error."""
 
     form: LogFormat = "text"
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one event; a full disk or a closed pipe ends the run as `print` would."""
+        """Print one event; errors of `print` (full disk, closed pipe) end the run."""
+        text = record.getMessage()
         if record.levelno >= logging.ERROR:
-            print(f"heimdall: {record.getMessage()}", file=sys.stderr, flush=True)
+            print(f"heimdall: {text}", file=sys.stderr, flush=True)
+        elif not _is_first_process():
             return
-        if record.levelno >= logging.WARNING:
-            if _is_first_process():
-                print(f"warning: {record.getMessage()}", file=sys.stderr, flush=True)
-            return
-        line = self._json(record) if self.form == "json" else record.getMessage()
-        if not line or not _is_first_process():
-            return
-        if (bars := sys.modules.get("tqdm")) is None:
-            print(line, flush=True)
-        else:
-            bars.tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+        elif record.levelno >= logging.WARNING:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+        elif line := _json(record) if self.form == "json" else text:
+            if (bars := sys.modules.get("tqdm")) is None:
+                print(line, flush=True)
+            else:
+                bars.tqdm.write(line, file=sys.stdout)
+                sys.stdout.flush()
 
-    @staticmethod
-    def _json(record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        event = getattr(record, "event", "note")
-        figures = getattr(record, "figures", {"said": record.getMessage()})
-        whole = {"event": event, "time": when, **figures}
-        return json.dumps(_finite(whole), allow_nan=False, default=str)
+
+def _json(record: logging.LogRecord) -> str:
+    when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    event = getattr(record, "event", "note")
+    figures = getattr(record, "figures", {"said": record.getMessage()})
+    whole = {"event": event, "time": when, **figures}
+    return json.dumps(_finite(whole), allow_nan=False, default=str)
 
 
 def _is_first_process() -> bool:
-    """Of several that train together, one speaks; Lightning knows which, once it is loaded."""
+    """Whether this process prints; of several that train together, only the first one does."""
     known = sys.modules.get("lightning.fabric.utilities.rank_zero")
     return known is None or getattr(known.rank_zero_only, "rank", 0) == 0
 
 
 def _finite(value: object) -> object:
-    """JSON has no NaN and no infinity."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -128,19 +120,15 @@ def _finite(value: object) -> object:
 
 
 class _Forwarding(logging.Handler):
-    """Hands messages of the libraries to the run's own logger."""
+    """Passes messages of the libraries to the run's own logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand one on."""
+        """Pass one message on."""
         LOGGER.handle(record)
 
 
-_LINES = _Lines()
-LOGGER.addHandler(_LINES)
-_FORWARDING = _Forwarding()
-for _name in LIBRARIES:
-    logging.getLogger(_name).addHandler(_FORWARDING)
-for _name in (LOGGER.name, *LIBRARIES):
-    logging.getLogger(_name).setLevel(logging.INFO)
-    # Whoever listens to all loggers would print each line twice.
-    logging.getLogger(_name).propagate = False
+_LINES, _FORWARDING = _Lines(), _Forwarding()
+for _logger in (LOGGER, *map(logging.getLogger, LIBRARIES)):
+    _logger.addHandler(_LINES if _logger is LOGGER else _FORWARDING)
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False  # a handler of the root logger would print each line twice

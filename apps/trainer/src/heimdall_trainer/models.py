@@ -1,7 +1,7 @@
-"""A model as people name it: a file, a checkpoint, an address in a store or in the registry.
+"""Models by file, checkpoint, `s3://` address or `models:/` name.
 
-A model file is what is evaluated in every case, because a model file is what is served. A
-checkpoint is exported for it, into a temporary folder.
+Evaluation always runs the model file, as a service does; a checkpoint is exported into a temporary
+folder first.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ __all__ = [
 
 
 def is_address(model: str) -> bool:
-    """Whether a model is named by an address in a store, and not by a path."""
+    """Whether a model is named by an address in a store, not by a path."""
     return model.startswith((S3_SCHEME, SCHEME))
 
 
 def file_name(model: str) -> str:
-    """A name for files about a model, of letters that any file system takes, without its ending.
+    """Name for files about a model, without an ending and valid on any file system.
 
-    It is the last part of a path or an `s3://` address, and all of `models:/name/version`.
+    The last part of a path or an `s3://` address; all of `models:/name/version`.
     """
     plain = model.removeprefix(SCHEME).rstrip("/")
     name = plain if model.startswith(SCHEME) else plain.rpartition("/")[2]
@@ -80,7 +80,7 @@ def beside(model: str, ending: str, folder: str, connections: Connections) -> Pa
 
 
 def stores_of(connections: Connections) -> ModelStores:
-    """The object store and the registry of a command.
+    """Object store and registry of published models.
 
     Raises:
         TrainerError: No object store is configured.
@@ -91,35 +91,35 @@ def stores_of(connections: Connections) -> ModelStores:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenedModel:
-    """A model file, and the sessions as it takes them."""
+    """A model file, and the sessions with its receivers and features."""
 
     file: ModelFile
     data: TrainingData
     trained_on: frozenset[str] | None
-    """Ids of the sessions that it was trained on; None where that is not known."""
+    """Ids of the sessions that it was trained on; None if not known."""
     uri: str | None = None
-    """Of its object, if it came from a store."""
+    """Address of its object, if it came from a store."""
 
 
 @contextlib.contextmanager
 def opened_model(
     model: str, config: TrainingConfig, connections: Connections, load: Load | None = None
 ) -> Iterator[OpenedModel]:
-    """Open a model with its data; temporary files are removed when the context ends.
+    """Open a model and load its data; temporary files are removed when the context ends.
 
-    Receivers and features are the model's own, as far as it has them; the split is the
-    configuration's.
+    Receivers and features come from the model as far as it names them, the split from the
+    configuration.
 
     Args:
         model: A model file, a checkpoint (`.ckpt`), `s3://bucket/key` or `models:/name@alias`.
         config: The split; of a checkpoint without times also receivers and rate.
         connections: Addresses of all servers.
-        load: Loads the data, for callers that open several models on the same.
+        load: Loads the data, for callers that open several models on the same data.
 
     Raises:
         TrainerError: There is no such file, or it is not a model of ours.
-        ExportError: There is nothing at the address, or something else than a model.
-        FeatureError: Its features cannot be computed by this version.
+        ExportError: There is no model at the address.
+        FeatureError: This version cannot compute the model's features.
     """
     load = load or (lambda wanted: load_training_data(wanted, connections))
     if model.endswith(".ckpt") and not is_address(model):
@@ -150,7 +150,7 @@ def opened_model(
 
 
 def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path) -> OpenedModel:
-    """Export a checkpoint; it has the names of its receivers, or at least their number."""
+    """Export a checkpoint; old ones have only the number of their receivers, not the names."""
     trained = Trained.open(path)
     first = trained.members[0]
     data = load(
@@ -194,7 +194,7 @@ def evaluate_file(
         The evaluation, and the path of the report.
 
     Raises:
-        TrainerError, ExportError, FeatureError: As `opened_model`; or the part is empty.
+        TrainerError, ExportError, FeatureError: As for `opened_model`, or the part is empty.
     """
     started = time.monotonic()
     ending = ".html" if part == "test" else f".{part}.html"  # parts do not overwrite each other

@@ -1,7 +1,7 @@
-"""The training pipeline: each step usable alone from Python, `run` all of them in order.
+"""The training pipeline: `run` takes all steps in order, and each step can be called alone.
 
-Steps hand values on to each other. The pipeline itself holds the two frozen configurations it
-was made with, and the seconds its finished stages took.
+Steps return values that the next ones take. The pipeline itself holds only its two frozen
+configurations and the durations of its finished stages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import sys
 import time
 from copy import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
@@ -41,7 +41,7 @@ from heimdall_trainer.console import (
     require_writable,
     tell_data,
     tell_model,
-    write_summary,
+    write_json,
 )
 from heimdall_trainer.data import load_training_data
 from heimdall_trainer.delivery import Delivery, export_and_register
@@ -69,9 +69,9 @@ class TrainingPipeline:
     """From approved recordings to a registered and evaluated model.
 
     Attributes:
-        config: How to train.
-        connections: Where everything is.
-        timings: Seconds that each finished stage took, by its name, in order.
+        config: Configuration of the training.
+        connections: Addresses of all servers.
+        timings: Seconds that each finished stage took, by name, in order.
     """
 
     def __init__(self, config: TrainingConfig, connections: Connections) -> None:
@@ -80,12 +80,12 @@ class TrainingPipeline:
         self.timings: dict[str, float] = {}
 
     def check(self) -> None:
-        """Find out what is wrong with files and names before data is read for minutes.
+        """Check files and names before minutes are spent on reading data.
 
         Raises:
-            TrainerError: The summary cannot be written, a checkpoint is of another network or takes
-                other features, there is no ensemble to resume, or one is in the way.
-            ModelError: No such backbone or checkpoint, weights that do not fit, or a mix of them.
+            TrainerError: The summary cannot be written, a checkpoint has another network or other
+                features, there is no ensemble to resume, or a new one would overwrite another.
+            ModelError: There is no such backbone or checkpoint, or its weights do not fit.
         """
         config = self.config
         require_writable(config.summary)
@@ -101,7 +101,7 @@ class TrainingPipeline:
             arrange(net.backbone, network)
 
     def load_data(self) -> TrainingData:
-        """The three parts of the approved sessions, with their features ready.
+        """The three parts of the approved sessions, with their features computed.
 
         Raises:
             TrainerError, DataError: See `load_training_data`.
@@ -110,10 +110,10 @@ class TrainingPipeline:
             return load_training_data(self.config, self.connections)
 
     def create_lightning_module(self, data: TrainingParts) -> LocalizationModule:
-        """An untrained network for the data's receivers and region; same seed, same weights.
+        """An untrained network for the data's receivers and region; the seed sets its weights.
 
         Raises:
-            ModelError: An unknown backbone, or weights that do not fit it.
+            ModelError: The backbone is unknown, or pretrained weights do not fit it.
         """
         pl.seed_everything(self.config.seed, workers=True, verbose=False)
         network = self.config.network(len(data.receivers))
@@ -125,14 +125,15 @@ class TrainingPipeline:
         return make_trainer(self.config, self._checkpoint_dir(name), tracker)
 
     def train(self, data: TrainingParts, tracker: RunMetrics | None = None) -> TrainedModel:
-        """Train a new network or ensemble, or go on with an interrupted one.
+        """Train a new network or ensemble, or resume an interrupted one.
 
         Raises:
             TrainerError: There is nothing to resume from, no loss was ever finite, or too few
                 sessions have arrival times.
             ModelError: Training diverged; the message says where, and what was kept.
         """
-        if self.config.ensemble > 1:
+        config = self.config
+        if config.ensemble > 1:
             folder = self._members_folder(tracker.run_name if tracker else "untracked")
             if (n_processes := self.create_trainer().world_size) > 1:
                 raise UsageError(
@@ -143,20 +144,20 @@ class TrainingPipeline:
             return train_ensemble(
                 self._member,
                 self.stage,
-                self.config,
+                config,
                 folder,
                 data,
                 self._timed_parts(data),
                 tracker,
-                resume=self.config.resume_training,
+                resume=config.resume_training,
             )
-        resume_from = self._resume_from() if self.config.resume_training else None
+        resume_from = self._resume_from() if config.resume_training else None
         timed = self._timed_parts(data)
         trained = self.train_spectrograms(data, tracker, resume_from)
         return trained if timed is None else self.train_times(trained, timed, data, tracker)
 
     def _member(self, seed: int, folder: Path) -> TrainingPipeline:
-        """The pipeline of one member of an ensemble, as this one but for its seed and folder."""
+        """The pipeline of one member of an ensemble, with its own seed and folder."""
         member = copy(self)
         member.config = replace(self.config, ensemble=1, seed=seed, checkpoint_dir=folder)
         member.timings = {}
@@ -170,7 +171,7 @@ class TrainingPipeline:
             module = self.create_lightning_module(data)
             tell_model(module, self.config)
             if resume_from is None:
-                # As they were recorded: augmentation would widen what is known of levels.
+                # Not augmented, which would widen the distribution of levels.
                 plain = data.train.subset(data.train.sessions)
                 module.learn_levels(plain[index] for index in range(len(plain)))
             return fit(self.create_trainer(tracker), module, data, self.config, resume_from)
@@ -187,28 +188,28 @@ class TrainingPipeline:
             timing = train_timing(timed, data, self.config, tracker)
             whole = with_timing(trained, timing, data, self.config)
         if tracker:
-            # Behind every step of the spectrograms: these are the run's last word.
+            # Later than every step of the spectrogram network: these are the run's final metrics.
             tracker.log_metrics(whole.metrics, step=self.config.epochs * len(data.train))
         return whole
 
     def export_and_register(
         self, trained: TrainedModel, data: TrainingData, tracker: MLflowTracker
     ) -> Delivery:
-        """The model file: checked, compared, evaluated, uploaded and registered.
+        """Export the model file, compare it with the network, evaluate, upload and register it.
 
         Raises:
-            ExportError: The file is not what was trained, or it cannot be stored.
+            ExportError: The file does not agree with the network, or cannot be stored.
         """
         with self.stage("export and evaluation"):
             s3 = self.connections.need_s3()
             return export_and_register(trained, data, self.config, tracker, s3)
 
     def run(self) -> RunOutcome:
-        """Every step in order, as one MLflow run.
+        """Take every step in order, as one MLflow run.
 
         Raises:
-            ValueError: Whatever a step refuses; the MLflow run is then marked as failed.
-            SystemExit: In all processes that train but the first, which does the rest alone.
+            ValueError: A step failed; the MLflow run is then marked as failed.
+            SystemExit: In all training processes but the first, which does the rest alone.
         """
         started = time.monotonic()
         self.check()
@@ -241,8 +242,13 @@ class TrainingPipeline:
             ),
             report=str(report),
         )
-        if self.config.summary:
-            write_summary(summary, self.config.summary)
+        if config.summary:
+            write_json(
+                config.summary,
+                asdict(summary),
+                f"; the run itself is complete: MLflow run {summary.run_id}, "
+                f"model {summary.onnx_uri}",
+            )
         return RunOutcome(
             summary=summary, delivery=delivery, data=data, report=report, run_name=tracker.run_name
         )
@@ -256,7 +262,10 @@ class TrainingPipeline:
     ) -> Path:
         path = self.connections.state_directory() / "reports" / f"{tracker.run_name}.html"
         path.parent.mkdir(exist_ok=True)
-        found = read_model(delivery.path, _model_name(self.config))
+        name = self.config.backbone
+        if (n_members := max(self.config.ensemble, len(self.config.checkpoint))) > 1:
+            name = f"{name}, ensemble of {n_members}"
+        found = read_model(delivery.path, name)
         model = replace(found, n_parameters=delivery.n_parameters).summary
         with self.stage("report"):
             write_report(
@@ -272,10 +281,8 @@ class TrainingPipeline:
         return path
 
     def _given(self, data: TrainingData, tracker: MLflowTracker) -> TrainedModel:
-        """What `--export_only` exports: a checkpoint, or several as one, without a history."""
+        """The checkpoint that `--export_only` exports; several are merged into an ensemble."""
         given = self.config.checkpoint
-        if not given:
-            raise UsageError("--export_only needs --checkpoint")
         for checkpoint in given:
             warn_of_other_sessions(Trained.open(checkpoint), data)
         if len(given) == 1:
@@ -289,7 +296,7 @@ class TrainingPipeline:
         return timed_parts(data) if with_times else None
 
     def _members_folder(self, run_name: str) -> Path:
-        """Where the members of an ensemble go, or are already."""
+        """Folder of the members of an ensemble."""
         folder = self._checkpoint_dir(run_name if not self.config.resume_training else "")
         if self.config.resume_training:
             return started_ensemble(folder)
@@ -297,26 +304,20 @@ class TrainingPipeline:
         return folder
 
     def _checkpoint_dir(self, run_name: str) -> Path:
-        given = self.config.checkpoint_dir
-        return given or self.connections.state_directory() / "checkpoints" / run_name
+        folder = self.config.checkpoint_dir
+        return folder or self.connections.state_directory() / "checkpoints" / run_name
 
     def _resume_from(self) -> Path:
-        given = self.config.checkpoint
-        if given:
-            return given[0]
+        if self.config.checkpoint:
+            return self.config.checkpoint[0]
         newest = newest_of_members if self.config.ensemble > 1 else newest_checkpoint
         return newest(self._checkpoint_dir(""))
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Say that a stage begins, and keep how long it took once it is done."""
+        """Log the begin and end of a stage, and keep its duration."""
         tell("stage", f"{name} …", stage=name, state="begun")
         started = time.monotonic()
         yield
         self.timings[name] = time.monotonic() - started
         tell("stage", stage=name, state="done", seconds=self.timings[name])
-
-
-def _model_name(config: TrainingConfig) -> str:
-    n_members = max(config.ensemble, len(config.checkpoint))
-    return config.backbone if n_members == 1 else f"{config.backbone}, ensemble of {n_members}"

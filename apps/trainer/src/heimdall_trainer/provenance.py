@@ -32,31 +32,28 @@ SECRET_FLAGS = frozenset(
 
 
 def source_commit(folder: Path = Path(__file__).parent) -> str | None:
-    """The commit that the running source was checked out from, with `-modified` if it was edited.
-
-    Args:
-        folder: Of the source.
+    """Git commit of a source folder, with `-modified` if files were edited.
 
     Returns:
-        None for an installed package, also inside somebody else's repository, and without git.
+        None for an installed package (also one inside another repository), and without git.
     """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        return done.stdout.strip()
+
     try:
-        if _git(folder, "ls-files", "--error-unmatch", "."):
-            edited = "-modified" if _git(folder, "status", "--porcelain", "-uno") else ""
-            return _git(folder, "rev-parse", "HEAD") + edited
+        if git("ls-files", "--error-unmatch", "."):
+            edited = "-modified" if git("status", "--porcelain", "-uno") else ""
+            return git("rev-parse", "HEAD") + edited
     except (OSError, subprocess.CalledProcessError):
         pass
     return None
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    return done.stdout.strip()
-
-
 def dataset_fingerprint(sides: Mapping[str, Iterable[Session]]) -> str:
-    """A hash of which session is on which side; equal for equal splits, in any order.
+    """SHA-256 of a split; the order of sides and sessions does not matter.
 
     Args:
         sides: The sessions of each side, by its name.
@@ -68,29 +65,23 @@ def dataset_fingerprint(sides: Mapping[str, Iterable[Session]]) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of our packages and of those that the numbers depend on."""
+    """Versions of our packages and of the libraries that affect results."""
     names = [f"heimdall-{name}" for name in OURS] + list(THEIRS)
     return {name: version(name) for name in names}
 
 
 def command_line() -> str:
-    """The command that is running, as one could type it again."""
-    words = ["heimdall", *sys.argv[1:]]
-    return shlex.join(_hide(words))
+    """The running command as it could be typed again, with `***` for values of secret flags."""
+    words, secret = ["heimdall"], False
+    for word in sys.argv[1:]:
+        name, equals, _ = word.partition("=")
+        is_secret = name.replace("_", "-") in SECRET_FLAGS
+        words.append("***" if secret else f"{name}=***" if is_secret and equals else word)
+        secret = is_secret and not equals
+    return shlex.join(words)
 
 
 def provenance_of_source() -> dict[str, str]:
-    """The commit that runs, if it is one."""
+    """Tag with the commit of the running source; empty for an installed package."""
     commit = source_commit()
     return {} if commit is None else {"git.commit": commit}
-
-
-def _hide(words: list[str]) -> list[str]:
-    """Replace the values of flags that carry a secret, and passwords in addresses."""
-    hidden, secret = [], False
-    for word in words:
-        name, equals, _ = word.partition("=")
-        is_secret = name.replace("_", "-") in SECRET_FLAGS
-        hidden.append("***" if secret else f"{name}=***" if is_secret and equals else word)
-        secret = is_secret and not equals
-    return hidden

@@ -49,7 +49,6 @@ class CacheChoice:
     """What computes: this machine, or a Ray cluster, which fills --cache_s3 and no disk."""
     ray_address: Annotated[str | None, Parameter(env_var="RAY_ADDRESS")] = None
     """Ray cluster as host:6379, or auto for the one on this machine; one starts when unset."""
-    seed: Annotated[int, Parameter(parse=False)] = TRAINING.seed
 
     def __post_init__(self) -> None:
         """Check the values; most rules are those of `TrainingConfig`.
@@ -59,9 +58,16 @@ class CacheChoice:
         """
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers is {self.workers}; it must be at least 1")
-        TrainingConfig(
+        _ = self.training
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The configuration of a training that uses these features."""
+        return TrainingConfig(
+            features=self.features,
             n_receivers=self.n_receivers,
             receivers=self.receivers,
+            only=self.only,
             sample_rate_hz=self.sample_rate_hz,
             cache_gb=self.cache_gb,
         )
@@ -97,7 +103,7 @@ def build(*, choice: CacheChoice = EVERY, connections: Connections = NOWHERE) ->
     ObjectStore(s3, s3.raw_iq_bucket).require_bucket()
     if (shared := connections.shared_cache(writes=True)) is not None:
         shared.require()
-    dataset = choose_sessions(choice, connections, shares=True).dataset
+    dataset = choose_sessions(choice.training, connections, shares=True).dataset
     usable, exclusions = dataset.prepare(progress=sys.stderr.isatty(), engine=engine)
     # The bucket's entries are not counted, which takes minutes if it is full.
     where = f"in {place}"
