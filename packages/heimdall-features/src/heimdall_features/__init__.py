@@ -1,6 +1,6 @@
-"""IQ recordings to mel features, the same in training and in service.
+"""Mel features of IQ recordings, the same in training and in service.
 
-Importing this package loads NumPy and nothing else. Beside the names below there are
+Importing this package loads NumPy only. Besides the names below there are
 `heimdall_features.nuisances` (augmentation of IQ), `heimdall_features.torch` (the same features
 as a module, extra `[torch]`) and `heimdall_features.testing` (signals and strategies for tests).
 """

@@ -16,17 +16,17 @@ __all__ = ["compute_mfcc"]
 
 
 def compute_mfcc(log_mel: NDArray[np.floating[Any]], n_mfcc: int = 13) -> NDArray[np.float32]:
-    """The orthonormal DCT-II of the log-mel levels along the bands.
+    """Return the orthonormal DCT-II of log-mel levels along the bands.
 
     Args:
         log_mel: `(..., n_mels, n_frames)`, dB.
-        n_mfcc: how many coefficients, the slowest first; at most `n_mels`.
+        n_mfcc: Number of coefficients, the slowest first; at most `n_mels`.
 
     Returns:
         float32 `(..., n_mfcc, n_frames)`, dB.
 
     Raises:
-        FeatureError: when the levels are no such array or there are too few bands.
+        FeatureError: The levels are not such an array or not finite, or `n_mfcc` is too large.
     """
     levels = np.asarray(log_mel)
     if levels.ndim < 2 or levels.dtype.kind != "f":
@@ -44,9 +44,7 @@ def compute_mfcc(log_mel: NDArray[np.floating[Any]], n_mfcc: int = 13) -> NDArra
 
 @functools.lru_cache(maxsize=8)
 def _dct_matrix(size: int) -> NDArray[np.float64]:
-    orders = np.arange(size)[:, None]
-    cosines: NDArray[np.float64] = np.cos(
-        np.pi * orders * (np.arange(size) + 0.5) / size
-    ) * np.sqrt(2 / size)
+    angles = np.pi * np.arange(size)[:, None] * (np.arange(size) + 0.5) / size
+    cosines: NDArray[np.float64] = np.cos(angles) * np.sqrt(2 / size)
     cosines[0] /= np.sqrt(2)
     return cosines

@@ -1,63 +1,69 @@
-"""Recordings on one clock: the time they share, and receivers' signals without carrier offsets.
+"""Recordings on one clock: the time they share, and signals without carrier offsets.
 
-`common_span` is the one rule for cutting recordings to the time they share, in training and
-in service, for spectrograms and for arrival times.
+`common_span` is the only rule for cutting recordings to the time they share: in training and in
+service, for spectrograms and for arrival times.
 
-No two receivers' oscillators agree, and a carrier offset smears a correlation. A delay changes
-the phases of a spectrum but not its power, while an offset moves the power: the shift that
-best lays one receiver's power spectrum over another's is the offset, whatever the delay. Each
-spectrum is first divided by a smoothed copy, so that the fine structure of the modulation,
-common to all, is compared and not the shape of a receiver's filter.
+Every receiver's oscillator is off by a different amount, and a carrier offset smears a
+correlation. A delay changes the phases of a spectrum but not its power; an offset shifts the
+power. The offset is therefore the shift that best aligns two power spectra, whatever the delay.
+Each spectrum is first divided by a smoothed copy of itself, which compares the fine structure of
+the modulation and not the shape of the receivers' filters.
 
-Source of the idea: S. Stein, "Algorithms for ambiguity function processing", IEEE Trans. ASSP
-29 (1981); this is the magnitude of its ambiguity function, without the delay.
+Source: S. Stein, "Algorithms for ambiguity function processing", IEEE Trans. ASSP 29 (1981); this
+is the magnitude of its ambiguity function, without the delay.
 """
 
 import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_features.common_waveform import smoothed
-from heimdall_features.errors import FeatureError
+from heimdall_features.config import SPEED_OF_LIGHT_M_S, receiver_names
+from heimdall_features.errors import FeatureError, naming, require_known
 from heimdall_features.resample import rate_ratio, resampled
 from heimdall_features.signal import Samples, open_source, require_rate
 
 __all__ = [
     "ClockedRecording",
-    "Comparison",
+    "ComparisonConfig",
     "Signal",
     "Span",
     "carrier_offsets_hz",
     "common_signals",
     "common_span",
+    "smoothed",
+    "vertex",
 ]
 
 Complex64 = NDArray[np.complex64]
+Float64 = NDArray[np.float64]
 
+_LONGEST_BASELINE_M: Final = 20_100_000.0
+"""Half the Earth's circumference."""
 _PEAK_LIMIT: Final = 8.0
-"""Times the smoothed power: a bin above it is a spur and is clipped."""
+"""Multiple of the smoothed power above which a bin is a spur and is clipped."""
+_SMOOTHING_BINS: Final = 129
 _FRAME: Final = 512
 _SLIP_SAMPLES: Final = 1e-4
-"""Clocks that differ by less over a recording are one clock: 2 ns at 48 kHz."""
+"""Smaller clock differences over a recording are ignored: 2 ns at 48 kHz."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockedRecording:
-    """IQ with the time it was taken at."""
+    """IQ with the time at which it was recorded."""
 
     iq: Samples
     """`(n_samples,)` complex, full scale 1."""
     sample_rate_hz: float
-    """The true rate: an error of 1e-6 moves the delay by a microsecond each second."""
+    """True rate: an error of 1e-6 shifts the delay by a microsecond per second."""
     start_s: float = 0.0
     """Time of the first sample, on a clock common to all receivers."""
     clock_locked: bool = True
-    """False: the time is not to be trusted; the receiver has no time differences."""
+    """False: the time is unreliable, and the receiver gives no time differences."""
 
 
 class Span(NamedTuple):
@@ -75,12 +81,12 @@ class Span(NamedTuple):
 
 
 def common_span(spans: Mapping[str, Span]) -> dict[str, slice]:
-    """Samples of each recording in the time that all recordings share.
+    """Return the samples of each recording in the time that all recordings share.
 
-    Receivers start up to a second apart. Those with a clock are cut to the time that all of them
-    cover. One without cannot be placed in time: it is cut to the same duration from its own
-    start. Cuts are to whole samples: each begins and ends within half a sample of the shared
-    time. So a second cut may take another sample where rates differ: cut once.
+    Receivers start up to a second apart. Recordings with a clock are cut to the time that all of
+    them cover. A recording without a clock is cut to the same duration from its own start. Cuts
+    are to whole samples, within half a sample of the shared time, so a second cut could differ
+    where rates differ: cut once.
 
     Args:
         spans: By receiver; rates are positive.
@@ -117,60 +123,75 @@ def common_span(spans: Mapping[str, Span]) -> dict[str, slice]:
     return cuts
 
 
-class Comparison(Protocol):
-    """Settings for bringing recordings to one clock and carrier."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonConfig:
+    """Receivers whose signals are compared. An invalid setting raises a `FeatureError`."""
+
+    receivers: tuple[str, ...]
+    """At least two, in the order of the result."""
+    baseline_m: float
+    """Largest distance between two receivers, which limits the difference of arrival times."""
+    sample_rate_hz: float = 48_000.0
+    """Rate to which all recordings are brought."""
+    bandwidth_hz: float | None = None
+    """Compared band around the carrier; None: as wide as possible."""
+    offset_limit_hz: float = 1_000.0
+    """Largest difference between the carriers of two receivers."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "receivers", receiver_names(self.receivers))
+        if len(self.receivers) < 2:
+            raise FeatureError(f"receivers are {self.receivers}; a comparison takes at least two")
+        for name in ("baseline_m", "sample_rate_hz", "offset_limit_hz"):
+            value: object = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise FeatureError(f"{name} is {value!r}; it must be positive")
+        if self.baseline_m > _LONGEST_BASELINE_M:
+            raise FeatureError(f"baseline_m is {self.baseline_m}, longer than any on the Earth")
+        if not 0 < self.compared_hz <= self.widest_hz:
+            raise FeatureError(
+                f"bandwidth_hz is {self.bandwidth_hz}; the sample rate (and n_lags, if there are "
+                f"lags) allow at most {self.widest_hz:.0f} Hz"
+            )
 
     @property
-    def sample_rate_hz(self) -> float:
-        """Rate that all recordings are resampled to."""
+    def longest_lag_s(self) -> float:
+        """Largest possible difference of arrival times."""
+        return self.baseline_m / SPEED_OF_LIGHT_M_S
 
     @property
-    def baseline_m(self) -> float:
-        """The largest distance between two receivers."""
+    def widest_hz(self) -> float:
+        """Largest bandwidth that can be compared."""
+        return self.sample_rate_hz
 
     @property
-    def offset_limit_hz(self) -> float:
-        """Largest difference of two receivers' carriers."""
-
-    @property
-    def least_samples(self) -> int:
-        """Samples that the recordings must share."""
+    def compared_hz(self) -> float:
+        """Bandwidth that is compared."""
+        return self.widest_hz if self.bandwidth_hz is None else self.bandwidth_hz
 
 
 class Signal:
-    """One receiver's samples at the configuration's rate, and the time they were taken at."""
+    """A receiver's samples at the configured rate, and their time."""
 
-    def __init__(self, name: str, recording: ClockedRecording, config: Comparison) -> None:
-        """Check, and bring to the configuration's rate.
-
-        Raises:
-            FeatureError: names the receiver and says what is wrong with its recording.
-        """
-        rate_hz = require_rate(recording.sample_rate_hz)
-        ratio = rate_ratio(rate_hz, config.sample_rate_hz)
-        try:
+    def __init__(self, name: str, recording: ClockedRecording, nominal_rate_hz: float) -> None:
+        with naming(name):
+            rate_hz = require_rate(recording.sample_rate_hz)
+            ratio = rate_ratio(rate_hz, nominal_rate_hz)
             source = resampled(open_source(recording.iq, "two-sided"), ratio)
-            with np.errstate(over="ignore", invalid="ignore"):  # refused just below
+            with np.errstate(over="ignore", invalid="ignore"):  # rejected below
                 self.samples: Complex64 = source.read(0, source.n_samples).astype(np.complex64)
-        except FeatureError as error:
-            raise FeatureError(f"receiver {name!r}: {error}") from error
-        if not np.isfinite(self.samples).all():
-            raise FeatureError(f"receiver {name!r}: the recording holds NaN or infinite samples")
+            if not np.isfinite(self.samples).all():
+                raise FeatureError("the recording holds NaN or infinite samples")
         self.name = name
-        self.nominal_rate_hz = config.sample_rate_hz
+        self.nominal_rate_hz = nominal_rate_hz
         self.true_rate_hz = rate_hz * float(ratio)
         self.start_s = recording.start_s
 
-    def lateness_s(self, sample: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Return the delay of each sample against the configuration's rate."""
-        slip_s = 1 / self.true_rate_hz - 1 / self.nominal_rate_hz
-        return np.asarray(self.start_s + sample * slip_s, dtype=np.float64)
-
     def steady(self) -> Complex64:
-        """Return the samples as if the clock had run at the nominal rate from their start on.
+        """Return the samples as if the clock had run at the nominal rate from the start.
 
-        Frames of an overlap-add are each turned by their own lateness: within one, the clocks
-        part by less than a thousandth of a sample.
+        Each frame of an overlap-add is shifted by its own clock error, which changes by less than
+        a thousandth of a sample within the frame.
         """
         slip = self.nominal_rate_hz / self.true_rate_hz - 1
         if abs(slip) * self.samples.size < _SLIP_SAMPLES:
@@ -191,62 +212,63 @@ class Signal:
         return steady[_FRAME : _FRAME + self.samples.size]
 
 
-def common_signals(signals: dict[str, Signal], config: Comparison) -> list[Signal]:
-    """The signals cut to the time they share, without their carrier offsets.
+def common_signals(
+    recordings: Mapping[str, ClockedRecording | None], config: ComparisonConfig, least_samples: int
+) -> list[Signal]:
+    """Return the signals of receivers with a clock, in their order, in the time that they share.
 
-    The fraction of a sample that the cut leaves is kept as each signal's `start_s`.
+    Carrier offsets are removed. The fraction of a sample that the cut leaves is each signal's
+    `start_s`. Fewer than two receivers with a clock give an empty list.
 
     Raises:
-        FeatureError: when they share too little.
+        FeatureError: A receiver is unknown, a recording is unfit, or they share fewer than
+            `least_samples`.
     """
-    begin_s = max(signal.start_s for signal in signals.values())
+    require_known(recordings, config.receivers)
+    signals = [
+        Signal(name, recording, config.sample_rate_hz)
+        for name in config.receivers
+        if (recording := recordings.get(name)) is not None and recording.clock_locked
+    ]
+    if len(signals) < 2:
+        return []
+    begin_s = max(signal.start_s for signal in signals)
     cuts = common_span(
         {
-            name: Span(signal.start_s, signal.samples.size, signal.true_rate_hz)
-            for name, signal in signals.items()
+            signal.name: Span(signal.start_s, signal.samples.size, signal.true_rate_hz)
+            for signal in signals
         }
     )
-    for name, signal in signals.items():
-        signal.samples = signal.samples[cuts[name].start :]
-        signal.start_s += cuts[name].start / signal.true_rate_hz - begin_s
-    n_samples = min(signal.samples.size for signal in signals.values())
-    if n_samples < config.least_samples:
+    for signal in signals:
+        first = cuts[signal.name].start
+        signal.samples = signal.samples[first:]
+        signal.start_s += first / signal.true_rate_hz - begin_s
+    n_samples = min(signal.samples.size for signal in signals)
+    if n_samples < least_samples:
         raise FeatureError(
-            f"the recordings share {n_samples} samples, less than the {config.least_samples} it "
-            f"takes to tell lags over {config.baseline_m} m; record for longer"
+            f"the recordings share {n_samples} samples, fewer than the {least_samples} that lags "
+            f"over {config.baseline_m} m need; record for longer"
         )
-    found = list(signals.values())
-    for signal in found:
+    for signal in signals:
         signal.samples = signal.samples[:n_samples]
     offsets_hz = carrier_offsets_hz(
-        [signal.samples for signal in found], config.sample_rate_hz, config.offset_limit_hz
+        [signal.samples for signal in signals], config.sample_rate_hz, config.offset_limit_hz
     )
     time_s = np.arange(n_samples) / config.sample_rate_hz
-    # Estimated once over all that is shared: the longer, the finer the resolution.
-    for signal, offset_hz in zip(found, offsets_hz, strict=True):
+    for signal, offset_hz in zip(signals, offsets_hz, strict=True):
         if offset_hz:
             turn = np.exp(-2j * np.pi * offset_hz * time_s)
             signal.samples = (signal.samples * turn).astype(np.complex64)
-    return found
+    return signals
 
 
-def carrier_offsets_hz(
-    signals: list[Complex64], rate_hz: float, limit_hz: float
-) -> NDArray[np.float64]:
+def carrier_offsets_hz(signals: list[Complex64], rate_hz: float, limit_hz: float) -> Float64:
     """Return the offset of each receiver's carrier from that of a reference receiver.
 
-    The reference is the receiver whose spectrum fits the others' best, never one that hears
-    nothing.
-
-    Args:
-        signals: one `(n_samples,)` complex array a receiver, of one moment, at one rate.
-        rate_hz: that rate.
-        limit_hz: no offset is larger.
-
-    Returns:
-        float64 `(receivers,)`, Hz; the reference's is 0. True to a third of what the
-        recording resolves, `1 / duration`, which turns the phase of one column in 32 by a
-        hundredth of a turn.
+    Signals are simultaneous, `(n_samples,)` at one rate; the result is `(receivers,)` in Hz. The
+    reference is the receiver whose spectrum fits the others best, so never one that hears
+    nothing. Offsets are accurate to a third of the recording's resolution `1 / duration`, which
+    turns the phase within one column of 32 by a hundredth of a turn.
     """
     # Imported here: it takes 0.4 s.
     import scipy.fft
@@ -256,30 +278,36 @@ def carrier_offsets_hz(
     size = scipy.fft.next_fast_len(2 * n_samples)
     profiles = [scipy.fft.rfft(_fine_structure(scipy.fft.fft(s)), size) for s in signals]
     limit = min(round(limit_hz * n_samples / rate_hz), n_samples // 2)
+    lags = np.arange(-limit, limit + 1)
     shifts = np.zeros((len(signals), len(signals)))
     fits = np.zeros_like(shifts)
     for one, other in itertools.combinations(range(len(signals)), 2):
         fit = scipy.fft.irfft(profiles[other] * profiles[one].conj(), size)
-        shift, height = _peak(fit, limit)
+        at = int(lags[np.argmax(fit[lags])])
+        shift = at + float(np.clip(vertex(fit[at - 1], fit[at], fit[at + 1]), -0.5, 0.5))
         shifts[one, other], shifts[other, one] = shift, -shift
-        fits[one, other] = fits[other, one] = height
+        fits[one, other] = fits[other, one] = fit[at]
     reference = int(fits.sum(axis=1).argmax())
-    offsets_hz: NDArray[np.float64] = shifts[reference] * rate_hz / n_samples
+    offsets_hz: Float64 = shifts[reference] * rate_hz / n_samples
     return offsets_hz
 
 
-def _fine_structure(spectrum: Complex64) -> NDArray[np.float64]:
-    power: NDArray[np.float64] = np.fft.fftshift(np.square(np.abs(spectrum), dtype=np.float64))
+def _fine_structure(spectrum: Complex64) -> Float64:
+    power: Float64 = np.fft.fftshift(np.square(np.abs(spectrum), dtype=np.float64))
     smooth = smoothed(power)
-    ratio: NDArray[np.float64] = np.divide(power, smooth, out=np.ones_like(power), where=smooth > 0)
+    ratio: Float64 = np.divide(power, smooth, out=np.ones_like(power), where=smooth > 0)
     return np.asarray(np.minimum(ratio, _PEAK_LIMIT) - 1.0, dtype=np.float64)
 
 
-def _peak(fit: NDArray[np.float64], limit: int) -> tuple[float, float]:
-    """Position of the best fit within the limit, to a fraction of a bin, and its height."""
-    lags = np.arange(-limit, limit + 1)
-    at = int(lags[np.argmax(fit[lags])])
-    before, peak, after = fit[at - 1], fit[at], fit[at + 1]
+def smoothed(power: NDArray[np.floating]) -> Float64:
+    """Mean power of the bins around each bin; the spectrum wraps around."""
+    width = min(_SMOOTHING_BINS, 1 + 2 * (power.size // 8))
+    padded = np.pad(power.astype(np.float64), width // 2, mode="wrap")
+    sums = np.concatenate([[0.0], np.cumsum(padded)])
+    return np.asarray((sums[width:] - sums[:-width]) / width, dtype=np.float64)
+
+
+def vertex(before: float, peak: float, after: float) -> float:
+    """Offset of the maximum of a parabola through three values a step apart, in steps."""
     bend = 2 * peak - before - after
-    fraction = (after - before) / (2 * bend) if bend > 0 else 0.0
-    return at + float(np.clip(fraction, -0.5, 0.5)), float(peak)
+    return (after - before) / (2 * bend) if bend > 0 else 0.0

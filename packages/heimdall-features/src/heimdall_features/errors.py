@@ -1,19 +1,35 @@
-"""The package's error, and the check of receivers' names."""
+"""The package's error, and checks that several modules share."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
-__all__ = ["FeatureError", "require_known"]
+__all__ = ["FeatureError", "naming", "require_known", "require_limits"]
 
 
 class FeatureError(ValueError):
-    """An input or a configuration that allows no valid feature."""
+    """Input or configuration from which no valid feature can be computed."""
+
+
+@contextmanager
+def naming(receiver: str) -> Iterator[None]:
+    """Add the receiver's name to errors raised inside."""
+    try:
+        yield
+    except FeatureError as error:
+        raise FeatureError(f"receiver {receiver!r}: {error}") from error
 
 
 def require_known(names: Iterable[object], receivers: tuple[str, ...]) -> None:
-    """Refuse names that are not among a configuration's receivers.
-
-    Raises:
-        FeatureError: names the unknown ones.
-    """
+    """Raise a `FeatureError` that lists the names that are not configured receivers."""
     if unknown := sorted(map(str, set(names) - set(receivers))):
         raise FeatureError(f"unknown receivers {unknown}; known: {receivers}")
+
+
+def require_limits(settings: Mapping[str, float | None], *, signed: str) -> None:
+    """Raise a `FeatureError` if a value is not finite, or negative (except the `signed` one)."""
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if not math.isfinite(value) or (value < 0 and name != signed):
+            raise FeatureError(f"{name} is {value}; it must be finite and not negative")

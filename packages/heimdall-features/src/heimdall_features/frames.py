@@ -1,4 +1,4 @@
-"""Start of each frame of a recording, and its column of the tensor."""
+"""Start of each frame of a recording, and its column in the tensor."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,25 +10,21 @@ __all__ = ["FramePlan"]
 
 @dataclass(frozen=True, slots=True)
 class FramePlan:
-    """A frame every hop, and one last frame that ends where the recording ends.
+    """One frame per hop, and a last frame that ends with the recording.
 
-    The frames are shared out over `n_columns` in order, evenly to within one. A recording too
-    short for that many hops has one frame to a column, closer together: the first starts and
-    the last ends with the recording.
+    The frames are distributed over `n_columns` in order, evenly to within one. A recording with
+    fewer frames than columns has one frame per column instead, closer together than a hop: the
+    first starts and the last ends with the recording. Raises a `FeatureError` if the recording
+    is shorter than a frame.
     """
 
     n_samples: int
     n_fft: int
     hop_length: int
     n_columns: int | None
-    """None: a column per hop, and what is left at the end (less than a hop) is not analysed."""
+    """None: one column per hop; a rest shorter than a hop is not analysed."""
 
     def __post_init__(self) -> None:
-        """Refuse a recording without a whole frame.
-
-        Raises:
-            FeatureError: says how many samples there are and how many it takes.
-        """
         if self.n_columns is not None and self.n_columns < 1:
             raise FeatureError(f"n_frames is {self.n_columns!r}; ask for at least 1 column")
         if self.n_samples < self.n_fft:
@@ -39,12 +35,12 @@ class FramePlan:
 
     @property
     def n_regular(self) -> int:
-        """Frames that start at a multiple of the hop."""
+        """Number of frames that start at a multiple of the hop."""
         return 1 + self.last // self.hop_length
 
     @property
     def n_frames(self) -> int:
-        """All frames."""
+        """Number of all frames."""
         if self.n_columns is None:
             return self.n_regular
         return max(self.n_columns, self.n_regular + (self.last % self.hop_length > 0))
@@ -55,7 +51,7 @@ class FramePlan:
         return self.n_samples - self.n_fft
 
     def runs(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Frames `first` to `stop` as runs a hop apart: (first sample, how many frames)."""
+        """Yield frames `first` to `stop` as runs a hop apart: (first sample, number of frames)."""
         if self.n_frames == self.n_columns:
             gaps = max(1, self.n_frames - 1)
             yield from ((frame * self.last // gaps, 1) for frame in range(first, stop))
@@ -67,11 +63,11 @@ class FramePlan:
             yield self.last, 1
 
     def column_start(self, column: int) -> int:
-        """The first frame of a column (of the one after the last column: all frames)."""
+        """First frame of a column; for `n_columns`, the number of frames."""
         return column * self.n_frames // (self.n_columns or self.n_frames)
 
     def columns(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Columns of the frames `first` to `stop`: (column, first frame, stop)."""
+        """Yield the columns of frames `first` to `stop`: (column, first frame, stop)."""
         while first < stop:
             column = ((first + 1) * (self.n_columns or self.n_frames) - 1) // self.n_frames
             column_stop = min(stop, self.column_start(column + 1))

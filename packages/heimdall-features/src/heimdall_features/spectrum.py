@@ -1,14 +1,16 @@
-"""Power spectra of overlapping windowed frames, a few frames at a time.
+"""Power spectra of overlapping windowed frames, one block of frames at a time.
 
-The method is Welch's: P. D. Welch, "The use of fast Fourier transform for the estimation of
-power spectra", IEEE Trans. Audio Electroacoust. 15 (1967). Power is relative to full scale
-(`|iq| = 1`): divided by `n_fft * sum(window ** 2)`, the bins of a frame add up to its mean
-windowed power, so a full-scale tone totals 1, whichever bin it is in (Parseval).
+The method is Welch's. Power is relative to full scale (`|iq| = 1`): divided by
+`n_fft * sum(window ** 2)`, the bins of a frame add up to its mean windowed power, so a full-scale
+tone has a total of 1 in any bin (Parseval).
 
-Memory, not arithmetic, is the limit, so the frames of a block stay in cache from the window
-to the square, and a column's frames are added up before any filter bank is applied.
-A mel filter bank is nearly all zeros: 2 weights to a bin. Cut into tiles of a few bands, what
-is left is dense, and a matrix product runs over each at full speed.
+Memory is the limit, not arithmetic. The frames of a block therefore stay in cache from the window
+to the square, and a column's frames are summed before the filter bank is applied. The filter bank
+is mostly zeros (2 weights per bin), so it is cut into dense tiles of a few bands, each of which
+is one matrix product.
+
+Source: P. D. Welch, "The use of fast Fourier transform for the estimation of power spectra",
+IEEE Trans. Audio Electroacoust. 15 (1967).
 """
 
 import functools
@@ -24,76 +26,64 @@ from heimdall_features.frames import FramePlan
 from heimdall_features.mel import filter_bank
 from heimdall_features.signal import Samples, Source
 
-__all__ = ["band_powers", "column_powers", "decibels", "frame_powers"]
-
+__all__ = ["Squares", "band_powers", "decibels", "mel_powers", "scaled_window"]
 
 Float32 = NDArray[np.float32]
 
 BLOCK_BYTES = 1 << 20
-"""Size of a block of frames in memory: it stays in a core's own cache."""
+"""Size of a block of frames, which fits into the cache of one core."""
 BANDS_PER_TILE = 8
 UNTHREADED_PRODUCT = 1 << 18
 """Multiplications up to which OpenBLAS starts no threads (`interface/gemm.c`). Products this
-small gain nothing by threads, and lose much where workers already fill the machine."""
+small gain nothing from threads, and lose much where workers already use all cores."""
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end
-def column_powers(
-    source: Source, config: SpectrumConfig, n_columns: int, n_samples: int | None = None
+@np.errstate(over="ignore", invalid="ignore")  # overflow is rejected at the end
+def mel_powers(
+    source: Source,
+    config: SpectrumConfig,
+    n_columns: int | None = None,
+    n_samples: int | None = None,
 ) -> Float32:
-    """The mean power of each band in each of `n_columns` columns, over the whole recording.
+    """Mean power of each band in each column: float32 `(n_mels, n_columns)`, re full scale.
 
-    Args:
-        source: the recording, at the configuration's rate.
-        config: which bands.
-        n_columns: how many columns.
-        n_samples: where the recording ends, if before its own end.
-
-    Returns:
-        float32 `(n_mels, n_columns)`, relative to full scale.
+    The columns (None: one per hop) cover a recording at the configured rate, or its first
+    `n_samples`.
 
     Raises:
-        FeatureError: when the recording is too short or not finite.
+        FeatureError: The recording is too short or not finite.
     """
     n_samples = source.n_samples if n_samples is None else n_samples
     plan = FramePlan(n_samples, config.n_fft, config.hop_length, n_columns)
-    totals: Float32 | None = None
-    for first, squares in _blocks(source, plan, config):
-        if totals is None:
-            totals = np.zeros((n_columns, squares.shape[1]), np.float32)
-        for column, start, stop in plan.columns(first, first + squares.shape[0]):
-            totals[column] += np.add.reduce(squares[start - first : stop - first], axis=0)
-    frames_in = np.diff([plan.column_start(column) for column in range(n_columns + 1)])
-    # Both are linear: dividing by what the bank leaves of each column is far less work.
-    powers = band_powers(np.asarray(totals), config).T
-    powers /= frames_in.astype(np.float32)
-    return _require_finite(powers)
-
-
-@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end
-def frame_powers(source: Source, config: SpectrumConfig) -> Float32:
-    """The power of each band in each frame, a frame every hop.
-
-    Returns:
-        float32 `(n_mels, n_frames)`, relative to full scale.
-
-    Raises:
-        FeatureError: when the recording is too short or not finite.
-    """
-    plan = FramePlan(source.n_samples, config.n_fft, config.hop_length, None)
-    powers = np.empty((config.n_mels, plan.n_frames), np.float32)
-    for first, squares in _blocks(source, plan, config):
-        bands = _require_finite(band_powers(squares, config))
-        powers[:, first : first + squares.shape[0]] = bands.T
+    if n_columns is None:
+        powers = np.empty((config.n_mels, plan.n_frames), np.float32)
+        for first, squares in _blocks(source, plan, config):
+            powers[:, first : first + squares.shape[0]] = band_powers(squares, config).T
+    else:
+        totals: Float32 | None = None
+        for first, squares in _blocks(source, plan, config):
+            if totals is None:
+                totals = np.zeros((n_columns, squares.shape[1]), np.float32)
+            for column, start, stop in plan.columns(first, first + squares.shape[0]):
+                totals[column] += np.add.reduce(squares[start - first : stop - first], axis=0)
+        frames_in = np.diff([plan.column_start(column) for column in range(n_columns + 1)])
+        # Both steps are linear, and there is far less to divide after the filter bank.
+        powers = band_powers(np.asarray(totals), config).T
+        powers /= frames_in.astype(np.float32)
+    if not np.isfinite(powers).all():
+        raise FeatureError(
+            "the recording holds NaN, infinite or overflowing samples; "
+            "repair or drop it, and scale it to full scale |iq| = 1"
+        )
     return powers
 
 
 def _blocks(
     source: Source, plan: FramePlan, config: SpectrumConfig
 ) -> Iterator[tuple[int, Float32]]:
-    """All frames in order, a block at a time: (first frame, its squares)."""
+    """Yield all frames in order, one block at a time: (first frame, its squares)."""
     squares = Squares(config)
-    # A short recording's frames are unevenly spaced: then each run is one frame.
+    # The frames of a short recording are unevenly spaced: then each run is one frame.
     for first in range(0, plan.n_frames, squares.frames_per_block):
         stop = min(first + squares.frames_per_block, plan.n_frames)
         for start, n_frames in plan.runs(first, stop):
@@ -102,25 +92,15 @@ def _blocks(
             first += n_frames
 
 
-def _require_finite(powers: NDArray[Any]) -> NDArray[Any]:
-    if not np.isfinite(powers).all():
-        raise FeatureError(
-            "the recording holds NaN, infinite or overflowing samples; "
-            "repair or drop it, and scale it so that full scale is |iq| = 1"
-        )
-    return powers
-
-
 class Squares:
-    """The squared real and imaginary part of each bin of each frame, side by side.
+    """Squared real and imaginary part of each bin of each frame, side by side.
 
-    Their pairwise sums are powers; since all that follows is linear, that sum waits until
-    there is less to add. Complex frames are seen as twice as many floats throughout: NumPy
-    would otherwise make the window complex too.
+    Their pairwise sums are powers. The rest is linear, so they are summed later, where there is
+    less to sum. Complex frames are viewed as twice as many floats, because NumPy would otherwise
+    make the window complex too.
     """
 
     def __init__(self, config: SpectrumConfig) -> None:
-        """Set up the window and the work space of one block."""
         # Imported here: it takes 0.4 s.
         import scipy.fft
 
@@ -133,17 +113,12 @@ class Squares:
         self._work = np.empty((self.frames_per_block, self._window.size), np.float32)
 
     def of_run(self, samples: Samples, n_frames: int, hop_length: int) -> Float32:
-        """The squares of frames a hop apart, at most `frames_per_block` of them.
+        """Return the squares of at most `frames_per_block` frames, valid until the next call.
 
-        Args:
-            samples: `((n_frames - 1) * hop_length + n_fft,)`, float32 or complex64.
-            n_frames: how many.
-            hop_length: from one to the next.
-
-        Returns:
-            float32 `(n_frames, 2 * n_bins)`, valid until the next call.
+        Shapes: `((n_frames - 1) * hop_length + n_fft,)` samples, float32 or complex64, give
+        float32 `(n_frames, 2 * n_bins)`.
         """
-        # The strided view costs no copy; the product writes each sample once per frame.
+        # A strided view needs no copy; the product writes each sample once per frame.
         signal = np.abs(samples) if self._is_envelope else samples
         frames = np.ndarray(
             (n_frames, self._window.size),
@@ -155,14 +130,13 @@ class Squares:
         spectrum = self._transform(
             work.view(np.complex64) if self._is_complex else work, overwrite_x=True
         )
-        # Real and imaginary part side by side: squaring needs no complex arithmetic.
         squares: Float32 = spectrum.view(np.float32)
         return np.multiply(squares, squares, out=squares)
 
 
 @functools.lru_cache(maxsize=16)
 def scaled_window(n_fft: int) -> Float32:
-    """The periodic Hann window, scaled so that squared bins are powers re full scale."""
+    """Periodic Hann window, scaled so that squared bins are powers re full scale."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
     scaled: Float32 = (window / np.sqrt(n_fft * np.sum(window**2))).astype(np.float32)
     scaled.flags.writeable = False
@@ -170,15 +144,7 @@ def scaled_window(n_fft: int) -> Float32:
 
 
 def band_powers(squares: Float32, config: SpectrumConfig) -> Float32:
-    """The power in each band.
-
-    Args:
-        squares: `(n, 2 * n_bins)`, the squared real and imaginary part of each bin.
-        config: which bands.
-
-    Returns:
-        float32 `(n, n_mels)`, relative to full scale.
-    """
+    """Power in each band: `(n, 2 * n_bins)` squares give float32 `(n, n_mels)`, re full scale."""
     powers = np.zeros((squares.shape[0], config.n_mels), np.float32)
     for bins, bands, weights in _tiles(config):
         n_rows = max(1, UNTHREADED_PRODUCT // weights.size)
@@ -190,10 +156,10 @@ def band_powers(squares: Float32, config: SpectrumConfig) -> Float32:
 
 @functools.lru_cache(maxsize=16)
 def _tiles(config: SpectrumConfig) -> tuple[tuple[slice, slice, Float32], ...]:
-    """The dense parts of the filter bank: (squares, bands, weights).
+    """Dense parts of the filter bank: (squares, bands, weights).
 
-    Two-sided bins stand in the transform's order, so that a tile at the carrier is in two
-    parts. Rows come in pairs, for the real and the imaginary part.
+    Two-sided bins are in FFT order, so a tile at the carrier has two parts. Rows come in pairs,
+    for the real and the imaginary part.
     """
     bank = filter_bank(config)
     side = config.n_fft // 2 if config.spectrum == "two-sided" else bank.shape[0]
@@ -209,18 +175,10 @@ def _tiles(config: SpectrumConfig) -> tuple[tuple[slice, slice, Float32], ...]:
     return tuple(tiles)
 
 
-def decibels(powers: NDArray[Any], floor_db: float) -> NDArray[np.float32]:
-    """Ten times the decimal logarithm, never below the floor.
-
-    Args:
-        powers: any shape, relative to full scale, not negative.
-        floor_db: what no power and less power than this reads as.
-
-    Returns:
-        float32, the same shape.
-    """
-    # np.log10 costs five times what np.log does in float32; the smallest normal number
-    # stands for zero, far below any floor.
+def decibels(powers: NDArray[Any], floor_db: float) -> Float32:
+    """Return `10 log10(powers)` as float32, never below the floor; powers are not negative."""
+    # np.log10 takes five times as long as np.log in float32. The smallest normal number stands
+    # for zero, far below any floor.
     logs = np.log(np.maximum(powers, np.finfo(np.float32).tiny))
-    levels: NDArray[np.float32] = np.multiply(logs, np.float32(10 / np.log(10)), dtype=np.float32)
+    levels: Float32 = np.multiply(logs, np.float32(10 / np.log(10)), dtype=np.float32)
     return np.maximum(levels, np.float32(floor_db), out=levels)

@@ -1,4 +1,4 @@
-"""Signals with known answers, and Hypothesis strategies; needs Hypothesis, as tests do."""
+"""Signals with known answers, and Hypothesis strategies; needs Hypothesis."""
 
 from typing import get_args
 
@@ -17,13 +17,13 @@ Complex128 = NDArray[np.complex128]
 
 
 def tone(frequency_hz: float, rate_hz: float, n_samples: int) -> Complex128:
-    """A carrier of full scale, `(n_samples,)`."""
+    """Return a full-scale carrier, `(n_samples,)`."""
     turns = frequency_hz / rate_hz * np.arange(n_samples)
     return np.asarray(np.exp(2j * np.pi * turns), dtype=np.complex128)
 
 
 def noise(rng: np.random.Generator, n_samples: int, bandwidth: float = 1.0) -> Complex128:
-    """Gaussian noise of power 1, in the middle `bandwidth` of the spectrum, `(n_samples,)`."""
+    """Return Gaussian noise of power 1, `(n_samples,)`, in the middle of the spectrum."""
     white = rng.normal(size=n_samples) + 1j * rng.normal(size=n_samples)
     spectrum = np.fft.fft(white)
     spectrum[np.abs(np.fft.fftfreq(n_samples)) > bandwidth / 2] = 0.0
@@ -32,7 +32,7 @@ def noise(rng: np.random.Generator, n_samples: int, bandwidth: float = 1.0) -> C
 
 
 def delayed(signal: Complex128, delay_s: float, rate_hz: float) -> Complex128:
-    """The (periodic) signal later by any fraction of a sample: exact, by Fourier's shift."""
+    """Return the periodic signal with any fractional delay, exact by the Fourier shift theorem."""
     frequencies_hz = np.fft.fftfreq(signal.size, 1 / rate_hz)
     later: Complex128 = np.fft.ifft(
         np.fft.fft(signal) * np.exp(-2j * np.pi * frequencies_hz * delay_s)
@@ -42,7 +42,7 @@ def delayed(signal: Complex128, delay_s: float, rate_hz: float) -> Complex128:
 
 @st.composite
 def feature_configs(draw: DrawFn, spectrum: Spectrum | None = None) -> FeatureConfig:
-    """Valid configurations, small enough to be quick."""
+    """Draw valid configurations that are quick to compute."""
     spectra: list[Spectrum] = [spectrum] if spectrum else list(get_args(Spectrum))
     n_fft = draw(st.sampled_from([64, 96, 128, 256, 512, 1000, 1024]))
     config = FeatureConfig(
@@ -56,13 +56,13 @@ def feature_configs(draw: DrawFn, spectrum: Spectrum | None = None) -> FeatureCo
         mel_norm=draw(st.sampled_from(["peak", "slaney"])),
         floor_db=draw(st.sampled_from([-140.0, -120.0, -100.0])),
     )
-    filter_bank(config)  # raises where a band would be silent
+    filter_bank(config)  # raises if a band is silent
     return config
 
 
 @st.composite
 def recordings(draw: DrawFn, config: FeatureConfig) -> dict[str, tuple[Samples, float]]:
-    """Noise and a tone at some of a configuration's receivers, long or short."""
+    """Draw noise with a tone at some receivers of a configuration, of any length."""
     names = draw(st.lists(st.sampled_from(config.receivers), min_size=1, unique=True))
     n_samples = draw(st.integers(config.n_fft, 8 * config.n_fft))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

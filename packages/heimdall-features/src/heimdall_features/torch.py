@@ -1,8 +1,8 @@
-"""The same features as a module on torchaudio: batched, on any device, differentiable.
+"""The same features as a torchaudio module: batched, on any device, differentiable.
 
-For features on the GPU during training. The numbers are those of `FeatureExtractor` within a
-thousandth of a dB wherever float32 allows: a band 80 dB below the strongest is exact to that,
-and with complex128 input all are. Recordings come at the configuration's rate.
+For features on the GPU during training. Recordings must have the configured rate. Values agree
+with `FeatureExtractor` to a thousandth of a dB down to 80 dB below the strongest band (the limit
+of float32); with complex128 input, in all bands.
 
 Installed by the extra `heimdall-features[torch]`.
 """
@@ -24,18 +24,14 @@ __all__ = ["MelFeatures"]
 class MelFeatures(nn.Module):
     """IQ to the model's input, as `config` defines it.
 
-    Buffers: the window and the filter bank; they move and convert with the module.
+    The window and the filter bank are buffers that move and convert with the module. A band
+    without an FFT bin raises a `FeatureError`.
     """
 
     window: Tensor
     bank: Tensor
 
     def __init__(self, config: FeatureConfig) -> None:
-        """Set up the window and the filter bank.
-
-        Raises:
-            FeatureError: when a band would hold no FFT bin.
-        """
         super().__init__()
         self.config = config
         window = np.array(scaled_window(config.n_fft))
@@ -44,25 +40,46 @@ class MelFeatures(nn.Module):
         self.register_buffer("bank", torch.from_numpy(bank), persistent=False)
 
     def forward(self, iq: Tensor, present: Tensor | None = None) -> Tensor:
-        """The features of a batch of moments.
+        """Return the features of a batch.
 
         Args:
-            iq: `(batch, receivers, n_samples)` at the configuration's rate, full scale 1:
-                complex for `two-sided` and `envelope`, real for `one-sided`.
-            present: bool `(batch, receivers)`; where false the channel is filled. None: all.
+            iq: `(batch, receivers, n_samples)` at the configured rate with full scale 1: complex
+                for `two-sided` and `envelope`, real for `one-sided`.
+            present: bool `(batch, receivers)`; where False, the channel is filled. None: all.
 
         Returns:
-            `(batch, receivers, n_mels, n_frames)`, dB relative to full scale; float32, or
-            float64 for input of that precision.
+            `(batch, receivers, n_mels, n_frames)`, dB relative to full scale; float64 for input
+            of that precision, else float32.
 
         Raises:
-            FeatureError: when the input is not such a batch.
+            FeatureError: The input is not such a batch.
         """
         signal = self._checked(iq)
         plan = FramePlan(
             iq.shape[-1], self.config.n_fft, self.config.hop_length, self.config.n_frames
         )
-        powers = _column_means(self._frame_powers(signal, plan), plan)
+        parts = []
+        for first, n_frames in plan.runs(0, plan.n_frames):
+            stop = first + (n_frames - 1) * plan.hop_length + plan.n_fft
+            spectrogram = torchaudio.functional.spectrogram(
+                signal[..., first:stop],
+                pad=0,
+                window=self.window.to(signal.real.dtype),
+                n_fft=plan.n_fft,
+                hop_length=plan.hop_length,
+                win_length=plan.n_fft,
+                power=2.0,
+                normalized=False,
+                center=False,
+                onesided=self.config.spectrum != "two-sided",
+            )
+            parts.append(spectrogram)
+        powers = torch.cat(parts, dim=-1)
+        # Frames are averaged inside each column: (..., frames) to (..., columns).
+        means = torch.zeros(plan.n_frames, self.config.n_frames, dtype=powers.dtype)
+        for column, first, stop in plan.columns(0, plan.n_frames):
+            means[first:stop, column] = 1.0 / (stop - first)
+        powers = powers @ means.to(powers.device)
         bands = self.bank.to(powers.dtype).T @ powers
         levels: Tensor = torchaudio.functional.amplitude_to_DB(
             bands, multiplier=10.0, amin=float(np.finfo(np.float32).tiny), db_multiplier=0.0
@@ -81,41 +98,10 @@ class MelFeatures(nn.Module):
         is_real = self.config.spectrum == "one-sided"
         if is_real == iq.is_complex() or not (iq.is_complex() or iq.is_floating_point()):
             kind = "real floats" if is_real else "complex IQ"
-            raise FeatureError(f"a {self.config.spectrum} spectrum is of {kind}, not {iq.dtype}")
+            raise FeatureError(f"a {self.config.spectrum} spectrum takes {kind}, not {iq.dtype}")
         if not torch.isfinite(torch.view_as_real(iq) if iq.is_complex() else iq).all():
             raise FeatureError(
                 f"the batch of shape {tuple(iq.shape)} holds NaN or infinite samples; "
                 "repair or drop them"
             )
         return iq.abs() if self.config.spectrum == "envelope" else iq
-
-    def _frame_powers(self, signal: Tensor, plan: FramePlan) -> Tensor:
-        """The power of every bin of every frame: `(batch, receivers, n_bins, frames)`."""
-        parts = []
-        for first, n_frames in plan.runs(0, plan.n_frames):
-            stop = first + (n_frames - 1) * plan.hop_length + plan.n_fft
-            parts.append(self._spectrogram(signal[..., first:stop]))
-        return torch.cat(parts, dim=-1)
-
-    def _spectrogram(self, signal: Tensor) -> Tensor:
-        power: Tensor = torchaudio.functional.spectrogram(
-            signal,
-            pad=0,
-            window=self.window.to(signal.real.dtype),
-            n_fft=self.config.n_fft,
-            hop_length=self.config.hop_length,
-            win_length=self.config.n_fft,
-            power=2.0,
-            normalized=False,
-            center=False,
-            onesided=self.config.spectrum != "two-sided",
-        )
-        return power
-
-
-def _column_means(powers: Tensor, plan: FramePlan) -> Tensor:
-    """Frames averaged inside each column: `(..., frames)` to `(..., n_columns)`."""
-    means = torch.zeros(plan.n_frames, plan.n_columns or 1, dtype=powers.dtype)
-    for column, first, stop in plan.columns(0, plan.n_frames):
-        means[first:stop, column] = 1.0 / (stop - first)
-    return powers @ means.to(powers.device)
