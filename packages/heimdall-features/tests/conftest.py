@@ -1,4 +1,4 @@
-"""What every test of this package needs."""
+"""Hypothesis profiles, simulated transmissions, and real recordings."""
 
 import os
 import struct
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from heimdall_features import ClockedRecording
+from heimdall_features.testing import delayed, noise
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -15,30 +16,41 @@ settings.register_profile(
 settings.register_profile(
     "search", max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck)
 )
-# HEIMDALL_HYPOTHESIS=search looks longer for violations: repeat it with --hypothesis-seed=N.
+# HEIMDALL_HYPOTHESIS=search searches for longer: repeat it with --hypothesis-seed=N.
 settings.load_profile(os.environ.get("HEIMDALL_HYPOTHESIS", "suite"))
 
 
 @pytest.fixture(scope="session")
-def real_recordings() -> Path:
-    """The folder of real recordings that stands beside the project."""
-    here = Path(__file__).resolve()
-    for parent in here.parents:
-        folder = parent.parent / "shared" / "data"
-        if (parent / "noxfile.py").exists() and folder.is_dir():
-            return folder
-    pytest.skip("the real recordings in ../shared/data are not on this machine")
+def transmitted():
+    """Make recordings of one noise transmission at receivers A, B, ...: 48 kHz, any phases."""
+
+    def make(delays_s, offsets_hz=(), *, snr_db, seed=0, n_samples=24_000, bandwidth=1.0):
+        rng = np.random.default_rng(seed)
+        waveform, time_s = noise(rng, n_samples, bandwidth), np.arange(n_samples) / 48e3
+        found = {}
+        for number, delay_s in enumerate(delays_s):
+            offset_hz = offsets_hz[number] if offsets_hz else 0.0
+            turn = np.exp(2j * np.pi * (offset_hz * time_s + rng.uniform()))
+            own_noise = 10 ** (-snr_db / 20) * noise(rng, n_samples)
+            iq = delayed(waveform, delay_s, 48e3) * turn + own_noise
+            found["ABCD"[number]] = ClockedRecording(iq.astype(np.complex64), 48e3)
+        return found
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def dcf77(real_recordings) -> dict[str, ClockedRecording]:
-    """One transmission at three KiwiSDRs, with the true rates and starts of their stamps."""
-    folder = real_recordings / "kiwisdr-dcf77-2017"
-    return {path.name.split("_")[2]: _read_kiwi(path) for path in sorted(folder.glob("*.wav"))}
+def dcf77() -> dict[str, ClockedRecording]:
+    """One real transmission at three KiwiSDRs, with true rates and starts from their stamps."""
+    for parent in Path(__file__).resolve().parents:
+        folder = parent.parent / "shared" / "data" / "kiwisdr-dcf77-2017"
+        if (parent / "noxfile.py").exists() and folder.is_dir():
+            return {p.name.split("_")[2]: _read_kiwi(p) for p in sorted(folder.glob("*.wav"))}
+    pytest.skip("the real recordings in ../shared/data are not on this machine")
 
 
 def _read_kiwi(path: Path) -> ClockedRecording:
-    """A KiwiSDR IQ file, its true rate and start from a line through its GNSS stamps."""
+    """Read a KiwiSDR IQ file; true rate and start come from a line through its GNSS stamps."""
     data, at, stamps, pieces = path.read_bytes(), 36, [], []
     while at < len(data):
         name, size = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]

@@ -1,19 +1,22 @@
-"""Writes golden.json: fingerprints and features that later versions must reproduce.
+"""Write golden.json: fingerprints and features that later versions must reproduce.
 
     python tests/golden.py
 
-Run it only together with a new ALGORITHM_VERSION: models in service were trained on these
-very numbers.
+Run it only with a new ALGORITHM_VERSION: models in service were trained on these values.
 """
 
 import json
 from pathlib import Path
 
 import numpy as np
-from heimdall_features import FeatureConfig, FeatureExtractor, cross_correlation_features
-from heimdall_features.clock import ClockedRecording
+from heimdall_features import (
+    ClockedRecording,
+    CorrelationConfig,
+    FeatureConfig,
+    FeatureExtractor,
+    cross_correlation_features,
+)
 from heimdall_features.config import ALGORITHM_VERSION
-from heimdall_features.correlation import CorrelationConfig
 
 FILE = Path(__file__).with_name("golden.json")
 A = ("A",)
@@ -25,33 +28,30 @@ CONFIGS = {
     "one-sided": FeatureConfig(receivers=A, spectrum="one-sided", mel_scale="slaney", n_mels=40),
     "envelope": FeatureConfig(receivers=A, spectrum="envelope", n_mels=32, floor_db=-100),
 }
-RATES_HZ = {"at its own rate": 48_000.0, "resampled": 50_000.0}
 
 
 def signal(config: FeatureConfig, n_samples: int = 30_000) -> np.ndarray:
-    """Two sweeps and a carrier, 60 dB apart: the same on every machine, from formulas alone."""
+    """Two sweeps and a carrier, 60 dB apart, the same on every machine."""
     t = np.arange(n_samples) / n_samples
     iq = 0.5 * np.exp(1j * np.pi * n_samples * (t**2 - t) / 2)
     iq += 0.05 * np.exp(2j * np.pi * (0.1 * n_samples * t + 30 * np.sin(40 * t)))
     iq += 0.0005 * np.exp(-1j * np.pi * n_samples * t * t * 0.7)
-    return (iq.real if config.spectrum == "one-sided" else iq).astype(
-        np.float32 if config.spectrum == "one-sided" else np.complex64
-    )
+    is_real = config.spectrum == "one-sided"
+    return iq.real.astype(np.float32) if is_real else iq.astype(np.complex64)
 
 
 def features() -> dict[str, list[list[float]]]:
-    """A thinned-out grid of every configuration's features, dB."""
+    """Every third feature of every configuration, in dB."""
     found = {}
     for name, config in CONFIGS.items():
-        for how, rate_hz in RATES_HZ.items():
-            rate_hz = rate_hz if how == "resampled" else config.sample_rate_hz
+        for how, rate_hz in (("at its own rate", config.sample_rate_hz), ("resampled", 50_000.0)):
             levels = FeatureExtractor(config)({"A": (signal(config), rate_hz)})[0]
             found[f"{name}, {how}"] = levels[::3, ::3].astype(float).round(4).tolist()
     return found
 
 
 def correlations() -> list[float]:
-    """A profile between two receivers."""
+    """Return a profile between two receivers."""
     config = CorrelationConfig(receivers=("A", "B"), baseline_m=100e3, n_frames=1)
     iq = signal(CONFIGS["htk"])
     heard = {"A": ClockedRecording(iq[5:], 48e3), "B": ClockedRecording(iq[:-5], 48e3, 1e-5)}

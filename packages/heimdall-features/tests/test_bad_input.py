@@ -1,4 +1,4 @@
-"""Bad input: a clear error or a documented finite result, never a silent wrong answer."""
+"""Bad input gives a clear error or a documented finite result, never a wrong one."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ any_array = any_dtype.flatmap(
 any_rate = st.one_of(st.floats(), st.integers(-(10**12), 10**12), st.none(), st.booleans())
 
 
-def extracted_or_refused(extract, recordings):
-    """Features if they are as promised, None if the input was refused with a reason."""
+def extracted_or_rejected(extract, recordings):
+    """Valid features, or None if the input was rejected with an error."""
     try:
         features = extract(recordings)
     except FeatureError:
@@ -36,102 +36,96 @@ def extracted_or_refused(extract, recordings):
 
 
 @given(any_array, st.one_of(st.just(48e3), st.just(12e3), any_rate))
-def test_any_array_at_any_rate_gives_finite_features_or_a_reason(iq, rate_hz):
-    """What arrives at a service is not what was agreed."""
-    extracted_or_refused(EXTRACT, {"A": (iq, rate_hz)})
+def test_any_array_at_any_rate_gives_finite_features_or_an_error(iq, rate_hz):
+    """A service does not always get what was agreed."""
+    extracted_or_rejected(EXTRACT, {"A": (iq, rate_hz)})
 
 
 @given(
     st.sampled_from(["two-sided", "one-sided", "envelope"]),
     hnp.arrays(np.complex64, st.integers(64, 300), elements=st.complex_numbers(width=64)),
 )
-def test_any_values_give_finite_features_or_a_reason(spectrum, iq):
-    """NaN, infinities, denormals and 1e38 among them."""
+def test_any_values_give_finite_features_or_an_error(spectrum, iq):
+    """NaN, infinities, denormals and 1e38 are among them."""
     config = FeatureConfig(receivers=("A",), spectrum=spectrum, **SMALL)
     signal = iq.real if spectrum == "one-sided" else iq
-    features = extracted_or_refused(FeatureExtractor(config), {"A": (signal, 48e3)})
+    features = extracted_or_rejected(FeatureExtractor(config), {"A": (signal, 48e3)})
     assert np.isfinite(signal).all() or features is None
 
 
 @given(st.dictionaries(st.text(max_size=2), st.none() | st.just((IQ, 48e3)), max_size=4))
-def test_any_names_give_features_or_a_reason(recordings):
-    """A misspelt receiver must not read as a missing one."""
-    features = extracted_or_refused(EXTRACT, recordings)
+def test_any_names_give_features_or_an_error(recordings):
+    """A misspelt receiver must not count as a missing one."""
+    features = extracted_or_rejected(EXTRACT, recordings)
     known = {name for name, found in recordings.items() if found} & {"A", "B"}
     assert (features is not None) == (bool(known) and set(recordings) <= {"A", "B"})
 
 
-@given(st.integers(0, 999), st.sampled_from([np.nan, np.inf, -np.inf, complex(0, np.nan)]))
-def test_one_bad_sample_anywhere_is_found(where, value):
-    """Every sample is looked at, at the cost of none."""
+@given(
+    st.integers(0, 999),
+    st.sampled_from([np.nan, np.inf, -np.inf, complex(0, np.nan)]),
+    st.sampled_from([12e3, 48e3, 192e3]),
+)
+def test_one_bad_sample_anywhere_is_found(where, value, rate_hz):
+    """Also before resampling, which would spread it over a piece."""
     iq = IQ.copy()
     iq[where] = value
     with pytest.raises(FeatureError, match="'A': the recording holds NaN, infinite or overflowing"):
-        EXTRACT({"A": (iq, 48e3)})
-
-
-@pytest.mark.parametrize("rate_hz", [12e3, 192e3])
-def test_a_bad_sample_is_found_before_resampling_hides_it(rate_hz):
-    """A resampler would spread it over its block."""
-    iq = noise(np.random.default_rng(0), 50_000)
-    iq[40_000] = np.nan
-    with pytest.raises(FeatureError, match="holds NaN"):
         EXTRACT({"A": (iq, rate_hz)})
 
 
 @pytest.mark.parametrize(
-    ("iq", "says"),
+    ("iq", "message"),
     [
         (np.zeros(0, complex), "0 samples are less than one frame of n_fft=64"),
         (IQ[:63], "63 samples are less than one frame"),
-        (np.zeros(1000, np.int16), "samples are int16; scale integers so that full scale is 1"),
-        (np.zeros(1000), "a two-sided spectrum is of complex IQ, not float64"),
-        (np.zeros((2, 1000), complex), "a recording has shape (n_samples,), not (2, 1000)"),
-        ([1j] * 1000, "a recording is a NumPy array or Blocks, not list"),
-        (np.full(1000, "a"), "a two-sided spectrum is of complex IQ, not <U1"),
+        (np.zeros(1000, np.int16), "samples are int16; scale integers"),
+        (np.zeros(1000), "two-sided spectrum takes complex IQ, not float64"),
+        (np.zeros((2, 1000), complex), r"not \(2, 1000\)"),
+        ([1j] * 1000, "not list"),
+        (np.full(1000, "a"), "not <U1"),
         (IQ * np.float32(1e30), "overflowing samples"),
     ],
 )
-def test_an_unfit_recording_is_refused_with_the_remedy(iq, says):
-    """The message is all an operator sees."""
-    with pytest.raises(FeatureError) as error:
+def test_an_unfit_recording_is_rejected(iq, message):
+    """The error names the receiver and what is wrong."""
+    with pytest.raises(FeatureError, match=f"^receiver 'A': .*{message}"):
         EXTRACT({"A": (iq, 48e3)})
-    assert str(error.value).startswith("receiver 'A': ")
-    assert says in str(error.value)
 
 
 @pytest.mark.parametrize("rate_hz", [0, -48e3, np.nan, np.inf, None, "48000", True])
-def test_what_is_no_rate_is_refused(rate_hz):
-    """Zero would divide, and a string is a rate someone forgot to parse."""
-    with pytest.raises(FeatureError, match=r"'A': the sample rate is .*must be a positive number"):
+def test_invalid_rates_are_rejected(rate_hz):
+    """Zero would divide, and a string was not parsed."""
+    with pytest.raises(FeatureError, match=rf"'A': the sample rate is .*{rate_hz}"):
         EXTRACT({"A": (IQ, rate_hz)})
 
 
-def test_a_pair_that_is_none_is_refused():
-    """The rate is easily forgotten."""
-    with pytest.raises(FeatureError, match=r"'A': give \(iq, sample_rate_hz\), not ndarray"):
-        EXTRACT({"A": IQ})
+@pytest.mark.parametrize(
+    ("recordings", "message"),
+    [
+        ({"A": IQ}, r"'A': give \(iq, sample_rate_hz\), not ndarray"),
+        ({"A": None}, r"no recording at all; give one of \('A', 'B'\)"),
+    ],
+)
+def test_a_missing_rate_or_recording_is_rejected(recordings, message):
+    """The rate is easily forgotten, and a session without recordings is a mistake."""
+    with pytest.raises(FeatureError, match=message):
+        EXTRACT(recordings)
 
 
-def test_nothing_at_all_is_refused():
-    """A session that nobody recorded is no session."""
-    with pytest.raises(FeatureError, match=r"no recording at all; give one of \('A', 'B'\)"):
-        EXTRACT({"A": None})
-
-
-def test_silence_reads_as_the_floor():
-    """All zeros is what a dead antenna gives: finite, and plainly nothing."""
+def test_zeros_give_the_floor():
+    """A dead antenna gives zeros: a finite level without any signal."""
     assert (EXTRACT({"A": (np.zeros(1000, np.complex64), 48e3)})[0] == -140).all()
 
 
 def test_a_constant_is_a_carrier():
-    """An offset of the converter is power on the carrier, and shows there alone."""
+    """A converter's offset is power on the carrier, and nowhere else."""
     levels = EXTRACT({"A": (np.full(1000, 0.1 + 0j), 48e3)})[0]
     np.testing.assert_array_equal(levels[3:5].max(axis=0), levels.max(axis=0))
 
 
-def test_a_recording_far_too_long_for_memory_is_read():
-    """10^8 samples, 800 MB if they were stored: one value, shown 10^8 times."""
+def test_a_recording_larger_than_memory_is_read():
+    """10^8 samples, 800 MB if they were stored: one value, repeated by a view."""
     endless = np.broadcast_to(np.complex64(0.5), 10**8)
     config = FeatureConfig(receivers=("A",), n_fft=4096, hop_length=4096, n_frames=2)
     features = FeatureExtractor(config)({"A": (endless, 48e3)})

@@ -1,4 +1,4 @@
-"""Numbers that models in service were trained on."""
+"""Values that models in service were trained on."""
 
 import importlib.util
 import json
@@ -14,25 +14,25 @@ golden = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(golden)
 STORED = json.loads((HERE / "golden.json").read_text())
 REMEDY = (
-    "the numbers of a feature have changed: raise ALGORITHM_VERSION in config.py, "
+    "the values of a feature have changed: increase ALGORITHM_VERSION in config.py, "
     "and run `python tests/golden.py`"
 )
 
 
-def test_the_stored_numbers_are_of_this_algorithm_version():
-    """A new version needs new numbers, and new numbers a new version."""
+def test_the_stored_values_are_of_this_algorithm_version():
+    """A new version needs new values, and new values a new version."""
     assert STORED["algorithm_version"] == ALGORITHM_VERSION, "run `python tests/golden.py`"
 
 
 @pytest.mark.parametrize("name", golden.CONFIGS)
 def test_fingerprints_never_change(name):
-    """A model file carries one; were it spelt anew, every service would refuse the model."""
+    """A service rejects a model file with another fingerprint."""
     assert golden.CONFIGS[name].fingerprint == STORED["fingerprints"][name], REMEDY
 
 
 @pytest.mark.parametrize("name", STORED["features"])
 def test_features_never_change(name):
-    """By more than rounding: 0.01 dB down to 80 dB below the strongest."""
+    """Not by more than rounding: 0.01 dB down to 80 dB below the strongest."""
     stored = np.array(STORED["features"][name])
     heard = stored > stored.max() - 80
     found = np.array(golden.features()[name])
@@ -40,15 +40,15 @@ def test_features_never_change(name):
 
 
 def test_correlations_never_change():
-    """They are features like any other."""
+    """They are features too."""
     np.testing.assert_allclose(
         golden.correlations(), STORED["correlation"], atol=2e-3, err_msg=REMEDY
     )
 
 
 def test_a_changed_feature_would_be_noticed():
-    """The tests above can fail: a hundredth of a dB is seen."""
+    """The tests above can fail: two hundredths of a dB are too many."""
     stored = np.array(STORED["features"]["htk, resampled"])
     assert stored.shape == (14, 3)
-    with pytest.raises(AssertionError, match="raise ALGORITHM_VERSION"):
+    with pytest.raises(AssertionError, match="increase ALGORITHM_VERSION"):
         np.testing.assert_allclose(stored + 0.02, stored, atol=0.01, err_msg=REMEDY)

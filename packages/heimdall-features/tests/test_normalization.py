@@ -1,4 +1,4 @@
-"""Statistics that are the same however the data were shared out."""
+"""Statistics do not depend on how the data were divided."""
 
 import functools
 import json
@@ -19,7 +19,7 @@ tensors = st.lists(
 
 @given(tensors, st.randoms(use_true_random=False))
 def test_any_order_and_grouping_gives_the_same_bits(features, chance: random.Random):
-    """Processes finish in any order; a model must not depend on which was first."""
+    """Processes finish in any order; a model must not depend on it."""
     parts = [NormalizationStats.of([tensor]) for tensor in features]
     chance.shuffle(parts)
     cut = chance.randrange(len(parts))
@@ -30,9 +30,18 @@ def test_any_order_and_grouping_gives_the_same_bits(features, chance: random.Ran
 
 @given(tensors)
 def test_json_keeps_every_bit(features):
-    """The statistics are saved with the model, and merged on after a restart."""
+    """Statistics are saved with the model and merged further after a restart."""
     stats = NormalizationStats.of(features)
     assert NormalizationStats.from_json(stats.to_json()) == stats
+
+
+@given(st.integers(-(2**62), 2**62), st.integers(2**62, 2**70))
+def test_sums_beyond_63_bits_are_merged_exactly(total, square):
+    """A large data set exceeds NumPy's integers, which would wrap or be rounded."""
+    stats = stored(counts=[2**60], sums=[[total]], squares=[[square**2]])
+    doubled = stats.merge(stats)
+    assert doubled.sums == ((2 * total,),)
+    assert doubled.squares == ((2 * square**2,),)
 
 
 @given(st.integers(1, 30), st.floats(-1000, 1000))
@@ -49,14 +58,14 @@ def test_numpys_two_passes_give_the_same(n_samples, offset):
 
 @given(tensors)
 def test_normalised_features_are_finite(features):
-    """A band that never varies must not divide by zero."""
+    """A constant band must not divide by zero."""
     stats = NormalizationStats.of(features)
     assert np.isfinite(normalize_features(features[0], stats)).all()
     assert np.isfinite(normalize_per_sample(features[0])).all()
 
 
-def test_the_training_set_has_mean_nought_and_deviation_one():
-    """That is what normalising means."""
+def test_the_training_set_has_mean_zero_and_deviation_one():
+    """This is the purpose of normalising."""
     features = np.random.default_rng(0).normal(-80, 9, (50, 3, 8, 32)).astype(np.float32)
     stats = NormalizationStats.of(features)
     normal = np.stack([normalize_features(tensor, stats) for tensor in features])
@@ -66,24 +75,23 @@ def test_the_training_set_has_mean_nought_and_deviation_one():
     np.testing.assert_allclose(normal.std((0, 3)), 1, atol=1e-4)
 
 
-def test_a_receiver_that_was_down_does_not_shift_its_mean():
-    """A tenth of the sessions lack one: its floor is no level."""
-    rng = np.random.default_rng(0)
-    features = rng.normal(-80, 5, (40, 2, 4, 16)).astype(np.float32)
+def test_a_missing_receiver_does_not_shift_its_mean():
+    """It is missing from a tenth of the sessions, and the fill is not a level."""
+    features = np.random.default_rng(0).normal(-80, 5, (40, 2, 4, 16)).astype(np.float32)
     heard = NormalizationStats.of(features[10:])
     features[:10, 1] = -140.0
     np.testing.assert_array_equal(NormalizationStats.of(features).mean[1], heard.mean[1])
 
 
-def test_a_receiver_that_was_always_down_reads_nought():
+def test_a_receiver_that_is_always_missing_is_zero():
     """Its fill must not reach the network as -140 standard deviations."""
     features = np.full((1, 1, 4, 16), -140.0, np.float32)
     stats = NormalizationStats.of(features)
     np.testing.assert_array_equal(normalize_features(features[0], stats), 0.0)
 
 
-def test_normalising_a_sample_by_itself_erases_what_carries_the_position():
-    """Why it is not the default: two receivers 30 dB apart become alike."""
+def test_normalising_each_sample_removes_level_differences():
+    """The reason why it is not the default: two receivers 30 dB apart become alike."""
     shape = np.random.default_rng(0).normal(0, 3, (1, 8, 32))
     near_and_far = np.concatenate([shape - 60, shape - 90])
     one, other = normalize_per_sample(near_and_far)
@@ -94,45 +102,55 @@ def test_normalising_a_sample_by_itself_erases_what_carries_the_position():
 
 
 def stored(**changed):
-    """Two frames of four steps each, as a file has them, but for what is changed."""
+    """Stored statistics of two frames with four steps each, with changes."""
     whole = {"counts": [2], "sums": [[8]], "squares": [[32]], "fills": [[0, 0]]}
     return NormalizationStats.from_json(json.dumps(whole | changed))
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("features", "message"),
     [
-        (lambda: NormalizationStats.of([]), "no features to take the statistics of"),
-        (lambda: NormalizationStats.of([np.zeros((4, 8))]), "not (4, 8)"),
-        (lambda: NormalizationStats.of([np.full((1, 2, 3), np.nan)]), "a level of nan dB"),
-        (lambda: NormalizationStats.of([np.zeros((1, 2, 0))]), "of shape (1, 2, 0)"),
-        (lambda: NormalizationStats.of([np.zeros((1, 2, 3), int)]), "features are int64"),
-        (
-            lambda: NormalizationStats.of([np.zeros((1, 2, 3)), np.zeros((2, 2, 3))]),
-            "statistics of shape (1, 2) and (2, 2) are of different features",
-        ),
-        (lambda: NormalizationStats.from_json("[]"), "statistics are JSON, not '[]'"),
-        (lambda: NormalizationStats.from_json("{"), "statistics are JSON, not '{'"),
-        (lambda: stored(sums=[[1.5]]), "the statistics hold 1.5; they are sums of whole steps"),
-        (lambda: stored(counts=[float("nan")]), "the statistics hold nan"),
-        (lambda: stored(squares=[[10**100]]), "the statistics hold 1000"),
-        (lambda: stored(sums=[[4, 4]]), "rows of the statistics differ in length: [1, 2]"),
-        (lambda: stored(counts=[-5]), "sums that no levels add up to"),
-        (lambda: stored(squares=[[7]]), "sums that no levels add up to"),
-        (
-            lambda: NormalizationStats.from_json('{"counts":[],"sums":[],"squares":[],"fills":[]}'),
-            "tables of the statistics differ in length",
-        ),
-        (
-            lambda: normalize_features(
-                np.zeros((1, 5, 3)), NormalizationStats.of([np.zeros((1, 2, 3))])
-            ),
-            "features of shape (1, 5, 3) do not fit statistics of (receivers, n_mels) = (1, 2)",
-        ),
+        ([], "0 tensors"),
+        ([np.zeros((4, 8))], r"shape \(4, 8\)"),
+        ([np.full((1, 2, 3), np.nan)], "a level of nan dB"),
+        ([np.zeros((1, 2, 0))], r"of shape \(1, 2, 0\)"),
+        ([np.zeros((1, 2, 3), int)], "features are int64"),
+        ([np.zeros((1, 2, 3)), np.zeros((2, 2, 3))], r"of shape \(1, 2\) and \(2, 2\)"),
     ],
 )
-def test_what_has_no_statistics_is_refused(call, says):
-    """Broadcasting would otherwise make something of almost anything."""
-    with pytest.raises(FeatureError) as error:
-        call()
-    assert says in str(error.value)
+def test_invalid_features_are_rejected(features, message):
+    """Broadcasting would otherwise accept almost anything."""
+    with pytest.raises(FeatureError, match=message):
+        NormalizationStats.of(features)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sums": 3}, "JSON, not"),
+        ({"sums": [[1.5]]}, "hold 1.5"),
+        ({"counts": [float("nan")]}, "hold nan"),
+        ({"squares": [[10**100]]}, "hold 1000"),
+        ({"sums": [[4, 4]]}, r"\[1, 2\] bands"),
+        ({"counts": [], "sums": [], "squares": [], "fills": []}, r"\[0\] receivers"),
+        ({"counts": [-5]}, "no -5 levels"),
+        ({"squares": [[7]]}, r"no 2 levels have the sums \(8,\)"),
+    ],
+)
+def test_invalid_statistics_are_rejected(changed, message):
+    """A damaged file must not shift every feature."""
+    with pytest.raises(FeatureError, match=message):
+        stored(**changed)
+
+
+@pytest.mark.parametrize("text", ["[]", "{"])
+def test_invalid_json_is_rejected(text):
+    """A damaged file gives a clear error."""
+    with pytest.raises(FeatureError, match="statistics are JSON, not"):
+        NormalizationStats.from_json(text)
+
+
+def test_features_of_another_shape_are_rejected():
+    """Other bands have other statistics."""
+    with pytest.raises(FeatureError, match=r"shape \(1, 5, 3\) do not fit .* = \(1, 1\)"):
+        normalize_features(np.zeros((1, 5, 3)), stored())
