@@ -1,11 +1,11 @@
-"""How precise times of arrival are, against theory, and how long they take: a markdown table.
+"""Precision of arrival times compared with theory, and their time: a markdown table.
 
     python benchmarks/bench_arrivals.py [sessions]
 
-Seven receivers, 0.7 s at 48 kHz, a 12 kHz wide waveform of Gaussian noise, delays within 300 us,
+Seven receivers, 0.7 s at 48 kHz, a waveform of Gaussian noise 12 kHz wide, delays within 300 us,
 carriers within 100 Hz. The bound is Hahn and Tretter's (IEEE Trans. IT 19, 1973) for delays of
-one unknown waveform; "chi-square" is that of the errors in the claimed sigmas, over its six
-degrees of freedom: 1 where the claim is right.
+one unknown waveform. "chi-square" is of the errors in the claimed sigmas, over its six degrees of
+freedom: 1 if the sigmas are right.
 """
 
 import sys
@@ -36,7 +36,7 @@ def session(rng, snr_db):
 
 
 def bound_us(snr_db):
-    """Of each of seven equally heard receivers, the time of emission known: one sigma."""
+    """One sigma of each of seven receivers with equal SNR, for a known time of emission."""
     snr = 10 ** (snr_db / 10) * RATE_HZ / WIDTH_HZ
     n_bins, total = N_SAMPLES * WIDTH_HZ / RATE_HZ, 7 * snr
     information = 2 * n_bins * (2 * np.pi) ** 2 * WIDTH_HZ**2 / 12 * snr * total / (1 + total)
@@ -63,7 +63,7 @@ def main():
             error -= np.average(error, weights=rows[found, 2] ** -2.0)
             errors.extend(error)
             squares.append(np.sum((error / rows[found, 2]) ** 2) / (found.sum() - 1))
-        # Taking out the common zero leaves six of seven degrees of freedom.
+        # Without the common zero, six of seven degrees of freedom are left.
         rms = np.sqrt(np.mean(np.square(errors)) * 7 / 6)
         print(
             f"| {snr_db} | {100 * np.mean(heard):.1f} | {rms:.3f} | {bound_us(snr_db):.3f} | "

@@ -1,8 +1,8 @@
-"""What importing the package costs beyond NumPy, in fresh interpreters, turn and turn about.
+"""Time to import the package after NumPy, in fresh interpreters, alternating between the cases.
 
     python benchmarks/bench_import.py
 
-Processor time stands beside the time on the clock: only the first tells on a busy machine.
+Processor time is more reliable than wall time on a busy machine.
 """
 
 import statistics
@@ -32,7 +32,7 @@ def seconds(before: str, name: str) -> list[float]:
 
 
 times = [{case: seconds(*probe) for case, probe in CASES.items()} for _ in range(ROUNDS + 1)]
-print("| import | median ms, clock | median ms, processor |\n|---|---|---|")
+print("| import | median ms, wall | median ms, processor |\n|---|---|---|")
 for case in CASES:
     wall, cpu = (1e3 * statistics.median(round_[case][i] for round_ in times[1:]) for i in (0, 1))
     print(f"| {case} | {wall:.0f} | {cpu:.0f} |")

@@ -1,9 +1,9 @@
-"""Peak memory of an extraction beyond its input, also where that is larger than memory.
+"""Peak memory of an extraction without its input, which may be larger than memory.
 
     python benchmarks/bench_memory.py
 
-Each row is a process of its own. NumPy reports its arrays to tracemalloc; the peak is of all
-arrays that are alive at once while extracting, without the input.
+Each row is a separate process. NumPy reports its arrays to tracemalloc; the peak is of all arrays
+that exist at the same time during the extraction.
 """
 
 import subprocess
@@ -33,7 +33,7 @@ CASES = [
     ("10^9 samples, never in memory", ENDLESS, 1_000_000_000, 200_000, 200_000),
 ]
 
-print("| input | its size, MB | peak beyond it, MB | seconds |\n|---|---|---|---|")
+print("| input | size, MB | further peak, MB | seconds |\n|---|---|---|---|")
 for name, make, n, rate_hz, wanted_hz in CASES:
     code = PROBE.format(make=make.format(n=n), rate_hz=rate_hz, wanted_hz=wanted_hz)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

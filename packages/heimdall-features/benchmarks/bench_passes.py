@@ -1,8 +1,8 @@
-"""Where the time of a frame goes: the FFT, and the passes over memory that nothing can avoid.
+"""Time of each step of a frame: the FFT, and the unavoidable passes over memory.
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/bench_passes.py
 
-The least of many repetitions, so that other work on the machine does not count.
+The minimum of many repetitions, which other work on the machine affects least.
 """
 
 import time

@@ -1,10 +1,10 @@
-"""Speed, side by side: the same input, the same thread count, turn and turn about.
+"""Speed of several libraries, alternating, with the same input and number of threads.
 
     python benchmarks/bench_speed.py [threads] [rounds]
 
-Without arguments: one thread, then two, each in a process of its own. Needs the dependency
-group `bench`. `bare FFTs` transforms as many frames as the features take and does nothing
-else: what is below its time is not to be had with that library.
+Without arguments: one thread, then two, each in its own process. Needs the dependency group
+`bench`. `bare FFTs` only transforms as many frames as the features need, the lower limit of the
+time with that library.
 """
 
 import os
@@ -30,7 +30,7 @@ from heimdall_features.spectrogram import mel_spectrogram
 N_FFT, HOP, BLOCK = 2048, 512, 64
 THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else 0
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 15
-# Processor time, so that other work on the machine does not count, where it can be had.
+# Processor time excludes other work on the machine, but is only meaningful for one thread.
 CLOCK = time.process_time if THREADS == 1 else time.perf_counter
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 Job = Callable[[], object]
@@ -147,7 +147,7 @@ def table(title: str, jobs: dict[str, Job], n_samples: int) -> None:
     print(f"| | ms | million samples/s | times {reference} | time / bare FFTs |")
     print("|---|---|---|---|---|")
     for name, found in times.items():
-        # Ratios are taken round by round: what disturbs a round disturbs all in it.
+        # Ratios per round, because a disturbance affects all cases of a round.
         gain = statistics.median(a / b for a, b in zip(times[reference], found, strict=True))
         cost = statistics.median(a / b for a, b in zip(found, bare, strict=True))
         seconds = statistics.median(found)
