@@ -37,7 +37,7 @@ def test_own_stations_bring_their_own_region(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"echoes": -1}, "-1 echoes; give 0 or more"),
+        ({"echoes": -1}, "n_echoes is -1; give 0 or more"),
         ({"delay_spread_us": 0.0}, "delay_spread_s is 0.0; give more than 0"),
         ({"interferers": 1, "interferer_offset_hz": 2e4}, "offset_hz of at most 16000"),
         ({"region": (46.0, 45.0, 7.0, 8.0)}, r"latitude_deg is \(46.0, 45.0\)"),

@@ -1,4 +1,4 @@
-"""Real servers for the tests that ingest; no property may fail because the machine was busy."""
+"""Real servers for the tests that ingest; no deadline, because the machine may be busy."""
 
 from hypothesis import settings
 

@@ -1,4 +1,4 @@
-"""Simulated sessions take the road that recorded ones take, on the real servers."""
+"""Simulated sessions are ingested like recorded ones, on real servers."""
 
 from collections import Counter
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 from heimdall_data.errors import ObjectMissing, RecordingError
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.recordings.decode import decode
-from heimdall_simulation import NORTHWEST_ITALY, Mishaps, simulate_sessions
+from heimdall_simulation import NORTHWEST_ITALY, Mishaps, simulate_sessions, simulate_truths
 
 MISHAPS = Mishaps(
     receiver_down=0.3,
@@ -23,24 +23,28 @@ N_SESSIONS = 40
 
 
 def new_sessions():
-    """What ingestion is given, made as it goes."""
+    """The sessions to ingest, made on demand."""
     return (session.new_session for session in simulate_sessions(N_SESSIONS, 3, SCENARIO))
 
 
 @pytest.fixture
 def stored(catalogue, raw_iq_store):
-    """The report of a first ingestion."""
+    """Report of a first ingestion."""
     return ingest(catalogue, raw_iq_store, new_sessions(), progress=False)
 
 
-def usable(truth):
-    """By the contract: approved, completed, of a known place."""
-    verdict = (truth.status, truth.approval_status)
-    return verdict == ("completed", "approved") and truth.source.position_known
+def usable_truths():
+    """Truths of the sessions that the contract uses: completed, approved, of a known place."""
+    return [
+        truth
+        for truth in simulate_truths(N_SESSIONS, 3, SCENARIO)
+        if (truth.status, truth.approval_status) == ("completed", "approved")
+        and truth.source.position_known
+    ]
 
 
-def outcome(store, measurement):
-    """What becomes of the object when it is read."""
+def damage(store, measurement):
+    """Damage of an object that reading it shows."""
     try:
         data = store.get(measurement.key)
         decode(data, measurement.format, name=measurement.key, sample_rate_hz=48_000.0)
@@ -51,10 +55,9 @@ def outcome(store, measurement):
     return None
 
 
-def test_the_catalogue_gives_back_the_sessions_that_count(stored, catalogue):
-    """Pending, rejected, failed and placeless sessions are stored and not trained on."""
-    truths = [session.truth for session in simulate_sessions(N_SESSIONS, 3, SCENARIO)]
-    expected = {t.source.position_deg: len(t.receptions) for t in truths if usable(t)}
+def test_the_catalogue_returns_the_usable_sessions(stored, catalogue):
+    """Pending, rejected and failed sessions and those without position are stored, not used."""
+    expected = {t.source.position_deg: len(t.receptions) for t in usable_truths()}
     found = {s.position_deg: len(s.measurements) for s in catalogue.sessions()}
     assert stored.sessions_added == N_SESSIONS
     assert found == expected
@@ -62,21 +65,19 @@ def test_the_catalogue_gives_back_the_sessions_that_count(stored, catalogue):
 
 
 def test_damaged_objects_are_damaged_in_the_store(stored, catalogue, raw_iq_store):
-    """The pipeline meets the faults where operators meet them: when it reads."""
-    truths = [session.truth for session in simulate_sessions(N_SESSIONS, 3, SCENARIO)]
-    expected = Counter(r.damage for t in truths if usable(t) for r in t.receptions)
+    """The pipeline finds the damage where operators find it: when it reads."""
+    expected = Counter(r.damage for t in usable_truths() for r in t.receptions)
     found = Counter(
-        outcome(raw_iq_store, measurement)
+        damage(raw_iq_store, measurement)
         for session in catalogue.sessions()
         for measurement in session.measurements
     )
     assert found == expected
-    assert expected["missing"] >= 2
-    assert expected["truncated"] >= 2
+    assert min(expected["missing"], expected["truncated"]) >= 2
 
 
 def test_ingesting_the_simulation_again_changes_nothing(stored, catalogue, raw_iq_store):
-    """The demo's second run finds its sessions, and does not heal what was broken."""
+    """The second run of the demo finds its sessions, and does not repair the damage."""
     before = {found.key: found.etag for found in raw_iq_store.list()}
     again = ingest(catalogue, raw_iq_store, new_sessions(), progress=False)
     assert again.sessions_known == N_SESSIONS

@@ -1,8 +1,7 @@
-"""Other transmitters are where, and as strong as, the truth says, and the label ignores them."""
+"""Other transmitters have the position and power of their truth, and do not affect the label."""
 
 import io
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -15,11 +14,12 @@ from heimdall_simulation import (
     Channel,
     Interference,
     simulate_session,
-    simulate_sessions,
 )
-from heimdall_simulation.cramer_rao import timing_covariance_m2
+from heimdall_simulation.drawing import session_truth
 from heimdall_simulation.geometry import slant_range_m
 from heimdall_simulation.propagation import log_distance_loss_db, propagation_delay_s
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SHORT = replace(NORTHWEST_ITALY, n_samples=4096, mishaps=NO_MISHAPS)
 CROWDED = replace(SHORT, interference=Interference(n_interferers=2, offset_hz=12_500.0))
@@ -28,18 +28,20 @@ EVERYTHING = replace(
     modulations=MODULATIONS,
     channel=Channel(rician_k_db=6.0, doppler_hz=20.0, n_echoes=3),
 )
+seeds = st.integers(0, 2**32)
+few = settings(max_examples=20)
 
 
 def power_of(recording, frequency_hz, width_hz=9000.0):
-    """In a channel at this frequency, full scale being 1."""
+    """Power in a channel at this frequency, relative to full scale."""
     i, q = np.load(io.BytesIO(recording.payload)).astype(np.float64) / 32767
     spectrum = np.abs(np.fft.fft((i + 1j * q) * np.hanning(len(i)))) ** 2
     away_hz = np.abs(np.fft.fftfreq(len(i), 1 / 48_000) - frequency_hz)
     return spectrum[away_hz < width_hz].sum() / (len(i) ** 2 * 3 / 8)
 
 
-def test_an_interferer_is_as_strong_at_each_receiver_as_its_truth():
-    """Seven levels of one neighbour, each by its own path; the source is far weaker."""
+def test_an_interferer_has_the_level_of_its_truth_at_each_receiver():
+    """Seven levels of one transmitter, each by its own path; the source is far weaker."""
     others = Interference(n_interferers=1, offset_hz=12_500.0, radiated_dbm=(60.0, 60.0))
     weak = replace(SHORT, radiated_dbm=(-60.0, -60.0), interference=others)
     session = simulate_session(2, 5, weak)
@@ -54,10 +56,11 @@ def test_an_interferer_is_as_strong_at_each_receiver_as_its_truth():
     assert n_checked >= 4
 
 
-def test_an_interferers_link_budget_adds_up_by_its_own_place():
-    """Distance, delay and loss are recomputed here from its position and altitude."""
-    truth = simulate_session(0, 5, CROWDED).truth
-    for other in truth.interferers:
+@few
+@given(seeds)
+def test_an_interferers_link_budget_follows_from_its_position(seed):
+    """Distance, delay and loss are computed again from position and altitude."""
+    for other in session_truth(0, seed, CROWDED).interferers:
         for there in other.receptions:
             distance_m = slant_range_m(
                 other.source.position_deg,
@@ -73,9 +76,11 @@ def test_an_interferers_link_budget_adds_up_by_its_own_place():
             assert there.delay_s == pytest.approx(propagation_delay_s(distance_m))
 
 
-def test_one_receiver_hears_all_with_one_clock_and_one_mixer():
-    """Offsets between two transmitters are the same at every receiver."""
-    truth = simulate_session(0, 5, CROWDED).truth
+@few
+@given(seeds)
+def test_a_receiver_has_one_clock_and_one_mixer_for_all(seed):
+    """The offset between two transmitters is the same at every receiver."""
+    truth = session_truth(0, seed, CROWDED)
     for other in truth.interferers:
         pairs = [(other.at(mine.station.name), mine) for mine in truth.receptions]
         apart_hz = [there.frequency_offset_hz - mine.frequency_offset_hz for there, mine in pairs]
@@ -84,53 +89,38 @@ def test_one_receiver_hears_all_with_one_clock_and_one_mixer():
         assert all(there.clock_error_s == mine.clock_error_s for there, mine in pairs)
 
 
-def test_the_label_and_the_paths_of_the_source_stay():
-    """Nuisances come from seeds of their own: runs compare session by session."""
-    plain, full = (simulate_session(3, 5, scenario) for scenario in (SHORT, EVERYTHING))
-    assert full.truth.source.position_deg == plain.truth.source.position_deg
-    assert full.new_session.source.latitude_deg == plain.new_session.source.latitude_deg
-    assert [r.signal_dbm for r in full.truth.receptions] == [
-        r.signal_dbm for r in plain.truth.receptions
-    ]
+@few
+@given(seeds)
+def test_nuisances_do_not_change_the_source_or_its_levels(seed):
+    """They have their own seeds, so runs are comparable session by session."""
+    plain, full = (session_truth(3, seed, scenario) for scenario in (SHORT, EVERYTHING))
+    assert full.source.position_deg == plain.source.position_deg
+    assert [r.signal_dbm for r in full.receptions] == [r.signal_dbm for r in plain.receptions]
 
 
-def test_everything_at_once_is_the_same_however_many_are_made():
-    """The law of the plain scenario holds for every nuisance."""
-    assert list(islice(simulate_sessions(10**6, 5, EVERYTHING), 3)) == list(
-        simulate_sessions(3, 5, EVERYTHING)
-    )
-
-
-def test_bounds_hold_for_every_modulation():
-    """A bound is finite and positive definite whatever is sent."""
-    for index in range(12):
-        truth = simulate_session(index, 5, EVERYTHING).truth
-        covariance = timing_covariance_m2(truth, EVERYTHING)
-        assert np.all(np.linalg.eigvalsh(covariance) > 0)
-
-
-def test_a_wide_region_has_a_longer_guard():
-    """No delay may wrap round: 600 km suffice for Italy's north-west, not for Europe."""
+@given(st.floats(40, 55), st.floats(55, 70), st.floats(-10, 10), st.floats(10, 30))
+def test_the_guard_is_longer_than_any_delay(south, north, west, east):
+    """No delay may wrap around; a wide region needs more than Italy's north-west."""
     europe = replace(
         SHORT,
-        stations=(Station("Oslo", 59.9, 10.7, 20.0), Station("Roma", 41.9, 12.5, 20.0)),
-        latitude_deg=(40.0, 60.0),
-        longitude_deg=(-5.0, 20.0),
+        stations=(Station("A", south, west, 20.0), Station("B", north, east, 20.0)),
+        latitude_deg=(south, north),
+        longitude_deg=(west, east),
     )
-    assert SHORT.guard_s == 2e-3
-    longest_s = max(r.delay_s for r in simulate_session(0, 5, europe).truth.receptions)
-    assert europe.guard_s > max(longest_s, 2e-3)
+    delays_s = [r.delay_s for i in range(5) for r in session_truth(i, 5, europe).receptions]
+    assert europe.guard_s > max(delays_s)
+    assert europe.guard_s >= SHORT.guard_s == 2e-3
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
-        ({"n_interferers": -1}, "-1 interferers; give 0 or more"),
+        ({"n_interferers": -1}, "n_interferers is -1; give 0 or more"),
         ({"offset_hz": -1.0}, "offset_hz is -1.0; give 0 or more"),
         ({"radiated_dbm": (5.0, 1.0)}, r"radiated_dbm is \(5.0, 1.0\)"),
     ],
 )
-def test_interference_that_cannot_be_is_refused(wrong, said):
-    """One error that names the value."""
-    with pytest.raises(DataError, match=said):
+def test_invalid_interference_is_rejected(wrong, message):
+    """The error gives the setting's name and value."""
+    with pytest.raises(DataError, match=message):
         Interference(**wrong)

@@ -1,17 +1,34 @@
-"""Each modulation has the spectrum and the envelope that its textbook gives it."""
+"""Each modulation has the spectrum and the envelope of the textbook."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from heimdall_simulation import MODULATIONS, NORTHWEST_ITALY, simulate_truths
-from heimdall_simulation.modulation import am_baseband, channel_width_hz, ssb_baseband
-from heimdall_simulation.packets import PACKET_FORMATS, packet_baseband
+from heimdall_simulation.modulation import (
+    PACKET_FORMATS,
+    am_baseband,
+    carson_bandwidth_hz,
+    channel_width_hz,
+    fm_baseband,
+    packet_baseband,
+    ssb_baseband,
+)
 from heimdall_simulation.voice import modulating_signal
 from heimdall_simulation.waveforms import waveform
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 RATE_HZ = 48_000.0
-N_SAMPLES = 48_000
+TONE = np.cos(2 * np.pi * 1000 * np.arange(4800) / RATE_HZ)
+seeds = st.integers(0, 2**32)
+deviations_hz = st.floats(2500, 5000)
+depths = st.floats(0.01, 1.0)
+
+
+def voice(seed):
+    """A quarter of a second of speech."""
+    return modulating_signal(np.random.default_rng(seed), 12_000, RATE_HZ)
 
 
 def power_by_hz(signal):
@@ -19,60 +36,72 @@ def power_by_hz(signal):
     return np.abs(np.fft.fft(signal)) ** 2, np.fft.fftfreq(len(signal), 1 / RATE_HZ)
 
 
-def tone():
-    """1 kHz at full modulation."""
-    return np.cos(2 * np.pi * 1000 * np.arange(N_SAMPLES) / RATE_HZ)
+def packets_of(seed, packets, n_samples=48_000, first_within_s=1.0):
+    """Bursts from a generator of this seed."""
+    rng = np.random.default_rng(seed)
+    return packet_baseband(rng, packets, n_samples, RATE_HZ, first_within_s=first_within_s)
 
 
-def test_am_depth_is_what_an_oscilloscope_reads():
-    """(largest - least) / (largest + least) of the envelope."""
-    envelope = np.abs(am_baseband(tone(), 0.6))
-    depth = (envelope.max() - envelope.min()) / (envelope.max() + envelope.min())
-    assert depth == pytest.approx(0.6)
+@given(seeds, deviations_hz)
+def test_fm_has_a_constant_envelope_within_carsons_bandwidth(seed, deviation_hz):
+    """Levels depend on the path and not on the speaker; the rule holds 98 % of the power."""
+    signal = fm_baseband(voice(seed), deviation_hz, RATE_HZ)
+    power, frequency_hz = power_by_hz(signal)
+    inside = np.abs(frequency_hz) <= carson_bandwidth_hz(deviation_hz, 3000) / 2
+    assert np.allclose(np.abs(signal), 1, atol=1e-12)
+    assert power[inside].sum() > 0.98 * power.sum()
 
 
-def test_am_sidebands_hold_the_textbooks_share():
-    """Half the depth squared, both together, against the carrier."""
-    power, frequency_hz = power_by_hz(am_baseband(tone(), 0.6))
-    assert power[frequency_hz != 0].sum() / power[0] == pytest.approx(0.6**2 / 2)
+@given(seeds, deviations_hz)
+def test_an_fm_discriminator_returns_the_voice(seed, deviation_hz):
+    """The frequency follows the voice, in hertz."""
+    said, signal = voice(seed), fm_baseband(voice(seed), deviation_hz, RATE_HZ)
+    found_hz = np.angle(np.roll(signal, -1) / signal) / (2 * np.pi) * RATE_HZ
+    said_hz = deviation_hz * (said + np.roll(said, -1)) / 2
+    assert np.abs(found_hz - said_hz).max() < 0.02 * deviation_hz
 
 
-@pytest.mark.parametrize("upper", [True, False])
-def test_ssb_suppresses_the_other_sideband_and_the_carrier(upper):
-    """60 dB is a very good transmitter; ours is ideal."""
-    voice = modulating_signal(np.random.default_rng(3), N_SAMPLES, RATE_HZ)
-    power, frequency_hz = power_by_hz(ssb_baseband(voice, upper=upper))
+def test_an_fm_tone_has_bessels_sidebands():
+    """In the textbook, the carrier vanishes at modulation index 2.405."""
+    spectrum = np.abs(np.fft.fft(fm_baseband(TONE, 2404.8, RATE_HZ))) / 4800
+    assert spectrum[0] < 1e-4
+    assert abs(spectrum[100] - 0.5191) < 1e-4
+
+
+@given(depths)
+def test_am_has_the_depth_and_the_sidebands_of_the_textbook(depth):
+    """Depth is (largest - least) / (largest + least); both sidebands have half its square."""
+    envelope = np.abs(am_baseband(TONE, depth))
+    power, frequency_hz = power_by_hz(am_baseband(TONE, depth))
+    assert np.ptp(envelope) / (envelope.max() + envelope.min()) == pytest.approx(depth)
+    assert power[frequency_hz != 0].sum() / power[0] == pytest.approx(depth**2 / 2)
+
+
+@given(seeds, st.booleans())
+def test_ssb_has_one_sideband_and_no_carrier(seed, upper):
+    """A product detector, the real part, returns the voice."""
+    signal = ssb_baseband(voice(seed), upper=upper)
+    power, frequency_hz = power_by_hz(signal)
     wanted = frequency_hz > 0 if upper else frequency_hz < 0
     assert power[~wanted].sum() < 1e-12 * power[wanted].sum()
-
-
-def test_ssb_is_received_by_a_product_detector():
-    """The real part is the voice: nothing was lost with the other sideband."""
-    voice = modulating_signal(np.random.default_rng(3), N_SAMPLES, RATE_HZ)
-    assert np.allclose(ssb_baseband(voice, upper=True).real, voice, atol=1e-9)
+    assert np.allclose(signal.real, voice(seed), atol=1e-9)
 
 
 @pytest.mark.parametrize(("bandwidth_time", "share"), [(0.2, 0.79), (0.25, 0.86), (0.5, 1.04)])
-def test_gfsk_occupies_what_murota_and_hirade_published(bandwidth_time, share):
-    """Their 99 % bandwidths over the bit rate, table of 1981: an oracle not of our making."""
+def test_gfsk_has_the_bandwidth_of_murota_and_hirade(bandwidth_time, share):
+    """Their 99 % bandwidths over the bit rate, table of 1981: an outside oracle."""
     endless = replace(
         PACKET_FORMATS["gfsk"], bandwidth_time=bandwidth_time, burst_s=9.9, every_s=10.0
     )
-    signal = packet_baseband(
-        np.random.default_rng(1), endless, 480_000, RATE_HZ, first_within_s=10.0
-    )
-    power, frequency_hz = power_by_hz(signal)
+    power, frequency_hz = power_by_hz(packets_of(1, endless, 480_000, 10.0))
     order = np.argsort(np.abs(frequency_hz))
     inside = np.searchsorted(np.cumsum(power[order]), 0.99 * power.sum())
     assert 2 * np.abs(frequency_hz[order][inside]) / 9600 == pytest.approx(share, abs=0.03)
 
 
 def test_four_levels_are_sent():
-    """DMR's deviations, 648 Hz and 1944 Hz: seen where a symbol follows its like."""
-    packets = replace(PACKET_FORMATS["4fsk"], burst_s=0.9, every_s=1.0)
-    signal = packet_baseband(
-        np.random.default_rng(1), packets, N_SAMPLES, RATE_HZ, first_within_s=1.0
-    )
+    """DMR's deviations, 648 Hz and 1944 Hz, appear where a symbol is repeated."""
+    signal = packets_of(1, replace(PACKET_FORMATS["4fsk"], burst_s=0.9, every_s=1.0))
     sent = np.flatnonzero(np.abs(signal) > 0.999)
     found_hz = np.angle(signal[sent[1:]] / signal[sent[1:] - 1]) * RATE_HZ / (2 * np.pi)
     density, edges = np.histogram(found_hz, bins=np.arange(-2430, 2431, 162.0))
@@ -81,26 +110,25 @@ def test_four_levels_are_sent():
         assert np.abs(peaks_hz - level_hz).min() < 100
 
 
-@pytest.mark.parametrize("name", PACKET_FORMATS)
-def test_bursts_are_on_for_their_share_of_time_and_ramp(name):
-    """A burst that switched on at once would splatter over the band."""
+@settings(max_examples=30)
+@given(seeds, st.sampled_from(list(PACKET_FORMATS)))
+def test_bursts_have_their_length_interval_and_ramps(seed, name):
+    """A burst without ramps would disturb the whole band."""
     packets = PACKET_FORMATS[name]
-    signal = packet_baseband(
-        np.random.default_rng(2), packets, N_SAMPLES, RATE_HZ, first_within_s=1.0
-    )
-    envelope = np.abs(signal)
+    envelope = np.abs(packets_of(seed, packets))
     begins = np.flatnonzero((envelope[1:] > 0) & (envelope[:-1] == 0))
+    ends = np.flatnonzero((envelope[1:] == 0) & (envelope[:-1] > 0))
     assert np.diff(begins) / RATE_HZ == pytest.approx(packets.every_s, abs=2.1 / RATE_HZ)
-    on = np.sum(envelope > 0) / len(begins) / RATE_HZ
-    assert on == pytest.approx(packets.burst_s, abs=3 / RATE_HZ)
+    assert (ends - begins) / RATE_HZ == pytest.approx(packets.burst_s, abs=3 / RATE_HZ)
     assert np.abs(np.diff(envelope)).max() < 2 / (packets.ramp_s * RATE_HZ)
 
 
-@pytest.mark.parametrize("name", MODULATIONS)
-def test_a_waveform_has_power_one_within_its_channel(name):
-    """Levels in the truth are mean powers; a receiver's filter is set by the channel."""
+@settings(max_examples=20)
+@given(seeds, st.sampled_from(MODULATIONS))
+def test_a_waveform_has_power_one_within_its_channel(seed, name):
+    """Levels in the truth are mean powers, and the channel sets a receiver's filter."""
     scenario = replace(NORTHWEST_ITALY, modulations=(name,))
-    (truth,) = simulate_truths(1, 4, scenario)
+    (truth,) = simulate_truths(1, seed, scenario)
     sent = waveform(truth, scenario)
     power, frequency_hz = power_by_hz(sent)
     inside = np.abs(frequency_hz) <= channel_width_hz(name, scenario.deviation_hz[1]) / 2
@@ -109,8 +137,8 @@ def test_a_waveform_has_power_one_within_its_channel(name):
     assert power[inside].sum() > 0.98 * power.sum()
 
 
-def test_every_modulation_comes_as_often_as_the_others():
-    """Drawn for the source, from its own branch of seeds: nothing else moves."""
+def test_all_modulations_are_equally_frequent():
+    """They are drawn from their own branch of seeds, so nothing else changes."""
     scenario = replace(NORTHWEST_ITALY, modulations=MODULATIONS)
     mixed, plain = (list(simulate_truths(600, 4, s)) for s in (scenario, NORTHWEST_ITALY))
     names = [truth.source.modulation for truth in mixed]

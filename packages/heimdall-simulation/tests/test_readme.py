@@ -1,4 +1,4 @@
-"""The README's example is the first thing anyone runs."""
+"""The README's example is the first thing that anyone runs."""
 
 import re
 from pathlib import Path
@@ -15,11 +15,11 @@ def run(text):
 
 
 def test_the_readmes_example_runs():
-    """It checks itself: its assertions are the documentation."""
+    """Its assertions check the result."""
     run(README.read_text())
 
 
-def test_an_example_that_lies_would_be_noticed():
+def test_a_wrong_example_would_be_noticed():
     """The test above can fail: with another number of stations, it does."""
     with pytest.raises(AssertionError):
         run(README.read_text().replace("== 7", "== 8"))

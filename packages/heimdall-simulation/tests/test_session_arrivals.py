@@ -1,4 +1,4 @@
-"""Arrival times from stored recordings to the training batch, on a real Postgres and S3."""
+"""Arrival times from stored recordings to the training batch, with real Postgres and S3."""
 
 import io
 import pickle
@@ -36,7 +36,7 @@ N_SESSIONS = 3
 
 @pytest.fixture
 def stored(catalogue, s3_settings, raw_iq_store):
-    """Puts simulated sessions where they belong and reads them back, in the order made."""
+    """Ingest simulated sessions and return them from the catalogue, in order."""
 
     def store(made):
         ingest(catalogue, raw_iq_store, [one.new_session for one in made], progress=False)
@@ -47,13 +47,13 @@ def stored(catalogue, s3_settings, raw_iq_store):
 
 @pytest.fixture
 def dataset(stored, s3_settings, tmp_path):
-    """Three sessions of four receivers with clocks; features and arrivals are not computed yet."""
+    """Three sessions of four receivers with clocks, before features are computed."""
     made = [simulate_session(index, 42, CLOCKED) for index in range(N_SESSIONS)]
     return HeimdallDataset(stored(made), CONFIG, s3_settings, cache_dir=tmp_path, arrivals=ARRIVALS)
 
 
 def with_clocks(made, names):
-    """The session with a GNSS lock at some stations and none at the others."""
+    """The session with a GNSS lock at only these stations."""
     new = made.new_session
     recordings = tuple(
         replace(
@@ -72,7 +72,7 @@ def with_clocks(made, names):
 
 
 def sigmas_off(rows, truth):
-    """By how many of its own sigmas each arrival is wrong, the common zero taken out."""
+    """Error of each arrival in its own sigmas, without the common zero."""
     by_station = {r.station.name: r.delay_s + r.clock_error_s for r in truth.receptions}
     late_us = rows[:, ARRIVAL] - 1e6 * np.array([by_station[name] for name in RECEIVERS])
     heard = rows[:, HEARD] > 0
@@ -81,8 +81,8 @@ def sigmas_off(rows, truth):
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
-def test_a_batch_brings_when_each_receiver_heard_it(dataset, n_workers):
-    """From recordings in a store to time differences as good as they claim to be."""
+def test_a_batch_has_arrival_times_within_their_uncertainty(dataset, n_workers):
+    """From recordings in a store to the batch of a training."""
     from torch.utils.data import DataLoader
 
     (batch,) = DataLoader(dataset, batch_size=N_SESSIONS, num_workers=n_workers)
@@ -96,7 +96,7 @@ def test_a_batch_brings_when_each_receiver_heard_it(dataset, n_workers):
 
 
 def test_arrivals_from_the_cache_are_the_same_bytes(dataset, s3_settings):
-    """An epoch over what is cached neither computes nor asks the store."""
+    """An epoch over cached sessions neither computes nor reads the store."""
     first = [sample["arrivals"].tobytes() for sample in dataset]
     usable, exclusions = dataset.prepare(progress=False)
     assert (usable.n_computed, exclusions, usable.without_arrivals) == (0, [], {})
@@ -107,8 +107,8 @@ def test_arrivals_from_the_cache_are_the_same_bytes(dataset, s3_settings):
     assert any(first)
 
 
-def test_a_cache_without_arrivals_stays_valid_beside_one_with_them(dataset, s3_settings, tmp_path):
-    """Asking for more must not throw away a week's computing."""
+def test_a_cache_without_arrivals_stays_valid_next_to_one_with_them(dataset, s3_settings, tmp_path):
+    """Additional arrival times must not discard a week of computing."""
     plain = HeimdallDataset(dataset.sessions, CONFIG, s3_settings, cache_dir=tmp_path)
     wider = replace(ARRIVALS, baseline_m=160e3)
     other = HeimdallDataset(
@@ -122,8 +122,8 @@ def test_a_cache_without_arrivals_stays_valid_beside_one_with_them(dataset, s3_s
     np.testing.assert_array_equal(plain[0]["features"], dataset[0]["features"])
 
 
-def test_what_augmentation_drops_has_no_arrival(dataset):
-    """A receiver that the model must do without must not speak through its clock."""
+def test_a_receiver_dropped_by_augmentation_has_no_arrival(dataset):
+    """The model must learn to do without it, so also without its clock."""
     usable = dataset.prepare(progress=False)[0]
     varied, n_dropped = usable.subset(usable.sessions, augment=True), 0
     for epoch in range(20):
@@ -137,7 +137,7 @@ def test_what_augmentation_drops_has_no_arrival(dataset):
 
 
 def test_a_receiver_without_a_lock_has_no_arrival(stored, s3_settings):
-    """Its levels count; a time that cannot be believed is worse than none."""
+    """Its levels are used; an unreliable time is worse than none."""
     plain = simulate_session(0, 42, replace(CLOCKED, recording_format="npy"))
     sessions = stored([with_clocks(plain, RECEIVERS[1:])])
     sample = HeimdallDataset(sessions, CONFIG, s3_settings, arrivals=ARRIVALS)[0]
@@ -147,8 +147,8 @@ def test_a_receiver_without_a_lock_has_no_arrival(stored, s3_settings):
     assert sample["arrivals"][1:, HEARD].all()
 
 
-def test_a_session_without_clocks_is_used_and_its_reason_kept(stored, s3_settings, tmp_path):
-    """Of an archive of NumPy files somebody asks why there is no time."""
+def test_a_session_without_clocks_is_used_and_has_a_reason(stored, s3_settings, tmp_path):
+    """Users of an archive of NumPy files ask why there are no times."""
     plain = [simulate_session(i, 42, replace(CLOCKED, recording_format="npy")) for i in range(2)]
     sessions = stored([plain[0], with_clocks(plain[1], RECEIVERS[:1])])
     dataset = HeimdallDataset(sessions, CONFIG, s3_settings, cache_dir=tmp_path, arrivals=ARRIVALS)
@@ -163,8 +163,8 @@ def test_a_session_without_clocks_is_used_and_its_reason_kept(stored, s3_setting
     assert part.without_arrivals.keys() == {sessions[1].id}
 
 
-def test_recordings_too_short_to_time_are_no_sessions_end(dataset, s3_settings):
-    """Where receivers are a continent apart a sixth of a second tells no lag."""
+def test_sessions_too_short_for_timing_are_still_used(dataset, s3_settings):
+    """For receivers a continent apart, a sixth of a second gives no lag."""
     far = HeimdallDataset(
         dataset.sessions, CONFIG, s3_settings, arrivals=replace(ARRIVALS, baseline_m=3e6)
     )
@@ -175,7 +175,7 @@ def test_recordings_too_short_to_time_are_no_sessions_end(dataset, s3_settings):
 
 
 def test_arrivals_come_from_the_shared_cache_too(dataset, s3_settings):
-    """What one machine measured, the next one finds; the source travels there as a pickle."""
+    """One machine finds what another has computed; the source is sent as a pickle."""
     shared = SharedCache(s3_settings, f"s3://{s3_settings.raw_iq_bucket}/features", writes=True)
     one, other = (
         HeimdallDataset(
@@ -190,22 +190,22 @@ def test_arrivals_come_from_the_shared_cache_too(dataset, s3_settings):
     assert usable[0]["arrivals"].tobytes() == dataset[0]["arrivals"].tobytes()
 
 
-def test_arrivals_of_other_receivers_are_refused(s3_settings):
-    """Rows and channels of one sample must be of the same stations."""
+def test_arrivals_of_other_receivers_are_rejected(s3_settings):
+    """Rows and channels of a sample must belong to the same stations."""
     turned = replace(ARRIVALS, receivers=RECEIVERS[::-1])
     with pytest.raises(DataError, match="same receivers in the same order"):
         HeimdallDataset([], CONFIG, s3_settings, arrivals=turned)
 
 
-def test_arrivals_at_another_rate_are_refused(s3_settings):
-    """Above the recordings' rate there is no noise, and every time seems certain."""
+def test_arrivals_at_another_rate_are_rejected(s3_settings):
+    """Above the recordings' rate there is no noise, and every time would seem certain."""
     other = replace(ARRIVALS, sample_rate_hz=12_000)
     with pytest.raises(DataError, match="measured at 12000 Hz and features at 48000 Hz"):
         HeimdallDataset([], CONFIG, s3_settings, arrivals=other)
 
 
-def test_a_baseline_that_is_too_short_is_refused(dataset):
-    """Arrivals are not looked for beyond it: what is found in its place is wrong."""
+def test_a_baseline_that_is_too_short_is_rejected(dataset):
+    """Arrivals beyond it would be missed, and a wrong one found."""
     short = replace(ARRIVALS, baseline_m=100e3)
     with pytest.raises(DataError, match=r"baseline_m is 100000, and \S+ and \S+ are 1\d\d km"):
         HeimdallDataset(dataset.sessions, CONFIG, dataset.source.reader.s3, arrivals=short)
@@ -216,7 +216,7 @@ def test_a_baseline_that_is_too_short_is_refused(dataset):
     st.lists(st.integers(0, 60 * 10**9), min_size=2, max_size=4),
 )
 def test_starts_keep_their_nanoseconds(first_ns, after_ns):
-    """GPS seconds in a float step by 240 ns, 70 m of radio path."""
+    """As floats, GPS seconds have steps of 240 ns, which is 70 m of path."""
     heard = clocked(
         {
             str(number): Recording(

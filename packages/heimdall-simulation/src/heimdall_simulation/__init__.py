@@ -1,12 +1,12 @@
-"""Simulated recordings with the truth of every nuisance beside each session.
+"""Simulated recordings, with the true value of every nuisance of each session.
 
-`simulate_sessions` makes sessions that go through the same ingestion as recorded ones. The
-modules, from the earth to the session: `geometry`, `propagation`, `world` (places and losses),
-`channel` (fading, echoes, interferers), `voice`, `packets`, `waveforms` (transmitted signals),
-`receiver` (converter, files, levels), `scenario` (settings), `truth`, `drawing` (random draws),
-`sessions`; and `cramer_rao`, bounds on any estimate of the position.
+`simulate_sessions` makes sessions that are ingested like recorded ones. Modules, from the earth
+to the session: `geometry`, `propagation`, `world` (stations and shadowing), `channel` (fading,
+echoes, interferers), `voice`, `modulation`, `waveforms` (transmitted signals), `receiver`
+(converter, files, levels), `scenario` (settings), `truth`, `drawing` (random draws), `sessions`;
+and `cramer_rao`, lower bounds on the error of any position estimate.
 
-All beyond FM over a still, direct path is off until a `Scenario` asks for it.
+Everything beyond FM over a constant, direct path is off unless a `Scenario` turns it on.
 """
 
 from heimdall_simulation.channel import Channel, Interference

@@ -1,9 +1,7 @@
 """The truth of every session, drawn before any sample is made."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from heimdall_data.errors import SimulationError
@@ -13,71 +11,77 @@ from heimdall_simulation.geometry import east_north_m, slant_range_m
 from heimdall_simulation.propagation import log_distance_loss_db, propagation_delay_s
 from heimdall_simulation.receiver import thermal_noise_dbm
 from heimdall_simulation.scenario import NORTHWEST_ITALY, Mishaps, Scenario
-from heimdall_simulation.seeds import (
-    channel_rng,
-    interferer_rng,
-    modulation_rng,
-    session_rng,
-    source_rng,
-)
+from heimdall_simulation.seeds import Branch, generator
 from heimdall_simulation.truth import InterfererTruth, ReceptionTruth, SessionTruth, SourceTruth
 from heimdall_simulation.world import StationWorld, world_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
 
 __all__ = ["session_truth", "simulate_truths", "source_truth"]
 
 _RASTER_HZ = 12_500
-"""Channels of the 2 m band lie on multiples of this."""
+"""Channel spacing of the 2 m band."""
 
 
 def simulate_truths(
     n_sessions: int, seed: int, scenario: Scenario = NORTHWEST_ITALY
 ) -> Iterator[SessionTruth]:
-    """The truths alone of what `simulate_sessions` would make: fast, without samples."""
+    """Return only the truths of the sessions of `simulate_sessions`: fast, without samples."""
     if n_sessions < 0:
         raise SimulationError(f"cannot simulate {n_sessions} sessions; give 0 or more")
     return (session_truth(index, seed, scenario) for index in range(n_sessions))
 
 
 def session_truth(index: int, seed: int, scenario: Scenario) -> SessionTruth:
-    """The truth of session number `index`, whatever other sessions there are."""
-    rng = session_rng(seed, index)
+    """Return the truth of session `index`, which does not depend on other sessions."""
+    rng = generator(Branch.SESSION, seed, index)
     source = source_truth(index // scenario.sessions_per_source, seed, scenario)
     radiated_dbm = source.radiated_dbm + scenario.session_power_sigma_db * rng.standard_normal()
     world = world_of(scenario)
     direct = [_reception(rng, source, radiated_dbm, station, scenario) for station in world]
     everywhere = [
-        _through_channel(channel_rng(seed, index, there.station.name), there, scenario)
+        _through_channel(
+            generator(Branch.CHANNEL, seed, index, there.station.name), there, scenario
+        )
         for there in direct
     ]
     status, approval_status = _verdict(rng.random(), scenario.mishaps)
-    receptions, down = _without_one_down(rng, everywhere, scenario.mishaps)
+    is_down, which = rng.random() < scenario.mishaps.receiver_down, rng.integers(len(everywhere))
+    down = [everywhere[which]] if is_down and len(everywhere) > 1 else []
+    receptions = [there for there in everywhere if there not in down]
+    missing, truncated = rng.random(2) < (
+        scenario.mishaps.object_missing,
+        scenario.mishaps.object_truncated,
+    )
+    first, second = rng.integers(len(receptions), size=2)
+    if missing:
+        receptions[first] = replace(receptions[first], damage="missing")
+    if truncated:
+        receptions[second] = replace(receptions[second], damage="truncated")
     return SessionTruth(
         seed=seed,
         index=index,
         source=source,
         radiated_dbm=radiated_dbm,
-        receptions=_with_one_damaged(rng, receptions, scenario.mishaps),
-        stations_down=down,
+        receptions=tuple(receptions),
+        stations_down=tuple(there.station.name for there in down),
         status=status,
         approval_status=approval_status,
         interferers=tuple(
-            _interferer((seed, index, number), source, everywhere, scenario)
+            _interferer(
+                generator(Branch.INTERFERER, seed, index, number),
+                number,
+                source,
+                everywhere,
+                scenario,
+            )
             for number in range(scenario.interference.n_interferers)
         ),
     )
 
 
 def source_truth(index: int, seed: int, scenario: Scenario) -> SourceTruth:
-    """The truth of source number `index`."""
-    return _modulating(
-        modulation_rng(seed, index),
-        _transmitter(source_rng(seed, index), index, scenario),
-        scenario,
-    )
+    """Return the truth of source `index`."""
+    source = _transmitter(generator(Branch.SOURCE, seed, index), index, scenario)
+    return _modulating(generator(Branch.MODULATION, seed, index), source, scenario)
 
 
 def _transmitter(rng: np.random.Generator, index: int, scenario: Scenario) -> SourceTruth:
@@ -97,7 +101,7 @@ def _transmitter(rng: np.random.Generator, index: int, scenario: Scenario) -> So
 
 
 def _modulating(rng: np.random.Generator, source: SourceTruth, scenario: Scenario) -> SourceTruth:
-    """The same transmitter with a modulation of the scenario's."""
+    """Draw one of the scenario's modulations for a transmitter."""
     which = int(rng.integers(len(scenario.modulations)))
     return replace(
         source,
@@ -107,19 +111,17 @@ def _modulating(rng: np.random.Generator, source: SourceTruth, scenario: Scenari
 
 
 def _interferer(
-    branch: tuple[int, int, int],
+    rng: np.random.Generator,
+    number: int,
     source: SourceTruth,
     everywhere: Sequence[ReceptionTruth],
     scenario: Scenario,
 ) -> InterfererTruth:
-    """A transmitter near the source's frequency, and how it reaches every station.
-
-    `branch` is the seed, the session's index and the interferer's number.
-    """
-    rng, interference = interferer_rng(*branch), scenario.interference
+    """Draw a transmitter near the source's frequency, and its reception at every station."""
+    interference = scenario.interference
     spacing_hz = float(rng.choice((-1.0, 1.0))) * interference.offset_hz
     other = replace(
-        _modulating(rng, _transmitter(rng, branch[-1], scenario), scenario),
+        _modulating(rng, _transmitter(rng, number, scenario), scenario),
         frequency_hz=source.frequency_hz + spacing_hz,
         radiated_dbm=rng.uniform(*interference.radiated_dbm),
         position_known=False,
@@ -132,7 +134,7 @@ def _interferer(
             _through_channel(
                 rng, _reception(rng, other, other.radiated_dbm, station, scenario), scenario
             ),
-            # One receiver hears both: its clock and its mixer are the same for both.
+            # A receiver's clock and mixer are the same for both transmitters.
             clock_error_s=of_source.clock_error_s,
             frequency_offset_hz=of_source.frequency_offset_hz + apart_hz,
         )
@@ -144,7 +146,7 @@ def _interferer(
 def _through_channel(
     rng: np.random.Generator, reception: ReceptionTruth, scenario: Scenario
 ) -> ReceptionTruth:
-    """The same reception with what the scenario's channel does to it."""
+    """Add the effects of the scenario's channel."""
     return replace(
         reception,
         rician=drawn_fading(rng, scenario.channel),
@@ -160,7 +162,7 @@ def _reception(
     at: StationWorld,
     scenario: Scenario,
 ) -> ReceptionTruth:
-    """The link budget to one station, and what its hardware adds."""
+    """Compute the link budget to one station, and draw the errors of its hardware."""
     fading, clock, drift = rng.standard_normal(3)
     station_m = at.station.altitude_m or 0.0
     distance_m = float(
@@ -205,28 +207,3 @@ def _verdict(draw: float, mishaps: Mishaps) -> tuple[str, str]:
     if draw < mishaps.failed + mishaps.rejected + mishaps.pending:
         return "completed", "pending"
     return "completed", "approved"
-
-
-def _without_one_down(
-    rng: np.random.Generator, everywhere: Sequence[ReceptionTruth], mishaps: Mishaps
-) -> tuple[list[ReceptionTruth], tuple[str, ...]]:
-    """The receptions there were, and the names of the stations that made none."""
-    is_down, which = rng.random() < mishaps.receiver_down, int(rng.integers(len(everywhere)))
-    if not is_down or len(everywhere) == 1:
-        return list(everywhere), ()
-    there = [reception for n, reception in enumerate(everywhere) if n != which]
-    return there, (everywhere[which].station.name,)
-
-
-def _with_one_damaged(
-    rng: np.random.Generator, receptions: Sequence[ReceptionTruth], mishaps: Mishaps
-) -> tuple[ReceptionTruth, ...]:
-    """The same receptions, of which one object may be missing and one truncated."""
-    damaged = list(receptions)
-    missing, truncated = rng.random(2) < (mishaps.object_missing, mishaps.object_truncated)
-    first, second = rng.integers(len(damaged), size=2)
-    if missing:
-        damaged[first] = replace(damaged[first], damage="missing")
-    if truncated:
-        damaged[second] = replace(damaged[second], damage="truncated")
-    return tuple(damaged)

@@ -1,17 +1,11 @@
-"""Where things are on the WGS84 ellipsoid, in metres.
+"""Positions on the WGS84 ellipsoid, in metres.
 
-Sources: NIMA TR8350.2 (2000) for the ellipsoid; EPSG Guidance Note 7-2 for
-geographic to geocentric coordinates and the topocentric axes.
+Sources: NIMA TR8350.2 (2000) for the ellipsoid; EPSG Guidance Note 7-2 for geographic to
+geocentric coordinates and the topocentric axes.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["earth_centred_m", "east_north_axes", "east_north_m", "slant_range_m"]
 
@@ -21,7 +15,7 @@ _ECCENTRICITY_SQUARED = _FLATTENING * (2 - _FLATTENING)
 
 
 def earth_centred_m(position_deg: ArrayLike, height_m: ArrayLike) -> NDArray[np.float64]:
-    """Geocentric X, Y and Z of points on or above the ellipsoid, in metres.
+    """Return geocentric X, Y and Z in metres of points at a height above the ellipsoid.
 
     Shapes: `(..., 2)` latitude and longitude, and `(...)` heights, give `(..., 3)`.
     """
@@ -36,11 +30,10 @@ def earth_centred_m(position_deg: ArrayLike, height_m: ArrayLike) -> NDArray[np.
 def slant_range_m(
     from_deg: ArrayLike, from_height_m: ArrayLike, to_deg: ArrayLike, to_height_m: ArrayLike
 ) -> NDArray[np.float64]:
-    """Length of the straight line between two antennas, in metres.
+    """Return the length of the straight line between two antennas, in metres.
 
-    The ray that hugs the earth is longer by `d^3 / (24 R^2)`: 8 m in 200 km.
-
-    Shapes: positions `(..., 2)` and heights `(...)`, which broadcast, give `(...)`.
+    A ray along the earth's surface is longer by `d^3 / (24 R^2)`: 8 m in 200 km. Shapes: positions
+    `(..., 2)` and heights `(...)`, which broadcast, give `(...)`.
     """
     apart = earth_centred_m(from_deg, from_height_m) - earth_centred_m(to_deg, to_height_m)
     distance: NDArray[np.float64] = np.linalg.norm(apart, axis=-1)
@@ -48,7 +41,7 @@ def slant_range_m(
 
 
 def east_north_axes(origin_deg: ArrayLike) -> NDArray[np.float64]:
-    """Unit vectors east and north at a point, in geocentric axes, `(2, 3)`."""
+    """Return the unit vectors east and north at a point, in geocentric axes, `(2, 3)`."""
     latitude, longitude = np.radians(origin_deg)
     east = [-np.sin(longitude), np.cos(longitude), 0.0]
     north = [
@@ -60,7 +53,7 @@ def east_north_axes(origin_deg: ArrayLike) -> NDArray[np.float64]:
 
 
 def east_north_m(position_deg: ArrayLike, origin_deg: ArrayLike) -> NDArray[np.float64]:
-    """Metres east and north of the origin, in the plane that touches the ellipsoid there.
+    """Return metres east and north of the origin, in the tangent plane of the ellipsoid there.
 
     Shapes: `(..., 2)` positions and a `(2,)` origin give `(..., 2)`.
     """

@@ -1,19 +1,15 @@
-"""What the path between two antennas costs, and how long it takes.
+"""Loss and delay of the path between two antennas.
 
-Sources: H. T. Friis, "A note on a simple transmission formula", Proc. IRE 34 (1946), for
-free space; T. S. Rappaport, "Wireless Communications" (2nd ed., 2002), section 4.9, for the
-log-distance law beyond a reference distance. The exponent stands for what terrain and the
-horizon do on average: no diffraction is added on top of it, which would count them twice.
+The exponent of the log-distance law stands for the average effect of terrain and horizon;
+diffraction is not added, because it would count twice.
+
+Sources: H. T. Friis, "A note on a simple transmission formula", Proc. IRE 34 (1946), for free
+space; T. S. Rappaport, "Wireless Communications" (2nd ed., 2002), section 4.9, for the
+log-distance law beyond a reference distance.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "SPEED_OF_LIGHT_M_S",
@@ -26,7 +22,7 @@ SPEED_OF_LIGHT_M_S = 299_792_458.0
 
 
 def free_space_loss_db(distance_m: ArrayLike, frequency_hz: float) -> NDArray[np.float64]:
-    """Loss between isotropic antennas in free space, in dB (Friis 1946)."""
+    """Return the loss between isotropic antennas in free space, in dB (Friis 1946)."""
     wavelength_m = SPEED_OF_LIGHT_M_S / frequency_hz
     return 20 * np.log10(4 * np.pi * np.asarray(distance_m, dtype=np.float64) / wavelength_m)
 
@@ -34,9 +30,9 @@ def free_space_loss_db(distance_m: ArrayLike, frequency_hz: float) -> NDArray[np
 def log_distance_loss_db(
     distance_m: ArrayLike, frequency_hz: float, *, exponent: float, reference_m: float
 ) -> NDArray[np.float64]:
-    """Mean path loss in dB: free space to the reference, `10 exponent` dB a decade beyond.
+    """Return the mean path loss in dB: free space up to the reference, `10 exponent` dB a decade.
 
-    Source: Rappaport (2002), section 4.9, without its random term (see `world.ShadowingMap`).
+    This is Rappaport's law without its random term (see `world.ShadowingMap`).
     """
     distance = np.asarray(distance_m, dtype=np.float64)
     near = free_space_loss_db(np.minimum(distance, reference_m), frequency_hz)
@@ -44,5 +40,5 @@ def log_distance_loss_db(
 
 
 def propagation_delay_s(distance_m: ArrayLike) -> NDArray[np.float64]:
-    """Travel time in seconds, as in vacuum; air, slower by 0.03 %, is left out."""
+    """Return the travel time in vacuum, in seconds; air is slower by 0.03 %."""
     return np.asarray(distance_m, dtype=np.float64) / SPEED_OF_LIGHT_M_S

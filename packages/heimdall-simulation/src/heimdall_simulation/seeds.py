@@ -1,86 +1,43 @@
-"""The tree of seeds: who draws from which generator.
+"""Random generators in a tree of seeds.
 
-The world's seed makes what never changes, `(seed, source)` a transmitter, `(seed, session)` a
-session. Session 17 is thus the same in a run of 18 sessions and in a run of a million, and in
-whichever process it is made. Source: NumPy's `SeedSequence`, after M. E. O'Neill's
-`seed_seq_fe` (2015).
+The world's seed makes everything that never changes, `(seed, source)` a transmitter, and
+`(seed, session)` a session. Session 17 is thus the same in a run of 18 sessions and of a million,
+in any process. Source: NumPy's `SeedSequence`, after M. E. O'Neill's `seed_seq_fe` (2015).
 """
 
-from __future__ import annotations
-
 import zlib
+from enum import IntEnum
 
 import numpy as np
 from heimdall_data.errors import SimulationError
 
-__all__ = [
-    "channel_rng",
-    "interferer_rng",
-    "interferer_waveform_rng",
-    "modulation_rng",
-    "noise_rng",
-    "session_rng",
-    "source_rng",
-    "station_rng",
-    "waveform_rng",
-]
-
-# Branches of the tree; a new one goes last and never moves an old one.
-_SOURCE, _SESSION, _WAVEFORM, _NOISE, _MAP, _HARDWARE = range(6)
-_MODULATION, _CHANNEL, _INTERFERER, _INTERFERER_WAVEFORM = range(6, 10)
+__all__ = ["Branch", "generator"]
 
 
-def source_rng(seed: int, source: int) -> np.random.Generator:
-    """What a transmitter is."""
-    return _rng(seed, _SOURCE, source)
+class Branch(IntEnum):
+    """What a generator is for. Append new branches; existing numbers must never change."""
+
+    SOURCE = 0
+    SESSION = 1
+    WAVEFORM = 2
+    NOISE = 3
+    SHADOWING = 4
+    HARDWARE = 5
+    MODULATION = 6
+    CHANNEL = 7
+    INTERFERER = 8
+    INTERFERER_WAVEFORM = 9
 
 
-def session_rng(seed: int, session: int) -> np.random.Generator:
-    """What happens in a session."""
-    return _rng(seed, _SESSION, session)
+def generator(branch: Branch, seed: int, *path: int | str) -> np.random.Generator:
+    """Return the generator of a branch, for example of a session's number and a station's name.
 
-
-def waveform_rng(seed: int, session: int) -> np.random.Generator:
-    """What is said in a session."""
-    return _rng(seed, _WAVEFORM, session)
-
-
-def noise_rng(seed: int, session: int, station: str) -> np.random.Generator:
-    """The noise of one station in a session, whichever others were there."""
-    return _rng(seed, _NOISE, session, _number(station))
-
-
-def modulation_rng(seed: int, source: int) -> np.random.Generator:
-    """How a transmitter modulates."""
-    return _rng(seed, _MODULATION, source)
-
-
-def channel_rng(seed: int, session: int, station: str) -> np.random.Generator:
-    """Fading and echoes between a session's source and a station."""
-    return _rng(seed, _CHANNEL, session, _number(station))
-
-
-def interferer_rng(seed: int, session: int, number: int) -> np.random.Generator:
-    """What an interferer is, and how it reaches the stations."""
-    return _rng(seed, _INTERFERER, session, number)
-
-
-def interferer_waveform_rng(seed: int, session: int, number: int) -> np.random.Generator:
-    """What an interferer sends."""
-    return _rng(seed, _INTERFERER_WAVEFORM, session, number)
-
-
-def station_rng(world_seed: int, station: str, *, hardware: bool) -> np.random.Generator:
-    """What never changes of a station: its hardware, or else its shadowing map."""
-    return _rng(world_seed, _HARDWARE if hardware else _MAP, _number(station))
-
-
-def _number(name: str) -> int:
-    # Python's own hash of a string differs from process to process.
-    return zlib.crc32(name.encode())
-
-
-def _rng(seed: int, *branch: int) -> np.random.Generator:
+    Raises:
+        SimulationError: The seed is negative.
+    """
     if seed < 0:
         raise SimulationError(f"seed {seed} is negative; give 0 or more")
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=branch)))
+    # Python's own hash of a string differs between processes.
+    numbers = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
+    sequence = np.random.SeedSequence(seed, spawn_key=(int(branch), *numbers))
+    return np.random.Generator(np.random.PCG64(sequence))

@@ -1,14 +1,11 @@
-"""What is true of a simulated session: the label, and every nuisance that hides it."""
-
-from __future__ import annotations
+"""The true values of a simulated session: the label, and every nuisance."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from heimdall_data.catalogue.session import Station
+from heimdall_data.catalogue.session import Station
 
-    from heimdall_simulation.modulation import Modulation
+from heimdall_simulation.modulation import Modulation
 
 __all__ = [
     "Damage",
@@ -33,70 +30,69 @@ class SourceTruth:
     frequency_hz: float
     """Nominal carrier."""
     offset_ppm: float
-    """Of the carrier as it is."""
+    """Error of the carrier."""
     radiated_dbm: float
     deviation_hz: float
-    """Of FM."""
+    """For FM."""
     position_known: bool
     modulation: Modulation = "fm"
     am_depth: float = 0.8
-    """Of AM."""
+    """For AM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EchoTruth:
-    """One echo, against the direct path."""
+    """One echo, relative to the direct path."""
 
     excess_s: float
-    """How much later."""
     gain_db: float
     phase_rad: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RicianTruth:
-    """The waves of a path that fades; `channel.fading_gain` makes its gain over time of them."""
+    """Waves of a fading path; `channel.fading_gain` computes the gain from them."""
 
     k_db: float
     doppler_hz: float
-    """Of a wave from straight ahead; each has its angle's cosine of that."""
+    """Shift of a wave from straight ahead; others have the cosine of their angle times this."""
     direct_angle_rad: float
-    """Of the steady wave."""
+    """Angle of the steady wave."""
     angles_rad: tuple[float, ...]
-    """Of the scattered waves, all of one power."""
+    """Angles of the scattered waves, all of the same power."""
     phases_rad: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceptionTruth:
-    """How a session reaches one station. Levels are powers in the sampled band.
+    """Reception of a session at one station. Levels are powers in the sampled band.
 
-    Signal levels are the direct path's, fading within the recording averaged out.
+    Signal levels are those of the direct path, averaged over fading within the recording.
     """
 
     station: Station
     distance_m: float
     delay_s: float
     clock_error_s: float
-    """The signal is found this much late by the station's own stamps."""
+    """Additional delay of the signal by the station's own stamps."""
     path_loss_db: float
-    """Mean path loss, without the next two."""
+    """Mean path loss, without shadowing and fading."""
     shadowing_db: float
     fading_db: float
     signal_dbm: float
-    """At the antenna, with everything above."""
+    """At the antenna, after all losses."""
     noise_dbm: float
     gain_db: float
-    """From dBm at the antenna to dB of full scale, for signal and noise alike."""
+    """From dBm at the antenna to dB of full scale, for signal and noise."""
     frequency_offset_hz: float
     phase_rad: float
     damage: Damage | None = None
-    """What happened to the object in the store."""
+    """Damage of the object in the store."""
     rician: RicianTruth | None = None
-    """Of the direct path; None where it stands still."""
+    """Fading of the direct path; None if it is constant."""
     echoes: tuple[EchoTruth, ...] = ()
     detour_s: float = 0.0
-    """By how much later than on the straight line everything arrives."""
+    """Delay of the whole signal beyond that of the straight line."""
 
     @property
     def snr_db(self) -> float:
@@ -116,14 +112,14 @@ class ReceptionTruth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfererTruth:
-    """Another transmitter of the session, and how it reaches every station."""
+    """Another transmitter of the session, and its reception at every station."""
 
     source: SourceTruth
     receptions: tuple[ReceptionTruth, ...]
-    """In the scenario's order, with the stations that were down."""
+    """In the scenario's order, including stations that were down."""
 
     def at(self, station: str) -> ReceptionTruth:
-        """How it reaches the station of this name."""
+        """Return the reception at the station of this name."""
         return next(r for r in self.receptions if r.station.name == station)
 
 

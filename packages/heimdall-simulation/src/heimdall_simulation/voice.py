@@ -1,32 +1,28 @@
-"""A modulating signal with the statistics of someone speaking.
+"""A modulating signal with the statistics of speech.
 
-Source and filter, as in G. Fant, "Acoustic Theory of Speech Production" (1960): pulses of
-the voice, or the noise of a consonant, shaped by a vowel's formants (means of G. E. Peterson
-and H. L. Barney, JASA 24, 1952), under an envelope of four syllables a second (T. Houtgast
-and H. J. M. Steeneken, JASA 77, 1985). Talk spurts and pauses alternate with exponential
-lengths, as in ITU-T P.59, whose mean spurt of 1.004 s is kept; the pause is shortened to the
-breath of someone who holds the key. No words are said; the spectrum, the level and the
-silences are what a receiver and an estimator of delay see.
+Only the spectrum, the level and the silences of speech are simulated, because a receiver and an
+estimator of delay see nothing else. A source (pulses of the voice, or the noise of a consonant)
+is shaped by the formants of a vowel, with an envelope of four syllables a second. Talk spurts and
+pauses alternate with exponential lengths. The mean spurt of 1.004 s is that of ITU-T P.59; the
+pause is shortened to the breath of a speaker who holds the key.
+
+Sources: G. Fant, "Acoustic Theory of Speech Production" (1960); G. E. Peterson and H. L. Barney,
+JASA 24 (1952), for mean formants; T. Houtgast and H. J. M. Steeneken, JASA 77 (1985), for the
+syllables; TIA-603 for the audio band and the pre-emphasis.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 __all__ = ["AUDIO_BAND_HZ", "modulating_signal"]
 
 AUDIO_BAND_HZ = (300.0, 3000.0)
-"""What a narrow-band FM transmitter lets through, as TIA-603 has it."""
+"""Audio band of a narrow-band FM transmitter (TIA-603)."""
 _AUDIO_RATE_HZ = 8000.0
 _MEAN_SPURT_S, _MEAN_PAUSE_S = 1.004, 0.4
 _MEAN_SYLLABLE_S = 0.25
 _BREATH_DB = -60.0
-# Peterson and Barney, table II: F1, F2 and F3 of ten vowels, the means of men.
+# Peterson and Barney, table II: F1, F2 and F3 of ten vowels, means of men.
 _FORMANTS_HZ = np.array(
     [
         (270, 2290, 3010),
@@ -45,27 +41,32 @@ _FORMANTS_HZ = np.array(
 _FORMANT_WIDTHS_HZ = np.array([60.0, 90.0, 150.0])
 _FORMANT_WEIGHTS = np.array([1.0, 0.5, 0.25])
 
+Float64 = NDArray[np.float64]
 
-def modulating_signal(
-    rng: np.random.Generator, n_samples: int, sample_rate_hz: float
-) -> NDArray[np.float64]:
-    """What a transmitter's modulator is given: within ±1, periodic, of mean zero, `(n_samples,)`.
 
-    Pre-emphasised, limited and held to `AUDIO_BAND_HZ`, as a set does before it modulates.
-    Periodic, so that a delay in the frequency domain is exact.
+def modulating_signal(rng: np.random.Generator, n_samples: int, sample_rate_hz: float) -> Float64:
+    """Return the input of a transmitter's modulator: within ±1 and of mean zero, `(n_samples,)`.
+
+    It is pre-emphasised, limited and filtered to `AUDIO_BAND_HZ`, as in a transmitter, and
+    periodic, so that a delay in the frequency domain is exact.
     """
     duration_s = n_samples / sample_rate_hz
     n_audio = round(duration_s * _AUDIO_RATE_HZ)
-    speech = _speech(rng, n_audio)
-    spectrum = _emphasised(np.fft.rfft(speech), duration_s)
-    limited = np.tanh(_to_unit_rms(np.fft.irfft(spectrum, n_audio)))
-    band = np.fft.rfft(limited) * _band_pass(_frequencies_hz(n_audio, duration_s))
-    audio = np.fft.irfft(band, n_samples) * (n_samples / n_audio)
+    frequency_hz = np.arange(n_audio // 2 + 1) / duration_s
+    low, high = AUDIO_BAND_HZ
+    rise = np.clip((frequency_hz - low) / 100.0, 0, 1)
+    fall = np.clip((high - frequency_hz) / 300.0, 0, 1)
+    band_pass = np.sin(np.pi / 2 * rise) ** 2 * np.sin(np.pi / 2 * fall) ** 2
+    # 6 dB per octave within the audio band.
+    emphasis = 1j * frequency_hz / low * band_pass
+    emphasised = np.fft.rfft(_speech(rng, n_audio)) * emphasis
+    limited = np.tanh(_to_unit_rms(np.fft.irfft(emphasised, n_audio)))
+    audio = np.fft.irfft(np.fft.rfft(limited) * band_pass, n_samples) * (n_samples / n_audio)
     return audio / max(1.0, float(np.abs(audio).max()))
 
 
-def _speech(rng: np.random.Generator, n_audio: int) -> NDArray[np.float64]:
-    """Syllables, and nothing but breath in the pauses, at the audio rate."""
+def _speech(rng: np.random.Generator, n_audio: int) -> Float64:
+    """Syllables, with only breath in the pauses, at the audio rate."""
     voiced = _voice_pulses(rng, n_audio)
     speech = np.zeros(n_audio)
     onset = -int(rng.uniform(0, _MEAN_SYLLABLE_S) * _AUDIO_RATE_HZ)
@@ -77,8 +78,8 @@ def _speech(rng: np.random.Generator, n_audio: int) -> NDArray[np.float64]:
     return _to_unit_rms(speech) * _talking(rng, n_audio) + breath
 
 
-def _voice_pulses(rng: np.random.Generator, n_audio: int) -> NDArray[np.float64]:
-    """Glottal pulses at a pitch that wanders, `exp(k (cos - 1))`: smooth, so band-limited."""
+def _voice_pulses(rng: np.random.Generator, n_audio: int) -> Float64:
+    """Glottal pulses `exp(k (cos - 1))` at a varying pitch: smooth, so band-limited."""
     pitch_hz = rng.uniform(90, 230)
     bends = np.cumsum(rng.standard_normal(n_audio // 800 + 2)) * 0.03
     bend = np.interp(np.arange(n_audio) / 800, np.arange(len(bends)), bends)
@@ -88,11 +89,7 @@ def _voice_pulses(rng: np.random.Generator, n_audio: int) -> NDArray[np.float64]
 
 
 def _add_syllable(
-    rng: np.random.Generator,
-    speech: NDArray[np.float64],
-    voiced: NDArray[np.float64],
-    onset: int,
-    length: int,
+    rng: np.random.Generator, speech: Float64, voiced: Float64, onset: int, length: int
 ) -> None:
     """Add a consonant of noise and a vowel of pulses to `speech`, in place."""
     begin, end = max(onset, 0), min(onset + length, len(speech))
@@ -106,23 +103,17 @@ def _add_syllable(
     rise = np.sin(np.pi * np.clip((place - consonant_share) / (1 - consonant_share), 0, 1)) ** 2
     hiss = np.diff(noise, prepend=0.0)[begin - onset : end - onset]
     envelope = np.sin(np.pi * place / consonant_share) ** 2
-    speech[begin:end] += _to_unit_rms(_through_formants(voiced[begin:end] * rise, vowel))
+    # Three resonances in parallel (Fant 1960).
+    frequency_hz = np.fft.rfftfreq(end - begin, 1 / _AUDIO_RATE_HZ)[:, None]
+    detuning = (frequency_hz - vowel) / _FORMANT_WIDTHS_HZ
+    response = (_FORMANT_WEIGHTS / (1 + 2j * detuning)).sum(axis=1)
+    pulses = np.fft.rfft(voiced[begin:end] * rise)
+    speech[begin:end] += _to_unit_rms(np.fft.irfft(pulses * response, end - begin))
     speech[begin:end] += np.where(is_consonant, consonant_level * envelope * hiss, 0.0)
 
 
-def _through_formants(
-    excitation: NDArray[np.float64], formants_hz: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The excitation through three resonances in parallel (Fant 1960)."""
-    n_samples = len(excitation)
-    frequency = np.fft.rfftfreq(n_samples, 1 / _AUDIO_RATE_HZ)[:, None]
-    detuning = (frequency - formants_hz) / _FORMANT_WIDTHS_HZ
-    response = (_FORMANT_WEIGHTS / (1 + 2j * detuning)).sum(axis=1)
-    return np.fft.irfft(np.fft.rfft(excitation) * response, n_samples)
-
-
-def _talking(rng: np.random.Generator, n_audio: int) -> NDArray[np.float64]:
-    """One while speaking, zero in a pause."""
+def _talking(rng: np.random.Generator, n_audio: int) -> Float64:
+    """1 during speech, 0 in pauses."""
     talks = bool(rng.random() < _MEAN_SPURT_S / (_MEAN_SPURT_S + _MEAN_PAUSE_S))
     gate, at = np.empty(n_audio), 0
     while at < n_audio:
@@ -133,28 +124,6 @@ def _talking(rng: np.random.Generator, n_audio: int) -> NDArray[np.float64]:
     return gate
 
 
-def _emphasised(spectrum: NDArray[np.complex128], duration_s: float) -> NDArray[np.complex128]:
-    """6 dB an octave up, within the audio band, as TIA-603 asks."""
-    frequency_hz = np.arange(len(spectrum)) / duration_s
-    emphasised: NDArray[np.complex128] = spectrum * (
-        1j * frequency_hz / AUDIO_BAND_HZ[0] * _band_pass(frequency_hz)
-    )
-    return emphasised
-
-
-def _frequencies_hz(n_audio: int, duration_s: float) -> NDArray[np.float64]:
-    return np.arange(n_audio // 2 + 1) / duration_s
-
-
-def _band_pass(frequency_hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One inside the audio band, zero outside, with raised-cosine edges inside it."""
-    low, high = AUDIO_BAND_HZ
-    rise = np.clip((frequency_hz - low) / 100.0, 0, 1)
-    fall = np.clip((high - frequency_hz) / 300.0, 0, 1)
-    passed: NDArray[np.float64] = np.sin(np.pi / 2 * rise) ** 2 * np.sin(np.pi / 2 * fall) ** 2
-    return passed
-
-
-def _to_unit_rms(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+def _to_unit_rms(signal: Float64) -> Float64:
     rms = float(np.sqrt(np.mean(signal**2)))
     return signal / rms if rms > 0 else signal

@@ -1,6 +1,6 @@
-"""Each station's shadowing map, gain and mixer, the same in every session.
+"""Shadowing map, gain and mixer of each station, the same in every session.
 
-Shadowing is what hills and buildings add to the mean path loss, as a map for each station.
+Shadowing is the loss by hills and buildings beyond the mean path loss, as a map for each station.
 
 Sources: M. Gudmundson, "Correlation model for shadow fading in mobile radio systems",
 Electronics Letters 27 (1991), for the correlation `exp(-d / d_c)` of a log-normal field;
@@ -10,32 +10,22 @@ M. Shinozuka, "Simulation of multivariate and multidimensional random processes"
 (1971), for a Gaussian field as a sum of cosines with random phases.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_data.catalogue.session import Station
+from numpy.typing import ArrayLike, NDArray
 
-from heimdall_simulation.seeds import station_rng
-
-if TYPE_CHECKING:
-    from heimdall_data.catalogue.session import Station
-    from numpy.typing import ArrayLike, NDArray
-
-    from heimdall_simulation.scenario import Scenario
+from heimdall_simulation.scenario import Scenario
+from heimdall_simulation.seeds import Branch, generator
 
 __all__ = ["ShadowingMap", "StationWorld", "world_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowingMap:
-    """One station's map: a loss in dB for every place a transmitter may stand at.
-
-    Made by `ShadowingMap.of_station`, from the world's seed and the station's name alone, so
-    that it is the same map whatever else is simulated.
-    """
+    """One station's map: a loss in dB for every position of a transmitter."""
 
     wave_numbers: NDArray[np.float64]
     """`(modes, 2)`, radians per metre east and north."""
@@ -52,13 +42,13 @@ class ShadowingMap:
         sigma_db: float,
         decorrelation_m: float,
         n_modes: int = 1024,
-    ) -> ShadowingMap:
-        """The map of the station with this name.
+    ) -> "ShadowingMap":
+        """Return the map of the station with this name; it depends on nothing else in the world.
 
-        The modes' lengths and directions are stratified, one to each `1 / n_modes` of their
-        distribution, which brings the map's own correlation close to the law's.
+        The lengths and directions of the modes are stratified, one in each `1 / n_modes` of their
+        distribution, which brings the correlation of a single map close to the law.
         """
-        rng = station_rng(world_seed, station, hardware=False)
+        rng = generator(Branch.SHADOWING, world_seed, station)
         rank = (np.arange(n_modes) + rng.random(n_modes)) / n_modes
         radial = np.sqrt((1 - rank) ** -2 - 1) / decorrelation_m
         angle = np.pi * (rng.permutation(n_modes) + rng.random(n_modes)) / n_modes
@@ -66,7 +56,7 @@ class ShadowingMap:
         return cls(waves, rng.uniform(0, 2 * np.pi, n_modes), sigma_db)
 
     def loss_db(self, east_north_m: ArrayLike) -> NDArray[np.float64]:
-        """Loss beyond the mean path loss, in dB; its mean over the plane is zero.
+        """Return the loss beyond the mean path loss, in dB; its mean over the plane is zero.
 
         Shapes: `(..., 2)` metres east and north give `(...)`.
         """
@@ -77,32 +67,29 @@ class ShadowingMap:
 
 @dataclass(frozen=True, slots=True)
 class StationWorld:
-    """A station and what its operator does not know about it."""
+    """A station and its properties that the operator does not know."""
 
     station: Station
     shadows: ShadowingMap
     gain_db: float
-    """Against the nominal gain."""
+    """Deviation from the nominal gain."""
     mixer_ppm: float
-    """How far its oscillator is off, fixed part."""
+    """Fixed part of the oscillator's error."""
 
 
 @lru_cache(maxsize=4)
 def world_of(scenario: Scenario) -> tuple[StationWorld, ...]:
-    """The scenario's stations, in its order; each depends on the world's seed and its name."""
-    return tuple(_station_world(station, scenario) for station in scenario.stations)
-
-
-def _station_world(station: Station, scenario: Scenario) -> StationWorld:
-    rng = station_rng(scenario.world_seed, station.name, hardware=True)
-    return StationWorld(
-        station,
-        ShadowingMap.of_station(
+    """Return the scenario's stations; each depends only on the world's seed and its name."""
+    world = []
+    for station in scenario.stations:
+        rng = generator(Branch.HARDWARE, scenario.world_seed, station.name)
+        shadows = ShadowingMap.of_station(
             station.name,
             world_seed=scenario.world_seed,
             sigma_db=scenario.shadowing_sigma_db,
             decorrelation_m=scenario.shadowing_decorrelation_m,
-        ),
-        gain_db=scenario.gain_sigma_db * rng.standard_normal(),
-        mixer_ppm=scenario.receiver_offset_ppm * rng.standard_normal(),
-    )
+        )
+        gain_db = scenario.gain_sigma_db * rng.standard_normal()
+        mixer_ppm = scenario.receiver_offset_ppm * rng.standard_normal()
+        world.append(StationWorld(station, shadows, gain_db, mixer_ppm))
+    return tuple(world)
