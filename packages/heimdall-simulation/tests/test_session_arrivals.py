@@ -190,25 +190,20 @@ def test_arrivals_come_from_the_shared_cache_too(dataset, s3_settings):
     assert usable[0]["arrivals"].tobytes() == dataset[0]["arrivals"].tobytes()
 
 
-def test_arrivals_of_other_receivers_are_rejected(s3_settings):
-    """Rows and channels of a sample must belong to the same stations."""
-    turned = replace(ARRIVALS, receivers=RECEIVERS[::-1])
-    with pytest.raises(DataError, match="same receivers in the same order"):
-        HeimdallDataset([], CONFIG, s3_settings, arrivals=turned)
-
-
-def test_arrivals_at_another_rate_are_rejected(s3_settings):
-    """Above the recordings' rate there is no noise, and every time would seem certain."""
-    other = replace(ARRIVALS, sample_rate_hz=12_000)
-    with pytest.raises(DataError, match="measured at 12000 Hz and features at 48000 Hz"):
-        HeimdallDataset([], CONFIG, s3_settings, arrivals=other)
-
-
-def test_a_baseline_that_is_too_short_is_rejected(dataset):
-    """Arrivals beyond it would be missed, and a wrong one found."""
-    short = replace(ARRIVALS, baseline_m=100e3)
-    with pytest.raises(DataError, match=r"baseline_m is 100000, and \S+ and \S+ are 1\d\d km"):
-        HeimdallDataset(dataset.sessions, CONFIG, dataset.source.reader.s3, arrivals=short)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"receivers": RECEIVERS[::-1]}, "same receivers in the same order"),
+        # Above the recordings' rate there is no noise, and every time would seem certain.
+        ({"sample_rate_hz": 12_000}, "measured at 12000 Hz and features at 48000 Hz"),
+        ({"baseline_m": 100e3}, r"baseline_m is 100000, and \S+ and \S+ are 1\d\d km"),
+    ],
+)
+def test_arrivals_that_do_not_fit_are_rejected(dataset, changes, message):
+    """They would give wrong times, or rows of other stations than the channels."""
+    arrivals, s3 = replace(ARRIVALS, **changes), dataset.source.reader.s3
+    with pytest.raises(DataError, match=message):
+        HeimdallDataset(dataset.sessions, CONFIG, s3, arrivals=arrivals)
 
 
 @given(

@@ -33,13 +33,9 @@ def test_the_signal_stays_within_full_deviation_and_the_audio_band(seed, n_sampl
     assert power[outside].sum() < 1e-9 * power.sum()
 
 
-def test_peaks_come_near_full_deviation(minute):
-    """A much weaker signal would waste the signal-to-noise ratio."""
+def test_the_speaker_is_loud_and_talks_most_of_the_time(minute):
+    """Spurts of a second and breaths of 0.4 s are 70 % speech; weak peaks would waste SNR."""
     assert np.abs(minute).max() > 0.7
-
-
-def test_the_speaker_talks_most_of_the_time(minute):
-    """Spurts of a second and breaths of 0.4 s: about 70 % speech."""
     assert 0.5 < is_loud(minute).mean() < 0.85
 
 
@@ -58,9 +54,3 @@ def test_syllables_shape_the_envelope(minute):
     slow = spectrum[(frequency_hz > 0.3) & (frequency_hz < 10)].mean()
     fast = spectrum[(frequency_hz > 25) & (frequency_hz < 50)].mean()
     assert slow > 10 * fast
-
-
-def test_another_generator_gives_another_speech():
-    """Two sessions must not have the same words."""
-    one, two = (modulating_signal(np.random.default_rng(n), 48_000, RATE_HZ) for n in (1, 2))
-    assert abs(np.corrcoef(one, two)[0, 1]) < 0.2
