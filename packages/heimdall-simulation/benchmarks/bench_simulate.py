@@ -2,10 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/bench_simulate.py [sessions]
 
-Processor time, not wall time: what other processes take from the core does not count.
+Processor time, which does not include other processes on the core.
 """
-
-from __future__ import annotations
 
 import sys
 import time
@@ -25,7 +23,7 @@ REPEATS = 3
 
 
 def rate(make, n_sessions):
-    """Best of a few runs, sessions per second of processor time."""
+    """Sessions per second of processor time, the best of a few runs."""
     best = 0.0
     for repeat in range(REPEATS):
         begin = time.process_time()

@@ -1,12 +1,10 @@
-"""How far simulated levels alone can locate a transmitter: a markdown table of median errors.
+"""Accuracy of positions from simulated levels alone: a markdown table of errors.
 
     python benchmarks/learnability.py [sessions to train on] [sessions to test on]
 
-Levels are the true ones in the sampled band, noise included, as a long recording shows them;
-no features, no network. Test sources stand on sites that training has not seen.
+Levels are the true ones in the sampled band, with noise, as in a long recording; without features
+and network. Test sources are at sites that are not in the training data.
 """
-
-from __future__ import annotations
 
 import sys
 from dataclasses import replace
@@ -34,7 +32,7 @@ def levels_and_places(n_sessions, seed, scenario, stations):
 
 
 def nearest(train_levels, train_places, levels, k):
-    """Mean place of the k training sessions with the nearest levels, common power removed."""
+    """Mean place of the k training sessions with the nearest levels, without common power."""
     train = train_levels - 0.8 * train_levels.mean(axis=1, keepdims=True)
     test = levels - 0.8 * levels.mean(axis=1, keepdims=True)
     far = (test**2).sum(1)[:, None] - 2 * test @ train.T + (train**2).sum(1)
@@ -43,7 +41,7 @@ def nearest(train_levels, train_places, levels, k):
 
 
 def centroid(levels, stations_km):
-    """Mean place of the stations, weighted by received amplitude, the root of power."""
+    """Mean place of the stations, weighted by received amplitude."""
     weights = 10 ** ((levels - levels.max(axis=1, keepdims=True)) / 20)
     return weights @ stations_km / weights.sum(axis=1, keepdims=True)
 

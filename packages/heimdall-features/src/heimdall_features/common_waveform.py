@@ -29,7 +29,7 @@ from heimdall_features.clock import smoothed
 __all__ = ["CommonWaveform"]
 
 _NOISE_QUANTILE: Final = 0.4
-"""Of the smoothed spectrum: below the signal, above the stop band of a receiver's filter."""
+"""Quantile of the smoothed spectrum between the signal and the stop band of a receiver's filter."""
 _TAPER_LAGS: Final = 2.0
 """Ends tapered off, in longest lags: there, shifted recordings have nothing in common."""
 _LARGEST_STEP: Final = 0.5

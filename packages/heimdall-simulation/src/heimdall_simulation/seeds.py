@@ -15,7 +15,7 @@ __all__ = ["Branch", "generator"]
 
 
 class Branch(IntEnum):
-    """What a generator is for. Append new branches; existing numbers must never change."""
+    """Purpose of a generator. Append new branches; existing numbers must never change."""
 
     SOURCE = 0
     SESSION = 1
