@@ -1,9 +1,8 @@
 """Checkpoint files: read without running code, written whole, migrated from older formats.
 
-Lightning writes the file; beside its own keys it holds records of ours: the model, a timing
-network, an ensemble, the run. A record with a format number is migrated to the format of this
-version by one function a step. Files are read with `weights_only`, so that a checkpoint from a
-stranger cannot run code.
+Beside Lightning's keys, a file holds records of ours: the model, a timing network, an ensemble,
+the run. Records with a format number are migrated to this version's format step by step. Files
+are read with `weights_only`, so that a checkpoint from a stranger cannot run code.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class Format:
     key: str
     number: int = 1
     steps: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
-    """From format n to n + 1, by n: a function of the contents of the whole file."""
+    """By n, a function of the contents of the whole file: from format n to n + 1."""
 
     def begin(self) -> dict[str, Any]:
         """The entries that every record of this format starts with."""
@@ -70,12 +69,10 @@ class Format:
             if found == self.number:
                 break
             if isinstance(found, int) and found > self.number:
-                writer = record.get("version")
-                ours = version("heimdall-models")
-                wanted = f"heimdall-models {writer}" if writer else "a newer heimdall-models"
                 raise ModelError(
-                    f"{name} has {self.key} format {found}, and heimdall-models {ours} "
-                    f"reads up to {self.number}; open it with {wanted}"
+                    f"{name} has {self.key} format {found}, and heimdall-models "
+                    f"{version('heimdall-models')} reads up to {self.number}; open it with "
+                    f"heimdall-models {record.get('version') or 'of a newer version'}"
                 )
             if not isinstance(found, int) or found not in self.steps:
                 raise ModelError(f"{name} has {self.key} format {found!r}; it is damaged")
@@ -94,10 +91,10 @@ def model_record(config: LocalizationConfig, region: Region) -> dict[str, str | 
 
 
 def migrated(contents: dict[str, Any], name: str) -> dict[str, Any]:
-    """Contents of a checkpoint with every record in the format of this version.
+    """Contents of a checkpoint with every record migrated; `name` is the file's in errors.
 
     Raises:
-        ModelError: As `Format.migrate`; `name` is what the message calls the file.
+        ModelError: As `Format.migrate`.
     """
     for form in (MODEL, TIMING, ENSEMBLE):
         contents = form.migrate(contents, name)
@@ -118,7 +115,7 @@ def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no checkpoint at {path}")
-    # A file that was cut short has lost the directory at the end of the archive.
+    # A truncated archive has lost the directory at its end.
     if not zipfile.is_zipfile(path):
         raise ModelError(
             f"{path} ({path.stat().st_size} bytes) is not a PyTorch checkpoint, or was cut short"
@@ -127,8 +124,7 @@ def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
         contents: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} holds pickled objects beside tensors and text; it is not loaded, because "
-            f"doing so could run code"
+            f"{path} holds pickled objects, which could run code; only tensors and text are loaded"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         first_line = str(error).partition("\n")[0]
@@ -155,9 +151,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: If it cannot be written; what was at `path` stays, and nothing is left beside it.
     """
-    descriptor, name = tempfile.mkstemp(
-        dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part"
-    )
+    folder, prefix = path.absolute().parent, f".{path.name}."
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".part")
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -17,7 +17,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "str": str,
     "str | None": (str, type(None)),
 }
-"""Types that a JSON value of a field may have: a stranger's record may hold anything."""
+"""Types of JSON values that a field accepts, by its annotation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,7 @@ class LocalizationConfig:
     backbone: str = "convnext_large"
     """Any timm backbone."""
     weights: str | None = None
-    """Local file of pretrained backbone weights, or `hub` for timm's; none starts from random
-    weights."""
+    """Local file of pretrained backbone weights, or `hub` for timm's; none for random weights."""
     freeze_backbone: bool = False
     """Train the heads alone, to the end."""
     unfreeze_epoch: int = 0
@@ -47,7 +46,7 @@ class LocalizationConfig:
     sigma_max: float = 1.0
     """Largest standard deviation the model may claim, in units of the region."""
     tilted: bool = False
-    """Let ellipses of levels lean; the model file then has a third output, `correlations`."""
+    """Tilt the ellipses of levels; the model file then has a third output, `correlations`."""
     dropout: float = 0.5
     """Share of the backbone's vector that training leaves out at random."""
     drop_path: float = 0.0
@@ -91,23 +90,22 @@ class LocalizationConfig:
 
     def to_json(self) -> str:
         """The record as one JSON object."""
-        # Not the options of training, which a subclass has.
-        return json.dumps(
-            {each.name: getattr(self, each.name) for each in fields(LocalizationConfig)}
-        )
+        # Without the training options of a subclass.
+        names = [each.name for each in fields(LocalizationConfig)]
+        return json.dumps({name: getattr(self, name) for name in names})
 
     @classmethod
     def from_json(cls, text: str) -> LocalizationConfig:
-        """The record that `to_json` wrote; fields that it lacks have their defaults.
+        """The record that `to_json` wrote; missing fields have their defaults.
 
         Raises:
-            ModelError: If the text is not that, names a field that we do not know, or a value is
-                of the wrong type or out of range.
+            ModelError: If the text is no such record, has an unknown field, or a value is of the
+                wrong type or out of range.
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ModelError(f"{text[:80]!r} is not a model's configuration: {error}") from error
+        except json.JSONDecodeError:
+            values = None
         if not isinstance(values, dict):
             raise ModelError(f"{text[:80]!r} is not a model's configuration")
         if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
@@ -125,13 +123,7 @@ class LocalizationConfig:
 
 
 def require(options: object, name: str, holds: bool, what: str) -> None:  # noqa: FBT001
-    """Refuse an option unless its condition holds.
-
-    Args:
-        options: The record that has it.
-        name: Name of its field.
-        holds: The condition.
-        what: What the value must be, as it follows "it must be".
+    """Refuse the option `name` unless its condition holds; `what` completes "it must be".
 
     Raises:
         OptionError: The condition does not hold.

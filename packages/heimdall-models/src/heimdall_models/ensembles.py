@@ -1,14 +1,14 @@
 """Several trained networks that answer as one, with the moments of their mixture.
 
-Networks of different starts, trained in different orders, are wrong in different places: their
-mean is nearer to the truth than they are, and where they disagree, the ellipse is wider. The
-mixture of equally likely Gaussians has as mean the mean of theirs, and as covariance the mean of
-theirs plus the covariance of their means. All of it is in the plane, about the members' centre, so
+Networks with different starts and data orders are wrong in different places: their mean is nearer
+to the truth than they are, and where they disagree, the ellipse is wider. A mixture of equally
+likely Gaussians has the mean of their means; its covariance is the mean of their covariances plus
+the covariance of their means. All of it is computed in the plane, about the members' centre, so
 that ellipses of metres survive float32.
 
-Members that are calibrated each make a mixture that is wider than it need be where they disagree,
-and members that are too sure in common may still be too sure together. So the weight of their
-disagreement is fitted on validation sessions; where they agree, nothing can change.
+A mixture of calibrated members is too wide where they disagree, and members that share an
+overconfidence remain overconfident together. So the weight of their disagreement is fitted on
+validation sessions; where they agree, it changes nothing.
 
 Sources: B. Lakshminarayanan, A. Pritzel and C. Blundell, "Simple and scalable predictive
 uncertainty estimation using deep ensembles", NIPS 2017, section 2.4, for the moments; R. Rahaman
@@ -32,13 +32,11 @@ from heimdall_models.ellipses import (
     sigma_and_correlation,
 )
 from heimdall_models.errors import ModelError
-from heimdall_models.serving import ServingNet, TimedServingNet, as_served, levels_as_served
+from heimdall_models.serving import ServingNet, TimedServingNet, as_served
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
-
-    from heimdall_models.region import Region
 
 __all__ = ["SAME_DB", "EnsembleNet", "Moments", "TimedEnsembleNet", "moments"]
 
@@ -77,16 +75,28 @@ def moments(positions: Tensor, covariances: Tensor) -> Moments:
 
 
 class _Ensemble(nn.Module):
-    """Members that are merged, and the weight of their disagreement."""
+    """Members that are merged, and the weight of their disagreement.
+
+    Args:
+        members: At least one.
+        levels: The members' networks of spectrograms; of the same region and normalisation.
+        names: Names of the members in errors; member 1, member 2 ... by default.
+    """
 
     takes: ClassVar[tuple[str, ...]]
     """Keys of a batch that `moments` takes, in order."""
     disagreement_weight: Tensor
 
-    def __init__(self, members: Sequence[nn.Module], region: Region) -> None:
+    def __init__(
+        self, members: Sequence[nn.Module], levels: Sequence[ServingNet], names: Sequence[str]
+    ) -> None:
         super().__init__()
+        if not members:
+            raise ModelError("an ensemble of no networks; give one or more")
+        self.names = names or [f"member {number}" for number in range(1, len(members) + 1)]
+        _require_same_features(levels, self.names)
         self.members = nn.ModuleList(members)
-        self.region = region
+        self.region = levels[0].region
         self.register_buffer("disagreement_weight", torch.ones(()))
 
     def moments(self, *inputs: Tensor) -> Moments:
@@ -97,12 +107,12 @@ class _Ensemble(nn.Module):
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Fit the weight of the disagreement on sessions that no member was trained on.
 
-        The weight is from e^-2 to e^2: that with which both ellipses hold their shares most
-        nearly, and of several equally good ones the geometric middle, 1 where the members agree.
+        The weight, from e^-2 to e^2, is the one with which both ellipses hold their shares most
+        nearly; of several equally good ones the geometric middle, 1 where the members agree.
 
         Args:
-            batches: With `features`, and `arrivals` where they are taken, as `forward` takes
-                them; and `position_deg`, `(batch, 2)`.
+            batches: With `features` and, if they are taken, `arrivals`, as `forward` takes them;
+                and `position_deg`, `(batch, 2)`.
 
         Raises:
             ModelError: If there are fewer than 30 sessions, or an answer is not finite; the
@@ -140,16 +150,14 @@ class EnsembleNet(_Ensemble):
     takes = ("features",)
 
     def __init__(self, members: Sequence[ServingNet], names: Sequence[str] = ()) -> None:
-        _require_same_features(members, _named(members, names))
-        super().__init__(members, members[0].region)
+        super().__init__(members, members, names)
 
     def forward(self, mel_spectrogram: Tensor) -> tuple[Tensor, ...]:
         """Positions in degrees and uncertainties in metres; see `ServingNet`.
 
-        Where no member's ellipses are tilted, the correlation that their disagreement gives is
-        not among the outputs.
+        Without tilted members, the correlation from their disagreement is not among the outputs.
         """
-        return levels_as_served(self.region, *self.on_plane(mel_spectrogram))
+        return as_served(self.region, *self.on_plane(mel_spectrogram))
 
     def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The same in plane units, as `ServingNet.on_plane`."""
@@ -160,10 +168,8 @@ class EnsembleNet(_Ensemble):
     def moments(self, *inputs: Tensor) -> Moments:
         """Moments of the members' answers; without correlation where no member is tilted."""
         found, tilted = self._found(*inputs)
-        if tilted:
-            return found
-        upright = found.disagreement * found.disagreement.new_tensor([1.0, 0.0, 1.0])
-        return found._replace(disagreement=upright)
+        upright = found.disagreement.new_tensor([1.0, 0.0, 1.0])
+        return found if tilted else found._replace(disagreement=found.disagreement * upright)
 
     def _found(self, mel_spectrogram: Tensor) -> tuple[Moments, bool]:
         """The members' moments, and whether one of their ellipses is tilted."""
@@ -190,17 +196,14 @@ class TimedEnsembleNet(_Ensemble):
     takes = ("features", "arrivals")
 
     def __init__(self, members: Sequence[TimedServingNet], names: Sequence[str] = ()) -> None:
-        names = _named(members, names)
-        _require_same_features([member.levels for member in members], names)
-        _require_same_places(members, names)
-        super().__init__(members, members[0].levels.region)
+        super().__init__(members, [member.levels for member in members], names)
+        _require_same_places(members, self.names)
 
     def forward(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> tuple[Tensor, ...]:
-        """Positions, uncertainties, correlations and the mean of what members leave unexplained.
-
-        See `TimedServingNet`.
-        """
-        return as_served(self.region, *self.on_plane(mel_spectrogram, arrival_times))
+        """Outputs as those of `TimedServingNet`; the unexplained part is the members' mean."""
+        position, covariance, unexplained = self.on_plane(mel_spectrogram, arrival_times)
+        sigma, correlation = sigma_and_correlation(covariance)
+        return as_served(self.region, position, sigma, correlation, unexplained)
 
     def on_plane(
         self, mel_spectrogram: Tensor, arrival_times: Tensor
@@ -213,28 +216,16 @@ class TimedEnsembleNet(_Ensemble):
         """Moments of the members' answers, in plane units."""
         return self._found(*inputs)[0]
 
-    def _found(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> tuple[Moments, Tensor]:
+    def _found(self, *inputs: Tensor) -> tuple[Moments, Tensor]:
         """The members' moments, and the mean of what they leave unexplained."""
-        said = [
-            cast("TimedServingNet", member).on_plane(mel_spectrogram, arrival_times)
-            for member in self.members
-        ]
-        positions, covariances, unexplained = (
-            torch.stack(part) for part in zip(*said, strict=True)
-        )
+        said = [cast("TimedServingNet", member).on_plane(*inputs) for member in self.members]
+        positions, covariances, unexplained = map(torch.stack, zip(*said, strict=True))
         return moments(positions, covariances), unexplained.mean(dim=0)
-
-
-def _named(members: Sequence[nn.Module], names: Sequence[str]) -> Sequence[str]:
-    if not members:
-        raise ModelError("an ensemble of no networks; give one or more")
-    return names or [f"member {number}" for number in range(1, len(members) + 1)]
 
 
 def _require_same_features(members: Sequence[ServingNet], names: Sequence[str]) -> None:
     """Refuse members of another region, shape or normalisation than the first's."""
-    first = members[0]
-    mean = first.standardize.mean
+    first, mean = members[0], members[0].standardize.mean
     for name, member in zip(names, members, strict=True):
         unlike = f"{name} cannot be merged with {names[0]}: its"
         if member.region != first.region:
@@ -246,8 +237,8 @@ def _require_same_features(members: Sequence[ServingNet], names: Sequence[str]) 
         apart_db = float((member.standardize.mean - mean).abs().max())
         if not apart_db <= SAME_DB:
             raise ModelError(
-                f"{unlike} normalisation differs by up to {apart_db:.2g} dB, so it was trained "
-                "on other sessions, or on other receivers or these in another order"
+                f"{unlike} normalisation differs by up to {apart_db:.2g} dB, so it was trained on "
+                "other sessions, on other receivers, or on the same ones in another order"
             )
 
 

@@ -7,7 +7,7 @@ all processes have as many; where batches carry `session_id`, repeats count once
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import distributed
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
 
-__all__ = ["EpochPredictions", "metrics_of"]
+__all__ = ["EpochPredictions", "metrics_of", "of_all_processes"]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class EpochPredictions:
         `(n, 2)` each, but correlations `(n,)`. Every process must call this, and all get the same.
 
         Raises:
-            ModelError: If a prediction is not finite; by its session, where there are ids.
+            ModelError: If a prediction is not finite; it names the session, if there are ids.
         """
         parts, ids = self._of_all_processes()
         if len(ids) != len(parts[0]):
@@ -82,13 +84,19 @@ class EpochPredictions:
         return sum(map(len, self.parts[0]))
 
     def _of_all_processes(self) -> tuple[tuple[Tensor, ...], list[str]]:
-        mine = (*(torch.cat(values).cpu() for values in self.parts), self.session_ids)
-        everyone: list[Any] = [mine]
-        if distributed.is_available() and distributed.is_initialized():
-            everyone = [None] * distributed.get_world_size()
-            distributed.all_gather_object(everyone, mine)
-        parts = tuple(torch.cat(part) for part in list(zip(*everyone, strict=True))[:4])
-        return parts, [session_id for process in everyone for session_id in process[4]]
+        mine = [torch.cat(values).cpu() for values in self.parts]
+        parts, ids = zip(*of_all_processes((mine, self.session_ids)), strict=True)
+        together = tuple(map(torch.cat, zip(*parts, strict=True)))
+        return together, [name for own in ids for name in own]
+
+
+def of_all_processes(mine: T) -> list[T]:
+    """The values of all processes that train together; every one of them must call this."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [mine]
+    everyone = [mine] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, mine)
+    return everyone
 
 
 def metrics_of(

@@ -1,17 +1,17 @@
 """Execution of the backbone: memory layout, recomputation, compilation, convolutions.
 
-None of it changes what the backbone computes. `SpareConv2d` gives the results of torch's
-convolutions in training, sooner, and on CPUs in bfloat16 correctly:
+None of it changes what the backbone computes. In training, `SpareConv2d` gives the results of
+torch's convolutions faster, and in bfloat16 on CPUs correctly:
 
 - Idle taps. In the last stages of a backbone the image is as small as 4 x 1, and most taps of a
-  7 x 7 kernel see nothing but the padding around it. Computing without them changes no output and
-  no gradient, and saves up to nine tenths of a depthwise convolution's time.
+  7 x 7 kernel see only padding. Leaving them out changes no output and no gradient, and saves up
+  to nine tenths of a depthwise convolution's time.
 - Kernels of one tap are matrix products; on CPUs those are up to four times faster.
-- bfloat16 on CPUs, where oneDNN computes (3.12, in torch 2.14). Strided convolutions are wrong on
-  CPUs with AMX: parts of their outputs (where an output is one column wide, or the stride is 4) and
-  of their weights' gradients (where an input is one column wide) are left as the memory happened to
-  be, sometimes NaN, mostly just wrong. Gradients of depthwise kernels take two to three times as
-  long as in float32. Both are computed in float32, whatever the precision around them.
+- bfloat16 on CPUs with oneDNN 3.12 (in torch 2.14). With AMX, strided convolutions leave parts of
+  their outputs (where an output is one column wide, or the stride is 4) and of their weights'
+  gradients (where an input is one column wide) uninitialised: sometimes NaN, mostly just wrong.
+  Gradients of depthwise kernels take two to three times as long as in float32. Both are computed
+  in float32, whatever the precision around them.
 
 Sources: gradient checkpointing: T. Chen et al., "Training deep nets with sublinear memory cost",
 2016; compilation: J. Ansel et al., "PyTorch 2", ASPLOS 2024.
@@ -52,20 +52,19 @@ def arrange(backbone: nn.Module, config: LocalizationConfig) -> None:
                 "a backbone that has it, such as one of the ConvNeXts"
             ) from error
     if config.compile:
-        # Checked here, and not after the data has been read for minutes.
+        # Checked here, before data is read for minutes.
         if not torch.cuda.is_available() and not any(map(shutil.which, ("g++", "clang++", "c++"))):
             raise ModelError(
                 "torch.compile needs a C++ compiler; install g++ or train without compile"
             )
-        # In place: torch.compile(backbone) would wrap it, and rename every weight.
+        # In place: torch.compile(backbone) would wrap it and rename every weight.
         backbone.compile()
 
 
 def spare(backbone: nn.Module) -> None:
-    """Make the plain convolutions of a backbone ours; weights and their names stay."""
+    """Make the plain convolutions of a backbone `SpareConv2d`s, in place: weights stay."""
     for module in backbone.modules():
         if type(module) is nn.Conv2d and module.padding_mode == "zeros":
-            # In place, because the layer has its weights already.
             module.__class__ = SpareConv2d
 
 

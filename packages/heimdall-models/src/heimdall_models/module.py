@@ -1,16 +1,15 @@
 """Training as Lightning runs it: steps, metrics, optimiser, and checkpoints that stand alone.
 
-Gradient clipping, precision and devices are the Trainer's; averaged weights and the stop at a
-loss that is not finite are callbacks, `AveragedWeights` and `DivergenceGuard`.
+Gradient clipping, precision and devices are the Trainer's; averaged weights and the stop at
+gradients that are not finite are callbacks, `AveragedWeights` and `DivergenceGuard`.
 
-Heads that start from nothing send noise into a pretrained backbone. So it may stay frozen until
-they have settled, and then be unfrozen from its last stage to its stem, after J. Howard and
-S. Ruder, "Universal language model fine-tuning for text classification", ACL 2018.
+Random heads send noise into a pretrained backbone. So it can stay frozen until they have settled,
+and then be unfrozen from its last stage to its stem, after J. Howard and S. Ruder, "Universal
+language model fine-tuning for text classification", ACL 2018.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -44,7 +43,7 @@ __all__ = ["LocalizationModule", "learning_stages", "set_learning", "stages_of"]
 Batch = dict[str, Any]
 STAGES = ("train", "val", "test")
 EPOCH_SO_FAR = "heimdall_epoch"
-"""Key, in a checkpoint from the middle of an epoch, of the predictions of its first batches."""
+"""Key, in a checkpoint within an epoch, of the predictions so far."""
 SHOWN = ("loss", "error_m_median")
 """The metrics beside the progress bar."""
 
@@ -53,10 +52,10 @@ class LocalizationModule(lightning.LightningModule):
     """A network in training, with the region and normalisation that give it meaning.
 
     Batches are dictionaries with `features`, float32 `(batch, receivers, 128, 32)` in dB, and
-    `position_deg`, float64 `(batch, 2)`; `session_id` is used to count no session twice, other
-    keys are ignored. Logs the contract's metrics under `train/`, `val/` and `test/`, those of the
-    whole epoch over all processes; `loss` is in nats per axis, in plane units. Beside them
-    `sigma_saturation`, the share of predictions of which a sigma is at a bound.
+    `position_deg`, float64 `(batch, 2)`; `session_id` keeps sessions from counting twice, other
+    keys are ignored. Logs the contract's metrics of the whole epoch over all processes under
+    `train/`, `val/` and `test/`; `loss` is in nats per axis, in plane units. `sigma_saturation` is
+    the share of predictions with a sigma at a bound.
 
     Args:
         config: Network and optimiser.
@@ -87,32 +86,30 @@ class LocalizationModule(lightning.LightningModule):
         )
         arrange(self.net.backbone, config)
         self.loss_weight = 1.0
-        """Weight of this process's loss of a batch. Gradients are means over processes, and one
-        that has fewer sessions of a step than the others counts less, so that sessions count the
-        same."""
+        """Weight of this process's loss of a batch. Gradients are means over processes: one with
+        fewer sessions of a step than the others counts less, so that all sessions count alike."""
         self._predictions = {stage: EpochPredictions() for stage in STAGES}
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Positions and sigmas in plane units of features in dB."""
-        answer = self._answer(features)
-        return answer.position, answer.sigma
+        position, sigma, _ = self.net.answer(self.standardize(features)).ellipse
+        return position, sigma
 
     def learn_levels(self, sessions: Iterable[Mapping[str, Any]]) -> None:
-        """Learn, before training, what every receiver reads of a transmitter anywhere.
+        """Learn, before training, the level that every receiver reads of a transmitter anywhere.
 
-        Without it, with fewer than 20 sessions in which anything was heard, or with one site
-        alone, the network starts from nothing.
+        With fewer than 20 sessions in which anything was heard, or a single site, it does nothing.
 
         Args:
-            sessions: All that will be trained on, not augmented: `features`,
-                `(receivers, 128, 32)` in dB, and `position_deg`, `(2,)`.
+            sessions: All training sessions, not augmented: `features`, `(receivers, 128, 32)` in
+                dB, and `position_deg`, `(2,)`.
         """
         levels = levels_of(sessions, self.region)
         if levels is not None:
             self.net.learn_levels(levels, self.standardize.mean, self.standardize.std)
 
     def serving_net(self) -> ServingNet:
-        """The module to export: dB in, degrees and metres out. It shares our weights."""
+        """The module to export: dB in, degrees and metres out. It shares the weights."""
         return ServingNet(self.standardize, self.net, self.region).eval()
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's
@@ -131,12 +128,12 @@ class LocalizationModule(lightning.LightningModule):
         return (self._judged("train", batch, answer) + penalty) * self.loss_weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
-        """The loss of one batch; its predictions are kept for the epoch's metrics."""
-        return self._judged("val", batch, self._answer(batch["features"]))
+        """The loss of one batch."""
+        return self._judged("val", batch, self.net.answer(self.standardize(batch["features"])))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's
-        """The loss of one batch; its predictions are kept for the epoch's metrics."""
-        return self._judged("test", batch, self._answer(batch["features"]))
+        """The loss of one batch."""
+        return self._judged("test", batch, self.net.answer(self.standardize(batch["features"])))
 
     def on_train_start(self) -> None:
         """Refuse strategies under which a backbone cannot be unfrozen.
@@ -144,18 +141,17 @@ class LocalizationModule(lightning.LightningModule):
         Raises:
             ModelError: If the strategy waits for the gradients of all parameters.
         """
-        if not self.config.unfreezes:
-            return
-        if not getattr(self.trainer.strategy.model, "find_unused_parameters", True):
+        unfreezes, model = self.config.unfreezes, self.trainer.strategy.model
+        if unfreezes and not getattr(model, "find_unused_parameters", True):
             raise ModelError(
                 "a backbone that is unfrozen in training has parameters without gradients, which "
                 "this strategy waits for; use Lightning's strategy ddp_find_unused_parameters_true"
             )
-        # Training that resumes in the middle of an epoch has no start of an epoch.
-        set_learning(self.net, self.config, self.current_epoch)
+        # Training that resumes within an epoch does not start one.
+        self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze and unfreeze the backbone as the configuration has it for this epoch."""
+        """Freeze or unfreeze the backbone for this epoch."""
         if self.config.unfreezes:
             set_learning(self.net, self.config, self.current_epoch)
 
@@ -193,87 +189,55 @@ class LocalizationModule(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the record that makes the checkpoint stand alone, and the epoch's predictions."""
+        """Add the record that makes the checkpoint self-contained, and the epoch's predictions."""
         checkpoint[MODEL.key] = model_record(self.config, self.region)
         if len(self._predictions["train"]):
             checkpoint[EPOCH_SO_FAR] = self._predictions["train"].state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue an epoch whose first batches were before the checkpoint."""
+        """Continue an epoch that began before the checkpoint."""
         self._predictions["train"] = EpochPredictions()
         if EPOCH_SO_FAR in checkpoint:
             self._predictions["train"].restore(checkpoint[EPOCH_SO_FAR])
 
-    @classmethod
-    def restored(
-        cls, config: LocalizationConfig, region: Region, state: Mapping[str, Tensor], name: str
-    ) -> LocalizationModule:
-        """The module of a checkpoint, on the CPU in evaluation mode; see `Trained.open`.
-
-        Args:
-            config: As the checkpoint describes it.
-            region: Likewise.
-            state: All weights, and the normalisation.
-            name: The checkpoint, for error messages.
-
-        Raises:
-            ModelError: If the weights do not fit the network that the configuration describes.
-        """
-        # The weights are all here: the file that training started from may be gone. How training
-        # computed does not matter for the result.
-        plain = replace(config, weights=None, gradient_checkpointing=False, compile=False)
-        module = cls(plain, region, state["standardize.mean"], state["standardize.std"])
-        module.config = config
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ModelError(
-                f"the weights in {name} are of another architecture than the {config.backbone} "
-                "that it describes"
-            ) from error
-        return module.eval()
-
-    def _answer(self, features: Tensor) -> Answer:
-        return self.net.answer(self.standardize(features))
-
     def _judged(self, stage: str, batch: Batch, answer: Answer) -> Tensor:
-        """The loss of a batch's predictions, which are kept for the epoch's metrics."""
+        """The loss of a batch; its predictions are kept for the epoch's metrics."""
         judged = (*answer.ellipse, batch["target"])
         self._predictions[stage].add(*judged, session_ids=batch["session_id"])
         return gaussian_nll(*judged)
 
     def _log_epoch(self, stage: str) -> None:
         """Metrics of all predictions of the epoch; every process logs the same figures."""
-        predictions, self._predictions[stage] = self._predictions[stage], EpochPredictions()
-        position, sigma, correlation, target = gathered = predictions.gathered()
+        judged = self._predictions[stage].gathered()
+        self._predictions[stage] = EpochPredictions()
         bounds = self.config.sigma_min, self.config.sigma_max
         metrics = {
-            "loss": float(gaussian_nll(*gathered)),
-            **metrics_of(self.region, position, sigma, correlation, target),
-            "sigma_saturation": sigma_saturation(sigma, *bounds),
+            "loss": float(gaussian_nll(*judged)),
+            **metrics_of(self.region, *judged),
+            "sigma_saturation": sigma_saturation(judged[1], *bounds),
         }
         for name, value in metrics.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in SHOWN)
 
 
 def set_learning(net: LocalizationNet, config: LocalizationConfig, epoch: int) -> None:
-    """Freeze and unfreeze the stages of the backbone for an epoch.
+    """Freeze or unfreeze the stages of the backbone for an epoch.
 
     A function of the epoch alone, so that a resumed run continues as it would have.
     """
     stages = stages_of(net.backbone)
-    n_learning = learning_stages(config, epoch, len(stages))
-    if n_learning == 0:
+    n_frozen = len(stages) - learning_stages(config, epoch, len(stages))
+    if n_frozen == len(stages):
         net.freeze()
         return
     net.unfreeze()
     parameters = dict(net.backbone.named_parameters())
-    for name in [name for stage in stages[: len(stages) - n_learning] for name in stage]:
+    for name in (name for stage in stages[:n_frozen] for name in stage):
         parameters[name].requires_grad_(False)  # noqa: FBT003 - torch's stub takes no name
     for module in net.backbone.modules():
         # No dropout and no running statistics where nothing learns.
-        flags = [parameter.requires_grad for parameter in module.parameters()]
-        if flags and not any(flags):
+        learns = [parameter.requires_grad for parameter in module.parameters()]
+        if learns and not any(learns):
             module.eval()
 
 
@@ -295,7 +259,7 @@ def stages_of(backbone: nn.Module) -> list[list[str]]:
     groups = group_parameters(backbone, matcher(coarse=True))
     stages: list[list[str]] = []
     for names in (groups[key] for key in sorted(groups)):
-        # A norm alone, as after the last blocks, is no stage worth some epochs.
+        # A lone norm, as after the last blocks, is not a stage of its own.
         if stages and all(parameters[name].ndim == 1 for name in names):
             stages[-1] += names
         else:

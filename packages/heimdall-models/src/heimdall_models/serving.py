@@ -23,7 +23,7 @@ __all__ = ["ServingNet", "Standardize", "TimedServingNet", "plane_to_degrees"]
 
 
 LEVEL_DOUBT = 3.0
-"""Factor by which sigmas of levels are widened beside times."""
+"""Factor on the sigmas of levels where times give a position by themselves."""
 
 
 class Standardize(nn.Module):
@@ -43,18 +43,17 @@ class Standardize(nn.Module):
     def __init__(self, mean: ArrayLike, std: ArrayLike) -> None:
         super().__init__()
         # Copies, because statistics may be read-only.
-        values = [torch.from_numpy(np.asarray(v, dtype=np.float32).copy()) for v in (mean, std)]
-        if values[0].shape != values[1].shape:
+        self.register_buffer("mean", torch.from_numpy(np.asarray(mean, dtype=np.float32).copy()))
+        self.register_buffer("std", torch.from_numpy(np.asarray(std, dtype=np.float32).copy()))
+        if self.mean.shape != self.std.shape:
             raise ModelError(
-                f"mean {tuple(values[0].shape)} and std {tuple(values[1].shape)} differ in shape"
+                f"mean {tuple(self.mean.shape)} and std {tuple(self.std.shape)} differ in shape"
             )
-        if not all(value.isfinite().all() for value in values) or not (values[1] > 0).all():
+        if not (self.mean.isfinite() & self.std.isfinite() & (self.std > 0)).all():
             raise ModelError(
                 f"normalisation needs finite means and positive deviations; the least deviation "
-                f"is {values[1].min().item():g}"
+                f"is {self.std.min().item():g}"
             )
-        self.register_buffer("mean", values[0])
-        self.register_buffer("std", values[1])
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalised features, same shape `(batch, receivers, bands, frames)`.
@@ -99,7 +98,7 @@ class ServingNet(nn.Module):
             deviations east and north in metres; and, if the network's ellipses are tilted, the
             correlation of both errors, `(batch,)`.
         """
-        return levels_as_served(self.region, *self.on_plane(mel_spectrogram))
+        return as_served(self.region, *self.on_plane(mel_spectrogram))
 
     def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The same in plane units; None for the correlation of upright ellipses."""
@@ -107,20 +106,20 @@ class ServingNet(nn.Module):
         return units, sigma, tilt[0] if tilt else None
 
 
-def levels_as_served(
-    region: Region, position: Tensor, sigma: Tensor, correlation: Tensor | None
+def as_served(
+    region: Region, position: Tensor, sigma: Tensor, *others: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """Outputs of a model file of spectrograms, from an answer in plane units."""
-    upright = plane_to_degrees(region, position).float(), sigma * region.scale_m
-    return upright if correlation is None else (*upright, correlation)
+    """Outputs of a model file, from an answer in plane units; without others that are None."""
+    rest = [each for each in others if each is not None]
+    return plane_to_degrees(region, position).float(), sigma * region.scale_m, *rest
 
 
 class TimedServingNet(nn.Module):
     """A model file that takes times of arrival beside the spectrograms.
 
-    The position by levels is the timing network's prior: without two clocks in lock, it is the
-    answer. With three, which make a position of their own, the sigmas of levels count three times
-    as large: levels then add little, and may be wrong by more where they are unlike training's.
+    The position by levels is the timing network's prior: with fewer than two clocks in lock, it is
+    the answer. With three, which give a position by themselves, the sigmas of levels are tripled:
+    levels then add little, and may be far off where they are unlike those of training.
 
     Args:
         levels: The network of spectrograms alone.
@@ -133,7 +132,7 @@ class TimedServingNet(nn.Module):
         self.timing = timing
 
     def forward(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> tuple[Tensor, ...]:
-        """Positions, uncertainties, correlations and the share that remains unexplained.
+        """Positions, uncertainties, correlations and the unexplained part.
 
         Args:
             mel_spectrogram: As `ServingNet` takes it.
@@ -142,9 +141,11 @@ class TimedServingNet(nn.Module):
         Returns:
             As `ServingNet`, then the correlation of the errors east and north `(batch,)`, and
             the mean square of what geometry leaves unexplained over its limit, `(batch,)`: above
-            1 the times are not of the kind that was trained on, and the ellipse is wider by that.
+            1 the times are unlike those of training, and the ellipse is wider by that factor.
         """
-        return as_served(self.levels.region, *self.on_plane(mel_spectrogram, arrival_times))
+        position, covariance, unexplained = self.on_plane(mel_spectrogram, arrival_times)
+        sigma, correlation = sigma_and_correlation(covariance)
+        return as_served(self.levels.region, position, sigma, correlation, unexplained)
 
     def on_plane(
         self, mel_spectrogram: Tensor, arrival_times: Tensor
@@ -158,30 +159,15 @@ class TimedServingNet(nn.Module):
         units, sigma, tilt = self.levels.on_plane(mel_spectrogram)
         timed = arrival_times[..., :1].sum(dim=1) >= 3
         doubted = sigma * torch.where(timed, LEVEL_DOUBT, 1.0)
-        prior = Gaussian(
-            units, precision_of(doubted, tilt if tilt is not None else sigma.new_zeros(()))
-        )
-        found = self.timing(arrival_times, prior)
+        upright = sigma.new_zeros(()) if tilt is None else tilt
+        found = self.timing(arrival_times, Gaussian(units, precision_of(doubted, upright)))
         return found.position, found.covariance, found.unexplained / self.timing.unexplained_limit
-
-
-def as_served(
-    region: Region, position: Tensor, covariance: Tensor, unexplained: Tensor
-) -> tuple[Tensor, ...]:
-    """Outputs of a model file that takes times, from an answer in plane units."""
-    sigma, correlation = sigma_and_correlation(covariance)
-    return (
-        plane_to_degrees(region, position).float(),
-        sigma * region.scale_m,
-        correlation,
-        unexplained,
-    )
 
 
 def plane_to_degrees(region: Region, units: Tensor) -> Tensor:
     """`Region.to_degrees` for tensors, in operations that ONNX Runtime has: float64 `(batch, 2)`.
 
-    The arcus tangens exists there in float32 only, so it is taken of the small angle from the
+    The arctangent exists there in float32 only, so it is taken of the small angle from the
     region's centre: 1 cm at 200 km, below the 0.4 m step of a float32 degree.
     """
     east_m, north_m = (units.double() * region.scale_m).unbind(dim=-1)

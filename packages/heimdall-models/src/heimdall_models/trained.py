@@ -1,15 +1,14 @@
-"""What a checkpoint file holds, opened once: networks, receivers, their sites, and the run.
+"""Contents of a checkpoint file, opened once: networks, receivers, their sites, and the run.
 
-A checkpoint of a network of spectrograms may hold a timing network beside it, in a record of its
-own that everything else ignores. A file of an ensemble holds for every member what a checkpoint of
-that member would hold for serving, and the weight of their disagreement.
+Beside a network of spectrograms, a checkpoint may hold a timing network in a record of its own. A
+file of an ensemble holds what serving needs of each member, and the weight of their disagreement.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ __all__ = ["Member", "RunRecord", "Trained", "save_ensemble", "save_with_timing"
 
 NORMALISATION = ("standardize.mean", "standardize.std")
 SAME_PLACE = 1e-4
-"""Plane units, 9 m in a region of 180 km, within which a receiver is at the site it is given."""
+"""Plane units, 9 m in a region of 180 km, between two places that count as the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +63,9 @@ class RunRecord:
         found = contents.get(RUN_RECORD)
         found = found if isinstance(found, dict) else {}
         values = {each.name: found.get(each.name) for each in fields(cls)}
-        if values["receivers"] is not None:
-            values["receivers"] = tuple(map(str, values["receivers"]))
-        return cls(**values)
+        receivers = values.pop("receivers")
+        names = None if receivers is None else tuple(map(str, receivers))
+        return cls(**values, receivers=names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +73,7 @@ class Member:
     """One trained network, on the CPU in evaluation mode."""
 
     name: str
-    """Its file, and the number of the member in an ensemble's file."""
+    """Its file and, in an ensemble's file, its number."""
     module: LocalizationModule
     timing: TimingNet | None = None
     sites: tuple[ReceiverSite, ...] | None = None
@@ -99,7 +98,7 @@ class Trained:
 
     members: tuple[Member, ...]
     disagreement_weight: float | None = None
-    """Weight of the members' disagreement; None before calibration, and of a single network."""
+    """Weight of the members' disagreement; None before calibration and for a single network."""
 
     @classmethod
     def open(cls, path: str | Path) -> Trained:
@@ -117,14 +116,8 @@ class Trained:
             raise ModelError(f"{path} is an ensemble without members; it is damaged")
         if not isinstance(weight, float) or not 0 <= weight < math.inf:
             raise ModelError(f"{path} has disagreement weight {weight!r}; it is damaged")
-        names = [f"{path}, member {number}" for number in range(1, len(members) + 1)]
-        return cls(
-            tuple(
-                _member(migrated(each, name), name)
-                for each, name in zip(members, names, strict=True)
-            ),
-            weight,
-        )
+        named = [(f"{path}, member {number}", each) for number, each in enumerate(members, 1)]
+        return cls(tuple(_member(migrated(each, name), name) for name, each in named), weight)
 
     @classmethod
     def merge(cls, parts: Iterable[Trained]) -> Trained:
@@ -161,19 +154,16 @@ class Trained:
         Raises:
             ModelError: As `network`.
         """
-        names = [member.name for member in self.members]
-        networks = [member.network for member in self.members]
+        names, networks = zip(*((each.name, each.network) for each in self.members), strict=True)
         plain = [network for network in networks if isinstance(network, ServingNet)]
         timed = [network for network in networks if isinstance(network, TimedServingNet)]
         if not timed:
             return EnsembleNet(plain, names).eval()
         if not plain:
             return TimedEnsembleNet(timed, names).eval()
-        with_times = next(member.name for member in self.members if member.timing is not None)
-        without = next(member.name for member in self.members if member.timing is None)
         raise ModelError(
-            f"{without} cannot be merged with {with_times}: it takes no arrival times, and the "
-            "other does"
+            f"{names[networks.index(plain[0])]} cannot be merged with "
+            f"{names[networks.index(timed[0])]}: it takes no arrival times, and the other does"
         )
 
 
@@ -185,24 +175,21 @@ def save_ensemble(
     Args:
         trained: The members.
         network: Theirs, calibrated.
-        path: Where the file goes; what is there is replaced.
+        path: Of the file; an existing one is replaced.
 
     Raises:
         OSError: If the file cannot be written; nothing is left behind.
     """
     members = []
     for member in trained.members:
-        module = member.module
-        contents: dict[str, Any] = {
-            MODEL.key: model_record(module.config, module.region),
-            "state_dict": _on_cpu(module),
-        }
+        record = model_record(member.module.config, member.module.region)
+        contents: dict[str, Any] = {MODEL.key: record, "state_dict": _on_cpu(member.module)}
         if member.timing is not None:
             contents[TIMING.key] = _timing_record(member.timing, member.sites or ())
         members.append(contents)
     weight = float(network.disagreement_weight)
-    record = {**ENSEMBLE.begin(), "members": members, "disagreement_weight": weight}
-    write_checkpoint({ENSEMBLE.key: record}, path)
+    ensemble = {**ENSEMBLE.begin(), "members": members, "disagreement_weight": weight}
+    write_checkpoint({ENSEMBLE.key: ensemble}, path)
     return Path(path)
 
 
@@ -215,7 +202,7 @@ def save_with_timing(
         mel_checkpoint: A checkpoint of a network of spectrograms in the same region; it stays.
         timing: The timing network.
         sites: Its receivers, in channel order.
-        to: Where the file goes; what is there is replaced.
+        to: Path of the file; an existing one is replaced.
 
     Raises:
         ModelError: If the checkpoint cannot be read or is of another region.
@@ -234,8 +221,19 @@ def save_with_timing(
 
 def _member(contents: dict[str, Any], name: str) -> Member:
     config, region = _described(contents, name)
-    module = LocalizationModule.restored(config, region, contents["state_dict"], name)
-    run = RunRecord.of(contents)
+    state, run = contents["state_dict"], RunRecord.of(contents)
+    # The file that training started from may be gone, and all weights are here. The ways of
+    # computing that a configuration asks for do not change results.
+    plain = replace(config, weights=None, gradient_checkpointing=False, compile=False)
+    module = LocalizationModule(plain, region, *(state[each] for each in NORMALISATION)).eval()
+    module.config = config
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights in {name} are of another architecture than the {config.backbone} that "
+            "it describes"
+        ) from error
     if TIMING.key not in contents:
         return Member(name, module, run=run)
     record = contents[TIMING.key]
@@ -249,19 +247,19 @@ def _member(contents: dict[str, Any], name: str) -> Member:
         timing.load_state_dict(record["state"])
     except (RuntimeError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{name} holds no weights of a timing network for the receivers that it names; it is "
-            "damaged, or was written by another version"
+            f"{name} has no weights of a timing network for its receivers; it is damaged, or was "
+            "written by another version"
         ) from error
     if not torch.allclose(timing.ranges.receivers, expected, rtol=0.0, atol=SAME_PLACE):
         raise ModelError(
-            f"{name} names other places of its receivers than its timing network was made for: "
-            f"other receivers, another order of them, or another region than {region}"
+            f"{name} does not place its receivers where its timing network has them: they are "
+            f"others, in another order, or in another region than {region}"
         )
     return Member(name, module, timing.eval(), sites, run)
 
 
 def _described(contents: dict[str, Any], name: str) -> tuple[LocalizationConfig, Region]:
-    """Configuration and region of the one network in a checkpoint, whose weights are there."""
+    """Configuration and region of the one network in a checkpoint that has its weights."""
     record, state = contents.get(MODEL.key), contents.get("state_dict")
     if ENSEMBLE.key in contents or not isinstance(record, dict) or not isinstance(state, dict):
         raise ModelError(f"{name} is a PyTorch file, but no checkpoint of one Heimdall network")

@@ -1,9 +1,9 @@
 """Batches of a training: their order, their seeds, and each process's share of them.
 
 Order, variation and dropout are functions of seed, epoch and step, not of how many random numbers
-were drawn before: a run with workers, one without, and one that was stopped after any step and
-resumed see the same batches and drop the same features. The batch size is that of a step, of all
-processes together, so that the same command trains the same on one device and on several.
+were drawn before: runs with workers, without them, or resumed after any step see the same batches
+and drop the same features. A batch is that of a step, of all processes together, so that one
+command trains the same on one device and on several.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from heimdall_models.errors import OptionError
-from heimdall_models.module import LocalizationModule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,13 +40,12 @@ class Share:
     n_processes: int = 1
 
 
-# A distributed sampler to Lightning, which puts its own in the place of any other.
+# A distributed sampler to Lightning, which would replace any other.
 class EpochOrder(DistributedSampler[int]):
     """Every sample once, in an order drawn from the seed and the epoch, batch by batch.
 
-    A batch is of all processes together, and each takes every n-th of its samples. Where the last
-    batch has fewer samples than there are processes, some take one that another has, too, and
-    `weight` is zero for them.
+    Each process takes every n-th sample of a batch. If the last batch has fewer samples than there
+    are processes, some repeat a sample of another, and `weight` is zero for them.
 
     Args:
         n_samples: Size of the dataset.
@@ -73,7 +71,7 @@ class EpochOrder(DistributedSampler[int]):
         self.epoch = start[0]
 
     def __len__(self) -> int:
-        """Samples of this process in an epoch from its first batch on."""
+        """Samples of this process in a whole epoch."""
         n_whole, rest = divmod(self._n_samples, self._batch_size)
         return n_whole * self._batch_size // self.num_replicas + len(self._own(list(range(rest))))
 
@@ -95,12 +93,7 @@ class EpochOrder(DistributedSampler[int]):
 
 
 class EpochSeeds(Callback):
-    """Sets the epoch of the training samples' variation, and seeds dropout at each step.
-
-    Args:
-        dataset: The training samples.
-        seed: Seed of the run.
-    """
+    """Sets the epoch of the training samples' variation, and seeds dropout at each step."""
 
     def __init__(self, dataset: SessionDataset, seed: int) -> None:
         self._dataset = dataset
@@ -114,17 +107,16 @@ class EpochSeeds(Callback):
     def on_train_batch_start(
         self,
         trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
+        pl_module: Any,  # noqa: ANN401 - a LocalizationModule
         batch: Any,  # noqa: ANN401 - Lightning's
         batch_idx: int,
     ) -> None:
-        """Seed what the step draws, and weigh this process's share of it."""
+        """Seed the random numbers of the step, and weigh this process's share of it."""
         del batch
         names = (self._seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(names).generate_state(1)[0]))
-        if isinstance(pl_module, LocalizationModule):
-            loader: Any = trainer.train_dataloader
-            pl_module.loss_weight = loader.sampler.weight(batch_idx)
+        loader: Any = trainer.train_dataloader
+        pl_module.loss_weight = loader.sampler.weight(batch_idx)
 
 
 def make_loader(
@@ -133,12 +125,12 @@ def make_loader(
     order: EpochOrder | None = None,
     n_processes: int = 1,
 ) -> DataLoader[Any]:
-    """Batches of a dataset, as dictionaries of tensors, in its own order unless given another.
+    """Batches of a dataset, as dictionaries of tensors.
 
     Args:
         dataset: The sessions.
         options: How many sessions a step has, and how many processes load them.
-        order: Order of the sessions, and those of this process.
+        order: Order of the sessions, and those of this process; None for the dataset's own order.
         n_processes: How many processes share a step.
     """
     return DataLoader(
@@ -154,38 +146,31 @@ def make_loader(
 
 
 def _ignore_signals(_worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which reach all processes, to the training process.
-
-    It finishes its step first, for which it needs the workers, and then ends them.
-    """
+    """Leave Ctrl-C and SIGTERM to the training process, which needs its workers for its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class SessionBatches(pl.LightningDataModule):
-    """Training and validation batches; training goes on after the trainer's last step.
+    """Training and validation batches; training goes on after the trainer's last step."""
 
-    Attributes:
-        order: Order of the training samples, once training has begun.
-    """
+    trainer: pl.Trainer
 
     def __init__(self, data: TrainingParts, options: TrainingOptions) -> None:
         super().__init__()
         self._data = data
         self._options = options
-        self.order: EpochOrder | None = None
         self._start = (0, 0)
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and batch that training goes on with.
 
-        The trainer knows them, too, but Lightning asks for batches before it has read that.
+        Lightning keeps them too, but asks for batches before it has restored them.
         """
-        trainer = self._trainer
-        loop = trainer.fit_loop
+        loop = self.trainer.fit_loop
         epoch = loop.epoch_progress.current.state_dict()["processed"]
         batch = loop.epoch_loop.batch_progress.current.state_dict()["processed"]
-        return {"epoch": epoch, "batch": batch if is_within_epoch(trainer) else 0}
+        return {"epoch": epoch, "batch": batch if is_within_epoch(self.trainer) else 0}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Begin with that epoch and batch."""
@@ -197,28 +182,22 @@ class SessionBatches(pl.LightningDataModule):
         Raises:
             OptionError: Processes cannot share a batch evenly.
         """
-        n_processes, size = self._trainer.world_size, self._options.batch_size
+        n_processes, size = self.trainer.world_size, self._options.batch_size
         if size % n_processes:
             raise OptionError(
                 f"--batch_size is {size}, and {n_processes} processes cannot share it evenly; give "
                 f"a multiple of {n_processes}"
             )
-        share = Share(self._trainer.global_rank, n_processes)
+        share = Share(self.trainer.global_rank, n_processes)
         train = self._data.train
-        self.order = EpochOrder(len(train), self._options.seed, size, share, self._start)
-        train.set_epoch(self.order.epoch)
-        return make_loader(train, self._options, self.order, n_processes)
+        order = EpochOrder(len(train), self._options.seed, size, share, self._start)
+        train.set_epoch(order.epoch)
+        return make_loader(train, self._options, order, n_processes)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in the dataset's order; Lightning shares them out."""
-        n_processes = self._trainer.world_size
+        n_processes = self.trainer.world_size
         return make_loader(self._data.validation, self._options, None, n_processes)
-
-    @property
-    def _trainer(self) -> pl.Trainer:
-        if self.trainer is None:
-            raise RuntimeError("no trainer; give the batches to Trainer.fit as datamodule")
-        return self.trainer
 
 
 def is_within_epoch(trainer: pl.Trainer) -> bool:

@@ -1,11 +1,11 @@
 """Checkpoints on disk: writing them whole, finding the newest, and the folders of an ensemble.
 
-Lightning writes to the system's temporary folder and copies from there where that is another
-disk: a run that is killed while it copies has lost the checkpoint before, too. These are written
-beside their place and moved.
+Lightning writes to the system's temporary folder and copies the file where that is another disk:
+a run killed during the copy would lose the previous checkpoint too. Here, a checkpoint is written
+beside its place and moved there.
 
-Every member of an ensemble has a folder of its own, `member-1` and on, with the checkpoints of any
-run, and a note of its final one, so that an interrupted run does not train it again.
+Each member of an ensemble has a folder, `member-1` and on, with the checkpoints of any run and a
+note of its final one, so that an interrupted run does not train it again.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ __all__ = [
     "newest_checkpoint",
     "newest_of_members",
     "note_finished",
-    "remove_parts",
+    "refused",
     "require_fresh",
     "started_ensemble",
 ]
 
 LOGGER = logging.getLogger(__name__)
 STEP = "step.ckpt"
-"""The state within an epoch that training goes on from; the newest alone is kept."""
+"""The newest state within an epoch."""
 WITH_TIMING = "with-timing.ckpt"
-"""The best checkpoint with the network of times beside it; training does not go on from it."""
+"""The best checkpoint with the network of times added; training cannot go on from it."""
 ENSEMBLE = "ensemble.ckpt"
 """The members in one file, beside their folders."""
 MEMBER = "member-"
@@ -59,7 +59,7 @@ NOTE = "finished.json"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, and goes on where a disk takes no more.
+    """Writes checkpoints whole or not at all; training goes on when the disk is full.
 
     Attributes:
         refused: The error of a checkpoint that could not be written, by its path.
@@ -80,6 +80,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             write_checkpoint(checkpoint, place)
+            self.refused.pop(str(place), None)
         except (OSError, RuntimeError) as error:
             reason = _os_error(error)
             self.refused[str(place)] = reason
@@ -90,8 +91,6 @@ class WholeCheckpoints(TorchCheckpointIO):
                 reason.strerror or reason,
                 place.parent,
             )
-        else:
-            self.refused.pop(str(place), None)
 
     def load_checkpoint(
         self,
@@ -99,11 +98,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         map_location: object = None,
         weights_only: bool | None = None,  # noqa: FBT001 - Lightning's
     ) -> dict[str, Any]:
-        """The contents of a checkpoint, on the CPU.
-
-        Raises:
-            ModelError: It is absent, cut short or no checkpoint.
-        """
+        """Contents of a checkpoint, on the CPU; see `read_checkpoint`."""
         del map_location, weights_only
         return read_checkpoint(Path(path))
 
@@ -116,28 +111,23 @@ class BestCheckpoints(ModelCheckpoint):
     ) -> None:
         before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
         super()._save_topk_checkpoint(trainer, monitor_candidates)
-        lost = not _refused(trainer).isdisjoint(self.best_k_models)
-        if trainer.strategy.broadcast(lost):
+        if trainer.strategy.broadcast(not refused(trainer).keys().isdisjoint(self.best_k_models)):
             self.load_state_dict(before)
 
     def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
         """Keep a checkpoint whose successor could not be written."""
-        if current in _refused(trainer):
-            return False
-        return super()._should_remove_checkpoint(trainer, previous, current)
+        is_written = current not in refused(trainer)
+        return is_written and super()._should_remove_checkpoint(trainer, previous, current)
 
 
-def _refused(trainer: pl.Trainer) -> set[str]:
+def refused(trainer: pl.Trainer) -> dict[str, OSError]:
+    """Errors of the checkpoints that could not be written, by their paths."""
     files = trainer.strategy.checkpoint_io
-    return set(files.refused) if isinstance(files, WholeCheckpoints) else set()
+    return files.refused if isinstance(files, WholeCheckpoints) else {}
 
 
 def _os_error(error: OSError | RuntimeError) -> OSError:
-    """The system's error, which torch's writer hides behind one of its own.
-
-    Raises:
-        RuntimeError: It was not the system.
-    """
+    """The system's error, which torch's writer hides behind one of its own; or raise the error."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, OSError):
@@ -147,7 +137,7 @@ def _os_error(error: OSError | RuntimeError) -> OSError:
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint in a folder that was written last; see `checkpoints_in`.
+    """The last of `checkpoints_in` a folder.
 
     Raises:
         TrainingError: There is none.
@@ -159,10 +149,10 @@ def newest_checkpoint(folder: Path) -> Path:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints in a folder that training can go on from, the newest last.
+    """The checkpoints in a folder that training can go on from, oldest first.
 
-    Left out are the one before a divergence, those that times were added to or that hold an
-    ensemble, and those of an ensemble's members below the folder.
+    Excluded are states before a divergence, files with times or an ensemble, and the members of an
+    ensemble below the folder.
     """
     good = (
         path
@@ -171,16 +161,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
         and not path.name.endswith(ENSEMBLE)
         and not any(part.startswith(MEMBER) for part in path.relative_to(folder).parts[:-1])
     )
-    return sorted(good, key=lambda path: path.stat().st_mtime_ns)
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove what was being written when an earlier run was killed."""
-    for part in folder.glob(".*.ckpt.*.part"):
-        part.unlink(missing_ok=True)
-
-
-# ---- members of an ensemble
+    return sorted(good, key=_written_ns)
 
 
 def member_folder(folder: Path, number: int) -> Path:
@@ -233,21 +214,17 @@ def require_fresh(folder: Path) -> None:
 
 
 def started_ensemble(folder: Path) -> Path:
-    """Folder of the ensemble in or below `folder` whose training wrote a checkpoint last.
-
-    Raises:
-        TrainingError: There is none.
-    """
+    """Folder of the ensemble that `newest_of_members` belongs to."""
     return newest_of_members(folder).parent.parent
 
 
 def newest_of_members(folder: Path) -> Path:
-    """The checkpoint of any member in or below a folder that was written last.
+    """The newest checkpoint of any member of an ensemble in or below a folder.
 
     Raises:
         TrainingError: There is none.
     """
-    newest = max(_of_members(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
+    newest = max(_of_members(folder), key=_written_ns, default=None)
     if newest is None:
         raise TrainingError(
             f"no ensemble to resume in {folder}: give --checkpoint_dir, or leave out "
@@ -258,3 +235,7 @@ def newest_of_members(folder: Path) -> Path:
 
 def _of_members(folder: Path) -> Iterator[Path]:
     return folder.rglob(f"{MEMBER}*/*.ckpt")
+
+
+def _written_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns

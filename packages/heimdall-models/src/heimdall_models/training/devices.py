@@ -1,8 +1,8 @@
 """Devices: where a network is trained, by how many processes, and what fits into their memory.
 
-Lightning starts further processes (`--devices`, `--num_nodes`), or torchrun, Slurm or Kubernetes
-do. Each runs the same command. The first of all writes: to MLflow, S3 and the terminal; the others
-train.
+Further processes are started by Lightning (`--devices`, `--num_nodes`), or by torchrun, Slurm or
+Kubernetes. Each runs the same command. The first of all writes to MLflow, S3 and the terminal; the
+others only train.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import logging
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 from heimdall_models.errors import ModelError, OptionError, TrainingError
@@ -26,6 +25,7 @@ from heimdall_models.optimizer import adamw
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from subprocess import Popen
+    from typing import Any
 
     import lightning.pytorch as pl
     from lightning.pytorch.strategies import Strategy
@@ -33,34 +33,18 @@ if TYPE_CHECKING:
     from heimdall_models.module import LocalizationModule
     from heimdall_models.training.options import TrainingOptions
 
-__all__ = [
-    "Placement",
-    "clear_memory_errors",
-    "end_together",
-    "environment_plugins",
-    "fitting_batch_size",
-    "is_first",
-    "placement",
-    "watch_processes",
-]
+__all__ = ["clear_memory_errors", "end_together", "fitting_batch_size", "is_first", "placement"]
 
 LOGGER = logging.getLogger(__name__)
 
 
-class Placement(TypedDict):
-    """The arguments of `lightning.pytorch.Trainer` that say where it trains."""
+def placement(options: TrainingOptions) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer that say where it trains.
 
-    accelerator: str
-    devices: str | int | list[int]
-    num_nodes: int
-    strategy: str | Strategy
-
-
-def placement(options: TrainingOptions) -> Placement:
-    """Where to train; under torchrun, on as many processes as it has started.
+    Under torchrun, it trains on as many processes as torchrun has started.
 
     Raises:
-        OptionError: The strategy or the devices cannot train so; the message says what to change.
+        OptionError: The strategy and the devices do not go together; the message says why.
     """
     devices: str | int | list[int] = options.devices
     with contextlib.suppress(ValueError):
@@ -78,38 +62,32 @@ def placement(options: TrainingOptions) -> Placement:
             f"--devices {options.devices} chooses among GPUs, and training is on the CPU; give the "
             "number of processes, such as --devices 1"
         )
-    alone = n_nodes == 1 and devices in ("auto", 1)
-    return Placement(
-        accelerator=options.accelerator,
-        devices=devices,
-        num_nodes=n_nodes,
-        strategy=_strategy(options, alone=alone),
-    )
-
-
-def _strategy(options: TrainingOptions, *, alone: bool) -> str | Strategy:
+    strategy: str | Strategy = "auto"
     if options.strategy == "fsdp":
-        for name in ("ema_decay", "gradient_clip", "unfreeze_epoch", "unfreeze_every"):
-            if (value := getattr(options, name)) != 0:
-                raise OptionError(
-                    f"--strategy fsdp shards weights and gradients, and --{name} {value:g} needs "
-                    f"whole ones; give --{name} 0, or --strategy ddp"
-                )
-        if options.accelerator == "cpu" or not torch.cuda.is_available():
-            raise OptionError("--strategy fsdp needs GPUs; give --strategy ddp on CPUs")
-        return FSDPStrategy(state_dict_type="full")
-    # A backbone that thaws has weights without gradients, which the usual strategy waits for.
-    if options.strategy == "ddp" or (options.unfreezes and not alone):
-        return DDPStrategy(find_unused_parameters=options.unfreezes)
-    return "auto"
+        strategy = _sharded(options)
+    elif options.strategy == "ddp" or (
+        # A frozen backbone has weights without gradients, which the usual strategy waits for.
+        options.unfreezes and not (n_nodes == 1 and devices in ("auto", 1))
+    ):
+        strategy = DDPStrategy(find_unused_parameters=options.unfreezes)
+    return {
+        "accelerator": options.accelerator,
+        "devices": devices,
+        "num_nodes": n_nodes,
+        "strategy": strategy,
+    }
 
 
-def environment_plugins() -> list[SLURMEnvironment]:
-    """The plugin that keeps Lightning from putting a Slurm job back into the queue by itself.
-
-    It would go on from checkpoints of its own then, and not as `--resume_training` does.
-    """
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+def _sharded(options: TrainingOptions) -> Strategy:
+    for name in ("ema_decay", "gradient_clip", "unfreeze_epoch", "unfreeze_every"):
+        if (value := getattr(options, name)) != 0:
+            raise OptionError(
+                f"--strategy fsdp shards weights and gradients, and --{name} {value:g} needs "
+                f"whole ones; give --{name} 0, or --strategy ddp"
+            )
+    if options.accelerator == "cpu" or not torch.cuda.is_available():
+        raise OptionError("--strategy fsdp needs GPUs; give --strategy ddp on CPUs")
+    return FSDPStrategy(state_dict_type="full")
 
 
 # ---- several processes
@@ -122,7 +100,7 @@ LOST = (
     "ncclRemoteError",
     "communicator was aborted",
 )
-"""Messages of torch's back ends about a process that does not answer any more."""
+"""Messages of torch's back ends about a process that no longer answers."""
 LOOK_S = 0.2
 GRACE_S = 2.0
 """For a process to notice by itself that another one is gone, and to end in order."""
@@ -138,16 +116,21 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def end_together(trainer: pl.Trainer) -> Iterator[None]:
-    """Report a lost process in one line, and an error that ended all processes only once.
+    """End all processes of a training when one fails or is lost, and report it in one line.
 
     Raises:
         TrainingError: Another process of the training is gone.
         SystemExit: In all but the first process, which reports the error.
     """
+    lost = (
+        f"one of the {trainer.world_size} processes that train together was lost, and training has "
+        "ended; --resume_training goes on from the last checkpoint"
+    )
+    is_over = threading.Event()
+    threading.Thread(target=_watch, args=(trainer, is_over, lost), daemon=True).start()
     try:
         yield
-    except ModelError:
-        # All of them know, and all have ended.
+    except ModelError:  # All processes raise it, and end.
         if trainer.global_rank:
             sys.exit(1)
         raise
@@ -156,37 +139,22 @@ def end_together(trainer: pl.Trainer) -> Iterator[None]:
             raise
         if trainer.global_rank:
             sys.exit(1)
-        raise TrainingError(_lost_message(trainer.world_size)) from error
-
-
-def _lost_message(n_processes: int) -> str:
-    return (
-        f"one of the {n_processes} processes that train together was lost, and training has "
-        "ended; --resume_training goes on from the last checkpoint"
-    )
-
-
-@contextlib.contextmanager
-def watch_processes(trainer: pl.Trainer) -> Iterator[None]:
-    """End this process soon after one that Lightning started for it has died.
-
-    It may wait for the dead one where no exception reaches, in a driver; and Lightning, which looks
-    every five seconds, would kill it without a message.
-    """
-    is_over = threading.Event()
-    threading.Thread(target=_watch, args=(trainer, is_over), daemon=True).start()
-    try:
-        yield
+        raise TrainingError(lost) from error
     finally:
         is_over.set()
 
 
-def _watch(trainer: pl.Trainer, is_over: threading.Event) -> None:
+def _watch(trainer: pl.Trainer, is_over: threading.Event, message: str) -> None:
+    """End this process soon after one that Lightning started for it has died.
+
+    It may be waiting for the dead one inside a driver, where no exception reaches it; Lightning,
+    which looks every five seconds, would kill it without a message.
+    """
     while not is_over.wait(LOOK_S):
         children: list[Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
         if any(child.poll() for child in children):
             if not is_over.wait(GRACE_S):
-                LOGGER.error("%s", _lost_message(trainer.world_size))
+                LOGGER.error("%s", message)
                 os._exit(1)
             return
 
@@ -196,7 +164,7 @@ def _watch(trainer: pl.Trainer, is_over: threading.Event) -> None:
 
 @contextlib.contextmanager
 def clear_memory_errors(options: TrainingOptions) -> Iterator[None]:
-    """Turn an error for want of memory into one that says what to change.
+    """Turn an out-of-memory error into one that says what to change.
 
     Raises:
         TrainingError: The device, or the machine, is out of memory.
@@ -207,22 +175,14 @@ def clear_memory_errors(options: TrainingOptions) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         first_line = str(error).partition("\n")[0].partition(". ")[0]
-        remedies = [
-            f"give a smaller --batch_size than {options.batch_size}, or --auto_batch_size",
-            *(
-                []
-                if options.gradient_checkpointing
-                else ["or --gradient_checkpointing, which takes longer"]
-            ),
-            *(
-                ["or --precision bf16-mixed, if the device has it"]
-                if options.precision == "32-true"
-                else []
-            ),
-        ]
+        remedies = f"give a smaller --batch_size than {options.batch_size}, or --auto_batch_size"
+        if not options.gradient_checkpointing:
+            remedies += "; or --gradient_checkpointing, which takes longer"
+        if options.precision == "32-true":
+            remedies += "; or --precision bf16-mixed, if the device has it"
         raise TrainingError(
             f"a step of {options.batch_size} sessions with {options.backbone} does not fit into "
-            f"memory ({first_line or 'no more memory'}): {'; '.join(remedies)}"
+            f"memory ({first_line or 'no more memory'}): {remedies}"
         ) from error
 
 
@@ -236,18 +196,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def fitting_batch_size(
     module: LocalizationModule, options: TrainingOptions, device: torch.device, most: int
 ) -> int:
-    """The largest of the batch size and its doubles of which a step fits into the device.
+    """The batch size, doubled as long as a step fits into the device and it is at most `most`.
 
     The module's weights and the state of torch's generators stay as they are.
 
-    Args:
-        module: A network on the CPU.
-        options: Their batch size is the smallest that will do.
-        device: Where to train.
-        most: Largest batch, of all sessions.
-
     Raises:
-        TrainingError: Not even the smallest fits.
+        TrainingError: Not even the batch size of the options fits.
     """
     state = {name: value.clone() for name, value in module.state_dict().items()}
     size = options.batch_size
@@ -272,7 +226,7 @@ def fitting_batch_size(
 def _step_on_noise(
     module: LocalizationModule, options: TrainingOptions, device: torch.device, size: int
 ) -> None:
-    """A whole step, as training does it: what it takes is what a step takes."""
+    """A whole step as in training, with the same need of memory."""
     _free_memory(device)
     module.to(device).train()
     optimizer = adamw([(module.net, options.learning_rate)], options.weight_decay)

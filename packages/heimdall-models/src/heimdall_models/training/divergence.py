@@ -1,7 +1,7 @@
-"""End of a training run whose gradients are not finite: the batch is named, the state saved.
+"""End of a training run whose gradients are not finite.
 
 The gradients are checked after all processes have added theirs and before the optimiser changes
-the weights with them: every process sees the same and stops, and the last good state is saved.
+the weights, so that every process stops at the same step and the last good state is saved.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import distributed
 from torch.nn.utils import get_total_norm
 
+from heimdall_models.epoch import of_all_processes
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 DIVERGED = "diverged.ckpt"
 N_NAMED = 8
 PATIENCE_WITH_SCALER = 32
-"""Steps in a row. A gradient scaler tries scales until one fits, half of the last each time."""
+"""Steps in a row. A gradient scaler halves its scale after each of them until one fits."""
 
 
 class DivergenceGuard(Callback):
     """Stops training at gradients that are not finite, before they reach the weights.
 
-    The error names the sessions of the batch, those with features that are not finite if there
-    are any, and the checkpoint that was saved.
+    The error names the checkpoint that was saved and the sessions of the batch; if some have
+    features that are not finite, only those.
 
     Args:
         folder: Where the checkpoint `diverged.ckpt` goes.
@@ -77,10 +77,16 @@ class DivergenceGuard(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is None or self._bad_steps >= PATIENCE_WITH_SCALER:
             trainer.save_checkpoint(self.path)
-            raise ModelError(self._message(trainer, _of_all_processes(batches)))
+            raise ModelError(self._message(trainer, batches))
 
-    def _message(self, trainer: pl.Trainer, sessions: dict[str, bool]) -> str:
-        broken = [session_id for session_id, is_finite in sessions.items() if not is_finite]
+    def _message(self, trainer: pl.Trainer, batches: list[dict[str, Any]]) -> str:
+        mine: list[tuple[str, bool]] = []
+        for batch in batches:
+            finite = torch.isfinite(batch["features"].flatten(1)).all(dim=1).tolist()
+            names = batch["session_id"] or [f"row {row}" for row in range(len(finite))]
+            mine += zip(names, finite, strict=True)
+        sessions = dict(pair for pairs in of_all_processes(mine) for pair in pairs)
+        broken = [name for name, is_finite in sessions.items() if not is_finite]
         where = f"training diverged in epoch {trainer.current_epoch}, step {trainer.global_step}"
         kept = f"the state before that step is in {self.path}"
         if broken:
@@ -92,21 +98,6 @@ class DivergenceGuard(Callback):
             f"{where}: the gradients are not finite, on the batch with {_listed(list(sessions))}; "
             f"lower the learning rate, clip gradients, or use precision 32-true; {kept}"
         )
-
-
-def _of_all_processes(batches: list[dict[str, Any]]) -> dict[str, bool]:
-    """Session ids, and whether their features are finite."""
-    mine: dict[str, bool] = {}
-    for batch in batches:
-        features = batch["features"]
-        finite = torch.isfinite(features.flatten(1)).all(dim=1).tolist()
-        names = batch["session_id"] or [f"row {row}" for row in range(len(features))]
-        mine |= dict(zip(names, finite, strict=True))
-    everyone: list[Any] = [mine]
-    if distributed.is_available() and distributed.is_initialized():
-        everyone = [None] * distributed.get_world_size()
-        distributed.all_gather_object(everyone, mine)
-    return {name: finite for sessions in everyone for name, finite in sessions.items()}
 
 
 def _listed(names: list[str]) -> str:

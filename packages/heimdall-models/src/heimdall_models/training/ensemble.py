@@ -1,8 +1,8 @@
 """Training of several networks, and merging them into one model.
 
-Members differ in how they start, in the order of their data and in what dropout leaves out, and in
-nothing else: the split, the features and the normalisation are the same. The first has the run's
-own seed, and is the network that would be trained alone.
+Members differ only in their random start, the order of their data and their dropout; the split,
+the features and the normalisation are the same. The first has the run's own seed, and is the
+network that would be trained alone.
 """
 
 from __future__ import annotations
@@ -27,13 +27,10 @@ from heimdall_models.training.checkpoint_files import (
 from heimdall_models.training.curves import LearningCurve
 from heimdall_models.training.fit import TrainedModel, validated
 from heimdall_models.training.history import PartOfRun
-from heimdall_models.training.resume import (
-    of_other_sessions,
-    require_same_receivers,
-)
+from heimdall_models.training.resume import of_other_sessions, require_same_receivers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -77,37 +74,50 @@ def train_ensemble(
 ) -> TrainedModel:
     """Train the members one after another, and merge them.
 
+    Members that were finished earlier are not trained again, and have no learning curve.
+
     Args:
         member: Makes the training of one member from its seed and folder.
         stage: Context in which a named step of the run is done.
-        options: How many members, and from which seed.
-        folder: Where their folders are; members that are done there are taken as they are.
+        options: How many members, and the seed of the first.
+        folder: Parent of their folders.
         data: The split.
-        timed: What their networks of times learn from, if they have one.
+        timed: Sessions for their networks of times, if they have one.
         metrics: Where metrics go: each member's after those of the one before.
         resume: Go on with a member that has begun.
 
     Raises:
-        TrainingError: What was trained before is of another seed or of other sessions, or is gone.
+        TrainingError: An earlier member has another seed or other sessions, or is gone.
         ModelError: Training diverged.
     """
-    numbers = range(1, options.ensemble + 1)
-    for number in numbers:
-        _require_same_sessions(
-            member_folder(folder, number), member_seed(options.seed, number), data
-        )
-    trained = []
-    for number in numbers:
-        seed, own = member_seed(options.seed, number), member_folder(folder, number)
+    seeds = [member_seed(options.seed, number) for number in range(1, options.ensemble + 1)]
+    for number, seed in enumerate(seeds, start=1):
+        _require_same_sessions(member_folder(folder, number), seed, data)
+    checkpoints: list[Path] = []
+    curves: list[LearningCurve] = []
+    for number, seed in enumerate(seeds, start=1):
+        own, name = member_folder(folder, number), f"member {number}"
         first_step = (number - 1) * _most_steps(options, data)
-        later = PartOfRun(run=metrics, first_step=first_step) if metrics else None
-        with stage(f"member {number} of {options.ensemble}, seed {seed}"):
-            one = member(seed, own)
-            trained.append(_train_member(one, seed, own, data, timed, later, resume=resume))
+        part = PartOfRun(run=metrics, first_step=first_step) if metrics else None
+        with stage(f"{name} of {options.ensemble}, seed {seed}"):
+            one, finished = member(seed, own), finished_checkpoint(own, seed)
+            if finished is None:
+                begun = checkpoints_in(own) if resume else []
+                trained = one.train_spectrograms(data, part, begun[-1] if begun else None)
+                note_finished(own, seed, trained.checkpoint)
+            else:
+                trained = TrainedModel(checkpoint=finished)
+            if timed is not None and Trained.open(trained.checkpoint).single.timing is None:
+                trained = one.train_times(trained, timed, data, part)
+                note_finished(own, seed, trained.checkpoint)
+        checkpoints.append(trained.checkpoint)
+        curves += [
+            LearningCurve(name=name, history=trained.history, best_epoch=trained.best_epoch),
+            *(replace(curve, name=f"{name}, {curve.name}") for curve in trained.more_curves),
+        ]
     with stage("merging"):
-        checkpoints = [each.checkpoint for each in trained]
         merged = merged_model(checkpoints, data, options, folder / ENSEMBLE, metrics)
-    return replace(merged, more_curves=tuple(_curves(trained)))
+    return replace(merged, more_curves=tuple(curves))
 
 
 def member_seed(seed: int, number: int) -> int:
@@ -128,39 +138,6 @@ def _require_same_sessions(folder: Path, seed: int, data: TrainingParts) -> None
         )
 
 
-def _train_member(
-    member: MemberTraining,
-    seed: int,
-    folder: Path,
-    data: TrainingParts,
-    timed: TimedParts | None,
-    metrics: RunMetrics | None,
-    *,
-    resume: bool,
-) -> TrainedModel:
-    """One member; what of it was trained before is not trained again, and has no history."""
-    checkpoint = finished_checkpoint(folder, seed)
-    if checkpoint is None:
-        begun = checkpoints_in(folder) if resume else []
-        trained = member.train_spectrograms(data, metrics, begun[-1] if begun else None)
-        note_finished(folder, seed, trained.checkpoint)
-    else:
-        trained = TrainedModel(checkpoint=checkpoint)
-    if timed is not None and Trained.open(trained.checkpoint).single.timing is None:
-        trained = member.train_times(trained, timed, data, metrics)
-        note_finished(folder, seed, trained.checkpoint)
-    return trained
-
-
-def _curves(members: Sequence[TrainedModel]) -> Iterator[LearningCurve]:
-    """Curves of every member that was trained in this run, under names that tell them apart."""
-    for number, member in enumerate(members, start=1):
-        name = f"member {number}"
-        yield LearningCurve(name=name, history=member.history, best_epoch=member.best_epoch)
-        for curve in member.more_curves:
-            yield replace(curve, name=f"{name}, {curve.name}")
-
-
 def merged_model(
     checkpoints: Sequence[Path],
     data: TrainingParts,
@@ -172,13 +149,13 @@ def merged_model(
 
     Args:
         checkpoints: Of single networks or of ensembles.
-        data: Its validation part must be new to all of them.
+        data: The split; no network was trained on its validation part.
         options: How batches are loaded.
         path: Where the ensemble's checkpoint goes.
-        metrics: Where its `val/` metrics go, after every step of a member's.
+        metrics: Where its `val/` metrics go, after all steps of the members.
 
     Raises:
-        ModelError: A checkpoint is none of ours, or two cannot be merged.
+        ModelError: A file is not a checkpoint of ours, or two cannot be merged.
         TrainingError: They listen to other receivers than the data has.
         OSError: The checkpoint cannot be written.
     """

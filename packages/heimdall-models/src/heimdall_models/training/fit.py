@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
 from heimdall_models.errors import TrainingError
@@ -19,18 +20,12 @@ from heimdall_models.metrics import localization_metrics
 from heimdall_models.trained import Trained
 from heimdall_models.training.averaging import AveragedWeights
 from heimdall_models.training.batches import EpochSeeds, SessionBatches, make_loader
-from heimdall_models.training.checkpoint_files import (
-    BestCheckpoints,
-    WholeCheckpoints,
-    remove_parts,
-)
+from heimdall_models.training.checkpoint_files import BestCheckpoints, WholeCheckpoints, refused
 from heimdall_models.training.devices import (
     clear_memory_errors,
     end_together,
-    environment_plugins,
     fitting_batch_size,
     placement,
-    watch_processes,
 )
 from heimdall_models.training.divergence import DivergenceGuard
 from heimdall_models.training.history import EpochHistory, MetresBar, TrackerLogger
@@ -55,13 +50,13 @@ for _chatty in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module=r"lightning\..*", category=UserWarning)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-# Of channels-last weights on several processes; it costs next to nothing.
+# About channels-last weights on several processes; it costs almost nothing.
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """The best checkpoint of a run, and the course of its training."""
+    """The best checkpoint of a run, and its learning curves."""
 
     checkpoint: Path
     history: tuple[EpochRecord, ...] = ()
@@ -77,16 +72,11 @@ def make_trainer(
 ) -> pl.Trainer:
     """A Lightning trainer that keeps the best checkpoints and stops when nothing improves.
 
-    It averages the weights unless told not to, and stops where the gradients are not finite. It
-    has a progress bar where standard error is a terminal.
-
-    Args:
-        options: Epochs, devices, precision, patience, clipping, averaging.
-        checkpoint_dir: Where checkpoints go.
-        tracker: Where metrics go; None keeps them in the process.
+    It averages the weights, stops at gradients that are not finite, and has a progress bar if
+    standard error is a terminal. Metrics go to the tracker, if there is one.
     """
     callbacks = [
-        # Before those that write checkpoints, so that each has its own epoch.
+        # Before those that write checkpoints, so that each contains its own epoch.
         EpochHistory(),
         BestCheckpoints(
             checkpoint_dir,
@@ -95,7 +85,7 @@ def make_trainer(
             monitor="val/loss",
             save_top_k=N_CHECKPOINTS,
         ),
-        # Of its own, because `save_last` above would keep the last one that was among the best.
+        # Because `save_last` above would keep the last one that was among the best.
         ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
         StepCheckpoints(
             checkpoint_dir, options.checkpoint_every_minutes, options.checkpoint_every_steps
@@ -106,12 +96,14 @@ def make_trainer(
         *([MetresBar()] if sys.stderr.isatty() else []),
         *([LearningRateMonitor("epoch")] if tracker else []),
     ]
+    # Lightning would put a Slurm job back into the queue, and go on from checkpoints of its own.
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
         max_epochs=options.epochs,
         **placement(options),
         precision=options.precision,
         callbacks=callbacks,
-        plugins=[WholeCheckpoints(), *environment_plugins()],
+        plugins=[WholeCheckpoints(), *slurm],
         logger=TrackerLogger(tracker) if tracker else False,
         gradient_clip_val=options.gradient_clip or None,
         deterministic="warn",
@@ -139,7 +131,7 @@ def fit(
         TrainingError: Training ended without a checkpoint, lost a process, or ran out of memory.
     """
     device = trainer.strategy.root_device
-    # A CPU is given what was asked for: it is killed before it reports a lack of memory.
+    # Not on a CPU: the process would be killed before it could report a lack of memory.
     if options.auto_batch_size and device.type != "cpu":
         size = Trained.open(resume_from).single.run.batch_size if resume_from else None
         if size is None:
@@ -153,13 +145,10 @@ def fit(
         EpochSeeds(data.train, options.seed),
         RunKeeper(run_record(data, options, run)),
     ]
-    remove_parts(Path(trainer.default_root_dir))
-    with (
-        clear_memory_errors(options),
-        end_together(trainer),
-        pass_on_interrupts(trainer),
-        watch_processes(trainer),
-    ):
+    # What was being written when an earlier run was killed.
+    for part in Path(trainer.default_root_dir).glob(".*.ckpt.*.part"):
+        part.unlink(missing_ok=True)
+    with clear_memory_errors(options), end_together(trainer), pass_on_interrupts(trainer):
         batches = SessionBatches(data, options)
         trainer.fit(module, datamodule=batches, ckpt_path=resume_from, weights_only=True)
     return _outcome(trainer)
@@ -167,11 +156,7 @@ def fit(
 
 @contextlib.contextmanager
 def pass_on_interrupts(trainer: pl.Trainer) -> Iterator[None]:
-    """Raise the interrupt that Lightning turns into exit status 1.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C.
-    """
+    """Raise KeyboardInterrupt for Ctrl-C, which Lightning turns into exit status 1."""
     try:
         yield
     except SystemExit as ended:
@@ -183,9 +168,7 @@ def pass_on_interrupts(trainer: pl.Trainer) -> Iterator[None]:
 def _outcome(trainer: pl.Trainer) -> TrainedModel:
     saver = next(c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoints))
     if not saver.best_model_path:
-        files = trainer.strategy.checkpoint_io
-        if isinstance(files, WholeCheckpoints) and files.refused:
-            path, error = next(iter(files.refused.items()))
+        for path, error in refused(trainer).items():
             raise TrainingError(
                 f"training ended, and no checkpoint could be written: {path}: "
                 f"{error.strerror or error}; make room there or give another --checkpoint_dir, "
@@ -198,10 +181,11 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
     seen = next(c for c in trainer.callbacks if isinstance(c, EpochHistory))  # type: ignore[attr-defined]
     if not seen.epochs:  # It went on from its own end.
         return TrainedModel(checkpoint=Path(saver.best_model_path))
-    # The epoch of the checkpoint: a better one may have found a full disk.
+    # The epoch of the checkpoint: the disk may have been full at a better one.
+    losses = [record.val_loss for record in seen.epochs]
     score = saver.best_model_score
-    least = min(record.val_loss for record in seen.epochs) if score is None else float(score)
-    best = min(range(len(seen.epochs)), key=lambda at: abs(seen.epochs[at].val_loss - least))
+    least = min(losses) if score is None else float(score)
+    best = min(range(len(losses)), key=lambda at: abs(losses[at] - least))
     return TrainedModel(
         checkpoint=Path(saver.best_model_path),
         history=tuple(seen.epochs),
@@ -214,14 +198,7 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
 def validated(
     network: torch.nn.Module, dataset: SessionDataset, options: TrainingOptions
 ) -> dict[str, float]:
-    """The contract's `val/` metrics of a whole model as it is served.
-
-    Args:
-        network: Takes features, and arrival times where the dataset measures them; gives
-            positions, uncertainties, and perhaps correlations and more.
-        dataset: The validation part.
-        options: How batches are loaded.
-    """
+    """The contract's `val/` metrics of a network to export, on the validation part."""
     answers, truth_deg = [], []
     for batch in make_loader(dataset, options):
         inputs = [batch[name] for name in ("features", "arrivals") if name in batch]

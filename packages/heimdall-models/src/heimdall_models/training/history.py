@@ -1,7 +1,4 @@
-"""Record of a training run: its epochs, their log lines, its metrics in MLflow, a progress bar.
-
-The bar is drawn on standard error, so that a log file of standard output has none of it.
-"""
+"""Record of a training run: its epochs, their log lines, its metrics in MLflow, a progress bar."""
 
 from __future__ import annotations
 
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["EpochHistory", "MetresBar", "PartOfRun", "TrackerLogger", "duration"]
 
 LOGGER = logging.getLogger(__name__)
+REFRESH_S = 0.5
+"""Shortest time between two readings of the loss, each of which waits for the device."""
 
 
 def duration(seconds: float) -> str:
@@ -41,7 +40,7 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PartOfRun:
-    """Metrics of a part of a run: a later training, or one that goes on."""
+    """Metrics of a part of a run: of an ensemble's member, or of a resumed training."""
 
     run: RunMetrics
     first_step: int = 0
@@ -60,7 +59,7 @@ class PartOfRun:
         return self.run.run_name
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Keep the new metrics of a step of this part."""
+        """Log the new metrics of a step of this part."""
         step += self.first_step
         new = {name: value for name, value in metrics.items() if (name, step) not in self.known}
         if new:
@@ -107,7 +106,7 @@ class EpochHistory(Checkpoint):
         self._started_s = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep and log the epoch; its validation is done by now."""
+        """Keep and log the epoch, whose validation is done."""
         del pl_module
         seen = {
             name: float(value)
@@ -124,31 +123,29 @@ class EpochHistory(Checkpoint):
         self.epochs.append(record)
         self.metrics.append(seen)
         self._steps.append(trainer.global_step - 1)
-        if trainer.is_global_zero:
-            self._log(trainer, record, seen)
-
-    def _log(self, trainer: pl.Trainer, record: EpochRecord, seen: Mapping[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
         now_s = time.monotonic()
         # To the last epoch at the pace so far; training may stop sooner.
         pace_s = (now_s - self._begun_s) / (len(self.epochs) - self._n_before)
-        to_go = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        left_s = 0.0 if trainer.should_stop else pace_s * to_go
-        figures = {
-            "epoch": record.epoch + 1,
-            "epochs": trainer.max_epochs,
-            "seconds": now_s - self._started_s,
-            "seconds_left": left_s,
-            "learning_rate": record.learning_rate,
-            **seen,
-        }
-        LOGGER.info(
-            "%s",
-            f"epoch {record.epoch + 1:3d}/{trainer.max_epochs}"
+        to_go = 0 if trainer.should_stop else (trainer.max_epochs or 0) - record.epoch - 1
+        log_epoch(
+            trainer,
             f"  train {record.train_loss:6.3f}  val {record.val_loss:6.3f}"
             f"  median error {record.val_error_m_median / 1000:5.1f} km"
-            f"  {duration(now_s - self._started_s)}  left {duration(left_s)}",
-            extra={"event": "epoch", "figures": figures},
+            f"  {duration(now_s - self._started_s)}  left {duration(pace_s * to_go)}",
+            seconds=now_s - self._started_s,
+            seconds_left=pace_s * to_go,
+            learning_rate=record.learning_rate,
+            **seen,
         )
+
+
+def log_epoch(trainer: pl.Trainer, line: str, **figures: float) -> None:
+    """Log the end of an epoch, counted from 1: for people a line, for programs its figures."""
+    epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+    event = {"event": "epoch", "figures": {"epoch": epoch, "epochs": epochs, **figures}}
+    LOGGER.info("%s", f"epoch {epoch:3d}/{epochs}{line}", extra=event)
 
 
 class TrackerLogger(Logger):
@@ -160,32 +157,28 @@ class TrackerLogger(Logger):
 
     @property
     def name(self) -> str:
-        """The experiment's name."""
+        """Name of the logger."""
         return "mlflow"
 
     @property
     def version(self) -> str:
-        """The MLflow run id."""
+        """MLflow's id of the run."""
         return self.run.run_id
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Do nothing: the pipeline logs the whole configuration once."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Hand Lightning's metrics of a step to MLflow."""
+        """Hand Lightning's metrics of a step to the run."""
         self.run.log_metrics(metrics, step=step or 0)
 
 
-REFRESH_S = 0.5
-"""Shortest time between two readings of the loss, each of which waits for the device."""
-
-
 class MetresBar(TQDMProgressBar):
-    """Lightning's bar with this training's figures; one bar for all epochs."""
+    """Lightning's bar with this training's figures, on standard error; one bar for all epochs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun = (0.0, 0.0)
+        self._begun = (0.0, 0)
         self._drawn_s = 0.0
         self._loss = ""
 
@@ -200,7 +193,7 @@ class MetresBar(TQDMProgressBar):
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401 - Lightning's
         """Start the clock."""
         super().on_train_start(trainer)
-        self._begun = (time.monotonic(), float(trainer.current_epoch))
+        self._begun = (time.monotonic(), trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401
         """Name the epoch, counted from 1 as in the log."""
@@ -217,19 +210,18 @@ class MetresBar(TQDMProgressBar):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Draw the bar anew, unless it was just drawn."""
-        now, last = time.monotonic(), batch_idx + 1 == self.total_train_batches
-        if now - self._drawn_s < REFRESH_S and not last:
+        """Draw the bar again, unless it was just drawn."""
+        now_s, is_last = time.monotonic(), batch_idx + 1 == self.total_train_batches
+        if now_s - self._drawn_s < REFRESH_S and not is_last:
             return
-        self._drawn_s = now
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        self._loss = f"{float(loss):.3f}"
+        self._drawn_s = now_s
+        self._loss = f"{float(outputs['loss'] if isinstance(outputs, dict) else outputs):.3f}"
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """The figures after the bar."""
+        """The figures after the bar; the time left is to the last epoch at the pace so far."""
         del pl_module
         seen = trainer.callback_metrics
         shown: dict[str, int | str | float | dict[str, float]] = {"loss": self._loss}
@@ -237,15 +229,13 @@ class MetresBar(TQDMProgressBar):
             shown["val"] = f"{float(seen['val/loss']):.3f}"
         if "val/error_m_median" in seen:
             shown["median"] = f"{float(seen['val/error_m_median']) / 1000:.1f} km"
-        return shown | {"left": self._left(trainer)}
-
-    def _left(self, trainer: pl.Trainer) -> str:
-        """Time to the last epoch at the pace so far; training may stop sooner."""
-        share = self.train_progress_bar.n / max(float(self.train_progress_bar.total or 1), 1.0)
         started_s, first_epoch = self._begun
-        done = min(trainer.current_epoch + share, float(trainer.max_epochs or 0)) - first_epoch
-        to_go = float(trainer.max_epochs or 0) - first_epoch - done
-        return duration((time.monotonic() - started_s) * to_go / done) if done > 0 else "?"
+        n_epochs = trainer.max_epochs or 0
+        share = self.train_progress_bar.n / max(self.train_progress_bar.total or 1, 1)
+        done = min(trainer.current_epoch + share, n_epochs) - first_epoch
+        pace_s = (time.monotonic() - started_s) / done if done > 0 else math.nan
+        left_s = pace_s * (n_epochs - first_epoch - done)
+        return shown | {"left": duration(left_s) if done > 0 else "?"}
 
 
 def _bar(*, position: int) -> Tqdm:

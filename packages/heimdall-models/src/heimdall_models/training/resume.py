@@ -1,7 +1,7 @@
 """Agreement of a checkpoint with the run that goes on from it or exports it.
 
-A run that was stopped and goes on is one run. Within an epoch it can only go on with the batches
-that it began with; everywhere with the receivers, in their order, that its network was trained on.
+Within an epoch, a run can only go on with the batches that it began with; everywhere, with the
+receivers that its network was trained on, in their order.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class RunKeeper(Callback):
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop where training had stopped because nothing improved."""
+        """Stop if training had already stopped because nothing improved."""
         del pl_module
         for callback in trainer.callbacks:  # type: ignore[attr-defined] # set in Trainer.__init__
             if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
@@ -135,7 +135,7 @@ def require_same_network(checkpoint: Path, network: LocalizationConfig) -> None:
 
 
 def require_same_features(checkpoints: Sequence[Path], features: str) -> None:
-    """Refuse to export checkpoints of other features than they were trained on, or of several.
+    """Refuse to export checkpoints that take other features than `--features`, or a mix of them.
 
     Raises:
         TrainingError: `--features` and the checkpoints differ.
@@ -153,7 +153,7 @@ def require_same_features(checkpoints: Sequence[Path], features: str) -> None:
 
 
 def require_same_receivers(trained: Trained, data: TrainingParts) -> None:
-    """Refuse networks of other receivers than the data has, as far as their files say.
+    """Refuse networks of other receivers than the data has, as far as their files name them.
 
     Raises:
         TrainingError: They are more or fewer, others, or in another order.
@@ -172,7 +172,7 @@ def require_same_receivers(trained: Trained, data: TrainingParts) -> None:
 def exported_network(
     trained: Trained, data: TrainingParts
 ) -> ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet:
-    """The network to export, in evaluation mode.
+    """The network to export, in evaluation mode; see `Trained.network`, `require_same_receivers`.
 
     Raises:
         ModelError: Two members cannot be merged.
@@ -183,10 +183,7 @@ def exported_network(
 
 
 def of_other_sessions(trained: Trained, data: TrainingParts) -> list[str]:
-    """Names of the networks that were trained on other sessions than the split's training part.
-
-    Their normalisation differs.
-    """
+    """Names of the networks whose normalisation is of other training sessions than the split's."""
     wanted = data.stats.mean
     return [
         member.name

@@ -1,7 +1,7 @@
 """Training of the network of arrival times, beside that of spectrograms and after it.
 
-A session is a few numbers a receiver, so all of them are in memory, and it takes seconds where
-the spectrograms take hours. Whether there are enough is found out before those hours.
+A session is a few numbers a receiver, so all of them fit in memory, and training takes seconds
+where the spectrograms take hours. Too few sessions are refused before those hours.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -26,9 +26,9 @@ from heimdall_models.trained import Trained, save_with_timing
 from heimdall_models.training.checkpoint_files import WITH_TIMING
 from heimdall_models.training.curves import EpochRecord, LearningCurve
 from heimdall_models.training.fit import pass_on_interrupts, validated
+from heimdall_models.training.history import log_epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any, Self
 
     from torch import Tensor
@@ -39,15 +39,7 @@ if TYPE_CHECKING:
     from heimdall_models.training.options import TrainingOptions
     from heimdall_models.training.parts import RunMetrics, SessionDataset, TrainingParts
 
-__all__ = [
-    "FEWEST_TIMED",
-    "TimedParts",
-    "TimedSessions",
-    "TrainedTiming",
-    "timed_parts",
-    "train_timing",
-    "with_timing",
-]
+__all__ = ["TimedParts", "TimedSessions", "timed_parts", "train_timing", "with_timing"]
 
 LOGGER = logging.getLogger(__name__)
 FEWEST_TIMED = 50
@@ -57,8 +49,6 @@ SMALLEST_BATCH = 8
 STEPS_PER_EPOCH = 10
 """Few sessions are divided into this many batches, smaller than the largest."""
 GRADIENT_CLIP = 1.0
-ARRIVAL_TIMES = "arrival times"
-"""Name of the learning curve."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +60,7 @@ class TimedSessions:
     target: Tensor
     """float32 `(n, 2)`, plane units."""
     n_asked: int
-    """Sessions that were looked at."""
+    """Sessions with and without arrival times."""
 
     def __len__(self) -> int:
         return len(self.arrivals)
@@ -85,15 +75,11 @@ class TimedSessions:
         arrivals = np.stack([plain[index]["arrivals"] for index in range(len(plain))])
         timed = arrivals[..., 0].sum(axis=1) >= 2
         places = np.array([session.position_deg for session in plain.sessions])[timed]
-        return cls(
-            torch.from_numpy(arrivals[timed]),
-            torch.from_numpy(region.to_plane(places)).float(),
-            len(plain),
-        )
+        target = torch.from_numpy(region.to_plane(places)).float()
+        return cls(torch.from_numpy(arrivals[timed]), target, len(plain))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TimedParts:
+class TimedParts(NamedTuple):
     """Sessions that the network of times learns from, and those that calibrate its ellipses."""
 
     train: TimedSessions
@@ -116,8 +102,7 @@ def timed_parts(data: TrainingParts) -> TimedParts:
     return TimedParts(train, TimedSessions.of(data.validation, data.region))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainedTiming:
+class TrainedTiming(NamedTuple):
     """A network of times and its learning curve."""
 
     net: TimingNet
@@ -130,7 +115,7 @@ def train_timing(
     config: TrainingOptions,
     tracker: RunMetrics | None = None,
 ) -> TrainedTiming:
-    """A network of times, trained and, where the validation part has enough, calibrated.
+    """Train a network of times; calibrate it if the validation part has enough sessions.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -139,12 +124,12 @@ def train_timing(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     sites = receiver_sites(data.receivers)
     module = TimingModule(TimingConfig(seed=config.seed), data.region, sites)
-    epochs = TimingEpochs(tracker)
+    history = _TimingEpochs(tracker)
     trainer = pl.Trainer(
         max_epochs=config.timing_epochs,
         accelerator=config.accelerator,
         devices=1,
-        callbacks=[epochs],
+        callbacks=[history],
         logger=False,
         gradient_clip_val=GRADIENT_CLIP,
         deterministic="warn",
@@ -153,11 +138,33 @@ def train_timing(
         enable_progress_bar=False,
         num_sanity_val_steps=0,
     )
-    train, validation = _loaders(parts, config.seed)
+    train: DataLoader[Any] = DataLoader(
+        parts.train,  # type: ignore[arg-type] # map-style, without torch in its bases
+        batch_size=min(LARGEST_BATCH, max(SMALLEST_BATCH, len(parts.train) // STEPS_PER_EPOCH)),
+        shuffle=True,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    validation: DataLoader[Any] | None = None
+    if len(parts.validation):
+        validation = DataLoader(parts.validation, batch_size=LARGEST_BATCH)  # type: ignore[arg-type]
     with pass_on_interrupts(trainer):
         trainer.fit(module, train, validation)
-    _calibrate(module.cpu(), parts.validation)
-    return TrainedTiming(module.net.eval(), epochs.curve)
+    module.cpu()
+    if len(parts.validation) >= LEAST_SESSIONS:
+        module.calibrate(parts.validation.arrivals, parts.validation.target)
+    else:
+        LOGGER.warning(
+            "%d of %d validation sessions have arrival times and calibration takes %d; ellipses "
+            "stay as training left them (raise --validation_split)",
+            len(parts.validation),
+            parts.validation.n_asked,
+            LEAST_SESSIONS,
+        )
+    epochs = tuple(history.epochs)
+    curve = LearningCurve(
+        name="arrival times", history=epochs, best_epoch=epochs[-1].epoch if epochs else None
+    )
+    return TrainedTiming(module.net.eval(), curve)
 
 
 def with_timing(
@@ -171,92 +178,40 @@ def with_timing(
     Raises:
         OSError: The checkpoint cannot be written.
     """
-    sites = receiver_sites(data.receivers)
-    path = save_with_timing(
-        trained.checkpoint, timing.net, sites, trained.checkpoint.with_name(WITH_TIMING)
-    )
+    sites, path = receiver_sites(data.receivers), trained.checkpoint.with_name(WITH_TIMING)
+    save_with_timing(trained.checkpoint, timing.net, sites, path)
     network = TimedServingNet(Trained.open(path).single.module.serving_net(), timing.net)
     metrics = {**trained.metrics, **validated(network.eval(), data.validation, config)}
     curves = (*trained.more_curves, timing.curve)
     return replace(trained, checkpoint=path, metrics=metrics, more_curves=curves)
 
 
-class TimingEpochs(pl.Callback):
+class _TimingEpochs(pl.Callback):
     """Logs each epoch in one line, and hands its losses to the tracker."""
 
     def __init__(self, tracker: RunMetrics | None) -> None:
+        self.epochs: list[EpochRecord] = []
         self._tracker = tracker
         self._started_s = time.monotonic()
-        self._epochs: list[EpochRecord] = []
-
-    @property
-    def curve(self) -> LearningCurve:
-        """The epochs so far; the last one's weights are kept."""
-        history = tuple(self._epochs)
-        best = history[-1].epoch if history else None
-        return LearningCurve(name=ARRIVAL_TIMES, history=history, best_epoch=best)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the epoch's clock."""
         del trainer, pl_module
         self._started_s = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the epoch; its validation is done by now."""
+        """Log the epoch, whose validation is done."""
         del pl_module
         seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._tracker:
             self._tracker.log_metrics(seen, step=trainer.current_epoch)
-        self._epochs.append(_record(trainer.current_epoch, seen))
+        record = EpochRecord(
+            epoch=trainer.current_epoch,
+            train_loss=seen.get("train/timing_loss", math.nan),
+            val_loss=seen.get("val/timing_nll", math.nan),
+            val_error_m_median=math.nan,
+            learning_rate=math.nan,
+        )
+        self.epochs.append(record)
         losses = "".join(f"  {name} {value:6.3f}" for name, value in sorted(seen.items()))
         took_s = time.monotonic() - self._started_s
-        figures = {
-            "epoch": trainer.current_epoch + 1,
-            "epochs": trainer.max_epochs,
-            "seconds": took_s,
-            **seen,
-        }
-        LOGGER.info(
-            "%s",
-            f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}{losses}  {took_s:4.1f} s",
-            extra={"event": "epoch", "figures": figures},
-        )
-
-
-def _record(epoch: int, seen: Mapping[str, float]) -> EpochRecord:
-    return EpochRecord(
-        epoch=epoch,
-        train_loss=seen.get("train/timing_loss", math.nan),
-        val_loss=seen.get("val/timing_nll", math.nan),
-        val_error_m_median=math.nan,
-        learning_rate=math.nan,
-    )
-
-
-def _loaders(
-    parts: TimedParts, seed: int
-) -> tuple[DataLoader[dict[str, Tensor]], DataLoader[dict[str, Tensor]] | None]:
-    size = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(parts.train) // STEPS_PER_EPOCH))
-    order = torch.Generator().manual_seed(seed)
-    train: DataLoader[Any] = DataLoader(
-        parts.train,  # type: ignore[arg-type] # map-style, without torch in its bases
-        batch_size=size,
-        shuffle=True,
-        generator=order,
-    )
-    if not len(parts.validation):
-        return train, None
-    return train, DataLoader(parts.validation, batch_size=LARGEST_BATCH)  # type: ignore[arg-type]
-
-
-def _calibrate(module: TimingModule, validation: TimedSessions) -> None:
-    if len(validation) >= LEAST_SESSIONS:
-        module.calibrate(validation.arrivals, validation.target)
-        return
-    LOGGER.warning(
-        "%d of %d validation sessions have arrival times and calibration takes %d; ellipses stay "
-        "as training left them (raise --validation_split)",
-        len(validation),
-        validation.n_asked,
-        LEAST_SESSIONS,
-    )
+        log_epoch(trainer, f"{losses}  {took_s:4.1f} s", seconds=took_s, **seen)
