@@ -273,7 +273,7 @@ def parts(finished):
 def test_the_same_seed_gives_the_same_network_of_times(finished, parts):
     """Nuisances, order and weights included: it is the network that the run delivered."""
     delivered = Trained.open(finished.summary.checkpoint).single.timing.state_dict()
-    again = train_timing(parts, finished.data, TIMED).net.state_dict()
+    again = train_timing(parts, finished.data, TIMED)[0].state_dict()
     assert delivered.keys() == again.keys()
     assert all(torch.equal(values, again[name]) for name, values in delivered.items())
     assert torch.isfinite(again["unexplained_limit"])
@@ -284,7 +284,7 @@ def test_without_enough_sessions_to_calibrate_on_that_is_said(finished, parts, c
     """An ellipse that nobody checked is not passed off as one that was."""
     config = replace(TIMED, timing_epochs=1)
     some = TimedParts(parts.train, few(parts.validation, 29))
-    network = train_timing(some, finished.data, config).net
+    network, _ = train_timing(some, finished.data, config)
     assert "calibration takes 30" in capsys.readouterr().err
     assert network.log_temperature == 0
 

@@ -1,5 +1,7 @@
 """The record that travels inside every checkpoint."""
 
+import re
+
 import pytest
 from heimdall_models import LocalizationConfig, ModelError
 from hypothesis import given
@@ -28,25 +30,23 @@ def test_a_record_of_an_older_version_still_opens():
     assert LocalizationConfig.from_json('{"backbone": "resnet18"}').sigma_max == 1.0
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("n_receivers", 0),
-        ("sigma_min", 0.0),
-        ("sigma_max", float("inf")),
-        ("dropout", -0.1),
-        ("drop_path", 1.0),
-        ("head_rate", 0.0),
-        ("learning_rate", float("nan")),
-        ("weight_decay", -1.0),
-        ("warmup_fraction", 1.0),
-        ("unfreeze_epoch", -1),
-        ("unfreeze_every", -1),
-    ],
-)
-def test_a_value_out_of_range_is_named(field, value):
+negative = st.floats(max_value=0, exclude_max=True)
+out_of_range = {
+    "n_receivers": st.integers(max_value=0),
+    "sigma_min": st.floats(max_value=0) | st.floats(min_value=1),
+    "sigma_max": st.just(float("inf")),
+    "weight_decay": negative | st.just(float("inf")),
+    **dict.fromkeys(("dropout", "drop_path", "warmup_fraction"), negative | st.floats(min_value=1)),
+    **dict.fromkeys(("learning_rate", "head_rate"), st.floats(max_value=0) | st.just(float("nan"))),
+    **dict.fromkeys(("unfreeze_epoch", "unfreeze_every"), st.integers(max_value=-1)),
+}
+
+
+@given(st.sampled_from(sorted(out_of_range)), st.data())
+def test_a_value_out_of_range_is_named(field, data):
     """Found when the record is made, not an hour into training."""
-    with pytest.raises(ModelError, match=f"{field} is {value}; "):
+    value = data.draw(out_of_range[field])
+    with pytest.raises(ModelError, match=re.escape(f"{field} is {value}; ")):
         LocalizationConfig(**{field: value})
 
 
@@ -67,7 +67,8 @@ def test_text_that_is_no_record_is_refused(text, message):
         LocalizationConfig.from_json(text)
 
 
-def test_a_backbone_that_is_frozen_for_good_cannot_thaw():
-    """Either wish would silently overrule the other."""
-    with pytest.raises(ModelError, match="leave it out to unfreeze from epoch 2"):
-        LocalizationConfig(freeze_backbone=True, unfreeze_epoch=2)
+@given(st.integers(1, 99))
+def test_a_backbone_that_is_frozen_for_good_cannot_be_unfrozen(epoch):
+    """One of the two options would silently overrule the other."""
+    with pytest.raises(ModelError, match=f"from epoch {epoch}"):
+        LocalizationConfig(freeze_backbone=True, unfreeze_epoch=epoch)

@@ -8,7 +8,7 @@ from heimdall_models.ellipses import sigma_and_correlation
 from heimdall_models.ensembles import moments
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.network import TimingNet
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from timing_cases import REGION, SITES, arrivals, positions_deg
 
@@ -119,18 +119,14 @@ def test_without_times_the_answer_is_that_of_the_merged_levels(inputs):
     assert both[2][4:7].tolist() == pytest.approx([tilt] * 3, rel=1e-3)
 
 
-@pytest.mark.parametrize("timed", [False, True])
-def test_one_member_without_an_answer_leaves_none(inputs, timed):
+def test_one_member_without_an_answer_leaves_none(inputs):
     """The rest of an ensemble is another model, which nobody calibrated."""
     features, rows = inputs
-    if timed:
-        ensemble = TimedEnsembleNet([timed_member(1), timed_member(2, shift=float("nan"))])
-        answers = ensemble(features, rows)
-    else:
-        ensemble = EnsembleNet([member(), member(shift=float("nan"))])
-        answers = ensemble(features)
-    assert answers[0].isnan().all()
-    assert answers[1].isnan().all()
+    timed = TimedEnsembleNet([timed_member(1), timed_member(2, shift=float("nan"))])
+    plain = EnsembleNet([member(), member(shift=float("nan"))])
+    for position, uncertainty, *_ in (timed(features, rows), plain(features)):
+        assert position.isnan().all()
+        assert uncertainty.isnan().all()
 
 
 def batches(positions, timed=False):
@@ -165,9 +161,11 @@ def test_disagreement_is_weighed_on_what_is_served():
     assert float(ensemble.disagreement_weight) < 0.6 < with_times
 
 
-def test_members_that_agree_are_left_as_they_are():
-    """Whatever the validation sessions happen to say of them."""
-    ensemble = EnsembleNet([member(0.0, 0.2), member(0.0, 0.2)])
+@settings(max_examples=20)
+@given(st.floats(-0.5, 0.5), st.floats(0.01, 1))
+def test_members_that_agree_are_left_as_they_are(shift, sigma):
+    """Whatever the errors of the validation sessions are."""
+    ensemble = EnsembleNet([member(shift, sigma), member(shift, sigma)])
     ensemble.calibrate(batches(positions_deg(40)))
     assert float(ensemble.disagreement_weight) == pytest.approx(1.0)
 
@@ -206,8 +204,10 @@ def test_a_stranger_among_the_members_is_named(stranger, message):
         EnsembleNet([member(), member(0.1), stranger])
 
 
-def test_members_with_other_receivers_of_times_are_refused():
+def test_members_with_other_receivers_of_times_or_none_at_all_are_refused():
     """Each row of the times belongs to a place."""
+    with pytest.raises(ModelError, match="no networks"):
+        EnsembleNet([])
     swapped = (SITES[1], SITES[0], *SITES[2:])
     message = r"b\.ckpt cannot be merged with a\.ckpt: receiver 1 .* 50\.\d km"
     with pytest.raises(ModelError, match=message):
@@ -216,12 +216,6 @@ def test_members_with_other_receivers_of_times_are_refused():
         TimedEnsembleNet([timed_member(1), timed_member(2, SITES[:6])])
     with pytest.raises(ModelError, match=r"its region is"):
         TimedEnsembleNet([timed_member(1), timed_member(2, region=MOVED)])
-
-
-def test_an_ensemble_of_none_is_refused():
-    """It would answer a place all the same."""
-    with pytest.raises(ModelError, match="give one or more"):
-        EnsembleNet([])
 
 
 def test_an_ensemble_leans_where_a_member_does(inputs):

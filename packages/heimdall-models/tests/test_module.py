@@ -54,18 +54,13 @@ def trained(region, sessions, tmp_path_factory):
     return module.eval(), runner, checkpoints.best_model_path, untrained
 
 
-def test_training_brings_loss_and_error_down(trained):
-    """On levels that tell the place, a dozen epochs must show."""
+def test_training_brings_loss_and_error_down_in_every_metric_of_the_contract(trained):
+    """On levels that tell the place, a dozen epochs must show; dashboards look for the names."""
     _, runner, _, untrained = trained
     after = runner.callback_metrics
     assert after["val/loss"] < untrained["val/loss"] - 0.1
     assert after["val/error_m_median"] < 0.8 * untrained["val/error_m_median"]
-
-
-def test_every_metric_of_the_contract_is_logged(trained):
-    """Dashboards and early stopping look for these names."""
-    logged = set(trained[1].callback_metrics)
-    assert logged == {f"{stage}/{name}" for stage in ("train", "val") for name in NAMES}
+    assert set(after) == {f"{stage}/{name}" for stage in ("train", "val") for name in NAMES}
 
 
 def test_logged_metrics_are_those_of_the_predictions(trained, sessions, region):
@@ -105,19 +100,6 @@ def test_checkpoints_are_tensors_and_text_alone(trained):
     """Anyone may load one without running anyone's code."""
     contents = torch.load(trained[2], weights_only=True)
     assert {"heimdall_models", "state_dict", "optimizer_states"} <= set(contents)
-
-
-def test_training_resumes_from_a_checkpoint(trained, region, sessions, tmp_path):
-    """With the optimiser, the schedule and the epoch where they were, reading tensors only."""
-    runner = trainer(tmp_path, max_epochs=14)
-    runner.fit(
-        new_module(region),
-        DataLoader(sessions, 16),
-        DataLoader(sessions, 16),
-        ckpt_path=trained[2],
-        weights_only=True,
-    )
-    assert runner.current_epoch == 14
 
 
 def test_bfloat16_trains_as_float32_does(region, sessions, tmp_path):

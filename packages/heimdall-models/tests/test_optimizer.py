@@ -36,31 +36,29 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing(n_steps, warmup_fractio
     assert seen[-1] == pytest.approx(0, abs=1e-9)
 
 
-def test_the_rate_after_the_warm_up_is_pytorch_s_cosine():
+@given(st.integers(1, 40))
+def test_the_rate_after_the_warm_up_is_pytorch_s_cosine(n_steps):
     """The same curve as torch's own scheduler draws."""
     optimizer = torch.optim.SGD(network().parameters(), lr=1.0)
-    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)
     expected = []
-    for _ in range(20):
+    for _ in range(n_steps):
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         theirs.step()
-    assert rates(20, 0.0)[:20] == pytest.approx(expected)
+    assert rates(n_steps, 0.0)[:n_steps] == pytest.approx(expected)
 
 
-def test_norms_and_biases_do_not_decay():
-    """Pulling a norm's gain to zero silences a layer for no gain in generality."""
-    net = network()
-    decaying, steady = adamw([(net, 1e-3)], 0.05).param_groups
-    assert [p is net[0].weight for p in decaying["params"]] == [True]
-    assert (decaying["weight_decay"], steady["weight_decay"]) == (0.05, 0.0)
-    assert len(steady["params"]) == 3
-
-
-def test_each_part_learns_at_its_own_rate():
-    """Heads start from nothing and may hurry; a pretrained backbone may not."""
-    groups = adamw([(network(), 1e-4), (network(), 3e-4)], 0.05).param_groups
-    assert [group["lr"] for group in groups] == [1e-4, 1e-4, 3e-4, 3e-4]
+@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=4), st.floats(1e-6, 1))
+def test_each_part_learns_at_its_rate_and_norms_and_biases_do_not_decay(part_rates, decay):
+    """Heads may hurry, a pretrained backbone may not; a norm pulled to zero silences a layer."""
+    nets = [network() for _ in part_rates]
+    groups = adamw(zip(nets, part_rates, strict=True), decay).param_groups
+    assert [group["lr"] for group in groups] == [rate for rate in part_rates for _ in range(2)]
+    for net, decaying, steady in zip(nets, groups[::2], groups[1::2], strict=True):
+        assert [parameter is net[0].weight for parameter in decaying["params"]] == [True]
+        assert (decaying["weight_decay"], steady["weight_decay"]) == (decay, 0.0)
+        assert len(steady["params"]) == 3
 
 
 def test_a_network_that_is_all_frozen_is_refused():

@@ -28,26 +28,13 @@ if TYPE_CHECKING:
     from heimdall_models.config import LocalizationConfig
     from heimdall_models.region import Region
 
-__all__ = [
-    "ENSEMBLE",
-    "MODEL",
-    "RUN_RECORD",
-    "TIMING",
-    "Format",
-    "migrated",
-    "model_record",
-    "read_checkpoint",
-    "whole_file",
-    "write_checkpoint",
-]
-
 RUN_RECORD = "heimdall_run"
 """Key of the record of the run that wrote a checkpoint; it has no format number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """Format of one record: its key in the file, its number, and the steps from older numbers."""
+    """Format of one record: its key in the file, and its number."""
 
     key: str
     number: int = 1
@@ -59,13 +46,13 @@ class Format:
         return {"format": self.number, "version": version("heimdall-models")}
 
     def migrate(self, contents: dict[str, Any], name: str) -> dict[str, Any]:
-        """The contents with this record in the format of this version; unchanged if it has none.
+        """The contents with this record, if there is one, in the format of this version.
 
         Raises:
             ModelError: If the record is newer than this version, damaged, or too old.
         """
         while (record := contents.get(self.key)) is not None:
-            found = record.get("format") if isinstance(record, dict) else type(record).__name__
+            found = record.get("format") if isinstance(record, dict) else None
             if found == self.number:
                 break
             if isinstance(found, int) and found > self.number:
@@ -104,9 +91,7 @@ def migrated(contents: dict[str, Any], name: str) -> dict[str, Any]:
 def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:
     """Contents of a checkpoint file on the CPU, `migrated`.
 
-    Args:
-        path: The file.
-        mapped: Leave the tensors in the file until they are used.
+    With `mapped`, tensors stay in the file until they are used.
 
     Raises:
         ModelError: If the file is absent, cut short, no checkpoint, of a newer version, or holds
@@ -115,7 +100,6 @@ def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no checkpoint at {path}")
-    # A truncated archive has lost the directory at its end.
     if not zipfile.is_zipfile(path):
         raise ModelError(
             f"{path} ({path.stat().st_size} bytes) is not a PyTorch checkpoint, or was cut short"
@@ -135,11 +119,7 @@ def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
 
 
 def write_checkpoint(contents: Mapping[str, Any], path: str | Path) -> None:
-    """Write tensors and text as a PyTorch file, whole or not at all.
-
-    Raises:
-        OSError: If the file cannot be written; nothing is left behind.
-    """
+    """Write tensors and text as a PyTorch file; see `whole_file`."""
     with whole_file(Path(path)) as file:
         torch.save(contents, file)
 
@@ -149,7 +129,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` once the block ends without an error.
 
     Raises:
-        OSError: If it cannot be written; what was at `path` stays, and nothing is left beside it.
+        OSError: If it cannot be written; an earlier file stays, and nothing is left beside it.
     """
     folder, prefix = path.absolute().parent, f".{path.name}."
     descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".part")

@@ -99,8 +99,7 @@ class LocalizationConfig:
         """The record that `to_json` wrote; missing fields have their defaults.
 
         Raises:
-            ModelError: If the text is no such record, has an unknown field, or a value is of the
-                wrong type or out of range.
+            ModelError: If the text is no such record, or a field is unknown or has a wrong value.
         """
         try:
             values = json.loads(text)

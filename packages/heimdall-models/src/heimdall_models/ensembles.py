@@ -18,7 +18,7 @@ after merging.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -36,7 +36,6 @@ from heimdall_models.serving import ServingNet, TimedServingNet, as_served
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
 
 __all__ = ["SAME_DB", "EnsembleNet", "Moments", "TimedEnsembleNet", "moments"]
 
@@ -50,38 +49,27 @@ class Moments(NamedTuple):
     """Moments of the answers of several members."""
 
     position: Tensor
-    """The mean of their positions, `(..., 2)`."""
+    """Mean of their positions, `(..., 2)`."""
     covariance: Tensor
-    """The mean of their covariances, `(..., 3)` as `ellipses` keeps them."""
+    """Mean of their covariances, `(..., 3)` as `ellipses` keeps them."""
     disagreement: Tensor
-    """The covariance of their positions, `(..., 3)`."""
+    """Covariance of their positions, `(..., 3)`."""
 
     def merged(self, weight: Tensor | float = 1.0) -> Tensor:
-        """The covariance of the mixture, `(..., 3)`, with a weight on the disagreement."""
+        """Covariance of the mixture, `(..., 3)`, with a weight on the disagreement."""
         return self.covariance + weight * self.disagreement
 
 
 def moments(positions: Tensor, covariances: Tensor) -> Moments:
-    """Moments of equally likely Gaussians.
-
-    Args:
-        positions: `(members, ..., 2)`.
-        covariances: East-east, east-north, north-north: `(members, ..., 3)`.
-    """
+    """Moments of equally likely Gaussians, from `(members, ..., 2)` and `(members, ..., 3)`."""
     centre = positions.mean(dim=0)
-    # About the centre: the squares of positions would swallow those of metres.
+    # About the centre: squares of positions would swallow those of metres.
     spread = outer(positions - centre)
     return Moments(centre, covariances.mean(dim=0), spread.mean(dim=0))
 
 
 class _Ensemble(nn.Module):
-    """Members that are merged, and the weight of their disagreement.
-
-    Args:
-        members: At least one.
-        levels: The members' networks of spectrograms; of the same region and normalisation.
-        names: Names of the members in errors; member 1, member 2 ... by default.
-    """
+    """Members that are merged, with their networks of `levels` and the names in errors."""
 
     takes: ClassVar[tuple[str, ...]]
     """Keys of a batch that `moments` takes, in order."""
@@ -107,8 +95,8 @@ class _Ensemble(nn.Module):
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Fit the weight of the disagreement on sessions that no member was trained on.
 
-        The weight, from e^-2 to e^2, is the one with which both ellipses hold their shares most
-        nearly; of several equally good ones the geometric middle, 1 where the members agree.
+        It is the weight from e^-2 to e^2 with which both ellipses hold their shares most nearly;
+        of several equally good ones the geometric middle, 1 where the members agree.
 
         Args:
             batches: With `features` and, if they are taken, `arrivals`, as `forward` takes them;
@@ -139,12 +127,11 @@ class _Ensemble(nn.Module):
 class EnsembleNet(_Ensemble):
     """Several networks of spectrograms as one, to export as a model file.
 
-    Args:
-        members: At least one; of the same region, receivers and normalisation.
-        names: Names of the members in errors; member 1, member 2 ... by default.
+    Members have one region, receivers and normalisation; errors call them by their names, or
+    member 1, member 2 ...
 
     Raises:
-        ModelError: If two members cannot be merged.
+        ModelError: If two members cannot be merged, or there are none.
     """
 
     takes = ("features",)
@@ -153,10 +140,7 @@ class EnsembleNet(_Ensemble):
         super().__init__(members, members, names)
 
     def forward(self, mel_spectrogram: Tensor) -> tuple[Tensor, ...]:
-        """Positions in degrees and uncertainties in metres; see `ServingNet`.
-
-        Without tilted members, the correlation from their disagreement is not among the outputs.
-        """
+        """Outputs as those of `ServingNet`; no correlation where no member is tilted."""
         return as_served(self.region, *self.on_plane(mel_spectrogram))
 
     def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -174,24 +158,16 @@ class EnsembleNet(_Ensemble):
     def _found(self, mel_spectrogram: Tensor) -> tuple[Moments, bool]:
         """The members' moments, and whether one of their ellipses is tilted."""
         said = [cast("ServingNet", member).on_plane(mel_spectrogram) for member in self.members]
+        positions, sigmas, tilts = zip(*said, strict=True)
         upright = mel_spectrogram.new_zeros(())
-        covariances = [
-            covariance_of(sigma, upright if tilt is None else tilt) for _, sigma, tilt in said
-        ]
-        found = moments(torch.stack([units for units, _, _ in said]), torch.stack(covariances))
-        return found, any(tilt is not None for _, _, tilt in said)
+        leaning = [upright if tilt is None else tilt for tilt in tilts]
+        covariances = [*map(covariance_of, sigmas, leaning)]
+        found = moments(torch.stack(positions), torch.stack(covariances))
+        return found, any(tilt is not None for tilt in tilts)
 
 
 class TimedEnsembleNet(_Ensemble):
-    """Several networks that take times of arrival beside the spectrograms, as one.
-
-    Args:
-        members: At least one; of the same region, receivers and normalisation.
-        names: Names of the members in errors; member 1, member 2 ... by default.
-
-    Raises:
-        ModelError: If two members cannot be merged.
-    """
+    """Several networks that also take times of arrival, as one; otherwise as `EnsembleNet`."""
 
     takes = ("features", "arrivals")
 
@@ -225,16 +201,17 @@ class TimedEnsembleNet(_Ensemble):
 
 def _require_same_features(members: Sequence[ServingNet], names: Sequence[str]) -> None:
     """Refuse members of another region, shape or normalisation than the first's."""
-    first, mean = members[0], members[0].standardize.mean
+    region, wanted = members[0].region, members[0].standardize.mean
     for name, member in zip(names, members, strict=True):
         unlike = f"{name} cannot be merged with {names[0]}: its"
-        if member.region != first.region:
-            raise ModelError(f"{unlike} region is {member.region}, not {first.region}")
-        if (shape := member.standardize.mean.shape) != mean.shape:
+        mean = member.standardize.mean
+        if member.region != region:
+            raise ModelError(f"{unlike} region is {member.region}, not {region}")
+        if mean.shape != wanted.shape:
             raise ModelError(
-                f"{unlike} normalisation has shape {tuple(shape)}, not {tuple(mean.shape)}"
+                f"{unlike} normalisation has shape {tuple(mean.shape)}, not {tuple(wanted.shape)}"
             )
-        apart_db = float((member.standardize.mean - mean).abs().max())
+        apart_db = float((mean - wanted).abs().max())
         if not apart_db <= SAME_DB:
             raise ModelError(
                 f"{unlike} normalisation differs by up to {apart_db:.2g} dB, so it was trained on "

@@ -97,15 +97,12 @@ class SpareConv2d(nn.Conv2d):
 def without_idle_taps(weight: Tensor, image_shape: torch.Size) -> tuple[Tensor, tuple[int, int]]:
     """The part of an odd kernel that a small image reaches, and the padding that goes with it.
 
-    Args:
-        weight: `(out, in, height, width)` of a kernel padded so that the image keeps its size.
-        image_shape: Height and width of the image.
+    The kernel, `(out, in, height, width)`, is padded so that the image keeps its size.
     """
     padding = tuple(length // 2 for length in weight.shape[-2:])
     kept = tuple(min(reach, length - 1) for reach, length in zip(padding, image_shape, strict=True))
     if kept == padding:
         return weight, (kept[0], kept[1])
-    top, left = padding[0] - kept[0], padding[1] - kept[1]
-    height, width = 2 * kept[0] + 1, 2 * kept[1] + 1
-    part = weight[:, :, top : top + height, left : left + width]
+    rows, columns = (slice(a - b, a + b + 1) for a, b in zip(padding, kept, strict=True))
+    part = weight[:, :, rows, columns]
     return part.contiguous(memory_format=torch.channels_last), (kept[0], kept[1])

@@ -3,6 +3,9 @@
 Gradient clipping, precision and devices are the Trainer's; averaged weights and the stop at
 gradients that are not finite are callbacks, `AveragedWeights` and `DivergenceGuard`.
 
+Metrics are of the whole epoch over all processes: a median of batches' medians is not the median,
+and a distributed sampler repeats samples so that all processes have as many.
+
 Random heads send noise into a pretrained backbone. So it can stay frozen until they have settled,
 and then be unfrozen from its last stage to its stem, after J. Howard and S. Ruder, "Universal
 language model fine-tuning for text classification", ACL 2018.
@@ -10,25 +13,26 @@ language model fine-tuning for text classification", ACL 2018.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning
 import torch
 from timm.models import group_parameters
+from torch import distributed
 
 from heimdall_models.checkpoint import MODEL, model_record
-from heimdall_models.epoch import EpochPredictions, metrics_of
 from heimdall_models.errors import ModelError
 from heimdall_models.execution import arrange
 from heimdall_models.levels.maps import levels_of
 from heimdall_models.losses import gaussian_nll
-from heimdall_models.metrics import sigma_saturation
+from heimdall_models.metrics import localization_metrics, sigma_saturation
 from heimdall_models.network import LocalizationNet, Regularization
 from heimdall_models.optimizer import adamw, warmup_cosine
 from heimdall_models.serving import ServingNet, Standardize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
     from numpy.typing import ArrayLike
@@ -38,14 +42,10 @@ if TYPE_CHECKING:
     from heimdall_models.network import Answer
     from heimdall_models.region import Region
 
-__all__ = ["LocalizationModule", "learning_stages", "set_learning", "stages_of"]
-
+T = TypeVar("T")
 Batch = dict[str, Any]
-STAGES = ("train", "val", "test")
 EPOCH_SO_FAR = "heimdall_epoch"
 """Key, in a checkpoint within an epoch, of the predictions so far."""
-SHOWN = ("loss", "error_m_median")
-"""The metrics beside the progress bar."""
 
 
 class LocalizationModule(lightning.LightningModule):
@@ -88,7 +88,7 @@ class LocalizationModule(lightning.LightningModule):
         self.loss_weight = 1.0
         """Weight of this process's loss of a batch. Gradients are means over processes: one with
         fewer sessions of a step than the others counts less, so that all sessions count alike."""
-        self._predictions = {stage: EpochPredictions() for stage in STAGES}
+        self._predictions = {stage: EpochPredictions() for stage in ("train", "val", "test")}
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Positions and sigmas in plane units of features in dB."""
@@ -98,11 +98,9 @@ class LocalizationModule(lightning.LightningModule):
     def learn_levels(self, sessions: Iterable[Mapping[str, Any]]) -> None:
         """Learn, before training, the level that every receiver reads of a transmitter anywhere.
 
-        With fewer than 20 sessions in which anything was heard, or a single site, it does nothing.
-
-        Args:
-            sessions: All training sessions, not augmented: `features`, `(receivers, 128, 32)` in
-                dB, and `position_deg`, `(2,)`.
+        From all training sessions, not augmented: `features`, `(receivers, 128, 32)` in dB, and
+        `position_deg`, `(2,)`. Nothing is learned of a single site, or of fewer than 20 sessions
+        in which anything was heard.
         """
         levels = levels_of(sessions, self.region)
         if levels is not None:
@@ -136,10 +134,10 @@ class LocalizationModule(lightning.LightningModule):
         return self._judged("test", batch, self.net.answer(self.standardize(batch["features"])))
 
     def on_train_start(self) -> None:
-        """Refuse strategies under which a backbone cannot be unfrozen.
+        """Refuse strategies that wait for the gradients of frozen parameters.
 
         Raises:
-            ModelError: If the strategy waits for the gradients of all parameters.
+            ModelError: If the backbone is unfrozen later, and this is such a strategy.
         """
         unfreezes, model = self.config.unfreezes, self.trainer.strategy.model
         if unfreezes and not getattr(model, "find_unused_parameters", True):
@@ -171,14 +169,11 @@ class LocalizationModule(lightning.LightningModule):
         """AdamW with warm-up and cosine over the Trainer's steps.
 
         Raises:
-            ModelError: If the Trainer has no end to plan for.
+            ModelError: If the Trainer has no last step.
         """
         n_steps = self.trainer.estimated_stepping_batches
         if n_steps == float("inf"):
-            raise ModelError(
-                "the learning rate falls until the end of training, and the Trainer has no end; "
-                "set max_epochs or max_steps"
-            )
+            raise ModelError("the Trainer has no last step; set max_epochs or max_steps")
         rate = self.config.learning_rate
         parts = ((self.net.backbone, rate), (self.net.heads, rate * self.config.head_rate))
         optimizer = adamw(parts, self.config.weight_decay)
@@ -191,14 +186,15 @@ class LocalizationModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that makes the checkpoint self-contained, and the epoch's predictions."""
         checkpoint[MODEL.key] = model_record(self.config, self.region)
-        if len(self._predictions["train"]):
+        if self._predictions["train"].parts[0]:
             checkpoint[EPOCH_SO_FAR] = self._predictions["train"].state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue an epoch that began before the checkpoint."""
         self._predictions["train"] = EpochPredictions()
-        if EPOCH_SO_FAR in checkpoint:
-            self._predictions["train"].restore(checkpoint[EPOCH_SO_FAR])
+        if state := checkpoint.get(EPOCH_SO_FAR):
+            # All processes add the same; sessions with ids still count once.
+            self._predictions["train"].add(*state["parts"], session_ids=state["session_ids"])
 
     def _judged(self, stage: str, batch: Batch, answer: Answer) -> Tensor:
         """The loss of a batch; its predictions are kept for the epoch's metrics."""
@@ -208,16 +204,22 @@ class LocalizationModule(lightning.LightningModule):
 
     def _log_epoch(self, stage: str) -> None:
         """Metrics of all predictions of the epoch; every process logs the same figures."""
-        judged = self._predictions[stage].gathered()
+        position, sigma, correlation, target = judged = self._predictions[stage].gathered()
         self._predictions[stage] = EpochPredictions()
-        bounds = self.config.sigma_min, self.config.sigma_max
         metrics = {
             "loss": float(gaussian_nll(*judged)),
-            **metrics_of(self.region, *judged),
-            "sigma_saturation": sigma_saturation(judged[1], *bounds),
+            **localization_metrics(
+                self.region.to_degrees(position.double().numpy()),
+                sigma.double().numpy() * self.region.scale_m,
+                self.region.to_degrees(target.double().numpy()),
+                correlation.double().numpy(),
+            ),
+            "sigma_saturation": sigma_saturation(
+                sigma, self.config.sigma_min, self.config.sigma_max
+            ),
         }
         for name, value in metrics.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name in SHOWN)
+            self.log(f"{stage}/{name}", value, prog_bar=name in ("loss", "error_m_median"))
 
 
 def set_learning(net: LocalizationNet, config: LocalizationConfig, epoch: int) -> None:
@@ -231,9 +233,8 @@ def set_learning(net: LocalizationNet, config: LocalizationConfig, epoch: int) -
         net.freeze()
         return
     net.unfreeze()
-    parameters = dict(net.backbone.named_parameters())
     for name in (name for stage in stages[:n_frozen] for name in stage):
-        parameters[name].requires_grad_(False)  # noqa: FBT003 - torch's stub takes no name
+        net.backbone.get_parameter(name).requires_grad_(False)  # noqa: FBT003 - torch's stub
     for module in net.backbone.modules():
         # No dropout and no running statistics where nothing learns.
         learns = [parameter.requires_grad for parameter in module.parameters()]
@@ -252,8 +253,8 @@ def learning_stages(config: LocalizationConfig, epoch: int, n_stages: int) -> in
 
 def stages_of(backbone: nn.Module) -> list[list[str]]:
     """Names of the parameters of each stage, from the stem on, as timm groups them."""
-    matcher = getattr(backbone, "group_matcher", None)
     parameters = dict(backbone.named_parameters())
+    matcher = getattr(backbone, "group_matcher", None)
     if matcher is None:
         return [list(parameters)]
     groups = group_parameters(backbone, matcher(coarse=True))
@@ -265,3 +266,58 @@ def stages_of(backbone: nn.Module) -> list[list[str]]:
         else:
             stages.append(list(names))
     return stages
+
+
+@dataclass(slots=True)
+class EpochPredictions:
+    """Predictions of one epoch as they come, in plane units."""
+
+    parts: tuple[list[Tensor], ...] = field(default_factory=lambda: ([], [], [], []))
+    """Batches of position, sigma, correlation and target."""
+    session_ids: list[str] = field(default_factory=list)
+
+    def add(self, *predicted: Tensor, session_ids: Sequence[str] = ()) -> None:
+        """Keep one batch of predictions, as `parts`: `(batch, 2)`, but correlations `(batch,)`."""
+        for kept, values in zip(self.parts, predicted, strict=True):
+            kept.append(values.detach().float())
+        self.session_ids.extend(session_ids)
+
+    def gathered(self) -> tuple[Tensor, ...]:
+        """Position, sigma, correlation and target of all processes on the CPU.
+
+        `(n, 2)` each, but correlations `(n,)`. Every process must call this, and all get the same.
+
+        Raises:
+            ModelError: If a prediction is not finite; it names the session, if there are ids.
+        """
+        parts, ids = self.state().values()
+        if len(ids) != len(parts[0]):
+            return tuple(parts)
+        finite = (parts[0].isfinite() & parts[1].isfinite()).all(dim=1).tolist()
+        if broken := sorted({name for name, fine in zip(ids, finite, strict=True) if not fine}):
+            raise ModelError(
+                f"predictions for {len(broken)} of {len(ids)} sessions are not finite, the first "
+                f"{broken[0]}; check its features"
+            )
+        first = {session_id: row for row, session_id in reversed(list(enumerate(ids)))}
+        rows = torch.tensor(sorted(first.values()))
+        return tuple(values[rows] for values in parts)
+
+    def state(self) -> dict[str, Any]:
+        """Predictions of all processes so far, for a checkpoint in the middle of an epoch.
+
+        Every process must call this, and all get the same.
+        """
+        mine = [torch.cat(values).cpu() for values in self.parts]
+        parts, ids = zip(*of_all_processes((mine, self.session_ids)), strict=True)
+        together = [torch.cat(part) for part in zip(*parts, strict=True)]
+        return {"parts": together, "session_ids": [name for own in ids for name in own]}
+
+
+def of_all_processes(mine: T) -> list[T]:
+    """The values of all processes that train together; every one of them must call this."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [mine]
+    everyone = [mine] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, mine)
+    return everyone

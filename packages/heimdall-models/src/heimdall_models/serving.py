@@ -29,9 +29,7 @@ LEVEL_DOUBT = 3.0
 class Standardize(nn.Module):
     """(features - mean) / std, with the training set's statistics.
 
-    Args:
-        mean: Broadcastable to `(receivers, bands, frames)`, in dB.
-        std: The same shape, positive.
+    Both are in dB, broadcastable to `(receivers, bands, frames)`.
 
     Raises:
         ModelError: If the shapes differ, a value is not finite, or a deviation not positive.
@@ -56,7 +54,7 @@ class Standardize(nn.Module):
             )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalised features, same shape `(batch, receivers, bands, frames)`.
+        """Normalised features `(batch, receivers, bands, frames)`.
 
         Raises:
             ModelError: If the features are of another shape than the statistics.
@@ -73,11 +71,7 @@ class Standardize(nn.Module):
 class ServingNet(nn.Module):
     """The contract's model file as a module.
 
-    Args:
-        standardize: The training set's normalisation.
-        net: A network of positions and sigmas in plane units, and of correlations where its
-            ellipses are tilted.
-        region: The plane.
+    `net` gives positions and sigmas in plane units and, if its ellipses are tilted, correlations.
     """
 
     def __init__(self, standardize: Standardize, net: nn.Module, region: Region) -> None:
@@ -87,7 +81,7 @@ class ServingNet(nn.Module):
         self.region = region
 
     def forward(self, mel_spectrogram: Tensor) -> tuple[Tensor, ...]:
-        """Positions in degrees and uncertainties in metres, both float32 `(batch, 2)`.
+        """Positions and uncertainties, both float32 `(batch, 2)`.
 
         Args:
             mel_spectrogram: float32 `(batch, receivers, 128, 32)` in dB, as the feature
@@ -120,10 +114,6 @@ class TimedServingNet(nn.Module):
     The position by levels is the timing network's prior: with fewer than two clocks in lock, it is
     the answer. With three, which give a position by themselves, the sigmas of levels are tripled:
     levels then add little, and may be far off where they are unlike those of training.
-
-    Args:
-        levels: The network of spectrograms alone.
-        timing: The network of times, of the same region.
     """
 
     def __init__(self, levels: ServingNet, timing: TimingNet) -> None:
@@ -150,12 +140,7 @@ class TimedServingNet(nn.Module):
     def on_plane(
         self, mel_spectrogram: Tensor, arrival_times: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same in plane units.
-
-        Returns:
-            Positions `(batch, 2)`, covariances `(batch, 3)` as `ellipses` keeps them, and the
-            unexplained part over its limit, `(batch,)`.
-        """
+        """The same in plane units, with covariances `(batch, 3)` as `ellipses` keeps them."""
         units, sigma, tilt = self.levels.on_plane(mel_spectrogram)
         timed = arrival_times[..., :1].sum(dim=1) >= 3
         doubted = sigma * torch.where(timed, LEVEL_DOUBT, 1.0)

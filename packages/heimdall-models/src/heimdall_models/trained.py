@@ -53,7 +53,7 @@ class RunRecord:
     batch_size: int | None = None
     """Sessions a step, of all processes together."""
     sessions: str | None = None
-    """Hash of the training sessions' ids in their order."""
+    """Hash of the training sessions' ids, in order."""
     receivers: tuple[str, ...] | None = None
     """Names, in channel order."""
 
@@ -61,11 +61,11 @@ class RunRecord:
     def of(cls, contents: dict[str, Any]) -> RunRecord:
         """The record in the contents of a checkpoint."""
         found = contents.get(RUN_RECORD)
-        found = found if isinstance(found, dict) else {}
-        values = {each.name: found.get(each.name) for each in fields(cls)}
-        receivers = values.pop("receivers")
-        names = None if receivers is None else tuple(map(str, receivers))
-        return cls(**values, receivers=names)
+        known = found if isinstance(found, dict) else {}
+        values = {each.name: known[each.name] for each in fields(cls) if each.name in known}
+        if values.get("receivers") is not None:
+            values["receivers"] = tuple(map(str, values["receivers"]))
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,7 @@ class Trained:
         if record is None:
             return cls((_member(contents, str(path)),))
         members, weight = record.get("members"), record.get("disagreement_weight")
-        if not isinstance(members, list) or not members or {*map(type, members)} != {dict}:
+        if not isinstance(members, list) or {*map(type, members)} != {dict}:
             raise ModelError(f"{path} is an ensemble without members; it is damaged")
         if not isinstance(weight, float) or not 0 <= weight < math.inf:
             raise ModelError(f"{path} has disagreement weight {weight!r}; it is damaged")
@@ -143,17 +143,12 @@ class Trained:
         """
         if len(self.members) == 1 and self.disagreement_weight is None:
             return self.members[0].network
-        network = self.merged()
-        if self.disagreement_weight is not None:
-            network.disagreement_weight.fill_(self.disagreement_weight)
+        network, weight = self.merged(), self.disagreement_weight
+        network.disagreement_weight.fill_(1.0 if weight is None else weight)
         return network
 
     def merged(self) -> EnsembleNet | TimedEnsembleNet:
-        """The members as one network in evaluation mode, not calibrated.
-
-        Raises:
-            ModelError: As `network`.
-        """
+        """The members as one network in evaluation mode, not calibrated; see `network`."""
         names, networks = zip(*((each.name, each.network) for each in self.members), strict=True)
         plain = [network for network in networks if isinstance(network, ServingNet)]
         timed = [network for network in networks if isinstance(network, TimedServingNet)]
@@ -170,12 +165,9 @@ class Trained:
 def save_ensemble(
     trained: Trained, network: EnsembleNet | TimedEnsembleNet, path: str | Path
 ) -> Path:
-    """Write an ensemble as one file, whole or not at all, without what only resuming needs.
+    """Write members and the weight of their calibrated network as one file, whole or not at all.
 
-    Args:
-        trained: The members.
-        network: Theirs, calibrated.
-        path: Of the file; an existing one is replaced.
+    What only resuming needs is left out; an existing file is replaced.
 
     Raises:
         OSError: If the file cannot be written; nothing is left behind.
@@ -196,13 +188,9 @@ def save_ensemble(
 def save_with_timing(
     mel_checkpoint: Path, timing: TimingNet, sites: Sequence[ReceiverSite], to: Path
 ) -> Path:
-    """Write a checkpoint with a timing network beside what it holds, whole or not at all.
+    """Write a copy of a checkpoint with a timing network added, whole or not at all.
 
-    Args:
-        mel_checkpoint: A checkpoint of a network of spectrograms in the same region; it stays.
-        timing: The timing network.
-        sites: Its receivers, in channel order.
-        to: Path of the file; an existing one is replaced.
+    Its sites are in channel order; an existing file at `to` is replaced.
 
     Raises:
         ModelError: If the checkpoint cannot be read or is of another region.
@@ -222,8 +210,7 @@ def save_with_timing(
 def _member(contents: dict[str, Any], name: str) -> Member:
     config, region = _described(contents, name)
     state, run = contents["state_dict"], RunRecord.of(contents)
-    # The file that training started from may be gone, and all weights are here. The ways of
-    # computing that a configuration asks for do not change results.
+    # The weights that training started from may be gone; how it computed does not matter here.
     plain = replace(config, weights=None, gradient_checkpointing=False, compile=False)
     module = LocalizationModule(plain, region, *(state[each] for each in NORMALISATION)).eval()
     module.config = config
@@ -231,8 +218,7 @@ def _member(contents: dict[str, Any], name: str) -> Member:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise ModelError(
-            f"the weights in {name} are of another architecture than the {config.backbone} that "
-            "it describes"
+            f"the weights in {name} are of another architecture than its {config.backbone}"
         ) from error
     if TIMING.key not in contents:
         return Member(name, module, run=run)
@@ -241,21 +227,18 @@ def _member(contents: dict[str, Any], name: str) -> Member:
         sites = tuple(ReceiverSite(**entry) for entry in json.loads(record["sites"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{name} does not say where its receivers are: {error}") from error
-    timing = TimingNet(region, sites)
+    timing = TimingNet(region, sites).eval()
     expected = timing.ranges.receivers.clone()
     try:
         timing.load_state_dict(record["state"])
     except (RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{name} has no weights of a timing network for its receivers; it is damaged, or was "
-            "written by another version"
-        ) from error
+        raise ModelError(f"{name} has no weights of a timing network for its receivers") from error
     if not torch.allclose(timing.ranges.receivers, expected, rtol=0.0, atol=SAME_PLACE):
         raise ModelError(
-            f"{name} does not place its receivers where its timing network has them: they are "
-            f"others, in another order, or in another region than {region}"
+            f"{name} names other receivers than its timing network has, another order of them, or "
+            f"another region than {region}"
         )
-    return Member(name, module, timing.eval(), sites, run)
+    return Member(name, module, timing, sites, run)
 
 
 def _described(contents: dict[str, Any], name: str) -> tuple[LocalizationConfig, Region]:
@@ -275,4 +258,4 @@ def _timing_record(timing: TimingNet, sites: Sequence[ReceiverSite]) -> dict[str
 
 
 def _on_cpu(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: values.detach().cpu() for name, values in network.state_dict().items()}
+    return {name: values.cpu() for name, values in network.state_dict().items()}

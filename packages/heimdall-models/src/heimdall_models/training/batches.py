@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -24,7 +24,6 @@ from heimdall_models.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from heimdall_models.training.options import TrainingOptions
     from heimdall_models.training.parts import SessionDataset, TrainingParts
@@ -47,12 +46,8 @@ class EpochOrder(DistributedSampler[int]):
     Each process takes every n-th sample of a batch. If the last batch has fewer samples than there
     are processes, some repeat a sample of another, and `weight` is zero for them.
 
-    Args:
-        n_samples: Size of the dataset.
-        seed: Seed of the order.
-        batch_size: Samples in a batch of all processes; their number divides it.
-        share: The part of this process.
-        start: Epoch and batch to go on with; other epochs start with their first batch.
+    The number of processes divides the batch size. `start` is the epoch and the batch to go on
+    with; other epochs start with their first batch.
     """
 
     def __init__(
@@ -65,9 +60,7 @@ class EpochOrder(DistributedSampler[int]):
     ) -> None:
         samples: Any = range(n_samples)
         super().__init__(samples, share.n_processes, share.rank, seed=seed)
-        self._n_samples = n_samples
-        self._batch_size = batch_size
-        self._start = start
+        self._n_samples, self._batch_size, self._start = n_samples, batch_size, start
         self.epoch = start[0]
 
     def __len__(self) -> int:
@@ -96,8 +89,7 @@ class EpochSeeds(Callback):
     """Sets the epoch of the training samples' variation, and seeds dropout at each step."""
 
     def __init__(self, dataset: SessionDataset, seed: int) -> None:
-        self._dataset = dataset
-        self._seed = seed
+        self._dataset, self._seed = dataset, seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the epoch before its batches are made."""
@@ -125,13 +117,9 @@ def make_loader(
     order: EpochOrder | None = None,
     n_processes: int = 1,
 ) -> DataLoader[Any]:
-    """Batches of a dataset, as dictionaries of tensors.
+    """Batches of a dataset, as dictionaries of tensors; in its own order unless one is given.
 
-    Args:
-        dataset: The sessions.
-        options: How many sessions a step has, and how many processes load them.
-        order: Order of the sessions, and those of this process; None for the dataset's own order.
-        n_processes: How many processes share a step.
+    `n_processes` share the batch size of the options.
     """
     return DataLoader(
         dataset,  # type: ignore[arg-type] # map-style, without torch in its bases
@@ -158,9 +146,7 @@ class SessionBatches(pl.LightningDataModule):
 
     def __init__(self, data: TrainingParts, options: TrainingOptions) -> None:
         super().__init__()
-        self._data = data
-        self._options = options
-        self._start = (0, 0)
+        self._data, self._options, self._start = data, options, (0, 0)
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and batch that training goes on with.
@@ -177,7 +163,7 @@ class SessionBatches(pl.LightningDataModule):
         self._start = state_dict["epoch"], state_dict["batch"]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Training batches from where the trainer is on.
+        """Training batches from where training goes on.
 
         Raises:
             OptionError: Processes cannot share a batch evenly.
@@ -188,16 +174,15 @@ class SessionBatches(pl.LightningDataModule):
                 f"--batch_size is {size}, and {n_processes} processes cannot share it evenly; give "
                 f"a multiple of {n_processes}"
             )
-        share = Share(self.trainer.global_rank, n_processes)
-        train = self._data.train
+        share, train = Share(self.trainer.global_rank, n_processes), self._data.train
         order = EpochOrder(len(train), self._options.seed, size, share, self._start)
         train.set_epoch(order.epoch)
         return make_loader(train, self._options, order, n_processes)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in the dataset's order; Lightning shares them out."""
-        n_processes = self.trainer.world_size
-        return make_loader(self._data.validation, self._options, None, n_processes)
+        validation, n_processes = self._data.validation, self.trainer.world_size
+        return make_loader(validation, self._options, n_processes=n_processes)
 
 
 def is_within_epoch(trainer: pl.Trainer) -> bool:

@@ -1,8 +1,9 @@
 """Checkpoints on disk: writing them whole, finding the newest, and the folders of an ensemble.
 
-Lightning writes to the system's temporary folder and copies the file where that is another disk:
-a run killed during the copy would lose the previous checkpoint too. Here, a checkpoint is written
-beside its place and moved there.
+Within an epoch, one is written every so often, and when Ctrl-C or SIGTERM asks to stop. A signal
+may come in the middle of a step, when half of the weights are new: its handler only takes note, and
+training ends after the step. It may reach only one of several processes: they agree after each
+step, and all stop at the same one.
 
 Each member of an ensemble has a folder, `member-1` and on, with the checkpoints of any run and a
 note of its final one, so that an interrupted run does not train it again.
@@ -12,40 +13,32 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.callbacks import ModelCheckpoint
+import torch
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from heimdall_models.checkpoint import read_checkpoint, whole_file, write_checkpoint
 from heimdall_models.errors import TrainingError
+from heimdall_models.training.averaging import AveragedWeights
+from heimdall_models.training.batches import is_within_epoch
 from heimdall_models.training.divergence import DIVERGED
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
-    from typing import Any
+    from types import FrameType
 
     import lightning.pytorch as pl
     from torch import Tensor
 
-__all__ = [
-    "ENSEMBLE",
-    "STEP",
-    "WITH_TIMING",
-    "BestCheckpoints",
-    "WholeCheckpoints",
-    "checkpoints_in",
-    "finished_checkpoint",
-    "member_folder",
-    "newest_checkpoint",
-    "newest_of_members",
-    "note_finished",
-    "refused",
-    "require_fresh",
-    "started_ensemble",
-]
+    from heimdall_models.training.options import TrainingOptions
 
 LOGGER = logging.getLogger(__name__)
 STEP = "step.ckpt"
@@ -56,17 +49,21 @@ ENSEMBLE = "ensemble.ckpt"
 """The members in one file, beside their folders."""
 MEMBER = "member-"
 NOTE = "finished.json"
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+NOTHING, DUE = 0, 1
+"""Less than the numbers of the signals, which take precedence."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes checkpoints whole or not at all; training goes on when the disk is full.
 
-    Attributes:
-        refused: The error of a checkpoint that could not be written, by its path.
+    Lightning would write to the system's temporary folder and copy to another disk: a run killed
+    during the copy loses the previous checkpoint too.
     """
 
     def __init__(self) -> None:
         self.refused: dict[str, OSError] = {}
+        """The error of a checkpoint that could not be written, by its path."""
 
     def save_checkpoint(
         self,
@@ -82,14 +79,11 @@ class WholeCheckpoints(TorchCheckpointIO):
             write_checkpoint(checkpoint, place)
             self.refused.pop(str(place), None)
         except (OSError, RuntimeError) as error:
-            reason = _os_error(error)
-            self.refused[str(place)] = reason
+            reason = self.refused[str(place)] = _os_error(error)
             LOGGER.warning(
-                "checkpoint %s cannot be written (%s); training goes on, and earlier checkpoints "
-                "stay: make room in %s",
-                place,
-                reason.strerror or reason,
-                place.parent,
+                "%s",
+                f"checkpoint {place} cannot be written ({reason.strerror or reason}); training "
+                f"goes on, and earlier checkpoints stay: make room in {place.parent}",
             )
 
     def load_checkpoint(
@@ -136,12 +130,145 @@ def _os_error(error: OSError | RuntimeError) -> OSError:
     raise error
 
 
-def newest_checkpoint(folder: Path) -> Path:
-    """The last of `checkpoints_in` a folder.
+class StepCheckpoints(Checkpoint):
+    """Writes `step.ckpt` within an epoch, as often as the options say, and ends at a signal."""
 
-    Raises:
-        TrainingError: There is none.
+    def __init__(self, folder: Path, options: TrainingOptions) -> None:
+        self._path = folder / STEP
+        self._every_s = 60 * options.checkpoint_every_minutes or float("inf")
+        self._every_steps = options.checkpoint_every_steps
+        self._last_s = time.monotonic()
+        self._signal = NOTHING
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the handling of signals."""
+        del pl_module
+        self._path = trainer.strategy.broadcast(self._path)
+        self._last_s = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {n: signal.signal(n, self._note) for n in STOPPING}
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Write the state after the step if it is time or a signal came; see `_stop`."""
+        del pl_module, outputs, batch, batch_idx
+        by_steps = self._every_steps > 0 and trainer.global_step % self._every_steps == 0
+        by_time = time.monotonic() - self._last_s >= self._every_s
+        wanted = self._agree(trainer, is_due=by_steps or by_time)
+        if wanted != NOTHING:
+            self._last_s = time.monotonic()
+            trainer.save_checkpoint(self._path)
+            self._stop(trainer, wanted)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop if a signal came; the resumed run validates anew."""
+        del outputs, batch, batch_idx, dataloader_idx
+        wanted = self._agree(trainer, is_due=False)
+        if wanted == NOTHING:
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined] # set in Trainer.__init__
+            if isinstance(callback, AveragedWeights):
+                # During validation the module holds the average, which no checkpoint expects.
+                callback.on_validation_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(self._path)
+        self._stop(trainer, wanted)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Make a run resumed after an epoch's last step start with validation."""
+        del pl_module
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if is_last and is_within_epoch(trainer):
+            _resume_at_validation(checkpoint["loops"]["fit_loop"])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the checkpoint within an epoch; a late signal still counts."""
+        del pl_module
+        if trainer.is_global_zero:
+            self._path.unlink(missing_ok=True)
+        self._stop(trainer, self._agree(trainer, is_due=False))
+        self._give_back()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Restore the earlier handlers of signals."""
+        del trainer, pl_module, exception
+        self._give_back()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._signal != NOTHING:
+            # A second signal stops at once, by the earlier handlers.
+            self._give_back()
+            signal.raise_signal(number)
+        self._signal = number
+
+    def _give_back(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _agree(self, trainer: pl.Trainer, *, is_due: bool) -> int:
+        """A signal that any process received, else whether a checkpoint is due in the first."""
+        mine = self._signal or (DUE if is_due and trainer.is_global_zero else NOTHING)
+        if trainer.world_size == 1:
+            return mine
+        flag = torch.tensor(mine, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(flag, reduce_op="max"))
+
+    def _stop(self, trainer: pl.Trainer, number: int) -> None:
+        """At a signal, end training: KeyboardInterrupt for Ctrl-C, exit status 143 for SIGTERM."""
+        if number in (NOTHING, DUE):
+            return
+        if trainer.is_global_zero:
+            LOGGER.error("%s", self._stop_message(trainer))
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    def _stop_message(self, trainer: pl.Trainer) -> str:
+        n_steps = trainer.global_step
+        step = f"stopped in epoch {trainer.current_epoch + 1} after {n_steps} steps in all"
+        found = checkpoints_in(self._path.parent)
+        if not found:
+            return f"{step}; nothing could be kept"
+        where = "an earlier state" if str(self._path) in refused(trainer) else "the state"
+        return (
+            f"{step}; {where} is in {found[-1]}: --resume_training --checkpoint {found[-1]} goes on"
+        )
+
+
+def _resume_at_validation(fit_loop: dict[str, Any]) -> None:
+    """Change the state after an epoch's last step so that Lightning goes on with validation.
+
+    Lightning would take the epoch for finished and skip its validation. So the last batch is
+    marked as complete, and an empty validation as begun.
     """
+    batches = fit_loop["epoch_loop.batch_progress"]
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    for which in ("total", "current"):
+        batches[which]["completed"] = batches[which]["processed"]
+        validation[which].update(ready=1, started=1, processed=0, completed=0)
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The last of `checkpoints_in` a folder; a TrainingError if there is none."""
     found = checkpoints_in(folder)
     if not found:
         raise TrainingError(f"no checkpoint to resume from in {folder}: give one with --checkpoint")
@@ -161,7 +288,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
         and not path.name.endswith(ENSEMBLE)
         and not any(part.startswith(MEMBER) for part in path.relative_to(folder).parts[:-1])
     )
-    return sorted(good, key=_written_ns)
+    return sorted(good, key=lambda path: path.stat().st_mtime_ns)
 
 
 def member_folder(folder: Path, number: int) -> Path:
@@ -201,11 +328,7 @@ def finished_checkpoint(folder: Path, seed: int) -> Path | None:
 
 
 def require_fresh(folder: Path) -> None:
-    """Refuse to train an ensemble among the members of an earlier one.
-
-    Raises:
-        TrainingError: There are some.
-    """
+    """Refuse, with a TrainingError, to train an ensemble among the members of an earlier one."""
     if any(path.parent.parent == folder for path in _of_members(folder)):
         raise TrainingError(
             f"{folder} has members of an earlier ensemble: go on with --resume_training, or give "
@@ -219,12 +342,8 @@ def started_ensemble(folder: Path) -> Path:
 
 
 def newest_of_members(folder: Path) -> Path:
-    """The newest checkpoint of any member of an ensemble in or below a folder.
-
-    Raises:
-        TrainingError: There is none.
-    """
-    newest = max(_of_members(folder), key=_written_ns, default=None)
+    """The newest checkpoint of any member in or below a folder; a TrainingError if none."""
+    newest = max(_of_members(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
     if newest is None:
         raise TrainingError(
             f"no ensemble to resume in {folder}: give --checkpoint_dir, or leave out "
@@ -235,7 +354,3 @@ def newest_of_members(folder: Path) -> Path:
 
 def _of_members(folder: Path) -> Iterator[Path]:
     return folder.rglob(f"{MEMBER}*/*.ckpt")
-
-
-def _written_ns(path: Path) -> int:
-    return path.stat().st_mtime_ns

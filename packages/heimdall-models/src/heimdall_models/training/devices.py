@@ -1,8 +1,7 @@
 """Devices: where a network is trained, by how many processes, and what fits into their memory.
 
-Further processes are started by Lightning (`--devices`, `--num_nodes`), or by torchrun, Slurm or
-Kubernetes. Each runs the same command. The first of all writes to MLflow, S3 and the terminal; the
-others only train.
+Further processes are started by Lightning (`--devices`, `--num_nodes`), torchrun, Slurm or
+Kubernetes. Each runs the same command; only the first writes to MLflow, S3 and the terminal.
 """
 
 from __future__ import annotations
@@ -39,9 +38,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def placement(options: TrainingOptions) -> dict[str, Any]:
-    """The arguments of Lightning's Trainer that say where it trains.
-
-    Under torchrun, it trains on as many processes as torchrun has started.
+    """Where Lightning's Trainer trains; under torchrun, on the processes that it has started.
 
     Raises:
         OptionError: The strategy and the devices do not go together; the message says why.
@@ -70,12 +67,8 @@ def placement(options: TrainingOptions) -> dict[str, Any]:
         options.unfreezes and not (n_nodes == 1 and devices in ("auto", 1))
     ):
         strategy = DDPStrategy(find_unused_parameters=options.unfreezes)
-    return {
-        "accelerator": options.accelerator,
-        "devices": devices,
-        "num_nodes": n_nodes,
-        "strategy": strategy,
-    }
+    where = {"accelerator": options.accelerator, "devices": devices, "num_nodes": n_nodes}
+    return {**where, "strategy": strategy}
 
 
 def _sharded(options: TrainingOptions) -> Strategy:
@@ -93,12 +86,8 @@ def _sharded(options: TrainingOptions) -> Strategy:
 # ---- several processes
 
 LOST = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "failed to recv, got 0 bytes",
-    "ncclRemoteError",
-    "communicator was aborted",
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe"),
+    *("failed to recv, got 0 bytes", "ncclRemoteError", "communicator was aborted"),
 )
 """Messages of torch's back ends about a process that no longer answers."""
 LOOK_S = 0.2
@@ -147,8 +136,7 @@ def end_together(trainer: pl.Trainer) -> Iterator[None]:
 def _watch(trainer: pl.Trainer, is_over: threading.Event, message: str) -> None:
     """End this process soon after one that Lightning started for it has died.
 
-    It may be waiting for the dead one inside a driver, where no exception reaches it; Lightning,
-    which looks every five seconds, would kill it without a message.
+    It may be waiting inside a driver, which no exception reaches; and Lightning kills silently.
     """
     while not is_over.wait(LOOK_S):
         children: list[Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
@@ -164,11 +152,7 @@ def _watch(trainer: pl.Trainer, is_over: threading.Event, message: str) -> None:
 
 @contextlib.contextmanager
 def clear_memory_errors(options: TrainingOptions) -> Iterator[None]:
-    """Turn an out-of-memory error into one that says what to change.
-
-    Raises:
-        TrainingError: The device, or the machine, is out of memory.
-    """
+    """Turn an out-of-memory error into a TrainingError that says what to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -187,21 +171,20 @@ def clear_memory_errors(options: TrainingOptions) -> Iterator[None]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)
+    said = "can't allocate memory" in str(error) or "out of memory" in str(error)
+    return said or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
 # Lightning's BatchSizeFinder refuses several processes, and writes a checkpoint to disk.
 def fitting_batch_size(
     module: LocalizationModule, options: TrainingOptions, device: torch.device, most: int
 ) -> int:
-    """The batch size, doubled as long as a step fits into the device and it is at most `most`.
+    """The options' batch size, doubled as long as a step fits into the device, up to `most`.
 
     The module's weights and the state of torch's generators stay as they are.
 
     Raises:
-        TrainingError: Not even the batch size of the options fits.
+        TrainingError: Not even the options' batch size fits.
     """
     state = {name: value.clone() for name, value in module.state_dict().items()}
     size = options.batch_size

@@ -13,8 +13,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.nn.utils import get_total_norm
 
-from heimdall_models.epoch import of_all_processes
 from heimdall_models.errors import ModelError
+from heimdall_models.module import of_all_processes
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -30,17 +30,13 @@ PATIENCE_WITH_SCALER = 32
 class DivergenceGuard(Callback):
     """Stops training at gradients that are not finite, before they reach the weights.
 
-    The error names the checkpoint that was saved and the sessions of the batch; if some have
-    features that are not finite, only those.
-
-    Args:
-        folder: Where the checkpoint `diverged.ckpt` goes.
+    `diverged.ckpt` is saved in the folder. The error names it and the sessions of the batch; if
+    some have features that are not finite, only those.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / DIVERGED
+        self.path, self._bad_steps = Path(folder) / DIVERGED, 0
         self._batches: list[dict[str, Any]] = []
-        self._bad_steps = 0
         self._parameters: list[Parameter] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -62,11 +58,7 @@ class DivergenceGuard(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Check the gradients of all processes.
-
-        Raises:
-            ModelError: They are not finite.
-        """
+        """Check the gradients of all processes; a ModelError if they are not finite."""
         del pl_module, optimizer
         batches, self._batches = self._batches, []
         gradients = [p.grad for p in self._parameters if p.grad is not None]

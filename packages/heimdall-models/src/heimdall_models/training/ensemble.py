@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,31 +38,13 @@ if TYPE_CHECKING:
     from heimdall_models.training.parts import RunMetrics, TrainingParts
     from heimdall_models.training.timing import TimedParts
 
-__all__ = ["MemberTraining", "member_seed", "merged_model", "train_ensemble"]
+__all__ = ["member_seed", "merged_model", "train_ensemble"]
 
 LOGGER = logging.getLogger(__name__)
 
 
-class MemberTraining(Protocol):
-    """Training of one network, with a seed and a folder of its own."""
-
-    def train_spectrograms(
-        self, data: TrainingParts, tracker: RunMetrics | None, resume_from: Path | None = None
-    ) -> TrainedModel:
-        """Train the network of spectrograms, from the start or from a checkpoint."""
-
-    def train_times(
-        self,
-        trained: TrainedModel,
-        timed: TimedParts,
-        data: TrainingParts,
-        tracker: RunMetrics | None,
-    ) -> TrainedModel:
-        """Train a network of arrival times, and put it into the checkpoint."""
-
-
 def train_ensemble(
-    member: Callable[[int, Path], MemberTraining],
+    member: Callable[[int, Path], Any],
     stage: Callable[[str], AbstractContextManager[None]],
     options: TrainingOptions,
     folder: Path,
@@ -72,13 +54,12 @@ def train_ensemble(
     *,
     resume: bool = False,
 ) -> TrainedModel:
-    """Train the members one after another, and merge them.
-
-    Members that were finished earlier are not trained again, and have no learning curve.
+    """Train the members one after another, and merge them; finished ones are not trained again.
 
     Args:
-        member: Makes the training of one member from its seed and folder.
-        stage: Context in which a named step of the run is done.
+        member: Makes a training, with methods `train_spectrograms` and `train_times`, of one
+            member from its seed and folder.
+        stage: Context of a named step of the run.
         options: How many members, and the seed of the first.
         folder: Parent of their folders.
         data: The split.
@@ -93,8 +74,7 @@ def train_ensemble(
     seeds = [member_seed(options.seed, number) for number in range(1, options.ensemble + 1)]
     for number, seed in enumerate(seeds, start=1):
         _require_same_sessions(member_folder(folder, number), seed, data)
-    checkpoints: list[Path] = []
-    curves: list[LearningCurve] = []
+    checkpoints, curves = [], []
     for number, seed in enumerate(seeds, start=1):
         own, name = member_folder(folder, number), f"member {number}"
         first_step = (number - 1) * _most_steps(options, data)
@@ -122,9 +102,8 @@ def train_ensemble(
 
 def member_seed(seed: int, number: int) -> int:
     """The seed of a member, counted from 1; the first has the run's."""
-    if number == 1:
-        return seed
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    return seed if number == 1 else own
 
 
 def _require_same_sessions(folder: Path, seed: int, data: TrainingParts) -> None:
@@ -145,14 +124,9 @@ def merged_model(
     path: Path,
     metrics: RunMetrics | None = None,
 ) -> TrainedModel:
-    """Several trained networks as one model, calibrated on the validation part.
+    """Networks or ensembles in checkpoints as one model, calibrated on the validation part.
 
-    Args:
-        checkpoints: Of single networks or of ensembles.
-        data: The split; no network was trained on its validation part.
-        options: How batches are loaded.
-        path: Where the ensemble's checkpoint goes.
-        metrics: Where its `val/` metrics go, after all steps of the members.
+    The ensemble's checkpoint is written to `path`, its metrics are logged after all members'.
 
     Raises:
         ModelError: A file is not a checkpoint of ours, or two cannot be merged.
@@ -165,9 +139,8 @@ def merged_model(
     try:
         network.calibrate(make_loader(data.validation, options))
     except ModelError as error:
-        LOGGER.warning(
-            "ensemble disagreement is not calibrated: %s (raise --validation_split)", error
-        )
+        reason = f"{error} (raise --validation_split)"
+        LOGGER.warning("ensemble disagreement is not calibrated: %s", reason)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_ensemble(ensemble, network, path)
     found = validated(network, data.validation, options)

@@ -20,7 +20,12 @@ from heimdall_models.metrics import localization_metrics
 from heimdall_models.trained import Trained
 from heimdall_models.training.averaging import AveragedWeights
 from heimdall_models.training.batches import EpochSeeds, SessionBatches, make_loader
-from heimdall_models.training.checkpoint_files import BestCheckpoints, WholeCheckpoints, refused
+from heimdall_models.training.checkpoint_files import (
+    BestCheckpoints,
+    StepCheckpoints,
+    WholeCheckpoints,
+    refused,
+)
 from heimdall_models.training.devices import (
     clear_memory_errors,
     end_together,
@@ -30,7 +35,6 @@ from heimdall_models.training.devices import (
 from heimdall_models.training.divergence import DivergenceGuard
 from heimdall_models.training.history import EpochHistory, MetresBar, TrackerLogger
 from heimdall_models.training.resume import RunKeeper, run_record
-from heimdall_models.training.step_checkpoints import StepCheckpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -87,9 +91,7 @@ def make_trainer(
         ),
         # Because `save_last` above would keep the last one that was among the best.
         ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
-        StepCheckpoints(
-            checkpoint_dir, options.checkpoint_every_minutes, options.checkpoint_every_steps
-        ),
+        StepCheckpoints(checkpoint_dir, options),
         EarlyStopping("val/loss", patience=options.patience),
         DivergenceGuard(checkpoint_dir),
         *([AveragedWeights(options.ema_decay)] if options.ema_decay else []),
@@ -171,8 +173,7 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
         for path, error in refused(trainer).items():
             raise TrainingError(
                 f"training ended, and no checkpoint could be written: {path}: "
-                f"{error.strerror or error}; make room there or give another --checkpoint_dir, "
-                "and train again"
+                f"{error.strerror or error}; make room or give another --checkpoint_dir"
             )
         raise TrainingError(
             f"training ended after epoch {trainer.current_epoch} without a checkpoint: "
@@ -204,7 +205,7 @@ def validated(
         inputs = [batch[name] for name in ("features", "arrivals") if name in batch]
         answers.append(network(*inputs))
         truth_deg.append(batch["position_deg"])
-    outputs = [torch.cat(part).numpy() for part in zip(*answers, strict=True)]
-    correlation = outputs[2] if len(outputs) > 2 else 0.0
-    found = localization_metrics(outputs[0], outputs[1], torch.cat(truth_deg).numpy(), correlation)
+    position, sigma, *others = (torch.cat(part).numpy() for part in zip(*answers, strict=True))
+    correlation = others[0] if others else 0.0
+    found = localization_metrics(position, sigma, torch.cat(truth_deg).numpy(), correlation)
     return {f"val/{name}": value for name, value in found.items()}

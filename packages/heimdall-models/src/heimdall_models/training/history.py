@@ -90,10 +90,7 @@ class EpochHistory(Checkpoint):
         self._n_before = len(self.epochs)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the run's clock, and log the epochs before.
-
-        A run that was killed right after a checkpoint may not have logged them.
-        """
+        """Start the run's clock, and log the epochs that a killed run may not have logged."""
         del pl_module
         self._begun_s = self._started_s = time.monotonic()
         for record, seen, step in zip(self.epochs, self.metrics, self._steps, strict=True):
@@ -178,9 +175,7 @@ class MetresBar(TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun = (0.0, 0)
-        self._drawn_s = 0.0
-        self._loss = ""
+        self._begun, self._drawn_s, self._loss = (0.0, 0), 0.0, ""
 
     def init_train_tqdm(self) -> Tqdm:
         """The bar of the epoch."""
@@ -198,9 +193,8 @@ class MetresBar(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401
         """Name the epoch, counted from 1 as in the log."""
         super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        )
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.train_progress_bar.set_description(epoch)
 
     def on_train_batch_end(
         self,
@@ -223,11 +217,9 @@ class MetresBar(TQDMProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         """The figures after the bar; the time left is to the last epoch at the pace so far."""
         del pl_module
-        seen = trainer.callback_metrics
         shown: dict[str, int | str | float | dict[str, float]] = {"loss": self._loss}
-        if "val/loss" in seen:
+        if "val/error_m_median" in (seen := trainer.callback_metrics):
             shown["val"] = f"{float(seen['val/loss']):.3f}"
-        if "val/error_m_median" in seen:
             shown["median"] = f"{float(seen['val/error_m_median']) / 1000:.1f} km"
         started_s, first_epoch = self._begun
         n_epochs = trainer.max_epochs or 0

@@ -1,7 +1,4 @@
-"""What training takes: sessions with features on two sides of a split, and where metrics go.
-
-Protocols, so that any data set and any tracker will do.
-"""
+"""Protocols of what training takes: sessions with features, a split, and where metrics go."""
 
 from __future__ import annotations
 
@@ -10,9 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
-
-    import numpy as np
-    import numpy.typing as npt
 
     from heimdall_models.region import Region
     from heimdall_models.timing.receivers import Station
@@ -51,18 +45,6 @@ class SessionDataset(Protocol):
         """Choose the epoch that the variation of the features is a function of."""
 
 
-class Normalization(Protocol):
-    """Statistics of the features of the training part, in dB."""
-
-    @property
-    def mean(self) -> npt.NDArray[np.float32]:
-        """Mean of every receiver and band, `(receivers, bands)`."""
-
-    @property
-    def std(self) -> npt.NDArray[np.float32]:
-        """Standard deviation, likewise."""
-
-
 class TrainingParts(Protocol):
     """The sessions to train on and to choose by, and how features and plane are defined."""
 
@@ -75,8 +57,8 @@ class TrainingParts(Protocol):
         """Where positions are."""
 
     @property
-    def stats(self) -> Normalization:
-        """Statistics of the training part alone."""
+    def stats(self) -> Any:  # noqa: ANN401 - such as heimdall_features.NormalizationStats
+        """`mean` and `std` of the training part's features in dB, `(receivers, bands)`."""
 
     @property
     def train(self) -> SessionDataset:

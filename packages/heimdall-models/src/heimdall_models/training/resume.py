@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback, EarlyStopping
@@ -22,7 +22,6 @@ from heimdall_models.trained import RunRecord, Trained
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from typing import Any
 
     import lightning.pytorch as pl
 
@@ -31,17 +30,6 @@ if TYPE_CHECKING:
     from heimdall_models.serving import ServingNet, TimedServingNet
     from heimdall_models.training.options import TrainingOptions
     from heimdall_models.training.parts import RunMetrics, TrainingParts
-
-__all__ = [
-    "RunKeeper",
-    "exported_network",
-    "of_other_sessions",
-    "require_same_features",
-    "require_same_network",
-    "require_same_receivers",
-    "run_record",
-    "warn_of_other_sessions",
-]
 
 LOGGER = logging.getLogger(__name__)
 
@@ -59,11 +47,7 @@ def run_record(data: TrainingParts, options: TrainingOptions, run: RunMetrics | 
 
 
 class RunKeeper(Callback):
-    """Writes the run's record into its checkpoints, and refuses to go on from another run's.
-
-    Args:
-        record: Of the run that is training; every field is set.
-    """
+    """Writes the run's record into its checkpoints, and refuses to go on from another run's."""
 
     def __init__(self, record: RunRecord) -> None:
         self._record = record
@@ -81,8 +65,7 @@ class RunKeeper(Callback):
         """Compare the checkpoint's run with this one.
 
         Raises:
-            TrainingError: The checkpoint is of other receivers, or from within an epoch of other
-                batches.
+            TrainingError: It is of other receivers, or from within an epoch of other batches.
         """
         del trainer, pl_module
         before, now = RunRecord.of(checkpoint), self._record
@@ -121,7 +104,7 @@ def require_same_network(checkpoint: Path, network: LocalizationConfig) -> None:
     """Refuse to go on from a checkpoint whose weights do not fit what is to be trained.
 
     Raises:
-        ModelError: The file is absent, cut short, no checkpoint, or an ensemble's.
+        ModelError: The file is not a checkpoint of a single network; see `Trained`.
         TrainingError: It is of another backbone, or has another form of ellipses.
     """
     begun = Trained.open(checkpoint).single.module.config
@@ -172,12 +155,7 @@ def require_same_receivers(trained: Trained, data: TrainingParts) -> None:
 def exported_network(
     trained: Trained, data: TrainingParts
 ) -> ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet:
-    """The network to export, in evaluation mode; see `Trained.network`, `require_same_receivers`.
-
-    Raises:
-        ModelError: Two members cannot be merged.
-        TrainingError: It is of other receivers than the data has.
-    """
+    """`Trained.network` after `require_same_receivers`."""
     require_same_receivers(trained, data)
     return trained.network()
 
@@ -197,8 +175,8 @@ def warn_of_other_sessions(trained: Trained, data: TrainingParts) -> None:
     """Warn of networks that were trained on other sessions than the split's training part."""
     for name in of_other_sessions(trained, data):
         LOGGER.warning(
-            "%s was trained on other sessions than this split's; some of those that it is judged "
-            "by may be among them (--seed, --split_by and the fractions make the split)",
+            "%s was trained on other sessions than this split's, perhaps on some of those that it "
+            "is evaluated on (--seed, --split_by and the fractions make the split)",
             name,
         )
 

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -29,7 +29,7 @@ from heimdall_models.training.fit import pass_on_interrupts, validated
 from heimdall_models.training.history import log_epoch
 
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Self
 
     from torch import Tensor
 
@@ -102,19 +102,12 @@ def timed_parts(data: TrainingParts) -> TimedParts:
     return TimedParts(train, TimedSessions.of(data.validation, data.region))
 
 
-class TrainedTiming(NamedTuple):
-    """A network of times and its learning curve."""
-
-    net: TimingNet
-    curve: LearningCurve
-
-
 def train_timing(
     parts: TimedParts,
     data: TrainingParts,
     config: TrainingOptions,
     tracker: RunMetrics | None = None,
-) -> TrainedTiming:
+) -> tuple[TimingNet, LearningCurve]:
     """Train a network of times; calibrate it if the validation part has enough sessions.
 
     Raises:
@@ -154,35 +147,29 @@ def train_timing(
         module.calibrate(parts.validation.arrivals, parts.validation.target)
     else:
         LOGGER.warning(
-            "%d of %d validation sessions have arrival times and calibration takes %d; ellipses "
-            "stay as training left them (raise --validation_split)",
-            len(parts.validation),
-            parts.validation.n_asked,
-            LEAST_SESSIONS,
+            "%s",
+            f"{len(parts.validation)} of {parts.validation.n_asked} validation sessions have "
+            f"arrival times and calibration takes {LEAST_SESSIONS}; ellipses stay as training left "
+            "them (raise --validation_split)",
         )
-    epochs = tuple(history.epochs)
-    curve = LearningCurve(
-        name="arrival times", history=epochs, best_epoch=epochs[-1].epoch if epochs else None
-    )
-    return TrainedTiming(module.net.eval(), curve)
+    best = history.epochs[-1].epoch  # The last epoch's weights are kept.
+    curve = LearningCurve(name="arrival times", history=tuple(history.epochs), best_epoch=best)
+    return module.net.eval(), curve
 
 
 def with_timing(
     trained: TrainedModel,
-    timing: TrainedTiming,
+    timing: tuple[TimingNet, LearningCurve],
     data: TrainingParts,
     config: TrainingOptions,
 ) -> TrainedModel:
-    """The trained model with the network of times in its checkpoint and in its metrics.
-
-    Raises:
-        OSError: The checkpoint cannot be written.
-    """
-    sites, path = receiver_sites(data.receivers), trained.checkpoint.with_name(WITH_TIMING)
-    save_with_timing(trained.checkpoint, timing.net, sites, path)
-    network = TimedServingNet(Trained.open(path).single.module.serving_net(), timing.net)
-    metrics = {**trained.metrics, **validated(network.eval(), data.validation, config)}
-    curves = (*trained.more_curves, timing.curve)
+    """The trained model with the network of times in its checkpoint and in its metrics."""
+    net, curve = timing
+    path = trained.checkpoint.with_name(WITH_TIMING)
+    save_with_timing(trained.checkpoint, net, receiver_sites(data.receivers), path)
+    network = TimedServingNet(Trained.open(path).single.module.serving_net(), net).eval()
+    metrics = {**trained.metrics, **validated(network, data.validation, config)}
+    curves = (*trained.more_curves, curve)
     return replace(trained, checkpoint=path, metrics=metrics, more_curves=curves)
 
 
@@ -192,10 +179,6 @@ class _TimingEpochs(pl.Callback):
     def __init__(self, tracker: RunMetrics | None) -> None:
         self.epochs: list[EpochRecord] = []
         self._tracker = tracker
-        self._started_s = time.monotonic()
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        del trainer, pl_module
         self._started_s = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -213,5 +196,5 @@ class _TimingEpochs(pl.Callback):
         )
         self.epochs.append(record)
         losses = "".join(f"  {name} {value:6.3f}" for name, value in sorted(seen.items()))
-        took_s = time.monotonic() - self._started_s
+        took_s, self._started_s = time.monotonic() - self._started_s, time.monotonic()
         log_epoch(trainer, f"{losses}  {took_s:4.1f} s", seconds=took_s, **seen)
