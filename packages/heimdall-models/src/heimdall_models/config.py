@@ -30,7 +30,7 @@ class LocalizationConfig:
     """
 
     n_receivers: int = 3
-    """How many receivers the model listens to."""
+    """Number of receivers that the model listens to."""
     backbone: str = "convnext_large"
     """Any timm backbone."""
     weights: str | None = None
@@ -54,7 +54,7 @@ class LocalizationConfig:
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, of the backbone; see --head_rate."""
     head_rate: float = 5.0
-    """How many times faster than the backbone the heads learn."""
+    """Learning rate of the heads over that of the backbone."""
     weight_decay: float = 0.05
     """Weight decay of AdamW; norms and biases have none."""
     warmup_fraction: float = 0.1

@@ -1,1 +1,1 @@
-"""training."""
+"""Training of networks, from the sessions of a split to the best checkpoint."""

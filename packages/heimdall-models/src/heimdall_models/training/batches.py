@@ -186,6 +186,6 @@ class SessionBatches(pl.LightningDataModule):
 
 
 def is_within_epoch(trainer: pl.Trainer) -> bool:
-    """Whether an epoch has begun and not ended, its validation included."""
+    """True within an epoch, its validation included."""
     epochs = trainer.fit_loop.epoch_progress.current.state_dict()
     return bool(epochs["ready"] > epochs["processed"])

@@ -96,7 +96,7 @@ GRACE_S = 2.0
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes; known before Lightning starts anything."""
+    """True in the process that writes; known before Lightning starts anything."""
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         if name in os.environ:
             return os.environ[name] == "0" and os.environ.get("NODE_RANK", "0") == "0"

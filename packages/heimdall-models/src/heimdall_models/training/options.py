@@ -17,7 +17,7 @@ N_SEEDS = 2**32
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(LocalizationConfig):
-    """How a network is trained, and on which devices.
+    """Training of a network, and the devices for it.
 
     Raises:
         OptionError: A value is out of its range.
@@ -48,7 +48,7 @@ class TrainingOptions(LocalizationConfig):
     num_nodes: int = 1
     """Machines that train together."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How several devices train: each with a whole network (ddp), or with a part of it (fsdp, for
+    """Training on several devices: each has a whole network (ddp), or a part of it (fsdp, for
     backbones that do not fit on one GPU); auto takes ddp where there are several."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Precision of the backbone in training: float32, bfloat16 or float16; heads and weights are
