@@ -1,17 +1,21 @@
+"""The catalogue on a real Postgres: which sessions are samples, and every way it can fail."""
+
 import uuid
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from heimdall_data.catalogue.catalogue import Catalogue
-from heimdall_data.catalogue.queries import object_address, sessions_query
+from heimdall_data.catalogue.queries import belonging, object_address, sessions_query
 from heimdall_data.catalogue.session import FilterError, SessionFilter, Station
 from heimdall_data.embedded.state import free_ports
 from heimdall_data.errors import CatalogueError
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.split import split_sessions
 from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_session
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -38,6 +42,16 @@ def execute(catalogue, statement, *values):
     """Change the database as its owner, behind our back."""
     with catalogue.transaction() as connection:
         return connection.execute(statement, values or None)
+
+
+def disown(catalogue, station):
+    """Leave the measurements of a station to their object's key."""
+    execute(
+        catalogue,
+        "UPDATE heimdall.measurements m SET recording_session_id = NULL "
+        "FROM heimdall.websdr_stations s WHERE s.id = m.websdr_station_id AND s.name = %s",
+        station,
+    )
 
 
 def test_only_an_approved_and_completed_session_of_a_known_place_is_a_sample(filled):
@@ -89,11 +103,7 @@ def test_a_database_without_the_session_column_gives_the_same(filled):
 def test_measurements_whose_session_is_null_are_found_by_task_id(filled):
     """The column may be there and empty for what was recorded before it."""
     before = filled.sessions()
-    execute(
-        filled,
-        "UPDATE heimdall.measurements m SET recording_session_id = NULL "
-        "FROM heimdall.websdr_stations s WHERE s.id = m.websdr_station_id AND s.name = 'Genova'",
-    )
+    disown(filled, "Genova")
     assert filled.sessions() == before
 
 
@@ -134,10 +144,12 @@ def test_a_role_that_may_not_read_is_told_which_table(filled, database_url):
     """The message is what the operator forwards to the administrator."""
     role = f"stranger_{uuid.uuid4().hex}"
     execute(filled, sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(sql.Identifier(role)))
-    with Catalogue(make_conninfo(database_url, user=role, password="x")) as stranger:
-        told = f"permission denied for schema heimdall for user '{role}'; grant it"
-        with pytest.raises(CatalogueError, match=told):
-            stranger.sessions()
+    told = f"schema heimdall for user '{role}'"
+    with (
+        Catalogue(make_conninfo(database_url, user=role, password="x")) as stranger,
+        pytest.raises(CatalogueError, match=told),
+    ):
+        stranger.sessions()
     execute(filled, sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
@@ -170,7 +182,7 @@ def test_stations_are_read_with_their_height(filled):
     ],
 )
 def test_a_filter_keeps_what_it_says(catalogue, raw_iq_store, only, names):
-    """Each condition alone, on the server."""
+    """Each condition alone, on the server; sessions come in the order of their starts."""
     early, late = new_session(name="early"), new_session(name="late", source="Other")
     source = replace(late.source, source_type=None, error_margin_m=900.0)
     late = replace(
@@ -179,27 +191,40 @@ def test_a_filter_keeps_what_it_says(catalogue, raw_iq_store, only, names):
         start=late.start + timedelta(hours=1),
         measurements=(replace(new_recording(TORINO), snr_db=30.0),),
     )
-    ingest(catalogue, raw_iq_store, [early, late], progress=False)
+    ingest(catalogue, raw_iq_store, [late, early], progress=False)
     assert [session.session_name for session in catalogue.sessions(only)] == names
 
 
-def test_a_filter_without_a_zone_means_utc():
+moments = st.datetimes(datetime(1900, 1, 1), datetime(2199, 1, 1))
+
+
+@given(moments)
+def test_a_filter_without_a_zone_means_utc(moment):
     """Recordings are in UTC, wherever the trainer stands."""
-    moment = new_session().start
-    assert SessionFilter(since=moment.replace(tzinfo=None)) == SessionFilter(since=moment)
+    assert SessionFilter(since=moment) == SessionFilter(since=moment.replace(tzinfo=UTC))
 
 
-@pytest.mark.parametrize(
-    ("conditions", "told"),
-    [
-        ({"lowest_hz": 2.0, "highest_hz": 1.0}, r"lowest_hz=2\.0 is above highest_hz=1\.0"),
-        ({"min_snr_db": float("nan")}, "min_snr_db=nan"),
-    ],
+@given(
+    st.tuples(moments, moments).map(lambda pair: ("since", "until", *pair))
+    | st.tuples(st.floats(0, 1e10), st.floats(0, 1e10)).map(
+        lambda pair: ("lowest_hz", "highest_hz", *pair)
+    )
 )
-def test_a_filter_that_nothing_can_meet_is_refused(conditions, told):
+def test_a_range_with_its_ends_exchanged_is_refused(drawn):
     """A run over no sessions would blame the catalogue."""
-    with pytest.raises(FilterError, match=told):
-        SessionFilter(**conditions)
+    first, last, *ends = drawn
+    SessionFilter(**{first: min(ends), last: max(ends)})
+    assume(ends[0] != ends[1])
+    with pytest.raises(FilterError, match=f"{first}=.*{last}="):
+        SessionFilter(**{first: max(ends), last: min(ends)})
+
+
+@pytest.mark.parametrize("name", ["lowest_hz", "highest_hz", "min_snr_db", "max_error_margin_m"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_condition_that_is_no_finite_number_is_refused(name, value):
+    """Nothing compares with NaN."""
+    with pytest.raises(FilterError, match=f"{name}={value}"):
+        SessionFilter(**{name: value})
 
 
 def test_a_filter_on_stations_drops_the_other_measurements(filled):
@@ -215,45 +240,40 @@ def test_a_value_of_a_filter_is_never_part_of_the_query(filled):
     assert len(filled.sessions()) == 1
 
 
+def explain(catalogue, *, by_id):
+    """The server's plan, which it makes without indexes only where there is none that serves."""
+    with catalogue.transaction() as connection:
+        query = sessions_query(SessionFilter(), belonging(connection, ""), by_id=by_id)
+        connection.execute("SET LOCAL enable_seqscan = off")
+        rows = connection.execute(f"EXPLAIN {query}", {"ids": [str(uuid.uuid4())]})
+        return "\n".join(row[0] for row in rows)
+
+
 def test_every_session_is_read_with_the_help_of_indexes(filled):
     """A million sessions must not be compared with seven million measurements."""
-    plan = explain(filled, sessions_query(SessionFilter(), "column"))
+    plan = explain(filled, by_id=False)
     assert "recording_sessions_usable" in plan
     assert "measurements_session" in plan
     assert "Seq Scan" not in plan
 
 
-@pytest.mark.parametrize("membership", ["column", "both"])
-def test_a_batch_of_sessions_is_found_by_indexes_alone(filled, membership):
+@pytest.mark.parametrize("some_by_task", [False, True])
+def test_a_batch_of_sessions_is_found_by_indexes_alone(filled, some_by_task):
     """A worker asks for one with every batch: reading a whole table would take seconds."""
-    query = sessions_query(SessionFilter(), membership, by_id=True)
-    plan = explain(filled, query, {"ids": [str(uuid.uuid4())]})
+    if some_by_task:
+        disown(filled, "Genova")
+    plan = explain(filled, by_id=True)
     assert "measurements_session" in plan
-    assert ("measurements_task" in plan) == (membership == "both")
+    assert ("measurements_task" in plan) == some_by_task
     assert "Seq Scan" not in plan
 
 
-def explain(catalogue, query, parameters=None):
-    """The server's plan, which it makes without indexes only where there is none that serves."""
-    with catalogue.transaction() as connection:
-        connection.execute("SET LOCAL enable_seqscan = off")
-        rows = connection.execute(f"EXPLAIN {query}", parameters)
-        return "\n".join(row[0] for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("location", "address"),
-    [
-        ("s3://bucket/a/b.npy", ("bucket", "a/b.npy")),
-        ("sessions/1/x.npy", ("mine", "sessions/1/x.npy")),
-        ("/sessions/1/x.npy", ("mine", "sessions/1/x.npy")),
-        ("s3://bucket/what?is#this.npy", ("bucket", "what?is#this.npy")),
-        ("s3://", ("", "")),
-    ],
-)
-def test_a_location_is_a_bucket_and_a_key(location, address):
+@given(st.from_regex(r"[a-z0-9.-]+", fullmatch=True), st.text())
+def test_a_location_is_a_bucket_and_a_key(bucket, key):
     """Also when it was written by hand, or without its bucket."""
-    assert object_address(location, "mine") == address
+    assert object_address(f"s3://{bucket}/{key}", "mine") == (bucket, key.lstrip("/"))
+    assert object_address(f"s3://{bucket}", "mine") == (bucket, "")
+    assert object_address(f"/sessions/{key}", "mine") == ("mine", f"sessions/{key}")
 
 
 def test_a_schema_is_made_once(catalogue):
@@ -268,17 +288,14 @@ def test_a_schema_is_made_once(catalogue):
     [
         (
             "ALTER TABLE heimdall.measurements RENAME COLUMN iq_data_format TO form",
-            r"lacks the column heimdall\.measurements\.iq_data_format; its schema is not",
+            r"column heimdall\.measurements\.iq_data_format;",
         ),
         (
             "ALTER TABLE heimdall.known_sources DROP COLUMN latitude",
-            r"lacks the column heimdall\.known_sources\.latitude;",
+            r"column heimdall\.known_sources\.latitude;",
         ),
-        (
-            "DROP TABLE heimdall.measurements",
-            r"lacks the table heimdall\.measurements$",
-        ),
-        ("DROP SCHEMA heimdall CASCADE", r"has no catalogue .*`heimdall ingest`, which makes"),
+        ("DROP TABLE heimdall.measurements", r"table heimdall\.measurements;"),
+        ("DROP SCHEMA heimdall CASCADE", "`heimdall ingest`"),
     ],
 )
 def test_a_schema_of_another_version_is_named_by_what_it_lacks(catalogue, change, told):
@@ -292,12 +309,9 @@ def test_a_schema_of_another_version_is_named_by_what_it_lacks(catalogue, change
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"password": "hunter2"}, r"as user 'heimdall' \(.*password authentication failed"),
-        ({"dbname": "hunter"}, r"cannot open database 'hunter' on 127\.0\.0\.1:\d+ .*not exist"),
-        (
-            {"port": "closed"},
-            r":\d+ as user .*refused.*; check HEIMDALL_DATABASE_URL",
-        ),
+        ({"password": "hunter2"}, r"user 'heimdall' \(.*password authentication failed"),
+        ({"dbname": "hunter"}, r"database 'hunter' on 127\.0\.0\.1:\d+ .*not exist"),
+        ({"port": "closed"}, r":\d+ as user .*refused.*HEIMDALL_DATABASE_URL"),
     ],
 )
 def test_a_database_that_does_not_open_is_named_without_the_password(stack, wrong, told):
@@ -315,7 +329,7 @@ def test_a_database_that_does_not_open_is_named_without_the_password(stack, wron
 
 def test_what_is_no_url_is_refused_at_once():
     """Without repeating it: it may be a password in the wrong place."""
-    with pytest.raises(CatalogueError, match="is not a connection string like") as caught:
+    with pytest.raises(CatalogueError, match="HEIMDALL_DATABASE_URL") as caught:
         Catalogue("hunter2 is my password")
     assert "hunter2" not in str(caught.value)
 
@@ -374,20 +388,17 @@ def cut(database_url, number):
         other.execute("SELECT pg_terminate_backend(%s)", (number,))
 
 
-def test_a_station_without_a_place_is_no_receiver(filled):
-    """It cannot be in a model that knows its receivers by position."""
+@pytest.mark.parametrize("latitude", ["NULL", "'NaN'"])
+def test_a_station_without_a_place_is_no_receiver_and_is_named(filled, caplog, latitude):
+    """A model knows its receivers by position, and nobody would look for those recordings."""
     execute(filled, "ALTER TABLE heimdall.websdr_stations ALTER latitude DROP NOT NULL")
-    execute(filled, "UPDATE heimdall.websdr_stations SET latitude = NULL WHERE name = 'Genova'")
+    execute(
+        filled, f"UPDATE heimdall.websdr_stations SET latitude = {latitude} WHERE name = 'Genova'"
+    )
     assert filled.stations() == [TORINO]
     (session,) = filled.sessions()
     assert [item.station for item in session.measurements] == ["Torino"]
-
-
-def test_a_station_without_a_place_is_named(filled, caplog):
-    """Its recordings are in no sample, and nobody would look for them."""
-    execute(filled, "UPDATE heimdall.websdr_stations SET latitude = 'NaN' WHERE name = 'Genova'")
-    assert len(filled.sessions()[0].measurements) == 1
-    assert "stations without a possible position or name are left out: 'Genova'" in caplog.text
+    assert "'Genova'" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -424,13 +435,3 @@ def test_a_recording_at_an_impossible_time_is_of_its_sessions_time(filled):
     execute(filled, "UPDATE heimdall.measurements SET timestamp = 'infinity'")
     (session,) = filled.sessions()
     assert [item.start for item in session.measurements] == [None, None]
-
-
-def test_sessions_come_in_the_order_of_their_starts(catalogue, raw_iq_store):
-    """The same catalogue gives the same list, whatever the server does."""
-    start = new_session().start
-    sessions = [
-        replace(new_session(name=f"{n}"), start=start + timedelta(minutes=n)) for n in (3, 1, 2)
-    ]
-    ingest(catalogue, raw_iq_store, sessions, progress=False)
-    assert [session.session_name for session in catalogue.sessions()] == ["1", "2", "3"]

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 
 import pytest
 from heimdall_data import Catalogue, HeimdallDataset, ObjectStore
@@ -43,21 +42,14 @@ class Outage:
     """The server killed as by a failing machine, and started again after a while."""
 
     def __init__(self, stack, for_s):
-        server = stack._postgres
-        os.kill(server.pid(), signal.SIGKILL)
-        self._thread = threading.Thread(target=self._end, args=(stack, server, for_s))
-        self._thread.start()
-
-    def _end(self, stack, server, for_s):
-        while server.pid() is not None:
-            time.sleep(0.05)
-        time.sleep(for_s)
-        server.launch(stack._settings())
-        server.wait_ready(stack._settings())
+        (number,) = (server.pid for server in stack.status().servers if server.name == "Postgres")
+        os.kill(number, signal.SIGKILL)
+        self._back = threading.Timer(for_s, stack.start)
+        self._back.start()
 
     def over(self):
         """Return when the server answers again."""
-        self._thread.join()
+        self._back.join()
 
 
 def test_a_server_restarted_while_a_cursor_is_open_is_read_again(own_stack, catalogue, caplog):

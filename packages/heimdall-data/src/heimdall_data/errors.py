@@ -1,7 +1,4 @@
-"""Errors of this package. Each says which value came, what was expected and what to do.
-
-All are a `DataError`, so that a caller can turn any of them into one line and an exit status.
-"""
+"""Errors of this package: all are a `DataError`, and say what is wrong and what to do."""
 
 __all__ = [
     "BucketUnusable",
@@ -16,6 +13,7 @@ __all__ = [
     "SplitError",
     "StackError",
     "StoreError",
+    "first_line",
 ]
 
 
@@ -65,3 +63,8 @@ class SplitError(DataError):
 
 class StackError(DataError):
     """The embedded servers cannot be started, found or stopped."""
+
+
+def first_line(error: BaseException) -> str:
+    """First line of a message of a library, without its details."""
+    return str(error).strip().partition("\n")[0]

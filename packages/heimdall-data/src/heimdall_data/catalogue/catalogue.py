@@ -1,42 +1,45 @@
 """The catalogue in Postgres, for reading and for ingestion.
 
-Its SQL is in `queries`, `table` and `ingest`; nothing else speaks to Postgres. No message or
-`repr` shows a password.
+If the database cannot be opened at first, the address or the password is wrong, or no server
+runs: that is an error at once. A server that has been reached before is waited for, since servers
+are restarted. No message or `repr` shows a password.
+
+The SQL is in `queries`, `table` and `ingest`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import threading
+import weakref
 from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import ConnectionPool, PoolTimeout
 
-from heimdall_data.catalogue.connection import CatalogueLost, ConnectionPools, first_line
 from heimdall_data.catalogue.queries import (
     STATIONS,
-    UNCLAIMED,
     UNPLACED,
-    check_columns,
+    belonging,
     columns_present,
     rates_query,
     rejected_query,
     sessions_from_rows,
     sessions_query,
-    station_from_row,
 )
-from heimdall_data.catalogue.session import SessionFilter
+from heimdall_data.catalogue.session import SessionFilter, Station
 from heimdall_data.catalogue.table import SessionTable, read_columns
-from heimdall_data.errors import CatalogueError
+from heimdall_data.errors import CatalogueError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
-    from heimdall_data.catalogue.queries import Membership
-    from heimdall_data.catalogue.session import Session, Station
+    from heimdall_data.catalogue.session import Session
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -44,17 +47,23 @@ __all__ = ["Catalogue"]
 
 _ROWS_AT_ONCE = 10_000
 _ATTEMPTS = 3
-_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+_CONNECT_S = 5
+_MAX_CONNECTIONS = 4
 _log = logging.getLogger(__name__)
+# The pool would warn of each attempt to reconnect; the error at the end is enough.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 _Found = TypeVar("_Found")
+
+
+class _ConnectionLost(CatalogueError):
+    """A connection ended while it was used; another may work."""
 
 
 class Catalogue:
     """One database with the contract's tables.
 
     It connects on first use, through a pool that threads share; a copy in another process opens
-    its own connections. Reading waits for a server that goes away, starts again, and needs only
-    SELECT on four tables.
+    its own connections. Reading needs only SELECT on four tables.
     """
 
     def __init__(
@@ -74,8 +83,30 @@ class Catalogue:
         Raises:
             CatalogueError: The URL is invalid.
         """
-        self._pools = ConnectionPools(database_url, patience_s)
+        try:
+            parts: dict[str, Any] = dict(conninfo_to_dict(database_url))
+        except psycopg.ProgrammingError:
+            raise CatalogueError(
+                "HEIMDALL_DATABASE_URL is not a connection string like "
+                "postgresql://user:password@host:5432/database"
+            ) from None
+        host, port = parts.get("host", "localhost"), parts.get("port", 5432)
+        self.where = f"database {parts.get('dbname', '')!r} on {host}:{port}"
+        """Description of the database, without the password."""
+        self._user = parts.get("user")
+        self._url = database_url
         self._default_bucket = default_bucket
+        self._patience_s = patience_s
+        self._has_opened = False
+        self._pools: dict[int, ConnectionPool] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        """A copy in another process waits for the server if this one has reached it."""
+        return vars(self) | {"_pools": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     def __repr__(self) -> str:
         return f"Catalogue({self.where})"
@@ -83,22 +114,15 @@ class Catalogue:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    @property
-    def where(self) -> str:
-        """Description of the database, without the password."""
-        return self._pools.where
-
     def close(self) -> None:
-        """Close the connections, if there are any; the next use opens others."""
-        self._pools.close()
+        """Close this process's connections; the next use opens others."""
+        with self._lock:
+            pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.close()
 
     def create_schema(self) -> None:
         """Create the schema and its tables unless the database has them.
@@ -110,7 +134,7 @@ class Catalogue:
             # Two at once would both find nothing, and the second would fail.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext('heimdall schema'))")
             if any(columns_present(connection).values()):
-                self._membership(connection)
+                belonging(connection, self.where)
                 return
             script = resources.files("heimdall_data").joinpath("schema.sql").read_text("utf-8")
             connection.execute(script)
@@ -131,19 +155,19 @@ class Catalogue:
         only = only or SessionFilter()
 
         def table(connection: Connection) -> SessionTable:
-            membership = self._membership(connection)
+            members = belonging(connection, self.where)
             if names := [repr(name) for (name,) in connection.execute(UNPLACED)]:
                 _log.warning(
-                    "%s: recordings of stations without a possible position or name are left "
+                    "%s: recordings of stations without a valid position or name are left "
                     "out: %s; correct heimdall.websdr_stations",
                     self.where,
                     ", ".join(names),
                 )
-            columns = read_columns(connection, only, membership)
-            read = partial(self.sessions_by_id, only, membership)
+            columns = read_columns(connection, only, members)
+            read = partial(self._sessions_by_id, only, members)
             if columns.ids.size > load_up_to:
                 return SessionTable(columns, read)
-            return SessionTable(columns, read, tuple(self._load(connection, only, membership)))
+            return SessionTable(columns, read, tuple(self._load(connection, only, members)))
 
         return self.read(table)
 
@@ -151,9 +175,7 @@ class Catalogue:
         """Number of sessions that are not usable, by the first reason that applies."""
 
         def counts(connection: Connection) -> dict[str, int]:
-            query = rejected_query(self._membership(connection))
-            rows: list[tuple[str, int]] = connection.execute(query).fetchall()
-            return dict(rows)
+            return dict(connection.execute(rejected_query(belonging(connection, self.where))))
 
         return self.read(counts)
 
@@ -162,9 +184,8 @@ class Catalogue:
         only = only or SessionFilter()
 
         def counts(connection: Connection) -> dict[float, int]:
-            query = rates_query(only, self._membership(connection))
-            rows = connection.execute(query, only.parameters())
-            return {float(rate_hz): n for rate_hz, n in rows}
+            query = rates_query(only, belonging(connection, self.where))
+            return dict(connection.execute(query, only.parameters()))
 
         return self.read(counts)
 
@@ -172,29 +193,27 @@ class Catalogue:
         """Return every station with a position, by name."""
 
         def found(connection: Connection) -> list[Station]:
-            self._membership(connection)
-            return [station_from_row(row) for row in connection.execute(STATIONS)]
+            belonging(connection, self.where)
+            return [Station(*row) for row in connection.execute(STATIONS)]
 
         return self.read(found)
 
-    def sessions_by_id(
-        self, only: SessionFilter, membership: Membership, ids: Sequence[str]
+    def _sessions_by_id(
+        self, only: SessionFilter, members: str, ids: Sequence[str]
     ) -> list[Session]:
-        """Return those of the sessions with these ids that are still usable, by start."""
-        return self.read(
-            lambda connection: list(self._load(connection, only, membership, list(ids)))
-        )
+        """Those of the sessions with these ids that are still usable, by start."""
+        return self.read(lambda connection: [*self._load(connection, only, members, list(ids))])
 
     def _load(
         self,
         connection: Connection,
         only: SessionFilter,
-        membership: Membership,
+        members: str,
         ids: list[str] | None = None,
     ) -> Iterator[Session]:
         # Every row will be fetched: the planner must not favour the first ones.
         connection.execute("SET LOCAL cursor_tuple_fraction = 1")
-        query = sessions_query(only, membership, by_id=ids is not None)
+        query = sessions_query(only, members, by_id=ids is not None)
         with connection.cursor("heimdall_sessions") as cursor:
             cursor.itersize = _ROWS_AT_ONCE
             cursor.execute(query, only.parameters() | {"ids": ids})
@@ -208,16 +227,16 @@ class Catalogue:
         Raises:
             CatalogueError: In place of the errors of Postgres.
         """
-        attempts_left = _ATTEMPTS
+        attempt = 1
         while True:
             try:
                 with self.transaction() as connection:
-                    connection.execute(_SNAPSHOT)
+                    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                     return query(connection)
-            except CatalogueLost as error:
-                attempts_left -= 1
-                if not attempts_left:
+            except _ConnectionLost as error:
+                if attempt == _ATTEMPTS:
                     raise
+                attempt += 1
                 _log.warning("%s; waiting for it to repeat the query", error)
 
     @contextlib.contextmanager
@@ -228,23 +247,67 @@ class Catalogue:
             CatalogueError: In place of the errors of Postgres.
         """
         try:
-            with self._pools.connection() as connection, connection.transaction():
+            with self._pool().connection() as connection, connection.transaction():
                 yield connection
         except psycopg.errors.InsufficientPrivilege as error:
             raise CatalogueError(
-                f"{self.where}: {first_line(error)} for user {self._pools.user!r}; "
+                f"{self.where}: {first_line(error)} for user {self._user!r}; "
                 "grant it, or use another user in HEIMDALL_DATABASE_URL"
             ) from error
+        except PoolTimeout as error:
+            raise CatalogueError(
+                f"{self.where} went away and did not come back within {self._patience_s:g} s; "
+                "check that the server runs, and start again"
+            ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise self._pools.lost(error) from error
+            raise _ConnectionLost(
+                f"lost {self.where}: {first_line(error)}; check that the server runs"
+            ) from error
         except psycopg.Error as error:
             raise CatalogueError(f"{self.where} refuses: {first_line(error)}") from error
 
-    def _membership(self, connection: Connection) -> Membership:
-        """How this database assigns measurements to sessions; checks its columns too."""
-        present = columns_present(connection)
-        check_columns(present, self.where)
-        if "recording_session_id" not in present["measurements"]:
-            return "task"
-        unclaimed = connection.execute(UNCLAIMED).fetchone()
-        return "both" if unclaimed == (True,) else "column"
+    def _pool(self) -> ConnectionPool:
+        """This process's connections, which a forked child must not use."""
+        with self._lock:
+            if os.getpid() not in self._pools:
+                if not self._has_opened:
+                    self._require_open()
+                pool = ConnectionPool(
+                    self._url,
+                    kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
+                    configure=_configure,
+                    min_size=0,
+                    max_size=_MAX_CONNECTIONS,
+                    check=ConnectionPool.check_connection,
+                    timeout=self._patience_s,
+                    reconnect_timeout=self._patience_s,
+                    open=True,
+                )
+                weakref.finalize(self, pool.close)
+                self._pools[os.getpid()] = pool
+            return self._pools[os.getpid()]
+
+    def _require_open(self) -> None:
+        """Connect once without a pool, which would try for long and hide the reason."""
+        try:
+            psycopg.connect(self._url, connect_timeout=_CONNECT_S).close()
+        except psycopg.OperationalError as error:
+            # Without the addresses that libpq lists, and without its advice.
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            line = next((line for line in lines if "failed: " in line), lines[0])
+            # The chain is cut: libpq's own message may quote the connection string.
+            raise CatalogueError(
+                f"cannot open {self.where} as user {self._user!r} "
+                f"({line.rpartition('failed: ')[2].strip()}); "
+                "check HEIMDALL_DATABASE_URL and that the server runs"
+            ) from None
+        self._has_opened = True
+
+
+def _configure(connection: Connection) -> None:
+    """Override settings of the URL, the role or the environment.
+
+    Times must be readable by Python and in one zone: they are part of the keys of computed
+    features.
+    """
+    connection.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8'")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from heimdall_data.catalogue.session import Measurement, Session, Station
+from heimdall_data.catalogue.session import Measurement, Session
 from heimdall_data.errors import CatalogueError
 
 if TYPE_CHECKING:
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "STATIONS",
     "STATION_PLACED",
-    "UNCLAIMED",
     "UNPLACED",
     "USABLE",
-    "Membership",
     "belonging",
     "check_columns",
     "columns_present",
@@ -37,7 +35,6 @@ __all__ = [
     "rejected_query",
     "sessions_from_rows",
     "sessions_query",
-    "station_from_row",
 ]
 
 COLUMNS_READ: Mapping[str, frozenset[str]] = {
@@ -53,7 +50,7 @@ COLUMNS_READ: Mapping[str, frozenset[str]] = {
     }.items()
 }
 
-# pg_catalog, since information_schema hides what the role may not read.
+# pg_catalog, since information_schema hides columns that the role may not read.
 _PRESENT = """
 SELECT c.relname, a.attname
 FROM pg_catalog.pg_class c
@@ -64,7 +61,7 @@ WHERE n.nspname = 'heimdall' AND c.relname = ANY(%s) AND a.attnum > 0 AND NOT a.
 
 
 def columns_present(connection: Connection) -> dict[str, set[str]]:
-    """Columns that the database has, by table; of the tables that we read."""
+    """Columns that the database has, by table, of the tables that we read."""
     present: dict[str, set[str]] = {table: set() for table in COLUMNS_READ}
     for table, column in connection.execute(_PRESENT, (list(COLUMNS_READ),)):
         present[table].add(column)
@@ -72,42 +69,31 @@ def columns_present(connection: Connection) -> dict[str, set[str]]:
 
 
 def check_columns(present: Mapping[str, set[str]], where: str) -> None:
-    """Refuse a database that lacks a table or a column that we read.
-
-    Args:
-        present: Columns that the database has, by table.
-        where: Description of the database, for the message.
+    """Refuse a database, described by `where`, that lacks a table or a column that we read.
 
     Raises:
         CatalogueError: It names the schema, the tables or the columns that are missing.
     """
-    tables = [f"heimdall.{table}" for table in COLUMNS_READ if not present[table]]
-    if len(tables) == len(COLUMNS_READ):
+    if not any(present.values()):
         raise CatalogueError(
             f"{where} has no catalogue (schema heimdall with its tables); point "
             "HEIMDALL_DATABASE_URL at the backend's database, or store the first session with "
             "`heimdall ingest`, which makes the tables"
         )
-    if tables:
-        raise CatalogueError(f"{where} lacks the table {' and the table '.join(tables)}")
-    columns = [
-        f"heimdall.{table}.{column}"
+    missing = [f"table heimdall.{table}" for table in COLUMNS_READ if not present[table]] or [
+        f"column heimdall.{table}.{column}"
         for table, needed in COLUMNS_READ.items()
         for column in sorted(needed - present[table])
     ]
-    if columns:
+    if missing:
         raise CatalogueError(
-            f"{where} lacks the column {' and the column '.join(columns)}; its schema is not "
-            "the one this version reads"
+            f"{where} lacks the {' and the '.join(missing)}; its schema is not the one this "
+            "version reads"
         )
 
 
-Membership = Literal["column", "task", "both"]
-"""How a database assigns measurements to sessions: by column, by task id, or some by each."""
-
-
 def on_earth(table: str) -> str:
-    """SQL condition: a row has a position. NaN is above every number to Postgres."""
+    """SQL condition: a row has a position. Postgres sorts NaN above every number."""
     return f"({table}.latitude BETWEEN -90 AND 90 AND {table}.longitude BETWEEN -180 AND 180)"
 
 
@@ -120,7 +106,7 @@ STATION_PLACED = f"{on_earth('st')} AND st.name <> ''"
 """SQL condition: a station has a position and a name, so that it can be a receiver."""
 
 STATIONS = f"""
-SELECT name, latitude, longitude, altitude_asl FROM heimdall.websdr_stations st
+SELECT name, latitude, longitude, altitude_asl::float8 FROM heimdall.websdr_stations st
 WHERE {STATION_PLACED} ORDER BY name
 """  # noqa: S608 - constants of ours
 UNPLACED = f"""
@@ -140,11 +126,28 @@ SELECT m.recording_session_id AS session_id, m.* FROM heimdall.measurements m
 WHERE m.recording_session_id IS NOT NULL AND m.iq_data_location IS NOT NULL
 """
 
-UNCLAIMED = """
+_BOTH = f"{_BY_COLUMN} UNION ALL {_BY_TASK} AND m.recording_session_id IS NULL"
+_UNCLAIMED = """
 SELECT EXISTS (SELECT FROM heimdall.measurements
                WHERE recording_session_id IS NULL AND iq_data_location IS NOT NULL)
 """
-"""Whether some measurements belong to a session by their key alone."""
+
+
+def belonging(connection: Connection, where: str) -> str:
+    """SQL of the subquery `belonging`: measurements, each with its session.
+
+    Raises:
+        CatalogueError: The database, described by `where`, lacks a column that we read.
+    """
+    present = columns_present(connection)
+    check_columns(present, where)
+    if "recording_session_id" not in present["measurements"]:
+        members = _BY_TASK
+    else:
+        unclaimed = connection.execute(_UNCLAIMED).fetchone() == (True,)
+        members = _BOTH if unclaimed else _BY_COLUMN
+    return f"WITH belonging AS NOT MATERIALIZED ({members})"
+
 
 # Each session has one reason, the first that applies in this order.
 _REJECTED = f"""
@@ -172,9 +175,9 @@ WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
 
 _SELECTED = f"""
 SELECT s.id::text, s.session_name, s.session_start, src.id::text, src.name, src.latitude,
-       src.longitude, src.source_type, src.frequency_hz, src.error_margin_meters,
+       src.longitude, src.source_type, src.frequency_hz::float8, src.error_margin_meters,
        st.name, st.latitude, st.longitude, m.iq_data_location, m.iq_data_format,
-       m.iq_sample_rate, m.snr_db, m.signal_strength_db, m.frequency_hz,
+       m.iq_sample_rate::float8, m.snr_db, m.signal_strength_db, m.frequency_hz::float8,
        CASE WHEN {_possible("m.timestamp")} THEN m.timestamp END
 """
 _TABLES = """
@@ -191,39 +194,29 @@ _SESSION_WIDTH = 10
 """Columns of `_SELECTED` before those of the measurement."""
 
 
-def belonging(membership: Membership) -> str:
-    """SQL of the subquery `belonging`: measurements, each with its session."""
-    parts = {
-        "column": _BY_COLUMN,
-        "task": _BY_TASK,
-        "both": f"{_BY_COLUMN} UNION ALL {_BY_TASK} AND m.recording_session_id IS NULL",
-    }
-    return f"WITH belonging AS NOT MATERIALIZED ({parts[membership]})"
-
-
-def sessions_query(only: SessionFilter, membership: Membership, *, by_id: bool = False) -> str:
+def sessions_query(only: SessionFilter, members: str, *, by_id: bool = False) -> str:
     """SQL for the usable sessions with their measurements, one row a measurement.
 
     Args:
         only: Further conditions; their values are the query's parameters.
-        membership: How the database assigns measurements to sessions.
+        members: SQL of `belonging`.
         by_id: Only sessions whose id is in the parameter `ids`.
     """
     chosen = "  AND s.id = ANY(%(ids)s::uuid[])\n" if by_id else ""
     order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"
-    return f"{belonging(membership)}{_SELECTED}{_TABLES}{USABLE}{chosen}{only.sql()}{order}"
+    return f"{members}{_SELECTED}{_TABLES}{USABLE}{chosen}{only.sql()}{order}"
 
 
-def rejected_query(membership: Membership) -> str:
+def rejected_query(members: str) -> str:
     """SQL for the number of sessions that are not usable, by reason."""
-    return f"{belonging(membership)}{_REJECTED}"
+    return f"{members}{_REJECTED}"
 
 
-def rates_query(only: SessionFilter, membership: Membership) -> str:
+def rates_query(only: SessionFilter, members: str) -> str:
     """SQL for the number of measurements of usable sessions at each stated sample rate."""
-    select = "SELECT m.iq_sample_rate, count(*)"
+    select = "SELECT m.iq_sample_rate::float8, count(*)"
     rest = "AND m.iq_sample_rate > 0 GROUP BY 1 ORDER BY 2 DESC, 1"
-    return f"{belonging(membership)}{select}{_TABLES}{USABLE}{only.sql()}{rest}"
+    return f"{members}{select}{_TABLES}{USABLE}{only.sql()}{rest}"
 
 
 def object_address(location: str, default_bucket: str) -> tuple[str, str]:
@@ -234,17 +227,11 @@ def object_address(location: str, default_bucket: str) -> tuple[str, str]:
     return bucket, key.lstrip("/")
 
 
-def sessions_from_rows(rows: Iterable[tuple[Any, ...]], bucket: str) -> Iterator[Session]:
-    """Build the sessions that rows of `sessions_query` describe, in their order.
-
-    Args:
-        rows: Ordered by session, as the query gives them.
-        bucket: Bucket of objects whose location names none.
-    """
+def sessions_from_rows(rows: Iterable[tuple[Any, ...]], default_bucket: str) -> Iterator[Session]:
+    """Build the sessions that rows of `sessions_query` describe, in their order."""
     for _, group in itertools.groupby(rows, key=itemgetter(0)):
         members = list(group)
         identity, name, start, source_id, source_name, latitude, longitude, *rest = members[0]
-        source_type, frequency_hz, error_margin_m = rest[:3]
         yield Session(
             id=identity,
             session_name=name,
@@ -252,10 +239,12 @@ def sessions_from_rows(rows: Iterable[tuple[Any, ...]], bucket: str) -> Iterator
             source_name=source_name,
             position_deg=(latitude, longitude),
             start=start,
-            measurements=tuple(_measurement(row[_SESSION_WIDTH:], bucket) for row in members),
-            source_type=source_type,
-            frequency_hz=_float(frequency_hz),
-            error_margin_m=error_margin_m,
+            measurements=tuple(
+                _measurement(row[_SESSION_WIDTH:], default_bucket) for row in members
+            ),
+            source_type=rest[0],
+            frequency_hz=rest[1],
+            error_margin_m=rest[2],
         )
 
 
@@ -268,19 +257,9 @@ def _measurement(row: tuple[Any, ...], default_bucket: str) -> Measurement:
         bucket=bucket,
         key=key,
         format=form,
-        sample_rate_hz=_float(rate_hz),
+        sample_rate_hz=rate_hz,
         snr_db=snr_db,
         signal_strength_db=level_db,
-        frequency_hz=_float(carrier_hz),
+        frequency_hz=carrier_hz,
         start=start,
     )
-
-
-def station_from_row(row: tuple[Any, ...]) -> Station:
-    """Build a station from a row of `STATIONS`."""
-    name, latitude, longitude, altitude_m = row
-    return Station(name, latitude, longitude, _float(altitude_m))
-
-
-def _float(value: int | float | None) -> float | None:
-    return None if value is None else float(value)

@@ -7,7 +7,7 @@ WGS84, latitude first; times are aware and in UTC.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from heimdall_data.errors import DataError
@@ -16,7 +16,7 @@ __all__ = ["FilterError", "Measurement", "Session", "SessionFilter", "Station"]
 
 
 class FilterError(DataError):
-    """Conditions that no session can meet."""
+    """Conditions that no session can meet, or that are not finite numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,9 @@ class SessionFilter:
     """Conditions that must all hold; None is no condition.
 
     Those on measurements select measurements, and a session that keeps none is left out.
+
+    Raises:
+        FilterError: No session can meet them.
     """
 
     since: datetime | None = None
@@ -46,11 +49,7 @@ class SessionFilter:
     """Only sources whose position has a stated uncertainty of at most this."""
 
     def __post_init__(self) -> None:
-        """Take times without a zone as UTC, and check the conditions.
-
-        Raises:
-            FilterError: No session can meet them.
-        """
+        """Take times without a zone as UTC, and check the conditions."""
         for name in ("since", "until"):
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
@@ -65,11 +64,8 @@ class SessionFilter:
 
     def parameters(self) -> dict[str, object]:
         """Parameters of the query: the conditions by name, with lists for tuples."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-        }
+        values = {name: getattr(self, name) for name in _SQL}
+        return {name: [*v] if isinstance(v, tuple) else v for name, v in values.items()}
 
     def sql(self) -> str:
         """SQL of the conditions that are set, each after an AND, for `sessions_query`."""
@@ -108,7 +104,7 @@ class Station:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Recording of one station in one session, and where its samples are."""
+    """Recording of one station in one session, and where its samples are stored."""
 
     station: str
     station_deg: tuple[float, float]
@@ -118,7 +114,7 @@ class Measurement:
     format: str | None
     """`npy`, `sigmf`, `kiwi_wav`; None means `npy`."""
     sample_rate_hz: float | None
-    """As the catalogue has it, rounded; the recording may state it exactly."""
+    """Rounded, as in the catalogue; the recording may state it exactly."""
     snr_db: float | None = None
     signal_strength_db: float | None = None
     frequency_hz: float | None = None

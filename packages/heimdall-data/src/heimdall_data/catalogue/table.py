@@ -1,9 +1,9 @@
 """Usable sessions as a sequence, however many there are.
 
-A few sessions are held in memory whole. Of many, only columns of fixed width are held, which a
-split and a choice of receivers need: id, start, source, and stations; a session's measurements
-are read when it is used. A million sessions open in seconds, and a DataLoader's worker reads
-its own batches.
+A few sessions are held in memory whole. Of many, only columns of fixed width are held (id, start,
+source and stations), which are all that a split and a choice of receivers need; a session's
+measurements are read when it is used. A million sessions open in seconds, and a DataLoader's
+worker reads its own batches.
 
 Postgres sends the columns in its binary COPY format, whose rows of fixed width NumPy reads as
 they are. Source: PostgreSQL documentation, COPY, "Binary Format".
@@ -11,6 +11,7 @@ they are. Source: PostgreSQL documentation, COPY, "Binary Format".
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +20,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from heimdall_data.catalogue.queries import (
-    STATION_PLACED,
-    STATIONS,
-    USABLE,
-    belonging,
-    on_earth,
-    station_from_row,
-)
-from heimdall_data.catalogue.session import Session
+from heimdall_data.catalogue.queries import STATION_PLACED, STATIONS, USABLE, on_earth
+from heimdall_data.catalogue.session import Session, Station
 from heimdall_data.errors import CatalogueError
 
 if TYPE_CHECKING:
@@ -35,22 +29,21 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from heimdall_data.catalogue.queries import Membership
-    from heimdall_data.catalogue.session import SessionFilter, Station
+    from heimdall_data.catalogue.session import SessionFilter
 
 __all__ = ["SessionColumns", "SessionTable", "SourcePlace", "read_columns"]
 
 READ_AT_ONCE = 512
 _POSTGRES_EPOCH_US = np.datetime64("2000-01-01", "us").astype(np.int64)
-_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_HEADER_BYTES = 19
 _TRAILER_BYTES = 2
 
 _SOURCES = f"""
 SELECT id::text, latitude, longitude FROM heimdall.known_sources src
 WHERE {on_earth("src")} ORDER BY id
 """  # noqa: S608 - constants of ours
-# Sources and stations are numbered in the order of the two queries above; a station's bit
-# is its number, so that the stations of a session are one value of fixed width.
+# Sources and stations are numbered in the order of `_SOURCES` and `STATIONS`. A station's bit is
+# its number, so that the stations of a session are one value of fixed width.
 _COLUMNS = f"""
 , src AS (
     SELECT *, row_number() OVER (ORDER BY id) - 1 AS number FROM heimdall.known_sources src
@@ -94,24 +87,19 @@ class SessionColumns:
 
     def take(self, indices: npt.NDArray[np.intp]) -> SessionColumns:
         """Select the sessions at `indices`, in that order."""
-        return replace(
-            self,
-            ids=self.ids[indices],
-            source=self.source[indices],
-            start_us=self.start_us[indices],
-            heard=self.heard[indices],
-        )
+        names = ("ids", "source", "start_us", "heard")
+        return replace(self, **{name: getattr(self, name)[indices] for name in names})
 
 
 def read_columns(
-    connection: psycopg.Connection[Any], only: SessionFilter, membership: Membership
+    connection: psycopg.Connection[Any], only: SessionFilter, members: str
 ) -> SessionColumns:
     """Read the usable sessions, ordered by start and id.
 
     Args:
         connection: In a transaction that sees one state of the database throughout.
         only: Conditions on the sessions.
-        membership: How the database assigns measurements to sessions.
+        members: SQL of `belonging`.
 
     Raises:
         CatalogueError: A column has another type than the contract's, or is null.
@@ -120,10 +108,10 @@ def read_columns(
         SourcePlace(identity, (latitude, longitude))
         for identity, latitude, longitude in connection.execute(_SOURCES)
     )
-    stations = tuple(station_from_row(row) for row in connection.execute(STATIONS))
+    stations = tuple(Station(*row) for row in connection.execute(STATIONS))
     # A million sessions do not fit into the default of 4 MB, and would be sorted on disk.
     connection.execute("SET LOCAL work_mem = '64MB'")
-    query = f"{belonging(membership)}{_COLUMNS}{USABLE}{only.sql()}"
+    query = f"{members}{_COLUMNS}{USABLE}{only.sql()}"
     query += "GROUP BY s.id, s.session_start, src.number ORDER BY s.session_start, s.id"
     with (
         connection.cursor() as cursor,
@@ -134,34 +122,22 @@ def read_columns(
         ids=np.ascontiguousarray(rows["id"]),
         source=rows["source"].astype(np.int64),
         start_us=rows["start"].astype(np.int64) + _POSTGRES_EPOCH_US,
-        heard=np.ascontiguousarray(rows["heard"]),
+        heard=np.ascontiguousarray(rows["stations"][:, 4:]),  # after the number of bits
         sources=sources,
         stations=stations,
     )
 
 
 def _rows(data: bytes, n_stations: int) -> npt.NDArray[np.void]:
-    """Rows of a binary COPY of `_COLUMNS`."""
+    """Rows of a binary COPY of `_COLUMNS`: each value follows its length in bytes."""
     n_bytes = (n_stations + 7) // 8
-    lengths = {"id": 16, "source": 8, "start": 8, "bits": 4 + n_bytes}
-    row = np.dtype(
-        [
-            ("fields", ">i2"),
-            ("id_bytes", ">i4"),
-            ("id", "V16"),
-            ("source_bytes", ">i4"),
-            ("source", ">i8"),
-            ("start_bytes", ">i4"),
-            ("start", ">i8"),
-            ("bits_bytes", ">i4"),
-            ("n_bits", ">i4"),
-            ("heard", "u1", (n_bytes,)),
-        ]
-    )
-    body = memoryview(data)[len(_HEADER) : -_TRAILER_BYTES]
+    kinds = {"id": "V16", "source": ">i8", "start": ">i8", "stations": f"({4 + n_bytes},)u1"}
+    pairs = [[(f"{name}_bytes", ">i4"), (name, kind)] for name, kind in kinds.items()]
+    row = np.dtype([("n_values", ">i2"), *itertools.chain(*pairs)])
+    body = memoryview(data)[_HEADER_BYTES:-_TRAILER_BYTES]
     if len(body) % row.itemsize == 0:
         rows = np.frombuffer(body, row)
-        if all((rows[f"{name}_bytes"] == length).all() for name, length in lengths.items()):
+        if all((rows[f"{name}_bytes"] == row[name].itemsize).all() for name in kinds):
             return rows
     raise CatalogueError(
         "a session of the catalogue has an id, a start or a source that is null or of another "
@@ -182,8 +158,8 @@ class SessionTable(Sequence[Session]):
 
         Args:
             columns: One entry per session.
-            read_by_id: Reads the sessions with some ids, in any order, and leaves out those
-                that are gone. It is pickled with the table.
+            read_by_id: Reads the sessions with some ids, in any order, without those that are
+                gone. It is pickled with the table.
             loaded: All sessions, if there are few; then nothing is read later.
         """
         self.columns = columns
@@ -201,15 +177,12 @@ class SessionTable(Sequence[Session]):
         """Return one session, or a table of some.
 
         Raises:
-            IndexError: There is no such session.
             CatalogueError: It cannot be read, or is gone since the table was made.
         """
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         if not -len(self) <= index < len(self):
             raise IndexError(f"session {index} of {len(self)}")
-        if self._loaded is not None:
-            return self._loaded[index]
         return self.read([index])[0]
 
     def __iter__(self) -> Iterator[Session]:
@@ -250,9 +223,7 @@ class SessionTable(Sequence[Session]):
 
     def take(self, indices: npt.NDArray[np.intp]) -> SessionTable:
         """Return a table of the sessions at `indices`, in that order."""
-        loaded = self._loaded
-        if loaded is not None:
-            loaded = tuple(loaded[index] for index in indices.tolist())
+        loaded = None if self._loaded is None else tuple(self.read(indices.tolist()))
         return SessionTable(self.columns.take(indices), self._read_by_id, loaded)
 
     def without(self, ids: Collection[str]) -> SessionTable:
