@@ -13,10 +13,10 @@ from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER
 
 
 class NeverWaited(threading.Event):
-    """Interrupts nothing, and fails the test that waits for it."""
+    """Fails the test that waits for it."""
 
     def wait(self, timeout=None):
-        """Waiting is what must not happen."""
+        """Fail."""
         pytest.fail(f"waited {timeout} s")
 
 
@@ -33,7 +33,7 @@ def test_a_link_that_trickles_is_given_up(proxy, through, raw_iq_store):
     raw_iq_store.put("key", NPY)
     proxy.bytes_per_s = 2_000
     settings = replace(through, stall_s=0.5, least_bytes_per_s=10_000, patience_s=1)
-    with pytest.raises(StoreError, match=r"\d+ of 100128 bytes came in 1 s"):
+    with pytest.raises(StoreError, match=r"\d+ of 100128 bytes"):
         ObjectStore(settings, through.raw_iq_bucket).get("key")
 
 
@@ -62,7 +62,7 @@ def test_an_object_that_never_comes_whole_is_excluded_and_not_remembered(
     dataset = HeimdallDataset(six[:1], ONE_RECEIVER, settings, cache_dir=tmp_path)
     proxy.cut_after_bytes, proxy.cuts_left = 50_000, 10**6
     _, exclusions = dataset.prepare(progress=False)
-    assert "(the connection ended" in exclusions[0].reason
+    assert "store it again" in exclusions[0].reason
     proxy.cuts_left = 0
     assert dataset.prepare(progress=False)[1] == []
 

@@ -57,8 +57,7 @@ def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(
     outage.join()
     told = [record.getMessage() for record in caplog.records if "heimdall" in record.name]
     assert len(told) == 2
-    assert f"{proxy.url} does not answer; waiting at most 60 s" in told[0]
-    assert "answers again after" in told[1]
+    assert all(proxy.url in line for line in told)
 
 
 def test_a_worker_that_starts_in_an_outage_waits_if_its_parent_had_an_answer(
@@ -78,7 +77,7 @@ def test_a_store_that_is_down_for_good_ends_the_run_in_one_line(proxy, through, 
     dataset = HeimdallDataset(six, ONE_RECEIVER, replace(through, patience_s=3))
     dataset[0]
     proxy.down()
-    with pytest.raises(StoreError, match=f"no usable answer from the object store {proxy.url}"):
+    with pytest.raises(StoreError, match=proxy.url):
         dataset[1]
     proxy.up()
 
@@ -113,32 +112,36 @@ def killed_and_back(stack, after_s):
     return back
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_a_real_server_killed_and_started_again_in_mid_epoch_costs_no_sample(own_stack, context):
-    """Its sockets close as they do in life, and it answers oddly until it knows its objects."""
+@pytest.fixture
+def own_dataset(own_stack):
+    """Six sessions in the store that may be killed."""
     bucket = own_stack.s3.raw_iq_bucket
     sessions = [one_receiver_session(n, bucket, f"{n}.npy") for n in range(6)]
-    dataset = HeimdallDataset(sessions, ONE_RECEIVER, own_stack.s3)
+    return HeimdallDataset(sessions, ONE_RECEIVER, own_stack.s3)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_a_real_server_killed_and_started_again_in_mid_epoch_costs_no_sample(
+    own_stack, own_dataset, context
+):
+    """Its sockets close as they do in life, and it answers oddly until it knows its objects."""
     batches = iter(
-        DataLoader(dataset, num_workers=1, prefetch_factor=1, multiprocessing_context=context)
+        DataLoader(own_dataset, num_workers=1, prefetch_factor=1, multiprocessing_context=context)
     )
     seen = [next(batches)]
     back = killed_and_back(own_stack, 3)
     seen += list(batches)
     back.join()
     assert [batch["session_id"] for batch in seen] == [[str(n)] for n in range(6)]
-    expected = dataset[0]["features"]
+    expected = own_dataset[0]["features"]
     assert all(np.array_equal(batch["features"][0], expected) for batch in seen)
 
 
-def test_workers_that_are_forked_in_an_outage_wait_for_its_end(own_stack):
-    """Each epoch forks new ones; what their parent knew of the store, they know."""
-    bucket = own_stack.s3.raw_iq_bucket
-    sessions = [one_receiver_session(n, bucket, f"{n}.npy") for n in range(6)]
-    dataset = HeimdallDataset(sessions, ONE_RECEIVER, own_stack.s3)
-    dataset[0]
+def test_workers_that_are_forked_in_an_outage_wait_for_its_end(own_stack, own_dataset):
+    """Each epoch forks new ones, which know what their parent knew of the store."""
+    own_dataset[0]
     back = killed_and_back(own_stack, 3)
-    batches = DataLoader(dataset, num_workers=2, batch_size=3, multiprocessing_context="fork")
+    batches = DataLoader(own_dataset, num_workers=2, batch_size=3, multiprocessing_context="fork")
     seen = [id_ for batch in batches for id_ in batch["session_id"]]
     back.join()
     assert seen == [str(n) for n in range(6)]
@@ -159,8 +162,7 @@ def test_ctrl_c_in_an_outage_ends_the_waiting(proxy, through, six, program):
     )
     with child:
         child.stdin.write(pickle.dumps(dataset))
-        child.stdin.close()
-        child.stdin = None
+        child.stdin.flush()
         while b"does not answer" not in (line := child.stderr.readline()):
             assert line, "it ended without a warning"
         child.send_signal(signal.SIGINT)
@@ -174,13 +176,13 @@ def test_ctrl_c_in_an_outage_ends_the_waiting(proxy, through, six, program):
 
 
 def test_what_was_interrupted_waits_again_the_next_time(proxy, through, six):
-    """A notebook goes on with the same dataset."""
-    dataset = HeimdallDataset(six, ONE_RECEIVER, replace(through, patience_s=2))
+    """A notebook goes on with the same dataset, whose store fails once more."""
+    dataset = HeimdallDataset(six, ONE_RECEIVER, replace(through, patience_s=1))
     dataset[0]
     proxy.down()
     with pytest.raises(StoreError):
         dataset.prepare(progress=False)
     proxy.up()
-    outage = proxy.down_for(1)
+    proxy.busy_left = 1
     assert len(dataset.prepare(progress=False)[0]) == 6
-    outage.join()
+    assert proxy.busy_left == 0

@@ -1,13 +1,14 @@
 """Which faults are retried and for how long, without a store."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 import urllib3
 from heimdall_data.object_store.errors import FAULTS, BrokenObject, Fault, classify
 from heimdall_data.object_store.retry import Retry, has_answered, remember_answer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from minio.error import S3Error
 
@@ -25,14 +26,14 @@ def answer(code, status):
 
 
 class Pauses(threading.Event):
-    """Never set; takes note of every pause and does not sleep."""
+    """Never set; records every pause and does not sleep."""
 
     def __init__(self):
         super().__init__()
         self.taken_s = []
 
     def wait(self, timeout=None):
-        """Take note of a pause."""
+        """Record a pause."""
         self.taken_s.append(timeout)
         return False
 
@@ -58,9 +59,35 @@ def test_an_answer_heals_if_the_server_is_busy_or_broken(status, code):
     assert classify(answer(code, status)) is (Fault.OUTAGE if heals else Fault.PERMANENT)
 
 
+@given(outages | permanent, st.integers(1, 4))
+def test_a_fault_is_the_same_however_often_it_is_wrapped(fault, depth):
+    """The client's library reports what it gave up on as the reason of another error."""
+    wrapped = fault
+    for _ in range(depth):
+        wrapped = urllib3.exceptions.MaxRetryError(None, "/", wrapped)
+    expected = Fault.OUTAGE if isinstance(fault, (S3Error, BrokenObject)) else classify(fault)
+    assert classify(wrapped) is expected
+
+
+@settings(max_examples=20)
+@given(st.floats(0.001, 0.2))
+def test_the_last_attempt_is_at_the_end_of_the_patience(patience_s):
+    """A server that comes back in time must be found, whatever the pauses add up to."""
+    remember_answer("http://known")
+    attempts_s = []
+
+    def request():
+        attempts_s.append(time.monotonic())
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        Retry("http://known", patience_s).call(request)
+    assert attempts_s[-1] - attempts_s[0] >= patience_s * 0.99
+
+
 @given(st.lists(outages, max_size=8))
 def test_a_store_that_answered_before_is_asked_until_it_answers(faults):
-    """With pauses that grow, within half of 0.1, 0.2, 0.4 ... 5 s."""
+    """With pauses that double from 0.1 s to 5 s, each varied by half."""
     remember_answer("http://known")
     pauses, left = Pauses(), list(faults)
 

@@ -1,4 +1,4 @@
-"""Faults between us and the object store: which of them may heal, and our error for each."""
+"""Faults of an object store: which of them may heal, and our error for each."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULTS", "BrokenObject", "Fault", "classify", "missing_bucket", "store_error"]
 
-# The client refuses odd names of buckets and keys with a ValueError.
+# The client raises ValueError for invalid names of buckets and keys.
 FAULTS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
-_MISSING = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion"})
-_REFUSED = frozenset(
-    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
-)
-_BUSY_STATUSES = frozenset({408, 429})
+_MISSING = ("NoSuchKey", "NoSuchObject", "NoSuchVersion")
+_REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 
 
 class BrokenObject(OSError):
-    """The store began to send an object, and the bytes that came are not the object."""
+    """The store began to send an object, and the bytes that arrived are not the object."""
 
 
 class Fault(Enum):
@@ -33,8 +30,8 @@ class Fault(Enum):
 
     PERMANENT = "the answer will be the same"
     OUTAGE = "the store may come back"
-    SILENCE = "as an outage, but each further request costs seconds"
-    OBJECT = "the store answers; one object does not come"
+    SILENCE = "an outage in which each further request costs seconds"
+    OBJECT = "the store answers, but one object does not arrive"
 
 
 def classify(error: Exception) -> Fault:
@@ -43,20 +40,17 @@ def classify(error: Exception) -> Fault:
         if error.code == "InternalError":
             return Fault.OBJECT
         status = error.response.status
-        return Fault.OUTAGE if status >= 500 or status in _BUSY_STATUSES else Fault.PERMANENT
+        return Fault.OUTAGE if status >= 500 or status in (408, 429) else Fault.PERMANENT
     if isinstance(error, (InvalidResponseError, ServerError)):
-        # A gateway's page of HTML, or a status without a body.
-        return Fault.OUTAGE
+        return Fault.OUTAGE  # a gateway's page of HTML, or a status without a body
     if isinstance(error, BrokenObject):
         return Fault.OBJECT
     cause = _innermost(error)
     if isinstance(cause, (urllib3.exceptions.NameResolutionError, ValueError)):
         return Fault.PERMANENT
     # The exact type: a refused connection, which a restart heals, is a subclass of it.
-    silent = isinstance(cause, urllib3.exceptions.ReadTimeoutError) or (
-        type(cause) is urllib3.exceptions.ConnectTimeoutError
-    )
-    return Fault.SILENCE if silent else Fault.OUTAGE
+    timeouts = (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ConnectTimeoutError)
+    return Fault.SILENCE if type(cause) in timeouts else Fault.OUTAGE
 
 
 def store_error(error: Exception, settings: S3Settings, bucket: str, key: str) -> StoreError:
@@ -79,7 +73,7 @@ def store_error(error: Exception, settings: S3Settings, bucket: str, key: str) -
         return kind(f"{store} answers {error.code} for {what}")
     if isinstance(error, BrokenObject):
         return ObjectUnreadable(
-            f"object {what} of {store} does not come whole ({error}); store it again"
+            f"object {what} of {store} does not arrive whole ({error}); store it again"
         )
     if isinstance(error, ValueError):
         return ObjectUnreadable(

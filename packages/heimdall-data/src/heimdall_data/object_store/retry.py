@@ -1,9 +1,9 @@
-"""Retrying requests to an object store that went away, and for how long.
+"""Retries of requests to an object store that went away, and how long they go on.
 
 A store that never answered gets a few attempts within two seconds: most likely its address is
 wrong or it does not run. One that has answered, here or in the process that made this one, is
-waited for: servers restart. Pauses grow by two from 0.1 s to 5 s, each varied at random by
-half, so that many workers do not come back at the same moment.
+waited for: servers restart. Pauses double from 0.1 s to 5 s, each varied at random by half, so
+that many workers do not come back at the same moment.
 
 Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog (2015).
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Retry", "has_answered", "remember_answer"]
 
 _FIRST_CONTACT_S = 2.0
-# One object that does not come while the store answers: long enough for a store that starts
+# For one object that does not come while the store answers: long enough for a store that starts
 # and does not know yet where its objects are, and short beside an outage.
 _OBJECT_S = 15.0
 _FIRST_PAUSE_S = 0.1
@@ -63,8 +63,7 @@ class Retry:
         self._lock = threading.Lock()
 
     def call(self, request: Callable[[], _Answer]) -> _Answer:
-        """Return the answer to a request, or raise its last error where waiting did not help."""
-        n_failures = 0
+        """Return the answer to a request, or raise its last error if waiting did not help."""
         failing_since_s = object_failing_since_s = math.inf
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -75,22 +74,23 @@ class Retry:
                 if fault is Fault.PERMANENT:
                     raise
                 now_s = time.monotonic()
-                n_failures += 1
+                first = failing_since_s == math.inf
                 failing_since_s = min(failing_since_s, now_s)
                 if fault is Fault.OBJECT:
                     object_failing_since_s = min(object_failing_since_s, now_s)
                     until_s = object_failing_since_s + min(_OBJECT_S, self.patience_s)
                 else:
                     object_failing_since_s = math.inf
-                    until_s = self._until_s(fault, failing_since_s, first=n_failures == 1)
+                    until_s = self._until_s(fault, failing_since_s, first=first)
                 varied_s = pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
-                too_late = now_s + varied_s > until_s
-                if too_late or self._interrupted.wait(varied_s):
-                    with self._lock:  # the next call that fails has patience of its own
-                        self._away_since_s = None
+                # The last attempt is at the end of the patience, and not a whole pause before.
+                left_s = until_s - now_s
+                if left_s <= 0 or self._interrupted.wait(min(varied_s, left_s)):
+                    self._away_since_s = None  # the next call that fails waits as long again
                     raise
             else:
-                self._note_answer()
+                remember_answer(self.endpoint_url)
+                self._end_outage()
                 return answer
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -113,10 +113,7 @@ class Retry:
                     )
             return min(self._away_since_s, failing_since_s) + self.patience_s
 
-    def _note_answer(self) -> None:
-        remember_answer(self.endpoint_url)
-        if self._away_since_s is None:
-            return
+    def _end_outage(self) -> None:
         with self._lock:
             since_s, self._away_since_s = self._away_since_s, None
         if since_s is not None:

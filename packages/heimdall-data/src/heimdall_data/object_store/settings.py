@@ -1,15 +1,20 @@
-"""Address, credentials and limits of an object store; any S3, through the MinIO client."""
+"""Address, credentials and limits of an object store: any S3, through the MinIO client."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
 
 from heimdall_data.errors import StoreError
+from heimdall_data.object_store.retry import has_answered, remember_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["S3Settings"]
 
@@ -22,11 +27,12 @@ _KEY = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Settings:
-    """Where the object store is and who we are there; no secret shows in its `repr`.
+    """Address of the object store, our credentials and limits; its `repr` shows no secret.
+
+    A copy in another process waits for the store if it has answered this one.
 
     Raises:
-        StoreError: The endpoint, the region or a key is not valid; the message names which,
-            before a client could quote a secret in its own.
+        StoreError: The endpoint, the region or a key is invalid; the message shows no secret.
     """
 
     endpoint_url: str
@@ -36,13 +42,13 @@ class S3Settings:
     raw_iq_bucket: str = "heimdall-raw-iq"
     models_bucket: str = "heimdall-models"
     patience_s: float = 60.0
-    """How long a store that has answered before is waited for when it goes away."""
+    """How long to wait for a store that has answered before and goes away."""
     stall_s: float = 20.0
-    """A connection is given up if nothing comes on it for so long."""
+    """Give up a connection on which nothing arrives for so long."""
     least_bytes_per_s: float = 4096.0
-    """An object must reach this mean rate once `stall_s` have passed: half a 64 kbit/s line."""
+    """Mean rate that an object must reach once `stall_s` have passed: half a 64 kbit/s line."""
     check_md5: bool = True
-    """Compare objects with their entity tags; off where those only look like MD5 sums."""
+    """Compare objects with their entity tags; turn off for tags that only look like MD5 sums."""
 
     def __post_init__(self) -> None:
         if not _is_endpoint(self.endpoint_url):
@@ -57,9 +63,13 @@ class S3Settings:
         for name, key in (("ACCESS", self.access_key), ("SECRET", self.secret_key)):
             if not _KEY.fullmatch(key):
                 raise StoreError(
-                    f"HEIMDALL_S3_{name}_KEY is empty, or holds a blank or another character "
-                    "that no key has; correct it"
+                    f"HEIMDALL_S3_{name}_KEY is empty or has a character that no key has, such "
+                    "as a blank; correct it"
                 )
+
+    def __reduce__(self) -> tuple[Callable[..., S3Settings], tuple[dict[str, Any], bool]]:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return (_copy, (values, has_answered(self.endpoint_url)))
 
     def client(self) -> Minio:
         """Return a client of this store, which connects on first use and fails within seconds."""
@@ -79,11 +89,18 @@ class S3Settings:
         )
 
 
+def _copy(values: dict[str, Any], answered: bool) -> S3Settings:  # noqa: FBT001 - for pickle
+    settings = S3Settings(**values)
+    if answered:
+        remember_answer(settings.endpoint_url)
+    return settings
+
+
 def _is_endpoint(url: str) -> bool:
-    """Whether it is the URL of a server, and no more."""
+    """Whether it is the URL of a server without a path, a login and so on."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # which is parsed when it is asked for
+        _ = parts.port  # parsed only now
     except ValueError:
         return False
     more = parts.username or parts.path.strip("/") or parts.query or parts.fragment

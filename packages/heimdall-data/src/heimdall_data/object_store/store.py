@@ -1,12 +1,13 @@
 """One bucket of the object store: whole objects by key, in any S3, through the MinIO client.
 
-A part of an object is never taken for the whole, and nothing is waited for without end.
+A part of an object is never returned as the whole, and every wait has a limit.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from urllib3.exceptions import ProtocolError
 
 from heimdall_data.errors import ObjectMissing
 from heimdall_data.object_store.errors import FAULTS, BrokenObject, missing_bucket, store_error
-from heimdall_data.object_store.retry import Retry, has_answered, remember_answer
+from heimdall_data.object_store.retry import Retry
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from minio import Minio
     from urllib3.response import BaseHTTPResponse
 
     from heimdall_data.object_store.settings import S3Settings
@@ -45,82 +47,71 @@ class StoredObject:
 
 
 class ObjectStore:
-    """One bucket: whole objects by key. Nothing here prints or represents a secret.
+    """One bucket: whole objects by key. Its `repr` and its errors show no secret.
 
-    Safe to use from several threads. Pickles: a copy in another process connects by itself.
+    Safe to use from several threads. Each process, forked or with a pickled copy, has its own
+    connections. All methods raise `StoreError` if the store cannot be reached or refuses us.
     """
 
     def __init__(
-        self,
-        settings: S3Settings,
-        bucket: str,
-        *,
-        known: bool = False,
-        interrupted: threading.Event | None = None,
+        self, settings: S3Settings, bucket: str, *, interrupted: threading.Event | None = None
     ) -> None:
-        """Prepare to talk to `bucket`; no request is made yet.
+        """Prepare to use `bucket`; no request is made yet.
 
-        Args:
-            settings: Where the store is, and who we are there.
-            bucket: Its name.
-            known: The store has answered elsewhere, and is waited for if it does not here.
-            interrupted: Once it is set, failed requests are not retried.
+        Once `interrupted` is set, failed requests are not retried.
         """
         self.settings = settings
         self.bucket = bucket
-        self._client = settings.client()
-        self._retry = Retry(settings.endpoint_url, settings.patience_s, interrupted)
-        if known:
-            remember_answer(settings.endpoint_url)
+        self._interrupted = interrupted
+        self._of_process: dict[int, tuple[Minio, Retry]] = {}
 
-    def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[S3Settings, str, bool]]:
-        return (_copy, (self.settings, self.bucket, has_answered(self.settings.endpoint_url)))
+    def __reduce__(self) -> tuple[type[ObjectStore], tuple[S3Settings, str]]:
+        return (ObjectStore, (self.settings, self.bucket))
 
     def get(self, key: str) -> bytes:
         """Return the object's bytes, all of them.
 
         Raises:
             ObjectMissing: There is none under `key`.
-            ObjectUnreadable: It does not come whole, or the name is not valid.
+            ObjectUnreadable: It does not arrive whole, or the name is invalid.
             BucketUnusable: The bucket is missing or closed to us.
             StoreError: The store cannot be reached or refuses us.
         """
         return self.get_with_version(key)[0]
 
     def get_with_version(self, key: str) -> tuple[bytes, StoredObject]:
-        """Return the object's bytes, and which version of it they are.
+        """Return the object's bytes and their version.
 
         Raises:
             StoreError: As `get`.
         """
 
-        def read() -> tuple[bytes, StoredObject]:
-            response = self._client.get_object(self.bucket, key)
-            whole = False
+        def read(client: Minio) -> tuple[bytes, StoredObject]:
+            response = client.get_object(self.bucket, key)
             try:
                 data = _download(response, self.settings)
-                whole = True
+            except BaseException:
+                response.close()  # the rest of the object is still arriving
+                raise
             finally:
-                if not whole:  # the rest of the object is still on its way
-                    response.close()
                 response.release_conn()
             return data, StoredObject(key, len(data), _tag(response.headers.get("etag")))
 
         return self._call(key, read)
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
-        """Store `data` under `key`, whole or not at all; an object that is there is replaced."""
+        """Store `data` under `key`, whole or not at all; replace an object that is there."""
         self._call(
             key,
-            lambda: self._client.put_object(
+            lambda client: client.put_object(
                 self.bucket, key, io.BytesIO(data), len(data), content_type=content_type
             ),
         )
 
     def stat(self, key: str) -> StoredObject | None:
-        """Return size and version of the object, or None where there is none."""
+        """Return size and version of the object, or None if there is none."""
         try:
-            found = self._call(key, lambda: self._client.stat_object(self.bucket, key))
+            found = self._call(key, lambda client: client.stat_object(self.bucket, key))
         except ObjectMissing:
             return None
         return StoredObject(key, int(found.size or 0), _tag(found.etag))
@@ -131,13 +122,13 @@ class ObjectStore:
 
     def delete(self, key: str) -> None:
         """Delete the object, if there is one."""
-        self._call(key, lambda: self._client.remove_object(self.bucket, key))
+        self._call(key, lambda client: client.remove_object(self.bucket, key))
 
     def list(self, prefix: str = "") -> list[StoredObject]:
         """Return every object whose key begins with `prefix`."""
         found = self._call(
             prefix,
-            lambda: [*self._client.list_objects(self.bucket, prefix=prefix, recursive=True)],
+            lambda client: [*client.list_objects(self.bucket, prefix=prefix, recursive=True)],
         )
         return [
             StoredObject(str(item.object_name), int(item.size or 0), _tag(item.etag))
@@ -146,7 +137,7 @@ class ObjectStore:
 
     def bucket_exists(self) -> bool:
         """Whether the bucket exists; an answer proves that the credentials are good."""
-        return bool(self._call("", lambda: self._client.bucket_exists(self.bucket)))
+        return bool(self._call("", lambda client: client.bucket_exists(self.bucket)))
 
     def require_bucket(self) -> None:
         """Raise an error unless the bucket exists.
@@ -158,29 +149,30 @@ class ObjectStore:
             raise missing_bucket(self.settings.endpoint_url, self.bucket)
 
     def ensure_bucket(self) -> None:
-        """Make the bucket where it does not exist."""
+        """Make the bucket if it does not exist."""
 
-        def make() -> None:
+        def make(client: Minio) -> None:
             try:
-                self._client.make_bucket(self.bucket)
+                client.make_bucket(self.bucket)
             except S3Error as error:
-                # Another process made it between the question and the act.
+                # Another process has made it meanwhile.
                 if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                     raise
 
         if not self.bucket_exists():
             self._call("", make)
 
-    def _call(self, key: str, request: Callable[[], _Answer]) -> _Answer:
+    def _call(self, key: str, request: Callable[[Minio], _Answer]) -> _Answer:
         """Return the answer to a request, retried while that may help."""
+        process = os.getpid()
+        if process not in self._of_process:  # sockets and locks must not be shared after a fork
+            retry = Retry(self.settings.endpoint_url, self.settings.patience_s, self._interrupted)
+            self._of_process[process] = (self.settings.client(), retry)
+        client, retry = self._of_process[process]
         try:
-            return self._retry.call(request)
+            return retry.call(lambda: request(client))
         except FAULTS as error:
             raise store_error(error, self.settings, self.bucket, key) from error
-
-
-def _copy(settings: S3Settings, bucket: str, known: bool) -> ObjectStore:  # noqa: FBT001 - for pickle
-    return ObjectStore(settings, bucket, known=known)
 
 
 def _tag(etag: str | None) -> str:
@@ -188,7 +180,7 @@ def _tag(etag: str | None) -> str:
 
 
 def _download(response: BaseHTTPResponse, settings: S3Settings) -> bytes:
-    """All bytes of an object whose headers have come, at no less than the least rate."""
+    """All bytes of an object whose headers have arrived, at no less than the least rate."""
     started_s = time.monotonic()
     size = response.headers.get("content-length")
     chunks: list[bytes] = []
@@ -199,11 +191,11 @@ def _download(response: BaseHTTPResponse, settings: S3Settings) -> bytes:
             n_bytes += len(chunk)
             taken_s = time.monotonic() - started_s
             if taken_s > settings.stall_s + n_bytes / settings.least_bytes_per_s:
-                raise TimeoutError(f"{n_bytes} of {size} bytes came in {taken_s:.0f} s")
+                raise TimeoutError(f"{n_bytes} of {size} bytes arrived in {taken_s:.0f} s")
     except ProtocolError as error:
         raise BrokenObject("the connection ended in the middle of it") from error
     if size is not None and n_bytes != int(size):
-        raise BrokenObject(f"{n_bytes} bytes came of {size}")
+        raise BrokenObject(f"{n_bytes} of {size} bytes arrived")
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if settings.check_md5:
         _check_md5(response, body)
@@ -222,4 +214,4 @@ def _check_md5(response: BaseHTTPResponse, body: bytes) -> None:
         return
     found = hashlib.md5(body, usedforsecurity=False).hexdigest()
     if found != tag:
-        raise BrokenObject(f"its content has the MD5 sum {found}, its entity tag says {tag}")
+        raise BrokenObject(f"its content has the MD5 sum {found}, its entity tag is {tag}")
