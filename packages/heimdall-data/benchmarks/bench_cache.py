@@ -38,24 +38,18 @@ def opened(data):
     return load(data[4:])["features"]
 
 
-def ours(place, _keys):
-    cache = FeatureCache(place)
-    return (
-        lambda key, features: cache.put(key, {"features": features}),
-        lambda key: cache.get(key)["features"],
-        None,
-    )
-
-
-def ours_limited(place, _keys):
-    cache = FeatureCache(place, 10**10)
-    out = np.empty(SHAPE, np.float32)
+def ours(place, _keys, limit=None):
+    cache, out = FeatureCache(place, limit), np.empty(SHAPE, np.float32)
 
     def read(key):
         cache.get_into(key, "features", out)
         return out
 
     return lambda key, features: cache.put(key, {"features": features}), read, None
+
+
+def ours_limited(place, keys):
+    return ours(place, keys, 10**10)
 
 
 def safetensors_files(place, _keys):

@@ -3,8 +3,6 @@
 import pickle
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -12,41 +10,13 @@ from heimdall_data import DataError, HeimdallDataset
 from heimdall_data.cache.bucket import SharedCache
 from heimdall_data.cache.disk import FeatureCache
 from heimdall_data.cache.entry import CacheStatus
-from heimdall_data.catalogue.session import Measurement, Session
 from heimdall_data.errors import StoreError
-from heimdall_data.testing.fixtures import new_recording
-from heimdall_data.testing.proxy import FaultyProxy
-from heimdall_features import FeatureConfig
+from heimdall_data.object_store.settings import S3Settings
+from heimdall_data.testing.fixtures import ONE_RECEIVER
+from hypothesis import given
+from hypothesis import strategies as st
 
-CONFIG = FeatureConfig(receivers=("A",), sample_rate_hz=12_500, n_fft=256, hop_length=128)
-NPY = new_recording(n_samples=12_500).payload
-N_SESSIONS = 4
-
-
-@pytest.fixture
-def sessions(s3_settings, raw_iq_store):
-    """Four sessions of one receiver, whose recordings are there."""
-    raw_iq_store.put("a.npy", NPY)
-    measurement = Measurement(
-        station="A",
-        station_deg=(45.0, 7.0),
-        bucket=s3_settings.raw_iq_bucket,
-        key="a.npy",
-        format="npy",
-        sample_rate_hz=12_500.0,
-    )
-    return [
-        Session(
-            id=str(number),
-            session_name="",
-            source_id="s",
-            source_name="s",
-            position_deg=(45.0, 7.0),
-            start=datetime(2026, 1, 1, 0, 0, number, tzinfo=UTC),
-            measurements=(measurement,),
-        )
-        for number in range(N_SESSIONS)
-    ]
+N_SESSIONS = 6
 
 
 @pytest.fixture
@@ -56,27 +26,19 @@ def address(s3_settings):
 
 
 @pytest.fixture
-def prepare(sessions, s3_settings, address):
+def prepare(six, s3_settings, address):
     """Fills a cache on disk as training does, or as `heimdall cache build` does."""
 
     def act(directory, *, s3=s3_settings, writes=False):
         shared = SharedCache(s3, address, writes=writes)
         dataset = HeimdallDataset(
-            sessions, CONFIG, s3_settings, cache_dir=directory, shared_cache=shared
+            six, ONE_RECEIVER, s3_settings, cache_dir=directory, shared_cache=shared
         )
         usable, exclusions = dataset.prepare(workers=1, progress=False)
         assert not exclusions
         return usable
 
     return act
-
-
-@pytest.fixture
-def proxy(s3_settings):
-    """In front of the real object store."""
-    parts = urlsplit(s3_settings.endpoint_url)
-    with FaultyProxy(parts.hostname, parts.port) as between:
-        yield between
 
 
 def on_disk(directory):
@@ -126,37 +88,27 @@ def test_an_entry_is_stored_once(prepare, raw_iq_store, tmp_path):
     assert raw_iq_store.get(poisoned) == bytes(before[0].size)
 
 
-@pytest.mark.parametrize("where", [3, 5, 40, 600, -1])
-def test_a_flipped_bit_is_noticed_and_the_entry_computed_again(
-    prepare, raw_iq_store, tmp_path, where
+@pytest.mark.parametrize("builds", [False, True])
+def test_a_damaged_entry_is_computed_again_and_replaced_by_a_build(
+    prepare, raw_iq_store, tmp_path, builds
 ):
     """Buckets outlive disks, networks and the people who fill them."""
     prepare(tmp_path / "here", writes=True)
     built = on_disk(tmp_path / "here")
     key = raw_iq_store.list("features")[0].key
     broken = bytearray(raw_iq_store.get(key))
-    broken[where] ^= 1
+    broken[600] ^= 1
     raw_iq_store.put(key, bytes(broken))
     with pytest.warns(RuntimeWarning, match="is damaged") as told:
-        assert prepare(tmp_path / "there").n_computed == 1
+        assert prepare(tmp_path / "there", writes=builds).n_computed == 1
     assert len(told) == 1
     assert on_disk(tmp_path / "there") == built
-    assert raw_iq_store.get(key) == bytes(broken)
-
-
-def test_a_build_replaces_a_damaged_entry(prepare, raw_iq_store, tmp_path):
-    """Else every trainer would compute it, for ever."""
-    prepare(tmp_path / "here", writes=True)
-    key = raw_iq_store.list("features")[0].key
-    raw_iq_store.put(key, b"HFC1, but no more")
-    with pytest.warns(RuntimeWarning, match="is damaged"):
-        assert prepare(tmp_path / "there", writes=True).n_computed == 1
-    assert in_bucket(raw_iq_store) == on_disk(tmp_path / "here")
+    assert (in_bucket(raw_iq_store) == built) == builds
 
 
 @pytest.mark.parametrize("wrong", ["port", "secret_key", "bucket"])
 def test_a_shared_cache_that_cannot_be_read_costs_one_warning(
-    sessions, s3_settings, address, tmp_path, wrong
+    six, s3_settings, address, tmp_path, wrong
 ):
     """Training can do without, and a million sessions must not say so each."""
     settings = {
@@ -166,7 +118,7 @@ def test_a_shared_cache_that_cannot_be_read_costs_one_warning(
     }[wrong]
     shared = SharedCache(settings, "s3://no-such-bucket/x" if wrong == "bucket" else address)
     dataset = HeimdallDataset(
-        sessions, CONFIG, s3_settings, cache_dir=tmp_path, shared_cache=shared
+        six, ONE_RECEIVER, s3_settings, cache_dir=tmp_path, shared_cache=shared
     )
     with pytest.warns(RuntimeWarning, match="cannot be read") as told:
         usable, exclusions = dataset.prepare(workers=1, progress=False)
@@ -177,23 +129,21 @@ def test_a_shared_cache_that_cannot_be_read_costs_one_warning(
 
 
 def test_a_shared_cache_that_went_away_is_used_again_when_it_is_back(
-    proxy, prepare, s3_settings, tmp_path
+    proxy, through, address, prepare, tmp_path
 ):
     """A restart of the store during a run of days must not cost the rest of the days."""
-    prepare(tmp_path / "here", writes=True)
-    keys = [name[3:].removesuffix(".features") for name in on_disk(tmp_path / "here")]
-    address = f"s3://{s3_settings.raw_iq_bucket}/features/v1"
-    settings = replace(s3_settings, endpoint_url=proxy.url, patience_s=0.2)
-    shared = SharedCache(settings, address, rest_s=2.0)
-    cache = FeatureCache(tmp_path / "there", shared=shared)
-    assert cache.get(keys[0]) is not None
+    prepare(tmp_path, writes=True)
+    key = next(iter(on_disk(tmp_path)))[3:].removesuffix(".features")
+    shared = SharedCache(replace(through, patience_s=0.2), address, rest_s=2.0)
+    out = np.empty(ONE_RECEIVER.shape, np.float32)
+    assert shared.get_into(key, "features", out) is not None
     proxy.down()
     with pytest.warns(RuntimeWarning, match="cannot be read"):
-        assert cache.get(keys[1]) is None
+        assert shared.get_into(key, "features", out) is None
     proxy.up()
-    assert cache.get(keys[1]) is None
+    assert shared.get_into(key, "features", out) is None
     time.sleep(2.1)
-    assert cache.get(keys[1]) is not None
+    assert shared.get_into(key, "features", out) is not None
 
 
 @pytest.mark.parametrize("wrong", ["port", "secret_key"])
@@ -214,13 +164,12 @@ def test_a_full_disk_leaves_the_shared_cache_in_use(prepare, tmp_path):
     assert np.isfinite(usable[0]["features"]).all()
 
 
-def test_a_trainer_without_a_disk_reads_the_bucket(sessions, s3_settings, prepare, tmp_path):
+def test_a_trainer_without_a_disk_reads_the_bucket(six, s3_settings, address, prepare, tmp_path):
     """What a node of a cluster does."""
     here = prepare(tmp_path, writes=True)
-    shared = SharedCache(s3_settings, f"s3://{s3_settings.raw_iq_bucket}/features/v1")
-    usable, _ = HeimdallDataset(sessions, CONFIG, s3_settings, shared_cache=shared).prepare(
-        progress=False
-    )
+    shared = SharedCache(s3_settings, address)
+    dataset = HeimdallDataset(six, ONE_RECEIVER, s3_settings, shared_cache=shared)
+    usable, _ = dataset.prepare(progress=False)
     assert usable.n_computed == 0
     assert np.array_equal(usable[1]["features"], here[1]["features"])
 
@@ -271,15 +220,12 @@ def test_what_is_no_address_is_refused_by_name(s3_settings, address):
     assert "hunter2" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("address", "prefix"),
-    [
-        ("s3://bucket", ""),
-        ("s3://bucket/", ""),
-        ("s3://bucket/a/b/", "a/b/"),
-        ("s3://bucket/a=1", "a=1/"),
-    ],
-)
-def test_an_address_is_a_bucket_and_perhaps_a_prefix(s3_settings, address, prefix):
+names = st.from_regex(r"[A-Za-z0-9!_*'()=-][A-Za-z0-9!_.*'()=-]{0,9}", fullmatch=True)
+
+
+@given(st.lists(names, max_size=3), st.sampled_from(["", "/"]))
+def test_an_address_is_a_bucket_and_perhaps_a_prefix(parts, end):
     """With or without a slash at its end it is the same cache."""
-    assert SharedCache(s3_settings, address).prefix == prefix
+    s3 = S3Settings(endpoint_url="http://host", access_key="a", secret_key="b")
+    address = "/".join(["s3://bucket", *parts])
+    assert SharedCache(s3, address + end).prefix == "".join(f"{part}/" for part in parts)

@@ -4,22 +4,22 @@ An entry is the very file of the cache on disk (see `cache.entry`) under the sam
 copying a cache folder to the bucket, or back, makes a cache. Objects are written whole, and
 never with other content: the key is a hash of all that the features depend on.
 
-A reader does without the bucket if it must: where an entry is missing or damaged, or the bucket
-does not answer, features are computed, with one warning. A writer (`heimdall cache build`) was
-asked to fill the bucket, and fails if it cannot.
+A reader can do without the bucket: if an entry is missing or damaged, or the bucket does not
+answer, features are computed, with one warning. A writer (`heimdall cache build`) was asked to
+fill the bucket, and fails if it cannot.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from heimdall_data.cache.entry import CacheStatus, DamagedEntry, decode, encode, take_into, verify
+from heimdall_data.cache.entry import CacheStatus, DamagedEntry, encode, take_into, verify
 from heimdall_data.errors import DataError, ObjectMissing, ObjectUnreadable, StoreError
 from heimdall_data.object_store.store import ObjectStore
 
@@ -43,7 +43,10 @@ READ_STALL_S = 5.0
 
 
 class SharedCache:
-    """Entries below a prefix of a bucket. Safe with many processes, threads and machines."""
+    """Entries below a prefix of a bucket. Safe with many processes, threads and machines.
+
+    If the bucket does not answer or refuses us, a cache that writes raises `StoreError`.
+    """
 
     def __init__(
         self, s3: S3Settings, address: str, *, writes: bool = False, rest_s: float = 60.0
@@ -53,8 +56,8 @@ class SharedCache:
         Args:
             s3: The object store and our credentials.
             address: `s3://bucket/prefix`.
-            writes: Store what is computed. A bucket that does not answer is then an error.
-            rest_s: Pause before a bucket that does not answer is read again, in seconds.
+            writes: Store what is computed.
+            rest_s: Pause before a bucket that did not answer is read again, in seconds.
 
         Raises:
             DataError: The address is invalid.
@@ -63,15 +66,21 @@ class SharedCache:
         self.address = address
         self.writes = writes
         self.rest_s = rest_s
-        self.bucket, self.prefix = _parts(address)
-        self._stores: dict[int, ObjectStore] = {}
+        bucket, self.prefix = _parts(address)
+        if not writes:
+            s3 = replace(
+                s3,
+                patience_s=min(READ_PATIENCE_S, s3.patience_s),
+                stall_s=min(READ_STALL_S, s3.stall_s),
+            )
+        self._store = ObjectStore(s3, bucket)
         self._rests_until_s = 0.0
         self._warned: set[str] = set()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[Callable[..., SharedCache], tuple[S3Settings, str, bool, float]]:
-        """Pickle the settings: a copy in another process opens connections of its own."""
-        return (_copy, (self.s3, self.address, self.writes, self.rest_s))
+    def __reduce__(self) -> tuple[Callable[[], SharedCache], tuple[()]]:
+        make = partial(SharedCache, self.s3, self.address, writes=self.writes, rest_s=self.rest_s)
+        return (make, ())
 
     def __repr__(self) -> str:
         return f"<SharedCache {self.address}>"
@@ -81,40 +90,25 @@ class SharedCache:
         del prefix
         return True
 
-    def get(self, key: str) -> dict[str, Array] | None:
-        """Return the tensors stored under `key`; None if there are none to be had.
+    def get_into(self, key: str, name: str, out: Array) -> dict[str, Array] | None:
+        """Copy the tensor `name` of an entry to `out`, and return the other tensors.
 
-        Raises:
-            StoreError: The bucket does not answer or refuses us, and this cache writes.
+        Returns:
+            None if there is no entry or it is damaged; `out` is then undefined.
         """
         data = self.get_bytes(key)
-        return None if data is None else decode(data)
-
-    def get_into(self, key: str, name: str, out: Array) -> dict[str, Array] | None:
-        """Copy the tensor `name` of an entry to `out`, and return the others as `get` does.
-
-        Raises:
-            StoreError: As `get`.
-        """
-        tensors = self.get(key)
-        if tensors is None:
-            return None
         try:
-            return take_into(tensors, name, out)
+            return None if data is None else take_into(data, name, out)
         except DamagedEntry as error:
             self._warn_damaged(key, error)
             return None
 
     def get_bytes(self, key: str) -> bytes | None:
-        """Return the entry as the disk would hold it, verified.
-
-        Raises:
-            StoreError: As `get`.
-        """
+        """Return the entry as the disk would hold it, verified; None if there is none."""
         if time.monotonic() < self._rests_until_s:
             return None
         try:
-            data = self._store().get(self._object(key))
+            data = self._store.get(self._object(key))
             verify(data)
         except ObjectMissing:
             return None
@@ -134,29 +128,17 @@ class SharedCache:
         return data
 
     def put(self, key: str, tensors: Mapping[str, Array]) -> None:
-        """Store tensors under `key`, if this cache writes.
-
-        Raises:
-            StoreError: They cannot be stored.
-        """
+        """Store tensors under `key`, if this cache writes."""
         if self.writes:
             self.put_bytes(key, encode(tensors))
 
     def put_bytes(self, key: str, data: bytes) -> None:
-        """Store an entry as the disk holds it.
-
-        Raises:
-            StoreError: It cannot be stored.
-        """
-        self._store().put(self._object(key), data)
+        """Store an entry as the disk holds it."""
+        self._store.put(self._object(key), data)
 
     def holds(self, key: str, n_bytes: int) -> bool:
-        """Whether there is an entry of that size; `get` may yet find it damaged.
-
-        Raises:
-            StoreError: The bucket does not answer or refuses us.
-        """
-        found = self._store().stat(self._object(key))
+        """Whether there is an entry of that size; it may still be damaged."""
+        found = self._store.stat(self._object(key))
         return found is not None and found.size == n_bytes
 
     def require(self) -> None:
@@ -165,39 +147,21 @@ class SharedCache:
         Raises:
             StoreError: It does not, or does not answer, or refuses us.
         """
-        self._store().require_bucket()
+        self._store.require_bucket()
 
     def status(self) -> CacheStatus:
-        """Count the entries below the prefix, with one request for each thousand.
-
-        Raises:
-            StoreError: The bucket does not answer or refuses us.
-        """
-        entries = self._store().list(self.prefix)
+        """Count the entries below the prefix, with one request for each thousand."""
+        entries = self._store.list(self.prefix)
         return CacheStatus(len(entries), sum(entry.size for entry in entries))
 
     def _object(self, key: str) -> str:
         return f"{self.prefix}{key[:2]}/{key}.features"
 
-    def _store(self) -> ObjectStore:
-        """This process's own connections: a socket cannot be shared after a fork."""
-        process = os.getpid()
-        if process not in self._stores:
-            s3 = self.s3
-            if not self.writes:
-                s3 = replace(
-                    s3,
-                    patience_s=min(READ_PATIENCE_S, s3.patience_s),
-                    stall_s=min(READ_STALL_S, s3.stall_s),
-                )
-            self._stores[process] = ObjectStore(s3, self.bucket)
-        return self._stores[process]
-
     def _warn_damaged(self, key: str, error: DataError) -> None:
         self._warn_once(
             "damaged",
             f"entry {self._object(key)} of the shared feature cache {self.address} is damaged "
-            f"({error}); it is computed again, as are other damaged ones without a warning",
+            f"({error}); it is computed again, as are further damaged ones without a warning",
         )
 
     def _warn_once(self, kind: str, message: str) -> None:
@@ -207,10 +171,6 @@ class SharedCache:
                 return
             self._warned.add(kind)
         warnings.warn(message, RuntimeWarning, stacklevel=4)
-
-
-def _copy(s3: S3Settings, address: str, writes: bool, rest_s: float) -> SharedCache:  # noqa: FBT001 - for pickle
-    return SharedCache(s3, address, writes=writes, rest_s=rest_s)
 
 
 def _parts(address: str) -> tuple[str, str]:

@@ -1,37 +1,30 @@
 """Computed features on local disk, so that no epoch computes them again.
 
-An entry is one file (see `cache.entry`) named by its key, a hash of everything that the
-features depend on: a changed object or setting has another key, and nothing is ever updated in
-place. Files are written aside and renamed, so that a reader in any process sees a whole entry
-or none, also after `kill -9`. An entry with a wrong checksum is deleted and computed again. If
-the disk is full the cache stops writing, warns once, and training goes on. Entries that are
-only in the shared cache (see `cache.bucket`) are stored on disk when they are first read.
+An entry is one file (see `cache.entry`) named by its key, a hash of everything that the features
+depend on: a changed object or setting has another key, and nothing is ever updated in place.
+Files are written elsewhere and renamed, so that a reader in any process sees a whole entry or
+none, also after `kill -9`. An entry with a wrong checksum is deleted and computed again. If the
+disk is full the cache stops writing, warns once, and training goes on. Entries that are only in
+the shared cache (see `cache.bucket`) are stored on disk when they are first read.
 
-`benchmarks/bench_cache.py` measures the libraries that could have been used instead.
+`benchmarks/bench_cache.py` compares it with the libraries that could have been used instead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from heimdall_data.atomic import write_whole
-from heimdall_data.cache.entry import (
-    CacheStatus,
-    DamagedEntry,
-    decode,
-    encode,
-    read,
-    read_into,
-    take_into,
-)
+from heimdall_data.cache.entry import CacheStatus, DamagedEntry, encode, read_into, take_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     import numpy.typing as npt
@@ -44,15 +37,15 @@ __all__ = ["FeatureCache"]
 
 ABANDONED_S = 3600.0
 USE_NOTED_AFTER_S = 3600.0
-"""Uses are noted to the hour, as each costs a write to the disk."""
+"""Last uses are noted to the hour, as each note costs a write to the disk."""
 RECOUNT_SHARE = 0.05
-"""Share of the limit that a process writes before it counts again."""
+"""Share of the limit that a process writes before it counts the entries again."""
 KEPT_SHARE = 0.9
-"""Share of the limit that is left after eviction, which is therefore rare."""
+"""Share of the limit that eviction leaves, so that it is rare."""
 
 
 class FeatureCache:
-    """A folder of entries. Safe with many processes and threads; pickles as its folder."""
+    """A folder of entries, which many processes and threads may use at once."""
 
     def __init__(
         self, directory: Path, max_bytes: int | None = None, shared: SharedCache | None = None
@@ -63,7 +56,7 @@ class FeatureCache:
             directory: A folder for this cache alone.
             max_bytes: Evict the least recently used entries beyond this size; None keeps all.
             shared: Cache to search for entries that are not on disk. If it is writable, every
-                entry that is stored or found here is stored there too.
+                entry that is stored or found on disk is stored there too.
         """
         self.directory = Path(directory)
         self.max_bytes = max_bytes
@@ -78,10 +71,6 @@ class FeatureCache:
         """Pickle the settings: a copy in another process may find room on the disk."""
         return (FeatureCache, (self.directory, self.max_bytes, self.shared))
 
-    def __contains__(self, key: str) -> bool:
-        """Whether there is an entry on disk; `get` may yet find it damaged."""
-        return os.path.exists(self._path(key))  # noqa: PTH110 - called for each session
-
     def may_contain(self, prefix: str) -> bool:
         """Whether there may be an entry whose key starts with `prefix` (two characters or more)."""
         if self.shared is not None:
@@ -94,31 +83,21 @@ class FeatureCache:
             return True
         return any(name.startswith(prefix) for name in names)
 
-    def get(self, key: str) -> dict[str, Array] | None:
-        """Return the tensors stored under `key`; None if there are none or they are damaged."""
-        found = self._read(key, read)
-        if found is None and (data := self._fetched(key)) is not None:
-            found = decode(data)
-        return found
-
     def get_into(self, key: str, name: str, out: Array) -> dict[str, Array] | None:
-        """Read the tensor `name` of an entry to `out`, and return the others as `get` does.
+        """Read the tensor `name` of an entry to `out`, and return the other tensors.
 
-        `out` is C-contiguous; its content is undefined if None is returned.
+        Returns:
+            None if there is no entry or it is damaged; `out` is then undefined.
         """
-        found = self._read(key, lambda descriptor: read_into(descriptor, name, out))
-        if found is None and (data := self._fetched(key)) is not None:
-            found = take_into(decode(data), name, out)
+        found = self._read_into(key, name, out)
+        if found is None and self.shared is not None:
+            data = self.shared.get_bytes(key)
+            if data is not None:
+                self._write(key, data)
+                found = take_into(data, name, out)
         return found
 
-    def _fetched(self, key: str) -> bytes | None:
-        """Entry from the shared cache, on disk from now on."""
-        data = None if self.shared is None else self.shared.get_bytes(key)
-        if data is not None:
-            self._write(key, data)
-        return data
-
-    def _read(self, key: str, read: Callable[[int], dict[str, Array]]) -> dict[str, Array] | None:
+    def _read_into(self, key: str, name: str, out: Array) -> dict[str, Array] | None:
         path = self._path(key)
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -128,11 +107,9 @@ class FeatureCache:
             self._discard(path, str(error))
             return None
         try:
-            tensors = read(descriptor)
-            if (
-                self.max_bytes is not None
-                and time.time() - os.fstat(descriptor).st_mtime > USE_NOTED_AFTER_S
-            ):
+            tensors = read_into(descriptor, name, out)
+            used_s = os.fstat(descriptor).st_mtime
+            if self.max_bytes is not None and time.time() - used_s > USE_NOTED_AFTER_S:
                 with contextlib.suppress(OSError):  # a read-only disk, or another user's entry
                     os.utime(descriptor)
         except (DamagedEntry, OSError) as error:
@@ -148,13 +125,10 @@ class FeatureCache:
 
     def put(self, key: str, tensors: Mapping[str, Array]) -> None:
         """Store tensors under `key`. The last writer wins; all write the same."""
-        shared = self.shared if self.shared is not None and self.shared.writes else None
-        if not self._writes and shared is None:
-            return
         data = encode(tensors)
         self._write(key, data)
-        if shared is not None:
-            shared.put_bytes(key, data)
+        if self.shared is not None and self.shared.writes:
+            self.shared.put_bytes(key, data)
 
     def _write(self, key: str, data: bytes) -> None:
         """Store an entry on disk, unless the disk is full."""
@@ -172,7 +146,7 @@ class FeatureCache:
             self._writes = False
             warnings.warn(
                 f"the feature cache {self.directory} cannot be written ({error}); features are "
-                f"computed anew each time: free some space or choose another folder",
+                "computed anew each time: free some space or choose another folder",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -180,9 +154,8 @@ class FeatureCache:
     def _keep_limit(self, n_written: int, max_bytes: int) -> None:
         """Evict entries if the folder may have exceeded the limit.
 
-        Counting visits every entry, so that a process counts when it first writes, and again
-        each time it has itself written a twentieth of the limit: n processes may exceed the
-        limit by n twentieths for a while.
+        Counting visits every entry. A process counts when it first writes, and again each time
+        it has written a twentieth of the limit: n processes may exceed it by n twentieths.
         """
         if self._free is not None:
             self._free -= n_written
@@ -200,36 +173,33 @@ class FeatureCache:
 
         lock = filelock.FileLock(self.directory / "evicting", timeout=0, mode=0o666)
         with contextlib.suppress(filelock.Timeout), lock:
-            entries = sorted(_entries(self.directory))
-            excess = sum(entry.n_bytes for entry in entries) - kept_bytes
-            for entry in entries:
+            entries = sorted(_entries(self._folder))
+            excess = sum(n_bytes for _, _, n_bytes in entries) - kept_bytes
+            for _, path, n_bytes in entries:
                 if excess <= 0:
                     break
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(entry.path)  # noqa: PTH108 - a Path each would double the time
-                    excess -= entry.n_bytes
+                    os.unlink(path)  # noqa: PTH108 - a Path each would double the time
+                    excess -= n_bytes
 
     def status(self) -> CacheStatus:
         """Count the entries of the folder."""
-        sizes = [entry.n_bytes for entry in _entries(self.directory)]
+        sizes = [n_bytes for _, _, n_bytes in _entries(self._folder)]
         return CacheStatus(len(sizes), sum(sizes))
 
     def clear(self) -> CacheStatus:
-        """Delete every entry and return what there was; other processes may go on using it."""
+        """Delete every entry and return their number and size; others may go on using the cache."""
         before = self.status()
-        for entry in _entries(self.directory):
-            Path(entry.path).unlink(missing_ok=True)
+        for _, path, _ in _entries(self._folder):
+            Path(path).unlink(missing_ok=True)
         return before
 
-    def remove_abandoned(self) -> int:
-        """Delete half-written files of killed writers; return their number."""
-        n_removed = 0
+    def remove_abandoned(self) -> None:
+        """Delete half-written files of killed writers."""
         for path in (self.directory / "partial").glob("*"):
             with contextlib.suppress(OSError):  # its writer has finished, or is another user
                 if time.time() - path.stat().st_mtime > ABANDONED_S:
                     path.unlink()
-                    n_removed += 1
-        return n_removed
 
     def _path(self, key: str) -> str:
         return f"{self._folder}/{key[:2]}/{key}.features"
@@ -245,30 +215,13 @@ class FeatureCache:
             Path(path).unlink()
 
 
-class _Entry(NamedTuple):
-    """An entry as the folder lists it."""
-
-    used_s: float
-    """Last use, to the hour, in seconds since 1970."""
-    path: str
-    n_bytes: int
-
-
-def _entries(directory: Path) -> Iterator[_Entry]:
-    """Every entry of a cache folder, in no order; the folder may not exist."""
-    try:
-        folders = [folder.path for folder in os.scandir(directory) if len(folder.name) == 2]
-    except FileNotFoundError:
-        return
-    for folder in folders:
+def _entries(folder: str) -> Iterator[tuple[float, str, int]]:
+    """Time of last use (seconds since 1970), path and bytes on disk of every entry."""
+    # Not with Path, which would double the time.
+    for name in glob.iglob("??/*", root_dir=folder):  # noqa: PTH207
+        path = f"{folder}/{name}"
         try:
-            inside = os.scandir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # not a folder of the cache
-        with inside as found:
-            for file in found:
-                try:
-                    status = file.stat()
-                except FileNotFoundError:
-                    continue  # another process has just evicted it
-                yield _Entry(status.st_mtime, file.path, status.st_blocks * 512)
+            status = os.stat(path)  # noqa: PTH116
+        except FileNotFoundError:
+            continue  # another process has just evicted it
+        yield status.st_mtime, path, status.st_blocks * 512
