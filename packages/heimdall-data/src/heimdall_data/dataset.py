@@ -7,13 +7,15 @@ at any number of workers. torch is imported only when a DataLoader asks for a ba
 The DataLoader asks `__getitems__` for the samples of a batch and would copy them into a tensor
 in memory that it shares with the trainer's process. That copy costs a warm epoch a tenth of its
 speed or more. Here features are read straight to the rows of the shared tensor, and our
-collation hands that tensor over. Any other collation gets ordinary samples.
+collation returns that tensor. Any other collation gets ordinary samples.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
@@ -24,11 +26,12 @@ from heimdall_features import Augmentation, augment_features
 from heimdall_data.cache.disk import FeatureCache
 from heimdall_data.catalogue.table import SessionTable
 from heimdall_data.errors import DataError
-from heimdall_data.prepare import Threads, prepare_sessions, reasons
+from heimdall_data.prepare import Threads, reasons
+from heimdall_data.progress import progress_bar
 from heimdall_data.session_features import FeatureSource, require_reach
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import torch
@@ -57,8 +60,8 @@ class Sample(TypedDict):
     """`(receivers,)`: true where the recording has GNSS time."""
     session_id: str
     arrivals: NotRequired[npt.NDArray[np.float32]]
-    """`(receivers, 5)`, columns of `heimdall_features.ARRIVAL_COLUMNS`, a row being zero where
-    nothing is known; present if the dataset was asked for them."""
+    """`(receivers, 5)`, columns of `heimdall_features.ARRIVAL_COLUMNS`, with zeros where nothing
+    is known; only if the dataset was made with an `ArrivalConfig`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +100,14 @@ class HeimdallDataset:
         """Describe the dataset; nothing is read yet.
 
         Args:
-            sessions: What `Catalogue.sessions` returned, or a part of it.
+            sessions: All or some of what `Catalogue.sessions` returned.
             config: Receivers, in channel order, and how to compute their features.
             s3: Object store with the recordings.
             cache_dir: Folder for computed features; None computes them each time.
             augment: Vary each sample, differently in each epoch, with `augment_features`.
             seed: Seed of the variation, together with the epoch and the sample's index.
             cache_limit_bytes: Evict the least recently used entries of the cache beyond this.
-            shared_cache: Bucket with computed features, for those that are not in `cache_dir`.
+            shared_cache: Bucket to search for features that are not in `cache_dir`.
             arrivals: How to measure times of arrival beside the features; None measures none.
 
         Raises:
@@ -112,29 +115,26 @@ class HeimdallDataset:
                 baseline below the distance of two receivers (not checked for a
                 `SessionTable`).
         """
-        cache = (
-            shared_cache
-            if cache_dir is None
-            else FeatureCache(cache_dir, cache_limit_bytes, shared_cache)
-        )
-        self._describe(sessions, FeatureSource(config, s3, cache, arrivals), seed, augment=augment)
-
-    def _describe(
-        self, sessions: Iterable[Session], source: FeatureSource, seed: int, *, augment: bool
-    ) -> None:
-        self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
-        self.source = source
+        cache: FeatureCache | SharedCache | None = shared_cache
+        if cache_dir is not None:
+            cache = FeatureCache(cache_dir, cache_limit_bytes, shared_cache)
+        self.source = FeatureSource(config, s3, cache, arrivals)
         """Cache, store and extractors that give the features."""
-        self.config = source.config
-        self.arrivals = source.arrivals
-        if source.arrivals is not None and not isinstance(self.sessions, SessionTable):
-            require_reach(source.arrivals, self.sessions)
+        self.config = config
+        self.arrivals = arrivals
         self.seed = seed
+        self._set_sessions(sessions, augment=augment)
+
+    def _set_sessions(self, sessions: Iterable[Session], *, augment: bool) -> None:
+        """Take sessions of which nothing is known yet."""
+        self.sessions = sessions if isinstance(sessions, SessionTable) else tuple(sessions)
+        if self.arrivals is not None and not isinstance(self.sessions, SessionTable):
+            require_reach(self.arrivals, self.sessions)
         self.epoch = 0
-        """Epoch whose variation the samples show, where they are augmented."""
+        """Epoch whose variation the samples show, if they are augmented."""
         self.unusable_recordings: tuple[UnusableRecording, ...] = ()
         """Recordings left out of sessions that are used; known after `prepare`."""
-        self.without_arrivals: Mapping[str, str] = {}
+        self.without_arrivals: dict[str, str] = {}
         """Reason by id for sessions that are used without arrival times; known after `prepare`."""
         self.sessions_by_clocks: Counter[int] = Counter()
         """Number of sessions by their number of locked clocks; known after `prepare`."""
@@ -161,9 +161,10 @@ class HeimdallDataset:
         """Return the samples of a batch, as PyTorch's DataLoader asks for them.
 
         Raises:
-            DataError: As `__getitem__`.
-            StoreError: As `__getitem__`.
+            DataError: As `__getitem__`, or a `StoreError`.
         """
+        from torch.utils.data._utils.collate import default_collate_fn_map
+
         block = _shared_tensor((len(indices), *self.config.shape))
         if isinstance(self.sessions, SessionTable):
             sessions = self.sessions.read(indices)
@@ -172,18 +173,19 @@ class HeimdallDataset:
         keys = [self._keys.get(session.id) for session in sessions]
         found = self.source.features_of_batch(sessions, keys, block.numpy())
         samples = list(map(self._sample, indices, sessions, found))
-        _register_collation()
+        # As the documentation of `default_collate` describes.
+        default_collate_fn_map.setdefault(_BlockSample, _collate)
         return [_BlockSample(sample, block, row) for row, sample in enumerate(samples)]  # type: ignore[misc]
 
     def _sample(self, index: int, session: Session, found: SessionFeatures) -> Sample:
         """Sample of `session`, in the memory of `found`."""
         if session.id in self._keys and found.key is not None:
-            # An object may have been replaced since it was prepared.
+            # An object may have been replaced after `prepare`.
             self._keys[session.id] = found.key
         if not found.present.any():
             raise DataError(
                 f"session {session.id} has no usable recording "
-                f"({reasons(found.unusable)}); call prepare() and use what it returns"
+                f"({reasons(found.unusable)}); call prepare() and use the dataset that it returns"
             )
         features, present = found.features, found.present
         if self._augmentation is not None:
@@ -205,7 +207,7 @@ class HeimdallDataset:
     def set_epoch(self, epoch: int) -> None:
         """Vary the samples as in this epoch.
 
-        Call it before the epoch's iterator is made, whose workers copy the dataset. Workers of
+        Call it before the epoch's iterator is made, as its workers copy the dataset. Workers of
         a DataLoader with `persistent_workers` keep the epoch of their first copy.
         """
         self.epoch = epoch
@@ -216,10 +218,10 @@ class HeimdallDataset:
 
     def subset(self, sessions: Iterable[Session], *, augment: bool = False) -> HeimdallDataset:
         """Return a dataset of some sessions with the same settings, prepared if this one is."""
-        part = HeimdallDataset.__new__(HeimdallDataset)
-        part._describe(sessions, self.source, self.seed, augment=augment)
+        part = copy(self)
+        part._set_sessions(sessions, augment=augment)
         if not (self._keys or self.unusable_recordings or self.without_arrivals):
-            return part  # the sessions of a large table are not read for nothing
+            return part  # so that the sessions of a large table need not be read
         kept = {session.id for session in part.sessions}
         part._keys = {id_: key for id_, key in self._keys.items() if id_ in kept}
         part.unusable_recordings = tuple(
@@ -242,20 +244,24 @@ class HeimdallDataset:
         Args:
             workers: Number of cores to use; None takes all.
             progress: Show a bar on standard error.
-            engine: What computes; None takes threads of this process. `RayEngine` of
+            engine: Computes the features; None takes threads of this process. `RayEngine` of
                 `heimdall_data.ray_engine` uses a cluster, and fills the shared cache alone.
 
         Returns:
-            The usable sessions as a dataset, and the others with their reasons. The dataset's
-            `unusable_recordings` are those left out of sessions that are used.
+            The usable sessions as a dataset, and the others with their reasons.
 
         Raises:
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
             EngineError: The engine cannot do it.
         """
-        found = prepare_sessions(
-            self.source, self.sessions, engine or Threads(workers), progress=progress
-        )
+        found = []
+        with (
+            contextlib.closing((engine or Threads(workers))(self.source, self.sessions)) as results,
+            progress_bar("features", len(self), shown=progress) as advance,
+        ):
+            for result in results:
+                found.append(result)
+                advance(1)
         exclusions = [Exclusion(r.session_id, r.reason) for r in found if r.reason is not None]
         excluded = {exclusion.session_id for exclusion in exclusions}
         used = [result for result in found if result.reason is None]
@@ -293,23 +299,16 @@ class _BlockSample(dict[str, Any]):
 
 
 def _shared_tensor(shape: tuple[int, ...]) -> torch.Tensor:
-    """Empty float32 tensor, in shared memory if this is a DataLoader's worker."""
+    """Return an empty float32 tensor, in shared memory in a DataLoader's worker."""
     import torch
 
     if torch.utils.data.get_worker_info() is None:
         return torch.empty(shape, dtype=torch.float32)
-    # The call that `default_collate` makes; nothing public gives shared memory without a copy.
+    # As `default_collate` does; nothing public gives shared memory without a copy.
     storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))  # type: ignore[no-untyped-call]
     shared: torch.Tensor = torch.empty(0, dtype=torch.float32)
     shared.set_(storage, 0, shape)  # type: ignore[call-overload]
     return shared
-
-
-def _register_collation() -> None:
-    """Extend `default_collate` by our samples, in the way that its documentation describes."""
-    from torch.utils.data._utils.collate import default_collate_fn_map
-
-    default_collate_fn_map.setdefault(_BlockSample, _collate)
 
 
 def _collate(
@@ -327,7 +326,8 @@ def _collate(
         values = [sample[name] for sample in samples]
         if name == "features" and in_place:
             batch[name] = block
+        elif isinstance(first, np.ndarray):
+            batch[name] = torch.from_numpy(np.stack(values))
         else:
-            is_array = isinstance(first, np.ndarray)
-            batch[name] = torch.from_numpy(np.stack(values)) if is_array else values
+            batch[name] = values
     return batch

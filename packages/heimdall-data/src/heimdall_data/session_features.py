@@ -37,16 +37,10 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_reader import ObjectVersions, SessionRecordings
 
-__all__ = [
-    "FeatureSource",
-    "SessionFeatures",
-    "arrivals_of",
-    "clocked",
-    "require_reach",
-]
+__all__ = ["FeatureSource", "SessionFeatures", "clocked", "require_reach"]
 
 DECODING_VERSION = 2
-"""Raised whenever decoding or alignment gives other samples, which makes old entries unused."""
+"""Raise it if decoding or alignment gives other samples, so that old entries are not used."""
 BATCH_THREADS = 8
 """Measured with 2 cores, and a store on them or some milliseconds away."""
 
@@ -55,7 +49,7 @@ def require_reach(arrivals: ArrivalConfig, sessions: Iterable[Session]) -> None:
     """Check that no two receivers are further apart than the baseline of the arrivals.
 
     Raises:
-        DataError: Two are; times of arrival would be wrong, and not missing.
+        DataError: Two are; times of arrival would be wrong, and not just missing.
     """
     places = {
         measurement.station: measurement.station_deg
@@ -73,47 +67,17 @@ def require_reach(arrivals: ArrivalConfig, sessions: Iterable[Session]) -> None:
             )
 
 
-def arrivals_of(
-    extract: ArrivalExtractor, recordings: Mapping[str, Recording]
-) -> tuple[npt.NDArray[np.float32], str]:
-    """Measure the arrival times of a session.
-
-    Args:
-        extract: The extractor for its receivers.
-        recordings: The usable recordings, by receiver.
-
-    Returns:
-        `(receivers, 5)` as `ArrivalExtractor` gives them, and an empty string; or all zero
-        and the reason. A session without arrival times is still used for its levels.
-    """
-    rows = np.zeros((len(extract.config.receivers), len(ARRIVAL_COLUMNS)), np.float32)
-    heard = clocked(recordings)
-    if len(heard) < 2:
-        return rows, (
-            f"{len(heard)} of {len(recordings)} recordings ({', '.join(recordings)}) have a "
-            "locked clock; a difference of times takes two"
-        )
-    try:
-        rows = extract(heard)
-    except FeatureError as error:
-        return rows, str(error)
-    return rows, "" if rows.any() else f"no two of {', '.join(heard)} hear one transmission"
-
-
 def clocked(recordings: Mapping[str, Recording]) -> dict[str, ClockedRecording]:
-    """Those whose clock is GNSS's, by receiver, with starts in seconds after the earliest.
+    """Recordings with a GNSS clock, by receiver, with starts in seconds after the earliest.
 
     Seconds since 1980 in a float would be rounded to 240 ns: 70 m.
     """
-    starts_ns = {
-        name: recording.start_gps_ns
-        for name, recording in recordings.items()
-        if recording.clock_locked and recording.start_gps_ns is not None
-    }
+    locked = {name: r for name, r in recordings.items() if r.clock_locked}
+    starts_ns = {name: r.start_gps_ns for name, r in locked.items() if r.start_gps_ns is not None}
     first_ns = min(starts_ns.values(), default=0)
     return {
         name: ClockedRecording(
-            recordings[name].iq, recordings[name].sample_rate_hz, (start_ns - first_ns) * 1e-9
+            locked[name].iq, locked[name].sample_rate_hz, (start_ns - first_ns) * 1e-9
         )
         for name, start_ns in starts_ns.items()
     }
@@ -121,14 +85,14 @@ def clocked(recordings: Mapping[str, Recording]) -> dict[str, ClockedRecording]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionFeatures:
-    """Features of a session, with what is known of its recordings."""
+    """Features of a session, and the state of its recordings."""
 
     features: npt.NDArray[np.float32]
     """`(receivers, n_mels, n_frames)`, dB relative to full scale."""
     present: npt.NDArray[np.bool_]
-    """`(receivers,)`: the channel holds a recording and is not filled."""
+    """`(receivers,)`: false where the channel is filled for lack of a recording."""
     clock_locked: npt.NDArray[np.bool_]
-    """`(receivers,)`: the recording has GNSS time, fit for time differences."""
+    """`(receivers,)`: true where the recording has GNSS time."""
     unusable: dict[str, str]
     """Reason by receiver whose recording was left out."""
     arrivals: npt.NDArray[np.float32] | None = None
@@ -149,24 +113,26 @@ class SessionFeatures:
             "unusable": np.frombuffer(json.dumps(self.unusable).encode(), np.uint8),
         }
         if self.arrivals is not None:
-            # Named to sort after the features, which are read fastest where they come first.
+            # Named to sort after the features, which are read fastest if they come first.
             tensors["times"] = self.arrivals
             tensors["no_times"] = np.frombuffer(self.no_arrivals.encode(), np.uint8)
         return tensors
 
     @classmethod
     def from_tensors(
-        cls, tensors: dict[str, npt.NDArray[np.generic]], key: str | None = None
+        cls,
+        tensors: dict[str, npt.NDArray[np.generic]],
+        features: npt.NDArray[np.float32],
+        key: str,
     ) -> SessionFeatures:
         """Convert back from `to_tensors`, for the entry of the cache under `key`."""
+        unusable = tensors["unusable"].tobytes()
         return cls(
-            features=np.asarray(tensors["features"], np.float32),
+            features=features,
             present=np.asarray(tensors["present"], np.bool_),
             clock_locked=np.asarray(tensors["clock_locked"], np.bool_),
-            # Nothing is unusable in almost every session, and JSON takes 5 of 30 microseconds.
-            unusable=json.loads(reasons)
-            if (reasons := tensors["unusable"].tobytes()) != b"{}"
-            else {},
+            # Empty in almost every session, and JSON takes 5 of 30 microseconds.
+            unusable=json.loads(unusable) if unusable != b"{}" else {},
             arrivals=np.asarray(tensors["times"], np.float32) if "times" in tensors else None,
             no_arrivals=tensors["no_times"].tobytes().decode() if "no_times" in tensors else "",
             key=key,
@@ -216,7 +182,7 @@ class FeatureSource:
 
         Args:
             session: The session.
-            key: Cache key, if known; None asks the store for the versions of the recordings.
+            key: Cache key; None if unknown.
 
         Raises:
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
@@ -230,7 +196,7 @@ class FeatureSource:
         keys: Sequence[str | None],
         rows: npt.NDArray[np.float32],
     ) -> list[SessionFeatures]:
-        """Return the features of sessions, computing several at a time those not in the cache.
+        """Return the features of sessions; several that are not cached are computed at a time.
 
         While one session's recordings are fetched, another's features are computed.
 
@@ -249,7 +215,7 @@ class FeatureSource:
         }
         missed = [number for number in range(len(sessions)) if number not in found]
         if missed:
-            # Threads of this batch alone: they do not survive a fork.
+            # Threads of this batch alone, as threads do not survive a fork.
             with self.reader.threads(min(BATCH_THREADS, len(missed)), "batch") as pool:
                 computed = pool.map(
                     lambda n: self._fetch_or_compute(sessions[n], keys[n], rows[n]), missed
@@ -262,10 +228,7 @@ class FeatureSource:
         if key is None or self.cache is None:
             return None
         found = self.cache.get_into(key, "features", out)
-        if found is None:
-            return None
-        found["features"] = out
-        return SessionFeatures.from_tensors(found, key)
+        return None if found is None else SessionFeatures.from_tensors(found, out, key)
 
     def _fetch_or_compute(
         self, session: Session, missed: str | None, out: npt.NDArray[np.float32]
@@ -280,14 +243,14 @@ class FeatureSource:
             found = None if key == missed else self._cached(key, out)
             if found is not None:
                 return found
-        computed, read = self._computed(session, out)
+        read = self.reader.read(session, self.config.receivers)
+        computed = self._compute(read, out)
         if self.cache is None or not read.cacheable:
             return computed
         # Keyed by the versions that were read: an object may have been replaced meanwhile.
         key = self._key(session, read.versions)
-        computed = replace(computed, key=key)
         self.cache.put(key, computed.to_tensors())
-        return computed
+        return replace(computed, key=key)
 
     def key(self, session: Session) -> str:
         """Return the cache key: a hash of the settings and of the present versions of objects."""
@@ -313,31 +276,42 @@ class FeatureSource:
             parts.append(self.arrivals.fingerprint)
         return _digest(parts)
 
-    def _computed(
-        self, session: Session, out: npt.NDArray[np.float32]
-    ) -> tuple[SessionFeatures, SessionRecordings]:
-        read = self.reader.read(session, self.config.receivers)
+    def _compute(self, read: SessionRecordings, out: npt.NDArray[np.float32]) -> SessionFeatures:
         out[...], refused = self._extract.each(
             {name: (one.iq, one.sample_rate_hz) for name, one in read.usable.items()}
         )
-        unusable = read.unusable | {name: str(error) for name, error in refused.items()}
         fit = {name: one for name, one in read.usable.items() if name not in refused}
-        receivers = self.config.receivers
+        locked = [name for name, one in fit.items() if one.clock_locked]
         arrivals, no_arrivals = None, ""
         if self._extract_arrivals is not None:
-            arrivals, no_arrivals = arrivals_of(self._extract_arrivals, fit)
-        computed = SessionFeatures(
+            arrivals, no_arrivals = _arrivals(self._extract_arrivals, fit)
+        return SessionFeatures(
             features=out,
-            present=np.array([name in fit for name in receivers], np.bool_),
-            clock_locked=np.array(
-                [name in fit and fit[name].clock_locked for name in receivers], np.bool_
-            ),
-            unusable=unusable,
+            present=np.array([name in fit for name in self.config.receivers], np.bool_),
+            clock_locked=np.array([name in locked for name in self.config.receivers], np.bool_),
+            unusable=read.unusable | {name: str(error) for name, error in refused.items()},
             arrivals=arrivals,
             no_arrivals=no_arrivals,
             computed=True,
         )
-        return computed, read
+
+
+def _arrivals(
+    extract: ArrivalExtractor, recordings: Mapping[str, Recording]
+) -> tuple[npt.NDArray[np.float32], str]:
+    """Arrival times of a session, `(receivers, 5)`; if there are none, zeros and the reason."""
+    nothing = np.zeros((len(extract.config.receivers), len(ARRIVAL_COLUMNS)), np.float32)
+    heard = clocked(recordings)
+    if len(heard) < 2:
+        return nothing, (
+            f"{len(heard)} of {len(recordings)} recordings ({', '.join(recordings)}) have a "
+            "locked clock; a difference of times takes two"
+        )
+    try:
+        rows = extract(heard)
+    except FeatureError as error:
+        return nothing, str(error)
+    return rows, "" if rows.any() else f"no two of {', '.join(heard)} hear one transmission"
 
 
 def _digest(parts: object) -> str:

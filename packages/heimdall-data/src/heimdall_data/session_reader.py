@@ -1,17 +1,15 @@
 """The recordings of a session, fetched, decoded and cut to the same span of true time.
 
+Receivers start up to a second apart, so that recordings are cut to the time they share (`align`).
+
 A recording that is missing or cannot be decoded is left out with its reason, and the session's
 others are kept. The same applies to a recording in another bucket than the configured one, if
 that bucket is missing or closed to us. A store that does not answer is an error for the caller,
 as nobody knows what it holds.
-
-The recordings of a session are cut to the same span of true time (`align`): receivers start up to
-a second apart.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -23,25 +21,40 @@ from heimdall_features import FeatureError
 from heimdall_features.clock import Span, common_span
 
 from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable, RecordingError
-from heimdall_data.object_store.retry import has_answered, remember_answer
 from heimdall_data.object_store.store import ObjectStore
 from heimdall_data.recordings.decode import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from heimdall_data.catalogue.session import Measurement, Session
     from heimdall_data.errors import StoreError
     from heimdall_data.object_store.settings import S3Settings
     from heimdall_data.recordings.recording import Recording
 
-__all__ = [
-    "ObjectVersions",
-    "SessionReader",
-    "SessionRecordings",
-    "align",
-    "chosen_measurements",
-]
+__all__ = ["ObjectVersions", "SessionReader", "SessionRecordings", "align", "chosen_measurements"]
+
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f]")
+
+ObjectVersion = tuple[str, int] | None
+"""Entity tag and size of an object; None if there is none."""
+ObjectVersions = tuple[ObjectVersion, ...]
+"""Versions of the objects of a recording: SigMF has two."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecordings:
+    """Recordings of a session, as far as they could be read."""
+
+    usable: dict[str, Recording]
+    """By receiver, cut to one span of time."""
+    unusable: dict[str, str]
+    """Reason by receiver whose recording is left out."""
+    versions: dict[str, ObjectVersions]
+    """Versions that were read, by receiver: objects may be replaced during a run."""
+    cacheable: bool
+    """False if an object arrived incomplete: reading its version again may give more."""
 
 
 def align(recordings: Mapping[str, Recording]) -> dict[str, Recording]:
@@ -85,39 +98,6 @@ def _span(name: str, recording: Recording) -> str:
     return f"{name} {recording.duration_s:.3f} s from {recording.start_utc}"
 
 
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_CONTROL = re.compile("[\\x00-\\x1f\\x7f]")
-
-ObjectVersion = tuple[str, int] | None
-"""Entity tag and size of an object; None where there is none."""
-ObjectVersions = tuple[ObjectVersion, ...]
-"""Versions of the objects of a recording: SigMF has two."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRecordings:
-    """Recordings of a session, as far as they could be read."""
-
-    usable: dict[str, Recording]
-    """By receiver, cut to one span of time."""
-    unusable: dict[str, str]
-    """Reason by receiver whose recording is left out."""
-    versions: dict[str, ObjectVersions]
-    """Versions that were read, by receiver: objects may be replaced during a run."""
-    cacheable: bool
-    """Reading the same versions again gives the same; false where an object came incomplete."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """Result for one measurement."""
-
-    recording: Recording | None
-    reason: str
-    versions: ObjectVersions
-    cacheable: bool
-
-
 def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str, Measurement]:
     """Return the first measurement of each receiver that has any in the session."""
     wanted = set(receivers)
@@ -129,36 +109,27 @@ def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str,
 
 
 class SessionReader:
-    """Fetches and decodes sessions; each process opens its own connections."""
+    """Fetches and decodes sessions. A copy in another process opens its own connections."""
 
-    def __init__(self, s3: S3Settings, *, known: bool = False) -> None:
-        """Read from a store; no connection is opened yet.
-
-        Args:
-            s3: The store.
-            known: It has answered in another process, so that it is waited for.
-        """
+    def __init__(self, s3: S3Settings) -> None:
+        """Read from a store; no connection is opened yet."""
         self.s3 = s3
-        self._stores: dict[tuple[int, str], ObjectStore] = {}
+        self._stores: dict[str, ObjectStore] = {}
         self._interrupted = threading.Event()
-        if known:
-            remember_answer(s3.endpoint_url)
 
-    def __reduce__(self) -> tuple[Callable[..., SessionReader], tuple[S3Settings, bool]]:
-        return (_copy, (self.s3, has_answered(self.s3.endpoint_url)))
+    def __reduce__(self) -> tuple[type[SessionReader], tuple[S3Settings]]:
+        return (SessionReader, (self.s3,))
 
-    def store(self, bucket: str) -> ObjectStore:
-        """Return this process's connections to a bucket: a socket cannot be shared after a fork."""
-        key = (os.getpid(), bucket)
-        if key not in self._stores:
-            self._stores[key] = ObjectStore(self.s3, bucket, interrupted=self._interrupted)
-        return self._stores[key]
+    def _store(self, bucket: str) -> ObjectStore:
+        if bucket not in self._stores:
+            self._stores[bucket] = ObjectStore(self.s3, bucket, interrupted=self._interrupted)
+        return self._stores[bucket]
 
     @contextmanager
     def threads(self, number: int, name: str) -> Iterator[ThreadPoolExecutor]:
         """Context with a pool of threads for reading, which have all ended afterwards.
 
-        After an error or Ctrl-C they stop waiting for a store that is away.
+        After an error or Ctrl-C they stop waiting for a store that does not answer.
         """
         try:
             with ThreadPoolExecutor(number, name) as pool:
@@ -177,26 +148,30 @@ class SessionReader:
         Raises:
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
         """
-        measurements = chosen_measurements(session, receivers)
-        read = {
-            name: self._read_one(session, measurements[name])
-            for name in receivers
-            if name in measurements
-        }
-        usable = {name: one.recording for name, one in read.items() if one.recording is not None}
-        unusable = {name: one.reason for name, one in read.items() if one.recording is None}
+        chosen = chosen_measurements(session, receivers)
+        usable: dict[str, Recording] = {}
+        unusable: dict[str, str] = {}
+        versions: dict[str, ObjectVersions] = {}
+        cacheable = True
+        for name, measurement in ((name, chosen[name]) for name in receivers if name in chosen):
+            seen: list[ObjectVersion] = []
+            try:
+                objects = self._objects(measurement, seen)
+                usable[name] = _decoded(session, measurement, *objects)
+            except (ObjectMissing, RecordingError) as error:
+                unusable[name] = str(error)
+            except (BucketUnusable, ObjectUnreadable) as error:
+                self._raise_if_ours(error, measurement)
+                unusable[name] = str(error)
+                cacheable = False
+            versions[name] = tuple(seen)
         if len(usable) > 1:
             try:
                 usable = align(usable)
             except RecordingError as error:
                 unusable |= dict.fromkeys(usable, str(error))
                 usable = {}
-        return SessionRecordings(
-            usable,
-            unusable,
-            {name: one.versions for name, one in read.items()},
-            all(one.cacheable for one in read.values()),
-        )
+        return SessionRecordings(usable, unusable, versions, cacheable)
 
     def versions(self, measurement: Measurement) -> ObjectVersions:
         """Ask the store for the present versions of a measurement's objects.
@@ -209,26 +184,14 @@ class SessionReader:
             found = None
             if _is_location(measurement.bucket, key):
                 try:
-                    found = self.store(measurement.bucket).stat(key)
+                    found = self._store(measurement.bucket).stat(key)
                 except (BucketUnusable, ObjectUnreadable) as error:
                     self._raise_if_ours(error, measurement)
             versions.append(None if found is None else (found.etag, found.size))
         return tuple(versions)
 
-    def _read_one(self, session: Session, measurement: Measurement) -> _Read:
-        versions: list[ObjectVersion] = []
-        try:
-            objects = self._objects(measurement, versions)
-            recording = _decoded(session, measurement, *objects)
-        except (ObjectMissing, RecordingError) as error:
-            return _Read(None, str(error), tuple(versions), cacheable=True)
-        except (BucketUnusable, ObjectUnreadable) as error:
-            self._raise_if_ours(error, measurement)
-            return _Read(None, str(error), tuple(versions), cacheable=False)
-        return _Read(recording, "", tuple(versions), cacheable=True)
-
     def _objects(self, measurement: Measurement, versions: list[ObjectVersion]) -> list[bytes]:
-        """Data and, where it has its own object, metadata; adds what was found to `versions`.
+        """Data, and metadata if it is an object of its own; adds their versions to `versions`.
 
         All objects are fetched even if one is missing, so that the versions are complete.
         """
@@ -242,7 +205,7 @@ class SessionReader:
                     f"{measurement.bucket!r}; correct measurements.iq_data_location"
                 )
             try:
-                data, found = self.store(measurement.bucket).get_with_version(key)
+                data, found = self._store(measurement.bucket).get_with_version(key)
             except ObjectMissing as error:
                 missing = missing or error
                 versions.append(None)
@@ -254,13 +217,9 @@ class SessionReader:
         return objects
 
     def _raise_if_ours(self, error: StoreError, measurement: Measurement) -> None:
-        """Raise if it is the configured bucket: the run is wrong then, else only the row."""
+        """Raise if it is the configured bucket: then the configuration is wrong, not the row."""
         if isinstance(error, BucketUnusable) and measurement.bucket == self.s3.raw_iq_bucket:
             raise error
-
-
-def _copy(s3: S3Settings, known: bool) -> SessionReader:  # noqa: FBT001 - for pickle
-    return SessionReader(s3, known=known)
 
 
 def _decoded(
@@ -288,7 +247,7 @@ def _keys(measurement: Measurement) -> tuple[str, ...]:
 
 
 def _is_location(bucket: str, key: str) -> bool:
-    """Whether S3 could hold an object there: the database may contain anything."""
+    """Whether S3 could hold an object there; the database may name anything."""
     try:
         n_bytes = len(key.encode())
     except UnicodeEncodeError:

@@ -1,3 +1,5 @@
+"""Processes of servers, found and ended."""
+
 import subprocess
 import sys
 

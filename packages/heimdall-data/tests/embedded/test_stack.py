@@ -1,3 +1,5 @@
+"""The two servers as one, on real ones."""
+
 import contextlib
 import os
 import signal
@@ -222,11 +224,13 @@ def test_a_stack_can_be_stopped_under_its_owner_and_started_again(owner, place):
     assert stack.status().running
 
 
+START = "import sys; from heimdall_data.embedded import EmbeddedStack as S; s = S(sys.argv[1]); "
+DETACHED = [sys.executable, "-c", START + "s.start(detached=True); print(s.database_url)"]
+
+
 def test_a_detached_stack_outlives_the_process_that_started_it(place):
     """`heimdall stack up` returns to the prompt, and the servers stay."""
-    start = "import sys; from heimdall_data.embedded import EmbeddedStack as S; "
-    start += "S(sys.argv[1]).start(detached=True)"
-    subprocess.run([sys.executable, "-c", start, place], check=True)
+    subprocess.run([*DETACHED, place], check=True)
     stack = EmbeddedStack(place)
     assert stack.status().running
     assert stack.stop()
@@ -238,15 +242,19 @@ def test_a_detached_stack_outlives_the_process_that_started_it(place):
 
 def test_two_starts_at_once_make_one_stack(place):
     """Two terminals, one habit."""
-    start = "import sys; from heimdall_data.embedded import EmbeddedStack as S; "
-    start += "s = S(sys.argv[1]); s.start(detached=True); print(s.database_url)"
-    both = [
-        subprocess.Popen([sys.executable, "-c", start, place], stdout=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    both = [subprocess.Popen([*DETACHED, place], stdout=subprocess.PIPE) for _ in range(2)]
     urls = {process.communicate()[0] for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert len(urls) == 1
+
+
+def test_a_first_start_on_a_full_disk_says_what_failed(place):
+    """And not what was cleaned up afterwards, which sends nobody to look at the disk."""
+    full = ["sh", "-c", "trap '' XFSZ; ulimit -f 1000; exec \"$@\"", "sh"]
+    ran = subprocess.run([*full, *DETACHED, place], capture_output=True, text=True)
+    assert "StackError: initdb failed with status 1: " in ran.stderr
+    assert "could not" in ran.stderr.splitlines()[-1]
+    assert not pids(place)
 
 
 def test_a_data_directory_that_was_never_finished_is_made_again(place):
@@ -293,8 +301,7 @@ def test_a_server_that_cannot_start_says_why_and_leaves_none(place):
     """The last line of its log, in ours; the other server goes with it."""
     save_settings(place, settings_with_free_ports(None))
     (place / "postgres").mkdir()
-    told = r"Postgres .*could not .*postgres\.log"
-    with pytest.raises(StackError, match=told):
+    with pytest.raises(StackError, match=r"Postgres .*could not .*postgres\.log"):
         EmbeddedStack(place).start()
     assert not pids(place)
 

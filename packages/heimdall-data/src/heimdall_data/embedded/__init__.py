@@ -1,7 +1,7 @@
 """A private Postgres and S3 server under one state directory, for those who have neither.
 
-`EmbeddedStack` starts and stops them. Both servers listen on loopback only, on free ports, with
-generated credentials that live in one file of mode 0600 and are never printed.
+Both listen on loopback only, on free ports, with generated credentials that are kept in one file
+of mode 0600 and are never printed.
 """
 
 from importlib.util import find_spec

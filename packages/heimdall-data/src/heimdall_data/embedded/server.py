@@ -1,8 +1,7 @@
 """A server process on its own folder: how it is started, found again, awaited and stopped.
 
-A process is found by what it was started with, never by a remembered number, which may belong
-to another process after a reboot. The command line names our folder, so that looking for it
-finds our server or nothing.
+A process is found by its command line, which names our folder, and never by a remembered number,
+which may belong to another process after a reboot.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 
-from heimdall_data.embedded.state import LOOPBACK, runs
+from heimdall_data.embedded.state import LOOPBACK
 from heimdall_data.errors import StackError
 
 if TYPE_CHECKING:
@@ -27,9 +27,30 @@ if TYPE_CHECKING:
 
     from heimdall_data.embedded.state import StackSettings
 
-__all__ = ["Server", "find", "matches", "stop"]
+__all__ = ["Server", "find", "is_alive", "matches", "stop"]
 
 _READY_S = 30.0
+# Two readings of one process' start time may differ by the clock's corrections.
+_SAME_START_S = 2.0
+
+
+def is_alive(token: str) -> bool:
+    """Whether the process with this number and start time, in seconds since 1970, still runs."""
+    try:
+        number, started_s = token.split()
+        process = psutil.Process(int(number))
+        return abs(process.create_time() - float(started_s)) < _SAME_START_S and _runs(process)
+    except (psutil.Error, ValueError):
+        # Ended, or a token that a killed process left half-written.
+        return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process runs. A zombie does not: its parent may be slow to notice."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def matches(command: Sequence[str], program: str, arguments: Sequence[str]) -> bool:
@@ -44,7 +65,7 @@ def find(program: str, arguments: Sequence[str]) -> psutil.Process | None:
     """Return the running process of a program with these arguments, or None."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if matches(process.cmdline(), program, arguments) and runs(process):
+            if matches(process.cmdline(), program, arguments) and _runs(process):
                 return process
     return None
 
@@ -56,7 +77,7 @@ def stop(process: psutil.Process, number: int, patience_s: float) -> None:
             process.send_signal(signal_number)
         deadline_s = time.monotonic() + patience_s
         while time.monotonic() < deadline_s:
-            if not runs(process):
+            if not _runs(process):
                 return
             time.sleep(0.02)
 
@@ -66,6 +87,7 @@ class Server(ABC):
 
     name: ClassVar[str]
     key: ClassVar[str]
+    """Name of its folder."""
     program: ClassVar[str]
     """File name of the executable."""
     fatal: ClassVar[re.Pattern[str]]
@@ -75,21 +97,17 @@ class Server(ABC):
     stop_s: ClassVar[float]
     """How long that may take."""
 
-    def __init__(self, data: Path, arguments: Sequence[str]) -> None:
+    def __init__(self, state_dir: Path, *arguments: str) -> None:
         """Describe a server; nothing is started.
 
         Args:
-            data: Its folder; the log is beside it.
-            arguments: Neighbouring arguments of its command line that name the folder.
+            state_dir: Holds its folder, and its log beside that.
+            *arguments: Neighbouring arguments of its command line that name the folder.
         """
-        self._data = data
+        self.data = state_dir / self.key
+        self.log = self.data.with_suffix(".log")
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
-        self.log = data.with_suffix(".log")
-
-    def has_data(self) -> bool:
-        """Whether the server was ever started here."""
-        return self._data.exists()
 
     def pid(self) -> int | None:
         """Return the number of the server's process, if it runs."""
@@ -106,7 +124,7 @@ class Server(ABC):
 
     @abstractmethod
     def ready(self, settings: StackSettings) -> bool:
-        """Whether the server does its work, with our credentials."""
+        """Whether the server works, with our credentials."""
 
     def wait_ready(self, settings: StackSettings) -> None:
         """Return when the server is ready.
@@ -137,27 +155,20 @@ class Server(ABC):
             self._process = None
 
     def _spawn(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """Start `command` in a session of its own, so that Ctrl-C does not reach it.
-
-        Its output replaces the log (mode 0600).
-        """
-        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
+        """Start `command` in a session of its own, so that Ctrl-C does not reach it."""
+        with open(self.log, "wb", opener=partial(os.open, mode=0o600)) as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=descriptor,
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
-                # Never a directory that a user may want to remove or unmount.
-                cwd="/",
+                cwd="/",  # no directory that a user may want to remove or unmount
                 start_new_session=True,
             )
-        finally:
-            os.close(descriptor)
 
     def _last_words(self) -> str:
-        """Return the last fatal line of the log, or its last line."""
+        """Last fatal line of the log, or its last line."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no output"]
         return ([line for line in lines if self.fatal.search(line)] or lines)[-1]

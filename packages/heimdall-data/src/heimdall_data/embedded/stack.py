@@ -1,31 +1,41 @@
 """The two servers as one: starting, stopping and status.
 
-A stack is either detached (`start(detached=True)`, until `stop`) or owned by the process
-that started it and ended with it: by the context manager when that can still act, by the
-watchdog when it was killed. A stack that already runs is used and left running.
+A stack is either detached (`start(detached=True)`, until `stop`) or owned by the process that
+started it and ended with it: by the context manager, or by the watchdog if that process was
+killed. A stack that already runs is used and left running.
+
+The file `owner` in the state directory names the owner by process number and start time, since a
+number alone may belong to another process later.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import psutil
+
 from heimdall_data.embedded import state
 from heimdall_data.embedded.postgres import PostgresServer
 from heimdall_data.embedded.seaweed import SeaweedServer
+from heimdall_data.embedded.server import is_alive
 from heimdall_data.errors import StackError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
     from heimdall_data.embedded.server import Server
     from heimdall_data.object_store.settings import S3Settings
 
-__all__ = ["EmbeddedStack", "ServerStatus", "StackStatus"]
+__all__ = ["EmbeddedStack", "ServerStatus", "StackStatus", "watch"]
 
 _ATTEMPTS = 3
+_WATCH_EVERY_S = 0.3
+_WATCHDOG = "import sys; from heimdall_data.embedded.stack import watch; watch(*sys.argv[1:])"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,21 +71,19 @@ class EmbeddedStack:
 
     def __init__(self, state_dir: Path | str) -> None:
         self.state_dir = Path(state_dir).expanduser().resolve()
+        self._owner_file = self.state_dir / "owner"
         self._postgres = PostgresServer(self.state_dir)
         self._seaweed = SeaweedServer(self.state_dir)
         self._servers: tuple[Server, ...] = (self._seaweed, self._postgres)
-        self._owner: state.Owner | None = None
+        self._token: str | None = None
+        """What the owner's file holds while this object owns the stack."""
+        self._watchdog: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     @property
@@ -100,16 +108,16 @@ class EmbeddedStack:
         """
         with state.exclusive(self.state_dir):
             if detached:
-                state.disown(self.state_dir)
+                self._owner_file.unlink(missing_ok=True)
             idle = [server for server in self._servers if server.pid() is None]
-            owner = state.read_owner(self.state_dir)
-            abandoned = owner is not None and not state.is_alive(owner)
+            owner = _read(self._owner_file)
+            abandoned = owner is not None and not is_alive(owner)
             if (len(idle) == len(self._servers) or abandoned) and not detached:
-                self._owner = state.own(self.state_dir)
+                self._own()
             try:
                 self._start(idle)
             except BaseException as error:
-                self._stop_all(idle)
+                _stop(idle)
                 self._end_ownership()
                 if isinstance(error, OSError):
                     raise StackError(f"cannot start in {self.state_dir}: {error}") from error
@@ -119,18 +127,18 @@ class EmbeddedStack:
         """Stop both servers, whoever started them; return whether any was running."""
         with state.exclusive(self.state_dir):
             running = any(server.pid() is not None for server in self._servers)
-            self._stop_all(self._servers)
-            state.disown(self.state_dir)
+            _stop(self._servers)
+            self._owner_file.unlink(missing_ok=True)
             self._end_ownership()
         return running
 
     def release(self) -> None:
         """Stop what this object started, unless it was made detached meanwhile."""
-        if self._owner is None:
+        if self._token is None:
             return
         with state.exclusive(self.state_dir):
-            if self._owner.still_owns():
-                self._stop_all(self._servers)
+            if _read(self._owner_file) == self._token:
+                _stop(self._servers)
             self._end_ownership()
 
     def status(self) -> StackStatus:
@@ -147,12 +155,12 @@ class EmbeddedStack:
                     ready=pid is not None and settings is not None and server.ready(settings),
                 )
             )
-        owner = state.read_owner(self.state_dir)
+        owner = _read(self._owner_file)
         return StackStatus(
             state_dir=self.state_dir,
             servers=tuple(servers),
             detached=any(server.pid for server in servers)
-            and not (owner is not None and state.is_alive(owner)),
+            and not (owner is not None and is_alive(owner)),
         )
 
     def _settings(self) -> state.StackSettings:
@@ -166,7 +174,7 @@ class EmbeddedStack:
     def _start(self, idle: list[Server]) -> None:
         """Launch the idle servers; try again on other ports if another process took one."""
         remembered = state.load_settings(self.state_dir)
-        if remembered is None and any(server.has_data() for server in self._servers):
+        if remembered is None and any(server.data.exists() for server in self._servers):
             raise StackError(
                 f"{self.state_dir} holds a stack's data but not its stack.json, without which "
                 "nobody can log in; restore the file, or delete the directory to start afresh"
@@ -174,7 +182,7 @@ class EmbeddedStack:
         running = frozenset(server.key for server in self._servers if server not in idle)
         settings = state.settings_with_free_ports(remembered, running)
         for attempt in range(_ATTEMPTS):
-            # Saved first: whoever finds the servers after we were killed can then use them.
+            # Saved first, so that the servers can be used even if we are killed now.
             state.save_settings(self.state_dir, settings)
             try:
                 for server in idle:
@@ -182,7 +190,7 @@ class EmbeddedStack:
                 for server in self._servers:
                     server.wait_ready(settings)
             except StackError:
-                self._stop_all(idle)
+                _stop(idle)
                 other = state.settings_with_free_ports(settings, running)
                 if other == settings or attempt == _ATTEMPTS - 1:
                     raise
@@ -190,11 +198,51 @@ class EmbeddedStack:
             else:
                 return
 
-    def _stop_all(self, servers: Iterable[Server]) -> None:
-        for server in servers:
-            server.stop()
+    def _own(self) -> None:
+        """Make this process the owner, and start the watchdog."""
+        me = psutil.Process()
+        self._token = f"{me.pid} {me.create_time()}"
+        self._owner_file.write_text(self._token, encoding="utf-8")
+        self._watchdog = subprocess.Popen(  # noqa: S603 - our own command line
+            [sys.executable, "-c", _WATCHDOG, str(self.state_dir), self._token],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,  # neither Ctrl-C nor a closing terminal ends it
+        )
 
     def _end_ownership(self) -> None:
-        if self._owner is not None:
-            self._owner.end()
-            self._owner = None
+        if self._token is not None and _read(self._owner_file) == self._token:
+            self._owner_file.unlink(missing_ok=True)
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.wait()
+        self._token = self._watchdog = None
+
+
+def watch(directory: str, token: str) -> None:
+    """Wait for the owner to end; then stop its stack, unless another process took it over."""
+    while is_alive(token):
+        time.sleep(_WATCH_EVERY_S)
+    state_dir, servers = Path(directory), EmbeddedStack(directory)._servers
+    if not state_dir.exists():
+        _stop(servers)  # deleted under the servers, with the lock
+        return
+    with state.exclusive(state_dir):
+        if _read(state_dir / "owner") == token:
+            _stop(servers)
+            (state_dir / "owner").unlink(missing_ok=True)
+
+
+def _read(owner_file: Path) -> str | None:
+    """Owner's process number and start time, or None for a stack without an owner."""
+    try:
+        return owner_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _stop(servers: Iterable[Server]) -> None:
+    for server in servers:
+        server.stop()

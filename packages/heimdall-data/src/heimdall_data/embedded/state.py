@@ -1,8 +1,7 @@
-"""What a state directory holds beside the servers' data, and free ports to put there.
+"""Ports and credentials of a stack, in its state directory beside the servers' data.
 
-`stack.json` (mode 0600) has the ports and the generated credentials. `owner` names the process
-that the stack ends with, by number and start time, since a number alone may belong to another
-process later. `stack.lock` is held while the stack is started or stopped.
+`stack.json` (mode 0600) has the ports and the generated credentials. `stack.lock` is held while
+the stack is started or stopped.
 """
 
 from __future__ import annotations
@@ -11,13 +10,10 @@ import contextlib
 import json
 import secrets
 import socket
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import filelock
-import psutil
 
 from heimdall_data.atomic import write_whole
 from heimdall_data.errors import StackError
@@ -28,17 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOOPBACK",
-    "Owner",
     "StackSettings",
-    "disown",
     "exclusive",
     "free_ports",
-    "is_alive",
     "is_free",
     "load_settings",
-    "own",
-    "read_owner",
-    "runs",
     "save_settings",
     "settings_with_free_ports",
 ]
@@ -49,8 +39,6 @@ _SEAWEED_PORTS = tuple(
     for part in ("s3", "master", "volume", "filer", "admin")
     for kind in ("", ".grpc")
 )
-# Two readings of one process' start time may differ by the clock's corrections.
-_SAME_START_S = 2.0
 
 
 @contextlib.contextmanager
@@ -128,20 +116,20 @@ class StackSettings:
 def settings_with_free_ports(
     remembered: StackSettings | None, running: frozenset[str] = frozenset()
 ) -> StackSettings:
-    """Settings whose ports are free now; remembered ports are kept where they are free.
+    """Settings whose ports are free now; remembered ports are kept if they are free.
 
     Args:
         remembered: The settings of the last start; None makes new credentials.
         running: Servers (`postgres`, `s3`) that run now and hold their ports themselves.
     """
-    ports = {}
+    old = {}
     if remembered is not None:
         old = {"postgres": remembered.postgres_port, **remembered.seaweed_ports}
-        ports = {
-            name: port
-            for name, port in old.items()
-            if ("postgres" if name == "postgres" else "s3") in running or is_free(port)
-        }
+    ports = {
+        name: port
+        for name, port in old.items()
+        if ("postgres" if name == "postgres" else "s3") in running or is_free(port)
+    }
     missing = [name for name in ("postgres", *_SEAWEED_PORTS) if name not in ports]
     ports |= zip(missing, free_ports(len(missing), ports.values()), strict=True)
     postgres_port = ports.pop("postgres")
@@ -151,7 +139,7 @@ def settings_with_free_ports(
 
 
 def load_settings(state_dir: Path) -> StackSettings | None:
-    """Return the settings in `state_dir`, or None where no stack was ever started.
+    """Return the settings in `state_dir`, or None if no stack was ever started.
 
     Raises:
         StackError: The file is there and cannot be used.
@@ -175,71 +163,3 @@ def save_settings(state_dir: Path, settings: StackSettings) -> None:
     """Write the settings so that a reader sees the old file or the new one, whole."""
     text = json.dumps(asdict(settings), indent=1)
     write_whole(state_dir / "stack.json", text.encode(), mode=0o600, durable=True)
-
-
-@dataclass(slots=True)
-class Owner:
-    """This process as the owner of a stack, with the watchdog that outlives it."""
-
-    state_dir: Path
-    token: str
-    watchdog: subprocess.Popen[bytes]
-
-    def still_owns(self) -> bool:
-        """Whether no other process took the stack over."""
-        return read_owner(self.state_dir) == self.token
-
-    def end(self) -> None:
-        """Stop owning; the watchdog has nothing left to watch."""
-        if self.still_owns():
-            disown(self.state_dir)
-        self.watchdog.kill()
-        self.watchdog.wait()
-
-
-def own(state_dir: Path) -> Owner:
-    """Make this process the owner, and start the watchdog."""
-    me = psutil.Process()
-    token = f"{me.pid} {me.create_time()}"
-    (state_dir / "owner").write_text(token, encoding="utf-8")
-    watchdog = subprocess.Popen(  # noqa: S603 - our own command line
-        [sys.executable, "-m", "heimdall_data.embedded.watchdog", str(state_dir), token],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-    )
-    return Owner(state_dir, token, watchdog)
-
-
-def disown(state_dir: Path) -> None:
-    """Make the stack detached: it runs until it is stopped."""
-    (state_dir / "owner").unlink(missing_ok=True)
-
-
-def read_owner(state_dir: Path) -> str | None:
-    """Return the owner's token, or None for a stack without one."""
-    try:
-        return (state_dir / "owner").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-
-
-def is_alive(token: str) -> bool:
-    """Whether the process of an owner's token still runs."""
-    try:
-        number, started_s = token.split()
-        process = psutil.Process(int(number))
-        return abs(process.create_time() - float(started_s)) < _SAME_START_S and runs(process)
-    except (psutil.Error, ValueError):
-        # Ended, or a token that a killed process left half-written.
-        return False
-
-
-def runs(process: psutil.Process) -> bool:
-    """Whether a process runs. A zombie does not: its parent may be slow to notice."""
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
