@@ -1,6 +1,7 @@
 """Splits: no site on two sides, ever, and old groups stay where they are."""
 
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,7 @@ from heimdall_data.errors import SplitError
 from heimdall_data.split import split_sessions
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pyproj import Geod
 
 EARTH_M = 6_371_000
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -118,13 +120,14 @@ def test_a_chain_of_near_sources_is_one_site():
     assert sum(split.report.n_groups.values()) == 61
 
 
-@pytest.mark.parametrize(("apart_m", "n_sites"), [(99.0, 1), (101.0, 2)])
-def test_a_hundred_metres_is_a_hundred_metres(apart_m, n_sites):
-    """The limit is stated in metres on the ground, east to west as north to south."""
-    metres_per_degree = 78_847.0  # along the parallel of 45 degrees north, WGS84
-    pair = [session(0, "a"), session(1, "b", (45.0, 7 + apart_m / metres_per_degree))]
+@given(st.floats(-80, 80), st.floats(-180, 180), st.floats(0, 360), st.floats(50, 150))
+def test_a_hundred_metres_is_a_hundred_metres(latitude, longitude, azimuth, apart_m):
+    """The limit is in metres on the ground, everywhere and in every direction."""
+    assume(abs(apart_m - 100) > 0.01)
+    east, north, _ = Geod(ellps="WGS84").fwd(longitude, latitude, azimuth, apart_m)
+    pair = [session(0, "a", (latitude, longitude)), session(1, "b", (north, east))]
     split = split_sessions(pair, fractions=(1.0, 0.0, 0.0))
-    assert split.report.n_groups["train"] == n_sites
+    assert split.report.n_groups["train"] == (1 if apart_m < 100 else 2)
 
 
 def test_fractions_are_met_as_well_as_chance_allows():
@@ -139,17 +142,9 @@ def test_fractions_are_met_as_well_as_chance_allows():
 @pytest.mark.parametrize(
     ("sessions", "options", "message"),
     [
-        ([], {}, "0 transmitter sites leave nothing for train and validation and test"),
-        ([session(0, "a")], {}, "1 transmitter site leaves nothing for"),
-        (
-            [session(0, "a"), session(1, "b")],
-            {},
-            "needs at least 3 transmitter sites: record more, or set fewer sides",
-        ),
-        (spread_out(20), {"fractions": (0.98, 0.01, 0.01), "seed": 3}, "use --seed \\d+, which"),
-        (spread_out(20), {"fractions": (0.7, 0.2, 0.2)}, r"\(0.7, 0.2, 0.2\) are not three shares"),
-        (spread_out(20), {"fractions": (0.0, 0.5, 0.5)}, "with some training"),
-        (spread_out(20), {"by": "hour"}, "cannot split by 'hour'; use one of source, session"),
+        ([], {}, r"for train and validation and test \(there are 0\)"),
+        ([session(0, "a"), session(1, "b")], {}, r"there are 1\); .* at least 3: "),
+        (spread_out(20), {"by": "hour"}, "'hour'; use one of source, session"),
     ],
 )
 def test_an_impossible_split_names_the_remedy(sessions, options, message):
@@ -158,13 +153,22 @@ def test_an_impossible_split_names_the_remedy(sessions, options, message):
         split_sessions(sessions, **options)
 
 
-def test_the_seed_that_is_proposed_works():
+@given(st.integers(0, 10_000), st.integers(3, 30))
+def test_the_seed_that_is_proposed_works(seed, n_sites):
     """A remedy that does not help is worse than none."""
-    fractions = (0.9, 0.05, 0.05)
-    sessions = spread_out(12)
-    for seed in range(50):
-        try:
-            split_sessions(sessions, fractions=fractions, seed=seed)
-        except SplitError as error:
-            proposed = int(str(error).partition("--seed ")[2].partition(",")[0])
-            split_sessions(sessions, fractions=fractions, seed=proposed)
+    fractions, sessions = (0.9, 0.05, 0.05), spread_out(n_sites)
+    try:
+        split_sessions(sessions, fractions=fractions, seed=seed)
+        proposed = None
+    except SplitError as error:
+        proposed = re.search(r"--seed (\d+)", str(error))
+    assume(proposed)
+    split_sessions(sessions, fractions=fractions, seed=int(proposed[1]))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=4).map(tuple))
+def test_fractions_that_are_no_three_shares_are_refused(fractions):
+    """A typing error must not become an empty test set."""
+    assume(len(fractions) != 3 or abs(sum(fractions) - 1) > 1e-3 or fractions[0] == 0)
+    with pytest.raises(SplitError, match=re.escape(str(fractions))):
+        split_sessions(spread_out(20), fractions=fractions)

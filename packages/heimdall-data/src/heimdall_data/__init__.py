@@ -10,62 +10,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heimdall_data.catalogue.catalogue import Catalogue
-    from heimdall_data.catalogue.session import Measurement, Session, SessionFilter, Station
-    from heimdall_data.dataset import Exclusion, HeimdallDataset
-    from heimdall_data.errors import DataError
-    from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
-    from heimdall_data.object_store.settings import S3Settings
-    from heimdall_data.object_store.store import ObjectStore
-    from heimdall_data.receivers import choose_receivers
-    from heimdall_data.recordings.recording import Recording
-    from heimdall_data.split import Split, split_sessions
+    from heimdall_data.catalogue.catalogue import Catalogue as Catalogue
+    from heimdall_data.catalogue.session import Measurement as Measurement
+    from heimdall_data.catalogue.session import Session as Session
+    from heimdall_data.catalogue.session import SessionFilter as SessionFilter
+    from heimdall_data.catalogue.session import Station as Station
+    from heimdall_data.dataset import Exclusion as Exclusion
+    from heimdall_data.dataset import HeimdallDataset as HeimdallDataset
+    from heimdall_data.errors import DataError as DataError
+    from heimdall_data.ingest.new_session import NewRecording as NewRecording
+    from heimdall_data.ingest.new_session import NewSession as NewSession
+    from heimdall_data.ingest.new_session import NewSource as NewSource
+    from heimdall_data.object_store.settings import S3Settings as S3Settings
+    from heimdall_data.object_store.store import ObjectStore as ObjectStore
+    from heimdall_data.receivers import choose_receivers as choose_receivers
+    from heimdall_data.recordings.recording import Recording as Recording
+    from heimdall_data.split import Split as Split
+    from heimdall_data.split import split_sessions as split_sessions
 
-__all__ = [
-    "Catalogue",
-    "DataError",
-    "Exclusion",
-    "HeimdallDataset",
-    "Measurement",
-    "NewRecording",
-    "NewSession",
-    "NewSource",
-    "ObjectStore",
-    "Recording",
-    "S3Settings",
-    "Session",
-    "SessionFilter",
-    "Split",
-    "Station",
-    "choose_receivers",
-    "split_sessions",
-]
-
-_MODULES = {
-    "Catalogue": "catalogue.catalogue",
-    "DataError": "errors",
-    "Exclusion": "dataset",
-    "HeimdallDataset": "dataset",
-    "Measurement": "catalogue.session",
-    "NewRecording": "ingest.new_session",
-    "NewSession": "ingest.new_session",
-    "NewSource": "ingest.new_session",
-    "ObjectStore": "object_store.store",
-    "Recording": "recordings.recording",
-    "S3Settings": "object_store.settings",
-    "Session": "catalogue.session",
-    "SessionFilter": "catalogue.session",
-    "Split": "split",
-    "Station": "catalogue.session",
-    "choose_receivers": "receivers",
-    "split_sessions": "split",
+_NAMES = {
+    "catalogue.catalogue": "Catalogue",
+    "catalogue.session": "Measurement Session SessionFilter Station",
+    "dataset": "Exclusion HeimdallDataset",
+    "errors": "DataError",
+    "ingest.new_session": "NewRecording NewSession NewSource",
+    "object_store.settings": "S3Settings",
+    "object_store.store": "ObjectStore",
+    "receivers": "choose_receivers",
+    "recordings.recording": "Recording",
+    "split": "Split split_sessions",
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

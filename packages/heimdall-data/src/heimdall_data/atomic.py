@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever interrupts their writing."""
+"""Files that are written whole or not at all, whatever interrupts their writing."""
 
 from __future__ import annotations
 
@@ -20,17 +20,14 @@ def write_whole(
     scratch: Path | None = None,
     durable: bool = False,
 ) -> None:
-    """Write a file elsewhere, then move it to its place; on an error nothing is left behind.
+    """Write a file elsewhere, then move it to its place; an error leaves nothing behind.
 
     Args:
         path: Where it goes; a file that is there is replaced.
         data: All of it.
         mode: Permissions from its first byte on, before the process' umask.
-        scratch: Folder on the same file system to write it in; None: beside its place.
+        scratch: Folder on the same file system to write it in; None means that of `path`.
         durable: Wait until the data are on the disk.
-
-    Raises:
-        OSError: It cannot be written.
     """
     part = (scratch or path.parent) / f"{uuid.uuid4().hex}.part"
     # Not the tempfile module, whose files are always of mode 0600.

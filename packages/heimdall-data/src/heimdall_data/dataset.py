@@ -158,11 +158,7 @@ class HeimdallDataset:
         return self._sample(index, session, found)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Return the samples of a batch, as PyTorch's DataLoader asks for them.
-
-        Raises:
-            DataError: As `__getitem__`, or a `StoreError`.
-        """
+        """Return the samples of a batch, as PyTorch's DataLoader asks; errors as `__getitem__`."""
         from torch.utils.data._utils.collate import default_collate_fn_map
 
         block = _shared_tensor((len(indices), *self.config.shape))

@@ -62,11 +62,7 @@ class Threads:
     """Number of cores to use; None takes all."""
 
     def __call__(self, source: FeatureSource, sessions: Sequence[Session]) -> Generator[Prepared]:
-        """Yield the result of each session, in their order.
-
-        Raises:
-            StoreError: The store cannot be reached, refuses us or lacks the bucket.
-        """
+        """Yield the result of each session, in their order; errors as of `FeatureSource`."""
         if isinstance(source.cache, FeatureCache):
             source.cache.remove_abandoned()
         n_threads = THREADS_PER_WORKER * (self.workers or os.cpu_count() or 1)

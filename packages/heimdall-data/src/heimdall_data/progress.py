@@ -15,31 +15,17 @@ __all__ = ["progress_bar"]
 def progress_bar(
     description: str, total: int | None, *, shown: bool = True
 ) -> Iterator[Callable[[int], object]]:
-    """Show a bar while the body runs; it gets a function that advances the bar by a number.
+    """Show a bar while the body runs, which gets a function that advances the bar by a number.
 
-    Args:
-        description: Of the work.
-        total: Number of steps; None where it is not known.
-        shown: Off for callers that want silence.
+    `total` is the number of steps, None if it is not known.
     """
     if not shown:
         yield lambda _: None
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(description, total=total)
         yield lambda n: progress.advance(task, n)

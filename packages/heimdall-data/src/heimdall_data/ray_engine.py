@@ -1,9 +1,8 @@
 """Computation of the features of many sessions on a Ray cluster, into the shared cache.
 
-Each task does for some sessions what `prepare.Threads` does. It runs on any free node, reads
-recordings and writes entries over S3 alone, and runs again elsewhere if its worker or its node
-is killed, without repeating what was stored. Only this process reads the catalogue; it keeps a
-bounded number of tasks in flight.
+A task does for some sessions what `prepare.Threads` does, on any free node. It uses S3 alone, and
+runs again elsewhere if its worker or node is killed, without repeating what was stored. Only this
+process reads the catalogue; it keeps a bounded number of tasks in flight.
 
 Needs the extra `heimdall-data[ray]`, here and on every node, in the same versions. Settings go
 to the nodes as an object of Ray's, since Ray shows and logs arguments.
@@ -24,7 +23,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from heimdall_data.cache.disk import FeatureCache
-from heimdall_data.errors import DataError, EngineError
+from heimdall_data.errors import DataError, EngineError, first_line
 from heimdall_data.prepare import Threads, in_order
 from heimdall_data.session_features import DECODING_VERSION
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["RayEngine", "refuse_secrets_in_command"]
 
 MOST_SESSIONS_PER_TASK = 16
-"""About a second's work: little is lost with a worker, and Ray adds some milliseconds."""
+"""About a second's work: a killed worker loses little, and Ray adds some milliseconds to each."""
 TASKS_PER_CPU = 4
 """Tasks in flight, so that a cluster that grows has some to start."""
 CONNECT_S = 5.0
@@ -55,7 +54,7 @@ class RayEngine:
     workers: int | None = None
     """Largest number of tasks at once; None uses the whole cluster."""
     attempts: int = 10
-    """Attempts at a task whose worker is killed, as a session may kill every worker."""
+    """Attempts at a task whose worker is killed: a session may kill every worker."""
 
     def __call__(self, source: FeatureSource, sessions: Sequence[Session]) -> Generator[Prepared]:
         """Yield the result of each session, in their order; features are in the shared cache.
@@ -80,9 +79,11 @@ class RayEngine:
             ahead = n_tasks - 1 if self.workers else TASKS_PER_CPU * n_tasks
             task = ray.remote(num_cpus=1, max_retries=self.attempts - 1)(prepare_on_node)
             # In a list, as Ray would otherwise fetch and unpack it for each task.
-            reference = [ray.put(_Work(without_disk, _versions(source)))]
+            reference = [ray.put((without_disk, _versions(source)))]
             size = len(sessions) // (TASKS_PER_CPU * n_tasks)
-            chunks = _chunks(sessions, min(max(size, 1), MOST_SESSIONS_PER_TASK))
+            size = min(max(size, 1), MOST_SESSIONS_PER_TASK)
+            remaining = iter(sessions)
+            chunks = iter(lambda: list(islice(remaining, size)), [])
             submitted = (task.remote(reference, chunk) for chunk in chunks)
             with closing(in_order(submitted, partial(_result, ray), ray.cancel, ahead)) as results:
                 for prepared in results:
@@ -109,20 +110,12 @@ class RayEngine:
         except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(
                 f"no connection to the Ray cluster {self.address or 'on this machine'} "
-                f"({_first_line(error)}); correct --ray_address"
+                f"({first_line(error)}); correct --ray_address"
             ) from error
         try:
             yield
         finally:
             ray.shutdown()
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Input of every task."""
-
-    source: FeatureSource
-    versions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -134,23 +127,23 @@ class _Refusal:
 
 
 def prepare_on_node(reference: list[Any], sessions: Sequence[Session]) -> list[Prepared] | _Refusal:
-    """Task: compute some sessions; `reference` holds Ray's reference to the work."""
+    """Task: compute some sessions; `reference` holds Ray's reference to source and versions."""
     try:
-        work = _work(*reference)
+        source, versions = _work(*reference)
         # Features of another version would be stored under this version's keys unnoticed.
-        if (found := _versions(work.source)) != work.versions:
-            raise EngineError(f"it has {', '.join(found)}; install {', '.join(work.versions)}")
-        return list(Threads(1)(work.source, sessions))
+        if (found := _versions(source)) != versions:
+            raise EngineError(f"it has {', '.join(found)}; install {', '.join(versions)}")
+        return list(Threads(1)(source, sessions))
     except DataError as error:
         return _Refusal(socket.gethostname(), str(error))
 
 
 @lru_cache(maxsize=1)
-def _work(reference: Any) -> _Work:  # noqa: ANN401 - Ray's
-    """Work of a worker, kept for all its tasks with its connections."""
+def _work(reference: Any) -> tuple[FeatureSource, tuple[str, ...]]:  # noqa: ANN401 - Ray's
+    """Source and versions, kept with the connections for all tasks of a worker."""
     import ray
 
-    work: _Work = ray.get(reference)
+    work: tuple[FeatureSource, tuple[str, ...]] = ray.get(reference)
     return work
 
 
@@ -168,18 +161,12 @@ def _result(ray: Any, task: object) -> list[Prepared]:  # noqa: ANN401 - as abov
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         raise EngineError(
-            f"the Ray cluster gave up on a task ({type(cause).__name__}: {_first_line(cause)}); "
+            f"the Ray cluster gave up on a task ({type(cause).__name__}: {first_line(cause)}); "
             "see its logs, and that every node has heimdall-data[ray]"
         ) from error
     if isinstance(found, _Refusal):
         raise EngineError(f"node {found.node} of the Ray cluster cannot go on: {found.reason}")
     return found
-
-
-def _chunks(sessions: Sequence[Session], size: int) -> Iterator[list[Session]]:
-    remaining = iter(sessions)
-    while chunk := list(islice(remaining, size)):
-        yield chunk
 
 
 def _ray() -> Any:  # noqa: ANN401 - a module that may be missing
@@ -221,7 +208,3 @@ def refuse_secrets_in_command(*secrets: str) -> None:
             "HEIMDALL_DATABASE_URL, HEIMDALL_S3_ACCESS_KEY and HEIMDALL_S3_SECRET_KEY in the "
             "environment or a .env file instead"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Choice of the stations that become the channels of the model's input, and their order."""
+"""Choice of the stations that become the channels of the model's input."""
 
 from __future__ import annotations
 
@@ -37,24 +37,31 @@ def choose_receivers(
             twice, or a name that no session has.
     """
     n_sessions, places = _presence(sessions)
-    by_presence = sorted(n_sessions, key=lambda name: (-n_sessions[name], name))
-    chosen = by_presence[:n] if names is None else list(names)
-    if names is not None:
-        _check_names(chosen, n, by_presence)
-    if not by_presence:
+    known = sorted(n_sessions, key=lambda name: (-n_sessions[name], name))
+    for name in names or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise DataError(f"no session has a recording of the receiver {name!r}; {hint}")
+    chosen = known[:n] if names is None else list(names)
+    if len(set(chosen)) != len(chosen):
+        raise DataError(f"a receiver is named twice in {chosen}; name each once")
+    if not known:
         raise DataError("no session has a recording of a station with a position; ingest some")
-    if n < 1 or len(chosen) < n:
+    if n < 1 or len(known) < n:
         raise DataError(
-            f"receivers asked for: {n}; stations with recordings: {len(by_presence)} "
-            f"({', '.join(by_presence)}); set --n_receivers to 1..{len(by_presence)}"
+            f"receivers asked for: {n}; stations with recordings: {len(known)} "
+            f"({', '.join(known)}); set --n_receivers to 1..{len(known)}"
         )
+    if len(chosen) != n:
+        raise DataError(f"{len(chosen)} receivers are named and {n} asked for; set --n_receivers")
     return tuple(Station(name, *places[name]) for name in chosen)
 
 
 def _presence(
     sessions: Iterable[Session],
 ) -> tuple[dict[str, int], dict[str, tuple[float, float]]]:
-    """Number of sessions with each station, and its place in the latest."""
+    """Number of sessions with each station, and its position in the latest."""
     if isinstance(sessions, SessionTable):
         places = {station.name: station.position_deg for station in sessions.columns.stations}
         return sessions.n_sessions_of_stations(), places
@@ -68,16 +75,3 @@ def _presence(
             if name not in latest or when > latest[name][0]:
                 latest[name] = (when, place)
     return dict(n_sessions), {name: place for name, (_, place) in latest.items()}
-
-
-def _check_names(names: list[str], n: int, known: list[str]) -> None:
-    """Refuse names that are not `n` different known stations."""
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise DataError(f"no session has a recording of the receiver {name!r}; {hint}")
-    if len(set(names)) != len(names):
-        raise DataError(f"a receiver is named twice in {names}; name each once")
-    if len(names) != n:
-        raise DataError(f"{len(names)} receivers are named and {n} asked for; set --n_receivers")

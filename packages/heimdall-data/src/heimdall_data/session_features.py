@@ -140,7 +140,10 @@ class SessionFeatures:
 
 
 class FeatureSource:
-    """Source of features: the cache, or else the store and the extractors."""
+    """Source of features: the cache, or else the store and the extractors.
+
+    Raises `StoreError` if the store cannot be reached, refuses us or lacks the bucket.
+    """
 
     def __init__(
         self,
@@ -178,15 +181,7 @@ class FeatureSource:
         return self.reader.read(session, self.config.receivers).usable
 
     def features(self, session: Session, key: str | None = None) -> SessionFeatures:
-        """Return the features of a session.
-
-        Args:
-            session: The session.
-            key: Cache key; None if unknown.
-
-        Raises:
-            StoreError: The store cannot be reached, refuses us or lacks the bucket.
-        """
+        """Return the features of a session; `key` is its cache key, None if unknown."""
         out = np.empty(self.config.shape, np.float32)
         return self._cached(key, out) or self._fetch_or_compute(session, key, out)
 
@@ -202,11 +197,8 @@ class FeatureSource:
 
         Args:
             sessions: The sessions.
-            keys: Their cache keys, None where unknown.
+            keys: Their cache keys, None if unknown.
             rows: Memory for the features, `(sessions, receivers, n_mels, n_frames)`.
-
-        Raises:
-            StoreError: The store cannot be reached, refuses us or lacks the bucket.
         """
         found = {
             number: features

@@ -58,13 +58,10 @@ class SessionRecordings:
 
 
 def align(recordings: Mapping[str, Recording]) -> dict[str, Recording]:
-    """Cut recordings of one session to the time they share, by `heimdall_features`' rule.
-
-    Args:
-        recordings: By receiver; their rates may differ.
+    """Cut recordings of one session, by receiver, to the time they share; rates may differ.
 
     Raises:
-        RecordingError: If the recordings have no time in common.
+        RecordingError: The recordings have no time in common.
     """
     starts_ns = {name: r.start_gps_ns if r.clock_locked else None for name, r in recordings.items()}
     begin_ns = max((start for start in starts_ns.values() if start is not None), default=0)
@@ -109,7 +106,10 @@ def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str,
 
 
 class SessionReader:
-    """Fetches and decodes sessions. A copy in another process opens its own connections."""
+    """Fetches and decodes sessions. A copy in another process opens its own connections.
+
+    Raises `StoreError` if the store cannot be reached, refuses us or lacks the bucket.
+    """
 
     def __init__(self, s3: S3Settings) -> None:
         """Read from a store; no connection is opened yet."""
@@ -143,11 +143,7 @@ class SessionReader:
             self._interrupted.clear()
 
     def read(self, session: Session, receivers: Sequence[str]) -> SessionRecordings:
-        """Read the recordings of the named receivers, in their order, cut to one span of time.
-
-        Raises:
-            StoreError: The store cannot be reached, refuses us or lacks the bucket.
-        """
+        """Read the recordings of the named receivers, in their order, cut to one span of time."""
         chosen = chosen_measurements(session, receivers)
         usable: dict[str, Recording] = {}
         unusable: dict[str, str] = {}
@@ -174,11 +170,7 @@ class SessionReader:
         return SessionRecordings(usable, unusable, versions, cacheable)
 
     def versions(self, measurement: Measurement) -> ObjectVersions:
-        """Ask the store for the present versions of a measurement's objects.
-
-        Raises:
-            StoreError: As `read`.
-        """
+        """Ask the store for the present versions of a measurement's objects."""
         versions: list[ObjectVersion] = []
         for key in _keys(measurement):
             found = None

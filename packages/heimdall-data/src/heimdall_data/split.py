@@ -4,10 +4,9 @@ Sessions that belong together form a group, and a group is never divided. Its si
 a hash of the seed and of the group's key alone, so that adding recordings never moves an old
 group. In exchange, fractions are met only as well as chance allows.
 
-With `by="source"` a group is a site. Two sources within 100 m of each other share a site, and
-so do all that are joined by a chain of such pairs: the connected components of the graph of
-near pairs. The key of a site is its oldest source, so that a source found later at an old site
-joins the old side; only a source that bridges two sites can move the younger of them.
+With `by="source"` a group is a site: all sources that are joined by a chain of steps below
+100 m. The key of a site is its oldest source, so that a source found later at an old site joins
+the old side; only a source that bridges two sites can move the younger of them.
 
 Keys come from the columns of a `SessionTable`, so that a million sessions are divided without
 being read.
@@ -108,7 +107,7 @@ def split_sessions(
         raise SplitError(f"cannot split by {by!r}; use one of {', '.join(get_args(SplitBy))}")
     keys, key_of = _group_keys(sessions, by, same_site_m)
     sides = [_side(key, seed, bounds) for key in keys]
-    _require_all_sides(dict(zip(keys, sides, strict=True)), fractions, by, seed)
+    _require_all_sides(keys, sides, fractions, by, seed)
     side_of = np.array([SIDES.index(side) for side in sides], np.int8)[key_of]
     parts: dict[str, Sequence[Session]] = {}
     for number, side in enumerate(SIDES):
@@ -120,7 +119,7 @@ def split_sessions(
     report = SplitReport(
         by=by,
         seed=seed,
-        asked=dict(zip(SIDES, (f / sum(fractions) for f in fractions), strict=True)),
+        asked={side: f / sum(fractions) for side, f in zip(SIDES, fractions, strict=True)},
         n_groups={side: sides.count(side) for side in SIDES},
         n_sessions={side: len(part) for side, part in parts.items()},
     )
@@ -139,45 +138,46 @@ def _bounds(fractions: tuple[float, float, float]) -> tuple[float, float]:
 
 
 def _side(key: str, seed: int, bounds: tuple[float, float]) -> str:
-    """Side of a group: compares a uniform hash of its key and the seed with the bounds."""
+    """Side of a group: where a uniform hash of its key and the seed is among the bounds."""
     digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
     uniform = int.from_bytes(digest, "big") / 2**64
     return SIDES[sum(uniform >= bound for bound in bounds)]
 
 
 def _require_all_sides(
-    side_of: Mapping[str, str], fractions: tuple[float, float, float], by: SplitBy, seed: int
+    keys: list[str],
+    sides: list[str],
+    fractions: tuple[float, float, float],
+    by: SplitBy,
+    seed: int,
 ) -> None:
     """Refuse a split with an empty side that was asked for."""
-    wanted = {side for side, fraction in zip(SIDES, fractions, strict=True) if fraction > 0}
-    empty = [side for side in SIDES if side in wanted - set(side_of.values())]
+    wanted = [side for side, fraction in zip(SIDES, fractions, strict=True) if fraction > 0]
+    empty = [side for side in wanted if side not in sides]
     if not empty:
         return
-    group = {"source": "transmitter site", "time": "day", "region": "region"}.get(by, "session")
-    groups = f"{group}s"
-    there = f"1 {group} leaves" if len(side_of) == 1 else f"{len(side_of)} {groups} leave"
-    found = f"{there} nothing for {' and '.join(empty)}"
-    if len(side_of) < len(wanted):
+    groups = {"source": "transmitter sites", "time": "days", "region": "regions"}.get(by, by + "s")
+    found = f"no {groups} for {' and '.join(empty)} (there are {len(keys)})"
+    if len(keys) < len(wanted):
         raise SplitError(
-            f"{found}; a split by {by} into {len(wanted)} sides needs at least {len(wanted)} "
-            f"{groups}: record more, or set fewer sides"
+            f"{found}; a split into {len(wanted)} sides needs at least {len(wanted)}: record "
+            "more, or set fewer sides"
         )
     bounds = _bounds(fractions)
     for other in range(SEEDS_TRIED):
-        if wanted <= {_side(key, other, bounds) for key in side_of}:
+        if {*wanted} <= {_side(key, other, bounds) for key in keys}:
             raise SplitError(
-                f"{found} at seed {seed} and fractions {fractions}; record more {groups}, raise "
-                f"the fraction, or use --seed {other}, which fills every side"
+                f"{found} at seed {seed} and fractions {fractions}; record more, raise the "
+                f"fraction, or use --seed {other}, which fills every side"
             )
-    raise SplitError(
-        f"{found} at fractions {fractions}; record more {groups} or raise the fraction"
-    )
+    raise SplitError(f"{found} at fractions {fractions}; record more or raise the fraction")
 
 
 def _group_keys(
     sessions: Sequence[Session], by: SplitBy, same_site_m: float
 ) -> tuple[list[str], Indices]:
     """Keys of all groups, and the index of each session's key, `(n,)`."""
+    starts, sources, source_of = _columns(sessions)
     if by == "session":
         if isinstance(sessions, SessionTable):
             ids = [sessions.session_id(index) for index in range(len(sessions))]
@@ -185,10 +185,9 @@ def _group_keys(
             ids = [session.id for session in sessions]
         return ids, np.arange(len(sessions))
     if by == "time":
-        days, day_of = np.unique(_starts(sessions).astype("M8[D]"), return_inverse=True)
+        days, day_of = np.unique(starts.astype("M8[D]"), return_inverse=True)
         return [str(day) for day in days], day_of
-    sources, source_of = _sources(sessions)
-    founders = _founders(sources, source_of, _starts(sessions), same_site_m)
+    founders = _founders(sources, source_of, starts, same_site_m)
     if by == "source":
         keys = [founder.id for founder in founders]
     else:
@@ -199,23 +198,21 @@ def _group_keys(
     return [str(names[index]) for index in used], key_of
 
 
-def _starts(sessions: Sequence[Session]) -> npt.NDArray[np.datetime64]:
-    """Start of each session, in UTC, to the microsecond."""
+def _columns(
+    sessions: Sequence[Session],
+) -> tuple[npt.NDArray[np.datetime64], list[SourcePlace], Indices]:
+    """Start of each session in UTC, sources that occur, and index of each session's source."""
     if isinstance(sessions, SessionTable):
-        return sessions.columns.start_us.view("M8[us]")
-    naive = (s.start.astimezone(UTC).replace(tzinfo=None) for s in sessions)
-    return np.array(list(naive), "M8[us]")
-
-
-def _sources(sessions: Sequence[Session]) -> tuple[list[SourcePlace], Indices]:
-    """Sources that occur, and the index of each session's source, `(n,)`."""
-    if isinstance(sessions, SessionTable):
-        used, source_of = np.unique(sessions.columns.source, return_inverse=True)
-        return [sessions.columns.sources[index] for index in used.tolist()], source_of
+        columns = sessions.columns
+        used, source_of = np.unique(columns.source, return_inverse=True)
+        sources = [columns.sources[index] for index in used.tolist()]
+        return columns.start_us.view("M8[us]"), sources, source_of
+    naive = [session.start.astimezone(UTC).replace(tzinfo=None) for session in sessions]
     numbers: dict[str, int] = {}
     source_of = np.array([numbers.setdefault(s.source_id, len(numbers)) for s in sessions], np.intp)
     firsts = {s.source_id: s.position_deg for s in reversed(sessions)}
-    return [SourcePlace(identity, firsts[identity]) for identity in numbers], source_of
+    sources = [SourcePlace(identity, firsts[identity]) for identity in numbers]
+    return np.array(naive, "M8[us]"), sources, source_of
 
 
 def _founders(
@@ -224,7 +221,7 @@ def _founders(
     starts: npt.NDArray[np.datetime64],
     same_site_m: float,
 ) -> list[SourcePlace]:
-    """Source at the same site that was heard first, for each source."""
+    """For each source, the source at the same site that was heard first."""
     if not sources:
         return []
     first_heard = np.full(len(sources), np.iinfo(np.int64).max)
@@ -255,11 +252,5 @@ def _ecef_m(positions_deg: Sequence[tuple[float, float]]) -> npt.NDArray[np.floa
     latitude, longitude = np.radians(np.asarray(positions_deg, np.float64)).T
     radius = WGS84_A_M / np.sqrt(1 - WGS84_E2 * np.sin(latitude) ** 2)
     across = radius * np.cos(latitude)
-    return np.stack(
-        [
-            across * np.cos(longitude),
-            across * np.sin(longitude),
-            radius * (1 - WGS84_E2) * np.sin(latitude),
-        ],
-        axis=1,
-    )
+    x, y = across * np.cos(longitude), across * np.sin(longitude)
+    return np.stack([x, y, radius * (1 - WGS84_E2) * np.sin(latitude)], axis=1)

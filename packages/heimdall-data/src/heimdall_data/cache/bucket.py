@@ -142,11 +142,7 @@ class SharedCache:
         return found is not None and found.size == n_bytes
 
     def require(self) -> None:
-        """Check that the bucket exists.
-
-        Raises:
-            StoreError: It does not, or does not answer, or refuses us.
-        """
+        """Raise `StoreError` unless the bucket exists, answers and lets us in."""
         self._store.require_bucket()
 
     def status(self) -> CacheStatus:

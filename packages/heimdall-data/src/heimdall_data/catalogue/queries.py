@@ -37,17 +37,14 @@ __all__ = [
     "sessions_query",
 ]
 
-COLUMNS_READ: Mapping[str, frozenset[str]] = {
-    table: frozenset(columns.split())
-    for table, columns in {
-        "websdr_stations": "id name latitude longitude altitude_asl",
-        "known_sources": "id name frequency_hz latitude longitude source_type error_margin_meters",
-        "recording_sessions": "id known_source_id session_name session_start celery_task_id "
-        "status approval_status",
-        # recording_session_id is read where it is there, and may be missing.
-        "measurements": "timestamp websdr_station_id frequency_hz signal_strength_db snr_db "
-        "iq_data_location iq_data_format iq_sample_rate",
-    }.items()
+COLUMNS_READ = {
+    "websdr_stations": "id name latitude longitude altitude_asl",
+    "known_sources": "id name frequency_hz latitude longitude source_type error_margin_meters",
+    "recording_sessions": "id known_source_id session_name session_start celery_task_id "
+    "status approval_status",
+    # Without recording_session_id, which may be missing.
+    "measurements": "timestamp websdr_station_id frequency_hz signal_strength_db snr_db "
+    "iq_data_location iq_data_format iq_sample_rate",
 }
 
 # pg_catalog, since information_schema hides columns that the role may not read.
@@ -82,8 +79,8 @@ def check_columns(present: Mapping[str, set[str]], where: str) -> None:
         )
     missing = [f"table heimdall.{table}" for table in COLUMNS_READ if not present[table]] or [
         f"column heimdall.{table}.{column}"
-        for table, needed in COLUMNS_READ.items()
-        for column in sorted(needed - present[table])
+        for table, columns in COLUMNS_READ.items()
+        for column in sorted({*columns.split()} - present[table])
     ]
     if missing:
         raise CatalogueError(
@@ -197,10 +194,7 @@ _SESSION_WIDTH = 10
 def sessions_query(only: SessionFilter, members: str, *, by_id: bool = False) -> str:
     """SQL for the usable sessions with their measurements, one row a measurement.
 
-    Args:
-        only: Further conditions; their values are the query's parameters.
-        members: SQL of `belonging`.
-        by_id: Only sessions whose id is in the parameter `ids`.
+    The values of `only` are its parameters; `by_id`, it reads the sessions of the parameter `ids`.
     """
     chosen = "  AND s.id = ANY(%(ids)s::uuid[])\n" if by_id else ""
     order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"

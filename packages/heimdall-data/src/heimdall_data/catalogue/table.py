@@ -94,12 +94,7 @@ class SessionColumns:
 def read_columns(
     connection: psycopg.Connection[Any], only: SessionFilter, members: str
 ) -> SessionColumns:
-    """Read the usable sessions, ordered by start and id.
-
-    Args:
-        connection: In a transaction that sees one state of the database throughout.
-        only: Conditions on the sessions.
-        members: SQL of `belonging`.
+    """Read the usable sessions, ordered by start and id, in a transaction that sees one state.
 
     Raises:
         CatalogueError: A column has another type than the contract's, or is null.
@@ -146,7 +141,10 @@ def _rows(data: bytes, n_stations: int) -> npt.NDArray[np.void]:
 
 
 class SessionTable(Sequence[Session]):
-    """Sessions in the order of their starts; equal to a list of the same sessions."""
+    """Sessions in the order of their starts; equal to a list of the same sessions.
+
+    Raises `CatalogueError` for sessions that cannot be read, or are gone since it was made.
+    """
 
     def __init__(
         self,
@@ -174,11 +172,6 @@ class SessionTable(Sequence[Session]):
     @overload
     def __getitem__(self, index: slice) -> SessionTable: ...
     def __getitem__(self, index: int | slice) -> Session | SessionTable:
-        """Return one session, or a table of some.
-
-        Raises:
-            CatalogueError: It cannot be read, or is gone since the table was made.
-        """
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         if not -len(self) <= index < len(self):
@@ -201,11 +194,7 @@ class SessionTable(Sequence[Session]):
         return f"<SessionTable of {len(self)} sessions>"
 
     def read(self, indices: Iterable[int]) -> list[Session]:
-        """Return the sessions at `indices`, in that order, with one query.
-
-        Raises:
-            CatalogueError: They cannot be read, or one is gone since the table was made.
-        """
+        """Return the sessions at `indices`, in that order, with one query."""
         if self._loaded is not None:
             return [self._loaded[index] for index in indices]
         ids = [self.session_id(index) for index in indices]

@@ -22,7 +22,13 @@ from heimdall_data.object_store.errors import FAULTS, Fault, classify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Retry", "has_answered", "remember_answer"]
+__all__ = ["ANSWERED", "Retry"]
+
+ANSWERED: set[str] = set()
+"""Endpoints of stores that have answered this process, or the one that made it.
+
+Of the process, since many short-lived stores and datasets name the same server.
+"""
 
 _FIRST_CONTACT_S = 2.0
 # For one object that does not come while the store answers: long enough for a store that starts
@@ -32,18 +38,6 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
-# Of the process, since many short-lived stores and datasets name the same server.
-_answered: set[str] = set()
-
-
-def has_answered(endpoint_url: str) -> bool:
-    """Whether the store there has answered this process, or the one that made it."""
-    return endpoint_url in _answered
-
-
-def remember_answer(endpoint_url: str) -> None:
-    """Wait for the store there from now on: it has answered."""
-    _answered.add(endpoint_url)
 
 
 class Retry:
@@ -89,14 +83,14 @@ class Retry:
                     self._away_since_s = None  # the next call that fails waits as long again
                     raise
             else:
-                remember_answer(self.endpoint_url)
+                ANSWERED.add(self.endpoint_url)
                 self._end_outage()
                 return answer
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _until_s(self, fault: Fault, failing_since_s: float, *, first: bool) -> float:
         """Time at which to give up on a store that is away."""
-        if not has_answered(self.endpoint_url):
+        if self.endpoint_url not in ANSWERED:
             silent = fault is Fault.SILENCE
             return failing_since_s + (0.0 if silent else min(_FIRST_CONTACT_S, self.patience_s))
         # One failure is no outage: many servers close a connection that idled.

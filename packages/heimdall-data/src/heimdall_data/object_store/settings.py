@@ -11,7 +11,7 @@ import urllib3
 from minio import Minio
 
 from heimdall_data.errors import StoreError
-from heimdall_data.object_store.retry import has_answered, remember_answer
+from heimdall_data.object_store.retry import ANSWERED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ class S3Settings:
 
     def __reduce__(self) -> tuple[Callable[..., S3Settings], tuple[dict[str, Any], bool]]:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return (_copy, (values, has_answered(self.endpoint_url)))
+        return (_copy, (values, self.endpoint_url in ANSWERED))
 
     def client(self) -> Minio:
         """Return a client of this store, which connects on first use and fails within seconds."""
@@ -90,10 +90,9 @@ class S3Settings:
 
 
 def _copy(values: dict[str, Any], answered: bool) -> S3Settings:  # noqa: FBT001 - for pickle
-    settings = S3Settings(**values)
     if answered:
-        remember_answer(settings.endpoint_url)
-    return settings
+        ANSWERED.add(values["endpoint_url"])
+    return S3Settings(**values)
 
 
 def _is_endpoint(url: str) -> bool:

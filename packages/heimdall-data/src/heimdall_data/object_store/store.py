@@ -80,11 +80,7 @@ class ObjectStore:
         return self.get_with_version(key)[0]
 
     def get_with_version(self, key: str) -> tuple[bytes, StoredObject]:
-        """Return the object's bytes and their version.
-
-        Raises:
-            StoreError: As `get`.
-        """
+        """Return the object's bytes and their version; errors as of `get`."""
 
         def read(client: Minio) -> tuple[bytes, StoredObject]:
             response = client.get_object(self.bucket, key)
@@ -99,13 +95,11 @@ class ObjectStore:
 
         return self._call(key, read)
 
-    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+    def put(self, key: str, data: bytes) -> None:
         """Store `data` under `key`, whole or not at all; replace an object that is there."""
         self._call(
             key,
-            lambda client: client.put_object(
-                self.bucket, key, io.BytesIO(data), len(data), content_type=content_type
-            ),
+            lambda client: client.put_object(self.bucket, key, io.BytesIO(data), len(data)),
         )
 
     def stat(self, key: str) -> StoredObject | None:
@@ -126,25 +120,20 @@ class ObjectStore:
 
     def list(self, prefix: str = "") -> list[StoredObject]:
         """Return every object whose key begins with `prefix`."""
-        found = self._call(
+        return self._call(
             prefix,
-            lambda client: [*client.list_objects(self.bucket, prefix=prefix, recursive=True)],
+            lambda client: [
+                StoredObject(str(item.object_name), int(item.size or 0), _tag(item.etag))
+                for item in client.list_objects(self.bucket, prefix=prefix, recursive=True)
+            ],
         )
-        return [
-            StoredObject(str(item.object_name), int(item.size or 0), _tag(item.etag))
-            for item in found
-        ]
 
     def bucket_exists(self) -> bool:
         """Whether the bucket exists; an answer proves that the credentials are good."""
         return bool(self._call("", lambda client: client.bucket_exists(self.bucket)))
 
     def require_bucket(self) -> None:
-        """Raise an error unless the bucket exists.
-
-        Raises:
-            StoreError: It does not, or the store cannot be reached or refuses us.
-        """
+        """Raise `BucketUnusable` unless the bucket exists."""
         if not self.bucket_exists():
             raise missing_bucket(self.settings.endpoint_url, self.bucket)
 
@@ -197,21 +186,13 @@ def _download(response: BaseHTTPResponse, settings: S3Settings) -> bytes:
     if size is not None and n_bytes != int(size):
         raise BrokenObject(f"{n_bytes} of {size} bytes arrived")
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    if settings.check_md5:
-        _check_md5(response, body)
-    return body
-
-
-def _check_md5(response: BaseHTTPResponse, body: bytes) -> None:
-    """Compare with the entity tag: the MD5 sum of an object sent in one piece, unencrypted.
-
-    Source: Amazon S3 API Reference, "Object", `ETag`.
-    """
-    tag = response.headers.get("etag", "").strip('"').lower()
+    # The entity tag is the MD5 sum of an object sent in one piece and not encrypted.
+    # Source: Amazon S3 API Reference, "Object", `ETag`.
+    tag = _tag(response.headers.get("etag")).lower()
     encrypted = response.headers.get(_ENCRYPTION, "AES256") != "AES256"
     own_key = f"{_ENCRYPTION}-customer-algorithm" in response.headers
-    if encrypted or own_key or not _MD5.fullmatch(tag):
-        return
-    found = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    if found != tag:
-        raise BrokenObject(f"its content has the MD5 sum {found}, its entity tag is {tag}")
+    if settings.check_md5 and not encrypted and not own_key and _MD5.fullmatch(tag):
+        found = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        if found != tag:
+            raise BrokenObject(f"its content has the MD5 sum {found}, its entity tag is {tag}")
+    return body
