@@ -210,7 +210,7 @@ class HeimdallDataset:
 
     def recordings(self, index: int) -> dict[str, Recording]:
         """Read the usable recordings of session `index`, by receiver, cut to their common time."""
-        return self.source.recordings(self.sessions[index])
+        return self.source.reader.read(self.sessions[index], self.config.receivers).usable
 
     def subset(self, sessions: Iterable[Session], *, augment: bool = False) -> HeimdallDataset:
         """Return a dataset of some sessions with the same settings, prepared if this one is."""
@@ -219,21 +219,15 @@ class HeimdallDataset:
         if not (self._keys or self.unusable_recordings or self.without_arrivals):
             return part  # so that the sessions of a large table need not be read
         kept = {session.id for session in part.sessions}
-        part._keys = {id_: key for id_, key in self._keys.items() if id_ in kept}
+        part._keys = {i: key for i, key in self._keys.items() if i in kept}
         part.unusable_recordings = tuple(
             recording for recording in self.unusable_recordings if recording.session_id in kept
         )
-        part.without_arrivals = {
-            id_: reason for id_, reason in self.without_arrivals.items() if id_ in kept
-        }
+        part.without_arrivals = {i: why for i, why in self.without_arrivals.items() if i in kept}
         return part
 
     def prepare(
-        self,
-        workers: int | None = None,
-        *,
-        progress: bool = True,
-        engine: Engine | None = None,
+        self, workers: int | None = None, *, progress: bool = True, engine: Engine | None = None
     ) -> tuple[HeimdallDataset, list[Exclusion]]:
         """Compute all features ahead of time, and find the sessions that cannot be used.
 
@@ -261,18 +255,18 @@ class HeimdallDataset:
         exclusions = [Exclusion(r.session_id, r.reason) for r in found if r.reason is not None]
         excluded = {exclusion.session_id for exclusion in exclusions}
         used = [result for result in found if result.reason is None]
-        self._keys = {result.session_id: result.key for result in found if result.key is not None}
+        self._keys = {r.session_id: r.key for r in found if r.key is not None}
         self.unusable_recordings = tuple(
-            UnusableRecording(result.session_id, station, reason)
-            for result in found
-            for station, reason in result.unusable.items()
+            UnusableRecording(r.session_id, station, reason)
+            for r in found
+            for station, reason in r.unusable.items()
         )
         self.without_arrivals = {r.session_id: r.no_arrivals for r in used if r.no_arrivals}
-        remaining: Iterable[Session]
+        remaining: Sequence[Session]
         if isinstance(self.sessions, SessionTable):
             remaining = self.sessions.without(excluded)
         else:
-            remaining = (session for session in self.sessions if session.id not in excluded)
+            remaining = [session for session in self.sessions if session.id not in excluded]
         usable = self.subset(remaining, augment=self._augmentation is not None)
         usable.n_computed = sum(result.computed for result in found)
         usable.sessions_by_clocks = Counter(result.n_clocks for result in used)

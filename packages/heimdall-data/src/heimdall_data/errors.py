@@ -38,11 +38,11 @@ class BucketUnusable(StoreError):
 
 
 class ObjectUnreadable(StoreError):
-    """The store answers, and this one object does not come whole, or has an invalid name."""
+    """The store answers, and this one object does not arrive whole, or has an invalid name."""
 
 
 class EngineError(DataError):
-    """The cluster that computes features is not installed, cannot be reached, or fails."""
+    """The Ray cluster is not installed, cannot be reached, or fails."""
 
 
 class RecordingError(DataError):
@@ -50,7 +50,7 @@ class RecordingError(DataError):
 
 
 class IngestError(DataError):
-    """A session that must not be written to the catalogue as it stands."""
+    """A session that must not be written to the catalogue."""
 
 
 class SimulationError(DataError):

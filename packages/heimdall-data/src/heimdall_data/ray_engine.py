@@ -18,6 +18,7 @@ from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib import import_module
 from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,17 @@ class RayEngine:
                 "HEIMDALL_CACHE_S3 or --cache_s3 to s3://bucket/prefix"
             )
         refuse_secrets_in_command(shared.s3.access_key, shared.s3.secret_key)
-        ray = _ray()
+        # Set before Ray is loaded. By default it reports on its users, and under `uv run` it makes
+        # the nodes copy a working directory.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        try:
+            ray: Any = import_module("ray")
+        except ImportError as error:
+            raise EngineError(
+                "--engine ray needs Ray, which is not installed; run "
+                "`pip install heimdall-data[ray]` here and on every node"
+            ) from error
         without_disk = copy(source)
         without_disk.cache = shared
         with self._connected(ray):
@@ -118,15 +129,7 @@ class RayEngine:
             ray.shutdown()
 
 
-@dataclass(frozen=True)
-class _Refusal:
-    """Reason why a node cannot compute."""
-
-    node: str
-    reason: str
-
-
-def prepare_on_node(reference: list[Any], sessions: Sequence[Session]) -> list[Prepared] | _Refusal:
+def prepare_on_node(reference: list[Any], sessions: Sequence[Session]) -> list[Prepared]:
     """Task: compute some sessions; `reference` holds Ray's reference to source and versions."""
     try:
         source, versions = _work(*reference)
@@ -135,7 +138,8 @@ def prepare_on_node(reference: list[Any], sessions: Sequence[Session]) -> list[P
             raise EngineError(f"it has {', '.join(found)}; install {', '.join(versions)}")
         return list(Threads(1)(source, sessions))
     except DataError as error:
-        return _Refusal(socket.gethostname(), str(error))
+        node = socket.gethostname()
+        raise EngineError(f"node {node} of the Ray cluster cannot go on: {error}") from error
 
 
 @lru_cache(maxsize=1)
@@ -157,31 +161,16 @@ def _versions(source: FeatureSource) -> tuple[str, ...]:
 
 def _result(ray: Any, task: object) -> list[Prepared]:  # noqa: ANN401 - as above
     try:
-        found: list[Prepared] | _Refusal = ray.get(task)
+        found: list[Prepared] = ray.get(task)
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
+        if isinstance(cause, EngineError):
+            raise cause from None
         raise EngineError(
             f"the Ray cluster gave up on a task ({type(cause).__name__}: {first_line(cause)}); "
             "see its logs, and that every node has heimdall-data[ray]"
         ) from error
-    if isinstance(found, _Refusal):
-        raise EngineError(f"node {found.node} of the Ray cluster cannot go on: {found.reason}")
     return found
-
-
-def _ray() -> Any:  # noqa: ANN401 - a module that may be missing
-    # Both before Ray is loaded. It reports on its users unless told not to, and makes the nodes
-    # copy a working directory where `uv run` started us.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise EngineError(
-            "--engine ray needs Ray, which is not installed; run "
-            "`pip install heimdall-data[ray]` here and on every node"
-        ) from error
-    return ray
 
 
 def _require_listener(address: str) -> None:

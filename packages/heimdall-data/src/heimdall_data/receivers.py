@@ -27,7 +27,7 @@ def choose_receivers(
         sessions: The sessions to train on.
         n: Number of stations.
         names: Exactly these, in this order; None takes the `n` stations present in most
-            sessions, most often present first, ties by name.
+            sessions, in that order, ties by name.
 
     Returns:
         The stations at their places in their latest session, without altitudes.

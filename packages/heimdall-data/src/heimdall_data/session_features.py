@@ -158,16 +158,15 @@ class FeatureSource:
             DataError: `arrivals` have other receivers, the same in another order, or another
                 rate than `config`.
         """
-        if arrivals is not None and arrivals.receivers != config.receivers:
+        if arrivals is not None and (arrivals.receivers, arrivals.sample_rate_hz) != (
+            config.receivers,
+            config.sample_rate_hz,
+        ):
             raise DataError(
-                f"arrivals are of {arrivals.receivers} and features of {config.receivers}; give "
-                "both the same receivers in the same order"
-            )
-        if arrivals is not None and arrivals.sample_rate_hz != config.sample_rate_hz:
-            raise DataError(
-                f"arrivals are measured at {arrivals.sample_rate_hz:g} Hz and features at "
-                f"{config.sample_rate_hz:g} Hz; give both the recordings' rate: above it there "
-                "is no noise to tell how sure a time is"
+                f"arrivals are of {arrivals.receivers} at {arrivals.sample_rate_hz:g} Hz and "
+                f"features of {config.receivers} at {config.sample_rate_hz:g} Hz; give both the "
+                "same receivers in the same order, and the recordings' rate: above it there is no "
+                "noise to tell how certain a time is"
             )
         self.config = config
         self.arrivals = arrivals
@@ -175,10 +174,6 @@ class FeatureSource:
         self.cache = cache
         self._extract = FeatureExtractor(config)
         self._extract_arrivals = None if arrivals is None else ArrivalExtractor(arrivals)
-
-    def recordings(self, session: Session) -> dict[str, Recording]:
-        """Read the usable recordings of a session, by receiver in channel order."""
-        return self.reader.read(session, self.config.receivers).usable
 
     def features(self, session: Session, key: str | None = None) -> SessionFeatures:
         """Return the features of a session; `key` is its cache key, None if unknown."""

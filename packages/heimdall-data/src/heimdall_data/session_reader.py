@@ -78,21 +78,17 @@ def align(recordings: Mapping[str, Recording]) -> dict[str, Recording]:
             }
         )
     except FeatureError as error:
+        spans = ", ".join(
+            f"{name} {r.duration_s:.3f} s " + (f"from {r.start_utc}" if r.clock_locked else "")
+            for name, r in recordings.items()
+        )
         raise RecordingError(
-            f"the recordings of {', '.join(recordings)} have no time in common: "
-            + ", ".join(_span(name, recording) for name, recording in recordings.items())
-            + "; were they made in one session?"
+            f"the recordings have no time in common: {spans}; were they made in one session?"
         ) from error
     return {
         name: recording.cut(cuts[name].start, cuts[name].stop - cuts[name].start)
         for name, recording in recordings.items()
     }
-
-
-def _span(name: str, recording: Recording) -> str:
-    if not recording.clock_locked:
-        return f"{name} {recording.duration_s:.3f} s without a clock"
-    return f"{name} {recording.duration_s:.3f} s from {recording.start_utc}"
 
 
 def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str, Measurement]:
@@ -149,11 +145,22 @@ class SessionReader:
         unusable: dict[str, str] = {}
         versions: dict[str, ObjectVersions] = {}
         cacheable = True
-        for name, measurement in ((name, chosen[name]) for name in receivers if name in chosen):
+        for name in (name for name in receivers if name in chosen):
+            measurement = chosen[name]
             seen: list[ObjectVersion] = []
             try:
-                objects = self._objects(measurement, seen)
-                usable[name] = _decoded(session, measurement, *objects)
+                data, *metadata = self._objects(measurement, seen)
+                recording = decode(
+                    data,
+                    measurement.format,
+                    name=measurement.key,
+                    sample_rate_hz=measurement.sample_rate_hz,
+                    start=measurement.start or session.start,
+                    metadata=metadata[0] if metadata else None,
+                )
+                if recording.center_frequency_hz is None:
+                    recording = replace(recording, center_frequency_hz=measurement.frequency_hz)
+                usable[name] = recording
             except (ObjectMissing, RecordingError) as error:
                 unusable[name] = str(error)
             except (BucketUnusable, ObjectUnreadable) as error:
@@ -212,22 +219,6 @@ class SessionReader:
         """Raise if it is the configured bucket: then the configuration is wrong, not the row."""
         if isinstance(error, BucketUnusable) and measurement.bucket == self.s3.raw_iq_bucket:
             raise error
-
-
-def _decoded(
-    session: Session, measurement: Measurement, data: bytes, metadata: bytes | None = None
-) -> Recording:
-    recording = decode(
-        data,
-        measurement.format,
-        name=measurement.key,
-        sample_rate_hz=measurement.sample_rate_hz,
-        start=measurement.start or session.start,
-        metadata=metadata,
-    )
-    if recording.center_frequency_hz is None:
-        return replace(recording, center_frequency_hz=measurement.frequency_hz)
-    return recording
 
 
 def _keys(measurement: Measurement) -> tuple[str, ...]:

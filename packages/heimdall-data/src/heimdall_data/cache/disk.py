@@ -65,9 +65,7 @@ class FeatureCache:
         self._writes = True
         self._free: int | None = None
 
-    def __reduce__(
-        self,
-    ) -> tuple[type[FeatureCache], tuple[Path, int | None, SharedCache | None]]:
+    def __reduce__(self) -> tuple[type[FeatureCache], tuple[object, ...]]:
         """Pickle the settings: a copy in another process may find room on the disk."""
         return (FeatureCache, (self.directory, self.max_bytes, self.shared))
 

@@ -86,11 +86,7 @@ def encode(tensors: Mapping[str, Array]) -> bytes:
 
 
 def verify(*parts: bytes | bytearray | memoryview) -> None:
-    """Check an entry, in one part or several; the first holds all that precedes the data.
-
-    Raises:
-        DamagedEntry: The entry is cut or changed.
-    """
+    """Raise `DamagedEntry` if an entry is cut or changed; the first part ends after its header."""
     first = memoryview(parts[0])
     if len(first) < DATA_FROM or first[:4] != MAGIC:
         raise DamagedEntry("its beginning is not that of an entry")
@@ -102,13 +98,9 @@ def verify(*parts: bytes | bytearray | memoryview) -> None:
 
 
 def read_into(descriptor: int, name: str, out: Array) -> dict[str, Array]:
-    """Read the tensor `name` of the entry in an open file to `out`, and return the others.
+    """Do as `take_into` with the entry in an open file.
 
     This saves a copy if `name` is stored first, as the tensor of the widest type is.
-
-    Raises:
-        DamagedEntry: As `take_into`.
-        OSError: The file cannot be read.
     """
     body = out.reshape(-1).view(np.uint8).data
     size = os.fstat(descriptor).st_size

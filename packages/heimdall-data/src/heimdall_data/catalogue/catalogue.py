@@ -3,8 +3,6 @@
 If the database cannot be opened at first, the address or the password is wrong, or no server
 runs: that is an error at once. A server that has been reached before is waited for, since servers
 are restarted. No message or `repr` shows a password.
-
-The SQL is in `queries`, `table` and `ingest`.
 """
 
 from __future__ import annotations
@@ -23,12 +21,12 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from heimdall_data.catalogue.queries import (
+    REJECTED,
     STATIONS,
     UNPLACED,
     belonging,
     columns_present,
     rates_query,
-    rejected_query,
     sessions_from_rows,
     sessions_query,
 )
@@ -63,7 +61,8 @@ class Catalogue:
     """One database with the contract's tables.
 
     It connects on first use, through a pool that threads share; a copy in another process opens
-    its own connections. Reading needs only SELECT on four tables.
+    its own connections. Reading needs only SELECT on four tables. Every method raises
+    `CatalogueError` if the database cannot be reached or read, or lacks a column that we read.
     """
 
     def __init__(
@@ -125,11 +124,7 @@ class Catalogue:
             pool.close()
 
     def create_schema(self) -> None:
-        """Create the schema and its tables unless the database has them.
-
-        Raises:
-            CatalogueError: There are tables, and they lack a column that we read.
-        """
+        """Create the schema and its tables unless the database has them."""
         with self.transaction() as connection:
             # Two at once would both find nothing, and the second would fail.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext('heimdall schema'))")
@@ -148,9 +143,6 @@ class Catalogue:
             only: Conditions on sessions and measurements.
             load_up_to: Up to this number, sessions are read at once (some 5 KB each); the
                 measurements of more are read when a session is used.
-
-        Raises:
-            CatalogueError: The database cannot be reached or read, or lacks a column.
         """
         only = only or SessionFilter()
 
@@ -173,11 +165,11 @@ class Catalogue:
 
     def rejected_counts(self) -> dict[str, int]:
         """Number of sessions that are not usable, by the first reason that applies."""
-
-        def counts(connection: Connection) -> dict[str, int]:
-            return dict(connection.execute(rejected_query(belonging(connection, self.where))))
-
-        return self.read(counts)
+        return self.read(
+            lambda connection: dict(
+                connection.execute(f"{belonging(connection, self.where)}{REJECTED}")
+            )
+        )
 
     def sample_rates_hz(self, only: SessionFilter | None = None) -> dict[float, int]:
         """Number of measurements of usable sessions at each stated sample rate, most first."""
@@ -223,9 +215,6 @@ class Catalogue:
         """Call `query` in a read-only transaction that sees one state of the database.
 
         If the server goes away meanwhile, it is waited for and `query` is called again.
-
-        Raises:
-            CatalogueError: In place of the errors of Postgres.
         """
         attempt = 1
         while True:
@@ -241,11 +230,7 @@ class Catalogue:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Open a transaction, which is committed at the end or rolled back on an error.
-
-        Raises:
-            CatalogueError: In place of the errors of Postgres.
-        """
+        """Open a transaction, which is committed at the end or rolled back on an error."""
         try:
             with self._pool().connection() as connection, connection.transaction():
                 yield connection
@@ -307,7 +292,6 @@ class Catalogue:
 def _configure(connection: Connection) -> None:
     """Override settings of the URL, the role or the environment.
 
-    Times must be readable by Python and in one zone: they are part of the keys of computed
-    features.
+    Times must be in one form and zone, as they are part of the keys of computed features.
     """
     connection.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8'")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from heimdall_data.catalogue.session import SessionFilter
 
 __all__ = [
+    "REJECTED",
     "STATIONS",
     "STATION_PLACED",
     "UNPLACED",
@@ -32,7 +33,6 @@ __all__ = [
     "object_address",
     "on_earth",
     "rates_query",
-    "rejected_query",
     "sessions_from_rows",
     "sessions_query",
 ]
@@ -146,8 +146,7 @@ def belonging(connection: Connection, where: str) -> str:
     return f"WITH belonging AS NOT MATERIALIZED ({members})"
 
 
-# Each session has one reason, the first that applies in this order.
-_REJECTED = f"""
+REJECTED = f"""
 SELECT reason, count(*) FROM (
     SELECT CASE
         WHEN s.approval_status = 'rejected' THEN 'rejected'
@@ -169,6 +168,7 @@ SELECT reason, count(*) FROM (
 ) AS reasons
 WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
 """  # noqa: S608 - constants of ours
+"""Number of sessions that are not usable, by the first reason that applies."""
 
 _SELECTED = f"""
 SELECT s.id::text, s.session_name, s.session_start, src.id::text, src.name, src.latitude,
@@ -199,11 +199,6 @@ def sessions_query(only: SessionFilter, members: str, *, by_id: bool = False) ->
     chosen = "  AND s.id = ANY(%(ids)s::uuid[])\n" if by_id else ""
     order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"
     return f"{members}{_SELECTED}{_TABLES}{USABLE}{chosen}{only.sql()}{order}"
-
-
-def rejected_query(members: str) -> str:
-    """SQL for the number of sessions that are not usable, by reason."""
-    return f"{members}{_REJECTED}"
 
 
 def rates_query(only: SessionFilter, members: str) -> str:

@@ -152,13 +152,10 @@ class SessionTable(Sequence[Session]):
         read_by_id: Callable[[Sequence[str]], list[Session]],
         loaded: tuple[Session, ...] | None = None,
     ) -> None:
-        """Describe sessions.
+        """Describe sessions, one per entry of `columns`.
 
-        Args:
-            columns: One entry per session.
-            read_by_id: Reads the sessions with some ids, in any order, without those that are
-                gone. It is pickled with the table.
-            loaded: All sessions, if there are few; then nothing is read later.
+        `read_by_id` reads the sessions with some ids, in any order, without those that are gone;
+        it is pickled with the table. If there are few sessions, `loaded` holds all of them.
         """
         self.columns = columns
         self._read_by_id = read_by_id
@@ -179,7 +176,7 @@ class SessionTable(Sequence[Session]):
         return self.read([index])[0]
 
     def __iter__(self) -> Iterator[Session]:
-        """Iterate over every session, reading some hundreds at a time."""
+        """Iterate over every session, reading hundreds at a time."""
         for first in range(0, len(self), READ_AT_ONCE):
             yield from self.read(range(first, min(first + READ_AT_ONCE, len(self))))
 

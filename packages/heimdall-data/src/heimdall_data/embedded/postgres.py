@@ -170,18 +170,12 @@ def _prefix(paths: Iterable[Path]) -> list[str]:
     if os.geteuid() != 0:
         return []
     setpriv = shutil.which("setpriv")
-    if setpriv is None:
+    nobody = next((user for user in pwd.getpwall() if user.pw_name == "nobody"), None)
+    if setpriv is None or nobody is None:
         raise StackError(
-            "Postgres does not run as root, and setpriv (Debian: util-linux), which changes that, "
-            "is not here; install it, or start the stack as an ordinary user"
+            "Postgres does not run as root, and the stack needs setpriv (Debian: util-linux) and "
+            "a user 'nobody' to run it; add what is missing, or start it as an ordinary user"
         )
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError:
-        raise StackError(
-            "Postgres does not run as root, and this machine has no user 'nobody' to run it; "
-            "start the stack as an ordinary user"
-        ) from None
     words = [setpriv, f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
     parents = {parent for path in paths for parent in path.resolve().parents}
     if not all(parent.stat().st_mode & stat.S_IXOTH for parent in parents):

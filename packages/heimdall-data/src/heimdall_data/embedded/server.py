@@ -98,12 +98,7 @@ class Server(ABC):
     """How long that may take."""
 
     def __init__(self, state_dir: Path, *arguments: str) -> None:
-        """Describe a server; nothing is started.
-
-        Args:
-            state_dir: Holds its folder, and its log beside that.
-            *arguments: Neighbouring arguments of its command line that name the folder.
-        """
+        """Describe a server, whose command line has these neighbouring arguments."""
         self.data = state_dir / self.key
         self.log = self.data.with_suffix(".log")
         self._arguments = arguments
@@ -127,11 +122,7 @@ class Server(ABC):
         """Whether the server works, with our credentials."""
 
     def wait_ready(self, settings: StackSettings) -> None:
-        """Return when the server is ready.
-
-        Raises:
-            StackError: It ended, or did not become ready in time.
-        """
+        """Return when the server is ready; raise `StackError` if it ends or takes too long."""
         deadline_s = time.monotonic() + _READY_S
         while not self.ready(settings):
             if self._process is not None and self._process.poll() is not None:

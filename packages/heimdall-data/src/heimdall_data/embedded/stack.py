@@ -144,23 +144,20 @@ class EmbeddedStack:
     def status(self) -> StackStatus:
         """Return the servers' processes and ports, and whether they answer."""
         settings = state.load_settings(self.state_dir)
-        servers = []
-        for server in self._servers:
-            pid = server.pid()
-            servers.append(
+        pids = {server: server.pid() for server in self._servers}
+        owner = _read(self._owner_file)
+        return StackStatus(
+            state_dir=self.state_dir,
+            servers=tuple(
                 ServerStatus(
                     name=server.name,
                     pid=pid,
                     port=None if settings is None else server.port(settings),
                     ready=pid is not None and settings is not None and server.ready(settings),
                 )
-            )
-        owner = _read(self._owner_file)
-        return StackStatus(
-            state_dir=self.state_dir,
-            servers=tuple(servers),
-            detached=any(server.pid for server in servers)
-            and not (owner is not None and is_alive(owner)),
+                for server, pid in pids.items()
+            ),
+            detached=any(pids.values()) and not (owner is not None and is_alive(owner)),
         )
 
     def _settings(self) -> state.StackSettings:

@@ -116,11 +116,9 @@ class StackSettings:
 def settings_with_free_ports(
     remembered: StackSettings | None, running: frozenset[str] = frozenset()
 ) -> StackSettings:
-    """Settings whose ports are free now; remembered ports are kept if they are free.
+    """Settings whose ports are free now, or held by those servers (`postgres`, `s3`) that run.
 
-    Args:
-        remembered: The settings of the last start; None makes new credentials.
-        running: Servers (`postgres`, `s3`) that run now and hold their ports themselves.
+    Free ports and credentials of the last start are `remembered`; None makes new ones.
     """
     old = {}
     if remembered is not None:
