@@ -43,17 +43,15 @@ def test_first_and_last_samples_are_of_one_instant_to_half_a_sample(drawn):
         assert abs(cut.duration_s - (end_s - begin_s)) <= 2 * half
 
 
-def test_a_recording_without_a_clock_keeps_its_start():
+@given(receivers, st.integers(50, 9_000))
+def test_a_recording_without_a_clock_keeps_its_start(drawn, n):
     """Where it belongs is not known; cutting it by a wrong stamp would lose good samples."""
-    aligned = align({"a": recording(0.0), "b": recording(0.2), "c": recording(locked=False)})
-    assert aligned["c"].iq[0] == 0
-    assert len(aligned["c"].iq) == len(aligned["b"].iq)
-
-
-def test_without_any_clock_all_are_cut_to_the_shortest():
-    """NumPy files have no stamps; the session started them together."""
-    aligned = align({"a": recording(locked=False), "b": recording(n=50, locked=False)})
-    assert {len(cut.iq) for cut in aligned.values()} == {50}
+    clocks = {str(i): recording(*one) for i, one in enumerate(drawn)}
+    aligned = align({**clocks, "free": recording(n=n, locked=False)})
+    shared_s = min(cut.duration_s for cut in align(clocks).values())
+    assert aligned["free"].iq[0] == 0
+    assert not aligned["free"].clock_locked
+    assert aligned["free"].duration_s == pytest.approx(min(n / 12_001.2, shared_s), abs=2e-4)
 
 
 def test_recordings_of_different_times_are_refused():

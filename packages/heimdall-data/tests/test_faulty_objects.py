@@ -39,14 +39,17 @@ HOSTILE = [(key, "invalid location") for key in IMPOSSIBLE_KEYS]
 HOSTILE += [(key, "no object '") for key in ODD_KEYS]
 
 
-def test_a_row_that_names_a_missing_bucket_excludes_its_session_alone(six, s3_settings, tmp_path):
+@pytest.mark.parametrize("bucket", ["no-such-bucket", "../Etc!"])
+def test_a_row_that_names_a_missing_bucket_excludes_its_session_alone(
+    six, s3_settings, tmp_path, bucket
+):
     """One misspelt row in a million must not end the run."""
-    lost = one_receiver_session("lost", "no-such-bucket", "0.npy")
+    lost = one_receiver_session("lost", bucket, "0.npy")
     dataset = HeimdallDataset([*six, lost], ONE_RECEIVER, s3_settings, cache_dir=tmp_path)
     usable, exclusions = dataset.prepare(progress=False)
     assert len(usable) == 6
     assert [found.session_id for found in exclusions] == ["lost"]
-    assert "no bucket 'no-such-bucket'" in exclusions[0].reason
+    assert f"bucket {bucket!r}" in exclusions[0].reason
 
 
 def test_the_configured_bucket_missing_ends_the_run(s3_settings):

@@ -24,10 +24,13 @@ def test_the_probe_can_say_yes():
     assert loads("heimdall_data.object_store.store", "minio") == ["minio"]
 
 
-@pytest.mark.parametrize("module", ["catalogue.catalogue", "ingest.ingest", "embedded", "dataset"])
-def test_no_module_loads_torch(module):
-    """Recordings are ingested on machines that never train."""
-    assert loads(f"heimdall_data.{module}", "torch") == []
+MODULES = ["catalogue.catalogue", "ingest.ingest", "embedded", "dataset", "ray_engine"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_loads_torch_scipy_or_ray(module):
+    """Recordings are ingested on machines that never train, and Ray is an extra."""
+    assert loads(f"heimdall_data.{module}", "torch", "scipy", "ray") == []
 
 
 @pytest.mark.parametrize("name", heimdall_data.__all__)

@@ -119,38 +119,44 @@ def test_the_column_is_believed_before_the_key(filled):
     assert {item.bucket for item in session.measurements} == {"else"}
 
 
-def test_reading_needs_nothing_but_select(filled, database_url):
-    """The trainer is given a role that cannot harm the backend's data."""
+@pytest.fixture
+def as_role(filled, database_url):
+    """Opens the filled catalogue as a role that may do what is granted to it."""
     role = f"reader_{uuid.uuid4().hex}"
-    statements = [
-        "CREATE ROLE {} LOGIN PASSWORD 'reader'",
+
+    def administer(*statements):
+        for statement in statements:
+            execute(filled, sql.SQL(statement).format(sql.Identifier(role)))
+
+    def opened(*grants):
+        administer("CREATE ROLE {} LOGIN PASSWORD 'reader'", *grants)
+        return Catalogue(make_conninfo(database_url, user=role, password="reader"))
+
+    yield opened
+    administer("DROP OWNED BY {}", "DROP ROLE {}")
+
+
+def test_reading_needs_nothing_but_select(filled, as_role):
+    """The trainer is given a role that cannot harm the backend's data."""
+    with as_role(
         "GRANT USAGE ON SCHEMA heimdall TO {}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA heimdall TO {}",
         "ALTER ROLE {} SET default_transaction_read_only = on",
-    ]
-    for statement in statements:
-        execute(filled, sql.SQL(statement).format(sql.Identifier(role)))
-    with Catalogue(make_conninfo(database_url, user=role, password="reader")) as reader:
+    ) as reader:
         assert reader.sessions() == filled.sessions()
         assert reader.rejected_counts() == filled.rejected_counts()
         assert reader.stations() == filled.stations()
         with pytest.raises(CatalogueError, match="read-only transaction"):
             execute(reader, "DELETE FROM heimdall.measurements")
-    execute(filled, sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
-    execute(filled, sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-def test_a_role_that_may_not_read_is_told_which_table(filled, database_url):
+def test_a_role_that_may_not_read_is_told_which_table(as_role):
     """The message is what the operator forwards to the administrator."""
-    role = f"stranger_{uuid.uuid4().hex}"
-    execute(filled, sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(sql.Identifier(role)))
-    told = f"schema heimdall for user '{role}'"
     with (
-        Catalogue(make_conninfo(database_url, user=role, password="x")) as stranger,
-        pytest.raises(CatalogueError, match=told),
+        as_role() as stranger,
+        pytest.raises(CatalogueError, match="schema heimdall for user 'reader_"),
     ):
         stranger.sessions()
-    execute(filled, sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 def test_sample_rates_are_counted_by_the_server(filled):
@@ -408,6 +414,7 @@ def test_a_station_without_a_place_is_no_receiver_and_is_named(filled, caplog, l
         ("known_sources", "longitude", "'-Infinity'", "source at an impossible position"),
         ("known_sources", "latitude", "90.1", "source at an impossible position"),
         ("recording_sessions", "session_start", "'infinity'", "start at an impossible time"),
+        ("recording_sessions", "session_start", "NULL", "start at an impossible time"),
         ("recording_sessions", "session_start", "'0044-03-15 BC'", "start at an impossible time"),
         ("recording_sessions", "session_start", "'20000-01-01'", "start at an impossible time"),
         ("websdr_stations", "longitude", "'NaN'", "stations without a position"),
@@ -424,6 +431,7 @@ def test_a_row_of_impossible_values_costs_its_own_sessions_alone(
         "recording_sessions": "session_name = 'bad'",
         "websdr_stations": "name = 'Far'",
     }
+    execute(catalogue, f"ALTER TABLE heimdall.{table} ALTER {column} DROP NOT NULL")
     execute(catalogue, f"UPDATE heimdall.{table} SET {column} = {value} WHERE {chosen[table]}")
     names = [session.session_name for session in catalogue.sessions()]
     assert (names, catalogue.rejected_counts()) == (["morning"], {reason: 1})

@@ -1,16 +1,32 @@
-"""Preparing features, interrupted."""
+"""Preparing features: in order, and interrupted."""
 
-import io
 import pickle
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import timedelta
+from itertools import islice
 
-import numpy as np
-from heimdall_data.catalogue.session import Measurement, Session
 from heimdall_data.dataset import HeimdallDataset
-from heimdall_features import FeatureConfig
+from heimdall_data.prepare import in_order
+from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER, one_receiver_session
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@given(st.integers(0, 20), st.integers(0, 10), st.integers(0, 20))
+def test_results_come_in_order_and_what_is_not_wanted_is_cancelled(n, ahead, n_wanted):
+    """A million sessions must not all be submitted at once, nor go on after an error."""
+    submitted, cancelled = [], []
+    handles = (submitted.append(number) or number for number in range(n))
+    results = in_order(handles, str, cancelled.append, ahead)
+    found = list(islice(results, n_wanted))
+    results.close()
+    assert found == [str(number) for number in range(min(n, n_wanted))]
+    assert len(submitted) <= n_wanted + ahead
+    assert cancelled == submitted[len(found) :]
+
 
 PREPARE = """
 import pickle, sys
@@ -22,31 +38,12 @@ def test_an_interrupt_ends_at_once_and_leaves_no_half_written_file(
     s3_settings, raw_iq_store, tmp_path
 ):
     """Whoever presses Ctrl-C wants the prompt back, and a cache that can be trusted."""
-    stream = io.BytesIO()
-    np.save(stream, np.ones(48_000, np.complex64))
-    raw_iq_store.put("a.npy", stream.getvalue())
-    measurement = Measurement(
-        station="A",
-        station_deg=(45.0, 7.0),
-        bucket=s3_settings.raw_iq_bucket,
-        key="a.npy",
-        format="npy",
-        sample_rate_hz=48_000.0,
-    )
+    raw_iq_store.put("a.npy", NPY)
+    some = one_receiver_session(0, s3_settings.raw_iq_bucket, "a.npy")
     sessions = [
-        Session(
-            id=str(number),
-            session_name="",
-            source_id="s",
-            source_name="s",
-            position_deg=(45.0, 7.0),
-            start=datetime(2026, 1, 1, 0, number // 60, number % 60, tzinfo=UTC),
-            measurements=(measurement,),
-        )
-        for number in range(3000)
+        replace(some, id=str(n), start=some.start + timedelta(seconds=n)) for n in range(3000)
     ]
-    config = FeatureConfig(receivers=("A",))
-    dataset = HeimdallDataset(sessions, config, s3_settings, cache_dir=tmp_path)
+    dataset = HeimdallDataset(sessions, ONE_RECEIVER, s3_settings, cache_dir=tmp_path)
     child = subprocess.Popen(
         [sys.executable, "-c", PREPARE], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -7,30 +7,25 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from heimdall_data import HeimdallDataset
 from heimdall_data.cache.bucket import SharedCache
-from heimdall_data.catalogue.session import Measurement, Session
+from heimdall_data.catalogue.session import Session
 from heimdall_data.errors import EngineError
 from heimdall_data.ray_engine import RayEngine, refuse_secrets_in_command
 from heimdall_data.session_features import FeatureSource
-from heimdall_data.testing.fixtures import new_recording
+from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER, one_receiver_session
 from heimdall_data.testing.proxy import FaultyProxy
-from heimdall_features import FeatureConfig
 
-CONFIG = FeatureConfig(receivers=("A",), sample_rate_hz=12_500, n_fft=256, hop_length=128)
-NPY = new_recording(n_samples=12_500).payload
 N_SESSIONS = 60
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
@@ -39,29 +34,9 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 def sessions(s3_settings, raw_iq_store):
     """Sixty sessions of one receiver; the last has no recording."""
     raw_iq_store.put("a.npy", NPY)
-    measurement = Measurement(
-        station="A",
-        station_deg=(45.0, 7.0),
-        bucket=s3_settings.raw_iq_bucket,
-        key="a.npy",
-        format="npy",
-        sample_rate_hz=12_500.0,
-    )
-    some = Session(
-        id="0",
-        session_name="",
-        source_id="s",
-        source_name="s",
-        position_deg=(45.0, 7.0),
-        start=datetime(2026, 1, 1, tzinfo=UTC),
-        measurements=(measurement,),
-    )
-    many = [
-        replace(some, id=str(number), start=some.start + timedelta(seconds=number))
-        for number in range(N_SESSIONS)
-    ]
-    lost = replace(measurement, key="lost.npy")
-    return [*many[:-1], replace(many[-1], measurements=(lost,))]
+    keys = [*["a.npy"] * (N_SESSIONS - 1), "lost.npy"]
+    some = [one_receiver_session(n, s3_settings.raw_iq_bucket, key) for n, key in enumerate(keys)]
+    return [replace(s, start=s.start + timedelta(seconds=n)) for n, s in enumerate(some)]
 
 
 @pytest.fixture
@@ -73,7 +48,7 @@ def shared(s3_settings):
 @pytest.fixture
 def dataset(sessions, s3_settings, shared):
     """The sessions, whose features are wanted in the bucket."""
-    return HeimdallDataset(sessions, CONFIG, s3_settings, shared_cache=shared)
+    return HeimdallDataset(sessions, ONE_RECEIVER, s3_settings, shared_cache=shared)
 
 
 @pytest.fixture
@@ -133,13 +108,10 @@ class SlowBuild:
 
 
 @pytest.fixture
-def slow(dataset, s3_settings, sessions):
+def slow(dataset, through, sessions, proxy):
     """The same work, of recordings that come at 50 kB/s."""
-    parts = urlsplit(s3_settings.endpoint_url)
-    source = dataset.source
-    with FaultyProxy(parts.hostname, parts.port) as proxy:
-        source.reader.s3 = replace(s3_settings, endpoint_url=proxy.url)
-        yield SlowBuild(source, sessions, proxy)
+    dataset.source.reader.s3 = through
+    return SlowBuild(dataset.source, sessions, proxy)
 
 
 def on_disk(directory):
@@ -162,12 +134,6 @@ def command_of(process):
         return ""
 
 
-def test_the_module_loads_without_ray():
-    """The extra is optional, and Ray takes a second to load."""
-    code = "import heimdall_data.ray_engine, sys; sys.exit('ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
 def test_without_ray_the_remedy_is_named(dataset, monkeypatch):
     """The extra is optional, and whoever lacks it must be told what to type."""
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -181,7 +147,7 @@ def test_without_a_bucket_that_is_written_to_nothing_begins(
 ):
     """Each node would compute into a folder of its own, which nobody reads."""
     dataset = HeimdallDataset(
-        sessions, CONFIG, s3_settings, cache_dir=tmp_path if directory else None
+        sessions, ONE_RECEIVER, s3_settings, cache_dir=tmp_path if directory else None
     )
     with pytest.raises(EngineError, match="set HEIMDALL_CACHE_S3 or --cache_s3"):
         dataset.prepare(engine=RayEngine(), progress=False)
@@ -217,7 +183,7 @@ def test_a_cluster_builds_what_threads_would_build(
 ):
     """The same bytes: who computed is no part of a feature."""
     usable, exclusions = dataset.prepare(engine=RayEngine(), progress=False)
-    local = HeimdallDataset(sessions, CONFIG, s3_settings, cache_dir=tmp_path / "here")
+    local = HeimdallDataset(sessions, ONE_RECEIVER, s3_settings, cache_dir=tmp_path / "here")
     there, excluded = local.prepare(progress=False)
     assert built() == on_disk(tmp_path / "here")
     assert exclusions == excluded
@@ -229,7 +195,9 @@ def test_a_cluster_builds_what_threads_would_build(
 
     readable = SharedCache(s3_settings, f"s3://{s3_settings.raw_iq_bucket}/features")
     empty = tmp_path / "trainer"
-    trainer = HeimdallDataset(sessions, CONFIG, s3_settings, cache_dir=empty, shared_cache=readable)
+    trainer = HeimdallDataset(
+        sessions, ONE_RECEIVER, s3_settings, cache_dir=empty, shared_cache=readable
+    )
     monkeypatch.setattr("heimdall_data.session_reader.SessionReader.read", None)
     assert trainer.prepare(progress=False)[0].n_computed == 0
     assert on_disk(empty) == on_disk(tmp_path / "here")
@@ -271,9 +239,12 @@ def test_a_node_that_cannot_reach_the_store_is_named(cluster, dataset, sessions)
         list(RayEngine()(source, sessions))
 
 
-def test_a_node_with_another_version_is_named(cluster, dataset, sessions, monkeypatch):
+def test_a_node_with_another_version_is_named(cluster, dataset, sessions, monkeypatch, tmp_path):
     """Its features would be kept under keys that promise ours."""
-    monkeypatch.setattr("heimdall_data.ray_engine.version", lambda name: "9.9")
+    metadata = tmp_path / "heimdall_data-9.9.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Name: heimdall-data\nVersion: 9.9\n")
+    monkeypatch.syspath_prepend(tmp_path)  # of this process, and not of the nodes
     with pytest.raises(EngineError, match=r"node .* has heimdall-data 0.*install heimdall-data 9"):
         list(RayEngine()(dataset.source, sessions))
 

@@ -148,16 +148,6 @@ def test_a_start_of_another_type_is_an_error_that_says_so(catalogue, few):
         catalogue.sessions()
 
 
-def test_sessions_without_a_start_are_counted(catalogue, few):
-    """They have no place in a split by time."""
-    with catalogue.transaction() as connection:
-        connection.execute(
-            "ALTER TABLE heimdall.recording_sessions ALTER session_start DROP NOT NULL"
-        )
-        connection.execute("UPDATE heimdall.recording_sessions SET session_start = NULL")
-    assert catalogue.rejected_counts() == {"start at an impossible time": len(few)}
-
-
 def test_no_sessions_at_all_are_an_empty_table(catalogue):
     """A fresh catalogue."""
     assert list(catalogue.sessions()) == []

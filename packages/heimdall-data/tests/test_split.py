@@ -112,14 +112,6 @@ def test_neither_order_nor_more_recordings_move_anything(seed, by):
     assert sides(few).items() <= sides(many).items()
 
 
-def test_a_chain_of_near_sources_is_one_site():
-    """A lorry that stops every 90 m has been at one site, not at ten."""
-    chain = [session(i, f"stop {i}", (50 + i * 90 / 111_200, 7.0)) for i in range(10)]
-    split = split_sessions([*chain, *spread_out(60)], seed=1)
-    assert len({sides(split)[s.id] for s in chain}) == 1
-    assert sum(split.report.n_groups.values()) == 61
-
-
 @given(st.floats(-80, 80), st.floats(-180, 180), st.floats(0, 360), st.floats(50, 150))
 def test_a_hundred_metres_is_a_hundred_metres(latitude, longitude, azimuth, apart_m):
     """The limit is in metres on the ground, everywhere and in every direction."""

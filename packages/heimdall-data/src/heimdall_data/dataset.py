@@ -1,13 +1,12 @@
 """Sessions as training samples for PyTorch's DataLoader.
 
-A map-style dataset in the sense of `torch.utils.data`: it works in DataLoader workers under
-fork, spawn and forkserver, each with its own connections. The same seed gives the same samples
-at any number of workers. torch is imported only when a DataLoader asks for a batch.
+A map-style dataset of `torch.utils.data`, also in workers under fork, spawn and forkserver. The
+same seed gives the same samples at any number of workers. torch is imported only for a batch.
 
 The DataLoader asks `__getitems__` for the samples of a batch and would copy them into a tensor
-in memory that it shares with the trainer's process. That copy costs a warm epoch a tenth of its
-speed or more. Here features are read straight to the rows of the shared tensor, and our
-collation returns that tensor. Any other collation gets ordinary samples.
+in shared memory, which costs a warm epoch a tenth of its speed or more. Here features are read
+straight to the rows of that tensor, and our collation returns it. Any other collation gets
+ordinary samples.
 """
 
 from __future__ import annotations

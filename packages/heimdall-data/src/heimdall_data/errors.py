@@ -1,21 +1,5 @@
 """Errors of this package: all are a `DataError`, and say what is wrong and what to do."""
 
-__all__ = [
-    "BucketUnusable",
-    "CatalogueError",
-    "DataError",
-    "EngineError",
-    "IngestError",
-    "ObjectMissing",
-    "ObjectUnreadable",
-    "RecordingError",
-    "SimulationError",
-    "SplitError",
-    "StackError",
-    "StoreError",
-    "first_line",
-]
-
 
 class DataError(ValueError):
     """Base of every error that this package raises on purpose."""

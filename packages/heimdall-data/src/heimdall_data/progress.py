@@ -15,10 +15,7 @@ __all__ = ["progress_bar"]
 def progress_bar(
     description: str, total: int | None, *, shown: bool = True
 ) -> Iterator[Callable[[int], object]]:
-    """Show a bar while the body runs, which gets a function that advances the bar by a number.
-
-    `total` is the number of steps, None if it is not known.
-    """
+    """Show a bar of `total` steps (None: unknown); the body gets a function that advances it."""
     if not shown:
         yield lambda _: None
         return

@@ -66,12 +66,9 @@ def _presence(
         places = {station.name: station.position_deg for station in sessions.columns.stations}
         return sessions.n_sessions_of_stations(), places
     n_sessions: Counter[str] = Counter()
-    latest: dict[str, tuple[float, tuple[float, float]]] = {}
-    for session in sessions:
-        when = session.start.timestamp()
+    latest: dict[str, tuple[float, float]] = {}
+    for session in sorted(sessions, key=lambda session: session.start, reverse=True):
         found = {m.station: m.station_deg for m in session.measurements}
         n_sessions.update(found.keys())
-        for name, place in found.items():
-            if name not in latest or when > latest[name][0]:
-                latest[name] = (when, place)
-    return dict(n_sessions), {name: place for name, (_, place) in latest.items()}
+        latest = found | latest
+    return dict(n_sessions), latest

@@ -1,7 +1,4 @@
-"""Features and arrival times of a session, computed once for each version of its recordings.
-
-They are cached under a key that is a hash of everything they depend on.
-"""
+"""Features and arrival times of a session, cached under a hash of all that they depend on."""
 
 from __future__ import annotations
 

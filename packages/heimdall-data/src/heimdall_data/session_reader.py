@@ -1,7 +1,5 @@
 """The recordings of a session, fetched, decoded and cut to the same span of true time.
 
-Receivers start up to a second apart, so that recordings are cut to the time they share (`align`).
-
 A recording that is missing or cannot be decoded is left out with its reason, and the session's
 others are kept. The same applies to a recording in another bucket than the configured one, if
 that bucket is missing or closed to us. A store that does not answer is an error for the caller,

@@ -7,9 +7,6 @@ group. In exchange, fractions are met only as well as chance allows.
 With `by="source"` a group is a site: all sources that are joined by a chain of steps below
 100 m. The key of a site is its oldest source, so that a source found later at an old site joins
 the old side; only a source that bridges two sites can move the younger of them.
-
-Keys come from the columns of a `SessionTable`, so that a million sessions are divided without
-being read.
 """
 
 from __future__ import annotations

@@ -32,12 +32,8 @@ def program(tmp_path):
 
 
 def test_a_process_is_found_by_what_it_was_started_with(sleeper, tmp_path):
-    """No file remembers its number, so no file can be wrong about it."""
+    """No file can be wrong about its number, and two stacks must not stop each other."""
     assert processes.find(*program(tmp_path)).pid == sleeper.pid
-
-
-def test_a_process_on_another_directory_is_not_ours(sleeper, tmp_path):
-    """Two stacks on one machine must not stop each other."""
     assert processes.find(*program(tmp_path / "other")) is None
 
 

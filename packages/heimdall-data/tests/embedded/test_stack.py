@@ -314,18 +314,14 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line(place):
         EmbeddedStack(place).start()
 
 
-def test_a_directory_where_nothing_was_started_has_no_address(tmp_path):
-    """The message names the command that helps."""
-    with pytest.raises(StackError, match="heimdall stack up"):
-        str(EmbeddedStack(tmp_path).database_url)
-
-
 def test_a_directory_where_nothing_was_started_is_not_running(tmp_path):
-    """`stack status` on a fresh machine is an answer, not an error."""
+    """`stack status` on a fresh machine is an answer; an address is an error with the remedy."""
     status = EmbeddedStack(tmp_path).status()
     assert not status.running
     assert not status.detached
     assert [server.pid for server in status.servers] == [None, None]
+    with pytest.raises(StackError, match="heimdall stack up"):
+        str(EmbeddedStack(tmp_path).database_url)
 
 
 def test_a_directory_deleted_under_its_owner_leaves_no_server(place):

@@ -4,6 +4,7 @@ A real server, with a proxy before it where the server does not misbehave on com
 """
 
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -87,7 +88,7 @@ def test_a_worker_that_is_killed_ends_the_epoch_with_an_error(six, s3_settings):
     dataset = HeimdallDataset(six * 50, ONE_RECEIVER, s3_settings)
     batches = iter(DataLoader(dataset, num_workers=2, prefetch_factor=1))
     next(batches)
-    os.kill(batches._workers[0].pid, signal.SIGKILL)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.*exited unexpectedly|killed"):
         list(batches)
 

@@ -98,14 +98,6 @@ def test_wrong_credentials_are_told_without_showing_them(stack, wrong):
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_named(caplog):
-    """Said once, in one sentence, and not by the libraries below us."""
-    told = r":\d+ \(.*refused"
-    with pytest.raises(StoreError, match=told):
-        ObjectStore(nowhere(), "bucket").get("key")
-    assert not caplog.records
-
-
 def test_a_server_that_hangs_up_is_named():
     """Something listens there, and it is no object store."""
     with socketserver.ThreadingTCPServer((LOOPBACK, 0), socketserver.BaseRequestHandler) as server:

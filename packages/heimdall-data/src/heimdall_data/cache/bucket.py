@@ -43,7 +43,7 @@ READ_STALL_S = 5.0
 
 
 class SharedCache:
-    """Entries below a prefix of a bucket. Safe with many processes, threads and machines.
+    """Entries below a prefix of a bucket, which many processes and machines may use at once.
 
     If the bucket does not answer or refuses us, a cache that writes raises `StoreError`.
     """
@@ -81,9 +81,6 @@ class SharedCache:
     def __reduce__(self) -> tuple[Callable[[], SharedCache], tuple[()]]:
         make = partial(SharedCache, self.s3, self.address, writes=self.writes, rest_s=self.rest_s)
         return (make, ())
-
-    def __repr__(self) -> str:
-        return f"<SharedCache {self.address}>"
 
     def may_contain(self, prefix: str) -> bool:
         """Whether there may be an entry whose key starts with `prefix`: yes, without a request."""

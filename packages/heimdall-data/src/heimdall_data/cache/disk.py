@@ -1,11 +1,11 @@
 """Computed features on local disk, so that no epoch computes them again.
 
 An entry is one file (see `cache.entry`) named by its key, a hash of everything that the features
-depend on: a changed object or setting has another key, and nothing is ever updated in place.
-Files are written elsewhere and renamed, so that a reader in any process sees a whole entry or
-none, also after `kill -9`. An entry with a wrong checksum is deleted and computed again. If the
-disk is full the cache stops writing, warns once, and training goes on. Entries that are only in
-the shared cache (see `cache.bucket`) are stored on disk when they are first read.
+depend on: nothing is ever updated in place. Files are written elsewhere and renamed, so that a
+reader in any process sees a whole entry or none, also after `kill -9`. An entry with a wrong
+checksum is deleted and computed again. If the disk is full the cache stops writing, warns once,
+and training goes on. Entries that are only in the shared cache (see `cache.bucket`) are stored on
+disk when they are first read.
 
 `benchmarks/bench_cache.py` compares it with the libraries that could have been used instead.
 """

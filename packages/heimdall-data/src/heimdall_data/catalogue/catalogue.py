@@ -43,10 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalogue"]
 
-_ROWS_AT_ONCE = 10_000
 _ATTEMPTS = 3
 _CONNECT_S = 5
-_MAX_CONNECTIONS = 4
 _log = logging.getLogger(__name__)
 # The pool would warn of each attempt to reconnect; the error at the end is enough.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
@@ -106,9 +104,6 @@ class Catalogue:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state, _lock=threading.Lock())
-
-    def __repr__(self) -> str:
-        return f"Catalogue({self.where})"
 
     def __enter__(self) -> Self:
         return self
@@ -174,12 +169,13 @@ class Catalogue:
     def sample_rates_hz(self, only: SessionFilter | None = None) -> dict[float, int]:
         """Number of measurements of usable sessions at each stated sample rate, most first."""
         only = only or SessionFilter()
-
-        def counts(connection: Connection) -> dict[float, int]:
-            query = rates_query(only, belonging(connection, self.where))
-            return dict(connection.execute(query, only.parameters()))
-
-        return self.read(counts)
+        return self.read(
+            lambda connection: dict(
+                connection.execute(
+                    rates_query(only, belonging(connection, self.where)), only.parameters()
+                )
+            )
+        )
 
     def stations(self) -> list[Station]:
         """Return every station with a position, by name."""
@@ -207,7 +203,7 @@ class Catalogue:
         connection.execute("SET LOCAL cursor_tuple_fraction = 1")
         query = sessions_query(only, members, by_id=ids is not None)
         with connection.cursor("heimdall_sessions") as cursor:
-            cursor.itersize = _ROWS_AT_ONCE
+            cursor.itersize = 10_000
             cursor.execute(query, only.parameters() | {"ids": ids})
             yield from sessions_from_rows(cursor, self._default_bucket)
 
@@ -262,7 +258,7 @@ class Catalogue:
                     kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
                     configure=_configure,
                     min_size=0,
-                    max_size=_MAX_CONNECTIONS,
+                    max_size=4,
                     check=ConnectionPool.check_connection,
                     timeout=self._patience_s,
                     reconnect_timeout=self._patience_s,

@@ -187,9 +187,6 @@ class SessionTable(Sequence[Session]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __repr__(self) -> str:
-        return f"<SessionTable of {len(self)} sessions>"
-
     def read(self, indices: Iterable[int]) -> list[Session]:
         """Return the sessions at `indices`, in that order, with one query."""
         if self._loaded is not None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from heimdall_data.atomic import write_whole
 from heimdall_data.embedded.server import Server
 from heimdall_data.embedded.state import LOOPBACK
 from heimdall_data.errors import StackError
@@ -67,10 +68,6 @@ class PostgresServer(Server):
     def __init__(self, state_dir: Path) -> None:
         super().__init__(state_dir, "-D", str(state_dir / self.key))
 
-    def port(self, settings: StackSettings) -> int:
-        """Return the port for clients."""
-        return settings.postgres_port
-
     @staticmethod
     def url(settings: StackSettings, database: str = _DATABASE) -> str:
         """Return the connection string, with the password."""
@@ -100,10 +97,8 @@ class PostgresServer(Server):
         unfinished = self.data.with_suffix(f".unfinished{os.getpid()}")
         unfinished.mkdir(mode=0o700)
         password = self.data.with_suffix(".password")
-        password.unlink(missing_ok=True)
         try:
-            password.touch(mode=0o600, exist_ok=False)
-            password.write_text(settings.postgres_password, encoding="utf-8")
+            write_whole(password, settings.postgres_password.encode(), mode=0o600)
             if os.geteuid() == 0:
                 nobody = pwd.getpwnam("nobody")
                 for path in (unfinished, password):
@@ -179,18 +174,13 @@ def _prefix(paths: Iterable[Path]) -> list[str]:
     words = [setpriv, f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
     parents = {parent for path in paths for parent in path.resolve().parents}
     if not all(parent.stat().st_mode & stat.S_IXOTH for parent in parents):
-        keep = f"-all,+{_capability_held()}"
-        words += [f"--inh-caps={keep}", f"--ambient-caps={keep}"]
+        status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        held = next(int(line[7:], 16) for line in status if line.startswith("CapEff"))
+        names = [name for name, bit in _CAPABILITIES if held >> bit & 1]
+        if not names:
+            raise StackError(
+                "the state directory is below one that is closed to others, and root lacks the "
+                "capability to pass here; set HEIMDALL_STATE_DIR to a directory open to others"
+            )
+        words += [f"--inh-caps=-all,+{names[0]}", f"--ambient-caps=-all,+{names[0]}"]
     return [*words, "--"]
-
-
-def _capability_held() -> str:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    effective = next(int(line[7:], 16) for line in status.splitlines() if line.startswith("CapEff"))
-    for name, bit in _CAPABILITIES:
-        if effective >> bit & 1:
-            return name
-    raise StackError(
-        "the state directory is below one that is closed to others, and root lacks the "
-        "capability to pass here; set HEIMDALL_STATE_DIR to a directory open to others"
-    )

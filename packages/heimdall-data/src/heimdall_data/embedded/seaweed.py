@@ -31,10 +31,8 @@ _OPTIONS = {
     "admin.ui": "false",
     "s3.port.iceberg": "0",
     "s3.port.lance": "0",
-    # A misspelt bucket is an error, as on any other S3.
-    "s3.autoCreateBucket": "false",
+    "s3.autoCreateBucket": "false",  # a misspelt bucket is an error, as on any other S3
     "master.telemetry": "false",
-    # Files grow as they are written.
     "master.volumePreallocate": "false",
     "master.volumeSizeLimitMB": "64",
     "volume.max": "0",
@@ -58,10 +56,6 @@ class SeaweedServer(Server):
 
     def __init__(self, state_dir: Path) -> None:
         super().__init__(state_dir, f"-dir={state_dir / self.key}")
-
-    def port(self, settings: StackSettings) -> int:
-        """Return the port for clients."""
-        return settings.seaweed_ports["s3"]
 
     @staticmethod
     def s3_settings(settings: StackSettings) -> S3Settings:
@@ -95,7 +89,7 @@ class SeaweedServer(Server):
         The server listens before its buckets exist, and has buckets before it finds the objects
         of its last run.
         """
-        if is_free(self.port(settings)):
+        if is_free(settings.port(self.key)):
             return False
         # The caller asks again; the client's own retries, made for outages, would be too slow.
         s3 = replace(self.s3_settings(settings), patience_s=0)

@@ -93,9 +93,8 @@ class Server(ABC):
     fatal: ClassVar[re.Pattern[str]]
     """Found in the lines of the log that say why the server ended."""
     stop_signal: ClassVar[signal.Signals]
-    """Asks the server to end in good order."""
+    """Asks the server to end in good order, which may take `stop_s`."""
     stop_s: ClassVar[float]
-    """How long that may take."""
 
     def __init__(self, state_dir: Path, *arguments: str) -> None:
         """Describe a server, whose command line has these neighbouring arguments."""
@@ -108,10 +107,6 @@ class Server(ABC):
         """Return the number of the server's process, if it runs."""
         found = find(self.program, self._arguments)
         return found.pid if found else None
-
-    @abstractmethod
-    def port(self, settings: StackSettings) -> int:
-        """Return the port for clients."""
 
     @abstractmethod
     def launch(self, settings: StackSettings) -> None:
@@ -131,7 +126,7 @@ class Server(ABC):
                 )
             if time.monotonic() > deadline_s:
                 raise StackError(
-                    f"{self.name} on {LOOPBACK}:{self.port(settings)} was not ready within "
+                    f"{self.name} on {LOOPBACK}:{settings.port(self.key)} was not ready within "
                     f"{_READY_S:.0f} s; its log is {self.log}"
                 )
             time.sleep(0.05)

@@ -84,7 +84,13 @@ class EmbeddedStack:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.release()
+        """Stop what this object started, unless it was made detached meanwhile."""
+        if self._token is None:
+            return
+        with state.exclusive(self.state_dir):
+            if _read(self._owner_file) == self._token:
+                _stop(self._servers)
+            self._end_ownership()
 
     @property
     def database_url(self) -> str:
@@ -132,15 +138,6 @@ class EmbeddedStack:
             self._end_ownership()
         return running
 
-    def release(self) -> None:
-        """Stop what this object started, unless it was made detached meanwhile."""
-        if self._token is None:
-            return
-        with state.exclusive(self.state_dir):
-            if _read(self._owner_file) == self._token:
-                _stop(self._servers)
-            self._end_ownership()
-
     def status(self) -> StackStatus:
         """Return the servers' processes and ports, and whether they answer."""
         settings = state.load_settings(self.state_dir)
@@ -152,7 +149,7 @@ class EmbeddedStack:
                 ServerStatus(
                     name=server.name,
                     pid=pid,
-                    port=None if settings is None else server.port(settings),
+                    port=None if settings is None else settings.port(server.key),
                     ready=pid is not None and settings is not None and server.ready(settings),
                 )
                 for server, pid in pids.items()

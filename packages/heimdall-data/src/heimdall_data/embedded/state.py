@@ -112,6 +112,10 @@ class StackSettings:
     signing_key: str = field(default_factory=_secret, repr=False)
     """Signs the requests of SeaweedFS' parts to each other, so that nobody else can make them."""
 
+    def port(self, key: str) -> int:
+        """Return the port for clients of a server, `postgres` or `s3`."""
+        return self.postgres_port if key == "postgres" else self.seaweed_ports["s3"]
+
 
 def settings_with_free_ports(
     remembered: StackSettings | None, running: frozenset[str] = frozenset()

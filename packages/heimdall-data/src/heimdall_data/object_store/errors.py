@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import urllib3
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable, StoreError
-
-if TYPE_CHECKING:
-    from heimdall_data.object_store.settings import S3Settings
 
 __all__ = ["FAULTS", "BrokenObject", "Fault", "classify", "missing_bucket", "store_error"]
 
@@ -53,9 +49,8 @@ def classify(error: Exception) -> Fault:
     return Fault.SILENCE if type(cause) in timeouts else Fault.OUTAGE
 
 
-def store_error(error: Exception, settings: S3Settings, bucket: str, key: str) -> StoreError:
-    """Return our error for a fault: one sentence, without secrets."""
-    store = settings.endpoint_url
+def store_error(error: Exception, store: str, bucket: str, key: str) -> StoreError:
+    """Return our error for a fault of the store at this endpoint: one sentence, without secrets."""
     what = f"{key!r} in bucket {bucket!r}"
     if isinstance(error, S3Error):
         if error.code in _MISSING:

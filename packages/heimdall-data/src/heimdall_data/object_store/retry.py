@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ANSWERED", "Retry"]
 
 ANSWERED: set[str] = set()
-"""Endpoints of stores that have answered this process, or the one that made it.
-
-Of the process, since many short-lived stores and datasets name the same server.
-"""
+"""Endpoints of stores that have answered this process, or the one that made it."""
 
 _FIRST_CONTACT_S = 2.0
 # For one object that does not come while the store answers: long enough for a store that starts

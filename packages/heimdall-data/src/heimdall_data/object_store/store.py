@@ -161,7 +161,7 @@ class ObjectStore:
         try:
             return retry.call(lambda: request(client))
         except FAULTS as error:
-            raise store_error(error, self.settings, self.bucket, key) from error
+            raise store_error(error, self.settings.endpoint_url, self.bucket, key) from error
 
 
 def _tag(etag: str | None) -> str:
