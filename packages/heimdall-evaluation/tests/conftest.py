@@ -10,16 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
-from heimdall_evaluation.report import (
-    BaselineResult,
-    EpochRecord,
-    Evaluation,
-    ModelSummary,
-    ReportContents,
-)
+from heimdall_evaluation.results import BaselineResult, Evaluation, ModelSummary, ReportContents
 from heimdall_export.serving.metadata import Receiver
 from heimdall_features import FeatureConfig, FeatureExtractor
 from heimdall_models import Region, error_m
+from heimdall_models.training.curves import EpochRecord
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from heimdall_evaluation.coverage import (
     ONE_SIGMA_SHARE,
     at_bounds,
     coverage,
+    inside,
     levels_of_truths,
     predicted_error_m,
     radius_sigmas,
 )
-from heimdall_evaluation.report.sentences import about_coverage
+from heimdall_evaluation.report.charts import about_coverage
 from heimdall_models import localization_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,9 +37,9 @@ def test_one_sigma_holds_39_percent_in_two_dimensions():
 def test_an_honest_network_is_called_consistent(contents):
     """The synthetic sessions follow their sigmas, so the verdict has to be good."""
     sentence = about_coverage(contents.evaluation, 0.68).replace("\N{NO-BREAK SPACE}", " ")
-    inside = coverage(contents.evaluation, 0.68).n_inside
-    assert sentence.startswith(f"{inside} of 90 truths lie inside the 68 % ellipse")
-    assert sentence.endswith("consistent with an honest ellipse.")
+    n_inside = inside(contents.evaluation, 0.68).sum()
+    assert sentence.startswith(f"{n_inside} of 90 truths lie inside the 68 % ellipse")
+    assert sentence.endswith("consistent with what the ellipse claims.")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_coverage_is_the_logged_metric(contents_of, n, honesty):
     e = contents_of(n, honesty=honesty).evaluation
     logged = localization_metrics(e.position_deg, e.sigma_m, e.truth_deg)
     for claimed in (0.68, 0.95):
-        observed = coverage(e, claimed).observed
+        observed = coverage(e, claimed)
         assert observed.value == pytest.approx(logged[f"coverage_{claimed * 100:.0f}"])
         assert observed.low <= observed.value <= observed.high
 
@@ -71,7 +72,7 @@ def test_a_truth_lies_on_the_ellipse_of_its_level(contents, claimed, tilt):
     """The histogram of levels and the coverage must count the same sessions as inside."""
     n = len(contents.evaluation)
     e = replace(contents.evaluation, correlation=np.full(n, tilt))
-    assert coverage(e, claimed).n_inside == (levels_of_truths(e) <= claimed).sum()
+    assert inside(e, claimed).tolist() == (levels_of_truths(e) <= claimed).tolist()
 
 
 @given(st.lists(st.floats(2.0, 900.0), min_size=1, max_size=20), st.data())

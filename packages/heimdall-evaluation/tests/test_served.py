@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from heimdall_evaluation import served_child
 from heimdall_evaluation.errors import ServingError
 from heimdall_evaluation.model_file import read_model
 from heimdall_evaluation.served import NOT_WHERE_MODELS_SERVE, predict_without_torch
@@ -44,22 +46,18 @@ def test_the_answers_are_those_of_the_same_file_here(tmp_path, tiny_model, tiny_
     assert said.position_deg.dtype == np.float64
 
 
-def test_torch_could_not_be_imported_there(tmp_path, tiny_model, recorded):
-    """This is the point of the other process, so it says what it tried and could not."""
-    said = predict_without_torch(tiny_model(tmp_path / "m.onnx"), recorded(1).items())
-    assert "torch" in said.not_importable
-    assert set(said.not_importable) == set(NOT_WHERE_MODELS_SERVE)
-
-
-def test_torch_can_be_imported_here():
-    """The test above can fail: without the blocker, the same interpreter finds torch."""
-    found = subprocess.run(
-        [sys.executable, "-I", "-c", "import importlib.util as u; print(u.find_spec('torch'))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "ModuleSpec" in found.stdout
+def test_the_child_cannot_import_what_is_blocked(tmp_path, tiny_model):
+    """Without the block, a model that needs torch would seem to serve."""
+    model = str(tiny_model(tmp_path / "m.onnx"))
+    for blocked in ([*NOT_WHERE_MODELS_SERVE], ["onnxruntime"]):
+        work = {"model": model, "batch_size": 1, "blocked": blocked, "sessions": []}
+        (tmp_path / "work.json").write_text(json.dumps(work))
+        child = subprocess.run(
+            [sys.executable, "-I", served_child.__file__, tmp_path], capture_output=True, text=True
+        )
+        missing = "onnxruntime is not installed where models serve" in child.stderr
+        assert missing == (blocked == ["onnxruntime"])
+    assert {"torch", "heimdall_models", "heimdall_export"} <= set(NOT_WHERE_MODELS_SERVE)
 
 
 def test_recordings_are_taken_one_session_at_a_time(tmp_path, tiny_model, recorded):

@@ -1,7 +1,7 @@
 """Methods without a network, on the sessions that a model is evaluated on.
 
-Level baselines see the levels in the model's own features. A model that takes times of arrival
-is compared with the times alone and with itself without times, too.
+Level baselines use the levels in the model's own features. A model that takes times of arrival
+is also compared with the times alone, and with itself without times.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from heimdall_export.serving.metadata import Receiver
     from heimdall_models import Region
+    from heimdall_models.baselines.levels import PositionEstimate
+    from heimdall_models.baselines.time_differences import TimedPositions
     from numpy.typing import NDArray
 
     from heimdall_evaluation.dataset import Dataset, Sample
@@ -47,22 +49,14 @@ _EXPLANATIONS = {
         "Where the levels are likeliest on maps of them, kriged from the training sessions."
     ),
 }
-_BATCH = 64
 
 
 def level_baselines(
     training: Dataset, dataset: Dataset, receivers: Sequence[Receiver], region: Region
 ) -> tuple[BaselineResult, ...]:
-    """Fit every level baseline on training sessions, and apply it to others.
+    """Fit every level baseline on training sessions without augmentation, and apply it to others.
 
-    Args:
-        training: Sessions to fit to, without augmentation.
-        dataset: Sessions to locate, with the same features.
-        receivers: In channel order.
-        region: Plane in which the methods compute.
-
-    Returns:
-        One result a method; none if there are too few training sessions to fit anything.
+    Receivers are in channel order. There is no result if there are too few sessions to fit to.
     """
     if len(training) < LEAST_SESSIONS:
         return ()
@@ -77,13 +71,10 @@ def level_baselines(
     )
     truth_deg = np.array([session.position_deg for session in dataset.sessions])
     levels_db = asked.signal_db(noise)
-    results = []
-    for name, fit in LEVEL_BASELINES.items():
-        answer = fit(levels)(levels_db, asked.present)
-        results.append(
-            _result(name, _EXPLANATIONS[name], answer.position_deg, answer.covariance_m2, truth_deg)
-        )
-    return tuple(results)
+    answers = {name: fit(levels)(levels_db, asked.present) for name, fit in LEVEL_BASELINES.items()}
+    return tuple(
+        _result(name, _EXPLANATIONS[name], answer, truth_deg) for name, answer in answers.items()
+    )
 
 
 def timing_baselines(
@@ -91,11 +82,7 @@ def timing_baselines(
 ) -> tuple[BaselineResult, ...]:
     """The same model without times of arrival, and least squares on the times alone.
 
-    Args:
-        onnx_path: A model file that takes times of arrival.
-        samples: The sessions, with their arrivals.
-        receivers: In channel order.
-        region: Plane in which least squares starts.
+    The model file and the samples have times of arrival; receivers are in channel order.
     """
     # Both modules import torch, which no other baseline needs.
     from heimdall_models.baselines.time_differences import locate_by_time_differences
@@ -104,13 +91,9 @@ def timing_baselines(
     truth_deg = np.stack([sample["position_deg"] for sample in samples])
     arrivals = np.stack([sample["arrivals"] for sample in samples])
     features = np.stack([sample["features"] for sample in samples])
-    without_times = run_in_batches(
-        open_session(onnx_path),
-        {INPUT: features, ARRIVALS: np.zeros_like(arrivals)},
-        batch_size=_BATCH,
-        outputs=OUTPUTS,
-    )
-    position_deg, sigma_m = (without_times[name].astype(np.float64) for name in OUTPUTS)
+    without_times = {INPUT: features, ARRIVALS: np.zeros_like(arrivals)}
+    answers = run_in_batches(open_session(onnx_path), without_times, batch_size=64, outputs=OUTPUTS)
+    position_deg, sigma_m = (answers[name].astype(np.float64) for name in OUTPUTS)
     alone = BaselineResult(
         name=SPECTROGRAMS_ALONE,
         explanation="The same model without times of arrival.",
@@ -124,25 +107,22 @@ def timing_baselines(
         "Weighted least squares on the times of arrival, with clocks good to a tenth of a "
         f"microsecond; it converged in {found.converged.mean():.0%} of the sessions."
     )
-    return alone, _result(
-        TIME_DIFFERENCES, explanation, found.position_deg, found.covariance_m2, truth_deg
-    )
+    return alone, _result(TIME_DIFFERENCES, explanation, found, truth_deg)
 
 
 def _result(
     name: str,
     explanation: str,
-    position_deg: NDArray[np.float64],
-    covariance_m2: NDArray[np.float64],
+    found: PositionEstimate | TimedPositions,
     truth_deg: NDArray[np.float64],
 ) -> BaselineResult:
-    sigma_m = np.sqrt(np.diagonal(covariance_m2, axis1=1, axis2=2))
-    correlation = covariance_m2[:, 0, 1] / sigma_m.prod(axis=1)
+    sigma_m = np.sqrt(np.diagonal(found.covariance_m2, axis1=1, axis2=2))
+    correlation = found.covariance_m2[:, 0, 1] / sigma_m.prod(axis=1)
     return BaselineResult(
         name=name,
         explanation=explanation,
-        error_m=error_m(position_deg, truth_deg),
-        position_deg=position_deg,
+        error_m=error_m(found.position_deg, truth_deg),
+        position_deg=found.position_deg,
         sigma_m=sigma_m,
         correlation=np.clip(correlation, -MOST_CORRELATED, MOST_CORRELATED),
     )

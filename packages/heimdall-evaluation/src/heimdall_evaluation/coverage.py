@@ -1,14 +1,13 @@
-"""Calibration: whether an ellipse that claims p of the truths holds p of them.
+"""Calibration: comparison of an ellipse's claimed probability with the share of truths inside.
 
-The error over its sigma, squared and summed over east and north, follows a chi-squared law of two
-degrees of freedom if the network is honest, so the ellipse of probability p is where that sum is
-at most `-2 ln(1 - p)`. The one-sigma ellipse (sum at most 1) therefore holds 39 %, not 68 %.
+If a network's sigmas are right, the squared error in sigmas, summed over east and north, follows a
+chi-squared law with two degrees of freedom. So the ellipse of probability p is where that sum is at
+most `-2 ln(1 - p)`, and the one-sigma ellipse (sum at most 1) holds 39 % of the truths, not 68 %.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,34 +20,10 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.results import BaselineResult, Evaluation
 
-__all__ = [
-    "LEVELS",
-    "ONE_SIGMA_SHARE",
-    "Coverage",
-    "at_bounds",
-    "coverage",
-    "levels_of_truths",
-    "predicted_error_m",
-    "radius_sigmas",
-    "shares_inside",
-    "squared_sigmas",
-]
-
 LEVELS = (0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.68, 0.80, 0.90, 0.95)
 """Claimed probabilities on the calibration figure."""
-
 ONE_SIGMA_SHARE = 1 - math.exp(-1 / 2)
 """Probability of the one-sigma ellipse in two dimensions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """Claimed probability of an ellipse, and the truths inside."""
-
-    claimed: float
-    n_inside: int
-    n: int
-    observed: Interval
 
 
 def radius_sigmas(probability: float) -> float:
@@ -59,7 +34,17 @@ def radius_sigmas(probability: float) -> float:
 def squared_sigmas(evaluation: Evaluation) -> NDArray[np.float64]:
     """(n,): squared distance of truth from estimate in sigmas, as in the logged metrics."""
     offset_m = offset_east_north_m(evaluation.position_deg, evaluation.truth_deg)
-    return _squared(offset_m, evaluation.sigma_m, evaluation.tilt)
+    return _squared_sigmas(offset_m, evaluation.sigma_m, evaluation.tilt)
+
+
+def inside(evaluation: Evaluation, claimed: float) -> NDArray[np.bool_]:
+    """(n,): true for truths inside the ellipse of a claimed probability."""
+    return squared_sigmas(evaluation) <= radius_sigmas(claimed) ** 2
+
+
+def coverage(evaluation: Evaluation, claimed: float) -> Interval:
+    """Share of truths inside the ellipses of a claimed probability; n must be at least 1."""
+    return share(inside(evaluation, claimed), evaluation.source_names)
 
 
 def shares_inside(
@@ -75,23 +60,16 @@ def shares_inside(
     if not answered.any():
         return None
     offset_m = offset_east_north_m(baseline.position_deg[answered], truth_deg[answered])
-    squares = _squared(offset_m, baseline.sigma_m[answered], baseline.tilt[answered])
+    squares = _squared_sigmas(offset_m, baseline.sigma_m[answered], baseline.tilt[answered])
     low, high = (float((squares <= radius_sigmas(level) ** 2).mean()) for level in (0.68, 0.95))
     return low, high
-
-
-def coverage(evaluation: Evaluation, claimed: float) -> Coverage:
-    """Truths inside the ellipses of a claimed probability; n must be at least 1."""
-    inside = squared_sigmas(evaluation) <= radius_sigmas(claimed) ** 2
-    observed = share(inside, evaluation.source_names)
-    return Coverage(claimed, int(inside.sum()), len(evaluation), observed)
 
 
 def levels_of_truths(evaluation: Evaluation) -> NDArray[np.float64]:
     """(n,): probability, 0 to 1, of the ellipse on whose border each truth lies.
 
-    The probability integral transform of the squared distance in sigmas: uniform if ellipses are
-    honest (A. P. Dawid, JRSS A 147 (1984)).
+    The probability integral transform of the squared distance in sigmas: uniform if the sigmas are
+    right (A. P. Dawid, JRSS A 147 (1984)).
     """
     return np.asarray(-np.expm1(-squared_sigmas(evaluation) / 2), dtype=np.float64)
 
@@ -99,8 +77,8 @@ def levels_of_truths(evaluation: Evaluation) -> NDArray[np.float64]:
 def at_bounds(sigma_m: NDArray[np.float64], bounds_m: tuple[float, float]) -> tuple[int, int]:
     """Numbers of sessions with a sigma within 1 % of the least and of the largest bound.
 
-    A sigma beyond a bound does not count: times of arrival and an ensemble's disagreement have
-    other bounds.
+    Sigmas beyond a bound do not count: times of arrival and an ensemble's disagreement have other
+    bounds.
 
     Args:
         sigma_m: (n, 2).
@@ -117,7 +95,7 @@ def predicted_error_m(sigma_m: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.hypot(sigma_m[:, 0], sigma_m[:, 1]), dtype=np.float64)
 
 
-def _squared(
+def _squared_sigmas(
     offset_m: NDArray[np.float64], sigma_m: NDArray[np.float64], correlation: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     east, north = (offset_m / sigma_m).T

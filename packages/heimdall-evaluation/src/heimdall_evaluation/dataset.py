@@ -101,18 +101,17 @@ class RecordedSession:
 
 
 class RecordedSessions:
-    """A `Dataset` of recordings in memory, with the features that a model file asks for."""
+    """A `Dataset` of recordings in memory, with the features that a model file asks for.
+
+    Args:
+        sessions: Recordings whose receivers are the model's, or some of them.
+        metadata: The model file's, such as `read_model(path).metadata`.
+
+    Raises:
+        FeatureError: This version cannot compute the model's features.
+    """
 
     def __init__(self, sessions: Sequence[RecordedSession], metadata: Mapping[str, str]) -> None:
-        """Compute no features yet.
-
-        Args:
-            sessions: Recordings whose receivers are the model's, or some of them.
-            metadata: The model file's, such as `read_model(path).metadata`.
-
-        Raises:
-            FeatureError: This version cannot compute the model's features.
-        """
         self.sessions = tuple(sessions)
         self._extract = FeatureExtractor.from_metadata(metadata)
         self.arrivals = ArrivalExtractor.from_metadata(metadata)

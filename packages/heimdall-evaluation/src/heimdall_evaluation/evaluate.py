@@ -1,7 +1,7 @@
 """Evaluation of a model file on sessions, beside methods without a network.
 
 The model file answers from IQ samples in a process that cannot import torch (`served`); the
-baselines see the levels and times of the same sessions.
+baselines use the levels and times of the same sessions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_models import error_m, localization_metrics
+from heimdall_models import error_m
 
 from heimdall_evaluation.baselines import level_baselines, timing_baselines
 from heimdall_evaluation.errors import EvaluationError
@@ -24,19 +24,10 @@ if TYPE_CHECKING:
     from heimdall_export.serving.metadata import Receiver
     from heimdall_models import Region
 
-    from heimdall_evaluation.dataset import Dataset, Recordings, Sample, Session
+    from heimdall_evaluation.dataset import Dataset, Recordings, Session
     from heimdall_evaluation.results import BaselineResult, Part
 
 __all__ = ["EvaluatedModel", "evaluate_model"]
-
-N_WORST = 10
-"""Sessions whose spectrograms are kept for the report."""
-_METRIC_PREFIX: dict[Part, str] = {
-    "test": "test",
-    "validation": "val",
-    "train": "train",
-    "all": "all",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +62,8 @@ def evaluate_model(
             one session at a time in memory.
         receivers: The model's receivers, in channel order.
         region: Plane in which the baselines compute.
-        training: Sessions that the level baselines are fitted to, without augmentation; without
-            them there are no level baselines.
+        training: Sessions that the level baselines are fitted to, without augmentation; None for
+            no level baselines.
         part: Side of the split that the sessions are.
         trained_on: Ids of the sessions that the model was trained on; None if not known.
 
@@ -88,6 +79,7 @@ def evaluate_model(
             f"{session_ids[:3]}…; give the same sessions in the same order"
         )
     samples = [dataset[index] for index in range(len(dataset))]
+    names = tuple(receiver.name for receiver in receivers)
     truth_deg = np.stack([sample["position_deg"] for sample in samples])
     evaluation = Evaluation(
         session_ids=session_ids,
@@ -97,43 +89,35 @@ def evaluate_model(
         sigma_m=predictions.sigma_m,
         error_m=error_m(predictions.position_deg, truth_deg),
         n_present=np.stack([sample["present"] for sample in samples]).sum(axis=1),
-        snr_db=np.array([_median_snr_db(session, receivers) for session in dataset.sessions]),
+        snr_db=np.array([_median_snr_db(session, names) for session in dataset.sessions]),
         correlation=predictions.correlation,
         part=part,
         trained_on=None if trained_on is None else tuple(id_ in trained_on for id_ in session_ids),
-    )
-    metrics = localization_metrics(
-        evaluation.position_deg, evaluation.sigma_m, truth_deg, evaluation.tilt
     )
     baselines: list[BaselineResult] = []
     if dataset.arrivals is not None:
         baselines += timing_baselines(onnx_path, samples, receivers, region)
     if training is not None:
         baselines += level_baselines(training, dataset, receivers, region)
+    prefix = "val" if part == "validation" else part
     return EvaluatedModel(
         evaluation=evaluation,
         baselines=tuple(baselines),
-        metrics={f"{_METRIC_PREFIX[part]}/{name}": value for name, value in metrics.items()},
-        spectrograms=_worst_spectrograms(evaluation, samples, receivers),
+        metrics={f"{prefix}/{name}": value for name, value in evaluation.metrics().items()},
+        spectrograms=tuple(
+            SessionSpectrograms(
+                session_id=session_ids[k],
+                receivers=names,
+                levels_db=samples[k]["features"],
+                heard=tuple(map(bool, samples[k]["present"])),
+            )
+            for k in evaluation.worst
+        ),
     )
 
 
-def _worst_spectrograms(
-    evaluation: Evaluation, samples: Sequence[Sample], receivers: Sequence[Receiver]
-) -> tuple[SessionSpectrograms, ...]:
-    """Inputs of the sessions with the largest errors, in the order of the report's table."""
-    return tuple(
-        SessionSpectrograms(
-            session_id=evaluation.session_ids[k],
-            receivers=tuple(receiver.name for receiver in receivers),
-            levels_db=samples[k]["features"],
-            heard=tuple(map(bool, samples[k]["present"])),
-        )
-        for k in np.argsort(-evaluation.error_m, kind="stable")[:N_WORST]
-    )
-
-
-def _median_snr_db(session: Session, receivers: Sequence[Receiver]) -> float:
-    names = {receiver.name for receiver in receivers}
-    known = [m.snr_db for m in session.measurements if m.station in names and m.snr_db is not None]
+def _median_snr_db(session: Session, receivers: Sequence[str]) -> float:
+    known = [
+        m.snr_db for m in session.measurements if m.station in receivers and m.snr_db is not None
+    ]
     return float(np.median(known)) if known else float("nan")

@@ -46,27 +46,23 @@ class Interval:
         return self.known and self.low <= value <= self.high
 
 
-def bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[str], *, seed: int = 0
-) -> Interval:
+def bootstrap(statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[str]) -> Interval:
     """Percentile interval of a statistic, from resampling whole clusters.
 
     Args:
         statistic: Function of the indices of the sessions, which may repeat.
         clusters: (n,), the transmitter of each session.
-        seed: The same seed gives the same interval.
     """
     value = statistic(np.arange(len(clusters)))
     names, member_of = np.unique(np.asarray(clusters), return_inverse=True)
     if len(names) < 2:
         return Interval(value)
     members = [np.flatnonzero(member_of == k) for k in range(len(names))]
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(names), size=(_RESAMPLES, len(names)))
+    draws = np.random.default_rng(0).integers(len(names), size=(_RESAMPLES, len(names)))
     values = [statistic(np.concatenate([members[k] for k in draw])) for draw in draws]
-    low, high = (
-        np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(values).any() else (np.nan,) * 2
-    )
+    if not np.isfinite(values).any():
+        return Interval(value)
+    low, high = np.nanpercentile(values, [2.5, 97.5])
     return Interval(value, float(low), float(high))
 
 
@@ -86,11 +82,16 @@ def rank_correlation(
     x: NDArray[np.float64], y: NDArray[np.float64], clusters: Sequence[str]
 ) -> Interval:
     """Spearman's rank correlation, -1 to 1; NaN if one of the two is constant."""
-    levels = [np.unique(values, return_inverse=True)[1] for values in (x, y)]
+    columns = [np.unique(values, return_inverse=True)[1] for values in (x, y)]
+
+    def centred_ranks(levels: NDArray[np.int64]) -> NDArray[np.float64]:
+        counts = np.bincount(levels)
+        last = np.cumsum(counts)
+        ranks: NDArray[np.float64] = ((last - counts + last - 1) / 2)[levels]  # ties share a mean
+        return ranks - ranks.mean()
 
     def spearman(rows: NDArray[np.int64]) -> float:
-        first, second = (_ranks(level[rows]) for level in levels)
-        first, second = first - first.mean(), second - second.mean()
+        first, second = (centred_ranks(column[rows]) for column in columns)
         scale = math.sqrt(float(first @ first) * float(second @ second))
         return float(first @ second) / scale if scale > 0 else math.nan
 
@@ -102,31 +103,18 @@ def share(hits: NDArray[np.bool_], clusters: Sequence[str]) -> Interval:
 
     Args:
         hits: (n,), n at least 1.
-        clusters: (n,) the transmitter of each session.
+        clusters: (n,), the transmitter of each session.
     """
     n, p = len(hits), float(np.mean(hits))
-    n_effective = n / _design_effect(hits, clusters)
+    _, member_of = np.unique(np.asarray(clusters), return_inverse=True)
+    excess = np.bincount(member_of, weights=hits - p)
+    k, design_effect = len(excess), 1.0
+    if k > 1 and p not in (0.0, 1.0):
+        # Variance of the share over that of a simple random sample.
+        between = k / (k - 1) * float(np.sum(excess**2)) / n**2
+        design_effect = max(1.0, between / (p * (1 - p) / (n - 1)))
+    n_effective = n / design_effect
     z2 = _Z95**2 / n_effective
     centre = (p + z2 / 2) / (1 + z2)
     half = _Z95 * math.sqrt(p * (1 - p) / n_effective + z2 / (4 * n_effective)) / (1 + z2)
     return Interval(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
-
-
-def _design_effect(hits: NDArray[np.bool_], clusters: Sequence[str]) -> float:
-    """Variance of the share over that of a simple random sample; at least one."""
-    n, p = len(hits), float(np.mean(hits))
-    _, member_of = np.unique(np.asarray(clusters), return_inverse=True)
-    excess = np.bincount(member_of, weights=hits - p)
-    k = len(excess)
-    if k < 2 or p in (0.0, 1.0):
-        return 1.0
-    between = k / (k - 1) * float(np.sum(excess**2)) / n**2
-    return max(1.0, between / (p * (1 - p) / (n - 1)))
-
-
-def _ranks(levels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Ranks, from 0, of whole numbers from 0; equal numbers share their mean rank."""
-    counts = np.bincount(levels)
-    last = np.cumsum(counts)
-    mean_rank: NDArray[np.float64] = (last - counts + last - 1) / 2
-    return mean_rank[levels]

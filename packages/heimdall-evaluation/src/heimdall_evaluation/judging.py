@@ -19,20 +19,10 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.dataset import Dataset
 
-__all__ = [
-    "N_CALIBRATED",
-    "calibration_sample",
-    "choice_lines",
-    "choice_metrics",
-    "file_metrics",
-    "judge_of",
-]
-
 N_CALIBRATED = 64
 """Training sessions that integers are calibrated on, at most."""
 N_JUDGED = 2000
 """Validation sessions that variants are judged on, at most."""
-_BATCH = 32
 _FIGURES = ("error_m_median", "nll", "coverage_68", "coverage_95")
 
 
@@ -65,14 +55,12 @@ def file_metrics(
         truth_deg: `(n, 2)`, latitude and longitude.
     """
     inputs = {INPUT: features} | ({} if arrivals is None else {ARRIVALS: arrivals})
-    outputs = run_in_batches(open_session(path), inputs, batch_size=_BATCH)
+    outputs = run_in_batches(open_session(path), inputs, batch_size=32)
     if not all(np.isfinite(values).all() for values in outputs.values()):
         return dict.fromkeys(_FIGURES, math.nan)
+    correlation = outputs.get("correlations", 0.0)
     return localization_metrics(
-        outputs["positions"],
-        outputs["uncertainties"],
-        truth_deg,
-        outputs.get("correlations", 0.0),
+        outputs["positions"], outputs["uncertainties"], truth_deg, correlation
     )
 
 
@@ -80,7 +68,7 @@ def choice_lines(choice: Choice) -> list[str]:
     """A line of figures for each variant that was tried, and the one that was chosen."""
     lines = [
         f"{variant.name:12s} {variant.size_bytes / 1e6:8.1f} MB   "
-        f"{choice.latency_ms.get(variant.name, float('nan')):7.1f} ms   "
+        f"{choice.latency_ms.get(variant.name, math.nan):7.1f} ms   "
         f"median error {variant.figures['error_m_median']:.0f} m, "
         f"coverage {variant.figures['coverage_68']:.1%} and {variant.figures['coverage_95']:.1%}"
         for variant in choice.tried
@@ -102,9 +90,8 @@ def _stacked(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float64]]:
     """Features, times of arrival if they are measured, and truths of the first sessions."""
     samples = [dataset[index] for index in range(min(len(dataset), most))]
-    arrivals = None if dataset.arrivals is None else np.stack([s["arrivals"] for s in samples])
     return (
         np.stack([sample["features"] for sample in samples]),
-        arrivals,
+        None if dataset.arrivals is None else np.stack([s["arrivals"] for s in samples]),
         np.stack([sample["position_deg"] for sample in samples]),
     )

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from heimdall_export.contract import RECEIVERS_KEY, REGION_KEY
 from heimdall_export.model_files import model_size
 from heimdall_export.serving.metadata import migrated, receivers_of
+from heimdall_models import Region
 
 from heimdall_evaluation.errors import EvaluationError
 from heimdall_evaluation.results import ModelSummary
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from heimdall_export.serving.metadata import Receiver
-    from heimdall_models import Region
     from torch import nn
 
 __all__ = ["SIGMA_BOUNDS_KEY", "ModelFile", "read_model", "sigma_bounds_metadata"]
@@ -41,17 +41,20 @@ class ModelFile:
     name: str
     metadata: Mapping[str, str]
     n_parameters: int
-    """Values in its graph; a smaller precision's scales are among them."""
+    """Values in its graph, including the scales of a quantized model."""
 
     @property
     def summary(self) -> ModelSummary:
         """Name, size and bounds for a report."""
-        bounds = self.metadata.get(SIGMA_BOUNDS_KEY)
+        bounds = None
+        if entry := self.metadata.get(SIGMA_BOUNDS_KEY):
+            least, largest = json.loads(entry)
+            bounds = float(least), float(largest)
         return ModelSummary(
             name=self.name,
             n_parameters=self.n_parameters,
             size_bytes=model_size(self.path),
-            sigma_bounds_m=_pair(bounds) if bounds else None,
+            sigma_bounds_m=bounds,
         )
 
     @property
@@ -60,10 +63,8 @@ class ModelFile:
 
         Raises:
             EvaluationError: The file names none.
-            ModelError: The entry is no region.
+            ModelError: The entry is not a region.
         """
-        from heimdall_models import Region
-
         return Region.from_json(self._entry(REGION_KEY))
 
     @property
@@ -72,20 +73,15 @@ class ModelFile:
 
         Raises:
             EvaluationError: The file names none.
-            ExportError: The entry is no list of receivers.
+            ExportError: The entry is not a list of receivers.
         """
         self._entry(RECEIVERS_KEY)
         return receivers_of(self.metadata)
 
     def _entry(self, key: str) -> str:
         if key not in self.metadata:
-            raise EvaluationError(f"{self.name} has no {key} in its metadata; no Heimdall model")
+            raise EvaluationError(f"{self.name} is not a Heimdall model: no {key} in its metadata")
         return self.metadata[key]
-
-
-def _pair(text: str) -> tuple[float, float]:
-    least, largest = json.loads(text)
-    return float(least), float(largest)
 
 
 def read_model(path: Path, name: str | None = None) -> ModelFile:
@@ -96,7 +92,7 @@ def read_model(path: Path, name: str | None = None) -> ModelFile:
         name: Name for reports; the file's name when None.
 
     Raises:
-        EvaluationError: It cannot be read, or is no ONNX file.
+        EvaluationError: It cannot be read, or is not an ONNX file.
     """
     try:
         model = onnx.load(path, load_external_data=False)

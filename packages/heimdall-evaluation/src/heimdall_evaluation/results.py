@@ -1,7 +1,7 @@
 """Results of an evaluation and the contents of a report: frozen, and checked once.
 
-Shapes: `n` is the number of evaluated sessions; positions are (latitude, longitude) in WGS84
-degrees; sigmas are standard deviations (east, north) in metres.
+Shapes: `n` is the number of evaluated sessions; positions are `(n, 2)`, latitude and longitude in
+WGS84 degrees; sigmas are `(n, 2)`, standard deviations east and north in metres.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from heimdall_models import localization_metrics
 from heimdall_models.training.curves import LearningCurve
 
 from heimdall_evaluation.errors import ReportError
@@ -35,6 +36,8 @@ __all__ = [
 
 Part = Literal["test", "validation", "train", "all"]
 """Sessions of a split that are evaluated."""
+PAIRS = ("truth_deg", "position_deg", "sigma_m")
+"""Columns with two values a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +75,8 @@ class Evaluation:
     session_ids: tuple[str, ...]
     source_names: tuple[str, ...]
     truth_deg: NDArray[np.float64]
-    """(n, 2)"""
     position_deg: NDArray[np.float64]
-    """(n, 2)"""
     sigma_m: NDArray[np.float64]
-    """(n, 2), east and north"""
     error_m: NDArray[np.float64]
     """(n,), on the ellipsoid"""
     n_present: NDArray[np.int64]
@@ -91,24 +91,10 @@ class Evaluation:
     """True for sessions that the model was trained on; None if not known"""
 
     def __post_init__(self) -> None:
-        n = len(self)
-        for name in ("source_names", "n_present", "snr_db", "trained_on"):
-            if (values := getattr(self, name)) is not None:
-                _require_shape(name, values, n)
-        if self.correlation is not None:
-            _require_correlations("correlation", self.correlation, n)
-        for name, shape in (
-            ("truth_deg", (n, 2)),
-            ("position_deg", (n, 2)),
-            ("sigma_m", (n, 2)),
-            ("error_m", (n,)),
-        ):
-            values = getattr(self, name)
-            _require_shape(name, values, *shape)
-            finite = np.isfinite(values).reshape(n, len(shape))
-            self._require(
-                finite, name, "leave the session out and list it in `excluded` with the reason"
-            )
+        _check_columns(self, len(self))
+        for name in ("truth_deg", "position_deg", "sigma_m", "error_m"):
+            advice = "leave the session out and list it in `excluded` with the reason"
+            self._require(np.isfinite(getattr(self, name)), name, advice)
         self._require(self.sigma_m > 0, "sigma_m", "a standard deviation in metres is positive")
 
     def __len__(self) -> int:
@@ -119,10 +105,24 @@ class Evaluation:
         """(n,): the correlation, 0 where none is given."""
         return np.zeros(len(self)) if self.correlation is None else self.correlation
 
+    @property
+    def snr_or_nan_db(self) -> NDArray[np.float64]:
+        """(n,): signal-to-noise ratio, NaN where it is not known."""
+        return np.full(len(self), np.nan) if self.snr_db is None else self.snr_db
+
+    @property
+    def worst(self) -> NDArray[np.int64]:
+        """Rows of the ten sessions with the largest errors, worst first."""
+        return np.argsort(-self.error_m, kind="stable")[:10]
+
+    def metrics(self) -> dict[str, float]:
+        """The contract's metrics, without a part of the split before their names."""
+        return localization_metrics(self.position_deg, self.sigma_m, self.truth_deg, self.tilt)
+
     def _require(self, valid: NDArray[np.bool_], name: str, advice: str) -> None:
-        """Name the first session with a value that is not valid, (n, axes)."""
-        if (bad := np.flatnonzero(~valid.all(axis=1))).size:
-            session_id, value = self.session_ids[bad[0]], getattr(self, name)[bad[0]]
+        """Name the first session with a value that is not valid, (n,) or (n, 2)."""
+        if (bad := np.argwhere(~valid)).size:
+            session_id, value = self.session_ids[bad[0, 0]], getattr(self, name)[bad[0, 0]]
             raise ReportError(f"{name} of session {session_id!r} is {value}; {advice}")
 
 
@@ -146,9 +146,9 @@ class BaselineResult:
     error_m: NDArray[np.float64]
     """(n,), in the order of the evaluation's sessions; NaN where the method has no answer"""
     position_deg: NDArray[np.float64] | None = None
-    """(n, 2), if the report is to show more than its errors"""
+    """None if the report is to show its errors alone"""
     sigma_m: NDArray[np.float64] | None = None
-    """(n, 2), if the method has an uncertainty"""
+    """None if the method has no uncertainty"""
     correlation: NDArray[np.float64] | None = None
     """(n,), of the errors east and north; None if no ellipse is tilted"""
 
@@ -198,15 +198,8 @@ class ReportContents:
     """Seconds by stage, in the order they ran."""
 
     def __post_init__(self) -> None:
-        n = len(self.evaluation)
         for baseline in self.baselines:
-            owner = f"baseline {baseline.name!r}"
-            _require_shape(f"{owner}: error_m", baseline.error_m, n)
-            for name in ("position_deg", "sigma_m"):
-                if (values := getattr(baseline, name)) is not None:
-                    _require_shape(f"{owner}: {name}", values, n, 2)
-            if baseline.correlation is not None:
-                _require_correlations(f"{owner}: correlation", baseline.correlation, n)
+            _check_columns(baseline, len(self.evaluation), f"baseline {baseline.name!r}: ")
 
     @property
     def curves(self) -> tuple[LearningCurve, ...]:
@@ -215,22 +208,30 @@ class ReportContents:
         return tuple(curve for curve in (main, *self.more_curves) if curve.history)
 
     @property
+    def places_deg(self) -> list[tuple[float, float]]:
+        """Latitude and longitude of each receiver."""
+        return [(receiver.latitude_deg, receiver.longitude_deg) for receiver in self.receivers]
+
+    @property
     def map_baseline_deg(self) -> NDArray[np.float64] | None:
         """(n, 2): estimates of the baseline on the map, if it has any."""
         named = (b.position_deg for b in self.baselines if b.name == self.map_baseline)
         return next(named, None)
 
 
-def _require_shape(name: str, values: ArrayLike, *shape: int) -> None:
-    found = np.shape(values)
-    if found != shape:
+def _check_columns(result: Evaluation | BaselineResult, n: int, owner: str = "") -> None:
+    """Refuse columns of another shape, and correlations that are not between -1 and 1."""
+    for name in ("source_names", "n_present", "error_m", "snr_db", "trained_on", "correlation"):
+        _check_shape(owner + name, getattr(result, name, None), (n,))
+    for name in PAIRS:
+        _check_shape(owner + name, getattr(result, name, None), (n, 2))
+    correlation = result.correlation
+    if correlation is not None and not (valid := np.abs(correlation) < 1).all():  # nor NaN
+        raise ReportError(f"{owner}correlation: {correlation[~valid][0]} is not between -1 and 1")
+
+
+def _check_shape(name: str, values: ArrayLike | None, expected: tuple[int, ...]) -> None:
+    if values is not None and (found := np.shape(values)) != expected:
         raise ReportError(
-            f"{name} has shape {found}, expected {shape}: one row for each evaluated session"
+            f"{name} has shape {found}, expected {expected}: one row for each evaluated session"
         )
-
-
-def _require_correlations(name: str, values: NDArray[np.float64], n: int) -> None:
-    _require_shape(name, values, n)
-    # Not `>=`: a NaN must fail as well.
-    if not (np.abs(values) < 1).all():
-        raise ReportError(f"{name}: {values[~(np.abs(values) < 1)][0]} is not between -1 and 1")

@@ -1,8 +1,8 @@
 """Predictions of a model file in a process with only the serving dependencies.
 
-A service has `heimdall-features`, ONNX Runtime and NumPy. A model that needs more would not be
-noticed in this process, so a child process (`served_child`) in which torch and our other packages
-cannot be imported answers.
+A service has `heimdall-features`, ONNX Runtime and NumPy. This process has more, and would not
+notice a model that needs it. So a child process (`served_child`) answers, in which torch and our
+other packages cannot be imported.
 """
 
 from __future__ import annotations
@@ -30,21 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_WHERE_MODELS_SERVE", "Predictions", "predict_without_torch"]
 
-NOT_WHERE_MODELS_SERVE = (
-    "heimdall_data",
-    "heimdall_evaluation",
-    "heimdall_export",
-    "heimdall_models",
-    "heimdall_simulation",
-    "heimdall_trainer",
-    "lightning",
-    "mlflow",
-    "onnx",
-    "timm",
-    "torch",
-    "torchaudio",
-    "torchvision",
-)
+_OURS = ("data", "evaluation", "export", "models", "simulation", "trainer")
+_THEIRS = ("lightning", "mlflow", "onnx", "timm", "torch", "torchaudio", "torchvision")
+NOT_WHERE_MODELS_SERVE = (*(f"heimdall_{name}" for name in _OURS), *_THEIRS)
 """Packages that the child process cannot import."""
 
 _CHILD = Path(__file__).with_name("served_child.py")
@@ -62,8 +50,6 @@ class Predictions:
     """`(n, 2)`, east and north."""
     correlation: NDArray[np.float64]
     """`(n,)`, of the errors east and north; 0 for a model whose ellipses are upright."""
-    not_importable: tuple[str, ...]
-    """Packages that the child process tried to import and could not."""
 
 
 def predict_without_torch(
@@ -99,57 +85,42 @@ def predict_without_torch(
             "sessions": sessions,
         }
         (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
-        _run_child(folder)
-        return _predictions(folder, tuple(session_id for session_id, _ in sessions))
+        child = subprocess.run(  # noqa: S603 - our own script, no shell
+            [sys.executable, "-I", str(_CHILD), str(folder)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if child.returncode != 0:
+            raise ServingError(
+                f"the model failed in a process with only the serving dependencies (exit status "
+                f"{child.returncode}): {child.stderr.strip()[-_STDERR_TAIL:] or 'no output'}"
+            )
+        with np.load(folder / "predictions.npz", allow_pickle=False) as found:
+            return Predictions(
+                session_ids=tuple(session_id for session_id, _ in sessions),
+                position_deg=found["positions"],
+                sigma_m=found["uncertainties"],
+                correlation=found.get("correlations", np.zeros(len(sessions))),
+            )
 
 
 def _written(
     folder: Path, recordings: Iterable[tuple[str, Recordings]]
 ) -> Iterator[tuple[str, dict[str, tuple[str, float, float, bool]]]]:
-    """Write each recording to a numbered file: session and receiver names are no file names."""
+    """Write each recording to a numbered file: names of sessions and receivers may hold slashes."""
     for index, (session_id, by_receiver) in enumerate(recordings):
         if not by_receiver:
             raise ServingError(f"session {session_id} has no recording; exclude it")
         files = {}
         for channel, (receiver, given) in enumerate(by_receiver.items()):
-            one = (
-                given
-                if isinstance(given, ClockedRecording)
-                else ClockedRecording(given[0], float(given[1]), clock_locked=False)
-            )
+            one = given
+            if not isinstance(one, ClockedRecording):
+                one = ClockedRecording(*one, clock_locked=False)
             file = f"{index}-{channel}.npy"
             np.save(folder / file, np.asarray(one.iq), allow_pickle=False)
-            files[receiver] = (file, one.sample_rate_hz, one.start_s, one.clock_locked)
+            clock = float(one.sample_rate_hz), float(one.start_s), bool(one.clock_locked)
+            files[receiver] = (file, *clock)
         yield session_id, files
-
-
-def _run_child(folder: Path) -> None:
-    """Wait for the child; `subprocess.run` kills it if the wait is interrupted."""
-    child = subprocess.run(  # noqa: S603 - our own script, no shell
-        [sys.executable, "-I", str(_CHILD), str(folder)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if child.returncode != 0:
-        raise ServingError(
-            f"the model failed in a process with only the serving dependencies (exit status "
-            f"{child.returncode}): {child.stderr.strip()[-_STDERR_TAIL:] or 'no output'}"
-        )
-
-
-def _predictions(folder: Path, session_ids: tuple[str, ...]) -> Predictions:
-    with np.load(folder / "predictions.npz", allow_pickle=False) as found:
-        refused = tuple(str(name) for name in found["refused"])
-        result = Predictions(
-            session_ids,
-            position_deg=found["positions"],
-            sigma_m=found["uncertainties"],
-            correlation=found.get("correlations", np.zeros(len(session_ids))),
-            not_importable=refused,
-        )
-    if importable := sorted(set(NOT_WHERE_MODELS_SERVE) - set(refused)):
-        raise ServingError(f"the process that served the model could import {importable}")
-    return result

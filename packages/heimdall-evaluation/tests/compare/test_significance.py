@@ -10,7 +10,7 @@ from heimdall_evaluation.compare.significance import (
     outcome,
     sign_change_p,
 )
-from heimdall_evaluation.report import Evaluation
+from heimdall_evaluation.results import Evaluation
 from heimdall_models import localization_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -26,7 +26,7 @@ def test_a_clear_difference_has_a_side_a_size_and_a_p():
         said
         == "Of 90 sessions of 30 transmitters: 0.80 (95 % interval 0.70 to 0.90) times, p < 0.001."
     )
-    assert "p = 0.02; A says better where" in about_nll(CLEAR)
+    assert "p = 0.02; A's positions and ellipses" in about_nll(CLEAR)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from heimdall_evaluation.coverage import shares_inside, squared_sigmas
 from heimdall_evaluation.errors import ReportError
-from heimdall_evaluation.report import BaselineResult, render_report
+from heimdall_evaluation.report import render_report
 from heimdall_evaluation.report.map import (
     MAX_DRAWN,
     choose_by_rank,
     drawn_sessions,
     ellipse_axes,
 )
+from heimdall_evaluation.results import BaselineResult
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -13,13 +13,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from heimdall_evaluation.errors import ReportError
-from heimdall_evaluation.report import (
-    LearningCurve,
-    SessionSpectrograms,
-    render_report,
-)
+from heimdall_evaluation.report import render_report
 from heimdall_evaluation.report.charts import distance_axis
+from heimdall_evaluation.results import SessionSpectrograms
 from heimdall_export.serving.metadata import Receiver
+from heimdall_models.training.curves import LearningCurve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -344,7 +342,7 @@ def test_a_failed_write_leaves_nothing_behind(contents_of, tmp_path):
     """The page is put in place whole; what could not be put there is removed again."""
     target = tmp_path / "report.html"
     target.mkdir()
-    with pytest.raises(ReportError, match=r"cannot write the report to .*: Is a directory"):
+    with pytest.raises(ReportError, match=r"cannot write .*: Is a directory"):
         render_report(contents_of(3), target)
     assert list(tmp_path.iterdir()) == [target]
 
@@ -357,7 +355,7 @@ def test_a_command_with_bytes_that_are_no_text_is_shown(contents_of, page_of):
 def test_a_place_that_cannot_be_written_is_named(contents_of, tmp_path):
     """The run is over by then: the error must at least say what to change."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ReportError, match=r"cannot write the report to .*file/report\.html: "):
+    with pytest.raises(ReportError, match=r"cannot write .*file/report\.html: "):
         render_report(contents_of(3), tmp_path / "file" / "report.html")
 
 

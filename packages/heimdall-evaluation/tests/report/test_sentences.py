@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heimdall_evaluation.report.charts import best_epoch
-from heimdall_evaluation.report.map import MAX_DRAWN
+from heimdall_evaluation.report.charts import best_epoch, snr_figure
+from heimdall_evaluation.report.map import MAX_DRAWN, map_figure
+from heimdall_evaluation.report.page import compare, exclusion_groups, flat_rows
 from heimdall_evaluation.report.quantities import (
     count,
     decimal,
@@ -17,8 +18,7 @@ from heimdall_evaluation.report.quantities import (
     file_size,
     round_distance,
 )
-from heimdall_evaluation.report.sentences import about_map, about_snr, headline
-from heimdall_evaluation.report.tables import compare, exclusion_groups, flat_rows
+from heimdall_evaluation.report.sentences import headline
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,13 +96,15 @@ def test_a_trend_with_snr_is_named(contents):
     """Noise that explains the error is not the network's fault."""
     evaluation = contents.evaluation
     fading = replace(evaluation, snr_db=-np.log(evaluation.error_m))
-    assert "stronger signals are placed better" in about_snr(fading)
+    assert "stronger signals are placed better" in snr_figure(fading)[1]
 
 
 def test_thinned_sessions_are_counted(contents_of):
     """Three thousand lines are a blot, and four hundred are not all."""
     contents = contents_of(3 * MAX_DRAWN)
-    assert f"({MAX_DRAWN} are drawn, at evenly spaced ranks of error)" in about_map(contents)
+    assert (
+        f"({MAX_DRAWN} are drawn, at evenly spaced ranks of error)" in map_figure(contents, [0])[2]
+    )
 
 
 def test_the_best_epoch_is_the_one_told_or_of_least_loss(contents):

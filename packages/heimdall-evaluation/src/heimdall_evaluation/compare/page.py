@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_export.atomic import write_whole
 
 from heimdall_evaluation.compare import wording
 from heimdall_evaluation.coverage import LEVELS, coverage
-from heimdall_evaluation.report import svg
-from heimdall_evaluation.report.charts import (
-    Curve,
-    coverage_axes,
-    distance_axis,
-    distributions_svg,
-    draw_diagonal,
-)
-from heimdall_evaluation.report.page import template
-from heimdall_evaluation.report.quantities import count, distance, factor
+from heimdall_evaluation.report import charts, svg
+from heimdall_evaluation.report.page import write_page
+from heimdall_evaluation.report.quantities import distance, factor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +20,11 @@ if TYPE_CHECKING:
     from heimdall_evaluation.compare.pairs import Pair
     from heimdall_evaluation.compare.significance import Outcome
 
-__all__ = ["ComparedSession", "most_different", "render_comparison"]
-
-N_LISTED = 10
-_LOOKS = ((svg.BASELINES[1], (5, 2)), (svg.NETWORK, ()))
-"""Colours and dashes of A and B."""
+_LOOKS = (
+    {"color": svg.BASELINES[1], "linewidth": 2, "dashes": (5, 2)},
+    {"color": svg.NETWORK, "linewidth": 2},
+)
+"""Lines of A and B."""
 
 
 def render_comparison(
@@ -49,15 +41,20 @@ def render_comparison(
     Args:
         pair: The models on the same sessions.
         found: Outcome on these sessions.
-        fair: Outcome on those that no model was trained on, if it is another set.
-        path: Where the page goes.
+        fair: Outcome on those that no model was trained on, if they are fewer.
+        path: Path of the page.
         command: The command that made it.
         versions: Versions of packages, and the commit, by name.
 
     Raises:
-        OSError: It cannot be written.
+        ReportError: It cannot be written.
     """
-    page = template("comparison.html").render(
+    errors = [side.evaluation.error_m for _, side in pair.sides]
+    curves = list(zip(errors, _LOOKS, strict=True))
+    about_distributions = "Cumulative distributions of both errors"
+    return write_page(
+        "comparison.html",
+        path,
         pair=pair,
         headline=wording.headline(found),
         about_errors=wording.about_errors(found),
@@ -67,54 +64,34 @@ def render_comparison(
         rows=wording.metric_rows(pair),
         figures={
             "pairs": _pairs_svg(pair),
-            "distributions": distributions_svg(
-                [
-                    Curve(side.evaluation.error_m, colour, 2, dashes)
-                    for (_, side), (colour, dashes) in zip(pair.sides, _LOOKS, strict=True)
-                ],
-                4.6,
-                "distributions",
-                "Cumulative distributions of both errors",
+            "distributions": charts.distributions_svg(
+                curves, 4.6, "distributions", about_distributions
             ),
             "coverages": _coverages_svg(pair),
         },
-        better_a=most_different(pair, better="A"),
-        better_b=most_different(pair, better="B"),
+        better_a=_most_different(pair, better="A"),
+        better_b=_most_different(pair, better="B"),
         seen=[pair.a.evaluation.session_ids[k] for k in pair.seen],
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         command=command,
         versions=versions,
-        count=count,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page)
-    return path
 
 
-class ComparedSession(NamedTuple):
-    """A session on which the models differ much."""
-
-    source: str
-    session_id: str
-    a: str
-    b: str
-    ratio: str
-
-
-def most_different(pair: Pair, *, better: str) -> list[ComparedSession]:
+def _most_different(pair: Pair, *, better: str) -> list[dict[str, str]]:
     """The sessions on which that model is better by the largest factor, at most ten."""
     a, b = pair.a.evaluation, pair.b.evaluation
     ratio = np.log(np.maximum(b.error_m, 1e-3) / np.maximum(a.error_m, 1e-3))
     gain = ratio if better == "A" else -ratio
     return [
-        ComparedSession(
-            a.source_names[k],
-            a.session_ids[k],
-            distance(float(a.error_m[k])),
-            distance(float(b.error_m[k])),
-            factor(float(np.exp(ratio[k]))),
-        )
-        for k in np.argsort(-gain, kind="stable")[:N_LISTED]
+        {
+            "source": a.source_names[k],
+            "session_id": a.session_ids[k],
+            "a": distance(float(a.error_m[k])),
+            "b": distance(float(b.error_m[k])),
+            "ratio": factor(float(np.exp(ratio[k]))),
+        }
+        for k in np.argsort(-gain, kind="stable")[:10]
         if gain[k] > 0
     ]
 
@@ -123,10 +100,10 @@ def _pairs_svg(pair: Pair) -> str:
     """B's error over A's, a dot a session: below the diagonal B is nearer to the truth."""
     a, b = pair.a.evaluation.error_m, pair.b.evaluation.error_m
     with svg.chart(4.6, (0.125, 0.105, 0.84, 0.845)) as (figure, axes):
-        draw_diagonal(axes)
+        charts.draw_diagonal(axes)
         axes.scatter(a, b, s=16, color=svg.NETWORK, alpha=0.5, linewidth=0)
         for which in ("x", "y"):
-            distance_axis(axes, np.concatenate([a, b]), which)
+            charts.distance_axis(axes, np.concatenate([a, b]), which)
         axes.set(xlabel="error of A")
         svg.label_above(axes, "error of B")
         return svg.render(figure, "pairs", "Error of B over error of A, a dot a session")
@@ -135,10 +112,9 @@ def _pairs_svg(pair: Pair) -> str:
 def _coverages_svg(pair: Pair) -> str:
     """Observed over claimed coverage of both models' ellipses."""
     with svg.chart(4.3, (0.09, 0.115, 0.875, 0.83)) as (figure, axes):
-        coverage_axes(axes)
-        for (_, side), (colour, dashes) in zip(pair.sides, _LOOKS, strict=True):
-            observed = [coverage(side.evaluation, level).observed.value for level in LEVELS]
-            axes.plot(LEVELS, observed, color=colour, linewidth=2, dashes=dashes or (1, 0))
-            axes.scatter(LEVELS, observed, s=16, color=colour, zorder=3)
-        description = "Observed over claimed coverage of both models"
-        return svg.render(figure, "coverages", description)
+        charts.coverage_axes(axes)
+        for (_, side), look in zip(pair.sides, _LOOKS, strict=True):
+            observed = [coverage(side.evaluation, level).value for level in LEVELS]
+            axes.plot(LEVELS, observed, **look)
+            axes.scatter(LEVELS, observed, s=16, color=look["color"], zorder=3)
+        return svg.render(figure, "coverages", "Observed over claimed coverage of both models")

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.results import Evaluation, ModelResult
 
-__all__ = ["Pair", "paired", "subset"]
-
 _SAME_PLACE_M = 1.0
 
 
@@ -32,7 +30,7 @@ class Pair:
     @property
     def sides(self) -> tuple[tuple[str, ModelResult], ...]:
         """Both, with their letters."""
-        return (("A", self.a), ("B", self.b))
+        return ("A", self.a), ("B", self.b)
 
     @property
     def seen(self) -> tuple[int, ...]:
@@ -56,13 +54,12 @@ def paired(a: ModelResult, b: ModelResult) -> Pair:
         EvaluationError: The models have different receivers or regions, no session is in both, or
             a transmitter has moved in between.
     """
-    here, there = ({receiver.name for receiver in side.receivers} for side in (a, b))
-    # One may have more receivers: then the comparison tells what the others are worth.
-    if not (here <= there or there <= here):
-        names = [", ".join(receiver.name for receiver in side.receivers) for side in (a, b)]
+    here, there = ([receiver.name for receiver in side.receivers] for side in (a, b))
+    # One may have more receivers: then the comparison shows what the others are worth.
+    if not (set(here) <= set(there) or set(there) <= set(here)):
         raise EvaluationError(
-            f"{a.name} has receivers {names[0]} and {b.name} has {names[1]}: neither has all of "
-            "the other's; compare models of the same receivers"
+            f"{a.name} has receivers {', '.join(here)} and {b.name} has {', '.join(there)}: "
+            "neither has all of the other's; compare models of the same receivers"
         )
     centres = [np.array([[s.region.latitude_deg, s.region.longitude_deg]]) for s in (a, b)]
     apart_m = float(error_m(*centres)[0])
@@ -72,36 +69,34 @@ def paired(a: ModelResult, b: ModelResult) -> Pair:
             "compare models of one region"
         )
     place = {id_: k for k, id_ in enumerate(b.evaluation.session_ids)}
-    rows = [(k, place[id_]) for k, id_ in enumerate(a.evaluation.session_ids) if id_ in place]
-    if not rows:
+    left = [k for k, id_ in enumerate(a.evaluation.session_ids) if id_ in place]
+    if not left:
         raise EvaluationError(
             f"{a.name} and {b.name} have no session in common; evaluate both with the same "
             "--split, --seed and --split_by"
         )
-    left, right = zip(*rows, strict=True)
-    n_left_out = len(a.evaluation) + len(b.evaluation) - 2 * len(rows)
+    right = [place[a.evaluation.session_ids[k]] for k in left]
+    n_left_out = len(a.evaluation) + len(b.evaluation) - 2 * len(left)
     pair = Pair(a=_rows(a, left), b=_rows(b, right), n_left_out=n_left_out)
     moved_m = error_m(pair.a.evaluation.truth_deg, pair.b.evaluation.truth_deg)
     if (moved := np.flatnonzero(moved_m > _SAME_PLACE_M)).size:
-        k = int(moved[0])
+        session_id, by_m = pair.a.evaluation.session_ids[moved[0]], moved_m[moved[0]]
         raise EvaluationError(
-            f"the transmitter of session {pair.a.evaluation.session_ids[k]} was {moved_m[k]:.0f} m "
-            f"elsewhere when {b.name} was evaluated: the catalogue was corrected in between; "
-            "evaluate both again"
+            f"the transmitter of session {session_id} was {by_m:.0f} m elsewhere when {b.name} was "
+            "evaluated: the catalogue was corrected in between; evaluate both again"
         )
     return pair
 
 
 def subset(evaluation: Evaluation, rows: Sequence[int]) -> Evaluation:
     """Some of the sessions, in the order of the rows."""
-    picked = list(rows)
     columns: dict[str, Any] = {}
     for column in fields(evaluation):
         values = getattr(evaluation, column.name)
         if isinstance(values, tuple):
-            columns[column.name] = tuple(values[k] for k in picked)
+            columns[column.name] = tuple(values[k] for k in rows)
         elif isinstance(values, np.ndarray):
-            columns[column.name] = values[picked]
+            columns[column.name] = values[list(rows)]
     return replace(evaluation, **columns)
 
 

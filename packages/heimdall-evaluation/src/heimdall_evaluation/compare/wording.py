@@ -6,13 +6,12 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from heimdall_models import localization_metrics
 from rich.console import Console
 from rich.table import Table
 
 from heimdall_evaluation.compare.significance import SIGNIFICANT
-from heimdall_evaluation.report.quantities import count, decimal, factor
-from heimdall_evaluation.report.tables import metric_text
+from heimdall_evaluation.report.quantities import count, decimal, factor, metric_text
+from heimdall_evaluation.report.sentences import about_trained_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.compare.pairs import Pair
     from heimdall_evaluation.compare.significance import Outcome, Paired
-    from heimdall_evaluation.results import Evaluation, ModelResult
+    from heimdall_evaluation.results import ModelResult
 
 _METRICS = {
     "error_m_median": "median error",
@@ -37,12 +36,12 @@ _METRICS = {
 
 def headline(found: Outcome) -> str:
     """The result in one sentence."""
-    times = factor(found.error_ratio.difference.value)
     if found.verdict == "unknown":
         return f"Not known: {count(found.n_sources, 'transmitter')} are too few."
+    verdict = f"{found.verdict} is better"
     if found.verdict == "no difference":
-        return f"No difference is shown: B's errors are {times} times A's."
-    return f"{found.verdict} is better: B's errors are {times} times A's."
+        verdict = "No difference is shown"
+    return f"{verdict}: B's errors are {factor(found.error_ratio.difference.value)} times A's."
 
 
 def about_errors(found: Outcome) -> str:
@@ -56,13 +55,10 @@ def about_errors(found: Outcome) -> str:
 
 def about_nll(found: Outcome) -> str:
     """The difference of the log-likelihoods, which judge positions and ellipses together."""
-    better = "{} says better where the transmitters are, its ellipses included"
     ending = {
-        "A": better.format("A"),
-        "B": better.format("B"),
         "no difference": "no difference is shown",
         "unknown": "too few transmitters to tell",
-    }[found.nll_verdict]
+    }.get(found.nll_verdict, f"{found.nll_verdict}'s positions and ellipses fit the truths better")
     return (
         f"With ellipses: B's negative log-likelihood is {_interval(found.nll, decimal)} nats a "
         f"session beside A's, {_p_value(found.nll)}; {ending}."
@@ -71,18 +67,7 @@ def about_nll(found: Outcome) -> str:
 
 def about_seen(pair: Pair) -> list[str]:
     """Sessions that each model was trained on, and sessions that were left out."""
-    lines = []
-    for letter, side in pair.sides:
-        flags = side.evaluation.trained_on
-        if flags is None:
-            lines.append(f"It is not known which of these sessions {letter} was trained on.")
-        elif any(flags):
-            sessions = count(len(flags), "session")
-            lines.append(
-                f"{letter} was trained on {sum(flags)} of these {sessions}, which flatter it."
-            )
-        else:
-            lines.append(f"{letter} was trained on none of these sessions.")
+    lines = [about_trained_on(side.evaluation, letter) for letter, side in pair.sides]
     if pair.n_left_out:
         left = count(pair.n_left_out, "session")
         lines.append(f"{left} that only one of the models was evaluated on: left out.")
@@ -91,27 +76,17 @@ def about_seen(pair: Pair) -> list[str]:
 
 def metric_rows(pair: Pair) -> list[tuple[str, str, str]]:
     """Name of each metric, A's value and B's value."""
-    both = [_metrics(side.evaluation) for _, side in pair.sides]
-    rows = []
-    for name, title in _METRICS.items():
-        a, b = (metric_text(name, found[name], decimal(found[name], 3)) for found in both)
-        rows.append((title, a, b))
-    return rows
+    a, b = pair.a.evaluation.metrics(), pair.b.evaluation.metrics()
+
+    def text(name: str, value: float) -> str:
+        return metric_text(name, value, decimal(value, 3))
+
+    return [(title, text(name, a[name]), text(name, b[name])) for name, title in _METRICS.items()]
 
 
-def print_comparison(
-    pair: Pair, found: Outcome, fair: Outcome | None, page: Path, console: Console | None = None
-) -> None:
-    """Print metrics side by side and the outcome.
-
-    Args:
-        pair: The models on the same sessions.
-        found: Outcome on these sessions.
-        fair: Outcome on those that no model was trained on, if it is another set.
-        page: Path of the page.
-        console: Where to print; standard output when None.
-    """
-    out = console or Console(highlight=False, soft_wrap=True)
+def print_comparison(pair: Pair, found: Outcome, fair: Outcome | None, page: Path) -> None:
+    """Print metrics side by side and the outcome; arguments as for `render_comparison`."""
+    out = Console(highlight=False, soft_wrap=True)
     for letter, side in pair.sides:
         out.print(f"{letter}           {side.name}", markup=False)
     table = Table(title=f"{found.n_sessions} sessions", title_justify="left")
@@ -132,7 +107,7 @@ def print_comparison(
 def comparison_summary(
     pair: Pair, found: Outcome, fair: Outcome | None, page: Path
 ) -> dict[str, Any]:
-    """The JSON of `--summary`; arguments as for `print_comparison`."""
+    """The JSON of `--summary`; arguments as for `render_comparison`."""
     return {
         "a": _side_summary(pair.a),
         "b": _side_summary(pair.b),
@@ -145,35 +120,28 @@ def comparison_summary(
 
 
 def _side_summary(side: ModelResult) -> dict[str, Any]:
-    evaluation, flags = side.evaluation, side.evaluation.trained_on
-    trained_on = None
-    if flags is not None:
-        trained_on = [i for i, flag in zip(evaluation.session_ids, flags, strict=True) if flag]
-    return {"model": side.name, "metrics": _metrics(evaluation), "trained_on": trained_on}
+    ids, flags = side.evaluation.session_ids, side.evaluation.trained_on
+    return {
+        "model": side.name,
+        "metrics": side.evaluation.metrics(),
+        "trained_on": flags and [id_ for id_, flag in zip(ids, flags, strict=True) if flag],
+    }
 
 
 def _outcome_summary(found: Outcome) -> dict[str, Any]:
+    def paired(one: Paired) -> dict[str, float | None]:
+        values = asdict(one.difference) | {"p": one.p}
+        # JSON has no NaN, the ends of an interval of too few transmitters.
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
+
     return {
         "n_sessions": found.n_sessions,
         "n_sources": found.n_sources,
         "better": found.verdict,
-        "error_ratio": _paired_summary(found.error_ratio),
+        "error_ratio": paired(found.error_ratio),
         "better_with_ellipses": found.nll_verdict,
-        "nll_difference": _paired_summary(found.nll),
+        "nll_difference": paired(found.nll),
     }
-
-
-def _paired_summary(found: Paired) -> dict[str, float | None]:
-    values = asdict(found.difference) | {"p": found.p}
-    # JSON has no NaN, the ends of an interval of too few transmitters.
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-
-def _metrics(evaluation: Evaluation) -> dict[str, float]:
-    """The contract's metrics, without a part of the split before their names."""
-    return localization_metrics(
-        evaluation.position_deg, evaluation.sigma_m, evaluation.truth_deg, evaluation.tilt
-    )
 
 
 def _p_value(found: Paired) -> str:

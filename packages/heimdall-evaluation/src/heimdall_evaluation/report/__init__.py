@@ -1,25 +1,6 @@
 """The report of an evaluation: one HTML file that works from disk and without a network."""
 
-from heimdall_models.training.curves import EpochRecord, LearningCurve
-
 from heimdall_evaluation.report.page import render_report
-from heimdall_evaluation.results import (
-    BaselineResult,
-    Evaluation,
-    ModelSummary,
-    Part,
-    ReportContents,
-    SessionSpectrograms,
-)
+from heimdall_evaluation.results import ModelSummary, Part, ReportContents
 
-__all__ = [
-    "BaselineResult",
-    "EpochRecord",
-    "Evaluation",
-    "LearningCurve",
-    "ModelSummary",
-    "Part",
-    "ReportContents",
-    "SessionSpectrograms",
-    "render_report",
-]
+__all__ = ["ModelSummary", "Part", "ReportContents", "render_report"]

@@ -1,6 +1,6 @@
 """The evaluation as JSON inside its report, for programs that compare reports.
 
-A report can so be compared wherever it was sent, and cannot disagree with its own figures.
+So a report can be compared wherever it was sent, without the model or the recordings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from heimdall_export.serving.metadata import Receiver
 from heimdall_models import Region
 
 from heimdall_evaluation.errors import ReportError
-from heimdall_evaluation.results import Evaluation, ModelResult
+from heimdall_evaluation.results import PAIRS, Evaluation, ModelResult
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +28,7 @@ __all__ = ["FORMAT", "embed", "read_report"]
 
 FORMAT = 1
 _BLOCK = re.compile(r'<script type="application/json" id="evaluation">(.*?)</script>', re.DOTALL)
-_ARRAYS = ("truth_deg", "position_deg", "sigma_m", "error_m", "n_present", "snr_db", "correlation")
+_ARRAYS = (*PAIRS, "error_m", "n_present", "snr_db", "correlation")
 
 
 def embed(contents: ReportContents) -> str:
@@ -50,31 +50,29 @@ def embed(contents: ReportContents) -> str:
             **{name: _listed(getattr(evaluation, name)) for name in _ARRAYS},
         },
     }
-    text = json.dumps(report, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", r"\u003c")
+    return json.dumps(report, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
 
 
 def read_report(path: str | os.PathLike[str]) -> ModelResult:
     """Read the evaluation in a report.
 
     Raises:
-        ReportError: It cannot be read, is no report, or is one of another version.
+        ReportError: It cannot be read, is not a report, or is one of another version.
     """
     try:
         block = _BLOCK.search(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ReportError(f"cannot read report {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ReportError(f"{path} is no report: it is not text") from error
+        raise ReportError(f"{path} is not a report: it is not text") from error
     if block is None:
         raise ReportError(
-            f"{path} holds no evaluation: it is no report, or one of an older version; "
+            f"{path} holds no evaluation: it is not a report, or one of an older version; "
             "make it again with `heimdall evaluate`"
         )
     try:
         report: dict[str, Any] = json.loads(block[1])
-        version = report["format"]
-        if version == FORMAT:
+        if (version := report["format"]) == FORMAT:
             return ModelResult(
                 name=str(report["model"]),
                 evaluation=_evaluation(report["sessions"]),
@@ -90,24 +88,19 @@ def read_report(path: str | os.PathLike[str]) -> ModelResult:
 
 
 def _evaluation(sessions: dict[str, Any]) -> Evaluation:
-    columns: dict[str, Any] = {
-        name: tuple(sessions[name]) for name in ("session_ids", "source_names")
-    }
+    columns = dict(sessions)
     for name in _ARRAYS:
-        shape = (-1, 2) if name in ("truth_deg", "position_deg", "sigma_m") else (-1,)
-        if (values := sessions[name]) is not None:
-            numbers = [np.nan if value is None else value for value in values]
-            columns[name] = np.array(numbers, dtype=np.float64).reshape(shape)
-    trained_on = sessions["trained_on"]
-    return Evaluation(
-        **columns | {"n_present": columns["n_present"].astype(np.int64)},
-        part=sessions["part"],
-        trained_on=None if trained_on is None else tuple(trained_on),
-    )
+        if columns[name] is not None:
+            shape = (-1, 2) if name in PAIRS else (-1,)
+            columns[name] = np.array(columns[name], dtype=np.float64).reshape(shape)  # null is NaN
+    columns["n_present"] = np.array(sessions["n_present"], dtype=np.int64)
+    for name in ("session_ids", "source_names"):
+        columns[name] = tuple(columns[name])
+    if columns["trained_on"] is not None:
+        columns["trained_on"] = tuple(columns["trained_on"])
+    return Evaluation(**columns)
 
 
 def _listed(values: NDArray[Any] | None) -> list[Any] | None:
     """Values as JSON has them: null for NaN."""
-    if values is None or values.ndim > 1 or values.dtype.kind != "f":
-        return None if values is None else values.tolist()
-    return [value if np.isfinite(value) else None for value in values.tolist()]
+    return None if values is None else np.where(np.isfinite(values), values, None).tolist()

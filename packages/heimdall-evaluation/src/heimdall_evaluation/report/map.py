@@ -10,10 +10,11 @@ from heimdall_models.metrics import offset_east_north_m
 from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.figure import Figure
 
-from heimdall_evaluation.coverage import radius_sigmas
+from heimdall_evaluation.coverage import ONE_SIGMA_SHARE, radius_sigmas
 from heimdall_evaluation.report import svg
 from heimdall_evaluation.report.projection import Frame, graticule, outline_km, to_km
-from heimdall_evaluation.report.quantities import distance, round_distance
+from heimdall_evaluation.report.quantities import count, distance, percent, round_distance
+from heimdall_evaluation.report.sentences import session_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,15 +32,37 @@ _OUTLIER_KM = 300.0
 """Estimates farther off than this do not widen the picture."""
 _LETTER, _LINE = 6.6, 13.0
 """Approximate width of a bold letter and height of a line, in points."""
-_RING: dict[str, Any] = {"facecolor": svg.PAGE, "edgecolor": svg.TRUTH}
-_DOT: dict[str, Any] = {"color": svg.NETWORK, "linewidth": 0}
+_RING: dict[str, Any] = {"facecolor": svg.PAGE, "edgecolor": svg.TRUTH, "zorder": 5}
+_DOT: dict[str, Any] = {"color": svg.NETWORK, "linewidth": 0, "zorder": 5}
+_OUTLINE: dict[str, Any] = {"facecolors": "none", "edgecolors": svg.NETWORK}
+_BOLD: dict[str, Any] = {"va": "center", "fontweight": "bold"}
 
 
-def map_svg(contents: ReportContents, chosen: Sequence[int], *, narrow: bool = False) -> str:
-    """Every session as a line from truth to estimate, the chosen ones numbered, with ellipses."""
-    evaluation = contents.evaluation
-    frame = frame_of(contents, (0.8, 1.25) if narrow else (0.5, 0.78))
-    width = 5.0 if narrow else 10.0
+def map_figure(contents: ReportContents, chosen: Sequence[int]) -> tuple[str, str, str]:
+    """The map for a wide and for a narrow page, and their caption.
+
+    Every session is a line from truth to estimate; the chosen ones are numbered, with ellipses.
+    """
+    wide, narrow = (_map_svg(contents, chosen, narrow=narrow) for narrow in (False, True))
+    n, kind = len(contents.evaluation), session_kind(contents.evaluation)
+    estimates = to_km(contents.region, contents.evaluation.position_deg)
+    outside = int(np.sum(~_frame_of(contents, narrow=False).holds(estimates)))
+    unseen = f" {count(outside, 'estimate')} fell outside the picture; the line points there."
+    thinned = f" ({MAX_DRAWN} are drawn, at evenly spaced ranks of error)"
+    return (
+        wide,
+        narrow,
+        (
+            f"Each line is the error of one of {count(n, kind)}{thinned if n > MAX_DRAWN else ''}, "
+            "from the true position (ring) to the estimate (dot). The dashed line is the border of "
+            f"the region that the model was made for.{unseen if outside else ''}"
+        ),
+    )
+
+
+def _map_svg(contents: ReportContents, chosen: Sequence[int], *, narrow: bool) -> str:
+    n, width = len(contents.evaluation), 5.0 if narrow else 10.0
+    frame = _frame_of(contents, narrow=narrow)
     with svg.style():
         figure = Figure(figsize=(width, width * frame.height / frame.width))
         axes = figure.add_axes((0, 0, 1, 1), xlim=(frame.west, frame.east))
@@ -50,29 +73,28 @@ def map_svg(contents: ReportContents, chosen: Sequence[int], *, narrow: bool = F
         _draw_receivers(axes, contents, frame, km_per_point=frame.width / (72 * width))
         _draw_scale(axes, frame)
         description = (
-            f"Map of {len(contents.receivers)} receivers and of {len(evaluation)} held-out "
+            f"Map of {len(contents.receivers)} receivers and of {n} held-out "
             "sessions, each a line from the true position to the estimate"
         )
-        notes = _notes(evaluation, range(len(evaluation)))
         name = "map-narrow" if narrow else "map-wide"
+        notes = _notes(contents.evaluation, range(n))
         drawn = svg.render(figure, name, description, notes=notes)
     # The page's scale bar needs the width while it magnifies the map.
     return drawn.replace("<svg ", f'<svg data-km="{frame.width:.3f}" ', 1)
 
 
-def frame_of(contents: ReportContents, shape: tuple[float, float]) -> Frame:
-    """The frame that shows receivers and truths, and all but absurd estimates."""
+def _frame_of(contents: ReportContents, *, narrow: bool) -> Frame:
+    """The frame that shows receivers and truths, and all estimates but those very far off."""
+    shape = (0.8, 1.25) if narrow else (0.5, 0.78)
     evaluation = contents.evaluation
-    sane = evaluation.error_m < min(
-        _OUTLIER_KM * 1000, 3 * float(np.percentile(evaluation.error_m, 90)) + 1
-    )
-    receivers = [(r.latitude_deg, r.longitude_deg) for r in contents.receivers]
-    points = [*receivers, *evaluation.truth_deg, *evaluation.position_deg[sane]]
+    farthest_m = 3 * float(np.percentile(evaluation.error_m, 90)) + 1
+    shown = evaluation.position_deg[evaluation.error_m < min(_OUTLIER_KM * 1000, farthest_m)]
+    points = [*contents.places_deg, *evaluation.truth_deg, *shown]
     return Frame.around(to_km(contents.region, points), shape)
 
 
 def choose_by_rank(evaluation: Evaluation) -> list[int]:
-    """Up to twelve sessions at evenly spaced ranks of error, least first: no choice of good ones.
+    """Up to twelve sessions at evenly spaced ranks of error, least first.
 
     Of the sessions about a rank, one of a transmitter not yet chosen is preferred.
     """
@@ -108,24 +130,21 @@ def _notes(evaluation: Evaluation, rows: Sequence[int]) -> dict[str, str]:
     return notes
 
 
-# What the sessions are drawn on
-
-
 def _draw_graticule(axes: Axes, region: Region, frame: Frame) -> None:
     """Meridians and parallels with their degrees, and the border of the region."""
     for line in graticule(region, frame):
         x, y = line.points_km.T
         axes.plot(x, y, color=svg.GRID, linewidth=0.8, zorder=0)
-        if line.along == "meridian":
+        if line.is_meridian:
             at = (float(np.interp(frame.south, y, x)), frame.south + 0.012 * frame.height)
-            align: dict[str, Any] = {"ha": "center", "va": "bottom"}
-            inner = frame.shrunk(0.05 * frame.width, 0)
+            align, margin_km = ("center", "bottom"), (0.05 * frame.width, 0.0)
         else:
             at = (frame.west + 0.008 * frame.width, float(np.interp(frame.west, x, y)))
-            align, inner = {"ha": "left", "va": "center"}, frame.shrunk(0, 0.03 * frame.height)
-        if inner.holds(np.array([at]))[0]:
-            gid = svg.anchored(*frame.share_of(np.array(at)))
-            axes.text(*at, line.label, color=svg.MUTED, fontsize=8, gid=gid, **align)
+            align, margin_km = ("left", "center"), (0.0, 0.03 * frame.height)
+        if frame.holds([at], margin_km)[0]:
+            look: dict[str, Any] = {"color": svg.MUTED, "fontsize": 8, "ha": align[0]}
+            gid = svg.anchored(*frame.share_of(at))
+            axes.text(*at, line.label, va=align[1], gid=gid, **look)
     border = outline_km(region)
     axes.plot(*border.T, color=svg.MUTED, linewidth=0.9, dashes=(5, 4), alpha=0.8, zorder=1)
 
@@ -137,32 +156,29 @@ def _draw_receivers(
 
     Receivers that are too close for a label each share one.
     """
-    receivers = contents.receivers
-    places = to_km(contents.region, [(r.latitude_deg, r.longitude_deg) for r in receivers])
+    places = to_km(contents.region, contents.places_deg)
     truths = to_km(contents.region, contents.evaluation.truth_deg)
-    marks = np.concatenate([truths, _scale_points(frame)])
+    # Labels avoid the scale bar and the north arrow too.
+    bar = np.linspace(0.78, 0.97, 12)
+    x = frame.west + frame.width * np.concatenate([bar, bar, [0.97] * 3])
+    shares = np.concatenate([np.full(12, 0.05), np.full(12, 0.085), [0.9, 0.93, 0.97]])
+    scale = np.stack([x, frame.south + frame.height * shares], axis=1)
+    marks = np.concatenate([truths, scale])
     triangle = {"marker": "^", "s": 95, "color": svg.RECEIVER, "edgecolor": svg.PAGE}
-    _draw_dots(axes, places, **triangle, linewidth=1, zorder=8.5)
+    axes.scatter(*places.T, **triangle, linewidth=1, zorder=8.5)
     unlabelled = list(range(len(places)))
     while unlabelled:
         away = np.hypot(*(places - places[unlabelled[0]]).T)
         near = [k for k in unlabelled if away[k] <= frame.width / 30]
         unlabelled = [k for k in unlabelled if k not in near]
-        names, place = ", ".join(receivers[k].name for k in near), places[near].mean(axis=0)
+        names = ", ".join(contents.receivers[k].name for k in near)
+        place = places[near].mean(axis=0)
         label = km_per_point * np.array([_LETTER * len(names), _LINE])
-        side = emptiest_side(place, label, frame, marks)
-        axes.annotate(
-            names,
-            (place[0], place[1]),
-            xytext=(9 * side[0], 11 * side[1]),
-            textcoords="offset points",
-            ha=("right", "center", "left")[side[0] + 1],
-            va="center",
-            fontsize=10,
-            fontweight="bold",
-            color=svg.RECEIVER,
-            gid=svg.anchored(*frame.share_of(place)),
-            zorder=9,
+        east, north = emptiest_side(place, label, frame, marks)
+        look = {"color": svg.RECEIVER, "fontsize": 10, "ha": ("right", "center", "left")[east + 1]}
+        gid = svg.anchored(*frame.share_of(place))
+        svg.text_beside(
+            axes, names, place, (9 * east, 11 * north), gid=gid, zorder=9, **_BOLD, **look
         )
 
 
@@ -198,34 +214,14 @@ def _draw_scale(axes: Axes, frame: Frame) -> None:
     magnitude = 10.0 ** math.floor(math.log10(frame.width / 6))
     length = max(m * magnitude for m in (1, 2, 5) if m * magnitude <= frame.width / 6)
     x, y = frame.east - 0.03 * frame.width, frame.south + 0.05 * frame.height
-    tick = 0.008 * frame.height
-    gid = svg.WHOLE_MAP_ONLY
-    bar = ([x - length, x - length, x, x], [y + tick, y, y, y + tick])
+    tick, gid = y + 0.008 * frame.height, svg.WHOLE_MAP_ONLY
+    bar = ([x - length, x - length, x, x], [tick, y, y, tick])
     axes.plot(*bar, color=svg.FOREGROUND, linewidth=1.3, gid=gid)
     label = round_distance(1000 * length)
-    axes.text(x - length / 2, y + tick, label, ha="center", va="bottom", gid=gid)
-    axes.annotate(
-        "N",
-        xy=(x, frame.north - 0.03 * frame.height),
-        xytext=(0, -30),
-        textcoords="offset points",
-        ha="center",
-        va="center",
-        fontweight="bold",
-        gid=gid,
-        arrowprops={"arrowstyle": "-|>", "color": svg.FOREGROUND, "linewidth": 1.2, "shrinkA": 1},
-    )
-
-
-def _scale_points(frame: Frame) -> NDArray[np.float64]:
-    """Points on the scale bar and the north arrow, for labels to avoid; (n, 2)."""
-    bar = np.linspace(0.78, 0.97, 12)
-    x = frame.west + frame.width * np.concatenate([bar, bar, [0.97] * 3])
-    share = np.concatenate([np.full(12, 0.05), np.full(12, 0.085), [0.9, 0.93, 0.97]])
-    return np.stack([x, frame.south + frame.height * share], axis=1)
-
-
-# Sessions
+    axes.text(x - length / 2, tick, label, ha="center", va="bottom", gid=gid)
+    tip = (x, frame.north - 0.03 * frame.height)
+    arrow = {"arrowstyle": "-|>", "color": svg.FOREGROUND, "linewidth": 1.2, "shrinkA": 1}
+    svg.text_beside(axes, "N", tip, (0, -30), ha="center", gid=gid, arrowprops=arrow, **_BOLD)
 
 
 def _draw_sessions(
@@ -238,43 +234,30 @@ def _draw_sessions(
         # Squares on dashed lines, for the numbered sessions only.
         other = to_km(contents.region, contents.map_baseline_deg[picked])
         lines = list(np.stack([truth[picked], other], axis=1))
-        _draw_lines(axes, lines, svg.SECOND, linewidths=0.9, linestyles=[(0, (4, 3))], zorder=3)
-        _draw_dots(axes, other, s=16, marker="s", color=svg.SECOND, linewidth=0, zorder=4)
-    _draw_ellipses(axes, estimate[picked], evaluation, picked, outer_alpha=0.25)
+        dashed: dict[str, Any] = {"linewidths": 0.9, "linestyles": [(0, (4, 3))], "zorder": 3}
+        axes.add_collection(LineCollection(lines, colors=svg.SECOND, **dashed))
+        axes.scatter(*other.T, s=16, marker="s", color=svg.SECOND, linewidth=0, zorder=4)
+    _draw_both_ellipses(axes, estimate[picked], evaluation, picked, outer_alpha=0.25)
     drawn = drawn_sessions(evaluation, chosen)
     others = [k for k in drawn if k not in picked]
-    faint: dict[str, Any] = {"linewidths": 0.7, "alpha": 0.5, "zorder": 2.5, "gid": svg.ON_REQUEST}
-    _add_ellipses(axes, estimate[others], evaluation, others, edgecolors=svg.NETWORK, **faint)
+    faint = _OUTLINE | {"linewidths": 0.7, "alpha": 0.5, "zorder": 2.5, "gid": svg.ON_REQUEST}
+    _draw_ellipses(axes, estimate[others], evaluation, others, 1.0, **faint)
     for k in drawn:
-        strong = {"linewidths": 1.7, "alpha": 1.0} if k in chosen else {}
-        look: dict[str, Any] = {
-            "linewidths": 0.9,
-            "alpha": 0.45,
-            "zorder": 4,
-            "gid": f"session-{k}",
-        } | strong
-        _draw_lines(axes, [np.stack([truth[k], estimate[k]])], svg.NETWORK, **look)
-    _draw_dots(axes, truth[drawn], s=13, zorder=5, linewidth=1, **_RING)
-    _draw_dots(axes, estimate[drawn], s=7, zorder=5, **_DOT)
-    _draw_dots(axes, estimate[picked], s=26, zorder=5, **_DOT)
+        width, alpha = (1.7, 1.0) if k in picked else (0.9, 0.45)
+        look: dict[str, Any] = {"linewidths": width, "alpha": alpha, "gid": f"session-{k}"}
+        line = [np.stack([truth[k], estimate[k]])]
+        axes.add_collection(LineCollection(line, colors=svg.NETWORK, zorder=4, **look))
+    axes.scatter(*truth[drawn].T, s=13, linewidth=1, **_RING)
+    axes.scatter(*estimate[drawn].T, s=7, **_DOT)
+    axes.scatter(*estimate[picked].T, s=26, **_DOT)
     for number, k in enumerate(chosen, start=1):
         # On the side of the true position where the line does not start.
-        side = np.sign(truth[k] - estimate[k])
-        axes.annotate(
-            str(number),
-            (truth[k, 0], truth[k, 1]),
-            xytext=(6 * side[0], 6 * side[1]),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=9,
-            fontweight="bold",
-            gid=svg.anchored(*frame.share_of(truth[k])),
-            zorder=8,
-        )
+        offset, gid = 6 * np.sign(truth[k] - estimate[k]), svg.anchored(*frame.share_of(truth[k]))
+        look = {"ha": "center", "fontsize": 9, "zorder": 8, "gid": gid}
+        svg.text_beside(axes, str(number), truth[k], offset, **_BOLD, **look)
 
 
-def _draw_ellipses(
+def _draw_both_ellipses(
     axes: Axes,
     centres_km: NDArray[np.float64],
     evaluation: Evaluation,
@@ -283,43 +266,24 @@ def _draw_ellipses(
     outer_alpha: float,
 ) -> None:
     """Filled one-sigma ellipses and faint 95 % ellipses around centres (rows, 2)."""
-    for radius, fill, line in ((radius_sigmas(0.95), 0.0, outer_alpha), (1.0, 0.13, 0.9)):
-        looks: tuple[dict[str, Any], ...] = (
-            {"facecolors": svg.NETWORK, "edgecolors": "none", "alpha": fill},
-            {"edgecolors": svg.NETWORK, "alpha": line},
-        )
-        for look in looks:
-            look |= {"linewidths": 0.9, "zorder": 3}
-            _add_ellipses(axes, centres_km, evaluation, rows, radius=radius, **look)
+    filled = {"facecolors": svg.NETWORK, "edgecolors": "none", "alpha": 0.13}
+    outer, inner = _OUTLINE | {"alpha": outer_alpha}, _OUTLINE | {"alpha": 0.9}
+    for radius, look in ((radius_sigmas(0.95), outer), (1.0, filled), (1.0, inner)):
+        _draw_ellipses(axes, centres_km, evaluation, rows, radius, linewidths=0.9, zorder=3, **look)
 
 
-def _add_ellipses(
+def _draw_ellipses(
     axes: Axes,
     centres_km: NDArray[np.float64],
     evaluation: Evaluation,
     rows: list[int],
-    *,
-    radius: float = 1.0,
+    radius: float,
     **look: Any,  # noqa: ANN401 - as Matplotlib takes them
 ) -> None:
     half_axes_m, turned_deg = ellipse_axes(evaluation.sigma_m[rows], evaluation.tilt[rows])
-    look = {"facecolors": "none"} | look
     widths_km, heights_km = (2 * radius * half_axes_m / 1000).T
     look |= {"units": "xy", "offsets": centres_km, "offset_transform": axes.transData}
     axes.add_collection(EllipseCollection(widths_km, heights_km, turned_deg, **look))
-
-
-def _draw_dots(axes: Axes, points_km: NDArray[np.float64], **look: Any) -> None:  # noqa: ANN401
-    axes.scatter(points_km[:, 0], points_km[:, 1], **look)
-
-
-def _draw_lines(
-    axes: Axes,
-    lines_km: list[NDArray[np.float64]],
-    colour: str,
-    **look: Any,  # noqa: ANN401
-) -> None:
-    axes.add_collection(LineCollection(lines_km, colors=colour, **look))
 
 
 def ellipse_axes(
@@ -338,16 +302,34 @@ def ellipse_axes(
     return np.where(upright, sigma_m, np.sqrt(squares)), np.degrees(turned)
 
 
-# Close-ups
+def closeups_figure(evaluation: Evaluation, chosen: Sequence[int]) -> tuple[str, str, str]:
+    """Close-ups of the chosen sessions for a wide and for a narrow page, and their caption."""
+    picked = list(chosen)
+    # An extreme session may leave its own panel, but a typical one must not shrink.
+    reach_m = evaluation.error_m[picked] / 2 + 2.6 * evaluation.sigma_m[picked].max(axis=1)
+    half_km = float(np.percentile(reach_m, 75)) / 1000
+    wide, narrow = (_closeups_svg(evaluation, picked, half_km, narrow=n) for n in (False, True))
+    return (
+        wide,
+        narrow,
+        (
+            f"The {count(len(picked), 'numbered session')}, from the best to the worst at evenly "
+            f"spaced ranks of error; every panel is {distance(2000 * half_km)} wide. The filled "
+            f"one-sigma ellipse should hold the truth in {percent(ONE_SIGMA_SHARE)} of the cases, "
+            f"the thin one in {percent(0.95)}."
+        ),
+    )
 
 
-def closeups_svg(evaluation: Evaluation, chosen: Sequence[int], *, narrow: bool = False) -> str:
-    """A panel for each chosen session, at one scale, centred between truth and estimate."""
+def _closeups_svg(
+    evaluation: Evaluation, chosen: list[int], half_km: float, *, narrow: bool
+) -> str:
+    """A panel for each session, at one scale, centred between truth and estimate."""
     columns, width = (3, 5.0) if narrow else (6, 10.0)
-    rows, cell = -(-len(chosen) // columns), width / columns
-    height = rows * (cell + 0.18)
+    rows = -(-len(chosen) // columns)
+    height = rows * (width / columns + 0.18)
     offset_km = offset_east_north_m(evaluation.position_deg, evaluation.truth_deg) / 1000
-    half = half_width_km(evaluation, chosen)
+    ends = (-half_km, half_km)
     with svg.style():
         figure = Figure(figsize=(width, height))
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -356,24 +338,17 @@ def closeups_svg(evaluation: Evaluation, chosen: Sequence[int], *, narrow: bool 
             axes.set_visible(False)
         for number, (axes, k) in enumerate(zip(grid.flat, chosen, strict=False), start=1):
             estimate, truth = -offset_km[k] / 2, offset_km[k] / 2
-            axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal", xticks=[], yticks=[])
+            axes.set(xlim=ends, ylim=ends, aspect="equal", xticks=[], yticks=[])
             axes.spines[:].set_color(svg.GRID)
             axes.set_gid(f"session-{k}")
-            _draw_ellipses(axes, estimate[None], evaluation, [k], outer_alpha=0.4)
+            _draw_both_ellipses(axes, estimate[None], evaluation, [k], outer_alpha=0.4)
             line = np.stack([truth, estimate]).T
             axes.plot(*line, color=svg.NETWORK, linewidth=1.4, zorder=4)
-            _draw_dots(axes, truth[None], s=22, linewidth=1.2, zorder=5, **_RING)
-            _draw_dots(axes, estimate[None], s=18, zorder=5, **_DOT)
+            axes.scatter(*truth, s=22, linewidth=1.2, **_RING)
+            axes.scatter(*estimate, s=18, **_DOT)
             axes.set_title(f"{number}", loc="left", fontsize=9.5, fontweight="bold", pad=3)
             error = distance(float(evaluation.error_m[k]))
             axes.set_title(error, loc="right", fontsize=9.5, pad=3)
         name = "closeups-narrow" if narrow else "closeups-wide"
         description = f"Close-ups of {len(chosen)} sessions"
         return svg.render(figure, name, description, notes=_notes(evaluation, chosen))
-
-
-def half_width_km(evaluation: Evaluation, chosen: Sequence[int]) -> float:
-    """Half a panel: an extreme session may leave its own, a typical one must not shrink."""
-    picked = list(chosen)
-    reach_m = evaluation.error_m[picked] / 2 + 2.6 * evaluation.sigma_m[picked].max(axis=1)
-    return float(np.percentile(reach_m, 75)) / 1000

@@ -1,32 +1,32 @@
-"""The page of a report: what is computed, drawn and said, put into the template."""
+"""The page of a report: its figures, tables and sentences, put into the template."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import importlib.resources
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
 import numpy as np
 from heimdall_export.atomic import write_whole
 
-from heimdall_evaluation.coverage import coverage
+from heimdall_evaluation.coverage import coverage, shares_inside, squared_sigmas
 from heimdall_evaluation.errors import ReportError
-from heimdall_evaluation.report import charts, sentences, tables
+from heimdall_evaluation.intervals import Interval, ratio_of_medians
+from heimdall_evaluation.report import charts, quantities, sentences
 from heimdall_evaluation.report.embedded import embed
-from heimdall_evaluation.report.map import choose_by_rank, closeups_svg, map_svg
-from heimdall_evaluation.report.quantities import count, distance, duration, factor, percent
+from heimdall_evaluation.report.map import choose_by_rank, closeups_figure, map_figure
+from heimdall_evaluation.report.quantities import count, decimal, distance, factor, percent
 
 if TYPE_CHECKING:
     import os
 
-    from heimdall_models.training.curves import LearningCurve
-
-    from heimdall_evaluation.results import Evaluation, ReportContents
-
-__all__ = ["render_report", "template"]
+    from heimdall_evaluation.results import BaselineResult, Evaluation, ReportContents
 
 
 def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Path:
@@ -37,41 +37,43 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
     Raises:
         ReportError: The file cannot be written there.
     """
-    target = Path(path)
-    script = (
-        importlib.resources.files("heimdall_evaluation.report") / "templates" / "zoom.js"
-    ).read_text(encoding="utf-8")
+    templates = importlib.resources.files("heimdall_evaluation.report") / "templates"
+    script = (templates / "zoom.js").read_text(encoding="utf-8")
     # The page's security policy names its one script by this hash; no other runs.
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    page = template("report.html").render(
+    model, total_s = contents.model, sum(contents.timings.values())
+    size = "" if model.size_bytes is None else f", {quantities.file_size(model.size_bytes)}"
+    return write_page(
+        "report.html",
+        Path(path),
         contents=contents,
         headline=sentences.headline(contents.evaluation),
-        model_line=tables.model_line(contents.model),
+        model_line=f"{model.name}, {count(model.n_parameters, 'parameter')}{size}",
         evaluated=_evaluated(contents) if len(contents.evaluation) else None,
-        training=[_training(curve, k) for k, curve in enumerate(contents.curves)],
+        training=[charts.training_figures(curve, k) for k, curve in enumerate(contents.curves)],
         embedded=embed(contents),
         script=script,
         script_hash=f"sha256-{digest}",
-        exclusions=tables.exclusion_groups(contents),
-        stages=tables.stages(contents),
-        total_time=duration(sum(contents.timings.values())),
-        metrics=tables.metric_rows(contents),
-        split=tables.flat_rows(contents.split_report),
-        count=count,
-        factor=factor,
-        distance=distance,
-        percent=percent,
+        exclusions=exclusion_groups(contents),
+        stages=[
+            (name, quantities.duration(seconds), seconds / (total_s or 1.0))
+            for name, seconds in contents.timings.items()
+        ],
+        total_time=quantities.duration(total_s),
+        metrics=[
+            (name, quantities.metric_text(name, value, f"{value:.4g}"))
+            for name, value in sorted(contents.metrics.items())
+        ],
+        split=flat_rows(contents.split_report),
     )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, page)
-    except OSError as error:
-        raise ReportError(f"cannot write the report to {target}: {error.strerror}") from error
-    return target
 
 
-def template(name: str) -> jinja2.Template:
-    """One of the pages' templates; it escapes every value."""
+def write_page(template: str, path: Path, **values: object) -> Path:
+    """Write a page, whole or not at all; its template escapes every value.
+
+    Raises:
+        ReportError: It cannot be written there.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("heimdall_evaluation.report"),
         autoescape=True,
@@ -79,25 +81,37 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name)
+    environment.globals.update(count=count, factor=factor, distance=distance, percent=percent)
+    page = environment.get_template(template).render(values)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, page)
+    except OSError as error:
+        raise ReportError(f"cannot write {path}: {error.strerror}") from error
+    return path
 
 
 def _evaluated(contents: ReportContents) -> dict[str, Any]:
     """Everything on the page that needs at least one evaluated session."""
     evaluation = contents.evaluation
     chosen = choose_by_rank(evaluation)
-    inside = [percent(coverage(evaluation, p).observed.value) for p in (0.68, 0.95)]
-    sizes = (False, True)
+    inside = [percent(coverage(evaluation, p).value) for p in (0.68, 0.95)]
     return {
         "cards": _cards(evaluation),
-        "comparisons": [tables.compare(evaluation, baseline) for baseline in contents.baselines],
-        "maps": [map_svg(contents, chosen, narrow=narrow) for narrow in sizes],
-        "about_map": sentences.about_map(contents),
-        "closeups": [closeups_svg(evaluation, chosen, narrow=narrow) for narrow in sizes],
-        "about_closeups": sentences.about_closeups(evaluation, chosen),
-        "figures": _figures(contents),
+        "comparisons": [compare(evaluation, baseline) for baseline in contents.baselines],
+        "map": map_figure(contents, chosen),
+        "closeups": closeups_figure(evaluation, chosen),
+        "figures": {
+            "errors": charts.errors_figure(contents),
+            "coverage": charts.coverage_figure(evaluation),
+            "sigma": charts.sigma_figure(evaluation),
+            "pit": charts.pit_figure(evaluation),
+            "distance": charts.distance_figure(contents),
+            "receivers": charts.receivers_figure(evaluation),
+            "snr": charts.snr_figure(evaluation),
+        },
         "about_trained_on": sentences.about_trained_on(evaluation),
-        "worst": tables.worst_sessions(evaluation),
+        "worst": worst_sessions(evaluation),
         "pictures": charts.pictures(evaluation, contents.spectrograms),
         "about_bounds": sentences.about_bounds(evaluation, contents.model.sigma_bounds_m),
         "median": distance(float(np.median(evaluation.error_m))),
@@ -106,46 +120,122 @@ def _evaluated(contents: ReportContents) -> dict[str, Any]:
     }
 
 
-def _figures(contents: ReportContents) -> dict[str, tuple[str, str]]:
-    """Each figure with the sentence below it."""
-    evaluation = contents.evaluation
-    covered = " ".join(sentences.about_coverage(evaluation, p) for p in (0.68, 0.95))
-    return {
-        "errors": (charts.error_distribution_svg(contents), sentences.about_errors(evaluation)),
-        "coverage": (charts.coverage_svg(evaluation), covered),
-        "sigma": (charts.sigma_svg(evaluation), sentences.about_sigma(evaluation)),
-        "pit": (charts.pit_svg(evaluation), sentences.about_pit(evaluation)),
-        "distance": (charts.distance_svg(contents), sentences.about_distance(contents)),
-        "receivers": (charts.receivers_svg(evaluation), sentences.about_receivers(evaluation)),
-        "snr": (charts.snr_svg(evaluation), sentences.about_snr(evaluation)),
-    }
-
-
-def _training(curve: LearningCurve, number: int) -> dict[str, str]:
-    """Figures of one training; the first has plain ids, further ones are numbered."""
-    suffix = f"-{number}" if number else ""
-    with_error = not curve.name or charts.has_errors(curve)
-    return {
-        "name": curve.name,
-        "loss": charts.loss_curve_svg(curve, "loss" + suffix),
-        "error": charts.error_curve_svg(curve, "error-by-epoch" + suffix) if with_error else "",
-        "about": sentences.about_training(curve),
-    }
-
-
 def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     """The few numbers that matter: figure, name, remark."""
-    median, p95 = np.percentile(evaluation.error_m, [50, 95])
-    cards = [
-        (distance(float(median)), "median error", f"95 % are within {distance(float(p95))}"),
-    ]
+    median, p95 = map(distance, np.percentile(evaluation.error_m, [50, 95]))
+    cards = [(median, "median error", f"95 % are within {p95}")]
     for claimed in (0.68, 0.95):
-        observed = coverage(evaluation, claimed).observed
+        observed = coverage(evaluation, claimed)
         name = f"of truths in the {percent(claimed)} ellipse"
         interval = f"{percent(observed.low)} to {percent(observed.high)}"
         cards.append((percent(observed.value), name, f"95 % interval {interval}"))
     sources = count(len(set(evaluation.source_names)), "transmitter")
     unseen = " not trained on" if evaluation.part == "test" else ""
-    kind = sentences.session_kind(evaluation) + "s"
-    cards.append((f"{len(evaluation):,}", kind, f"of {sources}{unseen}"))
-    return cards
+    kind = f"{sentences.session_kind(evaluation)}s"
+    return [*cards, (f"{len(evaluation):,}", kind, f"of {sources}{unseen}")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A baseline's errors, and the network's against them."""
+
+    baseline: BaselineResult
+    n_answered: int
+    median_m: float
+    p95_m: float
+    ratio: Interval
+    """The network's median error over the baseline's, on the sessions that both answer."""
+    inside: tuple[float, float] | None = None
+    """Shares of truths in its 68 and 95 % ellipses, if it has any."""
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "no difference", "unknown"]:
+        """The network beside the baseline, as far as the ratio's interval shows it."""
+        if not self.ratio.known:
+            return "unknown"
+        if self.ratio.high < 1:
+            return "better"
+        return "worse" if self.ratio.low > 1 else "no difference"
+
+    @property
+    def interval(self) -> str:
+        """`0.29 to 0.43`."""
+        return f"{factor(self.ratio.low)} to {factor(self.ratio.high)}"
+
+    @property
+    def sentence(self) -> str:
+        """The comparison in words."""
+        if self.n_answered == 0:
+            return "It has no answer for any of these sessions."
+        times = (
+            f"Its median error is {distance(self.median_m)}; the network's is "
+            f"{factor(self.ratio.value)} times that"
+        )
+        if self.verdict == "unknown":
+            return f"{times}. Sessions of a single transmitter cannot tell how sure that is."
+        sessions = count(self.n_answered, "session")
+        ending = {
+            "better": "The network is better.",
+            "worse": "The network is worse than this baseline.",
+            "no difference": f"The network is not better as far as {sessions} can tell.",
+        }[self.verdict]
+        return f"{times} (95 % interval {self.interval}). {ending}"
+
+
+def compare(evaluation: Evaluation, baseline: BaselineResult) -> Comparison:
+    """Compare the network with a baseline, on the sessions for which the baseline has an answer."""
+    answered = np.flatnonzero(np.isfinite(baseline.error_m))
+    median, p95, ratio = np.nan, np.nan, Interval(np.nan)
+    if answered.size:
+        errors = baseline.error_m[answered]
+        median, p95 = np.percentile(errors, [50, 95])
+        sources = [evaluation.source_names[k] for k in answered]
+        ratio = ratio_of_medians(evaluation.error_m[answered], errors, sources)
+    return Comparison(
+        baseline=baseline,
+        n_answered=int(answered.size),
+        median_m=float(median),
+        p95_m=float(p95),
+        ratio=ratio,
+        inside=shares_inside(baseline, evaluation.truth_deg),
+    )
+
+
+def worst_sessions(evaluation: Evaluation) -> list[dict[str, str | int]]:
+    """The sessions with the largest errors, worst first."""
+    in_sigmas, snr_db = np.sqrt(squared_sigmas(evaluation)), evaluation.snr_or_nan_db
+    return [
+        {
+            "session_id": evaluation.session_ids[k],
+            "source": evaluation.source_names[k],
+            "error": distance(float(evaluation.error_m[k])),
+            "sigma": " / ".join(distance(float(sigma)) for sigma in evaluation.sigma_m[k]),
+            "in_sigmas": decimal(float(in_sigmas[k]), 1),
+            "n_present": int(evaluation.n_present[k]),
+            "snr": decimal(float(snr_db[k]), 1),
+            "truth": "{:.3f}, {:.3f}".format(*evaluation.truth_deg[k]),
+            "estimate": "{:.3f}, {:.3f}".format(*evaluation.position_deg[k]),
+        }
+        for k in evaluation.worst
+    ]
+
+
+def exclusion_groups(contents: ReportContents) -> list[tuple[str, list[str]]]:
+    """Reasons with the ids of the sessions excluded for them, the most frequent first."""
+    groups = defaultdict(list)
+    for session_id, reason in contents.excluded:
+        groups[reason].append(session_id)
+    return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+
+
+def flat_rows(details: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nested details as rows of a dotted name and a value."""
+    rows: list[tuple[str, str]] = []
+    for name, value in details.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{name}.{inner}", text) for inner, text in flat_rows(value)]
+        elif isinstance(value, (list, tuple)):
+            rows.append((str(name), ", ".join(map(str, value))))
+        else:
+            rows.append((str(name), f"{value:g}" if isinstance(value, float) else str(value)))
+    return rows

@@ -1,14 +1,14 @@
 """The map's plane: kilometres east and north of the region's centre.
 
 Azimuthal equidistant on the WGS84 ellipsoid: distance and bearing from the centre are true, and
-every point on Earth has a place, so that no estimate is too absurd to be drawn.
+every point on Earth has a place, so that any estimate can be drawn.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from heimdall_models.metrics import offset_east_north_m
@@ -32,8 +32,7 @@ def to_km(region: Region, position_deg: ArrayLike) -> NDArray[np.float64]:
 
 def outline_km(region: Region) -> NDArray[np.float64]:
     """The closed border of the region, (n, 2)."""
-    side = np.linspace(-1, 1, 24)
-    one = np.ones_like(side)
+    side, one = np.linspace(-1, 1, 24), np.ones(24)
     east = np.concatenate([side, one, -side, -one])
     north = np.concatenate([-one, side, one, -side])
     return to_km(region, region.to_degrees(np.stack([east, north], axis=1)))
@@ -73,68 +72,54 @@ class Frame:
         """Kilometres from south to north."""
         return self.north - self.south
 
-    def share_of(self, point_km: NDArray[np.float64]) -> tuple[float, float]:
+    def share_of(self, point_km: ArrayLike) -> tuple[float, float]:
         """Distances of a point (2,) from left and top, as shares of the picture's size."""
-        return (
-            float((point_km[0] - self.west) / self.width),
-            float((self.north - point_km[1]) / self.height),
-        )
+        x, y = np.asarray(point_km)
+        return float((x - self.west) / self.width), float((self.north - y) / self.height)
 
-    def shrunk(self, by_east: float, by_north: float) -> Frame:
-        """The frame without a margin, in kilometres, on each side."""
-        return Frame(
-            self.west + by_east, self.east - by_east, self.south + by_north, self.north - by_north
-        )
-
-    def holds(self, points_km: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(n,): true for points (n, 2) in the picture."""
-        x, y = points_km.T
+    def holds(
+        self, points_km: ArrayLike, margin_km: tuple[float, float] = (0.0, 0.0)
+    ) -> NDArray[np.bool_]:
+        """(n,): true for points (n, 2) in the picture without a margin, east and north."""
+        x, y = np.asarray(points_km).T
+        (east, north) = margin_km
         inside: NDArray[np.bool_] = (
-            (x >= self.west) & (x <= self.east) & (y >= self.south) & (y <= self.north)
+            (x >= self.west + east)
+            & (x <= self.east - east)
+            & (y >= self.south + north)
+            & (y <= self.north - north)
         )
         return inside
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GridLine:
+class GridLine(NamedTuple):
     """One meridian or parallel in the picture."""
 
     label: str
-    along: Literal["meridian", "parallel"]
+    is_meridian: bool
     points_km: NDArray[np.float64]
 
 
 def graticule(region: Region, frame: Frame) -> Iterator[GridLine]:
     """Meridians and parallels at a step that leaves about four of each."""
-    corners = np.stack(
-        [np.tile([frame.west, frame.east], 2), np.repeat([frame.south, frame.north], 2)], axis=1
+    corners = np.array(
+        [[x, y] for y in (frame.south, frame.north) for x in (frame.west, frame.east)]
     )
     latitudes, longitudes = region.to_degrees(corners * 1000 / region.scale_m).T
-    east_of_centre = (longitudes - region.longitude_deg + 180) % 360 - 180
-    longitudes = region.longitude_deg + east_of_centre
-    step = round_step(float(np.ptp(longitudes)) / 4)
-    for longitude in _multiples(longitudes, step):
-        line = np.stack([np.linspace(*_span(latitudes), 30), np.full(30, longitude)], axis=1)
-        yield GridLine(_label(longitude, step, "EW"), "meridian", to_km(region, line))
-    step = round_step(float(np.ptp(latitudes)) / 4)
-    for latitude in _multiples(latitudes, step):
-        line = np.stack([np.full(30, latitude), np.linspace(*_span(longitudes), 30)], axis=1)
-        yield GridLine(_label(latitude, step, "NS"), "parallel", to_km(region, line))
+    longitudes = region.longitude_deg + ((longitudes - region.longitude_deg + 180) % 360 - 180)
+    for is_meridian in (True, False):
+        degrees, along = (longitudes, latitudes) if is_meridian else (latitudes, longitudes)
+        step, margin = round_step(float(np.ptp(degrees)) / 4), 0.1 * float(np.ptp(along))
+        ends = np.linspace(float(along.min()) - margin, float(along.max()) + margin, 30)
+        for k in range(math.ceil(degrees.min() / step), math.floor(degrees.max() / step) + 1):
+            line = (ends, np.full(30, k * step)) if is_meridian else (np.full(30, k * step), ends)
+            label = _label(k * step, step, "EW" if is_meridian else "NS")
+            yield GridLine(label, is_meridian, to_km(region, np.stack(line, axis=1)))
 
 
 def round_step(wanted: float) -> float:
     """The round number of degrees nearest to the wanted step, by ratio."""
     return min(_STEPS_DEG, key=lambda step: abs(math.log(step / max(wanted, 1e-6))))
-
-
-def _span(degrees: NDArray[np.float64]) -> tuple[float, float]:
-    margin = 0.1 * float(np.ptp(degrees))
-    return float(degrees.min()) - margin, float(degrees.max()) + margin
-
-
-def _multiples(degrees: NDArray[np.float64], step: float) -> list[float]:
-    first, last = math.ceil(degrees.min() / step), math.floor(degrees.max() / step)
-    return [k * step for k in range(first, last + 1)]
 
 
 def _label(degrees: float, step: float, signs: str) -> str:

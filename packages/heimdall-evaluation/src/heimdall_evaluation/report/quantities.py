@@ -69,3 +69,11 @@ def file_size(n_bytes: int) -> str:
             break
         size, unit = size / 1000, larger
     return f"{size:.3g}{_SPACE}{unit}"
+
+
+def metric_text(name: str, value: float, otherwise: str) -> str:
+    """A metric in the unit that its name implies, or `otherwise` if it has none."""
+    short = name.rpartition("/")[2]
+    if short.startswith("error_m"):
+        return distance(value)
+    return percent(value) if short.startswith(("coverage", "accuracy")) else otherwise

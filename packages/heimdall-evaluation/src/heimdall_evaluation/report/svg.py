@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 
 _ROLES = ("ink", "muted", "grid", "page", "network", "truth", "receiver", "warning", "second")
 _VARIABLES = {
@@ -32,14 +34,9 @@ OUTLINED = "halo"
 """Gid of text outlined in the page's colour, to be legible on lines."""
 ON_REQUEST = "every"
 """Gid of what is visible only while the reader asks for every ellipse."""
-WHOLE_MAP_ONLY = "furniture"
+WHOLE_MAP_ONLY = "halo furniture"
 """Gid of outlined text and lines that a magnified map hides, such as its scale."""
 
-_CLASSES = {
-    OUTLINED: OUTLINED,
-    ON_REQUEST: ON_REQUEST,
-    WHOLE_MAP_ONLY: f"{OUTLINED} {WHOLE_MAP_ONLY}",
-}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name is never TeX
@@ -91,8 +88,16 @@ def chart(
 
 
 def label_above(axes: Axes, text: str) -> None:
-    """Label the vertical axis above it, where it is read without turning."""
+    """Label the vertical axis above it, where the text is horizontal."""
     axes.set_title(text, loc="left", x=0, pad=7, fontsize=9.5, color=MUTED)
+
+
+def text_beside(
+    axes: Axes, text: str, point: ArrayLike, offset: tuple[float, float], **look: object
+) -> None:
+    """Write a text at an offset, in typographic points, from a point (2,) of the axes."""
+    x, y = np.asarray(point)
+    axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", **look)
 
 
 def render(
@@ -110,22 +115,17 @@ def render(
     no_dates = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(written, format="svg", transparent=True, metadata=no_dates)
-    root = _without_namespaces(written.getvalue())
+    # HTML implies the namespaces, and their addresses would look like links.
+    head, _, body = written.getvalue().partition("<svg")[2].partition(">")
+    box = head.partition('viewBox="')[2].partition('"')[0]
+    body = body.replace("xlink:href", "href")
+    root = ElementTree.fromstring(f'<svg viewBox="{box}">{body}')  # noqa: S314 - our own drawing
     _simplify(root, notes or {})
     root.attrib.update({"id": name, "class": "figure", "role": "img", "aria-label": description})
     text = ElementTree.tostring(root, encoding="unicode").replace("\n", " ")
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
     return text
-
-
-def _without_namespaces(text: str) -> ElementTree.Element:
-    """Parse; HTML implies the namespaces, and their addresses would look like links."""
-    start = text.index("<svg")
-    end = text.index(">", start)
-    box = text[text.index("viewBox", start) : end].split('"')[1]
-    body = text[end:].replace("xlink:href", "href")
-    return ElementTree.fromstring(f'<svg viewBox="{box}"{body}')  # noqa: S314 - our own drawing
 
 
 def _simplify(root: ElementTree.Element, notes: Mapping[str, str]) -> None:
@@ -148,8 +148,8 @@ def _simplify(root: ElementTree.Element, notes: Mapping[str, str]) -> None:
             element.insert(0, title)
             attributes["class"] = "noted"
         role, _, anchor = gid.partition("@")
-        if role in _CLASSES:
-            attributes["class"] = _CLASSES[role]
+        if role in (OUTLINED, ON_REQUEST, WHOLE_MAP_ONLY):
+            attributes["class"] = role
         if anchor:
             attributes["data-at"] = anchor
         if element.tag == "text" and "style" in attributes:
