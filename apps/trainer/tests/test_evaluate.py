@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from heimdall_evaluation.errors import EvaluationError
 from heimdall_evaluation.report.embedded import read_report
 from heimdall_trainer.cli.app import main
-from heimdall_trainer.cli.compare import compare_models
+from heimdall_trainer.cli.compare import compare
 from heimdall_trainer.evaluation import sessions_of_part
 from heimdall_trainer.mlflow_run import sessions_trained_on
 from heimdall_trainer.models import evaluate_file, file_name, opened_model
@@ -75,13 +76,14 @@ def test_the_runs_own_report_can_be_compared_with_another_model(
     connections, quick, finished, tmp_path, capsys
 ):
     """A model beside itself: one read from its report, one asked again."""
-    page = tmp_path / "page.html"
-    found = compare_models(
-        (str(finished.report), finished.summary.onnx_path), quick, connections, report=page
-    )
-    assert found.found.verdict in {"no difference", "unknown"}
-    assert found.found.error_ratio.p == 1
-    assert found.pair.a.evaluation.trained_on == found.pair.b.evaluation.trained_on
+    page, summary = tmp_path / "page.html", tmp_path / "told.json"
+    models = (str(finished.report), finished.summary.onnx_path)
+    config = replace(quick, summary=summary)
+    compare(*models, report=page, config=config, connections=connections)
+    told = json.loads(summary.read_text())
+    assert told["better"] in {"no difference", "unknown"}
+    assert told["error_ratio"]["p"] == 1
+    assert told["a"]["trained_on"] == told["b"]["trained_on"] == []
     said = capsys.readouterr().out
     assert "A was trained on none of these sessions." in said
     assert re.search(r"median error +│ +\d+(\.\d+)? km │ +\d+(\.\d+)? km", said)

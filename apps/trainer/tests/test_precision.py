@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from heimdall_trainer.cli.benchmark import benchmark_file
+from heimdall_trainer.cli.benchmark import benchmark
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.errors import UsageError
 from heimdall_trainer.pipeline import TrainingPipeline
@@ -45,21 +45,19 @@ def test_what_each_precision_is_worth_is_in_the_run_and_the_sidecar(eighth, conn
 
 
 def test_a_benchmark_has_every_contender_at_every_batch_with_its_cost(
-    finished, quick, connections, tmp_path
+    finished, quick, connections, tmp_path, capsys
 ):
-    """The table that decides what is served; `heimdall models benchmark` prints these lines."""
-    checkpoint = Path(finished.summary.checkpoint)
+    """The table that decides what is served."""
     output = tmp_path / "figures.json"
-    lines = list(
-        benchmark_file(
-            finished.summary.onnx_path,
-            replace(quick, checkpoint=(checkpoint,)),
-            connections,
-            seconds=0.0,
-            batch_sizes=(1, 2),
-            output=output,
-        )
+    benchmark(
+        finished.summary.onnx_path,
+        seconds=0.0,
+        batch_sizes=(1, 2),
+        output=output,
+        config=replace(quick, checkpoint=(Path(finished.summary.checkpoint),)),
+        connections=connections,
     )
+    lines = capsys.readouterr().out.splitlines()
     names = ["PyTorch eager", "float32", "fp16", "bf16", "int8", "int4"]
     for name in names:
         assert sum(line.startswith(f"| {name} | ") for line in lines) == 5 - (name == names[0])
@@ -74,14 +72,15 @@ def test_a_benchmark_has_every_contender_at_every_batch_with_its_cost(
         assert contender["figures"]["error_m_median"] == pytest.approx(expected, rel=0.2)
 
 
-def test_a_benchmark_of_a_registered_model_is_kept_with_it(eighth, quick, connections):
+def test_a_benchmark_of_a_registered_model_is_kept_with_it(eighth, quick, connections, capsys):
     """Who reads the sidecar or the run must find what was measured, and nothing else changed."""
     s3 = connections.need_s3()
     client = s3.client()
     key = eighth.summary.onnx_uri.partition(f"{s3.models_bucket}/")[2].replace(".onnx", ".json")
     before = json.loads(client.get_object(s3.models_bucket, key).data)
     address = f"models:/{quick.model_name}/{eighth.summary.model_version}"
-    lines = list(benchmark_file(address, quick, connections, seconds=0.0, batch_sizes=(1,)))
+    benchmark(address, seconds=0.0, batch_sizes=(1,), config=quick, connections=connections)
+    lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("| int8 | ") for line in lines) == 3
     after = json.loads(client.get_object(s3.models_bucket, key).data)
     assert {row["name"] for row in after.pop("benchmark")["rows"]} == {"int8"}

@@ -27,22 +27,13 @@ if TYPE_CHECKING:
 
     from heimdall_trainer.data import TrainingData
 
-__all__ = ["evaluate_part", "sessions_of_part", "write_report"]
-
 
 def evaluate_part(
-    model: Path,
-    data: TrainingData,
-    part: Part = "test",
-    trained_on: Collection[str] | None = None,
+    model: Path, data: TrainingData, part: Part = "test", trained_on: Collection[str] | None = None
 ) -> EvaluatedModel:
-    """Evaluate a model file on one part of a split.
+    """Evaluate a model file on one side of a split, or on all.
 
-    Args:
-        model: The file.
-        data: The split.
-        part: One side of it, or all.
-        trained_on: Ids of the sessions that the model was trained on; None if not known.
+    `trained_on` are ids of the sessions that the model was trained on; None if not known.
 
     Raises:
         TrainerError: The part is empty.
@@ -55,8 +46,7 @@ def evaluate_part(
         _recordings(dataset),
         receivers=_receivers(data),
         region=data.region,
-        # As they were recorded, without augmentation.
-        training=data.train.subset(data.train.sessions),
+        training=data.train.subset(data.train.sessions),  # without augmentation
         part=part,
         trained_on=trained_on,
     )
@@ -68,14 +58,13 @@ def sessions_of_part(data: TrainingData, part: Part) -> HeimdallDataset:
     Raises:
         TrainerError: There is none.
     """
-    sides = (data.train, data.validation, data.test)
+    sides = {"train": data.train, "validation": data.validation, "test": data.test}
     if part == "all":
-        return data.train.subset([session for side in sides for session in side.sessions])
-    side = sides[("train", "validation", "test").index(part)]
-    if not len(side):
+        return data.train.subset([s for side in sides.values() for s in side.sessions])
+    if not len(sides[part]):
         remedy = "lower --test_split" if part == "train" else f"raise --{part}_split"
         raise TrainerError(f"the {part} part of the split is empty; {remedy}")
-    return side.subset(side.sessions)
+    return sides[part].subset(sides[part].sessions)
 
 
 def _recordings(dataset: HeimdallDataset) -> Iterator[tuple[str, Recordings]]:
@@ -102,22 +91,15 @@ def write_report(
     timings: Mapping[str, float],
     trained: TrainedModel | None = None,
 ) -> Path:
-    """Write an evaluation's HTML report to `path`.
+    """Write an evaluation's HTML report; `timings` are seconds by stage.
 
-    Args:
-        path: The file.
-        data: Receivers, region and split.
-        model: The evaluated model.
-        evaluated: Figures of it and of the baselines.
-        seed: Of the split.
-        timings: Seconds by stage.
-        trained: The run's training, for its curves, if this is its report.
+    Where it is the report of a training, `trained` has the curves.
 
     Raises:
         ReportError: It cannot be written.
     """
     excluded = [(left.session_id, left.reason) for left in data.exclusions]
-    incomplete = [
+    excluded += [
         (left.session_id, f"used without {left.station}: {left.reason}") for left in data.unusable
     ]
     contents = ReportContents(
@@ -138,7 +120,7 @@ def write_report(
         history=trained.history if trained else (),
         best_epoch=trained.best_epoch if trained else None,
         more_curves=trained.more_curves if trained else (),
-        excluded=(*excluded, *incomplete),
+        excluded=tuple(excluded),
         rejected_counts=data.not_used,
         split_report=asdict(data.split.report),
         timings=timings,

@@ -87,8 +87,8 @@ def rank_correlation(
     def centred_ranks(levels: NDArray[np.int64]) -> NDArray[np.float64]:
         counts = np.bincount(levels)
         last = np.cumsum(counts)
-        ranks: NDArray[np.float64] = ((last - counts + last - 1) / 2)[levels]  # ties share a mean
-        return ranks - ranks.mean()
+        ranks = ((last - counts + last - 1) / 2)[levels]  # equal numbers share their mean rank
+        return np.asarray(ranks - ranks.mean(), dtype=np.float64)
 
     def spearman(rows: NDArray[np.int64]) -> float:
         first, second = (centred_ranks(column[rows]) for column in columns)

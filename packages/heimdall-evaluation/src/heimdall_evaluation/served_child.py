@@ -88,7 +88,9 @@ def answer(folder: Path, work: Mapping[str, Any]) -> None:
         batch = map(np.stack, zip(*rows, strict=True))
         answers.append(session.run(names, dict(zip(taken, batch, strict=True))))
     outputs = map(np.concatenate, zip(*answers, strict=True))
-    named = {name: out.astype(np.float64) for name, out in zip(names, outputs, strict=True)}
+    named: dict[str, Any] = {
+        name: out.astype(np.float64) for name, out in zip(names, outputs, strict=True)
+    }
     np.savez(folder / "predictions.npz", **named)
 
 

@@ -9,8 +9,6 @@ from heimdall_trainer.cli.flags import ConfigFile
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
 
-__all__ = ["evaluate"]
-
 DEFAULTS = TrainingConfig()
 NOWHERE = Connections()
 
@@ -28,7 +26,7 @@ def evaluate(
     """Evaluate a model on a part of the split, and write its report.
 
     The split is that of the training where --seed, --split_by and the fractions are the same.
-    --summary writes metrics, sessions and the report's place as JSON.
+    --summary writes metrics, sessions and the report's path as JSON.
 
     Parameters
     ----------
@@ -37,7 +35,7 @@ def evaluate(
     split
         Which part of the sessions.
     report
-        Where the HTML report goes; beside the model when unset, or in the state directory.
+        Path of the HTML report; beside the model, or in the state directory, when unset.
     config_file
         YAML file of flags, such as that of the training.
     """
@@ -53,7 +51,7 @@ def evaluate(
     print(f"report      {page}")
     if config.summary:
         found = evaluated.evaluation
-        contents = {
+        summary = {
             "model": model,
             "split": found.part,
             "n_sessions": len(found),
@@ -62,4 +60,4 @@ def evaluate(
             "metrics": dict(evaluated.metrics),
             "report": str(page),
         }
-        write_json(config.summary, contents)
+        write_json(config.summary, summary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from heimdall_evaluation.compare.pairs import Pair
     from heimdall_evaluation.compare.significance import Outcome
 
-_LOOKS = (
+_LOOKS: tuple[dict[str, Any], ...] = (
     {"color": svg.BASELINES[1], "linewidth": 2, "dashes": (5, 2)},
     {"color": svg.NETWORK, "linewidth": 2},
 )

@@ -103,4 +103,8 @@ def _evaluation(sessions: dict[str, Any]) -> Evaluation:
 
 def _listed(values: NDArray[Any] | None) -> list[Any] | None:
     """Values as JSON has them: null for NaN."""
-    return None if values is None else np.where(np.isfinite(values), values, None).tolist()
+    if values is None:
+        return None
+    listed = values.astype(object)
+    listed[~np.isfinite(values)] = None
+    return [*listed.tolist()]

@@ -164,7 +164,12 @@ def _draw_receivers(
     shares = np.concatenate([np.full(12, 0.05), np.full(12, 0.085), [0.9, 0.93, 0.97]])
     scale = np.stack([x, frame.south + frame.height * shares], axis=1)
     marks = np.concatenate([truths, scale])
-    triangle = {"marker": "^", "s": 95, "color": svg.RECEIVER, "edgecolor": svg.PAGE}
+    triangle: dict[str, Any] = {
+        "marker": "^",
+        "s": 95,
+        "color": svg.RECEIVER,
+        "edgecolor": svg.PAGE,
+    }
     axes.scatter(*places.T, **triangle, linewidth=1, zorder=8.5)
     unlabelled = list(range(len(places)))
     while unlabelled:
@@ -236,7 +241,7 @@ def _draw_sessions(
         lines = list(np.stack([truth[picked], other], axis=1))
         dashed: dict[str, Any] = {"linewidths": 0.9, "linestyles": [(0, (4, 3))], "zorder": 3}
         axes.add_collection(LineCollection(lines, colors=svg.SECOND, **dashed))
-        axes.scatter(*other.T, s=16, marker="s", color=svg.SECOND, linewidth=0, zorder=4)
+        axes.scatter(*other.T, **_DOT | {"s": 16, "marker": "s", "color": svg.SECOND, "zorder": 4})
     _draw_both_ellipses(axes, estimate[picked], evaluation, picked, outer_alpha=0.25)
     drawn = drawn_sessions(evaluation, chosen)
     others = [k for k in drawn if k not in picked]
@@ -247,9 +252,9 @@ def _draw_sessions(
         look: dict[str, Any] = {"linewidths": width, "alpha": alpha, "gid": f"session-{k}"}
         line = [np.stack([truth[k], estimate[k]])]
         axes.add_collection(LineCollection(line, colors=svg.NETWORK, zorder=4, **look))
-    axes.scatter(*truth[drawn].T, s=13, linewidth=1, **_RING)
-    axes.scatter(*estimate[drawn].T, s=7, **_DOT)
-    axes.scatter(*estimate[picked].T, s=26, **_DOT)
+    axes.scatter(*truth[drawn].T, **_RING | {"s": 13, "linewidth": 1})
+    axes.scatter(*estimate[drawn].T, **_DOT | {"s": 7})
+    axes.scatter(*estimate[picked].T, **_DOT | {"s": 26})
     for number, k in enumerate(chosen, start=1):
         # On the side of the true position where the line does not start.
         offset, gid = 6 * np.sign(truth[k] - estimate[k]), svg.anchored(*frame.share_of(truth[k]))

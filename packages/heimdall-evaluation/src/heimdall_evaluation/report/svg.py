@@ -93,7 +93,11 @@ def label_above(axes: Axes, text: str) -> None:
 
 
 def text_beside(
-    axes: Axes, text: str, point: ArrayLike, offset: tuple[float, float], **look: object
+    axes: Axes,
+    text: str,
+    point: ArrayLike,
+    offset: tuple[float, float],
+    **look: Any,  # noqa: ANN401 - as Matplotlib takes them
 ) -> None:
     """Write a text at an offset, in typographic points, from a point (2,) of the axes."""
     x, y = np.asarray(point)
