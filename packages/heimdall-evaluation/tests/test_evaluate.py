@@ -64,7 +64,7 @@ def test_a_model_file_is_evaluated_without_a_trainer(model, dataset, tiny_answer
 
 
 def test_recordings_of_other_sessions_are_refused(model, dataset):
-    """Each answer would be held to another session's truth."""
+    """Each answer would be compared with another session's truth."""
     swapped = list(dataset.recordings())[::-1]
     with pytest.raises(EvaluationError, match=r"'session 5'.*'session 0'"):
         evaluate_model(model.path, dataset, swapped, receivers=model.receivers, region=model.region)
@@ -82,14 +82,14 @@ def test_a_files_metrics_do_not_depend_on_batches(model, tiny_answers, n, seed):
     assert found["nll"] == pytest.approx(expected["nll"], rel=1e-3)
 
 
-def test_a_file_without_an_answer_is_known_to_be_worth_nothing(model):
-    """Rounding may make NaN of a position; `auto` must pass over that file, and not end there."""
+def test_a_file_whose_answer_is_nan_has_nan_metrics(model):
+    """Rounding may make NaN of a position; `auto` must skip that file, and not fail."""
     features = np.full((2, 3, 128, 32), 1e6, np.float32)
     figures = file_metrics(model.path, features, None, np.array([[45.0, 8.0], [45.1, 8.1]]))
     assert all(np.isnan(figures[name]) for name in ("error_m_median", "nll", "coverage_68"))
 
 
-def test_what_is_no_model_file_is_named(tmp_path, tiny_model):
+def test_what_is_not_a_model_file_is_named(tmp_path, tiny_model):
     """A wrong path, a truncated file and another tool's model are common mistakes."""
     with pytest.raises(EvaluationError, match=r"missing\.onnx"):
         read_model(tmp_path / "missing.onnx")
@@ -126,5 +126,4 @@ def test_the_package_knows_neither_data_nor_trainer():
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
     ours = {name for name in imported if name.startswith("heimdall_")}
-    names = ("features", "models", "export", "evaluation")
-    assert ours == {f"heimdall_{name}" for name in names}
+    assert ours == {f"heimdall_{name}" for name in ("features", "models", "export", "evaluation")}

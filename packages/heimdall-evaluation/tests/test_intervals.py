@@ -23,13 +23,13 @@ def test_a_constant_factor_is_found_without_doubt(values, factor):
 
 @given(st.lists(st.booleans(), min_size=1, max_size=200))
 def test_a_share_lies_in_its_interval(hits):
-    """An interval that leaves out what was seen would be absurd to print beside it."""
+    """An interval without the observed share would be absurd to print beside it."""
     found = share(np.array(hits), [str(k) for k in range(len(hits))])
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
 @given(st.lists(st.booleans(), min_size=6, max_size=60))
-def test_repeating_each_session_does_not_make_us_surer(hits):
+def test_repeating_each_session_does_not_narrow_the_interval(hits):
     """Ten recordings of one site in one night are hardly more than one."""
     once = share(np.array(hits), [str(k) for k in range(len(hits))])
     ten_times = share(np.repeat(hits, 10), [str(k) for k in range(len(hits)) for _ in range(10)])
@@ -66,7 +66,7 @@ def test_one_transmitter_gives_no_interval(values):
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=30))
 def test_rank_correlation_is_scipys_with_ties(pairs):
-    """Errors of one transmitter tie often; how ties rank must not be our invention."""
+    """Errors of one transmitter often tie, so the ranks of ties matter."""
     x, y = np.transpose(pairs).astype(float)
     assume(np.ptp(x) > 0 and np.ptp(y) > 0)
     found = rank_correlation(x, y, ["a"] * len(x))

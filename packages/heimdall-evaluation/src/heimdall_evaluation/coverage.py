@@ -75,14 +75,10 @@ def levels_of_truths(evaluation: Evaluation) -> NDArray[np.float64]:
 
 
 def at_bounds(sigma_m: NDArray[np.float64], bounds_m: tuple[float, float]) -> tuple[int, int]:
-    """Numbers of sessions with a sigma within 1 % of the least and of the largest bound.
+    """Numbers of sessions with a sigma (n, 2) within 1 % of the least and of the largest bound.
 
-    Sigmas beyond a bound do not count: times of arrival and an ensemble's disagreement have other
-    bounds.
-
-    Args:
-        sigma_m: (n, 2).
-        bounds_m: Least and largest sigma that levels may claim.
+    The bounds are of levels. Sigmas beyond do not count: times of arrival and an ensemble's
+    disagreement have other bounds.
     """
     least, largest = (
         int((np.abs(sigma_m / bound - 1) <= SATURATED).any(axis=1).sum()) for bound in bounds_m

@@ -120,11 +120,7 @@ class RecordedSessions:
         return len(self.sessions)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample of a session.
-
-        Raises:
-            ExportError, FeatureError: A recording cannot be used.
-        """
+        """The sample; raises ExportError or FeatureError if a recording cannot be used."""
         session = self.sessions[index]
         sample = Sample(
             features=mel_of(self._extract, session.recordings),

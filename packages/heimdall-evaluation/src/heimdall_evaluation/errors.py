@@ -1,7 +1,5 @@
 """Errors of this package."""
 
-__all__ = ["EvaluationError", "ReportError", "ServingError"]
-
 
 class EvaluationError(ValueError):
     """A model, a report or a comparison that cannot be evaluated; the message says why."""

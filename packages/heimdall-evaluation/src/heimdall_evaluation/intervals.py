@@ -49,9 +49,8 @@ class Interval:
 def bootstrap(statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[str]) -> Interval:
     """Percentile interval of a statistic, from resampling whole clusters.
 
-    Args:
-        statistic: Function of the indices of the sessions, which may repeat.
-        clusters: (n,), the transmitter of each session.
+    The statistic is a function of the indices of sessions, which may repeat; clusters, (n,), are
+    their transmitters.
     """
     value = statistic(np.arange(len(clusters)))
     names, member_of = np.unique(np.asarray(clusters), return_inverse=True)
@@ -99,11 +98,9 @@ def rank_correlation(
 
 
 def share(hits: NDArray[np.bool_], clusters: Sequence[str]) -> Interval:
-    """Share of hits, with Wilson's interval for the effective number of sessions.
+    """Share of hits, (n,), with Wilson's interval for the effective number of sessions.
 
-    Args:
-        hits: (n,), n at least 1.
-        clusters: (n,), the transmitter of each session.
+    There must be at least one session; clusters, (n,), are their transmitters.
     """
     n, p = len(hits), float(np.mean(hits))
     _, member_of = np.unique(np.asarray(clusters), return_inverse=True)

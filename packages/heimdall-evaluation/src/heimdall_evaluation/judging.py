@@ -23,7 +23,6 @@ N_CALIBRATED = 64
 """Training sessions that integers are calibrated on, at most."""
 N_JUDGED = 2000
 """Validation sessions that variants are judged on, at most."""
-_FIGURES = ("error_m_median", "nll", "coverage_68", "coverage_95")
 
 
 def calibration_sample(training: Dataset) -> Sample:
@@ -46,18 +45,15 @@ def file_metrics(
 ) -> dict[str, float]:
     """The contract's metrics of a model file, without their `val/`.
 
-    All are NaN if the file's answer to any session is not finite.
-
-    Args:
-        path: The file.
-        features: `(n, receivers, n_mels, n_frames)`, dB.
-        arrivals: `(n, receivers, 5)`, if the model takes them.
-        truth_deg: `(n, 2)`, latitude and longitude.
+    All are NaN if the file's answer to any session is not finite. Features are `(n, receivers,
+    n_mels, n_frames)` in dB, times of arrival `(n, receivers, 5)`, truths `(n, 2)`, latitude and
+    longitude.
     """
     inputs = {INPUT: features} | ({} if arrivals is None else {ARRIVALS: arrivals})
     outputs = run_in_batches(open_session(path), inputs, batch_size=32)
     if not all(np.isfinite(values).all() for values in outputs.values()):
-        return dict.fromkeys(_FIGURES, math.nan)
+        figures = ("error_m_median", "nll", "coverage_68", "coverage_95")
+        return dict.fromkeys(figures, math.nan)
     correlation = outputs.get("correlations", 0.0)
     return localization_metrics(
         outputs["positions"], outputs["uncertainties"], truth_deg, correlation

@@ -59,22 +59,12 @@ class ModelFile:
 
     @property
     def region(self) -> Region:
-        """Region that the model was made for.
-
-        Raises:
-            EvaluationError: The file names none.
-            ModelError: The entry is not a region.
-        """
+        """Region that the model was made for; raises EvaluationError if the file names none."""
         return Region.from_json(self._entry(REGION_KEY))
 
     @property
     def receivers(self) -> tuple[Receiver, ...]:
-        """The model's receivers, in channel order.
-
-        Raises:
-            EvaluationError: The file names none.
-            ExportError: The entry is not a list of receivers.
-        """
+        """Receivers in channel order; raises EvaluationError if the file names none."""
         self._entry(RECEIVERS_KEY)
         return receivers_of(self.metadata)
 
@@ -85,11 +75,7 @@ class ModelFile:
 
 
 def read_model(path: Path, name: str | None = None) -> ModelFile:
-    """Read a model file's description of itself.
-
-    Args:
-        path: An ONNX file.
-        name: Name for reports; the file's name when None.
+    """Read a model file's description of itself; `name` is for reports, the file's when None.
 
     Raises:
         EvaluationError: It cannot be read, or is not an ONNX file.

@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from heimdall_models.training.curves import EpochRecord
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "BaselineResult",
-    "Evaluation",
-    "ModelResult",
-    "ModelSummary",
-    "Part",
-    "ReportContents",
-    "SessionSpectrograms",
-]
-
 Part = Literal["test", "validation", "train", "all"]
 """Sessions of a split that are evaluated."""
 PAIRS = ("truth_deg", "position_deg", "sigma_m")
@@ -92,10 +82,15 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         _check_columns(self, len(self))
-        for name in ("truth_deg", "position_deg", "sigma_m", "error_m"):
-            advice = "leave the session out and list it in `excluded` with the reason"
-            self._require(np.isfinite(getattr(self, name)), name, advice)
-        self._require(self.sigma_m > 0, "sigma_m", "a standard deviation in metres is positive")
+        for name in (*PAIRS, "error_m"):
+            values = getattr(self, name)
+            valid = np.isfinite(values) & ((values > 0) | (name != "sigma_m"))
+            if (bad := np.argwhere(~valid)).size:
+                session_id, value = self.session_ids[bad[0, 0]], values[bad[0, 0]]
+                raise ReportError(
+                    f"{name} of session {session_id!r} is {value}, not finite or not positive; "
+                    "leave the session out and list it in `excluded` with the reason"
+                )
 
     def __len__(self) -> int:
         return len(self.session_ids)
@@ -118,12 +113,6 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """The contract's metrics, without a part of the split before their names."""
         return localization_metrics(self.position_deg, self.sigma_m, self.truth_deg, self.tilt)
-
-    def _require(self, valid: NDArray[np.bool_], name: str, advice: str) -> None:
-        """Name the first session with a value that is not valid, (n,) or (n, 2)."""
-        if (bad := np.argwhere(~valid)).size:
-            session_id, value = self.session_ids[bad[0, 0]], getattr(self, name)[bad[0, 0]]
-            raise ReportError(f"{name} of session {session_id!r} is {value}; {advice}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -36,7 +36,6 @@ NOT_WHERE_MODELS_SERVE = (*(f"heimdall_{name}" for name in _OURS), *_THEIRS)
 """Packages that the child process cannot import."""
 
 _CHILD = Path(__file__).with_name("served_child.py")
-_STDERR_TAIL = 1500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,12 +77,8 @@ def predict_without_torch(
         sessions = list(_written(folder, recordings))
         if not sessions:
             raise ServingError("no session to predict; the held-out part of the split is empty")
-        work = {
-            "model": str(model),
-            "batch_size": batch_size,
-            "blocked": NOT_WHERE_MODELS_SERVE,
-            "sessions": sessions,
-        }
+        work = {"model": str(model), "batch_size": batch_size, "sessions": sessions}
+        work["blocked"] = NOT_WHERE_MODELS_SERVE
         (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
         child = subprocess.run(  # noqa: S603 - our own script, no shell
             [sys.executable, "-I", str(_CHILD), str(folder)],
@@ -96,7 +91,7 @@ def predict_without_torch(
         if child.returncode != 0:
             raise ServingError(
                 f"the model failed in a process with only the serving dependencies (exit status "
-                f"{child.returncode}): {child.stderr.strip()[-_STDERR_TAIL:] or 'no output'}"
+                f"{child.returncode}): {child.stderr.strip()[-1500:] or 'no output'}"
             )
         with np.load(folder / "predictions.npz", allow_pickle=False) as found:
             return Predictions(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,18 +18,13 @@ if TYPE_CHECKING:
     from heimdall_features import ArrivalExtractor, FeatureExtractor
 
 
-class Blocker:
+class Blocker(NamedTuple):
     """An import finder that comes first and refuses the named packages."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = frozenset(names)
+    names: Sequence[str]
 
     def find_spec(self, name: str, *_: object) -> None:
-        """Leave the search to other finders.
-
-        Raises:
-            ModuleNotFoundError: The module belongs to a refused package.
-        """
+        """Refuse a module of such a package, and leave others to the other finders."""
         if name.partition(".")[0] in self.names:
             raise ModuleNotFoundError(f"{name} is not installed where models serve", name=name)
 
@@ -40,11 +35,7 @@ def inputs(
     extract: FeatureExtractor,
     times: ArrivalExtractor | None,
 ) -> tuple[Any, ...]:
-    """The model's inputs for one session.
-
-    Raises:
-        ValueError, OSError: A recording cannot be read or used.
-    """
+    """The model's inputs for one session."""
     import numpy as np
     from heimdall_features import ClockedRecording, FeatureError
 

@@ -41,7 +41,7 @@ def side(name="a", ids=range(6), receivers=("Torino", "Genova"), region=HERE, se
 
 
 def test_sessions_that_either_was_trained_on_are_told_apart():
-    """They flatter the one that knows them by heart."""
+    """They make the errors of that model look smaller than they are."""
     pair = paired(side(seen={1}), side("b", seen={4}))
     assert [pair.a.evaluation.session_ids[k] for k in pair.seen] == ["1", "4"]
     assert pair.unseen.a.evaluation.session_ids == ("0", "2", "3", "5")
@@ -50,7 +50,7 @@ def test_sessions_that_either_was_trained_on_are_told_apart():
 
 
 def test_more_receivers_may_be_compared_with_fewer():
-    """What is another receiver worth? is a question that one may ask."""
+    """This shows what another receiver is worth."""
     more = side("b", receivers=("Genova", "Torino", "Milano"))
     assert len(paired(side(), more).a.evaluation) == 6
 
@@ -58,19 +58,13 @@ def test_more_receivers_may_be_compared_with_fewer():
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (
-            side("b", receivers=("Torino", "Milano")),
-            "a has receivers Torino, Genova and b has Torino, Milano",
-        ),
-        (
-            side("b", region=Region(47.0, 8.0, 90_000.0)),
-            "a and b have centres 222 km apart",
-        ),
+        (side("b", receivers=("Torino", "Milano")), "Torino, Genova and b has Torino, Milano"),
+        (side("b", region=Region(47.0, 8.0, 90_000.0)), "a and b have centres 222 km apart"),
         (side("b", ids=[8, 9]), "a and b have no session in common"),
     ],
 )
 def test_a_comparison_without_meaning_is_refused(other, said):
-    """A figure would be believed."""
+    """Any figure of it would be believed."""
     with pytest.raises(EvaluationError, match=said):
         paired(side(), other)
 

@@ -1,4 +1,4 @@
-"""The paired test: against chance, against SciPy, and against what would be wrong here."""
+"""The paired test, against chance, against SciPy, and against a test that counts sessions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_who_is_called_first_does_not_matter(differences):
 
 
 def test_where_nothing_differs_one_in_twenty_is_called_significant():
-    """And no more, although sessions of a transmitter are alike: that is what p means."""
+    """That is what p means, although sessions of a transmitter are alike."""
     rng = np.random.default_rng(8)
     found = [sign_change_p(*clustered(rng)) for _ in range(200)]
     assert np.mean(np.array(found) < 0.05) < 0.10
@@ -58,15 +58,12 @@ def test_where_nothing_differs_one_in_twenty_is_called_significant():
 def test_a_test_that_counts_sessions_would_call_every_second_one_significant():
     """Why a transmitter is one observation; the test above can fail."""
     rng = np.random.default_rng(8)
-    found = []
-    for _ in range(100):
-        values, sources = clustered(rng)
-        found.append(sign_change_p(values, [str(k) for k in range(len(sources))]))
+    found = [sign_change_p(clustered(rng)[0], [str(k) for k in range(200)]) for _ in range(100)]
     assert np.mean(np.array(found) < 0.05) > 0.4
 
 
 def test_a_model_that_is_better_everywhere_is_called_better():
-    """And the figure is by which factor, whoever is first."""
+    """The ratio is the factor between the errors, whichever model is first."""
     rng = np.random.default_rng(2)
     error = rng.lognormal(8, 1, 60)
     sources = [str(k // 3) for k in range(60)]
@@ -88,11 +85,11 @@ def test_a_few_transmitters_cannot_tell():
     assert outcome(a, b).verdict == "unknown"
 
 
-def test_an_ellipse_that_lies_costs_where_errors_are_the_same():
-    """Who says where to search must also say how far."""
+def test_a_wrong_ellipse_costs_where_errors_are_the_same():
+    """An ellipse says how far to search, so it must be right too."""
     error, sources = np.linspace(500, 1500, 40), [str(k) for k in range(40)]
-    honest, boasting = (evaluation(error, sources, sigma) for sigma in (1000.0, 100.0))
-    found = outcome(honest, boasting)
+    right, small = (evaluation(error, sources, sigma) for sigma in (1000.0, 100.0))
+    found = outcome(right, small)
     assert found.verdict == "no difference"
     assert found.nll_verdict == "A"
 
@@ -112,7 +109,7 @@ def test_with_one_session_a_transmitter_it_is_scipys_permutation_test(difference
 @given(st.lists(st.floats(0.1, 1e5), min_size=6, max_size=20))
 @settings(max_examples=10, deadline=None)
 def test_a_model_beside_itself_is_not_better(errors):
-    """Every outcome is as far from no difference as none."""
+    """All outcomes are as large as the observed one."""
     same = evaluation(errors, [str(k) for k in range(len(errors))])
     found = outcome(same, same)
     assert (found.verdict, found.nll_verdict) == ("no difference", "no difference")
@@ -121,7 +118,7 @@ def test_a_model_beside_itself_is_not_better(errors):
 
 @given(st.lists(st.floats(0.1, 1e5), min_size=1, max_size=20), st.floats(1, 1e5))
 def test_the_density_is_that_of_the_logged_metric(errors, sigma_m):
-    """Two definitions of one figure would be two truths."""
+    """One figure must not have two definitions."""
     one = evaluation(errors, ["a"] * len(errors), sigma_m)
     logged = localization_metrics(one.position_deg, one.sigma_m, one.truth_deg)
     assert -log_densities(one).mean() == pytest.approx(logged["nll"])

@@ -23,17 +23,9 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
 )
 QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=5000",
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=5000"),
 )
 LIGHT_BLUE, DARK_BLUE = (0x24, 0x57, 0xD6), (0x7A, 0xA5, 0xFF)
 PROBE = """<script>
@@ -153,7 +145,7 @@ def test_the_browser_finds_nothing_to_complain_about_in_a_comparison(page, conte
 
 
 def test_a_complaint_would_be_seen(tmp_path, browse):
-    """The test above can fail: an error thrown by a page reaches the log."""
+    """The tests above can fail: an error thrown by a page reaches the log."""
     broken = tmp_path / "broken.html"
     broken.write_text("<script>throw new Error('seen')</script>")
     _, log = browse(broken, "--dump-dom")
@@ -169,7 +161,7 @@ def test_the_map_is_seen_on_a_desk(seen, contents):
 
 
 def test_the_page_fits_a_phone(seen):
-    """It is read standing beside the antenna: no sideways scrolling, the map drawn for it."""
+    """It is read beside the antenna: no sideways scrolling, and a map drawn for the width."""
     found = seen(400)
     assert found["page"] <= found["window"] == 400
     assert found["narrow"][0] > 300
@@ -199,7 +191,7 @@ def test_the_map_can_be_magnified_and_marks_keep_their_size(zoomed):
 
 
 def test_every_ellipse_is_seen_where_it_is_asked_for(zoomed):
-    """A hundred ellipses at once are a blot; of one bad session, its own is what matters."""
+    """A hundred ellipses at once hide each other, so they are drawn on request."""
     assert (zoomed["hidden"], zoomed["shown"]) == ("none", "inline")
 
 

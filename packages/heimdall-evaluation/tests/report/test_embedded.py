@@ -1,4 +1,4 @@
-"""What a report says to programs: the evaluation, as it was."""
+"""The evaluation inside a report, for programs."""
 
 from __future__ import annotations
 
@@ -13,40 +13,30 @@ from heimdall_evaluation.report.embedded import embed, read_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+BLOCK = '<script type="application/json" id="evaluation">{}</script>'
+
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("<p>something else</p>", r"other\.html holds no evaluation"),
-        (
-            '<script type="application/json" id="evaluation">{</script>',
-            "holds a damaged evaluation",
-        ),
-        (
-            '<script type="application/json" id="evaluation">{"format":2}</script>',
-            "is of format 2, this version reads 1; make it again",
-        ),
-        (
-            '<script type="application/json" id="evaluation">{"format":1}</script>',
-            r"holds a damaged evaluation \('model'\)",
-        ),
-        (
-            f'<script type="application/json" id="evaluation">{"[" * 100_000}</script>',
-            r"other\.html holds a damaged evaluation \(maximum recursion",
-        ),
+        ("<p>something else</p>", "no evaluation"),
+        (BLOCK.format("{"), "a damaged evaluation"),
+        (BLOCK.format('{"format":1}'), r"a damaged evaluation \('model'\)"),
+        (BLOCK.format("[" * 100_000), r"a damaged evaluation \(maximum recursion"),
+        (BLOCK.format('{"format":2}'), "format 2, this version reads 1"),
     ],
 )
-def test_what_is_no_report_is_refused(text, said, tmp_path):
-    """Someone will give the page of another tool, or of a version to come."""
+def test_what_is_not_a_report_is_refused(text, said, tmp_path):
+    """Someone will give the page of another tool, or of a later version."""
     other = tmp_path / "other.html"
     other.write_text(text)
-    with pytest.raises(ReportError, match=said):
+    with pytest.raises(ReportError, match=rf"other\.html (holds|is of) {said}"):
         read_report(other)
 
 
 @pytest.mark.parametrize("value", ["null", "Infinity", "1" * 400])
-def test_a_report_with_a_figure_that_is_none_is_named(value, contents_of, tmp_path):
-    """Of two reports that are compared, one is told to be made again: which?"""
+def test_a_damaged_report_is_named(value, contents_of, tmp_path):
+    """Of two reports that are compared, the message must say which one to make again."""
     page = render_report(contents_of(3), tmp_path / "damaged.html")
     whole = page.read_text(encoding="utf-8")
     page.write_text(re.sub(r'"error_m":\[[^,]*', f'"error_m":[{value}', whole), encoding="utf-8")
@@ -74,7 +64,7 @@ metres = st.floats(1e-3, 1e7)
 )
 @settings(max_examples=50, deadline=None)
 def test_a_page_gives_back_what_was_embedded(contents_of, tmp_path_factory, rows, snr_db, tilted):
-    """To the last digit; and no name ends the element that it is in."""
+    """Every column returns to the last digit, and no name ends the HTML element that it is in."""
     sources, errors, sigmas, correlation = map(list, zip(*rows, strict=True))
     contents = contents_of(n := len(rows), baselines=())
     given_ = replace(
@@ -89,7 +79,7 @@ def test_a_page_gives_back_what_was_embedded(contents_of, tmp_path_factory, rows
     )
     text = embed(replace(contents, evaluation=given_))
     page = tmp_path_factory.mktemp("page") / "page.html"
-    page.write_text(f'<script type="application/json" id="evaluation">{text}</script>')
+    page.write_text(BLOCK.format(text))
     found = read_report(page)
     assert "<" not in text
     for field in fields(given_):

@@ -12,15 +12,12 @@ from hypothesis import strategies as st
 from pyproj import Proj
 
 REGION = Region(44.95, 8.2, 95_000.0)
-points = st.lists(st.tuples(st.floats(-90, 90), st.floats(-180, 180)), min_size=1, max_size=5).map(
-    np.array
-)
 
 
-@given(points)
-def test_every_point_on_earth_has_a_place(position_deg):
-    """A network may answer anything, and the map has to bear it."""
-    assert np.isfinite(to_km(REGION, position_deg)).all()
+@given(st.floats(-90, 90), st.floats(-180, 180))
+def test_every_point_on_earth_has_a_place(latitude, longitude):
+    """A network may answer anything, and the map must still be drawn."""
+    assert np.isfinite(to_km(REGION, [(latitude, longitude)])).all()
 
 
 @given(st.lists(st.tuples(st.floats(43, 47), st.floats(5, 11)), min_size=1, max_size=5))
@@ -32,24 +29,20 @@ def test_the_plane_is_projs_azimuthal_equidistant(position_deg):
     assert to_km(REGION, position_deg) == pytest.approx(expected, abs=1e-6)
 
 
-@given(
-    st.lists(st.tuples(st.floats(-400, 400), st.floats(-400, 400)), min_size=1, max_size=9).map(
-        np.array
-    )
-)
+@given(st.lists(st.tuples(st.floats(-400, 400), st.floats(-400, 400)), min_size=1, max_size=9))
 def test_a_frame_holds_its_points_in_a_shape_that_fits_a_page(points_km):
     """Transmitters along one road must not make a picture one line high."""
-    frame = Frame.around(points_km, (0.5, 0.8))
+    frame = Frame.around(np.array(points_km), (0.5, 0.8))
     assert frame.holds(points_km).all()
     assert 0.499 <= frame.height / frame.width <= 0.801
 
 
 def test_the_graticule_is_labelled_in_round_degrees():
     """Worked by hand for 150 km across northwest Italy."""
-    lines = list(graticule(REGION, Frame(-75, 75, -60, 60)))
-    labels = [line.label.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
-    assert labels[:4] == ["7.5\N{DEGREE SIGN} E", *labels[1:4]]
-    assert "45.0\N{DEGREE SIGN} N" in labels
+    labels = [label for label, _, _ in graticule(REGION, Frame(-75, 75, -60, 60))]
+    assert {"7.5\N{DEGREE SIGN}\N{NO-BREAK SPACE}E", "45.0\N{DEGREE SIGN}\N{NO-BREAK SPACE}N"} <= {
+        *labels
+    }
 
 
 @given(st.floats(-60, 60), st.floats(-180, 180), st.floats(10_000, 200_000))
@@ -63,14 +56,14 @@ def test_the_region_is_drawn_at_its_scale(latitude, longitude, scale_m):
 def test_signs_of_degrees_are_letters(latitude, longitude, north, east):
     """A minus before a longitude is read as a dash."""
     region = Region(north * latitude, east * longitude, 50_000.0)
-    labels = [line.label for line in graticule(region, Frame(-20, 20, -20, 20))]
+    labels = [label for label, _, _ in graticule(region, Frame(-20, 20, -20, 20))]
     assert not any(label.startswith(("-", "\N{MINUS SIGN}")) for label in labels)
     assert {label[-1] for label in labels} <= {"N" if north > 0 else "S", "E" if east > 0 else "W"}
 
 
 @given(st.floats(0.01, 10))
 def test_steps_are_round(wanted):
-    """Nobody reads off a grid of 0.37 degrees."""
+    """A grid of 0.37 degrees is hard to read."""
     step = round_step(wanted)
     assert f"{step:e}"[:8] in ("1.000000", "2.000000", "5.000000")
     assert 0.6 < step / wanted < 1.7

@@ -18,7 +18,6 @@ from heimdall_evaluation.report.quantities import (
     file_size,
     round_distance,
 )
-from heimdall_evaluation.report.sentences import headline
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +26,7 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 @given(st.floats(1, 1e7))
 def test_a_distance_is_printed_to_three_figures(metres):
-    """No more than is known, no less than is wanted."""
+    """More figures are not known."""
     number, unit = distance(metres).split(SPACE)
     said = float(number.replace(",", "")) * {"m": 1, "km": 1000}[unit]
     assert said == pytest.approx(metres, rel=0.0051)
@@ -69,7 +68,7 @@ def test_the_comparison_follows_the_interval(contents):
 
 
 def test_a_baseline_without_answers_is_not_beaten(contents):
-    """Silence is no error, and no victory either."""
+    """A method without answers is neither better nor worse."""
     mute = replace(contents.baselines[0], error_m=np.full(90, np.nan))
     found = compare(contents.evaluation, mute)
     assert found.verdict == "unknown"
@@ -77,19 +76,13 @@ def test_a_baseline_without_answers_is_not_beaten(contents):
 
 
 def test_a_baseline_is_compared_where_it_answers(contents):
-    """The centroid has none when no receiver heard anything; the network is not excused there."""
+    """The centroid has no answer when no receiver heard anything; those sessions do not count."""
     error = contents.baselines[0].error_m.copy()
     error[:45] = np.nan
     found = compare(contents.evaluation, replace(contents.baselines[0], error_m=error))
     expected = np.median(contents.evaluation.error_m[45:]) / np.median(error[45:])
     assert found.n_answered == 45
     assert found.ratio.value == pytest.approx(expected)
-
-
-def test_the_headline_counts_sessions_and_transmitters(contents):
-    """Ninety sessions of one site would be another result than of thirty."""
-    words = headline(contents.evaluation).replace(SPACE, " ")
-    assert words.startswith("Half of the 90 held-out sessions of 30 transmitters are placed within")
 
 
 def test_a_trend_with_snr_is_named(contents):
@@ -100,7 +93,7 @@ def test_a_trend_with_snr_is_named(contents):
 
 
 def test_thinned_sessions_are_counted(contents_of):
-    """Three thousand lines are a blot, and four hundred are not all."""
+    """The map does not show all sessions, and its caption must say so."""
     contents = contents_of(3 * MAX_DRAWN)
     assert (
         f"({MAX_DRAWN} are drawn, at evenly spaced ranks of error)" in map_figure(contents, [0])[2]
@@ -125,7 +118,7 @@ def test_a_size_is_printed_to_three_figures(n_bytes):
 
 @given(st.floats(0, 1e6))
 def test_a_duration_is_its_parts(seconds):
-    """A stage of hours is not read in seconds, and loses none of its minutes."""
+    """Hours are not printed in seconds, and no minutes are lost."""
     parts = duration(seconds).replace(SPACE, " ").split(" ")
     units = {"s": 1, "min": 60, "h": 3600}
     total = sum(float(n) * units[unit] for n, unit in zip(parts[::2], parts[1::2], strict=True))
@@ -149,7 +142,7 @@ def test_no_detail_of_a_split_is_lost(tree):
 
 @given(st.lists(st.tuples(st.text("xyz", min_size=1), st.sampled_from("abc")), max_size=20))
 def test_every_exclusion_is_in_one_group(contents, excluded):
-    """A session that vanished without a reason is looked for in vain."""
+    """Every session that was left out must be found with its reason."""
     groups = exclusion_groups(replace(contents, excluded=tuple(excluded)))
     assert sorted((id_, reason) for reason, ids in groups for id_ in ids) == sorted(excluded)
     sizes = [len(ids) for _, ids in groups]

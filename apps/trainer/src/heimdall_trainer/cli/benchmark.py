@@ -8,7 +8,7 @@ import platform
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -106,7 +106,7 @@ def _files(opened: OpenedModel, folder: Path, sample: Sample) -> Iterator[Conten
     from heimdall_export.serving.metadata import PRECISION_KEY
 
     judge, model = judge_of(opened.data.validation), opened.file.path
-    inputs = {"features": sample.features, "arrivals": sample.arrivals}
+    inputs: dict[str, Any] = {"features": sample.features, "arrivals": sample.arrivals}
     given = opened.file.metadata.get(PRECISION_KEY, "float32")
     yield file_contender(given, model, figures=judge(model))
     for kind in KINDS if given == "float32" else ():

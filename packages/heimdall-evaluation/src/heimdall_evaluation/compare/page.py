@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heimdall_evaluation.compare import wording
+from heimdall_evaluation.compare.significance import LEAST_M
 from heimdall_evaluation.coverage import LEVELS, coverage
 from heimdall_evaluation.report import charts, svg
 from heimdall_evaluation.report.page import write_page
-from heimdall_evaluation.report.quantities import distance, factor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,8 @@ def render_comparison(
         ReportError: It cannot be written.
     """
     errors = [side.evaluation.error_m for _, side in pair.sides]
+    a, b = (np.maximum(error_m, LEAST_M) for error_m in errors)
+    log_ratio = np.log(b / a)
     curves = list(zip(errors, _LOOKS, strict=True))
     about_distributions = "Cumulative distributions of both errors"
     return write_page(
@@ -69,31 +71,14 @@ def render_comparison(
             ),
             "coverages": _coverages_svg(pair),
         },
-        better_a=_most_different(pair, better="A"),
-        better_b=_most_different(pair, better="B"),
+        ratio=np.exp(log_ratio),
+        better_a=[k for k in np.argsort(-log_ratio, kind="stable")[:10] if log_ratio[k] > 0],
+        better_b=[k for k in np.argsort(log_ratio, kind="stable")[:10] if log_ratio[k] < 0],
         seen=[pair.a.evaluation.session_ids[k] for k in pair.seen],
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         command=command,
         versions=versions,
     )
-
-
-def _most_different(pair: Pair, *, better: str) -> list[dict[str, str]]:
-    """The sessions on which that model is better by the largest factor, at most ten."""
-    a, b = pair.a.evaluation, pair.b.evaluation
-    ratio = np.log(np.maximum(b.error_m, 1e-3) / np.maximum(a.error_m, 1e-3))
-    gain = ratio if better == "A" else -ratio
-    return [
-        {
-            "source": a.source_names[k],
-            "session_id": a.session_ids[k],
-            "a": distance(float(a.error_m[k])),
-            "b": distance(float(b.error_m[k])),
-            "ratio": factor(float(np.exp(ratio[k]))),
-        }
-        for k in np.argsort(-gain, kind="stable")[:10]
-        if gain[k] > 0
-    ]
 
 
 def _pairs_svg(pair: Pair) -> str:

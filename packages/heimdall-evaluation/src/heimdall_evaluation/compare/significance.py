@@ -37,7 +37,7 @@ FEWEST_SOURCES = 6
 _ALL_SIGNS = 13
 """With more transmitters, signs are drawn instead of enumerated."""
 _DRAWS = 9_999
-_LEAST_M = 1e-3
+LEAST_M = 1e-3
 """An error of exactly zero has no logarithm."""
 
 
@@ -81,8 +81,7 @@ class Outcome:
 def outcome(a: Evaluation, b: Evaluation) -> Outcome:
     """Compare two evaluations of the same sessions in the same order."""
     sources = a.source_names
-    ratio = np.log(np.maximum(b.error_m, _LEAST_M)) - np.log(np.maximum(a.error_m, _LEAST_M))
-    less_dense = log_densities(a) - log_densities(b)
+    ratio = np.log(np.maximum(b.error_m, LEAST_M)) - np.log(np.maximum(a.error_m, LEAST_M))
     error = _paired(ratio, sources)
     found = error.difference
     times = Interval(*(math.exp(each) for each in (found.value, found.low, found.high)))
@@ -90,7 +89,7 @@ def outcome(a: Evaluation, b: Evaluation) -> Outcome:
         n_sessions=len(a),
         n_sources=len(set(sources)),
         error_ratio=Paired(difference=times, p=error.p),
-        nll=_paired(less_dense, sources),
+        nll=_paired(log_densities(a) - log_densities(b), sources),
     )
 
 
@@ -102,12 +101,7 @@ def log_densities(evaluation: Evaluation) -> NDArray[np.float64]:
 
 
 def sign_change_p(differences: NDArray[np.float64], clusters: Sequence[str]) -> float:
-    """Two-sided p-value of a mean difference of zero, when whole clusters may change sign.
-
-    Args:
-        differences: (n,), one a session.
-        clusters: (n,), the transmitter of each session.
-    """
+    """Two-sided p-value of a mean difference of zero, (n,), when whole clusters may change sign."""
     _, member_of = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(member_of, weights=differences)
     others = np.abs(_signs(len(sums)) @ sums)

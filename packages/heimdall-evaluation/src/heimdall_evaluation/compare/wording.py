@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from heimdall_evaluation.compare.significance import SIGNIFICANT
 from heimdall_evaluation.report.quantities import count, decimal, factor, metric_text
@@ -89,10 +90,9 @@ def print_comparison(pair: Pair, found: Outcome, fair: Outcome | None, page: Pat
     out = Console(highlight=False, soft_wrap=True)
     for letter, side in pair.sides:
         out.print(f"{letter}           {side.name}", markup=False)
-    table = Table(title=f"{found.n_sessions} sessions", title_justify="left")
-    table.add_column("metric")
-    for letter, _ in pair.sides:
-        table.add_column(letter, justify="right")
+    values = (Column(letter, justify="right") for letter, _ in pair.sides)
+    title = f"{found.n_sessions} sessions"
+    table = Table("metric", *values, title=title, title_justify="left")
     for row in metric_rows(pair):
         table.add_row(*map(_plain_spaces, row))
     out.print(table)
@@ -124,7 +124,7 @@ def _side_summary(side: ModelResult) -> dict[str, Any]:
     return {
         "model": side.name,
         "metrics": side.evaluation.metrics(),
-        "trained_on": flags and [id_ for id_, flag in zip(ids, flags, strict=True) if flag],
+        "trained_on": None if flags is None else list(compress(ids, flags)),
     }
 
 

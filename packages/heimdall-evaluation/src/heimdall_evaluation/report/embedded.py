@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,7 @@ def embed(contents: ReportContents) -> str:
     report = {
         "format": FORMAT,
         "model": contents.model.name,
-        "receivers": [
-            {"name": r.name, "latitude_deg": r.latitude_deg, "longitude_deg": r.longitude_deg}
-            for r in contents.receivers
-        ],
+        "receivers": [asdict(receiver) for receiver in contents.receivers],
         "region": json.loads(contents.region.to_json()),
         "sessions": {
             "session_ids": evaluation.session_ids,

@@ -132,10 +132,10 @@ def _notes(evaluation: Evaluation, rows: Sequence[int]) -> dict[str, str]:
 
 def _draw_graticule(axes: Axes, region: Region, frame: Frame) -> None:
     """Meridians and parallels with their degrees, and the border of the region."""
-    for line in graticule(region, frame):
-        x, y = line.points_km.T
+    for label, is_meridian, points_km in graticule(region, frame):
+        x, y = points_km.T
         axes.plot(x, y, color=svg.GRID, linewidth=0.8, zorder=0)
-        if line.is_meridian:
+        if is_meridian:
             at = (float(np.interp(frame.south, y, x)), frame.south + 0.012 * frame.height)
             align, margin_km = ("center", "bottom"), (0.05 * frame.width, 0.0)
         else:
@@ -144,7 +144,7 @@ def _draw_graticule(axes: Axes, region: Region, frame: Frame) -> None:
         if frame.holds([at], margin_km)[0]:
             look: dict[str, Any] = {"color": svg.MUTED, "fontsize": 8, "ha": align[0]}
             gid = svg.anchored(*frame.share_of(at))
-            axes.text(*at, line.label, va=align[1], gid=gid, **look)
+            axes.text(*at, label, va=align[1], gid=gid, **look)
     border = outline_km(region)
     axes.plot(*border.T, color=svg.MUTED, linewidth=0.9, dashes=(5, 4), alpha=0.8, zorder=1)
 
@@ -193,16 +193,10 @@ def emptiest_side(
     frame: Frame,
     marks_km: NDArray[np.float64],
 ) -> tuple[int, int]:
-    """Side on which a label hides the fewest marks and is not cut by the frame's edge.
+    """Side, east and north, each -1, 0 or 1, on which a label hides the fewest marks.
 
-    Args:
-        place_km: (2,) the labelled point.
-        size_km: (2,) width and height of the label.
-        frame: The picture.
-        marks_km: (n, 2) points that should stay visible.
-
-    Returns:
-        East and north, each -1, 0 or 1.
+    A side where the frame's edge cuts the label comes last. The label is beside `place_km`, (2,),
+    and of `size_km`, (2,); marks are (n, 2).
     """
 
     def n_hidden(side: tuple[int, int]) -> int:

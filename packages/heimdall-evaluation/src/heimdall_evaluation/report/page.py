@@ -21,7 +21,7 @@ from heimdall_evaluation.intervals import Interval, ratio_of_medians
 from heimdall_evaluation.report import charts, quantities, sentences
 from heimdall_evaluation.report.embedded import embed
 from heimdall_evaluation.report.map import choose_by_rank, closeups_figure, map_figure
-from heimdall_evaluation.report.quantities import count, decimal, distance, factor, percent
+from heimdall_evaluation.report.quantities import count, distance, factor
 
 if TYPE_CHECKING:
     import os
@@ -41,29 +41,17 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
     script = (templates / "zoom.js").read_text(encoding="utf-8")
     # The page's security policy names its one script by this hash; no other runs.
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    model, total_s = contents.model, sum(contents.timings.values())
-    size = "" if model.size_bytes is None else f", {quantities.file_size(model.size_bytes)}"
     return write_page(
         "report.html",
         Path(path),
         contents=contents,
         headline=sentences.headline(contents.evaluation),
-        model_line=f"{model.name}, {count(model.n_parameters, 'parameter')}{size}",
         evaluated=_evaluated(contents) if len(contents.evaluation) else None,
         training=[charts.training_figures(curve, k) for k, curve in enumerate(contents.curves)],
         embedded=embed(contents),
         script=script,
         script_hash=f"sha256-{digest}",
         exclusions=exclusion_groups(contents),
-        stages=[
-            (name, quantities.duration(seconds), seconds / (total_s or 1.0))
-            for name, seconds in contents.timings.items()
-        ],
-        total_time=quantities.duration(total_s),
-        metrics=[
-            (name, quantities.metric_text(name, value, f"{value:.4g}"))
-            for name, value in sorted(contents.metrics.items())
-        ],
         split=flat_rows(contents.split_report),
     )
 
@@ -81,8 +69,7 @@ def write_page(template: str, path: Path, **values: object) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(count=count, factor=factor, distance=distance, percent=percent)
-    page = environment.get_template(template).render(values)
+    page = environment.get_template(template).render(values, q=quantities)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page)
@@ -95,9 +82,12 @@ def _evaluated(contents: ReportContents) -> dict[str, Any]:
     """Everything on the page that needs at least one evaluated session."""
     evaluation = contents.evaluation
     chosen = choose_by_rank(evaluation)
-    inside = [percent(coverage(evaluation, p).value) for p in (0.68, 0.95)]
     return {
-        "cards": _cards(evaluation),
+        "kind": sentences.session_kind(evaluation),
+        "median_m": np.median(evaluation.error_m),
+        "p95_m": np.percentile(evaluation.error_m, 95),
+        "coverage": {claimed: coverage(evaluation, claimed) for claimed in (0.68, 0.95)},
+        "in_sigmas": np.sqrt(squared_sigmas(evaluation)),
         "comparisons": [compare(evaluation, baseline) for baseline in contents.baselines],
         "map": map_figure(contents, chosen),
         "closeups": closeups_figure(evaluation, chosen),
@@ -111,28 +101,9 @@ def _evaluated(contents: ReportContents) -> dict[str, Any]:
             "snr": charts.snr_figure(evaluation),
         },
         "about_trained_on": sentences.about_trained_on(evaluation),
-        "worst": worst_sessions(evaluation),
         "pictures": charts.pictures(evaluation, contents.spectrograms),
         "about_bounds": sentences.about_bounds(evaluation, contents.model.sigma_bounds_m),
-        "median": distance(float(np.median(evaluation.error_m))),
-        "inside": " / ".join(inside),
-        "p95": distance(float(np.percentile(evaluation.error_m, 95))),
     }
-
-
-def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """The few numbers that matter: figure, name, remark."""
-    median, p95 = map(distance, np.percentile(evaluation.error_m, [50, 95]))
-    cards = [(median, "median error", f"95 % are within {p95}")]
-    for claimed in (0.68, 0.95):
-        observed = coverage(evaluation, claimed)
-        name = f"of truths in the {percent(claimed)} ellipse"
-        interval = f"{percent(observed.low)} to {percent(observed.high)}"
-        cards.append((percent(observed.value), name, f"95 % interval {interval}"))
-    sources = count(len(set(evaluation.source_names)), "transmitter")
-    unseen = " not trained on" if evaluation.part == "test" else ""
-    kind = f"{sentences.session_kind(evaluation)}s"
-    return [*cards, (f"{len(evaluation):,}", kind, f"of {sources}{unseen}")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,25 +170,6 @@ def compare(evaluation: Evaluation, baseline: BaselineResult) -> Comparison:
         ratio=ratio,
         inside=shares_inside(baseline, evaluation.truth_deg),
     )
-
-
-def worst_sessions(evaluation: Evaluation) -> list[dict[str, str | int]]:
-    """The sessions with the largest errors, worst first."""
-    in_sigmas, snr_db = np.sqrt(squared_sigmas(evaluation)), evaluation.snr_or_nan_db
-    return [
-        {
-            "session_id": evaluation.session_ids[k],
-            "source": evaluation.source_names[k],
-            "error": distance(float(evaluation.error_m[k])),
-            "sigma": " / ".join(distance(float(sigma)) for sigma in evaluation.sigma_m[k]),
-            "in_sigmas": decimal(float(in_sigmas[k]), 1),
-            "n_present": int(evaluation.n_present[k]),
-            "snr": decimal(float(snr_db[k]), 1),
-            "truth": "{:.3f}, {:.3f}".format(*evaluation.truth_deg[k]),
-            "estimate": "{:.3f}, {:.3f}".format(*evaluation.position_deg[k]),
-        }
-        for k in evaluation.worst
-    ]
 
 
 def exclusion_groups(contents: ReportContents) -> list[tuple[str, list[str]]]:

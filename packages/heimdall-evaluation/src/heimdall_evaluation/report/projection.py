@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from heimdall_models.metrics import offset_east_north_m
@@ -49,11 +49,9 @@ class Frame:
 
     @classmethod
     def around(cls, points_km: NDArray[np.float64], shape: tuple[float, float]) -> Frame:
-        """A frame with room around the points (n, 2), n at least 1.
+        """A frame with room around points (n, 2), n at least 1.
 
-        Args:
-            points_km: Points that must be visible.
-            shape: Least and greatest height of the picture for a width of 1.
+        `shape` is the least and the greatest height of the picture for a width of 1.
         """
         low = np.maximum(points_km.min(axis=0), -_LARGEST_KM)
         high = np.minimum(points_km.max(axis=0), _LARGEST_KM)
@@ -81,27 +79,17 @@ class Frame:
         self, points_km: ArrayLike, margin_km: tuple[float, float] = (0.0, 0.0)
     ) -> NDArray[np.bool_]:
         """(n,): true for points (n, 2) in the picture without a margin, east and north."""
-        x, y = np.asarray(points_km).T
-        (east, north) = margin_km
-        inside: NDArray[np.bool_] = (
-            (x >= self.west + east)
-            & (x <= self.east - east)
-            & (y >= self.south + north)
-            & (y <= self.north - north)
-        )
-        return inside
+        centre = np.array([self.west + self.east, self.south + self.north]) / 2
+        reach = np.array([self.width, self.height]) / 2 - margin_km
+        inside = (np.abs(np.asarray(points_km) - centre) <= reach).all(axis=1)
+        return np.asarray(inside, dtype=np.bool_)
 
 
-class GridLine(NamedTuple):
-    """One meridian or parallel in the picture."""
+def graticule(region: Region, frame: Frame) -> Iterator[tuple[str, bool, NDArray[np.float64]]]:
+    """Meridians and parallels at a step that leaves about four of each.
 
-    label: str
-    is_meridian: bool
-    points_km: NDArray[np.float64]
-
-
-def graticule(region: Region, frame: Frame) -> Iterator[GridLine]:
-    """Meridians and parallels at a step that leaves about four of each."""
+    Each is a label, true for a meridian, and points (n, 2) in kilometres.
+    """
     corners = np.array(
         [[x, y] for y in (frame.south, frame.north) for x in (frame.west, frame.east)]
     )
@@ -114,7 +102,7 @@ def graticule(region: Region, frame: Frame) -> Iterator[GridLine]:
         for k in range(math.ceil(degrees.min() / step), math.floor(degrees.max() / step) + 1):
             line = (ends, np.full(30, k * step)) if is_meridian else (np.full(30, k * step), ends)
             label = _label(k * step, step, "EW" if is_meridian else "NS")
-            yield GridLine(label, is_meridian, to_km(region, np.stack(line, axis=1)))
+            yield label, is_meridian, to_km(region, np.stack(line, axis=1))
 
 
 def round_step(wanted: float) -> float:

@@ -54,9 +54,7 @@ _STYLE: dict[Any, Any] = {
 def anchored(x: float, y: float) -> str:
     """Gid of an outlined text that stays beside a point while the map is magnified.
 
-    Args:
-        x: Of the point, as a share of the figure's width from the left.
-        y: As a share of its height from the top.
+    x and y are shares of the figure's size, from the left and from the top.
     """
     return f"{OUTLINED}@{x:.4f},{y:.4f}"
 
@@ -72,9 +70,8 @@ def chart(
 ) -> Iterator[tuple[Figure, Axes]]:
     """A figure with two thin axes and a faint grid, to draw on and render in the context.
 
-    Args:
-        height_in: Height of the figure; it is 5.4 wide. An inch is 72 units of the SVG.
-        box: Left, bottom, width and height of the axes, as shares of the figure's.
+    It is 5.4 inches wide; an inch is 72 units of the SVG. The box of the axes is left, bottom,
+    width and height, as shares of the figure's.
     """
     with style():
         figure = Figure(figsize=(5.4, height_in))
@@ -107,13 +104,10 @@ def text_beside(
 def render(
     figure: Figure, name: str, description: str, *, notes: Mapping[str, str] | None = None
 ) -> str:
-    """Return a figure as one `<svg>` element, with every text in it escaped.
+    """Return a figure as one `<svg>` element, with every text in it escaped; call it in `style`.
 
-    Args:
-        figure: Drawn in `style`, and rendered in it.
-        name: Unique on the page; keeps the ids of two figures apart.
-        description: What it shows, for those who cannot see it.
-        notes: Text to show over the element with that gid.
+    The name is unique on the page, so that the ids of two figures differ. The description is for
+    those who cannot see the figure. Notes are texts to show over the element with that gid.
     """
     written = io.StringIO()
     no_dates = dict.fromkeys(("Date", "Creator", "Format", "Type"))
