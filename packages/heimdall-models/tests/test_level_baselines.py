@@ -255,8 +255,8 @@ def test_cells_and_their_blocks_cover_the_places(width, height, east, north, eve
             r"levels \(4, 2\) and present \(4, 3\) must both be \(n, 3\)",
         ),
         ({"levels_db": np.full((4, 3), np.nan)}, "a receiver that is present is not finite"),
-        ({"position_deg": np.zeros((5, 2))}, "4 sessions with levels and 5 positions"),
-        ({"present": np.zeros((4, 3), dtype=bool)}, "no receiver was up in any of 4 sessions"),
+        ({"position_deg": np.zeros((5, 2))}, "4 sessions with levels .* and 5 positions"),
+        ({"present": np.zeros((4, 3), dtype=bool)}, r"4 sessions with levels \(0 were heard\)"),
     ],
 )
 def test_training_levels_that_cannot_be_are_refused(change, message):

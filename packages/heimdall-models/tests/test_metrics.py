@@ -80,10 +80,10 @@ def test_three_errors_by_hand():
 @pytest.mark.parametrize(
     ("position", "sigma", "truth", "message"),
     [
-        ([[0, 0]], [[1, 0]], [[0, 0]], "positive metres; the least is 0"),
-        ([[0, 0]], [[1, math.nan]], [[0, 0]], "sigmas are not finite; the first, row 0"),
-        ([[0, math.inf]], [[1, 1]], [[0, 0]], r"positions are not finite; the first, row 0, is"),
-        ([[0, 0]], [[1, 1]], [[math.nan, 0]], "truths are not finite"),
+        ([[0, 0]], [[1, 0]], [[0, 0]], r"row 0, is \[1.0, 0.0\]"),
+        ([[0, 0]], [[1, math.nan]], [[0, 0]], "1 of 1 sigmas .*row 0"),
+        ([[0, math.inf]], [[1, 1]], [[0, 0]], "1 of 1 positions .* row 0, is"),
+        ([[0, 0]], [[1, 1]], [[math.nan, 0]], "1 of 1 truths .*nan"),
         ([[0, 0]] * 2, [[1, 1]] * 2, [[0, 0]] * 3, r"positions \(2, 2\) do not match 3 truths"),
         ([], [], [], r"truths must be \(n, 2\), n at least 1; got \(0,\)"),
     ],

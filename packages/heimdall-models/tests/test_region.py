@@ -78,20 +78,20 @@ def test_beyond_the_limb_there_is_no_position(region, away_m, azimuth):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Region(89.0, 0.0, 1e4), "latitude 89.0000: east and north have no steady"),
-        (lambda: Region(0.0, 181.0, 1e4), "longitude 181.0 is outside"),
+        (lambda: Region(89.0, 0.0, 1e4), "latitude 89.0000: too near a pole"),
+        (lambda: Region(0.0, 181.0, 1e4), "longitude_deg=181.0"),
         (lambda: Region(0.0, 0.0, 9e5), "scale 900000 m: a plane serves .* split a larger area"),
-        (lambda: Region(float("nan"), 0.0, 1e4), "latitude_deg is nan"),
+        (lambda: Region(float("nan"), 0.0, 1e4), "latitude_deg=nan"),
         (lambda: Region.around([], []), "at least one; got 0 and 0"),
         (lambda: Region.around([0.0, 1.0], [0.0]), "got 2 and 1"),
         (lambda: Region.around([0.0, 60.0], [0.0, 0.0]), r"is \d+ km from the region's centre"),
         (lambda: Region.around([95.0], [0.0]), r"\(95.0000, 0.0000\) is not a latitude"),
         (lambda: Region.around([88.0], [0.0]), "near a pole"),
         (lambda: Region.from_json("{"), "is not a region"),
-        (lambda: Region.from_json('{"latitude_deg": 1}'), "expected exactly"),
+        (lambda: Region.from_json('{"latitude_deg": 1}'), "is not a region"),
         (
             lambda: Region.from_json('{"latitude_deg": "a", "longitude_deg": 0, "scale_m": 9}'),
-            "not a number",
+            "is not a region",
         ),
     ],
 )

@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torch import Tensor, nn
 
 __all__ = ["HUB", "repeated_stem", "trunk"]
 
 HUB = "hub"
-"""The value of `weights` that asks timm's hub instead of a file."""
+"""Value of `weights` that asks timm's hub instead of a file."""
 _WRAPPERS = ("state_dict_ema", "state_dict", "model_ema", "model")
-"""Keys under which training scripts keep the weights, the averaged ones first."""
+"""Keys under which training scripts keep the weights, averaged ones first."""
 
 
 def trunk(
@@ -52,11 +52,11 @@ def trunk(
         n_receivers: Input channels.
         image_shape: Mel bands and frames.
         weights: None for random weights, a file, or `hub`.
-        drop_path: Stochastic depth rate, for backbones that have it.
+        drop_path: Stochastic depth rate, for backbones that support it.
 
     Raises:
         ModelError: If timm knows no such backbone, it cannot take such an input, or the weights
-            cannot be had or do not fit. Weights are never silently random.
+            cannot be read or do not fit. Weights are never silently random.
     """
     architecture = backbone.partition(".")[0]
     if not timm.is_model(architecture):
@@ -64,12 +64,10 @@ def trunk(
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has their names"
         raise ModelError(f"timm knows no backbone {backbone!r}; {hint}")
     config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    instead = "give a local file as weights, or none to start from random ones"
     if weights == HUB and (config is None or not (config.hf_hub_id or config.url)):
         # timm would carry on with random weights.
-        raise ModelError(
-            f"timm's hub has no pretrained weights of {backbone!r}; "
-            f"give a local file as weights, or none to start from random ones"
-        )
+        raise ModelError(f"timm's hub has no pretrained weights of {backbone!r}; {instead}")
     # timm refuses arguments that a backbone does not know.
     optional: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     if config is not None and config.fixed_input_size:
@@ -79,11 +77,10 @@ def trunk(
             backbone, pretrained=weights == HUB, in_chans=n_receivers, num_classes=0, **optional
         )
     except Exception as error:
-        # timm, the hub's client and the network raise what they like; the cause is chained.
+        # timm, the hub's client and the network may raise anything; the cause is chained.
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(
-            f"no pretrained weights of {backbone} from the hub ({first_line}); "
-            f"give a local file as weights, or none to start from random ones"
+            f"no pretrained weights of {backbone} from the hub ({first_line}); {instead}"
             if weights == HUB
             else f"backbone {backbone!r} cannot take {n_receivers} receivers of "
             f"{image_shape[0]} x {image_shape[1]}: {first_line}"
@@ -105,17 +102,17 @@ def repeated_stem(weight: Tensor, n_receivers: int) -> Tensor:
     The channels are repeated in turn and scaled by old/new, so that equal inputs give the
     response that the trained stem gave to grey.
     """
-    channels = weight.shape[1]
-    repeats = -(-n_receivers // channels)
+    repeats = -(-n_receivers // weight.shape[1])
     cut = weight.repeat(1, repeats, 1, 1)[:, :n_receivers]
     return cut * (weight.sum(dim=1, keepdim=True) / cut.sum(dim=1, keepdim=True)).nan_to_num(1.0)
 
 
 def _load(network: nn.Module, backbone: str, n_receivers: int, path: Path) -> None:
+    """Load a file's weights, all of them or none."""
     wanted = network.state_dict()
     another = f"{path} holds weights of another architecture than {backbone}"
     try:
-        state = _adapted(_unprefixed(_named_tensors(path), wanted), network, n_receivers)
+        state = _adapted(_unprefixed(_named_tensors(path), set(wanted)), network, n_receivers)
     except (KeyError, IndexError, RuntimeError) as error:
         # timm's renaming of older files takes the architecture for granted.
         raise ModelError(f"{another}: its tensor {error} does not belong there") from error
@@ -138,29 +135,21 @@ def _named_tensors(path: Path) -> dict[str, Tensor]:
     """The named tensors of a safetensors or PyTorch file."""
     if not path.is_file():
         raise ModelError(f"no weights file at {path}")
-    state: object
+    state: Any
     try:
         if path.suffix == ".safetensors":
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-
-            try:
-                state = dict(load_file(path))
-            except SafetensorError as error:
-                raise ValueError(str(error)) from error
+            state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"{path} is neither safetensors nor PyTorch weights: {error}") from error
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds more than tensors and is not loaded, because it could run code; "
             f"save its state_dict alone, best as safetensors"
         ) from error
-    for key in _WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-            break
+    if isinstance(state, dict):
+        state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), state)
     entries = state.items() if isinstance(state, dict) else ()
     tensors = {
         name: value
@@ -172,22 +161,24 @@ def _named_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _unprefixed(state: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors without what a training script put before their names.
+def _unprefixed(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """The tensors without the prefix that a training script put before their names.
 
     Such as `module.` (several devices), `_orig_mod.` (compiled), `model.` (Lightning), or
     `net.backbone.` (our own checkpoints, whose other tensors are left out).
     """
-    wanted = set(names)
     if wanted & set(state):
         return state
     ends = [(name, at + 1) for name in state for at, letter in enumerate(name) if letter == "."]
     prefixes = Counter(name[:end] for name, end in ends if name[end:] in wanted)
     if prefixes:
         prefix = prefixes.most_common(1)[0][0]
-        kept = {name: value for name, value in state.items() if name.startswith(prefix)}
-        return {name.removeprefix(prefix): value for name, value in kept.items()}
-    # An older layout, whose names timm still has to change: drop starts that all names share.
+        return {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
+        }
+    # An older layout, which timm renames later: drop first parts that all names share.
     while all("." in name for name in state) and len({n.partition(".")[0] for n in state}) == 1:
         state = {name.partition(".")[2]: value for name, value in state.items()}
     return state

@@ -10,6 +10,7 @@ tasks", Sensors 22 (2022), for the same of standard deviations.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy as np
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["LEAST_SESSIONS", "LEVELS", "best_factors", "require_enough", "shares", "temperature"]
@@ -26,9 +29,11 @@ LEAST_SESSIONS = 30
 """With fewer, a share of 68 % is known to 9 points at best."""
 
 
-def shares(mahalanobis_squared: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Shares of truths `(..., n)` inside the ellipses of both levels, `(..., 2)`."""
-    inside = [(mahalanobis_squared <= -2 * np.log1p(-level)).mean(axis=-1) for level in LEVELS]
+def shares(
+    mahalanobis_squared: NDArray[np.floating], levels: Iterable[float] = LEVELS
+) -> NDArray[np.float64]:
+    """Shares of truths `(..., n)` inside the ellipses of these levels, `(..., levels)`."""
+    inside = [(mahalanobis_squared <= -2 * math.log1p(-level)).mean(axis=-1) for level in levels]
     return np.stack(inside, axis=-1)
 
 
@@ -40,7 +45,7 @@ def best_factors(factors: NDArray[np.float64], found: NDArray[np.float64]) -> ND
 
 
 def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> float:
-    """The factor on all covariances with which both ellipses hold their shares most nearly.
+    """Factor on all covariances with which both ellipses hold their shares most nearly.
 
     Args:
         mahalanobis_squared: Squared distances of the truths of validation sessions, `(n,)`.
@@ -48,8 +53,8 @@ def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> fl
             one for all; from 0 to 1.
 
     Returns:
-        The factor, from e^-2 to e^2; of several equally good ones the geometric middle, but the
-        largest where even that holds too few of the truths.
+        The factor, from e^-2 to e^2; the geometric middle of several equally good ones, or the
+        largest if even that holds too few of the truths.
 
     Raises:
         ModelError: If there are fewer than 30 sessions or a distance is not finite.
@@ -60,18 +65,14 @@ def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> fl
     power = np.broadcast_to(np.asarray(leverage, dtype=np.float64), squares.shape)
     found = shares(squares / factors[:, None] ** power)
     best = best_factors(factors, found)
-    # Truths that no factor reaches make all of them equally bad; the middle would change nothing.
+    # If no factor reaches the truths, all are equally bad; their middle would change nothing.
     if best[-1] == factors[-1] and (found[-1] < LEVELS).all():
         return float(best[-1])
     return float(np.exp(np.log(best).mean()))
 
 
 def require_enough(values: NDArray[np.floating]) -> None:
-    """Refuse to calibrate on the values of sessions, `(n, ...)`.
-
-    Raises:
-        ModelError: If there are fewer than 30 sessions or a value is not finite.
-    """
+    """Raise `ModelError` for fewer than 30 sessions `(n, ...)`, or a value that is not finite."""
     finite = bool(np.isfinite(values).all())
     if len(values) < LEAST_SESSIONS or not finite:
         raise ModelError(

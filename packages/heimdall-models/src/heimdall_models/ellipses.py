@@ -1,7 +1,7 @@
 """Error ellipses that may tilt: two standard deviations and a correlation.
 
-The covariance of a position is kept as east-east, east-north, north-north, `(..., 3)`: a symmetric
-two-by-two matrix in operations that every graph has.
+The covariance of a position is kept as east-east, east-north, north-north, `(..., 3)`, so that
+every operation on it exists in exported graphs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 MOST_CORRELATED = 0.999_999
-"""Rounding must not make a thin ellipse a line."""
+"""Limit of a correlation: rounding must not turn a thin ellipse into a line."""
 
 
 def sigma_and_correlation(covariance: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def covariance_of(sigma: Tensor, correlation: Tensor) -> Tensor:
 
 
 def precision_of(sigma: Tensor, correlation: Tensor) -> Tensor:
-    """The inverse of the covariance, `(..., 3)`; arguments as of `mahalanobis_squared`."""
+    """Inverse of the covariance, `(..., 3)`, of sigmas `(..., 2)` and correlations `(...)`."""
     east, north = sigma.reciprocal().unbind(dim=-1)
     products = torch.stack([east.square(), -correlation * east * north, north.square()], dim=-1)
     return products / (1 - correlation.square()).unsqueeze(-1)
@@ -50,14 +50,9 @@ def outer(offset: Tensor) -> Tensor:
 
 
 def mahalanobis_squared(error: Tensor, sigma: Tensor, correlation: Tensor) -> Tensor:
-    """Squared distance in standard deviations, `(...)`.
+    """Squared distance in standard deviations, `(...)`, of errors `(..., 2)`.
 
-    Along the ellipse's Cholesky factors, which keeps it exact where it is thin.
-
-    Args:
-        error: `(..., 2)`.
-        sigma: The same shape.
-        correlation: `(...)`, between -1 and 1.
+    Along the ellipse's Cholesky factors, which keeps it exact for thin ellipses.
     """
     east, north = (error / sigma).unbind(dim=-1)
     across = (north - correlation * east) / (1 - correlation.square()).sqrt()

@@ -2,8 +2,8 @@
 
 Source: D. A. Nix and A. S. Weigend, "Estimating the mean and variance of the target probability
 distribution", IEEE ICNN 1994; for the tilt P. M. Williams, "Using neural networks to model
-conditional multivariate densities", Neural Computation 8 (1996), whose factors these are: east,
-and north given east.
+conditional multivariate densities", Neural Computation 8 (1996), with its factors: east, and north
+given east.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIGMA_FLOOR = 1e-3
 FAR_SIGMAS = 1e3
 """Beyond this many sigmas the square turns into a logarithm, so that no gradient overflows."""
 MOST_CORRELATED = 0.999
-"""An ellipse is never thinner than 1 : 22 of its narrower axis' own sigma."""
+"""Limit of the correlation: no ellipse is thinner than 1 : 22 of its narrower axis' own sigma."""
 
 
 def gaussian_nll(position: Tensor, sigma: Tensor, correlation: Tensor, target: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def gaussian_nll(position: Tensor, sigma: Tensor, correlation: Tensor, target: T
     Args:
         position: `(batch, 2)`.
         sigma: The same shape; values below `SIGMA_FLOOR` count as the floor.
-        correlation: `(batch,)`; beyond 0.999 either way it counts as that.
+        correlation: `(batch,)`; limited to +-0.999.
         target: As `position`.
 
     Raises:
@@ -54,7 +54,7 @@ def gaussian_nll(position: Tensor, sigma: Tensor, correlation: Tensor, target: T
     half_error = target.float() / 2 - position.float() / 2
     half_east, half_north = half_error.unbind(dim=-1)
     east, north = sigma.unbind(dim=-1)
-    # Beyond so many sigmas the conditional mean of north stops growing, so that it cannot overflow.
+    # The conditional mean of north stops growing at the same distance, so that it cannot overflow.
     far = half_east.abs() > east * (FAR_SIGMAS / 2)
     near_east = torch.where(far, half_east.sign() * east.detach() * (FAR_SIGMAS / 2), half_east)
     half_north = half_north - tilt * north * (near_east / east)

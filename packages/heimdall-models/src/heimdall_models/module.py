@@ -27,7 +27,7 @@ from heimdall_models.execution import arrange
 from heimdall_models.levels.maps import levels_of
 from heimdall_models.losses import gaussian_nll
 from heimdall_models.metrics import localization_metrics, sigma_saturation
-from heimdall_models.network import LocalizationNet, Regularization
+from heimdall_models.network import LocalizationNet
 from heimdall_models.optimizer import adamw, warmup_cosine
 from heimdall_models.serving import ServingNet, Standardize
 
@@ -81,7 +81,8 @@ class LocalizationModule(lightning.LightningModule):
             freeze_backbone=config.freeze_backbone,
             sigma_min=config.sigma_min,
             sigma_max=config.sigma_max,
-            regularization=Regularization(config.dropout, config.drop_path),
+            dropout=config.dropout,
+            drop_path=config.drop_path,
             tilted=config.tilted,
         )
         arrange(self.net.backbone, config)

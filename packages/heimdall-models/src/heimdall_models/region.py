@@ -1,17 +1,17 @@
-"""A region: where on Earth a model works, and the plane and unit in which its network computes.
+"""A region: the part of the Earth where a model works, and the plane in which it computes.
 
 The plane touches the WGS84 ellipsoid at the region's centre; everything outside the network is in
 degrees. Degrees stay float64: a float32 longitude is 0.4 m coarse.
 
-A point of the plane is the foot of a point of the ellipsoid: east and north are the first two
-coordinates of the usual east-north-up frame (an orthographic projection). Back from the plane, "up"
-is the root of a quadratic, because the point must lie on the ellipsoid; no iteration and no series
-is needed. With longitudes counted from the origin, the origin lies in the x-z plane:
+East and north are the first two coordinates of a point of the ellipsoid in the usual
+east-north-up frame (an orthographic projection). Back from the plane, "up" is the root of a
+quadratic, because the point must lie on the ellipsoid; no iteration and no series is needed. With
+longitudes counted from the origin, the origin lies in the x-z plane:
 
     x = p cos(dlon)    y = p sin(dlon) = east    z = (1 - e^2) N sin(lat),  p = N cos(lat)
 
-Written by hand and not with PROJ, because the way back is part of exported graphs: it uses
-arithmetic only, so that NumPy arrays and torch tensors run through the same lines.
+Written by hand and not with PROJ, because the way back is part of exported graphs: with
+arithmetic alone, the same lines serve NumPy arrays and torch tensors.
 
 Source: P. Misra and P. Enge, "Global Positioning System", 2nd ed. (2006), section 4.A (geodetic
 to Cartesian, east-north-up); constants of NIMA TR8350.2, "World Geodetic System 1984" (2000).
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -45,7 +45,7 @@ _AXES_SQUARED = 1 / (1 - ECCENTRICITY_SQUARED)
 """(semi-major / semi-minor axis) squared."""
 
 MAX_LATITUDE_DEG = 85.0
-"""Nearer to a pole, east and north turn too fast for one frame to serve a region."""
+"""Nearer to a pole, east and north turn too fast for one plane."""
 MIN_SCALE_M = 1_000.0
 MAX_SCALE_M = 500_000.0
 """Half-width of the largest region: lengths in the plane are then at most 0.6 % short."""
@@ -55,7 +55,7 @@ REACH_M = 1_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class TangentPlane:
-    """The plane that touches the ellipsoid at one latitude; longitudes count from there."""
+    """The plane that touches the ellipsoid at a latitude; longitudes count from that point."""
 
     latitude_rad: float
 
@@ -101,8 +101,7 @@ class TangentPlane:
     def fall_m(self, east_m: Array, north_m: Array) -> Array:
         """Depth of the ellipsoid below points of the plane, in metres; NaN beyond the limb.
 
-        The root of the quadratic as in `angles`, its constant written without cancellation,
-        because the origin lies on the ellipsoid and the plane is tangent there.
+        The quadratic of `angles`, its constant written without cancellation: the plane is tangent.
         """
         sin_0, cos_0, p_0, z_0 = self._origin
         a = cos_0**2 + _AXES_SQUARED * sin_0**2
@@ -127,17 +126,12 @@ class Region:
     """Metres per plane unit, also the region's half-width."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not math.isfinite(getattr(self, field.name)):
-                raise ModelError(f"region {field.name} is {getattr(self, field.name)!r}")
+        if not all(map(math.isfinite, astuple(self))) or abs(self.longitude_deg) > 180:
+            raise ModelError(f"{self}: give finite numbers, longitudes from -180 to 180 degrees")
         if abs(self.latitude_deg) > MAX_LATITUDE_DEG:
             raise ModelError(
-                f"region centred at latitude {self.latitude_deg:.4f}: east and north have no "
-                f"steady meaning near a pole; keep it within {MAX_LATITUDE_DEG:.0f} degrees"
-            )
-        if abs(self.longitude_deg) > 180:
-            raise ModelError(
-                f"region longitude {self.longitude_deg} is outside -180 to 180 degrees"
+                f"region centred at latitude {self.latitude_deg:.4f}: too near a pole for one "
+                f"plane; keep it within {MAX_LATITUDE_DEG:.0f} degrees"
             )
         if not MIN_SCALE_M <= self.scale_m <= MAX_SCALE_M:
             raise ModelError(
@@ -151,10 +145,7 @@ class Region:
     ) -> Region:
         """The smallest square region that holds the points, widened by a share `margin`.
 
-        Args:
-            latitudes_deg: `(n,)`, WGS84.
-            longitudes_deg: `(n,)`, WGS84; a region may straddle the 180th meridian.
-            margin: 0.05 widens the half-width by 5 %.
+        Points are WGS84, `(n,)` each; a region may straddle the 180th meridian.
 
         Raises:
             ModelError: If there is no point, or no plane serves them all.
@@ -177,14 +168,11 @@ class Region:
 
     @property
     def plane(self) -> TangentPlane:
-        """The tangent plane at the centre."""
+        """At the centre."""
         return TangentPlane(math.radians(self.latitude_deg))
 
     def to_plane(self, position_deg: ArrayLike) -> NDArray[np.float64]:
-        """East and north of the centre, in plane units.
-
-        Args:
-            position_deg: `(..., 2)`, latitude and longitude in degrees, WGS84.
+        """East and north in plane units of latitude and longitude (WGS84); `(..., 2)` both.
 
         Raises:
             ModelError: If a position is not on Earth or too far away for a plane.
@@ -199,7 +187,7 @@ class Region:
             raise ModelError(
                 f"position {_degrees(position[far])} is {away_m[far] / 1000:.0f} km from the "
                 f"region's centre {_degrees((self.latitude_deg, self.longitude_deg))}; one plane "
-                f"serves {REACH_M / 1000:.0f} km: leave it out or train another region's model"
+                f"serves {REACH_M / 1000:.0f} km; leave it out or train another region's model"
             )
         return np.stack([east, north], axis=-1) / self.scale_m
 
@@ -233,12 +221,11 @@ class Region:
         names = {field.name for field in fields(cls)}
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ModelError(f"{text[:80]!r} is not a region: {error}") from error
-        if not isinstance(values, dict) or set(values) != names:
-            raise ModelError(f"{text[:80]!r} is not a region; expected exactly {sorted(names)}")
-        if not all(isinstance(value, int | float) for value in values.values()):
-            raise ModelError(f"{text[:80]!r} is not a region: a value is not a number")
+        except json.JSONDecodeError:
+            values = None
+        numbers = values.values() if isinstance(values, dict) and set(values) == names else [None]
+        if not all(isinstance(value, int | float) for value in numbers):
+            raise ModelError(f"{text[:80]!r} is not a region; expected the numbers {sorted(names)}")
         return cls(**values)
 
 
@@ -249,6 +236,7 @@ def _wrapped(longitude_deg: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _checked(position_deg: ArrayLike) -> NDArray[np.float64]:
+    """Positions `(..., 2)` as an array, if they are on Earth."""
     position = np.asarray(position_deg, dtype=np.float64)
     if position.ndim == 0 or position.shape[-1] != 2:
         raise ModelError(

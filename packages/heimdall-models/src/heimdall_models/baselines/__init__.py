@@ -1,14 +1,14 @@
-"""Baselines, which need no network: a model must beat them to be worth its while.
+"""Baselines that need no network: a model is only worth its cost if it beats them.
 
 `LEVEL_BASELINES` names the methods that take each receiver's level; every one of them is fitted
-on `TrainingLevels` and answers positions with covariances, so that reports treat them alike:
+on `TrainingLevels` and returns positions with covariances, so that reports treat them alike:
 
     training = TrainingLevels(levels_db, present, position_deg, receivers_deg, region)
     for name, fit in LEVEL_BASELINES.items():
         position_deg, covariance_m2 = fit(training)(test_levels_db, test_present)
 
-Nothing but evaluation builds on baselines: networks share the laws of `levels` and the solver of
-`timing` with them, not the methods.
+Only the evaluation uses baselines. Networks share the laws of `levels` and the solver of `timing`
+with them, not the methods.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ LEVEL_BASELINES: Mapping[str, Callable[[TrainingLevels], LevelEstimator]] = Mapp
         "level likelihood, kriged map": fit_kriged_map,
     }
 )
-"""In order of what they know of the region, the least first."""
+"""In order of how much they know about the region, least first."""
 
 
 def __getattr__(name: str) -> object:
-    """Names that need torch, which the others do not: loaded on first use (PEP 562)."""
+    """Names that need torch, loaded on first use (PEP 562)."""
     if name not in ("TimedPositions", "locate_by_time_differences"):
         raise AttributeError(f"heimdall_models.baselines has no {name!r}")
     from heimdall_models.baselines import time_differences

@@ -5,7 +5,6 @@ The ellipse is the covariance of their errors on the training sessions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from heimdall_models.region import Region
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from heimdall_models.baselines.levels import LevelEstimator
     from heimdall_models.levels.received_power import TrainingLevels
 
 
@@ -41,78 +41,48 @@ def power_weighted_centroid(
     Source: J. Blumenthal, R. Grossmann, F. Golatowski and D. Timmermann, "Weighted centroid
     localization in Zigbee-based sensor networks", IEEE WISP 2007, with received power for 1/d.
     """
-    levels = np.asarray(levels_db, dtype=np.float64)
-    up = np.asarray(present, dtype=bool)
     receivers = np.asarray(receivers_deg, dtype=np.float64)
-    if levels.shape != up.shape or levels.shape[1:] != receivers.shape[:1]:
-        raise ModelError(
-            f"levels {levels.shape}, present {up.shape} and receivers {receivers.shape} disagree; "
-            f"expected (n, receivers), (n, receivers) and (receivers, 2)"
-        )
+    levels, up = checked_levels(levels_db, present, len(receivers))
     if not up.any(axis=1).all():
         raise ModelError(f"session {int(np.argmin(up.any(axis=1)))} has no receiver")
-    if not np.isfinite(levels[up]).all():
-        raise ModelError("a level of a receiver that is present is not finite")
     heard = np.where(up, levels, -np.inf)
     weights = 10 ** (0.5 * (heard - heard.max(axis=1, keepdims=True)) / 10)
-    region = Region.around(receivers[:, 0], receivers[:, 1])
     weights /= weights.sum(axis=1, keepdims=True)
+    region = Region.around(receivers[:, 0], receivers[:, 1])
     return region.to_degrees(weights @ region.to_plane(receivers))
 
 
-@dataclass(frozen=True, slots=True)
-class RegionPrior:
+def fit_region_prior(training: TrainingLevels) -> LevelEstimator:
     """The training transmitters' mean place and covariance, for every session."""
-
-    mean_deg: NDArray[np.float64]
-    covariance_m2: NDArray[np.float64]
-    n_receivers: int
-
-    def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
-        """The same for every session; see `LevelEstimator`."""
-        n_sessions = len(checked_levels(levels_db, present, self.n_receivers)[0])
-        return PositionEstimate(
-            np.tile(self.mean_deg, (n_sessions, 1)),
-            np.tile(self.covariance_m2, (n_sessions, 1, 1)),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Centroid:
-    """The power-weighted centroid, with the covariance of its errors in training."""
-
-    receivers_deg: NDArray[np.float64]
-    covariance_m2: NDArray[np.float64]
-    prior: RegionPrior
-    """The answer for sessions that no receiver heard."""
-
-    def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
-        """See `LevelEstimator` and `power_weighted_centroid`."""
-        position, covariance = self.prior(levels_db, present)
-        levels, up = checked_levels(levels_db, present, len(self.receivers_deg))
-        heard = up.any(axis=1)
-        if heard.any():
-            position[heard] = power_weighted_centroid(levels[heard], up[heard], self.receivers_deg)
-            covariance[heard] = self.covariance_m2
-        return PositionEstimate(position, covariance)
-
-
-def fit_region_prior(training: TrainingLevels) -> RegionPrior:
-    """The prior that the training transmitters give."""
     mean = training.region.to_degrees(training.places.mean(axis=0))
     everywhere = np.broadcast_to(mean, training.position_deg.shape)
-    covariance = _error_covariance_m2(everywhere, training.position_deg)
-    return RegionPrior(mean, covariance, len(training.receivers_deg))
+    covariance_m2 = _error_covariance_m2(everywhere, training.position_deg)
+
+    def estimate(levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
+        n_sessions = len(checked_levels(levels_db, present, len(training.receivers_deg))[0])
+        return PositionEstimate(
+            np.tile(mean, (n_sessions, 1)), np.tile(covariance_m2, (n_sessions, 1, 1))
+        )
+
+    return estimate
 
 
-def fit_centroid(training: TrainingLevels) -> Centroid:
-    """The centroid with the ellipse of its errors in training."""
-    heard = training.present.any(axis=1)
-    position = power_weighted_centroid(
-        training.levels_db[heard], training.present[heard], training.receivers_deg
-    )
-    covariance = _error_covariance_m2(position, training.position_deg[heard])
-    return Centroid(training.receivers_deg, covariance, fit_region_prior(training))
+def fit_centroid(training: TrainingLevels) -> LevelEstimator:
+    """The power-weighted centroid, or the prior for sessions that no receiver heard."""
+    prior, receivers_deg = fit_region_prior(training), training.receivers_deg
+    up = training.present.any(axis=1)
+    known = power_weighted_centroid(training.levels_db[up], training.present[up], receivers_deg)
+    covariance_m2 = _error_covariance_m2(known, training.position_deg[up])
+
+    def estimate(levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
+        position, covariance = prior(levels_db, present)
+        levels, up = checked_levels(levels_db, present, len(receivers_deg))
+        heard = up.any(axis=1)
+        position[heard] = power_weighted_centroid(levels[heard], up[heard], receivers_deg)
+        covariance[heard] = covariance_m2
+        return PositionEstimate(position, covariance)
+
+    return estimate
 
 
 def _error_covariance_m2(
@@ -120,5 +90,4 @@ def _error_covariance_m2(
 ) -> NDArray[np.float64]:
     """Mean square of the errors, bias included: the likeliest constant covariance."""
     offset_m = offset_east_north_m(position_deg, truth_deg)
-    covariance: NDArray[np.float64] = offset_m.T @ offset_m / len(offset_m)
-    return covariance
+    return np.asarray(offset_m.T @ offset_m / len(offset_m))

@@ -2,16 +2,14 @@
 
 At a place, the levels of one session are Gaussian: each receiver's own deviations (fading, and
 the error of the map) are independent, and the transmitter's unknown power moves all of them alike.
-So their covariance is D + c 1 1^T, D diagonal, and with residuals e and weights w = 1 / D Sherman
-and Morrison give all that the likelihood needs:
+So their covariance is D + c 1 1^T, D diagonal. With residuals e and weights w = 1 / D, the formula
+of Sherman and Morrison gives all that the likelihood needs:
 
     e^T (D + c 1 1^T)^-1 e = sum w e^2 - c (sum w e)^2 / (1 + c sum w)
     log det                = sum log D + log(1 + c sum w)
 
 Absent receivers drop out of every sum. The answer is the posterior's mean and covariance: of all
 Gaussians the nearest to it in Kullback-Leibler divergence, hence the most likely ellipse.
-
-`PositionEstimate` and `LevelEstimator` are the answer and the form of every baseline of levels.
 """
 
 from __future__ import annotations
@@ -59,11 +57,9 @@ class LevelEstimator(Protocol):
     """A fitted baseline."""
 
     def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
-        """Positions of sessions.
+        """Positions of sessions from levels `(n, receivers)`, receivers in the order of training.
 
-        Args:
-            levels_db: `(n, receivers)`, receivers in the order of training.
-            present: `(n, receivers)`, true where the receiver was up; absent ones weigh nothing.
+        `present`, of the same shape, is true where the receiver was up; others weigh nothing.
 
         Raises:
             ModelError: If the shapes are wrong or a level that counts is not finite.
@@ -82,7 +78,7 @@ class LevelMap:
     own_variance: NDArray[np.float64]
     """`(cells, receivers)` in dB^2: of each receiver by itself, fading and the map's error."""
     common_variance: NDArray[np.float64]
-    """`(cells,)` in dB^2: of all receivers together, transmit power first of all."""
+    """`(cells,)` in dB^2: of all receivers together, mainly transmit power."""
 
     def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
         """Mean and covariance of the posterior; see `LevelEstimator`."""
@@ -97,11 +93,9 @@ class LevelMap:
     def log_likelihood(
         self, levels_db: NDArray[np.float64], present: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
-        """Log-density of sessions' levels in every cell, `(n, cells)`, but for a constant each.
+        """Log-density of each session's levels in every cell up to a constant, `(n, cells)`.
 
-        Args:
-            levels_db: `(n, receivers)`; zero where absent.
-            present: `(n, receivers)`.
+        Levels and presence are `(n, receivers)`; the level of an absent receiver is zero.
         """
         up = present.astype(np.float64)
         middle = self.mean_db.mean(axis=0)
@@ -112,10 +106,7 @@ class LevelMap:
         second = level**2 @ weight.T - 2 * level @ (weight * mean).T + up @ (weight * mean**2).T
         shared = 1 + self.common_variance * weights
         quadratic = second - self.common_variance * first**2 / shared
-        likelihood: NDArray[np.float64] = -0.5 * (
-            quadratic - up @ np.log(weight).T + np.log(shared)
-        )
-        return likelihood
+        return np.asarray(-0.5 * (quadratic - up @ np.log(weight).T + np.log(shared)))
 
     def _moments(
         self, levels_db: NDArray[np.float64], present: NDArray[np.bool_]
@@ -138,13 +129,8 @@ def fit_path_loss(training: TrainingLevels) -> LevelMap:
     law = PathLossLaw.of(training)
     grid = Grid.of_squares(training.places, LAW_CELLS)
     mean = law.mean_db(grid.cells)
-    return LevelMap(
-        region=training.region,
-        grid=grid,
-        mean_db=mean,
-        own_variance=np.full_like(mean, law.variance),
-        common_variance=np.full(len(mean), law.power_variance),
-    )
+    own, common = np.full_like(mean, law.variance), np.full(len(mean), law.power_variance)
+    return LevelMap(training.region, grid, mean, own, common)
 
 
 def fit_kriged_map(training: TrainingLevels) -> LevelMap:
@@ -156,10 +142,5 @@ def fit_kriged_map(training: TrainingLevels) -> LevelMap:
     grid = Grid.of_squares(training.places, KRIGED_CELLS)
     mean = field.mean_db(grid.cells)
     own, common = field.variances(grid)
-    return LevelMap(
-        region=training.region,
-        grid=grid,
-        mean_db=mean,
-        own_variance=np.repeat(own[:, None], mean.shape[1], axis=1),
-        common_variance=common,
-    )
+    own = np.repeat(own[:, None], mean.shape[1], axis=1)
+    return LevelMap(training.region, grid, mean, own, common)

@@ -1,10 +1,10 @@
-"""The nearest training sessions in level, transmit power aside.
+"""The nearest training sessions in level, regardless of transmit power.
 
 The distance between two sessions is the Mahalanobis length of their levels' difference over the
-receivers that both have, when each receiver deviates by itself and power moves all alike: with
-the difference e, m receivers and power over own variance q, e^T e - q (sum e)^2 / (1 + q m), per
-receiver. The number of neighbours and the factor on their scatter are the likeliest on the training
-sessions themselves, each left out of its own neighbours.
+receivers that both have, if each receiver deviates by itself and power moves all alike: with the
+difference e, m receivers and power over own variance q, e^T e - q (sum e)^2 / (1 + q m), per
+receiver. The number of neighbours and the factor on their scatter are the likeliest on the
+training sessions, each left out of its own neighbours.
 
 Source: P. Bahl and V. N. Padmanabhan, "RADAR: an in-building RF-based user location and tracking
 system", IEEE INFOCOM 2000.
@@ -65,11 +65,8 @@ class LevelNeighbours:
     ) -> NDArray[np.intp]:
         """Rows of the nearest training sessions, nearest first: `(n, count)` or all there are.
 
-        Args:
-            levels_db: `(n, receivers)`; zero where absent.
-            present: `(n, receivers)`.
-            count: How many.
-            are_training: The sessions are the training sessions; none is its own neighbour.
+        Levels are zero where absent. With `are_training`, the sessions are the training sessions,
+        and none is its own neighbour.
         """
         found = []
         for at in range(0, len(levels_db), _SESSIONS_AT_ONCE):
@@ -77,7 +74,10 @@ class LevelNeighbours:
             far = self._distance(levels_db[rows], present[rows])
             if are_training:
                 far[np.arange(len(far)), at + np.arange(len(far))] = np.inf
-            found.append(_least_first(far, min(count, far.shape[1] - are_training)))
+            n_chosen = min(count, far.shape[1] - are_training)
+            chosen = np.argpartition(far, n_chosen - 1, axis=1)[:, :n_chosen]
+            order = np.argsort(np.take_along_axis(far, chosen, axis=1), axis=1)
+            found.append(np.take_along_axis(chosen, order, axis=1))
         return np.concatenate(found)
 
     def _distance(
@@ -93,10 +93,8 @@ class LevelNeighbours:
         squares = level**2 @ train_up.T - 2 * level @ train.T + up @ (train**2).T
         power = self.power_to_own * total**2 / (1 + self.power_to_own * shared)
         # Sessions without a common receiver are not near.
-        distance: NDArray[np.float64] = np.where(
-            shared > 0, (squares - power) / np.maximum(shared, 1.0), np.finfo(np.float64).max
-        )
-        return distance
+        distance = (squares - power) / np.maximum(shared, 1.0)
+        return np.where(shared > 0, distance, np.finfo(np.float64).max)
 
 
 def fit_nearest_neighbours(training: TrainingLevels) -> LevelNeighbours:
@@ -107,8 +105,8 @@ def fit_nearest_neighbours(training: TrainingLevels) -> LevelNeighbours:
         training.levels_db, training.present, max(_COUNTS), are_training=True
     )
     around, truth = training.places[order], training.places
-    choices = [(*_judged(around, truth, count), count) for count in _COUNTS]
-    _, inflation, count = min(choice for choice in choices if choice[2] <= around.shape[1])
+    counts = [count for count in _COUNTS if count <= around.shape[1]]
+    _, inflation, count = min((*_judged(around, truth, count), count) for count in counts)
     return LevelNeighbours(training, neighbours.power_to_own, count, inflation)
 
 
@@ -131,9 +129,3 @@ def _of_neighbours(
     apart = around - mean[:, None]
     scatter = np.einsum("nki,nkj->nij", apart, apart) / around.shape[1]
     return mean, scatter + _ROUNDING * np.eye(2)
-
-
-def _least_first(far: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    chosen = np.argpartition(far, count - 1, axis=1)[:, :count]
-    order = np.argsort(np.take_along_axis(far, chosen, axis=1), axis=1)
-    return np.take_along_axis(chosen, order, axis=1)

@@ -1,4 +1,4 @@
-"""A position from time differences alone: what a network that knows geometry must beat.
+"""A position from time differences alone: the baseline for a network that knows geometry.
 
 Weighted least squares on the times of arrival, each weighted by its own noise and by one clock
 error for all, from the best point of a grid on; see `heimdall_models.timing.solver`.
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from heimdall_models.errors import ModelError
-from heimdall_models.timing.network import GRID_POINTS, N_COLUMNS, REACH, WIDE_S, region_prior
+from heimdall_models.timing.network import N_COLUMNS, WIDE_S, region_grid, region_prior
 from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges
-from heimdall_models.timing.solver import nearest_start, solve
+from heimdall_models.timing.solver import solve, solve_from_grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,11 +28,11 @@ __all__ = ["TimedPositions", "locate_by_time_differences"]
 
 N_STEPS = 10
 CONVERGED_M = 1.0
-"""The last step was shorter."""
+"""Longest last step of a converged solution."""
 
 
 class TimedPositions(NamedTuple):
-    """Positions, how sure least squares is of them, and whether it came to an end."""
+    """Positions by least squares, their covariances, and whether they converged."""
 
     position_deg: NDArray[np.float64]
     """`(n, 2)`: latitude and longitude, WGS84."""
@@ -54,8 +54,8 @@ def locate_by_time_differences(
     Args:
         arrivals: `(n, receivers, 5)`, as the arrival extractor returns them.
         sites: The receivers, in that order.
-        region: Where transmitters are; that they are somewhere in it is all else that is used.
-        clock_error_s: Standard deviation of the receivers' clocks, which the solver believes.
+        region: Where transmitters are; the prior is that they are somewhere in it.
+        clock_error_s: Standard deviation of the receivers' clocks.
 
     Raises:
         ModelError: If the arrivals are of another shape, or a receiver too far from the region.
@@ -71,12 +71,10 @@ def locate_by_time_differences(
         )
     unit_s = region.scale_m / SPEED_OF_LIGHT_M_S
     heard, times, sigma = rows[..., 0], *(rows[..., n] * 1e-6 / unit_s for n in (1, 2))
-    axis = torch.linspace(-REACH, REACH, GRID_POINTS, dtype=torch.float64)
     prior = region_prior(len(rows)).double()
     with torch.no_grad():
         wide = heard / (sigma.square() + (WIDE_S / unit_s) ** 2)
-        start = nearest_start(ranges, times, wide, prior, torch.cartesian_prod(axis, axis))
-        near = solve(ranges, times, wide, prior, start, n_steps=4).position
+        near = solve_from_grid(ranges, times, wide, prior, region_grid(torch.float64))
         weights = heard / (sigma.square() + (clock_error_s / unit_s) ** 2)
         found = solve(ranges, times, weights, prior, near, n_steps=N_STEPS)
     ended = (found.shift * region.scale_m < CONVERGED_M) & (heard.sum(dim=1) >= 3)

@@ -32,8 +32,8 @@ class Grid:
     def of_squares(cls, places: NDArray[np.float64], count: int) -> Grid:
         """About square cells over the bounding box of places, `count` along the longer side."""
         across = np.maximum(np.ptp(places, axis=0), 1e-6)
-        counts = np.maximum(np.ceil(across / across.max() * count - 1e-9), 1).astype(int)
-        return cls.covering(places, (int(counts[0]), int(counts[1])))
+        east, north = np.maximum(np.ceil(across / across.max() * count - 1e-9), 1)
+        return cls.covering(places, (int(east), int(north)))
 
     @property
     def cells(self) -> NDArray[np.float64]:
@@ -45,11 +45,10 @@ class Grid:
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
 
     def cell_of(self, places: NDArray[np.float64]) -> NDArray[np.intp]:
-        """The cell of each place `(n, 2)`; of a place beyond the edge the nearest."""
+        """The cell of each place `(n, 2)`, or the nearest cell to a place beyond the edge."""
         steps = np.floor((places - np.array(self.low)) / np.array(self.size)).astype(np.intp)
         east, north = np.clip(steps, 0, np.array(self.counts) - 1).T
-        cell: NDArray[np.intp] = east * self.counts[1] + north
-        return cell
+        return np.asarray(east * self.counts[1] + north)
 
     def blocks(self, every: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """Cells in blocks of `every` a side: the blocks' mean places, and each cell's block."""

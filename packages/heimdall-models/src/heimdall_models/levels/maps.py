@@ -1,10 +1,9 @@
 """Maps of levels learned from training sessions, as the arrays that a network carries.
 
-The kriged field on a grid of fixed shape. Beside the map of all sessions there is one for each fold
-of them, made without that fold. A map fits its own sessions closer than others: a network that
-learns its uncertainty must see each session through a map made without it, like the sessions to
-come. Folds are by place, so that all sessions of one site are in one fold, and the target gives the
-fold.
+The kriged field on a grid of fixed shape: one map of all sessions, and one for each fold of them,
+made without that fold. A map fits its own sessions closer than others, so a network that learns
+its uncertainty must see each session through a map made without it. Folds are by place, so that
+all sessions of one site are in one fold, and the target gives the fold.
 
 Source: cross-fitting, V. Chernozhukov et al., "Double/debiased machine learning", Econometrics
 Journal 21 (2018); stacking, D. H. Wolpert, Neural Networks 5 (1992).
@@ -38,7 +37,7 @@ LEAST_SESSIONS = 20
 LEAST_ELSEWHERE = 3
 """Sessions outside of a fold; fewer make no map for that fold."""
 _PLACES_A_UNIT = 4096
-"""Sites nearer than 1/4096 plane unit, 20 m in such a region, may share a fold by chance only."""
+"""Sites within 1/4096 plane unit, 20 m in such a region, are one; others share a fold by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,8 @@ class LearnedLevels:
 def levels_of(sessions: Iterable[Mapping[str, Any]], region: Region) -> LearnedLevels | None:
     """Maps of sessions with `features` and `position_deg`; None if there are too few.
 
-    Sessions count in which something was heard. Too few are fewer than 20, or fewer than 3 outside
-    of one fold, as when all are of one site. Features are read one session after the other and not
-    kept.
+    Too few are fewer than 20 in which a receiver heard something, or fewer than 3 outside of one
+    fold, as when all are of one site. Features are read one session at a time and not kept.
 
     Raises:
         ModelError: If features have another shape, or a position is not on Earth.
@@ -85,22 +83,16 @@ def levels_of(sessions: Iterable[Mapping[str, Any]], region: Region) -> LearnedL
 def learned_levels(
     power: ReceivedPower, position_deg: NDArray[np.float64], region: Region
 ) -> LearnedLevels:
-    """Maps of the levels of these sessions.
+    """Maps of the levels of sessions, at least `LEAST_SESSIONS`, with transmitters `(n, 2)`.
 
     Takes half a minute of one core for 6,000 sessions, a second for 600.
-
-    Args:
-        power: Of at least `LEAST_SESSIONS` sessions.
-        position_deg: Places of their transmitters, `(n, 2)`.
-        region: The plane.
     """
     noise = power.noise()
     nowhere = np.tile([region.latitude_deg, region.longitude_deg], (len(noise), 1))
     training = TrainingLevels(
         power.signal_db(noise), power.present & (noise > 0), position_deg, nowhere, region
     )
-    receivers = region.to_degrees(found_receivers(training))
-    training = replace(training, receivers_deg=receivers)
+    training = replace(training, receivers_deg=region.to_degrees(found_receivers(training)))
     grid = Grid.covering(training.places, GRID_SHAPE)
     field = KrigedField.of(training)
     fold = folds_of(training.places.astype(np.float32))
@@ -110,9 +102,8 @@ def learned_levels(
         others = KrigedField.of(training.only(fold != number), field.law)
         maps.append(_on_grid(others, grid))
         mine = fold == number
-        if not mine.any():  # A few sites leave folds empty.
-            continue
-        residual[mine] = training.levels_db[mine] - others.mean_db(training.places[mine])
+        if mine.any():  # A few sites leave folds empty.
+            residual[mine] = training.levels_db[mine] - others.mean_db(training.places[mine])
     mean, own, common = (np.stack(parts) for parts in zip(*maps, strict=True))
     there = fold + 1, grid.cell_of(training.places)
     powers = TransmitPowers.spaced(field.law.power_variance).fitted(
@@ -127,8 +118,7 @@ def folds_of(places: NDArray[np.float32]) -> NDArray[np.int64]:
     Exact in float32, since the factor is a power of two.
     """
     steps = np.floor(places * np.float32(_PLACES_A_UNIT)).astype(np.int64)
-    fold: NDArray[np.int64] = (steps[:, 0] + 3 * steps[:, 1]) % N_FOLDS
-    return fold
+    return np.asarray((steps[:, 0] + 3 * steps[:, 1]) % N_FOLDS)
 
 
 def _on_grid(

@@ -3,16 +3,16 @@
     level = power + gain of the receiver - 10 exponent log10(distance) + deviation
 
 A session's power is unknown, so the law is fitted to differences within sessions (their mean
-taken out), which is ordinary least squares with a fixed effect for each session. Deviations hold
-shadowing and fading together: the law knows no map.
+taken out), which is ordinary least squares with a fixed effect for each session. Deviations are
+shadowing and fading together.
 
 Source: T. S. Rappaport, "Wireless Communications" (2nd ed., 2002), section 4.9; fixed effects:
 J. M. Wooldridge, "Econometric Analysis of Cross Section and Panel Data" (2010), section 10.5.
 
-A network is trained on features and positions alone, and the law needs the receivers' places.
-They are the places under which the law fits best: nonlinear least squares over them, with exponent,
-gains and powers eliminated by linear least squares at each step (variable projection), from the
-mean place of the transmitters that each hears loudest.
+A network is trained on features and positions alone, without the receivers' places. They are
+found as those with which the law fits best: by nonlinear least squares, with exponent, gains and
+powers eliminated by linear least squares at each step (variable projection), from the mean place
+of the transmitters that each receiver hears loudest.
 
 Source: G. Golub and V. Pereyra, "Separable nonlinear least squares: the variable projection
 method and its applications", Inverse Problems 19 (2003).
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import least_squares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 __all__ = ["PathLossLaw", "found_receivers"]
 
 LEAST_DISTANCE_M = 200.0
-"""Nearer than this the logarithm runs away from what antennas do."""
+"""Distances count at least as this: nearer, the law does not hold."""
 _LEAST_VARIANCE = 1e-2
-"""dB^2: levels are not measured better than this, nor does a law hold better."""
+"""dB^2: neither measurements nor the law are better than this."""
 N_SESSIONS = 1_000
-"""Enough to find receivers to a few hundred metres; the work grows with them."""
+"""Enough to find receivers to a few hundred metres."""
 _LOUDEST = 0.02
 """Share of a receiver's sessions that the search starts from."""
 _FARTHEST = 1.5
@@ -62,20 +63,13 @@ class PathLossLaw:
     @classmethod
     def of(cls, training: TrainingLevels) -> PathLossLaw:
         """The law that fits the training sessions best."""
-        levels, up, scale_m = training.levels_db, training.present, training.region.scale_m
-        return cls.fitted(training.places, levels, up, training.receiver_places, scale_m)
+        return cls.fitted(training, training.receiver_places)
 
     @classmethod
-    def fitted(
-        cls,
-        places: NDArray[np.float64],
-        levels: NDArray[np.float64],
-        up: NDArray[np.bool_],
-        receivers: NDArray[np.float64],
-        scale_m: float,
-    ) -> PathLossLaw:
-        """The same of arrays: places `(n, 2)`, levels and presence `(n, receivers)`."""
-        decades = _decades(places, receivers, scale_m)
+    def fitted(cls, training: TrainingLevels, receivers: NDArray[np.float64]) -> PathLossLaw:
+        """The same with other places of the receivers, `(receivers, 2)` in plane units."""
+        levels, up, scale_m = training.levels_db, training.present, training.region.scale_m
+        decades = _decades(training.places, receivers, scale_m)
         indicators = [up * row for row in np.eye(up.shape[1])]
         columns = [np.where(up, -10 * decades, 0.0), *indicators]
         design = np.stack([_within(column, up)[up] for column in columns], axis=1)
@@ -84,26 +78,23 @@ class PathLossLaw:
         residual = np.where(up, levels - gains + 10 * exponent * decades, 0.0)
         n_free = max(int(up.sum()) - int(up.any(axis=1).sum()) - len(gains), 1)
         variance = max(float(np.square(_within(residual, up)).sum() / n_free), _LEAST_VARIANCE)
-        counts = up.sum(axis=1)[up.any(axis=1)]
-        powers = residual[up.any(axis=1)].sum(axis=1) / counts
+        heard = up.any(axis=1)
+        counts = up.sum(axis=1)[heard]
+        powers = residual[heard].sum(axis=1) / counts
         # The deviations' share of the variance of the sessions' mean residuals is taken out.
         spread = float(powers.var()) - variance * float((1 / counts).mean())
         power_variance = max(spread, _LEAST_VARIANCE)
-        return cls(
-            exponent, gains + float(powers.mean()), variance, power_variance, receivers, scale_m
-        )
+        gains += float(powers.mean())
+        return cls(exponent, gains, variance, power_variance, receivers, scale_m)
 
     def mean_db(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
         """Expected levels at places `(n, 2)` in plane units: `(n, receivers)`."""
         decades = _decades(places, self.receivers, self.scale_m)
-        mean: NDArray[np.float64] = self.gains_db - 10 * self.exponent * decades
-        return mean
+        return np.asarray(self.gains_db - 10 * self.exponent * decades)
 
 
 def found_receivers(training: TrainingLevels) -> NDArray[np.float64]:
     """Places of the receivers in plane units, `(receivers, 2)`; `receivers_deg` is ignored."""
-    from scipy.optimize import least_squares
-
     # Mean place of the sessions in which each receiver is loudest beside the others.
     up, levels, places = training.present, training.levels_db, training.places
     others = levels.sum(axis=1) / np.maximum(up.sum(axis=1), 1)
@@ -111,14 +102,10 @@ def found_receivers(training: TrainingLevels) -> NDArray[np.float64]:
     count = max(round(_LOUDEST * len(places)), 1)
     start = np.stack([places[np.argsort(column)[-count:]].mean(axis=0) for column in share.T])
     some = training.some(N_SESSIONS)
-    places, levels, up = some.places, some.levels_db, some.present
 
     def deviations(receivers: NDArray[np.float64]) -> NDArray[np.float64]:
-        law = PathLossLaw.fitted(places, levels, up, receivers.reshape(-1, 2), some.region.scale_m)
-        residual = levels - law.mean_db(places)
-        counts = np.maximum(up.sum(axis=1, keepdims=True), 1)
-        within = residual - np.where(up, residual, 0.0).sum(axis=1, keepdims=True) / counts
-        return np.where(up, within, 0.0).reshape(-1)
+        law = PathLossLaw.fitted(some, receivers.reshape(-1, 2))
+        return _within(some.levels_db - law.mean_db(some.places), some.present).reshape(-1)
 
     found = least_squares(
         deviations,
@@ -127,21 +114,19 @@ def found_receivers(training: TrainingLevels) -> NDArray[np.float64]:
         diff_step=1e-3,
         max_nfev=20,
     )
-    places_found: NDArray[np.float64] = found.x.reshape(-1, 2)
-    return places_found
+    return np.asarray(found.x.reshape(-1, 2))
 
 
 def _decades(
     places: NDArray[np.float64], receivers: NDArray[np.float64], scale_m: float
 ) -> NDArray[np.float64]:
+    """Logarithms of the distances in metres, `(n, receivers)`."""
     distance_m = np.linalg.norm(places[:, None] - receivers, axis=-1) * scale_m
-    decades: NDArray[np.float64] = np.log10(np.maximum(distance_m, LEAST_DISTANCE_M))
-    return decades
+    return np.asarray(np.log10(np.maximum(distance_m, LEAST_DISTANCE_M)))
 
 
 def _within(values: NDArray[np.float64], up: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Values less their session's mean over the receivers that are up; zero elsewhere."""
     counts = np.maximum(up.sum(axis=1, keepdims=True), 1)
     means = (values * up).sum(axis=1, keepdims=True) / counts
-    within: NDArray[np.float64] = (values - means) * up
-    return within
+    return np.asarray((values - means) * up)

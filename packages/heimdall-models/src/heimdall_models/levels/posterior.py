@@ -1,8 +1,8 @@
 """Posterior of a transmitter's place by its levels alone, over the cells of a learned map.
 
-The likelihood is that of `baselines.levels`, in torch, for batches and in exported graphs: the
-session's unknown power is eliminated in closed form, here for each Gaussian of a mixture, and
-absent receivers weigh nothing. Before maps are learned, every cell is equally likely.
+The likelihood of `baselines.levels`, in torch, for batches and exported graphs: the session's
+unknown power is eliminated in closed form, here for each Gaussian of a mixture, and absent
+receivers weigh nothing. Before maps are learned, every cell is equally likely.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 _KNOWS_NOTHING = 1e12
 """dB^2: the variance of a level without a map."""
 _LOUDEST_DB = 100.0
-"""Of full scale; more is no feature, and its power would overflow."""
+"""Of full scale; a louder value is not a feature, and its power would overflow."""
 _LEAST_POWER = 1e-30
 SHARPNESS = 1.1
-"""Exponent of the position's weights over the ellipse's: a little nearer to the likeliest place,
+"""Exponent of the position's weights: above 1 it is nearer to the likeliest place than the mean,
 for a smaller median error."""
 
 
@@ -74,15 +74,12 @@ class LevelPosterior(nn.Module):
             self.register_buffer(name, value)
 
     def learn(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
-        """Take maps over.
+        """Use these maps of training sessions.
 
-        Args:
-            levels: Maps of training sessions.
-            mean: Of the normalisation of our input, dB, broadcastable to it.
-            std: The same.
+        `mean` and `std` are of the input's normalisation, in dB, broadcastable to it.
 
         Raises:
-            ModelError: If they are of another number of receivers.
+            ModelError: If the maps have another number of receivers.
         """
         if len(levels.noise) != len(self.noise):
             raise ModelError(
@@ -111,14 +108,12 @@ class LevelPosterior(nn.Module):
         return (self.noise > 0).any().to(self.noise.dtype)
 
     def forward(self, x: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Means `(batch, 2)`, east and north in plane units, and covariances about them.
-
-        Covariances are `(batch, 3)`, as `ellipses` keeps them.
+        """Means `(batch, 2)`, plane units, and covariances about them `(batch, 3)`.
 
         Args:
             x: Normalised spectrograms `(batch, receivers, bands, frames)`, float32.
-            target: The truth `(batch, 2)` in plane units, in training: each session is then seen
-                through the map that was made without it.
+            target: In training, the truth `(batch, 2)` in plane units: each session is then
+                located on the map that was made without it.
         """
         level_db, present = self.levels(x)
         logits = self._log_likelihood(level_db, present, target)
@@ -131,10 +126,9 @@ class LevelPosterior(nn.Module):
         return mean, covariance + size
 
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal levels in dB, and 1 where they count, 0 where not: `(batch, receivers)` both.
+        """Signal levels in dB, and 1 where they count, else 0: `(batch, receivers)` both.
 
-        A receiver counts that is up now and was heard in training, unless its features are
-        impossibly loud.
+        A receiver counts if it is up, was heard in training, and is not impossibly loud.
         """
         features = x * self.std + self.mean
         loudest = features.amax(dim=(2, 3))
@@ -147,10 +141,10 @@ class LevelPosterior(nn.Module):
 
     def _log_likelihood(self, level_db: Tensor, present: Tensor, target: Tensor | None) -> Tensor:
         """Log-likelihood of all cells up to a constant, `(batch, cells)`."""
-        first, second, own, common = self._sums(level_db * present, present, target)
+        parts = self._sums(level_db * present, present, target)
         n_present = present.sum(dim=1)[:, None, None]
-        first, second, own, common = (part.unsqueeze(1) for part in (first, second, own, common))
         # The middle axis: the Gaussians of the powers.
+        first, second, own, common = (part.unsqueeze(1) for part in parts)
         offset = self.power_db[:, None]
         part = (common + self.power_variance[:, None]) / own
         shared = 1 + part * n_present
@@ -164,32 +158,25 @@ class LevelPosterior(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sums over receivers of residuals and of their squares, and both variances.
 
-        `(batch, cells)` each, or `(1, cells)`. As products of matrices, which write no residual
-        for each receiver and cell.
+        `(batch, cells)` each, or `(1, cells)`; by matrix products, which need no array of
+        receivers by cells.
         """
         maps = self.mean_db if target is not None else self.mean_db[:1]
-        # Near each receiver's middle, so that squares of float32 keep their digits.
+        # Less each receiver's middle, so that squares in float32 keep their digits.
         middle = maps[0].mean(dim=1)
         level, maps = (level_db - middle) * present, maps - middle[:, None]
-        by_map = [
-            (
-                level.sum(dim=1, keepdim=True) - present @ mean,
-                level.square().sum(dim=1, keepdim=True)
-                - 2 * level @ mean
-                + present @ mean.square(),
-            )
-            for mean in maps
-        ]
-        first, second = (torch.stack(parts) for parts in zip(*by_map, strict=True))
+        firsts, seconds = [], []
+        for mean in maps:
+            firsts.append(level.sum(dim=1, keepdim=True) - present @ mean)
+            squares = level.square().sum(dim=1, keepdim=True) - 2 * level @ mean
+            seconds.append(squares + present @ mean.square())
+        first, second = torch.stack(firsts), torch.stack(seconds)
         if target is None:
             return first[0], second[0], self.own_variance[:1], self.common_variance[:1]
-        fold, row = _fold_of(target), torch.arange(len(level), device=level.device)
+        fold = torch.from_numpy(folds_of(target.detach().float().cpu().numpy())).to(target.device)
+        row = torch.arange(len(level), device=level.device)
         own, common = self.own_variance[fold + 1], self.common_variance[fold + 1]
         return first[fold + 1, row], second[fold + 1, row], own, common
-
-
-def _fold_of(target: Tensor) -> Tensor:
-    return torch.from_numpy(folds_of(target.detach().float().cpu().numpy())).to(target.device)
 
 
 def _even_places(sigma: float) -> Tensor:

@@ -1,10 +1,10 @@
 """Levels of the signal at each receiver, from features in decibels.
 
 The power of all bands, averaged over the frames, less the receiver's noise. The noise is read in
-the outermost bands, where no signal is. The share of the noise that those hold depends on the
-filter bank alone: it is learned from the recording with the faintest signal, of which the outermost
-bands hold more than of any other. A receiver whose features are all one value, the fill of the
-feature extractor, was down.
+the outermost bands, which hold no signal. Their share of the noise depends on the filter bank
+alone: it is learned from the recording with the faintest signal, whose power is in the outermost
+bands more than any other's. A receiver whose features are all one value, the fill of the feature
+extractor, was down.
 
 Levels are in dB against any reference that is the same for all sessions of a receiver; the
 transmitters' powers are unknown.
@@ -12,7 +12,7 @@ transmitters' powers are unknown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["FAINTEST", "SILENT_SPREAD_DB", "ReceivedPower", "TrainingLevels", "checked_levels"]
 
 OUTER_SHARE = 3 / 32
-"""Share of the bands, on either side, that hold noise alone: 15 kHz and more from the carrier at
-48 kHz."""
+"""Share of the bands on either side that hold noise alone: at 48 kHz, 15 kHz off the carrier."""
 NOISE_QUANTILE = 0.25
-"""Quantile, over a receiver's sessions, of the outermost bands' power: stray signals are rarer."""
+"""Of the outermost bands' power over a receiver's sessions: stray signals are rarer."""
 LEAST_SESSIONS = 3
-"""Positions of training sessions; fewer have no spread in both directions."""
+"""Training sessions; fewer positions have no spread in both directions."""
 FAINTEST = 0.03
-"""Signal over noise, -15 dB, below which nothing can be measured: the least that is reported."""
+"""Least signal over noise that is reported, -15 dB: less cannot be measured."""
 SILENT_SPREAD_DB = 0.01
 """Features that vary less than this over all bands and frames are a fill: noise varies more."""
 
@@ -61,7 +60,7 @@ class ReceivedPower:
         with np.errstate(over="ignore", invalid="ignore"):
             spread = features.max(axis=(2, 3)) - features.min(axis=(2, 3))
             bands = np.power(10.0, features / 10).mean(axis=3)
-        # A value that is not finite counts as not heard; training refuses it by its session.
+        # A value that is not finite counts as not heard; training rejects its session.
         present = (spread > SILENT_SPREAD_DB) & np.isfinite(spread) & np.isfinite(bands.sum(axis=2))
         bands = np.where(present[:, :, None], bands, 0.0)
         n_outer = max(round(OUTER_SHARE * features.shape[2]), 1)
@@ -87,10 +86,9 @@ class ReceivedPower:
         return share * np.array(outer)
 
     def signal_db(self, noise: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Level of the signal in dB of full scale, `(n, receivers)`; zero where one was down.
+        """Level in dB of full scale, `(n, receivers)`, without the noise powers `(receivers,)`.
 
-        Args:
-            noise: Noise powers, `(receivers,)`.
+        Zero where a receiver was down.
         """
         power = np.maximum(self.total - noise, FAINTEST * noise)
         return 10 * np.log10(np.where(self.present & (power > 0), power, 1.0))
@@ -117,21 +115,18 @@ class TrainingLevels:
     """The plane in which methods compute."""
 
     def __post_init__(self) -> None:
-        for name in ("position_deg", "receivers_deg"):
-            value = np.asarray(getattr(self, name), dtype=np.float64)
-            object.__setattr__(self, name, value.reshape(-1, 2))
-        levels, present = checked_levels(self.levels_db, self.present, len(self.receivers_deg))
-        if len(levels) != len(self.position_deg) or len(levels) < LEAST_SESSIONS:
+        position, receivers = (
+            np.asarray(places, dtype=np.float64).reshape(-1, 2)
+            for places in (self.position_deg, self.receivers_deg)
+        )
+        levels, present = checked_levels(self.levels_db, self.present, len(receivers))
+        if len(levels) != len(position) or len(levels) < LEAST_SESSIONS or not present.any():
             raise ModelError(
-                f"{len(levels)} sessions with levels and {len(self.position_deg)} positions; "
-                f"give as many of both, at least {LEAST_SESSIONS}"
+                f"{len(levels)} sessions with levels ({present.any(axis=1).sum()} were heard) and "
+                f"{len(position)} positions; give as many of both, at least {LEAST_SESSIONS}"
             )
-        if not present.any():
-            raise ModelError(
-                f"no receiver was up in any of {len(levels)} sessions; give some with levels"
-            )
-        object.__setattr__(self, "levels_db", levels)
-        object.__setattr__(self, "present", present)
+        for field, value in zip(fields(self), (levels, present, position, receivers), strict=False):
+            object.__setattr__(self, field.name, value)
 
     @property
     def places(self) -> NDArray[np.float64]:
@@ -144,7 +139,7 @@ class TrainingLevels:
         return self.region.to_plane(self.receivers_deg)
 
     def some(self, n_sessions: int) -> TrainingLevels:
-        """At most so many of the sessions, chosen at random, always the same ones."""
+        """At most so many of the sessions: a random choice, always the same."""
         if len(self.levels_db) <= n_sessions:
             return self
         return self.only(np.random.default_rng(0).permutation(len(self.levels_db))[:n_sessions])
@@ -171,8 +166,8 @@ def checked_levels(
     up = np.asarray(present, dtype=bool)
     if levels.ndim != 2 or levels.shape != up.shape or levels.shape[1] != n_receivers:
         raise ModelError(
-            f"levels {levels.shape} and present {up.shape} must both be (n, {n_receivers}): "
-            f"a row for each session, a column for each receiver"
+            f"levels {levels.shape} and present {up.shape} must both be (n, {n_receivers}), "
+            f"sessions by receivers"
         )
     if not np.isfinite(levels[up]).all():
         raise ModelError("a level of a receiver that is present is not finite")

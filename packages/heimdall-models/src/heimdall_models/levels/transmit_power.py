@@ -1,9 +1,9 @@
 """Distribution of transmit powers: a mixture, learned from sessions with known transmitters.
 
-A single Gaussian of the training powers fits badly: powers are almost uniform between its edges,
-and a transmitter twenty decibels weaker than all of them is practically impossible, so that the
-position must explain the weakness. The mixture has three Gaussians, whose shares are fitted to the
-training sessions, and one so wide that it holds any power.
+One Gaussian fits badly: powers are almost uniform between two limits, and it makes a transmitter
+twenty decibels weaker than all of training so unlikely that the position must explain the
+weakness. The mixture has three Gaussians, whose shares are fitted to the training sessions, and a
+wide one that covers any power.
 
 Source of the fit: A. P. Dempster, N. M. Laird and D. B. Rubin, "Maximum likelihood from incomplete
 data via the EM algorithm", J. Royal Statistical Society B 39 (1977).
@@ -11,7 +11,7 @@ data via the EM algorithm", J. Royal Statistical Society B 39 (1977).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_KNOWN = 3
-"""Gaussians for powers as training had them."""
+"""Gaussians for powers as in training."""
 REACH = 1.2
 """Distance of the outer two Gaussians from the middle one in standard deviations of the training
 powers: flat enough for a uniform distribution, whose ends are at 1.73."""
 LEAST_SPACING_DB = 0.5
 """Nearer Gaussians are one."""
 OTHERWISE = 0.04
-"""Share of sessions whose power is unlike all in training."""
+"""Share of sessions with powers unlike any in training."""
 OTHERWISE_DB = 15.0
 """Standard deviation of their power."""
 _ROUNDS = 60
@@ -64,18 +64,17 @@ class TransmitPowers:
         own_variance: NDArray[np.float64],
         common_variance: NDArray[np.float64],
     ) -> TransmitPowers:
-        """With the likeliest shares; that of the wide one stays as it is.
+        """The same with the likeliest shares, but for the wide one's.
 
         Args:
-            residual_db: Levels less the map's at the transmitter's place, of sessions that the map
-                was made without, `(n, receivers)`.
+            residual_db: Levels less the map's at the transmitter's place, `(n, receivers)`, of
+                sessions that the map was made without.
             present: The same shape.
             own_variance: Of each receiver's deviation, `(n,)` in dB^2.
-            common_variance: Of the deviation that all share, power left out, `(n,)` in dB^2.
+            common_variance: Of the deviation that all share, without power, `(n,)` in dB^2.
         """
-        n_present = present.sum(axis=1)
-        heard = n_present > 0
-        count = n_present[heard]
+        heard = present.any(axis=1)
+        count = present.sum(axis=1)[heard]
         # Of the levels only their mean depends on the power.
         mean = (np.where(present, residual_db, 0.0).sum(axis=1)[heard] / count)[:, None]
         noise = (own_variance[heard] / count + common_variance[heard])[:, None]
@@ -86,6 +85,4 @@ class TransmitPowers:
         for _ in range(_ROUNDS):
             belongs = density * share
             share = (belongs / belongs.sum(axis=1, keepdims=True)).mean(axis=0)
-        return TransmitPowers(
-            self.offset_db, self.variance, np.append(share * (1 - OTHERWISE), OTHERWISE)
-        )
+        return replace(self, share=np.append(share * (1 - OTHERWISE), OTHERWISE))

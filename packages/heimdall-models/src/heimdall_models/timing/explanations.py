@@ -1,6 +1,6 @@
 """Explanations of times of arrival, each with its own errors.
 
-A session's receivers may keep time worse than they should, and some may hear the transmission
+A session's clocks may be worse than they should be, and some receivers may hear the transmission
 by a detour only. Every combination of a clock error and of a few receivers on detours is one
 explanation, with a learned prior probability.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 __all__ = ["Explanations"]
 
 CLOCK_ERRORS_S = (1e-7, 4e-7, 1.6e-6, 6e-6, 2.5e-5)
-"""The first is a GNSS clock in lock; each next is about four times worse, half a decade."""
+"""The first is a GNSS clock in lock; each of the others is about four times worse."""
 DETOURS_S = (4e-7, 1.5e-6, 6e-6)
 """Mean excess delays of paths that are blocked."""
 MOST_SUBSETS = 128
@@ -45,7 +45,7 @@ class Explanations(nn.Module):
             for clock, error_s in enumerate(CLOCK_ERRORS_S)
             for subset in subsets
             for detour, delay_s in enumerate(DETOURS_S)
-            # With clocks worse than the detour, blocked receivers cannot be told: none is, once.
+            # Clocks that are worse than a detour hide it: only the explanation without one stays.
             if (delay_s > error_s if subset else detour == 0)
         ]
         blocked = torch.zeros(len(rows), n_receivers)
@@ -53,15 +53,16 @@ class Explanations(nn.Module):
             blocked[row, list(subset)] = 1.0
         self.n_receivers = n_receivers
         self.n_clocks = len(CLOCK_ERRORS_S)
-        self.register_buffer("blocked", blocked, persistent=False)
         clock = torch.tensor([clock for clock, _, _ in rows])
-        detour = torch.tensor([detour for _, detour, _ in rows])
-        self.register_buffer("clock", clock, persistent=False)
-        by_clock = nn.functional.one_hot(clock, self.n_clocks).float()
-        self.register_buffer("by_clock", by_clock, persistent=False)
-        plain = (clock == 0) & (blocked.sum(dim=1) == 0)
-        self.register_buffer("plain", plain.float(), persistent=False)
-        self.register_buffer("detour", detour, persistent=False)
+        buffers = {
+            "blocked": blocked,
+            "clock": clock,
+            "by_clock": nn.functional.one_hot(clock, self.n_clocks).float(),
+            "plain": ((clock == 0) & (blocked.sum(dim=1) == 0)).float(),
+            "detour": torch.tensor([detour for _, detour, _ in rows]),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
         self.log_clock = nn.Parameter((torch.tensor(CLOCK_ERRORS_S) / unit_s).log())
         self.log_detour = nn.Parameter((torch.tensor(DETOURS_S) / unit_s).log())
         self.clock_logit = nn.Parameter(torch.tensor([0.0, -3.0, -3.0, -3.0, -3.0]))
@@ -72,10 +73,9 @@ class Explanations(nn.Module):
         return len(self.blocked)
 
     def errors(self) -> tuple[Tensor, Tensor]:
-        """Expected delay of each explanation and receiver, and its variance; plane units.
+        """Expected delays and their variances, plane units: `(explanations, receivers)` both.
 
-        Shapes: `(explanations, receivers)` both; an exponential detour of mean m has variance
-        m^2.
+        An exponential detour of mean m has variance m^2.
         """
         detour = self.log_detour.exp()[self.detour].unsqueeze(-1) * self.blocked
         clock = self.log_clock.exp()[self.clock].unsqueeze(-1)
@@ -84,9 +84,7 @@ class Explanations(nn.Module):
     def log_prior(self, heard: Tensor) -> Tensor:
         """Log of the prior probabilities up to a constant, `(batch, explanations)`.
 
-        Args:
-            heard: `(batch, receivers)`; a detour of a receiver that was not heard explains
-                nothing.
+        A receiver that was not heard, by `heard` `(batch, receivers)`, takes no detour.
         """
         n_blocked = self.blocked.sum(dim=1)
         n_heard = heard.sum(dim=1, keepdim=True)

@@ -1,8 +1,13 @@
-"""Training of the timing network as Lightning runs it, and its loss.
+"""Training of the timing network in Lightning, its loss, and the calibration of its ellipses.
 
 The network is small and its data are a few numbers a receiver: thousands of sessions fit in
-memory, and every step sees them disturbed in another way. The loss is the likelihood of the
-explanations, and that ellipses hold their shares of the truths.
+memory, and every step disturbs them in another way. The loss is the likelihood of the explanations,
+and a penalty for ellipses that do not hold their shares of the truths.
+
+Ellipses are calibrated on sessions that training has not seen, with two temperatures: one for usual
+sessions, fitted on validation sessions, and one for strange ones (more doubtful, weaker, of fewer
+receivers), fitted on validation sessions disturbed by nuisances, and never below one. A single
+temperature, fitted on undisturbed sessions, would treat the doubt of the others as exaggerated.
 
 Sources: R. Koenker and G. Bassett, "Regression quantiles", Econometrica 46 (1978), for the loss
 whose minimum is a quantile; D. A. Nix and A. S. Weigend, IEEE ICNN 1994, for the Gaussian's.
@@ -10,6 +15,7 @@ whose minimum is a quantile; D. A. Nix and A. S. Weigend, IEEE ICNN 1994, for th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,12 +23,17 @@ import lightning
 import torch
 from torch import Tensor
 
-from heimdall_models.calibration import LEVELS
+from heimdall_models.calibration import LEAST_SESSIONS, LEVELS, require_enough, temperature
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.errors import ModelError
 from heimdall_models.optimizer import warmup_cosine
-from heimdall_models.timing.calibration import calibrate
-from heimdall_models.timing.network import TimingNet, region_prior
+from heimdall_models.timing.network import (
+    TimingEstimate,
+    TimingNet,
+    region_prior,
+    strangeness,
+    usual_of,
+)
 from heimdall_models.timing.nuisances import TimingNuisances, disturbed
 
 if TYPE_CHECKING:
@@ -34,14 +45,23 @@ if TYPE_CHECKING:
     from heimdall_models.timing.network import Explained
     from heimdall_models.timing.receivers import ReceiverSite
 
-__all__ = ["TimingConfig", "TimingModule", "timing_loss"]
-
+__all__ = ["TimingConfig", "TimingModule", "mixture_nll", "timing_loss"]
 
 Batch = dict[str, Tensor]
 FAR = 50.0
-"""Squares beyond it grow like their logarithm: one outlier must not outweigh a batch."""
+"""Larger squares grow like their logarithm: one outlier must not outweigh a batch."""
 GAUSSIAN_WEIGHT = 0.1
 COVERAGE_WEIGHT = 6.0
+UNEXPLAINED_QUANTILE = 0.995
+"""Quantile over validation sessions beyond which the unexplained is out of distribution."""
+STRANGE = 0.5
+"""Strangeness from which a session counts for the second temperature."""
+N_DISTURBED = 4
+"""Times that each session is disturbed; only some of them become strange."""
+_ROUNDS = 3
+"""Rounds of fitting one temperature with the other held; they hardly depend on each other."""
+LEAST_TEMPERATURE = 0.5
+"""Undisturbed sessions lack the faults that training expects; half of the area is kept for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +83,7 @@ class TimingConfig:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "odds_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if not 0 < getattr(self, name) < math.inf:
                 raise ModelError(f"{name} is {getattr(self, name)!r}; give a positive number")
         if not 0 <= self.warmup_fraction < 1:
             raise ModelError(
@@ -75,12 +95,7 @@ class TimingModule(lightning.LightningModule):
     """A timing network in training.
 
     Batches are dictionaries with `arrivals`, float32 `(batch, receivers, 5)`, and `target`,
-    float32 `(batch, 2)` in plane units. Logs `train/loss` and `val/loss` in nats.
-
-    Args:
-        config: Rates and nuisances.
-        region: Where the model works.
-        sites: The receivers, in channel order.
+    float32 `(batch, 2)` in plane units. Logs `train/timing_loss` and `val/timing_nll` in nats.
     """
 
     def __init__(self, config: TimingConfig, region: Region, sites: Sequence[ReceiverSite]) -> None:
@@ -128,8 +143,9 @@ class TimingModule(lightning.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    @torch.no_grad()
     def calibrate(self, arrivals: Tensor, target: Tensor) -> None:
-        """Fit temperatures and limit of the unexplained on sessions that training did not see.
+        """Fit temperatures, limits of the usual and of the unexplained on validation sessions.
 
         Args:
             arrivals: `(n, receivers, 5)`, undisturbed.
@@ -144,22 +160,52 @@ class TimingModule(lightning.LightningModule):
                 f"targets must be ({len(arrivals)}, 2), one for each session; "
                 f"got {tuple(target.shape)}"
             )
-        calibrate(self.net, arrivals, target, self.config.nuisances, self.config.seed)
+        net, config = self.net, self.config
+        timed = arrivals[..., 0].sum(dim=1) >= 2
+        arrivals, target = arrivals[timed], target[timed]
+        plain, plain_square = self._judged(arrivals, target)
+        require_enough(plain_square.numpy())
+        generator = torch.Generator().manual_seed(config.seed)
+        worse = [disturbed(arrivals, config.nuisances, generator) for _ in range(N_DISTURBED)]
+        other, square = self._judged(torch.cat(worse), target.repeat(N_DISTURBED, 1))
+        net.usual.copy_(usual_of(plain))
+        limit = torch.quantile(plain.unexplained, UNEXPLAINED_QUANTILE)
+        net.unexplained_limit.copy_(limit.clamp_min(1.0))
+        net.log_temperature.zero_()
+        net.log_temperature_of_strangers.zero_()
+        # What the widening by the unexplained leaves to the temperatures.
+        plain_strange, plain_square = (
+            strangeness(plain, net.usual),
+            plain_square / net.beyond(plain),
+        )
+        strange, square = strangeness(other, net.usual), square / net.beyond(other)
+        chosen = (strange >= STRANGE) & (other.n_heard >= 2)
+        strange, square = strange[chosen], square[chosen]
+        for _ in range(_ROUNDS):
+            if len(strange) >= LEAST_SESSIONS:
+                left = square / ((1 - strange) * net.log_temperature).exp()
+                factor = temperature(left.numpy(), strange.numpy())
+                net.log_temperature_of_strangers.fill_(max(math.log(factor), 0.0))
+            left = plain_square / (plain_strange * net.log_temperature_of_strangers).exp()
+            factor = temperature(left.numpy(), (1 - plain_strange).numpy())
+            net.log_temperature.fill_(math.log(max(factor, LEAST_TEMPERATURE)))
+
+    def _judged(self, arrivals: Tensor, target: Tensor) -> tuple[TimingEstimate, Tensor]:
+        """Estimates before calibration, and the squared Mahalanobis distances of the targets."""
+        parts = [self.net.estimate(self._explained(part)) for part in torch.split(arrivals, 128)]
+        found = TimingEstimate(*(torch.cat(each) for each in zip(*parts, strict=True)))
+        sigma, correlation = sigma_and_correlation(found.covariance)
+        return found, mahalanobis_squared(target - found.position, sigma, correlation)
 
     def _explained(self, arrivals: Tensor) -> Explained:
         return self.net.explain(arrivals, region_prior(len(arrivals), arrivals.device))
 
 
 def timing_loss(network: TimingNet, explained: Explained, target: Tensor) -> Tensor:
-    """The loss of a batch, a scalar in nats.
+    """Loss of a batch with transmitters at `target`, `(batch, 2)` plane units; a scalar in nats.
 
     The explanations learn from the likelihood of the whole mixture; the ellipse learns to hold
     its shares, without changing the explanations.
-
-    Args:
-        network: The network.
-        explained: Result of `network.explain`.
-        target: Places of the transmitters, `(batch, 2)` plane units.
     """
     estimate = network.estimate(explained.detached())
     sigma, correlation = sigma_and_correlation(estimate.covariance)
@@ -180,10 +226,10 @@ def mixture_nll(explained: Explained, target: Tensor) -> Tensor:
 
 
 def _coverage_loss(square: Tensor) -> Tensor:
-    """The quantile loss in log scale, both levels alike.
+    """Quantile loss in log scale, the same for both levels.
 
-    Where errors have heavier tails than a Gaussian, the inner ellipse holds as much too much as the
-    outer one too little.
+    If errors have heavier tails than a Gaussian, the inner ellipse holds too much by as much as the
+    outer one holds too little.
     """
     levels = torch.tensor(LEVELS, device=square.device)
     edge = -2 * torch.log1p(-levels)

@@ -4,7 +4,7 @@ Geometry solves the position under each of a few hundred explanations of the tim
 worse than they should be, receivers that hear a detour only), all at once. The solutions are
 weighted by the likelihood of their explanations and their prior odds: their centre is the position,
 and their own covariances with their spread are the ellipse. The expected errors, the odds of each
-explanation, and the shape of the ellipse are learned.
+explanation and the shape of the ellipse are learned.
 
 Source of the weighting: J. A. Hoeting, D. Madigan, A. E. Raftery and C. T. Volinsky, "Bayesian
 model averaging", Statistical Science 14 (1999).
@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +23,10 @@ from heimdall_models.ellipses import outer, sigma_and_correlation, stretched
 from heimdall_models.errors import ModelError
 from heimdall_models.timing.explanations import Explanations
 from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges
-from heimdall_models.timing.solver import Gaussian, Solution, misfit, nearest_start, solve, step
+from heimdall_models.timing.solver import Gaussian, Solution, misfit, solve, solve_from_grid, step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from heimdall_models.region import Region
     from heimdall_models.timing.receivers import ReceiverSite
@@ -38,6 +36,7 @@ __all__ = [
     "Explained",
     "TimingEstimate",
     "TimingNet",
+    "region_grid",
     "region_prior",
     "strangeness",
     "usual_of",
@@ -48,18 +47,17 @@ N_COLUMNS = 5
 REGION_SIGMA = 0.6
 """Deviation of transmitters anywhere in a region, plane units: a uniform square has 0.58."""
 WIDE_S = 1e-6
-"""The error with which a first solution is sought, so that no detour hides it."""
+"""Error assumed for the first solution, so that no detour hides it."""
 SHARPNESS = 6.0
-"""Exponent of the position's weights over the ellipse's: nearer to the likeliest explanation's."""
+"""Exponent of the position's weights: above 1 it is nearer to the likeliest explanation's."""
 PLAIN_ODDS = 1.0
-"""Nats by which the position prefers receivers without faults: a wrongly assumed detour costs more
-than an unnoticed one."""
+"""Nats by which the position prefers no faults: a wrong detour costs more than a missed one."""
 MOST_STRETCH = 2.0
 """Largest learned change of an axis of the ellipse, in nats."""
 HIDDEN = 32
 GRID_POINTS = 24
 NO_LIMIT = 1e6
-"""Limit before calibration, within which everything is."""
+"""Limit of the unexplained before calibration."""
 ALL_USUAL = (1.0, 1e3, 0.0)
 """Usual doubt, log sigma and number of receivers before calibration: nothing is strange."""
 REACH = 1.15
@@ -70,24 +68,22 @@ QUANTILE = 0.95
 """Quantile over validation sessions within which a value is usual."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimingEstimate:
-    """Positions and ellipses in plane units, with measures of what geometry leaves unexplained."""
+class TimingEstimate(NamedTuple):
+    """Positions and ellipses in plane units, and what geometry leaves unexplained."""
 
     position: Tensor
     """`(batch, 2)`."""
     covariance: Tensor
     """East-east, east-north, north-north: `(batch, 3)`."""
     unexplained: Tensor
-    """Mean square that no explanation removes, in expected deviations; about 1: `(batch,)`."""
+    """Mean square that no explanation removes, in expected deviations; about 1; `(batch,)`."""
     doubt: Tensor
-    """Probability that something is wrong with clocks or paths, `(batch,)`."""
+    """Probability of a fault in clocks or paths, `(batch,)`."""
     n_heard: Tensor
     """Receivers that heard the transmission, `(batch,)`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Explained:
+class Explained(NamedTuple):
     """Solutions under every explanation."""
 
     heard: Tensor
@@ -100,20 +96,12 @@ class Explained:
 
     def detached(self) -> Explained:
         """The same without gradients."""
-        return Explained(
-            self.heard,
-            self.logits.detach(),
-            self.squares.detach(),
-            Solution(*(part.detach() for part in self.solution.parts())),
-        )
+        solution = Solution(*(part.detach() for part in self.solution))
+        return Explained(self.heard, self.logits.detach(), self.squares.detach(), solution)
 
 
 class TimingNet(nn.Module):
-    """Positions and covariances in plane units, from times of arrival.
-
-    Args:
-        region: Where the model works.
-        sites: The receivers, in channel order; at least two.
+    """Positions and covariances in plane units, from times of arrival at two sites or more.
 
     Raises:
         ModelError: If there are fewer, or one is too far from the region.
@@ -139,8 +127,7 @@ class TimingNet(nn.Module):
         self.register_buffer("log_temperature_of_strangers", torch.zeros(()))
         self.register_buffer("usual", torch.tensor(ALL_USUAL))
         self.register_buffer("unexplained_limit", torch.tensor(NO_LIMIT))
-        axis = torch.linspace(-REACH, REACH, GRID_POINTS)
-        self.register_buffer("grid", torch.cartesian_prod(axis, axis), persistent=False)
+        self.register_buffer("grid", region_grid(), persistent=False)
 
     def forward(self, arrivals: Tensor, prior: Gaussian) -> TimingEstimate:
         """The estimate of each session, calibrated.
@@ -152,21 +139,17 @@ class TimingNet(nn.Module):
         """
         found = self.estimate(self.explain(arrivals, prior))
         timed = (found.n_heard >= 2).to(found.doubt.dtype)
-        widening = 1 + timed * (self.widening(found) - 1)
-        return replace(found, covariance=found.covariance * widening.unsqueeze(1))
+        beyond, strange = self.beyond(found), strangeness(found, self.usual)
+        log_factor = torch.lerp(self.log_temperature, self.log_temperature_of_strangers, strange)
+        widening = 1 + timed * (beyond * log_factor.exp() - 1)
+        return found._replace(covariance=found.covariance * widening.unsqueeze(1))
 
-    def widening(self, found: TimingEstimate) -> Tensor:
-        """Factor of the calibration on covariances, `(batch,)`."""
-        # Times that geometry cannot explain are out of distribution: wider by as much.
-        beyond = (found.unexplained / self.unexplained_limit).clamp_min(1.0)
-        strange = strangeness(found, self.usual)
-        return (
-            beyond
-            * torch.lerp(self.log_temperature, self.log_temperature_of_strangers, strange).exp()
-        )
+    def beyond(self, found: TimingEstimate) -> Tensor:
+        """Factor of covariances for times that geometry cannot explain, `(batch,)`."""
+        return (found.unexplained / self.unexplained_limit).clamp_min(1.0)
 
     def explain(self, arrivals: Tensor, prior: Gaussian) -> Explained:
-        """Every explanation's solution; arguments as of `forward`."""
+        """Every explanation's solution; arguments as in `forward`."""
         if arrivals.shape[1:] != (self.explanations.n_receivers, N_COLUMNS):
             raise ModelError(
                 f"the network takes arrival times (batch, {self.explanations.n_receivers}, "
@@ -176,14 +159,20 @@ class TimingNet(nn.Module):
         delay, spread = self.explanations.errors()
         weights = heard.unsqueeze(1) / (variance.unsqueeze(1) + spread)
         corrected, wide = times.unsqueeze(1) - delay, prior.unsqueeze(1)
-        with _without_gradient():
-            start = self._start(heard, times, variance, prior).unsqueeze(1)
+        # The exporter has no gradients, and no operator for doing without them.
+        with nullcontext() if torch.compiler.is_exporting() else torch.no_grad():
+            by_time = heard / (variance + (WIDE_S / self.unit_s) ** 2)
+            start = solve_from_grid(self.ranges, times, by_time, prior, self.grid).unsqueeze(1)
             begun = start.expand(-1, len(self.explanations), -1)
             near = solve(self.ranges, corrected, weights, wide, begun, n_steps=2).position
         # The gradient of the last step alone is that of the solution.
         solution = step(self.ranges, corrected, weights, wide, near)
         squares = misfit(self.ranges, corrected, weights, solution.position)
-        evidence = _log_evidence(heard, weights, squares, wide, solution)
+        # Log-evidence, with the position and the time of emission integrated out.
+        log_weights = torch.where(heard.unsqueeze(1) > 0, weights.clamp_min(1e-12).log(), 0.0)
+        emission = weights.sum(dim=2).clamp_min(1e-12).log()
+        spent = squares + wide.distance(solution.position)
+        evidence = (log_weights.sum(dim=2) - emission - solution.log_determinant - spent) / 2
         return Explained(heard, evidence + self.explanations.log_prior(heard), squares, solution)
 
     def estimate(self, explained: Explained) -> TimingEstimate:
@@ -191,7 +180,10 @@ class TimingNet(nn.Module):
         share = explained.logits.softmax(dim=1)
         preferred = explained.logits + PLAIN_ODDS * self.explanations.plain
         sharp = (preferred * SHARPNESS).softmax(dim=1)
-        position, covariance = _mixed(share, sharp, explained.solution)
+        solution = explained.solution
+        position = (sharp.unsqueeze(-1) * solution.position).sum(dim=1)
+        spread = outer(solution.position - position.unsqueeze(1))
+        covariance = (share.unsqueeze(-1) * (solution.covariance + spread)).sum(dim=1)
         left = (share * explained.squares).sum(dim=1)
         n_heard = explained.heard.sum(dim=1)
         seen = self._seen(explained, share, covariance, left)
@@ -214,11 +206,6 @@ class TimingNet(nn.Module):
         beyond = self.coherent * misfit_db.clamp_min(0.0) * (math.log(10) / 20)
         return heard, arrival_us / unit_us, (sigma * (widen + beyond).exp()).square()
 
-    def _start(self, heard: Tensor, times: Tensor, variance: Tensor, prior: Gaussian) -> Tensor:
-        weights = heard / (variance + (WIDE_S / self.unit_s) ** 2)
-        nearest = nearest_start(self.ranges, times, weights, prior, self.grid)
-        return solve(self.ranges, times, weights, prior, nearest, n_steps=4).position
-
     def _seen(
         self, explained: Explained, share: Tensor, covariance: Tensor, left: Tensor
     ) -> Tensor:
@@ -238,7 +225,7 @@ class TimingNet(nn.Module):
 
 
 def usual_of(found: TimingEstimate) -> Tensor:
-    """The ends of the usual, `(3,)`: most doubt, largest log sigma, fewest receivers."""
+    """Limits of the usual, `(3,)`: most doubt, largest log sigma, fewest receivers."""
     return torch.stack(
         [
             torch.quantile(found.doubt, QUANTILE),
@@ -254,11 +241,7 @@ def strangeness(found: TimingEstimate, usual: Tensor) -> Tensor:
     1 is a quarter more doubt, an ellipse e times larger, or one receiver fewer.
     """
     doubt, log_sigma, n_heard = usual.unbind()
-    ways = [
-        (found.doubt - doubt) / FULLY,
-        _log_sigma(found) - log_sigma,
-        n_heard - found.n_heard,
-    ]
+    ways = [(found.doubt - doubt) / FULLY, _log_sigma(found) - log_sigma, n_heard - found.n_heard]
     return torch.stack(ways).amax(dim=0).clamp(0.0, 1.0)
 
 
@@ -275,9 +258,10 @@ def region_prior(batch_size: int, device: torch.device | None = None) -> Gaussia
     return Gaussian(mean, precision.expand(batch_size, 3))
 
 
-def _without_gradient() -> AbstractContextManager[object]:
-    # The exporter has no gradients, and no operator for doing without them.
-    return nullcontext() if torch.compiler.is_exporting() else torch.no_grad()
+def region_grid(dtype: torch.dtype = torch.float32) -> Tensor:
+    """Points all over the region, where solutions start: `(points, 2)`."""
+    axis = torch.linspace(-REACH, REACH, GRID_POINTS, dtype=dtype)
+    return torch.cartesian_prod(axis, axis)
 
 
 def _perceptron(n_inputs: int, n_outputs: int) -> nn.Sequential:
@@ -286,20 +270,3 @@ def _perceptron(n_inputs: int, n_outputs: int) -> nn.Sequential:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(n_inputs, HIDDEN), nn.GELU(), last)
-
-
-def _log_evidence(
-    heard: Tensor, weights: Tensor, squares: Tensor, prior: Gaussian, solution: Solution
-) -> Tensor:
-    """Log-evidence of each explanation, position and time of emission integrated out."""
-    log_weights = torch.where(heard.unsqueeze(1) > 0, weights.clamp_min(1e-12).log(), 0.0)
-    emission = weights.sum(dim=2).clamp_min(1e-12).log()
-    spent = squares + prior.distance(solution.position)
-    return (log_weights.sum(dim=2) - emission - solution.log_determinant - spent) / 2
-
-
-def _mixed(share: Tensor, sharp: Tensor, solution: Solution) -> tuple[Tensor, Tensor]:
-    """A centre of the weighted solutions, and their covariance about it."""
-    position = (sharp.unsqueeze(-1) * solution.position).sum(dim=1)
-    spread = outer(solution.position - position.unsqueeze(1))
-    return position, (share.unsqueeze(-1) * (solution.covariance + spread)).sum(dim=1)

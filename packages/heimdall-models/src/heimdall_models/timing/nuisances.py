@@ -1,7 +1,7 @@
-"""Nuisances of times of arrival, drawn wider than the training data have them.
+"""Nuisances of times of arrival, drawn from wider ranges than those of the training data.
 
-A network trained on clean times alone is too sure of all others. Each nuisance is named and can be
-set; a share of the sessions stays as it was recorded.
+A network trained on clean times alone is too sure of all others. Each nuisance can be set; a share
+of the sessions stays as it was recorded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TimingNuisances:
     lost: float = 0.4
     """Share in which one to three receivers are lost."""
     noisy: float = 0.4
-    """Share that is received with less signal."""
+    """Share with less signal."""
     noise_db: tuple[float, float] = (0.1, 30.0)
     """Loss of signal."""
     bad_clocks: float = 0.12
@@ -38,16 +38,16 @@ class TimingNuisances:
     clock_error_us: tuple[float, float] = (0.1, 30.0)
     """Standard deviation of each clock."""
     detours: float = 0.2
-    """Share in which receivers hear the transmission by a detour only."""
+    """Share in which some receivers hear the transmission by a detour only."""
     blocked: tuple[float, float] = (0.1, 0.5)
-    """Share of the receivers, in such a session."""
+    """Share of the receivers of such a session that do."""
     detour_us: tuple[float, float] = (0.2, 5.0)
     """Mean excess delay of the blocked receivers of a session, exponentially distributed."""
     misread: float = 0.1
     """Share in which receivers differ by more than noise: echoes, another station."""
     misfit_db: tuple[float, float] = (1.0, 60.0)
-    """Added misfit. Sigma counts it as noise; an echo instead, which does not average out over
-    samples, makes the error larger than sigma by up to the misfit's own root."""
+    """Added misfit. Sigma counts it as noise, but an echo does not average out over samples and
+    makes the error larger than sigma, at most by the misfit itself."""
 
     def __post_init__(self) -> None:
         for name in ("lost", "noisy", "bad_clocks", "detours", "misread"):
@@ -60,9 +60,9 @@ class TimingNuisances:
             )
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(field.default, tuple):
-                continue
-            if len(value) != 2 or not 0 < value[0] <= value[1] < math.inf:
+            if isinstance(field.default, tuple) and (
+                len(value) != 2 or not 0 < value[0] <= value[1] < math.inf
+            ):
                 raise ModelError(f"{field.name} is {value}; give (least, most), both positive")
 
 
@@ -70,7 +70,7 @@ def disturbed(arrivals: Tensor, nuisances: TimingNuisances, generator: torch.Gen
     """Times of arrival with nuisances, `(batch, receivers, 5)`.
 
     Args:
-        arrivals: As the arrival extractor returns them, on the CPU; left as they are.
+        arrivals: As the arrival extractor returns them, on the CPU; not changed.
         nuisances: Their shares and ranges.
         generator: Source of all draws.
     """
@@ -87,7 +87,13 @@ def disturbed(arrivals: Tensor, nuisances: TimingNuisances, generator: torch.Gen
         return torch.exp(low + (high - low) * uniform(batch, 1))
 
     changed = arrivals.clone()
-    _weaken(changed, between(nuisances.noise_db) * (uniform(batch, 1) < nuisances.noisy), normal())
+    # Less signal: a larger sigma, and the noise that it stands for.
+    loss_db = between(nuisances.noise_db) * (uniform(batch, 1) < nuisances.noisy)
+    factor = 10 ** (loss_db / 20)
+    changed[..., ARRIVAL] += changed[..., SIGMA] * (factor.square() - 1).sqrt() * normal()
+    changed[..., SIGMA] *= factor
+    changed[..., SNR] -= loss_db
+    # Either all clocks are off, or some receivers hear a detour.
     what = uniform(batch, 1)
     clock_us = between(nuisances.clock_error_us) * (what < nuisances.bad_clocks)
     detouring = (what >= nuisances.bad_clocks) & (what < nuisances.bad_clocks + nuisances.detours)
@@ -95,30 +101,17 @@ def disturbed(arrivals: Tensor, nuisances: TimingNuisances, generator: torch.Gen
     length = -torch.log(uniform(batch, n_receivers).clamp_min(1e-7))
     changed[..., ARRIVAL] += clock_us * normal()
     changed[..., ARRIVAL] += between(nuisances.detour_us) * length * blocked
+    # A larger misfit, and errors beyond sigma by the share of it that is not noise.
     misfit_db = between(nuisances.misfit_db) * (uniform(batch, 1) < nuisances.misread)
-    _misread(changed, misfit_db * uniform(batch, n_receivers), uniform(batch, 1), normal())
-    return _without_lost(changed, uniform(batch, 2), uniform(batch, n_receivers), nuisances.lost)
-
-
-def _weaken(arrivals: Tensor, loss_db: Tensor, normal: Tensor) -> None:
-    """Less signal: a larger sigma, and the noise that it stands for."""
-    factor = 10 ** (loss_db / 20)
-    arrivals[..., ARRIVAL] += arrivals[..., SIGMA] * (factor.square() - 1).sqrt() * normal
-    arrivals[..., SIGMA] *= factor
-    arrivals[..., SNR] -= loss_db
-
-
-def _misread(arrivals: Tensor, misfit_db: Tensor, coherent: Tensor, normal: Tensor) -> None:
-    """A larger misfit, and errors beyond sigma by the share of it that is not noise."""
-    arrivals[..., SIGMA] *= 10 ** (misfit_db / 20)
-    error = arrivals[..., SIGMA] * (10 ** (misfit_db * coherent / 20)).clamp_min(1.0)
-    arrivals[..., ARRIVAL] += error * normal * (misfit_db > 0)
-    arrivals[..., MISFIT] += misfit_db
-
-
-def _without_lost(arrivals: Tensor, draws: Tensor, order: Tensor, share: float) -> Tensor:
-    """Rows of lost receivers are zero, as those of receivers that were never there."""
-    n_lost = 1 + (3 * draws[:, 1:]).floor()
-    rank = order.argsort(dim=1).argsort(dim=1)
-    kept = ~((rank < n_lost) & (draws[:, :1] < share))
-    return arrivals * (arrivals[..., HEARD] * kept).unsqueeze(-1)
+    misfit_db = misfit_db * uniform(batch, n_receivers)
+    coherent = uniform(batch, 1)
+    changed[..., SIGMA] *= 10 ** (misfit_db / 20)
+    error = changed[..., SIGMA] * (10 ** (misfit_db * coherent / 20)).clamp_min(1.0)
+    changed[..., ARRIVAL] += error * normal() * (misfit_db > 0)
+    changed[..., MISFIT] += misfit_db
+    # Rows of one to three lost receivers are zero, as if the receivers had never been there.
+    loses, n_lost = uniform(batch, 2).T.unsqueeze(2)
+    rank = uniform(batch, n_receivers).argsort(dim=1).argsort(dim=1)
+    kept = ~((rank < 1 + (3 * n_lost).floor()) & (loses < nuisances.lost))
+    still_heard: Tensor = changed[..., HEARD] * kept
+    return changed * still_heard.unsqueeze(-1)

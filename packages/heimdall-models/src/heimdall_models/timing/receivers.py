@@ -1,8 +1,8 @@
 """Ranges from points of the plane to receivers: straight lines over the curved Earth.
 
-The plane touches the ellipsoid, which falls away under it: 800 m at 100 km. A point of the
-plane stands for the point of the ellipsoid under it, and its range to a receiver is the length
-of the straight line between the two, as the Earth's curvature and the receiver's height have it.
+The plane touches the ellipsoid, which falls away under it: 800 m at 100 km. A point of the plane
+stands for the point of the ellipsoid under it. Its range to a receiver is the straight line
+between the two, including the receiver's height.
 """
 
 from __future__ import annotations
@@ -44,12 +44,8 @@ class ReceiverSite:
 
     def __post_init__(self) -> None:
         place = (self.latitude_deg, self.longitude_deg, self.altitude_m)
-        if not (
-            all(map(math.isfinite, place))
-            and abs(self.latitude_deg) <= 90
-            and abs(self.longitude_deg) <= 180
-            and -500 <= self.altitude_m <= 9_000
-        ):
+        # Comparisons with NaN are false.
+        if not (abs(place[0]) <= 90 and abs(place[1]) <= 180 and -500 <= place[2] <= 9_000):
             raise ModelError(
                 f"receiver {self.name!r} at {place}: give latitude and longitude in degrees and "
                 f"the altitude in metres"
@@ -73,11 +69,7 @@ class Station(Protocol):
 
 
 def receiver_sites(stations: Iterable[Station]) -> tuple[ReceiverSite, ...]:
-    """Sites of a catalogue's receivers, at sea level where the altitude is unknown.
-
-    Raises:
-        ModelError: If one stands nowhere on Earth.
-    """
+    """Sites of a catalogue's receivers, at sea level where the altitude is unknown."""
     return tuple(
         ReceiverSite(station.name, *station.position_deg, station.altitude_m or 0.0)
         for station in stations
@@ -85,11 +77,7 @@ def receiver_sites(stations: Iterable[Station]) -> tuple[ReceiverSite, ...]:
 
 
 class ReceiverRanges(nn.Module):
-    """Ranges from points of a region's plane to its receivers, in plane units.
-
-    Args:
-        region: Whose plane.
-        sites: The receivers, in channel order.
+    """Ranges from points of a region's plane to receivers in channel order, in plane units.
 
     Raises:
         ModelError: If a receiver is too far away for the plane.
@@ -108,11 +96,7 @@ class ReceiverRanges(nn.Module):
         self.region = region
 
     def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Ranges `(..., receivers)` and their slopes east and north `(..., receivers, 2)`.
-
-        Args:
-            position: East and north, `(..., 2)` plane units.
-        """
+        """Ranges `(..., receivers)`, and their slopes east and north `(..., receivers, 2)`."""
         scale = self.region.scale_m
         east, north = position.unbind(dim=-1)
         down = self.region.plane.fall_m(east * scale, north * scale) / scale

@@ -1,7 +1,7 @@
 """Position from times of arrival with an unknown common zero: weighted least squares.
 
-Each step solves the problem as if ranges grew linearly with the position: Gauss and Newton's
-method, its two-by-two algebra written out so that it runs in any graph. Eliminating the time of
+Each step solves the problem as if ranges were linear in the position: the method of Gauss and
+Newton, its two-by-two algebra written out so that it runs in any graph. Eliminating the time of
 emission leaves times and directions less their weighted means over receivers.
 
 Sources: W. H. Foy, "Position-location solutions by Taylor-series estimation", IEEE Trans. AES
@@ -12,7 +12,7 @@ Sources: W. H. Foy, "Position-location solutions by Taylor-series estimation", I
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,15 +20,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     from heimdall_models.timing.receivers import ReceiverRanges
 
-__all__ = ["Gaussian", "Solution", "centred", "misfit", "nearest_start", "solve", "step"]
+__all__ = ["Gaussian", "Solution", "centred", "misfit", "solve", "solve_from_grid", "step"]
 
 MOST_STEP = 0.25
-"""Plane units; beyond it the ranges are no longer linear."""
+"""Plane units; ranges are not linear beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """Prior of the position, or any Gaussian by its precision; plane units."""
+    """A Gaussian of the position, by its precision; plane units."""
 
     mean: Tensor
     """`(..., 2)`."""
@@ -50,8 +50,7 @@ class Gaussian:
         return ee * east.square() + 2 * en * east * north + nn * north.square()
 
 
-@dataclass(frozen=True, slots=True)
-class Solution:
+class Solution(NamedTuple):
     """Solution of least squares, in plane units."""
 
     position: Tensor
@@ -63,21 +62,17 @@ class Solution:
     shift: Tensor
     """Length of the last step, `(...)`."""
 
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All of it, in order."""
-        return self.position, self.covariance, self.log_determinant, self.shift
-
 
 def step(
     ranges: ReceiverRanges, times: Tensor, weights: Tensor, prior: Gaussian, position: Tensor
 ) -> Solution:
-    """One step of Gauss and Newton's from a position.
+    """One Gauss-Newton step.
 
     Args:
         ranges: Ranges to the receivers.
-        times: Times of arrival against any zero, `(..., receivers)` plane units.
-        weights: Inverse variances; 0 where nothing was heard, `(..., receivers)`.
-        prior: Prior of the position, without which one receiver has no solution.
+        times: Times of arrival from any zero, `(..., receivers)` plane units.
+        weights: Inverse variances, 0 where nothing was heard, `(..., receivers)`.
+        prior: Of the position; without it one receiver has no solution.
         position: Start, `(..., 2)`.
     """
     distance, direction = ranges(position)
@@ -85,7 +80,14 @@ def step(
     east, north = (centred(direction[..., axis], weights) for axis in (0, 1))
     away_east, away_north = (prior.mean - position).unbind(dim=-1)
     prior_ee, prior_en, prior_nn = prior.precision.unbind(dim=-1)
-    information, determinant = _information(weights, east, north, prior.precision)
+    # Two receivers make an ellipse so thin that float32 loses it in a difference of products.
+    wide, e, n = weights.double(), east.double(), north.double()
+    products = torch.stack([e * e, e * n, n * n], dim=-1)
+    information = (wide.unsqueeze(-1) * products).sum(dim=-2) + prior.precision.double()
+    ee, en, nn = information.unbind(dim=-1)
+    # Rounding must not turn a stretched ellipse into a hyperbola.
+    determinant = torch.maximum(ee * nn - en.square(), 1e-6 * ee * nn)
+    information, determinant = information.to(weights.dtype), determinant.to(weights.dtype)
     ee, en, nn = information.unbind(dim=-1)
     of_east = (weights * east * late).sum(dim=-1) + prior_ee * away_east + prior_en * away_north
     of_north = (weights * north * late).sum(dim=-1) + prior_en * away_east + prior_nn * away_north
@@ -101,22 +103,6 @@ def step(
     )
 
 
-def _information(
-    weights: Tensor, east: Tensor, north: Tensor, prior: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Information on the position, `(..., 3)`, and its determinant `(...)`.
-
-    Two receivers make an ellipse so thin that float32 loses it in a difference of products.
-    """
-    wide, e, n = weights.double(), east.double(), north.double()
-    products = torch.stack([e * e, e * n, n * n], dim=-1)
-    information = (wide.unsqueeze(-1) * products).sum(dim=-2) + prior.double()
-    ee, en, nn = information.unbind(dim=-1)
-    # Rounding must not make a stretched ellipse a hyperbola.
-    determinant = torch.maximum(ee * nn - en.square(), 1e-6 * ee * nn)
-    return information.to(weights.dtype), determinant.to(weights.dtype)
-
-
 def solve(
     ranges: ReceiverRanges,
     times: Tensor,
@@ -126,7 +112,7 @@ def solve(
     *,
     n_steps: int,
 ) -> Solution:
-    """`n_steps` steps from a position; arguments as of `step`."""
+    """`n_steps` steps from a position; other arguments as in `step`."""
     solution = step(ranges, times, weights, prior, position)
     for _ in range(n_steps - 1):
         solution = step(ranges, times, weights, prior, solution.position)
@@ -139,17 +125,18 @@ def misfit(ranges: ReceiverRanges, times: Tensor, weights: Tensor, position: Ten
     return (weights * late.square()).sum(dim=-1)
 
 
-def nearest_start(
+def solve_from_grid(
     ranges: ReceiverRanges, times: Tensor, weights: Tensor, prior: Gaussian, grid: Tensor
 ) -> Tensor:
-    """The best point of a grid `(points, 2)` for each of a batch: `(batch, 2)`."""
+    """Four steps from the best point of a grid `(points, 2)` for each of a batch: `(batch, 2)`."""
     cost = misfit(ranges, times.unsqueeze(1), weights.unsqueeze(1), grid)
     cost = cost + prior.unsqueeze(1).distance(grid)
-    return grid[cost.argmin(dim=1)]
+    nearest = grid[cost.argmin(dim=1)]
+    return solve(ranges, times, weights, prior, nearest, n_steps=4).position
 
 
 def centred(values: Tensor, weights: Tensor) -> Tensor:
-    """Values less their weighted mean over the last axis, which removes an unknown zero."""
+    """Values less their weighted mean over the last axis, which removes the unknown zero."""
     total = weights.sum(dim=-1, keepdim=True)
     mean = (weights * values).sum(dim=-1, keepdim=True) / total.clamp_min(1e-12)
     return values - mean
