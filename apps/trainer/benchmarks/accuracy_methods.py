@@ -17,11 +17,8 @@ from heimdall_models import (
     Region,
     ServingNet,
 )
-from heimdall_models.baselines import (
-    LEVEL_BASELINES,
-    TrainingLevels,
-    locate_by_time_differences,
-)
+from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
+from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.levels.received_power import ReceivedPower
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.module import TimingConfig, TimingModule

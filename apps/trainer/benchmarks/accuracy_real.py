@@ -15,7 +15,7 @@ import torch
 from heimdall_data.recordings.decode import decode
 from heimdall_features import ArrivalConfig, ArrivalExtractor, ClockedRecording
 from heimdall_models import Region, error_m
-from heimdall_models.baselines import locate_by_time_differences
+from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.timing.module import TimingConfig, TimingModule
 from heimdall_models.timing.network import region_prior

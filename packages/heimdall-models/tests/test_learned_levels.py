@@ -16,10 +16,17 @@ from heimdall_models import (
 from heimdall_models.baselines.levels import LevelMap
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.levels import posterior as level_posterior
-from heimdall_models.levels.maps import N_FOLDS, folds_of, learned_levels, levels_of
+from heimdall_models.levels.maps import (
+    N_FOLDS,
+    N_KNOWN,
+    OTHERWISE,
+    TransmitPowers,
+    folds_of,
+    learned_levels,
+    levels_of,
+)
 from heimdall_models.levels.posterior import LevelPosterior
 from heimdall_models.levels.received_power import ReceivedPower
-from heimdall_models.levels.transmit_power import N_KNOWN, OTHERWISE, TransmitPowers
 from heimdall_models.losses import gaussian_nll
 from heimdall_models.trained import Trained
 from hypothesis import given, settings

@@ -113,7 +113,7 @@ def test_weights_with_a_tensor_missing_are_refused(tmp_path, donor):
     state = donor.state_dict()
     state.pop("stages.0.blocks.0.conv_dw.weight")
     save_file(state, path := tmp_path / "half.safetensors")
-    with pytest.raises(ModelError, match=r"1 of \d+ tensors are missing \(stages.0.blocks.0.conv"):
+    with pytest.raises(ModelError, match=r"1 of \d+ tensors are .*\(stages.0.blocks.0.conv"):
         LocalizationNet(backbone="test_convnext", weights=path)
 
 

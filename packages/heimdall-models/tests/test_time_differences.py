@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from heimdall_models import ModelError, error_m
-from heimdall_models.baselines import locate_by_time_differences
+from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.timing.receivers import ReceiverRanges
-from heimdall_models.timing.solver import Gaussian, centred, solve
+from heimdall_models.timing.solver import Gaussian, Problem, centred
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
@@ -91,8 +91,8 @@ def test_gradients_of_the_solution_are_those_of_finite_differences():
     )
 
     def position(log_weights):
-        near = solve(ranges, times, log_weights.exp(), prior, truth, n_steps=20).position
-        return solve(ranges, times, log_weights.exp(), prior, near.detach(), n_steps=1).position
+        problem = Problem(ranges, times, log_weights.exp(), prior)
+        return problem.step(problem.solve(truth, 20).position.detach()).position
 
     start = torch.full((1, 7), 8.0, dtype=torch.float64, requires_grad=True)
     start.data += torch.randn(1, 7, dtype=torch.float64)

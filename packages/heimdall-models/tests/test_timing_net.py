@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 import torch
 from heimdall_models import LocalizationNet, ModelError, ServingNet, Standardize
-from heimdall_models.baselines import locate_by_time_differences
+from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.network import TimingNet, region_prior

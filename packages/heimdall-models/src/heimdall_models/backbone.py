@@ -47,12 +47,7 @@ def trunk(
 ) -> tuple[nn.Module, int]:
     """A timm network without its classifier, and the width of the vector that it returns.
 
-    Args:
-        backbone: timm's name, such as `convnext_large`.
-        n_receivers: Input channels.
-        image_shape: Mel bands and frames.
-        weights: None for random weights, a file, or `hub`.
-        drop_path: Stochastic depth rate, for backbones that support it.
+    Arguments as of `LocalizationNet`; an image is mel bands by frames.
 
     Raises:
         ModelError: If timm knows no such backbone, it cannot take such an input, or the weights
@@ -99,8 +94,7 @@ def trunk(
 def repeated_stem(weight: Tensor, n_receivers: int) -> Tensor:
     """A stem's kernel `(out, channels, h, w)` for another number of channels.
 
-    The channels are repeated in turn and scaled by old/new, so that equal inputs give the
-    response that the trained stem gave to grey.
+    The channels are repeated in turn and scaled so that equal inputs give the response to grey.
     """
     repeats = -(-n_receivers // weight.shape[1])
     cut = weight.repeat(1, repeats, 1, 1)[:, :n_receivers]
@@ -116,17 +110,11 @@ def _load(network: nn.Module, backbone: str, n_receivers: int, path: Path) -> No
     except (KeyError, IndexError, RuntimeError) as error:
         # timm's renaming of older files takes the architecture for granted.
         raise ModelError(f"{another}: its tensor {error} does not belong there") from error
-    missing = sorted(set(wanted) - set(state))
-    reshaped = [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    if missing or reshaped:
+    wrong = [n for n in wanted if n not in state or state[n].shape != wanted[n].shape]
+    if wrong:
         raise ModelError(
-            f"{another}: {len(missing)} of {len(wanted)} tensors are missing "
-            f"({', '.join(missing[:2])}), {len(reshaped)} have another shape "
-            f"({'; '.join(reshaped[:1])})"
+            f"{another}: {len(wrong)} of {len(wanted)} tensors are missing or have another shape "
+            f"({', '.join(wrong[:2])})"
         )
     network.load_state_dict({name: state[name] for name in wanted})
 
@@ -164,8 +152,8 @@ def _named_tensors(path: Path) -> dict[str, Tensor]:
 def _unprefixed(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     """The tensors without the prefix that a training script put before their names.
 
-    Such as `module.` (several devices), `_orig_mod.` (compiled), `model.` (Lightning), or
-    `net.backbone.` (our own checkpoints, whose other tensors are left out).
+    Such as `module._orig_mod.`, or `net.backbone.` of our own checkpoints, whose other tensors
+    are left out.
     """
     if wanted & set(state):
         return state

@@ -40,8 +40,7 @@ def shares(
 def best_factors(factors: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
     """The factors `(k,)` whose `shares`, `(k, 2)`, are nearest to the levels."""
     missed = np.abs(found - LEVELS).sum(axis=1)
-    best: NDArray[np.float64] = factors[missed <= missed.min() + 1e-9]
-    return best
+    return np.asarray(factors[missed <= missed.min() + 1e-9])
 
 
 def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> float:
@@ -65,7 +64,7 @@ def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> fl
     power = np.broadcast_to(np.asarray(leverage, dtype=np.float64), squares.shape)
     found = shares(squares / factors[:, None] ** power)
     best = best_factors(factors, found)
-    # If no factor reaches the truths, all are equally bad; their middle would change nothing.
+    # If no factor is large enough, all are equally bad, and their middle would change nothing.
     if best[-1] == factors[-1] and (found[-1] < LEVELS).all():
         return float(best[-1])
     return float(np.exp(np.log(best).mean()))

@@ -9,15 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = [
-    "covariance_of",
-    "mahalanobis_squared",
-    "outer",
-    "precision_of",
-    "sigma_and_correlation",
-    "stretched",
-]
-
 MOST_CORRELATED = 0.999_999
 """Limit of a correlation: rounding must not turn a thin ellipse into a line."""
 

@@ -33,11 +33,8 @@ def gaussian_nll(position: Tensor, sigma: Tensor, correlation: Tensor, target: T
     log(2 pi) / 2 is kept, so that figures compare across runs and with the literature. Gradients
     are finite for any finite input; computed in float32 or better under any autocast.
 
-    Args:
-        position: `(batch, 2)`.
-        sigma: The same shape; values below `SIGMA_FLOOR` count as the floor.
-        correlation: `(batch,)`; limited to +-0.999.
-        target: As `position`.
+    Shapes: `(batch, 2)`, and `(batch,)` for correlations, which are limited to +-0.999. Sigmas
+    below `SIGMA_FLOOR` count as the floor.
 
     Raises:
         ModelError: If the shapes differ.

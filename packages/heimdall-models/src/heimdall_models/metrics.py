@@ -17,20 +17,20 @@ In metres on WGS84, over whole sets of positions, never an average of averages o
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pyproj import Geod
 
 from heimdall_models.calibration import shares
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-    from pyproj import Geod
 
 SATURATED = 0.01
 """Distance from a bound, as a share of it, within which a sigma counts as being at the bound."""
+WGS84 = Geod(ellps="WGS84")
 NOMINAL_LEVELS = np.arange(1, 20) / 20
 
 
@@ -40,7 +40,7 @@ def localization_metrics(
     truth_deg: ArrayLike,
     correlation: ArrayLike = 0.0,
 ) -> dict[str, float]:
-    """Error, coverage, calibration and likelihood of positions with their ellipses.
+    """Metrics of positions with their ellipses.
 
     Args:
         position_deg: Estimates `(n, 2)`, or one `(2,)` for all: latitude, longitude, WGS84.
@@ -51,9 +51,8 @@ def localization_metrics(
     Returns:
         `error_m_median`, `error_m_mean`, `error_m_rmse`, `error_m_p68`, `error_m_p95` in metres;
         `accuracy_30m`, the share of errors of at most 30 m; `coverage_68`, `coverage_95`, the
-        shares of truths inside the 68 % and the 95 % ellipse; `ece`, the ellipses' calibration
-        error; `nll`, the mean negative log-density of the truth in nats, positions in
-        kilometres, both axes together.
+        shares of truths inside the ellipses; `ece`, the ellipses' calibration error; `nll`, the
+        mean negative log-density of the truth in nats, positions in km, both axes together.
 
     Raises:
         ModelError: If there is no position, one is not on Earth, a sigma is not positive, or a
@@ -89,10 +88,7 @@ def localization_metrics(
 
 
 def sigma_saturation(sigma: ArrayLike, sigma_min: float, sigma_max: float) -> float:
-    """Share of predictions `(n, 2)` of which a sigma is within 1 % of one of its bounds.
-
-    Such a sigma is limited by the bounds: widen them.
-    """
+    """Share of predictions `(n, 2)` with a sigma within 1 % of a bound, which limits it."""
     values = np.asarray(sigma, dtype=np.float64)
     near = (values <= sigma_min * (1 + SATURATED)) | (values >= sigma_max * (1 - SATURATED))
     return float(near.any(axis=1).mean())
@@ -108,7 +104,7 @@ def offset_east_north_m(
     position_deg: NDArray[np.float64], truth_deg: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Geodesics from positions to truths as vectors at the positions: east, north, metres."""
-    azimuth_deg, _, length_m = _wgs84().inv(
+    azimuth_deg, _, length_m = WGS84.inv(
         position_deg[:, 1], position_deg[:, 0], truth_deg[:, 1], truth_deg[:, 0]
     )
     azimuth, length = np.radians(azimuth_deg), np.asarray(length_m)
@@ -145,11 +141,3 @@ def _refuse(what: str, given: NDArray[np.float64], wrong: ArrayLike, complaint: 
             f"{np.sum(wrong)} of {len(given)} {what} are {complaint}; the first, row {row}, is "
             f"{given[row].tolist()}"
         )
-
-
-@cache
-def _wgs84() -> Geod:
-    """Geodesics of PROJ; loaded on first use because importing pyproj takes a while."""
-    from pyproj import Geod
-
-    return Geod(ellps="WGS84")

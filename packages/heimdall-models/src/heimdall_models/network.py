@@ -31,7 +31,7 @@ IMAGE_SHAPE = (128, 32)
 """Mel bands and frames of the contract's features."""
 LEVEL_WIDTH = 64
 SHARPNESS = 4.0
-"""Of the soft maximum: a mean of powers if one deviation is 17 dB, as in simulated sessions."""
+"""Of the soft maximum: a mean of powers if one deviation is 17 dB, as in simulations."""
 LOUDEST = 5.0
 """Limit, in deviations, that a receiver's loudness approaches."""
 INITIAL_SIGMA = 0.3
@@ -49,8 +49,7 @@ class BoundedSigma(nn.Module):
     """Standard deviations strictly within bounds, for any finite input.
 
     The logarithm of sigma follows r / (1 + |r|) from the lower to the upper bound. The gradient
-    falls like 1/r^2 and stays above zero, where that of a sigmoid would underflow and that of a
-    clamp would be zero.
+    falls like 1/r^2, while that of a sigmoid would underflow and that of a clamp would be zero.
     """
 
     def __init__(self, sigma_min: float, sigma_max: float) -> None:
@@ -79,9 +78,9 @@ class BoundedSigma(nn.Module):
 class ReceiverLevels(nn.Module):
     """Loudness of each receiver, and the posterior by levels, as a small vector.
 
-    Two numbers a receiver: the soft maximum of the normalised input over all bands and frames,
-    and that of the loudest band. Unlike a mean of decibels, a mean of powers follows the carrier,
-    not the empty bands, and hardly changes with a pause or a masked stretch.
+    Loudness is the soft maximum of the normalised input over all bands and frames, and that of the
+    loudest band. Unlike a mean of decibels, it follows the carrier, not the empty bands, and hardly
+    changes with a pause or a masked stretch.
     """
 
     def __init__(self, n_receivers: int, width: int) -> None:
@@ -91,12 +90,7 @@ class ReceiverLevels(nn.Module):
         )
 
     def forward(self, x: Tensor, posterior: Tensor) -> Tensor:
-        """`(batch, width)`.
-
-        Args:
-            x: A normalised input `(batch, receivers, bands, frames)`.
-            posterior: Mean and raw sigmas by levels, `(batch, 4)`.
-        """
+        """`(batch, width)` from the normalised input, and mean and raw sigmas `(batch, 4)`."""
         bands = _soft_maximum(x)
         loudness = torch.cat([_soft_maximum(bands), bands.amax(dim=2)], dim=1)
         # A missing receiver is many deviations below the mean, and must not dominate.
@@ -120,8 +114,8 @@ class Answer(NamedTuple):
     correlation: Tensor
     """Of the errors east and north, `(batch,)`; zero for upright ellipses."""
     correction: Tensor
-    """Mean over batch and axes of the squared correction, in the posterior's sigmas, plus the
-    squared logarithm of sigma's factor; zero before levels are learned. A scalar."""
+    """Mean square of the correction in the posterior's sigmas, plus that of the logarithm of
+    sigma's factor; zero before levels are learned. A scalar."""
 
     @property
     def ellipse(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,10 +142,7 @@ class Heads(nn.Module):
             nn.init.zeros_(head.bias)
 
     def forward(self, features: Tensor, x: Tensor, target: Tensor | None = None) -> Answer:
-        """Answer from the backbone's vectors `(batch, width)` and its input.
-
-        In training, `target` is the truth; see `LevelPosterior`.
-        """
+        """Answer from the backbone's vectors `(batch, width)` and input; see `LevelPosterior`."""
         # Without autocast: a bfloat16 position is 400 m coarse in a region of 100 km.
         device = x.device.type
         autocast = torch.is_autocast_enabled(device)
@@ -175,8 +166,8 @@ class LocalizationNet(nn.Module):
     Args:
         n_receivers: Channels of the input.
         backbone: timm's name of the backbone.
-        weights: Start of the backbone: None for random weights, a file (safetensors, or PyTorch's
-            with tensors only), or `hub` for timm's hub.
+        weights: None for random weights, a file (safetensors, or PyTorch's with tensors only), or
+            `hub` for timm's hub.
         freeze_backbone: Train the heads alone.
         sigma_min: Lower bound of the standard deviations, in plane units.
         sigma_max: Upper bound.

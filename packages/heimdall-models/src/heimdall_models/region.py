@@ -3,15 +3,14 @@
 The plane touches the WGS84 ellipsoid at the region's centre; everything outside the network is in
 degrees. Degrees stay float64: a float32 longitude is 0.4 m coarse.
 
-East and north are the first two coordinates of a point of the ellipsoid in the usual
-east-north-up frame (an orthographic projection). Back from the plane, "up" is the root of a
-quadratic, because the point must lie on the ellipsoid; no iteration and no series is needed. With
+East and north are those of the usual east-north-up frame (an orthographic projection). Back from
+the plane, "up" is the root of a quadratic, because the point must lie on the ellipsoid. With
 longitudes counted from the origin, the origin lies in the x-z plane:
 
     x = p cos(dlon)    y = p sin(dlon) = east    z = (1 - e^2) N sin(lat),  p = N cos(lat)
 
-Written by hand and not with PROJ, because the way back is part of exported graphs: with
-arithmetic alone, the same lines serve NumPy arrays and torch tensors.
+Written by hand and not with PROJ, because the way back is part of exported graphs: the same
+arithmetic serves NumPy arrays and torch tensors.
 
 Source: P. Misra and P. Enge, "Global Positioning System", 2nd ed. (2006), section 4.A (geodetic
 to Cartesian, east-north-up); constants of NIMA TR8350.2, "World Geodetic System 1984" (2000).
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Region", "TangentPlane"]
+__all__ = ["Region"]
 
 Array = TypeVar("Array", "NDArray[np.float64]", "torch.Tensor")
 
@@ -54,70 +53,12 @@ REACH_M = 1_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class TangentPlane:
-    """The plane that touches the ellipsoid at a latitude; longitudes count from that point."""
-
-    latitude_rad: float
-
-    @property
-    def _origin(self) -> tuple[float, float, float, float]:
-        """Sine and cosine of the latitude; distance from the axis and from the equator in m."""
-        sin, cos = math.sin(self.latitude_rad), math.cos(self.latitude_rad)
-        normal_m = SEMI_MAJOR_M / math.sqrt(1 - ECCENTRICITY_SQUARED * sin**2)
-        return sin, cos, normal_m * cos, normal_m * (1 - ECCENTRICITY_SQUARED) * sin
-
-    def east_north_up(
-        self, latitude_rad: NDArray[np.float64], longitude_rad: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """East, north and up in metres, of points of the ellipsoid."""
-        sin_0, cos_0, p_0, z_0 = self._origin
-        sin, cos = np.sin(latitude_rad), np.cos(latitude_rad)
-        normal_m = SEMI_MAJOR_M / (1 - ECCENTRICITY_SQUARED * sin**2) ** 0.5
-        across = normal_m * cos * np.cos(longitude_rad) - p_0
-        along = normal_m * (1 - ECCENTRICITY_SQUARED) * sin - z_0
-        east = normal_m * cos * np.sin(longitude_rad)
-        return east, along * cos_0 - across * sin_0, across * cos_0 + along * sin_0
-
-    def angles(
-        self, east_m: Array, north_m: Array
-    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        """Latitude and longitude from the origin, each as (opposite, adjacent) of its tangent.
-
-        NaN beyond the Earth's limb, where no point of the ellipsoid lies under the plane.
-        """
-        sin_0, cos_0, p_0, z_0 = self._origin
-        x, z = p_0 - north_m * sin_0, z_0 + north_m * cos_0
-        # (x + up cos_0)^2 + east^2 + k (z + up sin_0)^2 = a^2, written a up^2 + 2 b up + c = 0.
-        a = cos_0**2 + _AXES_SQUARED * sin_0**2
-        b = x * cos_0 + _AXES_SQUARED * z * sin_0
-        c = x**2 + east_m**2 + _AXES_SQUARED * z**2 - SEMI_MAJOR_M**2
-        up = -c / (b + (b**2 - a * c) ** 0.5)  # the root near zero, without cancellation
-        x, z = x + up * cos_0, (z + up * sin_0) * _AXES_SQUARED
-        p = (x**2 + east_m**2) ** 0.5
-        # tan(lat) = z / p; the angle from the origin's latitude is the rotated vector's.
-        latitude = (z * cos_0 - p * sin_0, p * cos_0 + z * sin_0)
-        return latitude, (east_m, x)
-
-    def fall_m(self, east_m: Array, north_m: Array) -> Array:
-        """Depth of the ellipsoid below points of the plane, in metres; NaN beyond the limb.
-
-        The quadratic of `angles`, its constant written without cancellation: the plane is tangent.
-        """
-        sin_0, cos_0, p_0, z_0 = self._origin
-        a = cos_0**2 + _AXES_SQUARED * sin_0**2
-        steepness = (_AXES_SQUARED - 1) * sin_0 * cos_0
-        b = p_0 * cos_0 + _AXES_SQUARED * z_0 * sin_0 + steepness * north_m
-        c = east_m**2 + (sin_0**2 + _AXES_SQUARED * cos_0**2) * north_m**2
-        return c / (b + (b**2 - a * c) ** 0.5)
-
-
-@dataclass(frozen=True, slots=True)
 class Region:
     """A local tangent plane of the WGS84 ellipsoid, with its unit of length.
 
     Raises:
-        ModelError: If the centre is not on Earth or within 5 degrees of a pole, or if the
-            region is too small or too large for a plane.
+        ModelError: If the centre is not on Earth or within 5 degrees of a pole, or the scale is
+            not from 1 to 500 km.
     """
 
     latitude_deg: float
@@ -167,9 +108,12 @@ class Region:
         return cls(centre.latitude_deg, centre.longitude_deg, scale_m)
 
     @property
-    def plane(self) -> TangentPlane:
-        """At the centre."""
-        return TangentPlane(math.radians(self.latitude_deg))
+    def _origin(self) -> tuple[float, float, float, float]:
+        """Sine, cosine of the centre's latitude; its metres from the axis and the equator."""
+        latitude = math.radians(self.latitude_deg)
+        sin, cos = math.sin(latitude), math.cos(latitude)
+        normal_m = SEMI_MAJOR_M / math.sqrt(1 - ECCENTRICITY_SQUARED * sin**2)
+        return sin, cos, normal_m * cos, normal_m * (1 - ECCENTRICITY_SQUARED) * sin
 
     def to_plane(self, position_deg: ArrayLike) -> NDArray[np.float64]:
         """East and north in plane units of latitude and longitude (WGS84); `(..., 2)` both.
@@ -178,9 +122,15 @@ class Region:
             ModelError: If a position is not on Earth or too far away for a plane.
         """
         position = _checked(position_deg)
-        east, north, up = self.plane.east_north_up(
-            np.radians(position[..., 0]), np.radians(position[..., 1] - self.longitude_deg)
-        )
+        latitude = np.radians(position[..., 0])
+        longitude = np.radians(position[..., 1] - self.longitude_deg)
+        sin_0, cos_0, p_0, z_0 = self._origin
+        sin, cos = np.sin(latitude), np.cos(latitude)
+        normal_m = SEMI_MAJOR_M / (1 - ECCENTRICITY_SQUARED * sin**2) ** 0.5
+        across = normal_m * cos * np.cos(longitude) - p_0
+        along = normal_m * (1 - ECCENTRICITY_SQUARED) * sin - z_0
+        east = normal_m * cos * np.sin(longitude)
+        north, up = along * cos_0 - across * sin_0, across * cos_0 + along * sin_0
         away_m = np.sqrt(east**2 + north**2 + up**2)
         if np.any(away_m > REACH_M):
             far = np.unravel_index(np.argmax(away_m), away_m.shape)
@@ -198,7 +148,7 @@ class Region:
         """
         east_m, north_m = np.moveaxis(np.asarray(units, dtype=np.float64), -1, 0) * self.scale_m
         with np.errstate(invalid="ignore"):
-            latitude, longitude = self.plane.angles(east_m, north_m)
+            latitude, longitude = self.angles(east_m, north_m)
         return np.stack(
             [
                 self.latitude_deg + np.degrees(np.arctan2(*latitude)),
@@ -206,6 +156,38 @@ class Region:
             ],
             axis=-1,
         )
+
+    def angles(
+        self, east_m: Array, north_m: Array
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Latitude and longitude from the origin, each as (opposite, adjacent) of its tangent.
+
+        NaN beyond the Earth's limb, where no point of the ellipsoid lies under the plane.
+        """
+        sin_0, cos_0, p_0, z_0 = self._origin
+        x, z = p_0 - north_m * sin_0, z_0 + north_m * cos_0
+        # (x + up cos_0)^2 + east^2 + k (z + up sin_0)^2 = a^2, written a up^2 + 2 b up + c = 0.
+        a = cos_0**2 + _AXES_SQUARED * sin_0**2
+        b = x * cos_0 + _AXES_SQUARED * z * sin_0
+        c = x**2 + east_m**2 + _AXES_SQUARED * z**2 - SEMI_MAJOR_M**2
+        up = -c / (b + (b**2 - a * c) ** 0.5)  # the root near zero, without cancellation
+        x, z = x + up * cos_0, (z + up * sin_0) * _AXES_SQUARED
+        p = (x**2 + east_m**2) ** 0.5
+        # tan(lat) = z / p; the angle from the origin's latitude is the rotated vector's.
+        latitude = (z * cos_0 - p * sin_0, p * cos_0 + z * sin_0)
+        return latitude, (east_m, x)
+
+    def fall_m(self, east_m: Array, north_m: Array) -> Array:
+        """Depth of the ellipsoid below points of the plane, in metres; NaN beyond the limb.
+
+        The quadratic of `angles`, its constant written without cancellation: the plane is tangent.
+        """
+        sin_0, cos_0, p_0, z_0 = self._origin
+        a = cos_0**2 + _AXES_SQUARED * sin_0**2
+        steepness = (_AXES_SQUARED - 1) * sin_0 * cos_0
+        b = p_0 * cos_0 + _AXES_SQUARED * z_0 * sin_0 + steepness * north_m
+        c = east_m**2 + (sin_0**2 + _AXES_SQUARED * cos_0**2) * north_m**2
+        return c / (b + (b**2 - a * c) ** 0.5)
 
     def to_json(self) -> str:
         """The region as one JSON object, for a model file's metadata."""

@@ -156,7 +156,7 @@ def plane_to_degrees(region: Region, units: Tensor) -> Tensor:
     region's centre: 1 cm at 200 km, below the 0.4 m step of a float32 degree.
     """
     east_m, north_m = (units.double() * region.scale_m).unbind(dim=-1)
-    latitude, longitude = region.plane.angles(east_m, north_m)
+    latitude, longitude = region.angles(east_m, north_m)
     longitude_deg = region.longitude_deg + _degrees_of_tangent(*longitude)
     return torch.stack(
         [

@@ -7,8 +7,8 @@ on `TrainingLevels` and returns positions with covariances, so that reports trea
     for name, fit in LEVEL_BASELINES.items():
         position_deg, covariance_m2 = fit(training)(test_levels_db, test_present)
 
-Only the evaluation uses baselines. Networks share the laws of `levels` and the solver of `timing`
-with them, not the methods.
+`time_differences`, which needs torch, takes times of arrival. Only the evaluation uses baselines:
+networks share the laws of `levels` and the solver of `timing` with them, not the methods.
 """
 
 from __future__ import annotations
@@ -29,19 +29,7 @@ from heimdall_models.levels.received_power import TrainingLevels
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from heimdall_models.baselines.time_differences import (
-        TimedPositions,
-        locate_by_time_differences,
-    )
-
-__all__ = [
-    "LEVEL_BASELINES",
-    "LevelEstimator",
-    "PositionEstimate",
-    "TimedPositions",
-    "TrainingLevels",
-    "locate_by_time_differences",
-]
+__all__ = ["LEVEL_BASELINES", "LevelEstimator", "PositionEstimate", "TrainingLevels"]
 
 LEVEL_BASELINES: Mapping[str, Callable[[TrainingLevels], LevelEstimator]] = MappingProxyType(
     {
@@ -53,12 +41,3 @@ LEVEL_BASELINES: Mapping[str, Callable[[TrainingLevels], LevelEstimator]] = Mapp
     }
 )
 """In order of how much they know about the region, least first."""
-
-
-def __getattr__(name: str) -> object:
-    """Names that need torch, loaded on first use (PEP 562)."""
-    if name not in ("TimedPositions", "locate_by_time_differences"):
-        raise AttributeError(f"heimdall_models.baselines has no {name!r}")
-    from heimdall_models.baselines import time_differences
-
-    return getattr(time_differences, name)

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_models.baselines.levels import PositionEstimate
+from heimdall_models.baselines.levels import LevelEstimator, PositionEstimate
 from heimdall_models.errors import ModelError
-from heimdall_models.levels.received_power import checked_levels
+from heimdall_models.levels.received_power import TrainingLevels, checked_levels
 from heimdall_models.metrics import offset_east_north_m
 from heimdall_models.region import Region
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from heimdall_models.baselines.levels import LevelEstimator
-    from heimdall_models.levels.received_power import TrainingLevels
 
 
 def power_weighted_centroid(
@@ -27,13 +24,8 @@ def power_weighted_centroid(
 ) -> NDArray[np.float64]:
     """The receivers' centroid, each weighted by its amplitude: by 1/distance in free space.
 
-    Args:
-        levels_db: Received levels `(n, receivers)` in dB; a common offset does not matter.
-        present: `(n, receivers)`, true where the receiver was up; absent ones weigh nothing.
-        receivers_deg: Places of the receivers, `(receivers, 2)`, WGS84.
-
-    Returns:
-        `(n, 2)` degrees.
+    From levels `(n, receivers)` in dB of receivers that were up, at degrees `(receivers, 2)` WGS84:
+    `(n, 2)` degrees.
 
     Raises:
         ModelError: If a session has no receiver, or a level that counts is not finite.

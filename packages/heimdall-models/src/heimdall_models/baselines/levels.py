@@ -15,19 +15,20 @@ Gaussians the nearest to it in Kullback-Leibler divergence, hence the most likel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from heimdall_models.levels.grid import Grid
 from heimdall_models.levels.kriging import KrigedField
 from heimdall_models.levels.path_loss import PathLossLaw
-from heimdall_models.levels.received_power import checked_levels
+from heimdall_models.levels.received_power import TrainingLevels, checked_levels
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
-    from heimdall_models.levels.received_power import TrainingLevels
     from heimdall_models.region import Region
 
 __all__ = ["LevelEstimator", "LevelMap", "PositionEstimate", "fit_kriged_map", "fit_path_loss"]
@@ -53,17 +54,12 @@ class PositionEstimate(NamedTuple):
         return np.sqrt(np.diagonal(self.covariance_m2, axis1=1, axis2=2))
 
 
-class LevelEstimator(Protocol):
-    """A fitted baseline."""
+LevelEstimator: TypeAlias = "Callable[[ArrayLike, ArrayLike], PositionEstimate]"
+"""A fitted baseline: positions from levels `(n, receivers)` and presence of the same shape.
 
-    def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
-        """Positions of sessions from levels `(n, receivers)`, receivers in the order of training.
-
-        `present`, of the same shape, is true where the receiver was up; others weigh nothing.
-
-        Raises:
-            ModelError: If the shapes are wrong or a level that counts is not finite.
-        """
+Absent receivers weigh nothing. Raises `ModelError` for wrong shapes, or a level that counts and is
+not finite.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +79,20 @@ class LevelMap:
     def __call__(self, levels_db: ArrayLike, present: ArrayLike) -> PositionEstimate:
         """Mean and covariance of the posterior; see `LevelEstimator`."""
         levels, up = checked_levels(levels_db, present, self.mean_db.shape[1])
-        parts = [
-            self._moments(levels[at : at + _AT_ONCE], up[at : at + _AT_ONCE])
-            for at in range(0, len(levels), _AT_ONCE)
-        ]
-        mean, covariance = (np.concatenate(each) for each in zip(*parts, strict=True))
+        cells = self.grid.cells
+        east, north = cells.T
+        products = np.stack([east**2, east * north, east * north, north**2], axis=1)
+        means, squares = [], []
+        for at in range(0, len(levels), _AT_ONCE):
+            likelihood = self.log_likelihood(levels[at : at + _AT_ONCE], up[at : at + _AT_ONCE])
+            posterior = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
+            posterior /= posterior.sum(axis=1, keepdims=True)
+            means.append(posterior @ cells)
+            squares.append(posterior @ products)
+        mean = np.concatenate(means)
+        covariance = np.concatenate(squares).reshape(-1, 2, 2) - mean[:, :, None] * mean[:, None]
+        # A transmitter is anywhere in its cell.
+        covariance += np.diag(np.square(self.grid.size) / 12)
         return PositionEstimate(self.region.to_degrees(mean), covariance * self.region.scale_m**2)
 
     def log_likelihood(
@@ -108,21 +113,6 @@ class LevelMap:
         quadratic = second - self.common_variance * first**2 / shared
         return np.asarray(-0.5 * (quadratic - up @ np.log(weight).T + np.log(shared)))
 
-    def _moments(
-        self, levels_db: NDArray[np.float64], present: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The posterior's means `(n, 2)` and covariances `(n, 2, 2)`, in plane units."""
-        likelihood = self.log_likelihood(levels_db, present)
-        posterior = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
-        posterior /= posterior.sum(axis=1, keepdims=True)
-        cells = self.grid.cells
-        east, north = cells.T
-        mean = posterior @ cells
-        squares = posterior @ np.stack([east**2, east * north, east * north, north**2], axis=1)
-        covariance = squares.reshape(-1, 2, 2) - mean[:, :, None] * mean[:, None, :]
-        # A transmitter is anywhere in its cell.
-        return mean, covariance + np.diag(np.square(self.grid.size) / 12)
-
 
 def fit_path_loss(training: TrainingLevels) -> LevelMap:
     """Level likelihood on the map of the log-distance law."""
@@ -134,7 +124,7 @@ def fit_path_loss(training: TrainingLevels) -> LevelMap:
 
 
 def fit_kriged_map(training: TrainingLevels) -> LevelMap:
-    """Level likelihood on a kriged map, the uncertainty of the interpolation included.
+    """Level likelihood on a kriged map, including the uncertainty of the interpolation.
 
     Takes 14 s of one core for 6,000 sessions, most of it factorising.
     """

@@ -19,12 +19,10 @@ import numpy as np
 
 from heimdall_models.baselines.levels import PositionEstimate
 from heimdall_models.levels.path_loss import PathLossLaw
-from heimdall_models.levels.received_power import checked_levels
+from heimdall_models.levels.received_power import TrainingLevels, checked_levels
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from heimdall_models.levels.received_power import TrainingLevels
 
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
 _LEAST_SCATTER = 8
@@ -65,13 +63,23 @@ class LevelNeighbours:
     ) -> NDArray[np.intp]:
         """Rows of the nearest training sessions, nearest first: `(n, count)` or all there are.
 
-        Levels are zero where absent. With `are_training`, the sessions are the training sessions,
-        and none is its own neighbour.
+        Levels are zero where absent. With `are_training`, none is its own neighbour.
         """
+        middle = self.training.levels_db.mean(axis=0)
+        train_up = self.training.present.astype(np.float64)
+        train = (self.training.levels_db - middle) * train_up
         found = []
         for at in range(0, len(levels_db), _SESSIONS_AT_ONCE):
             rows = slice(at, at + _SESSIONS_AT_ONCE)
-            far = self._distance(levels_db[rows], present[rows])
+            up = present[rows].astype(np.float64)
+            level = (levels_db[rows] - middle) * up
+            shared = up @ train_up.T
+            total = level @ train_up.T - up @ train.T
+            squares = level**2 @ train_up.T - 2 * level @ train.T + up @ (train**2).T
+            power = self.power_to_own * total**2 / (1 + self.power_to_own * shared)
+            far = (squares - power) / np.maximum(shared, 1.0)
+            # Sessions without a common receiver are not near.
+            far[shared == 0] = np.finfo(np.float64).max
             if are_training:
                 far[np.arange(len(far)), at + np.arange(len(far))] = np.inf
             n_chosen = min(count, far.shape[1] - are_training)
@@ -79,22 +87,6 @@ class LevelNeighbours:
             order = np.argsort(np.take_along_axis(far, chosen, axis=1), axis=1)
             found.append(np.take_along_axis(chosen, order, axis=1))
         return np.concatenate(found)
-
-    def _distance(
-        self, levels_db: NDArray[np.float64], present: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        """Squared distances a receiver to all training sessions, `(n, training)`."""
-        middle = self.training.levels_db.mean(axis=0)
-        up, train_up = present.astype(np.float64), self.training.present.astype(np.float64)
-        level = (levels_db - middle) * up
-        train = (self.training.levels_db - middle) * train_up
-        shared = up @ train_up.T
-        total = level @ train_up.T - up @ train.T
-        squares = level**2 @ train_up.T - 2 * level @ train.T + up @ (train**2).T
-        power = self.power_to_own * total**2 / (1 + self.power_to_own * shared)
-        # Sessions without a common receiver are not near.
-        distance = (squares - power) / np.maximum(shared, 1.0)
-        return np.where(shared > 0, distance, np.finfo(np.float64).max)
 
 
 def fit_nearest_neighbours(training: TrainingLevels) -> LevelNeighbours:

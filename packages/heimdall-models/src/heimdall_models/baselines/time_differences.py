@@ -13,8 +13,8 @@ import torch
 
 from heimdall_models.errors import ModelError
 from heimdall_models.timing.network import N_COLUMNS, WIDE_S, region_grid, region_prior
-from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges
-from heimdall_models.timing.solver import solve, solve_from_grid
+from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges, ReceiverSite
+from heimdall_models.timing.solver import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from heimdall_models.region import Region
-    from heimdall_models.timing.receivers import ReceiverSite
 
 __all__ = ["TimedPositions", "locate_by_time_differences"]
 
@@ -54,14 +53,11 @@ def locate_by_time_differences(
     Args:
         arrivals: `(n, receivers, 5)`, as the arrival extractor returns them.
         sites: The receivers, in that order.
-        region: Where transmitters are; the prior is that they are somewhere in it.
+        region: The prior is that transmitters are somewhere in it.
         clock_error_s: Standard deviation of the receivers' clocks.
 
     Raises:
         ModelError: If the arrivals are of another shape, or a receiver too far from the region.
-
-    Source: W. H. Foy, "Position-location solutions by Taylor-series estimation", IEEE Trans. AES
-    12 (1976).
     """
     ranges = ReceiverRanges(region, sites).double()
     rows = torch.from_numpy(np.asarray(arrivals, dtype=np.float64))
@@ -73,10 +69,12 @@ def locate_by_time_differences(
     heard, times, sigma = rows[..., 0], *(rows[..., n] * 1e-6 / unit_s for n in (1, 2))
     prior = region_prior(len(rows)).double()
     with torch.no_grad():
-        wide = heard / (sigma.square() + (WIDE_S / unit_s) ** 2)
-        near = solve_from_grid(ranges, times, wide, prior, region_grid(torch.float64))
-        weights = heard / (sigma.square() + (clock_error_s / unit_s) ** 2)
-        found = solve(ranges, times, weights, prior, near, n_steps=N_STEPS)
+        wide, weights = (
+            heard / (sigma.square() + (error_s / unit_s) ** 2)
+            for error_s in (WIDE_S, clock_error_s)
+        )
+        near = Problem(ranges, times, wide, prior).solve_from_grid(region_grid(torch.float64))
+        found = Problem(ranges, times, weights, prior).solve(near, N_STEPS)
     ended = (found.shift * region.scale_m < CONVERGED_M) & (heard.sum(dim=1) >= 3)
     ee, en, nn = found.covariance.numpy().T * region.scale_m**2
     return TimedPositions(

@@ -5,11 +5,11 @@ exponential covariance (Gudmundson's law of shadowing), independent of each othe
 fading and with an unknown power that all receivers of a session share.
 
 Independent fields of one covariance stay so under any rotation of the receivers. If the mean of
-the receivers is rotated into one component, power is in that one alone: the deviations from the
-mean are kriged with the noise of fading, the mean with that of fading and power, exactly and with
-two factorisations for any number of receivers. They also give the variance of the interpolation,
-of each receiver by itself and of all together. An absent receiver's level is replaced by its
-conditional mean, which does not change the map; only the variance then counts it as present.
+the receivers is rotated into one component, power is in that one alone. Two factorisations serve
+any number of receivers: one with the noise of fading for the deviations from the mean, one with
+that of fading and power for the mean. They also give the variances of the interpolation. An absent
+receiver's level is replaced by its conditional mean, which does not change the map; only the
+variance then counts it as present.
 
 The field's law (sill, range, noise) is fitted by marginal likelihood. With the correlation matrix
 C = U diag(l) U^T of a range, values y along U of variance s (l + e), e being noise over sill, have
@@ -136,10 +136,7 @@ class KrigedField:
 
     @classmethod
     def of(cls, training: TrainingLevels, law: FieldLaw | None = None) -> KrigedField:
-        """The field estimated from training sessions, at most `MAX_SESSIONS`.
-
-        Without a law it has the likeliest one.
-        """
+        """The field estimated from training sessions; with the likeliest law if none is given."""
         training = training.some(MAX_SESSIONS)
         trend = PathLossLaw.of(training)
         places, up = training.places, training.present

@@ -61,13 +61,12 @@ class PathLossLaw:
     scale_m: float
 
     @classmethod
-    def of(cls, training: TrainingLevels) -> PathLossLaw:
-        """The law that fits the training sessions best."""
-        return cls.fitted(training, training.receiver_places)
-
-    @classmethod
-    def fitted(cls, training: TrainingLevels, receivers: NDArray[np.float64]) -> PathLossLaw:
-        """The same with other places of the receivers, `(receivers, 2)` in plane units."""
+    def of(
+        cls, training: TrainingLevels, receivers: NDArray[np.float64] | None = None
+    ) -> PathLossLaw:
+        """The law that fits the sessions best, if their receivers are at these plane units."""
+        if receivers is None:
+            receivers = training.region.to_plane(training.receivers_deg)
         levels, up, scale_m = training.levels_db, training.present, training.region.scale_m
         decades = _decades(training.places, receivers, scale_m)
         indicators = [up * row for row in np.eye(up.shape[1])]
@@ -95,7 +94,7 @@ class PathLossLaw:
 
 def found_receivers(training: TrainingLevels) -> NDArray[np.float64]:
     """Places of the receivers in plane units, `(receivers, 2)`; `receivers_deg` is ignored."""
-    # Mean place of the sessions in which each receiver is loudest beside the others.
+    # Mean place of the sessions in which each receiver is loudest compared with the others.
     up, levels, places = training.present, training.levels_db, training.places
     others = levels.sum(axis=1) / np.maximum(up.sum(axis=1), 1)
     share = np.where(up, levels - others[:, None], -np.inf)
@@ -104,7 +103,7 @@ def found_receivers(training: TrainingLevels) -> NDArray[np.float64]:
     some = training.some(N_SESSIONS)
 
     def deviations(receivers: NDArray[np.float64]) -> NDArray[np.float64]:
-        law = PathLossLaw.fitted(some, receivers.reshape(-1, 2))
+        law = PathLossLaw.of(some, receivers.reshape(-1, 2))
         return _within(some.levels_db - law.mean_db(some.places), some.present).reshape(-1)
 
     found = least_squares(

@@ -8,19 +8,20 @@ receivers weigh nothing. Before maps are learned, every cell is equally likely.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from heimdall_models.ellipses import outer
 from heimdall_models.errors import ModelError
-from heimdall_models.levels.maps import GRID_SHAPE, N_FOLDS, folds_of
+from heimdall_models.levels.maps import (
+    GRID_SHAPE,
+    N_FOLDS,
+    LearnedLevels,
+    TransmitPowers,
+    folds_of,
+)
 from heimdall_models.levels.received_power import FAINTEST, SILENT_SPREAD_DB
-from heimdall_models.levels.transmit_power import TransmitPowers
-
-if TYPE_CHECKING:
-    from heimdall_models.levels.maps import LearnedLevels
 
 _KNOWS_NOTHING = 1e12
 """dB^2: the variance of a level without a map."""
@@ -35,10 +36,7 @@ for a smaller median error."""
 class LevelPosterior(nn.Module):
     """Mean and covariance of the posterior over a map of levels.
 
-    Args:
-        n_receivers: Channels of the input.
-        image_shape: Bands and frames.
-        sigma: Standard deviation about the middle before levels are learned, plane units.
+    Before levels are learned, it has standard deviations `sigma` about the middle, plane units.
     """
 
     mean: Tensor
@@ -56,12 +54,15 @@ class LevelPosterior(nn.Module):
     def __init__(self, n_receivers: int, image_shape: tuple[int, int], sigma: float) -> None:
         super().__init__()
         n_cells = math.prod(GRID_SHAPE)
+        # A square grid around the middle whose places deviate by sigma each way.
+        reach = sigma * math.sqrt(3)
+        axes = [torch.linspace(-reach + reach / n, reach - reach / n, n) for n in GRID_SHAPE]
         powers = TransmitPowers.spaced(1.0)
         initial = {
             "mean": torch.zeros(n_receivers, *image_shape),
             "std": torch.ones(n_receivers, *image_shape),
             "noise": torch.zeros(n_receivers),
-            "places": _even_places(sigma),
+            "places": torch.cartesian_prod(*axes),
             "cell_variance": torch.zeros(2),
             "mean_db": torch.zeros(1 + N_FOLDS, n_receivers, n_cells),
             "own_variance": torch.full((1 + N_FOLDS, n_cells), _KNOWS_NOTHING),
@@ -74,9 +75,7 @@ class LevelPosterior(nn.Module):
             self.register_buffer(name, value)
 
     def learn(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
-        """Use these maps of training sessions.
-
-        `mean` and `std` are of the input's normalisation, in dB, broadcastable to it.
+        """Use maps of training sessions, and the input's normalisation in dB, broadcastable to it.
 
         Raises:
             ModelError: If the maps have another number of receivers.
@@ -126,10 +125,8 @@ class LevelPosterior(nn.Module):
         return mean, covariance + size
 
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal levels in dB, and 1 where they count, else 0: `(batch, receivers)` both.
-
-        A receiver counts if it is up, was heard in training, and is not impossibly loud.
-        """
+        """Signal levels in dB, and 1 where they count, else 0: `(batch, receivers)` both."""
+        # A receiver counts if it is up, was heard in training, and is not impossibly loud.
         features = x * self.std + self.mean
         loudest = features.amax(dim=(2, 3))
         spread = loudest - features.amin(dim=(2, 3))
@@ -177,12 +174,3 @@ class LevelPosterior(nn.Module):
         row = torch.arange(len(level), device=level.device)
         own, common = self.own_variance[fold + 1], self.common_variance[fold + 1]
         return first[fold + 1, row], second[fold + 1, row], own, common
-
-
-def _even_places(sigma: float) -> Tensor:
-    """A square grid around the middle whose places deviate by `sigma` each way."""
-    reach = sigma * math.sqrt(3)
-    axes = [
-        torch.linspace(-reach + reach / count, reach - reach / count, count) for count in GRID_SHAPE
-    ]
-    return torch.cartesian_prod(*axes)

@@ -13,7 +13,7 @@ transmitters' powers are unknown.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -40,8 +40,7 @@ SILENT_SPREAD_DB = 0.01
 """Features that vary less than this over all bands and frames are a fill: noise varies more."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedPower:
+class ReceivedPower(NamedTuple):
     """Powers of full scale, `(n, receivers)` each; zero where a receiver was down."""
 
     total: NDArray[np.float64]
@@ -51,7 +50,7 @@ class ReceivedPower:
 
     @classmethod
     def of(cls, features_db: NDArray[np.floating]) -> ReceivedPower:
-        """Powers in features `(n, receivers, bands, frames)`, dB of full scale."""
+        """Powers of features `(n, receivers, bands, frames)` in dB of full scale."""
         features = np.asarray(features_db, dtype=np.float64)
         if features.ndim != 4 or 0 in features.shape:
             raise ModelError(
@@ -70,8 +69,7 @@ class ReceivedPower:
     @classmethod
     def joined(cls, parts: Iterable[ReceivedPower]) -> ReceivedPower:
         """Sessions one after another."""
-        columns = zip(*((part.total, part.outer, part.present) for part in parts), strict=True)
-        return cls(*(np.concatenate(column) for column in columns))
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def noise(self) -> NDArray[np.float64]:
         """Noise power of each receiver, `(receivers,)`; zero of one that was never up."""
@@ -96,11 +94,11 @@ class ReceivedPower:
 
 @dataclass(frozen=True, slots=True)
 class TrainingLevels:
-    """Levels of sessions whose transmitters are known.
+    """Levels of at least three sessions whose transmitters are known.
 
     Raises:
-        ModelError: If the shapes disagree, a level that counts is not finite, there are fewer
-            than three sessions, or no receiver was up in any of them.
+        ModelError: If there are fewer, none was heard, the shapes disagree, or a level that counts
+            is not finite.
     """
 
     levels_db: NDArray[np.float64]
@@ -133,11 +131,6 @@ class TrainingLevels:
         """The transmitters in plane units, `(n, 2)`: east, north."""
         return self.region.to_plane(self.position_deg)
 
-    @property
-    def receiver_places(self) -> NDArray[np.float64]:
-        """The receivers in plane units, `(receivers, 2)`."""
-        return self.region.to_plane(self.receivers_deg)
-
     def some(self, n_sessions: int) -> TrainingLevels:
         """At most so many of the sessions: a random choice, always the same."""
         if len(self.levels_db) <= n_sessions:
@@ -157,11 +150,7 @@ class TrainingLevels:
 def checked_levels(
     levels_db: ArrayLike, present: ArrayLike, n_receivers: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Levels and presence as arrays `(n, receivers)`; levels of absent receivers become zero.
-
-    Raises:
-        ModelError: If the shapes are wrong or a level that counts is not finite.
-    """
+    """Levels and presence as arrays `(n, receivers)`; levels of absent receivers become zero."""
     levels = np.asarray(levels_db, dtype=np.float64)
     up = np.asarray(present, dtype=bool)
     if levels.ndim != 2 or levels.shape != up.shape or levels.shape[1] != n_receivers:

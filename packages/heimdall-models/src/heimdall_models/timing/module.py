@@ -28,6 +28,7 @@ from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.errors import ModelError
 from heimdall_models.optimizer import warmup_cosine
 from heimdall_models.timing.network import (
+    Explained,
     TimingEstimate,
     TimingNet,
     region_prior,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
     from heimdall_models.region import Region
-    from heimdall_models.timing.network import Explained
     from heimdall_models.timing.receivers import ReceiverSite
 
 __all__ = ["TimingConfig", "TimingModule", "mixture_nll", "timing_loss"]
@@ -129,19 +129,14 @@ class TimingModule(lightning.LightningModule):
         rate = self.config.learning_rate
         shaping = [*self.net.noise.parameters(), *self.net.shape.parameters()]
         meant = [*self.net.explanations.parameters(), self.net.coherent]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": shaping, "lr": rate},
-                {"params": meant, "lr": rate * self.config.odds_rate},
-            ],
-            weight_decay=0.0,
-        )
+        groups = [
+            {"params": shaping, "lr": rate},
+            {"params": meant, "lr": rate * self.config.odds_rate},
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         n_steps = int(self.trainer.estimated_stepping_batches)
         schedule = warmup_cosine(optimizer, n_steps, self.config.warmup_fraction)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @torch.no_grad()
     def calibrate(self, arrivals: Tensor, target: Tensor) -> None:
@@ -157,8 +152,7 @@ class TimingModule(lightning.LightningModule):
         """
         if target.shape != (len(arrivals), 2):
             raise ModelError(
-                f"targets must be ({len(arrivals)}, 2), one for each session; "
-                f"got {tuple(target.shape)}"
+                f"targets must be ({len(arrivals)}, 2), one a session; got {tuple(target.shape)}"
             )
         net, config = self.net, self.config
         timed = arrivals[..., 0].sum(dim=1) >= 2

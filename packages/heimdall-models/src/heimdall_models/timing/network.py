@@ -12,6 +12,7 @@ model averaging", Statistical Science 14 (1999).
 
 from __future__ import annotations
 
+import itertools
 import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,27 +22,20 @@ from torch import Tensor, nn
 
 from heimdall_models.ellipses import outer, sigma_and_correlation, stretched
 from heimdall_models.errors import ModelError
-from heimdall_models.timing.explanations import Explanations
-from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges
-from heimdall_models.timing.solver import Gaussian, Solution, misfit, solve, solve_from_grid, step
+from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges, ReceiverSite
+from heimdall_models.timing.solver import Gaussian, Problem, Solution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from heimdall_models.region import Region
-    from heimdall_models.timing.receivers import ReceiverSite
 
-__all__ = [
-    "N_COLUMNS",
-    "Explained",
-    "TimingEstimate",
-    "TimingNet",
-    "region_grid",
-    "region_prior",
-    "strangeness",
-    "usual_of",
-]
-
+CLOCK_ERRORS_S = (1e-7, 4e-7, 1.6e-6, 6e-6, 2.5e-5)
+"""The first is a GNSS clock in lock; each of the others is about four times worse."""
+DETOURS_S = (4e-7, 1.5e-6, 6e-6)
+"""Mean excess delays of paths that are blocked."""
+MOST_SUBSETS = 128
+MOST_BLOCKED = 4
 N_COLUMNS = 5
 """Columns of arrival times: heard, arrival and sigma in microseconds, SNR and misfit in dB."""
 REGION_SIGMA = 0.6
@@ -98,6 +92,86 @@ class Explained(NamedTuple):
         """The same without gradients."""
         solution = Solution(*(part.detach() for part in self.solution))
         return Explained(self.heard, self.logits.detach(), self.squares.detach(), solution)
+
+
+class Explanations(nn.Module):
+    """Every combination of a clock error and of a few receivers on detours, with its prior.
+
+    A session's clocks may be worse than they should be, and some receivers may hear the
+    transmission by a detour only. Light takes `unit_s` for one plane unit.
+    """
+
+    blocked: Tensor
+    clock: Tensor
+    detour: Tensor
+    by_clock: Tensor
+    plain: Tensor
+
+    def __init__(self, n_receivers: int, unit_s: float) -> None:
+        super().__init__()
+        subsets = _subsets(n_receivers)
+        rows = [
+            (clock, detour, subset)
+            for clock, error_s in enumerate(CLOCK_ERRORS_S)
+            for subset in subsets
+            for detour, delay_s in enumerate(DETOURS_S)
+            # Clocks that are worse than a detour hide it: only the explanation without one stays.
+            if (delay_s > error_s if subset else detour == 0)
+        ]
+        blocked = torch.zeros(len(rows), n_receivers)
+        for row, (_, _, subset) in enumerate(rows):
+            blocked[row, list(subset)] = 1.0
+        self.n_receivers = n_receivers
+        self.n_clocks = len(CLOCK_ERRORS_S)
+        clock = torch.tensor([clock for clock, _, _ in rows])
+        buffers = {
+            "blocked": blocked,
+            "clock": clock,
+            "by_clock": nn.functional.one_hot(clock, self.n_clocks).float(),
+            "plain": ((clock == 0) & (blocked.sum(dim=1) == 0)).float(),
+            "detour": torch.tensor([detour for _, detour, _ in rows]),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+        self.log_clock = nn.Parameter((torch.tensor(CLOCK_ERRORS_S) / unit_s).log())
+        self.log_detour = nn.Parameter((torch.tensor(DETOURS_S) / unit_s).log())
+        self.clock_logit = nn.Parameter(torch.tensor([0.0, -3.0, -3.0, -3.0, -3.0]))
+        self.detour_logit = nn.Parameter(torch.zeros(len(DETOURS_S)))
+        self.blocked_logit = nn.Parameter(torch.tensor(-2.0))
+
+    def __len__(self) -> int:
+        return len(self.blocked)
+
+    def errors(self) -> tuple[Tensor, Tensor]:
+        """Expected delays and their variances, plane units: `(explanations, receivers)` both."""
+        # An exponential detour of mean m has variance m^2.
+        detour = self.log_detour.exp()[self.detour].unsqueeze(-1) * self.blocked
+        clock = self.log_clock.exp()[self.clock].unsqueeze(-1)
+        return detour, detour.square() + clock.square()
+
+    def log_prior(self, heard: Tensor) -> Tensor:
+        """Log of the prior probabilities up to a constant, `(batch, explanations)`.
+
+        A receiver that was not heard, by `heard` `(batch, receivers)`, takes no detour.
+        """
+        n_blocked = self.blocked.sum(dim=1)
+        n_heard = heard.sum(dim=1, keepdim=True)
+        free = nn.functional.logsigmoid(-self.blocked_logit)
+        taken = nn.functional.logsigmoid(self.blocked_logit)
+        scale = torch.where(n_blocked > 0, self.detour_logit.log_softmax(0)[self.detour], 0.0)
+        prior = self.clock_logit.log_softmax(0)[self.clock] + scale + n_blocked * (taken - free)
+        unheard = (1 - heard) @ self.blocked.T
+        return torch.where(unheard > 0, -1e4, prior + n_heard * free)
+
+
+def _subsets(n_receivers: int) -> list[tuple[int, ...]]:
+    """Sets of receivers that may be blocked, from none to the largest that MOST_SUBSETS allows."""
+    subsets: list[tuple[int, ...]] = []
+    for size in range(min(MOST_BLOCKED, n_receivers - 1) + 1):
+        if len(subsets) + math.comb(n_receivers, size) > MOST_SUBSETS and size > 1:
+            break
+        subsets += itertools.combinations(range(n_receivers), size)
+    return subsets
 
 
 class TimingNet(nn.Module):
@@ -159,15 +233,16 @@ class TimingNet(nn.Module):
         delay, spread = self.explanations.errors()
         weights = heard.unsqueeze(1) / (variance.unsqueeze(1) + spread)
         corrected, wide = times.unsqueeze(1) - delay, prior.unsqueeze(1)
+        problem = Problem(self.ranges, corrected, weights, wide)
         # The exporter has no gradients, and no operator for doing without them.
         with nullcontext() if torch.compiler.is_exporting() else torch.no_grad():
             by_time = heard / (variance + (WIDE_S / self.unit_s) ** 2)
-            start = solve_from_grid(self.ranges, times, by_time, prior, self.grid).unsqueeze(1)
-            begun = start.expand(-1, len(self.explanations), -1)
-            near = solve(self.ranges, corrected, weights, wide, begun, n_steps=2).position
+            rough = Problem(self.ranges, times, by_time, prior).solve_from_grid(self.grid)
+            start = rough.unsqueeze(1).expand(-1, len(self.explanations), -1)
+            near = problem.solve(start, 2).position
         # The gradient of the last step alone is that of the solution.
-        solution = step(self.ranges, corrected, weights, wide, near)
-        squares = misfit(self.ranges, corrected, weights, solution.position)
+        solution = problem.step(near)
+        squares = problem.misfit(solution.position)
         # Log-evidence, with the position and the time of emission integrated out.
         log_weights = torch.where(heard.unsqueeze(1) > 0, weights.clamp_min(1e-12).log(), 0.0)
         emission = weights.sum(dim=2).clamp_min(1e-12).log()
@@ -186,8 +261,18 @@ class TimingNet(nn.Module):
         covariance = (share.unsqueeze(-1) * (solution.covariance + spread)).sum(dim=1)
         left = (share * explained.squares).sum(dim=1)
         n_heard = explained.heard.sum(dim=1)
-        seen = self._seen(explained, share, covariance, left)
-        changes = torch.tanh(self.shape(seen) / MOST_STRETCH)
+        sigma, tilt = sigma_and_correlation(covariance)
+        entropy = -(share * share.clamp_min(1e-12).log()).sum(dim=1)
+        others = [
+            share @ self.explanations.blocked.sum(dim=1),
+            explained.heard.sum(dim=1) / 4 - 1,
+            left.log1p(),
+            *(sigma.log() / 4 + 2).unbind(dim=-1),
+            tilt,
+            entropy / 4,
+        ]
+        seen = [share @ self.explanations.by_clock, torch.stack(others, dim=-1)]
+        changes = torch.tanh(self.shape(torch.cat(seen, dim=1)) / MOST_STRETCH)
         changes = changes * (n_heard >= 2).to(changes.dtype).unsqueeze(1)
         along, shear, across = changes.unbind(dim=-1)
         covariance = stretched(covariance, along * MOST_STRETCH, shear, across * MOST_STRETCH)
@@ -205,23 +290,6 @@ class TimingNet(nn.Module):
         # The share of a misfit that is not noise: an echo does not average out.
         beyond = self.coherent * misfit_db.clamp_min(0.0) * (math.log(10) / 20)
         return heard, arrival_us / unit_us, (sigma * (widen + beyond).exp()).square()
-
-    def _seen(
-        self, explained: Explained, share: Tensor, covariance: Tensor, left: Tensor
-    ) -> Tensor:
-        """Inputs of the network that shapes ellipses, `(batch, clocks + 7)`."""
-        sigma, tilt = sigma_and_correlation(covariance)
-        doubt = -(share * share.clamp_min(1e-12).log()).sum(dim=1)
-        others = [
-            share @ self.explanations.blocked.sum(dim=1),
-            explained.heard.sum(dim=1) / 4 - 1,
-            left.log1p(),
-            *(sigma.log() / 4 + 2).unbind(dim=-1),
-            tilt,
-            doubt / 4,
-        ]
-        by_clock = share @ self.explanations.by_clock
-        return torch.cat([by_clock, torch.stack(others, dim=-1)], dim=1)
 
 
 def usual_of(found: TimingEstimate) -> Tensor:

@@ -50,20 +50,18 @@ class TimingNuisances:
     makes the error larger than sigma, at most by the misfit itself."""
 
     def __post_init__(self) -> None:
-        for name in ("lost", "noisy", "bad_clocks", "detours", "misread"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ModelError(f"{name} is {getattr(self, name)!r}; give a share from 0 to 1")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, float):
+                if not 0 <= value <= 1:
+                    raise ModelError(f"{field.name} is {value!r}; give a share from 0 to 1")
+            elif len(value) != 2 or not 0 < value[0] <= value[1] < math.inf:
+                raise ModelError(f"{field.name} is {value}; give (least, most), both positive")
         if self.bad_clocks + self.detours > 1:
             raise ModelError(
                 f"bad_clocks {self.bad_clocks} and detours {self.detours} exclude each other and "
                 "add up to more than 1"
             )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, tuple) and (
-                len(value) != 2 or not 0 < value[0] <= value[1] < math.inf
-            ):
-                raise ModelError(f"{field.name} is {value}; give (least, most), both positive")
 
 
 def disturbed(arrivals: Tensor, nuisances: TimingNuisances, generator: torch.Generator) -> Tensor:

@@ -20,8 +20,6 @@ from heimdall_models.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
-
     from heimdall_models.region import Region
 
 __all__ = ["SPEED_OF_LIGHT_M_S", "ReceiverRanges", "ReceiverSite", "Station", "receiver_sites"]
@@ -89,9 +87,21 @@ class ReceiverRanges(nn.Module):
         super().__init__()
         places = np.array([(site.latitude_deg, site.longitude_deg) for site in sites])
         east_north_m = region.to_plane(places) * region.scale_m
-        feet_m = np.column_stack([east_north_m, -region.plane.fall_m(*east_north_m.T)])
+        feet_m = np.column_stack([east_north_m, -region.fall_m(*east_north_m.T)])
+        # Unit vectors up at each place, in east, north and up of the region's centre.
+        latitude = np.radians(places[:, 0])
+        longitude = np.radians(places[:, 1] - region.longitude_deg)
+        centre = math.radians(region.latitude_deg)
+        across, along = np.cos(latitude) * np.cos(longitude), np.sin(latitude)
+        up = np.column_stack(
+            [
+                np.cos(latitude) * np.sin(longitude),
+                along * math.cos(centre) - across * math.sin(centre),
+                across * math.cos(centre) + along * math.sin(centre),
+            ]
+        )
         heights_m = np.array([[site.altitude_m] for site in sites])
-        receivers = (feet_m + heights_m * _upwards(region, places)) / region.scale_m
+        receivers = (feet_m + heights_m * up) / region.scale_m
         self.register_buffer("receivers", torch.from_numpy(receivers).float())
         self.region = region
 
@@ -99,24 +109,9 @@ class ReceiverRanges(nn.Module):
         """Ranges `(..., receivers)`, and their slopes east and north `(..., receivers, 2)`."""
         scale = self.region.scale_m
         east, north = position.unbind(dim=-1)
-        down = self.region.plane.fall_m(east * scale, north * scale) / scale
+        down = self.region.fall_m(east * scale, north * scale) / scale
         point = torch.stack([east, north, -down], dim=-1)
         apart = point.unsqueeze(-2) - self.receivers
         # A transmitter at a receiver has a range but no direction.
         distance = apart.square().sum(dim=-1).clamp_min(1e-12).sqrt()
         return distance, apart[..., :2] / distance.unsqueeze(-1)
-
-
-def _upwards(region: Region, places_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit vectors up at each place, `(n, 3)`: east, north and up of the region's centre."""
-    latitude = np.radians(places_deg[:, 0])
-    longitude = np.radians(places_deg[:, 1] - region.longitude_deg)
-    centre = math.radians(region.latitude_deg)
-    across, along = np.cos(latitude) * np.cos(longitude), np.sin(latitude)
-    return np.column_stack(
-        [
-            np.cos(latitude) * np.sin(longitude),
-            along * math.cos(centre) - across * math.sin(centre),
-            across * math.cos(centre) + along * math.sin(centre),
-        ]
-    )

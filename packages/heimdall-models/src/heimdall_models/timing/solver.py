@@ -20,8 +20,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from heimdall_models.timing.receivers import ReceiverRanges
 
-__all__ = ["Gaussian", "Solution", "centred", "misfit", "solve", "solve_from_grid", "step"]
-
 MOST_STEP = 0.25
 """Plane units; ranges are not linear beyond it."""
 
@@ -36,7 +34,7 @@ class Gaussian:
     """East-east, east-north, north-north: `(..., 3)`."""
 
     def unsqueeze(self, dim: int) -> Gaussian:
-        """With one more axis."""
+        """The same with one more axis."""
         return Gaussian(self.mean.unsqueeze(dim), self.precision.unsqueeze(dim))
 
     def double(self) -> Gaussian:
@@ -63,76 +61,67 @@ class Solution(NamedTuple):
     """Length of the last step, `(...)`."""
 
 
-def step(
-    ranges: ReceiverRanges, times: Tensor, weights: Tensor, prior: Gaussian, position: Tensor
-) -> Solution:
-    """One Gauss-Newton step.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Times of arrival that a position has to explain; plane units."""
 
-    Args:
-        ranges: Ranges to the receivers.
-        times: Times of arrival from any zero, `(..., receivers)` plane units.
-        weights: Inverse variances, 0 where nothing was heard, `(..., receivers)`.
-        prior: Of the position; without it one receiver has no solution.
-        position: Start, `(..., 2)`.
-    """
-    distance, direction = ranges(position)
-    late = centred(times - distance, weights)
-    east, north = (centred(direction[..., axis], weights) for axis in (0, 1))
-    away_east, away_north = (prior.mean - position).unbind(dim=-1)
-    prior_ee, prior_en, prior_nn = prior.precision.unbind(dim=-1)
-    # Two receivers make an ellipse so thin that float32 loses it in a difference of products.
-    wide, e, n = weights.double(), east.double(), north.double()
-    products = torch.stack([e * e, e * n, n * n], dim=-1)
-    information = (wide.unsqueeze(-1) * products).sum(dim=-2) + prior.precision.double()
-    ee, en, nn = information.unbind(dim=-1)
-    # Rounding must not turn a stretched ellipse into a hyperbola.
-    determinant = torch.maximum(ee * nn - en.square(), 1e-6 * ee * nn)
-    information, determinant = information.to(weights.dtype), determinant.to(weights.dtype)
-    ee, en, nn = information.unbind(dim=-1)
-    of_east = (weights * east * late).sum(dim=-1) + prior_ee * away_east + prior_en * away_north
-    of_north = (weights * north * late).sum(dim=-1) + prior_en * away_east + prior_nn * away_north
-    move = torch.stack(
-        [(nn * of_east - en * of_north), (ee * of_north - en * of_east)], dim=-1
-    ) / determinant.unsqueeze(-1)
-    length = move.square().sum(dim=-1, keepdim=True).clamp_min(1e-24).sqrt()
-    return Solution(
-        position=position + move * (MOST_STEP / length).clamp(max=1.0),
-        covariance=torch.stack([nn, -en, ee], dim=-1) / determinant.unsqueeze(-1),
-        log_determinant=determinant.log(),
-        shift=length.squeeze(-1),
-    )
+    ranges: ReceiverRanges
+    times: Tensor
+    """From any zero, `(..., receivers)`."""
+    weights: Tensor
+    """Inverse variances, 0 where nothing was heard, `(..., receivers)`."""
+    prior: Gaussian
+    """Of the position; without it one receiver has no solution."""
 
+    def step(self, position: Tensor) -> Solution:
+        """One Gauss-Newton step from positions `(..., 2)`."""
+        weights, prior = self.weights, self.prior
+        distance, direction = self.ranges(position)
+        late = centred(self.times - distance, weights)
+        east, north = (centred(direction[..., axis], weights) for axis in (0, 1))
+        away_east, away_north = (prior.mean - position).unbind(dim=-1)
+        prior_ee, prior_en, prior_nn = prior.precision.unbind(dim=-1)
+        # Two receivers make an ellipse so thin that float32 loses it in a difference of products.
+        wide, e, n = weights.double(), east.double(), north.double()
+        products = torch.stack([e * e, e * n, n * n], dim=-1)
+        information = (wide.unsqueeze(-1) * products).sum(dim=-2) + prior.precision.double()
+        ee, en, nn = information.unbind(dim=-1)
+        # Rounding must not turn a stretched ellipse into a hyperbola.
+        determinant = torch.maximum(ee * nn - en.square(), 1e-6 * ee * nn)
+        information, determinant = information.to(weights.dtype), determinant.to(weights.dtype)
+        ee, en, nn = information.unbind(dim=-1)
+        of_east = (weights * east * late).sum(dim=-1)
+        of_east = of_east + prior_ee * away_east + prior_en * away_north
+        of_north = (weights * north * late).sum(dim=-1)
+        of_north = of_north + prior_en * away_east + prior_nn * away_north
+        move = torch.stack([nn * of_east - en * of_north, ee * of_north - en * of_east], dim=-1)
+        move = move / determinant.unsqueeze(-1)
+        length = move.square().sum(dim=-1, keepdim=True).clamp_min(1e-24).sqrt()
+        return Solution(
+            position=position + move * (MOST_STEP / length).clamp(max=1.0),
+            covariance=torch.stack([nn, -en, ee], dim=-1) / determinant.unsqueeze(-1),
+            log_determinant=determinant.log(),
+            shift=length.squeeze(-1),
+        )
 
-def solve(
-    ranges: ReceiverRanges,
-    times: Tensor,
-    weights: Tensor,
-    prior: Gaussian,
-    position: Tensor,
-    *,
-    n_steps: int,
-) -> Solution:
-    """`n_steps` steps from a position; other arguments as in `step`."""
-    solution = step(ranges, times, weights, prior, position)
-    for _ in range(n_steps - 1):
-        solution = step(ranges, times, weights, prior, solution.position)
-    return solution
+    def solve(self, position: Tensor, n_steps: int) -> Solution:
+        """So many steps from positions `(..., 2)`."""
+        solution = self.step(position)
+        for _ in range(n_steps - 1):
+            solution = self.step(solution.position)
+        return solution
 
+    def solve_from_grid(self, grid: Tensor) -> Tensor:
+        """Four steps from the best point of a grid `(points, 2)` for each of a batch."""
+        times, weights = self.times.unsqueeze(1), self.weights.unsqueeze(1)
+        cost = Problem(self.ranges, times, weights, self.prior).misfit(grid)
+        cost = cost + self.prior.unsqueeze(1).distance(grid)
+        return self.solve(grid[cost.argmin(dim=1)], 4).position
 
-def misfit(ranges: ReceiverRanges, times: Tensor, weights: Tensor, position: Tensor) -> Tensor:
-    """Weighted sum of the squares that a position leaves unexplained, `(...)`."""
-    late = centred(times - ranges(position)[0], weights)
-    return (weights * late.square()).sum(dim=-1)
-
-
-def solve_from_grid(
-    ranges: ReceiverRanges, times: Tensor, weights: Tensor, prior: Gaussian, grid: Tensor
-) -> Tensor:
-    """Four steps from the best point of a grid `(points, 2)` for each of a batch: `(batch, 2)`."""
-    cost = misfit(ranges, times.unsqueeze(1), weights.unsqueeze(1), grid)
-    cost = cost + prior.unsqueeze(1).distance(grid)
-    nearest = grid[cost.argmin(dim=1)]
-    return solve(ranges, times, weights, prior, nearest, n_steps=4).position
+    def misfit(self, position: Tensor) -> Tensor:
+        """Weighted sum of the squares that a position leaves unexplained, `(...)`."""
+        late = centred(self.times - self.ranges(position)[0], self.weights)
+        return (self.weights * late.square()).sum(dim=-1)
 
 
 def centred(values: Tensor, weights: Tensor) -> Tensor:
