@@ -44,13 +44,9 @@ class LevelWorld:
     def drawn(
         cls, n_sessions: int, seed: int, fading: float = FADING, absent: float = 0.0
     ) -> LevelWorld:
-        """Path loss, exponential shadowing, fading and powers, each drawn from its law.
+        """Path loss, exponential shadowing, fading (dB^2) and powers, each drawn from its law.
 
-        Args:
-            n_sessions: How many.
-            seed: Of everything.
-            fading: dB^2.
-            absent: Probability of a receiver to be down; each session keeps one at least.
+        A receiver is down with probability `absent`; each session keeps one at least.
         """
         rng = np.random.default_rng(seed)
         places = rng.uniform(-0.9, 0.9, (n_sessions, 2))

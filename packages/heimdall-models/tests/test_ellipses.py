@@ -5,6 +5,7 @@ import torch
 from heimdall_models.ellipses import (
     covariance_of,
     mahalanobis_squared,
+    outer,
     precision_of,
     sigma_and_correlation,
     stretched,
@@ -12,59 +13,61 @@ from heimdall_models.ellipses import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-sigmas = st.floats(1e-3, 1e3)
-tilts = st.floats(-0.99, 0.99)
-changes = st.floats(-1.5, 1.5)
+number = st.floats(-10, 10)
+change = st.floats(-1.5, 1.5)
 
 
-@given(sigmas, sigmas, tilts)
-def test_an_ellipse_survives_the_round_trip(east, north, tilt):
+def tensors(*strategies):
+    """Float64 tensor of drawn numbers."""
+    return st.tuples(*strategies).map(lambda values: torch.tensor(values, dtype=torch.float64))
+
+
+sigmas = tensors(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
+tilts = tensors(st.floats(-0.99, 0.99)).map(torch.squeeze)
+
+
+def matrix(parts):
+    """Two-by-two matrix of east-east, east-north, north-north."""
+    ee, en, nn = parts.tolist()
+    return np.array([[ee, en], [en, nn]])
+
+
+@given(sigmas, tilts)
+def test_an_ellipse_survives_the_round_trip(sigma, tilt):
     """Sigmas and correlation say all that a covariance says."""
-    sigma = torch.tensor([[east, north]], dtype=torch.float64)
-    found, correlation = sigma_and_correlation(covariance_of(sigma, torch.tensor([tilt])))
+    found, correlation = sigma_and_correlation(covariance_of(sigma, tilt))
     assert torch.allclose(found, sigma)
-    assert abs(correlation.item() - tilt) < 1e-6
+    assert torch.allclose(correlation, tilt)
 
 
-@given(sigmas, sigmas, tilts, st.floats(-10, 10), st.floats(-10, 10))
-def test_distance_is_the_quadratic_form(east, north, tilt, d_east, d_north):
+@given(sigmas, tilts, tensors(number, number))
+def test_distance_is_the_quadratic_form(sigma, tilt, sigmas_away):
     """The oracle is the inverse matrix."""
-    sigma = torch.tensor([[east, north]], dtype=torch.float64)
-    error = torch.tensor([[d_east * east, d_north * north]], dtype=torch.float64)
-    matrix = np.array(
-        [[east**2, tilt * east * north], [tilt * east * north, north**2]], dtype=np.float64
-    )
-    wanted = error.numpy()[0] @ np.linalg.solve(matrix, error.numpy()[0])
-    tilts_ = torch.tensor([tilt], dtype=torch.float64)
-    assert np.isclose(mahalanobis_squared(error, sigma, tilts_).item(), wanted, rtol=1e-6)
+    error = sigma * sigmas_away
+    wanted = error.numpy() @ np.linalg.solve(matrix(covariance_of(sigma, tilt)), error.numpy())
+    assert np.isclose(mahalanobis_squared(error, sigma, tilt).item(), wanted, rtol=1e-6)
 
 
-@given(sigmas, sigmas, tilts)
-def test_precision_is_the_covariance_s_inverse(east, north, tilt):
-    """What is known adds up in precisions, and what is said is a covariance."""
-    sigma, tilt = torch.tensor([east, north], dtype=torch.float64), torch.tensor(tilt).double()
-    ee, en, nn = precision_of(sigma, tilt).tolist()
-    wide, both, high = covariance_of(sigma, tilt).tolist()
-    product = np.array([[ee, en], [en, nn]]) @ np.array([[wide, both], [both, high]])
-    assert np.allclose(np.diag(product), 1, rtol=1e-6)
-    assert abs(product[0, 1] * east / north) < 1e-6
-    assert abs(product[1, 0] * north / east) < 1e-6
+@given(sigmas, tilts)
+def test_precision_is_the_inverse_of_the_covariance(sigma, tilt):
+    """Knowledge adds up in precisions, and is reported as a covariance."""
+    product = matrix(precision_of(sigma, tilt)) @ matrix(covariance_of(sigma, tilt))
+    east, north = sigma.tolist()
+    scale = np.array([[1, east / north], [north / east, 1]])
+    assert np.allclose(product * scale, np.eye(2), atol=1e-6)
 
 
-@given(sigmas, sigmas, tilts, changes, changes, changes)
-def test_what_is_stretched_is_a_covariance_again(east, north, tilt, along, shear, across):
-    """Whatever the network learns, an ellipse must not become a hyperbola."""
-    sigma = torch.tensor([east, north], dtype=torch.float64)
-    before = covariance_of(sigma, torch.tensor(tilt, dtype=torch.float64))
-    ee, en, nn = stretched(before, *map(torch.tensor, (along, shear, across))).tolist()
+@given(tensors(number, number))
+def test_an_outer_product_is_numpy_s(offset):
+    """The spread of solutions about their mean is a sum of these."""
+    assert np.array_equal(matrix(outer(offset)), np.outer(offset, offset))
+
+
+@given(sigmas, tilts, tensors(change, change, change))
+def test_a_stretched_covariance_is_a_covariance_again(sigma, tilt, changes):
+    """Whatever the network learns, an ellipse must not become a hyperbola; zeros change nothing."""
+    before = covariance_of(sigma, tilt)
+    ee, en, nn = stretched(before, *changes).tolist()
     assert ee > 0
     assert ee * nn > en * en
-
-
-@given(sigmas, sigmas, tilts)
-def test_nothing_changes_where_nothing_is_learned(east, north, tilt):
-    """A fresh network says what geometry says."""
-    sigma = torch.tensor([east, north], dtype=torch.float64)
-    before = covariance_of(sigma, torch.tensor(tilt, dtype=torch.float64))
-    nothing = torch.zeros(())
-    assert torch.allclose(stretched(before, nothing, nothing, nothing), before)
+    assert torch.allclose(stretched(before, *torch.zeros(3)), before)

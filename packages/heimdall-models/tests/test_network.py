@@ -19,14 +19,15 @@ def atto():
     return LocalizationNet(backbone="convnext_atto")
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7, 32, 64])
+@pytest.mark.parametrize("batch", [1, 7, 64])
 def test_cp5_1_a_forward_pass_gives_float32_positions_and_positive_sigmas(atto, batch):
-    """CP5.1: whatever the batch, two numbers and how sure of each."""
+    """CP5.1: two numbers and how sure of each; too sure at the start, and first steps explode."""
     with torch.no_grad():
         position, sigma = atto.eval()(torch.randn(batch, 3, 128, 32))
     assert position.shape == sigma.shape == (batch, 2)
     assert position.dtype == sigma.dtype == torch.float32
     assert (sigma > 0).all()
+    assert 0.2 < sigma.median() < 0.45
 
 
 @pytest.mark.parametrize("batch", [1, 64])
@@ -72,20 +73,14 @@ def test_a_raw_output_is_found_for_any_sigma_within_the_bounds(sigma):
     assert bounded(bounded.raw(wanted)).item() == pytest.approx(sigma)
 
 
-def test_sigma_s_gradient_at_zero_is_the_curve_s():
+@given(st.floats(0.01, 0.4), st.floats(0.5, 10))
+def test_the_gradient_of_sigma_at_zero_is_that_of_the_curve(low, high):
     """Where training starts, both halves of the curve meet: slope sigma log(max / min) / 2."""
     raw = torch.tensor(0.0, requires_grad=True)
-    sigma = BoundedSigma(0.01, 1.0)(raw)
+    sigma = BoundedSigma(low, high)(raw)
     sigma.backward()
-    assert sigma.item() == pytest.approx(0.1)
-    assert raw.grad.item() == pytest.approx(0.1 * math.log(100) / 2)
-
-
-def test_an_untrained_network_claims_a_third_of_the_region(atto):
-    """Too sure at the start, and the first steps explode; too unsure, and they crawl."""
-    with torch.no_grad():
-        _, sigma = atto.eval()(torch.randn(16, 3, 128, 32))
-    assert 0.2 < sigma.median() < 0.45
+    assert sigma.item() == pytest.approx(math.sqrt(low * high))
+    assert raw.grad.item() == pytest.approx(sigma.item() * math.log(high / low) / 2)
 
 
 def test_a_level_difference_alone_moves_the_answer(atto):
@@ -119,7 +114,7 @@ def test_any_timm_backbone_serves_any_number_of_receivers(backbone, n_receivers)
     assert position.shape == sigma.shape == (2, 2)
 
 
-def test_a_frozen_backbone_does_not_move():
+def test_a_frozen_backbone_does_not_move_until_it_is_unfrozen():
     """Neither its weights nor, in training mode, its running statistics."""
     net = LocalizationNet(backbone="test_resnet", freeze_backbone=True).train()
     before = {name: value.clone() for name, value in net.backbone.state_dict().items()}
@@ -129,36 +124,24 @@ def test_a_frozen_backbone_does_not_move():
     assert net.heads.position.weight.grad is not None
     after = net.backbone.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_an_unfrozen_backbone_trains_again():
-    """A schedule freezes first and unfreezes later."""
-    net = LocalizationNet(backbone="test_resnet", freeze_backbone=True)
     net.unfreeze()
     assert net.backbone.training
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
-def test_an_unknown_backbone_suggests_the_nearest_names():
-    """A misspelt name must never become another network."""
-    with pytest.raises(
-        ModelError, match=r"no backbone 'convnext_ato'; did you mean .*convnext_atto"
-    ):
-        LocalizationNet(backbone="convnext_ato")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"backbone": "convnext_ato"}, "'convnext_ato'; did you mean .*convnext_atto"),
         ({"n_receivers": 0}, "n_receivers is 0"),
         ({"sigma_min": 0.0}, "sigma bounds 0.0 to 1.0"),
         ({"sigma_min": 2.0}, "sigma bounds 2.0 to 1.0"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(arguments, message):
-    """The message names the value."""
+    """The message names the value; a misspelt name must never become another network."""
     with pytest.raises(ModelError, match=message):
-        LocalizationNet(backbone="test_convnext", **arguments)
+        LocalizationNet(**{"backbone": "test_convnext", **arguments})
 
 
 def test_an_input_of_another_shape_is_refused(atto):

@@ -39,11 +39,12 @@ def test_the_plane_is_proj_s_orthographic_one(region, point):
 
 @given(st.floats(-60, 60), st.floats(-180, 180), st.lists(units, min_size=1, max_size=9))
 def test_a_region_around_points_holds_them(latitude, longitude, offsets):
-    """A transmitter outside its own region would be a target that no bound foresaw."""
+    """A target outside of it would have no bound; no region reaches around the Earth (Fiji)."""
     points = np.array([[latitude, longitude]]) + np.array(offsets)
     points[:, 1] = (points[:, 1] + 180) % 360 - 180
     region = Region.around(points[:, 0], points[:, 1], margin=0.01)
     assert np.abs(region.to_plane(points)).max() <= 1
+    assert region.scale_m < 1.2e5
 
 
 @given(st.floats(-60, 60), st.floats(-170, 170), st.floats(1e3, 3e5), st.floats(0.01, 1))
@@ -52,14 +53,6 @@ def test_east_is_first_and_north_second(latitude, longitude, scale_m, step):
     region = Region(latitude, longitude, scale_m)
     assert region.to_degrees([step, 0])[1] > longitude
     assert region.to_degrees([0, step])[0] > latitude
-
-
-def test_a_region_may_straddle_the_180th_meridian():
-    """Fiji does."""
-    region = Region.around([-17.0, -18.0], [179.0, -179.0])
-    assert abs(abs(region.longitude_deg) - 180) < 1e-9
-    assert region.scale_m < 120_000
-    assert region.to_degrees(region.to_plane([-17.5, -179.5]))[1] == pytest.approx(-179.5)
 
 
 @given(centres)
@@ -87,11 +80,14 @@ def test_beyond_the_limb_there_is_no_position(region, away_m, azimuth):
         (lambda: Region.around([0.0, 60.0], [0.0, 0.0]), r"is \d+ km from the region's centre"),
         (lambda: Region.around([95.0], [0.0]), r"\(95.0000, 0.0000\) is not a latitude"),
         (lambda: Region.around([88.0], [0.0]), "near a pole"),
-        (lambda: Region.from_json("{"), "is not a region"),
-        (lambda: Region.from_json('{"latitude_deg": 1}'), "is not a region"),
-        (
-            lambda: Region.from_json('{"latitude_deg": "a", "longitude_deg": 0, "scale_m": 9}'),
-            "is not a region",
+        (lambda: Region(0.0, 0.0, 1e4).to_plane([1.0, 2.0, 3.0]), r"got \(3,\)"),
+        *(
+            (lambda text=text: Region.from_json(text), "is not a region")
+            for text in (
+                "{",
+                '{"latitude_deg": 1}',
+                '{"latitude_deg": "a", "longitude_deg": 0, "scale_m": 9}',
+            )
         ),
     ],
 )
@@ -107,9 +103,3 @@ def test_a_far_position_is_refused_by_name(latitude, turn):
     longitude = (turn + 8.0 + 180) % 360 - 180
     with pytest.raises(ModelError, match=re.escape(f"({latitude:.4f}, {longitude:.4f})")):
         Region(latitude, 8.0, 9e4).to_plane([[latitude, 8.0], [latitude, longitude]])
-
-
-def test_positions_come_in_pairs(region):
-    """Latitudes alone are not positions."""
-    with pytest.raises(ModelError, match=r"must be \(..., 2\), latitude and longitude; got \(3,\)"):
-        region.to_plane([1.0, 2.0, 3.0])

@@ -1,7 +1,7 @@
 """Training of the timing network: nuisances, loss, calibration."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import lightning
 import numpy as np
@@ -14,10 +14,11 @@ from heimdall_models.timing.network import TimingEstimate, TimingNet, region_pri
 from heimdall_models.timing.nuisances import TimingNuisances, disturbed
 from hypothesis import given
 from hypothesis import strategies as st
-from timing_cases import REGION, SITES, arrivals, positions_deg, units
+from timing_cases import REGION, SITES, arrivals, inside, positions_deg, units
 from torch.utils.data import DataLoader
 
 NOTHING = TimingNuisances(lost=0, noisy=0, bad_clocks=0, detours=0, misread=0)
+NUISANCES = {field.name for field in fields(NOTHING)}
 HEARD, ARRIVAL, SIGMA, SNR, MISFIT = range(5)
 
 
@@ -26,13 +27,13 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def rows(n=2000):
+def rows(n):
     """Clean times of many sessions."""
     return torch.from_numpy(arrivals(positions_deg(n)))
 
 
 seeds = st.integers(0, 2**31)
-FEW = rows(50)
+FEW, MANY = rows(50), rows(2000)
 
 
 @given(seeds)
@@ -42,16 +43,10 @@ def test_nothing_may_happen(seed):
 
 
 @given(seeds)
-def test_what_is_given_is_left_alone(seed):
-    """A dataset in memory must not drift from epoch to epoch."""
-    disturbed(FEW, TimingNuisances(), generator(seed))
-    assert torch.equal(FEW, rows(50))
-
-
-@given(seeds)
 def test_the_same_generator_disturbs_alike(seed):
-    """A seed is a training run."""
+    """A seed is a training run; and a dataset in memory must not drift from epoch to epoch."""
     one = disturbed(FEW, TimingNuisances(), generator(seed))
+    assert torch.equal(FEW, rows(50))
     assert torch.equal(one, disturbed(FEW, TimingNuisances(), generator(seed)))
     assert not torch.equal(one, disturbed(FEW, TimingNuisances(), generator(seed + 1)))
 
@@ -66,47 +61,47 @@ def test_whatever_happens_rows_stay_rows_of_the_extractor(seed):
     assert changed.isfinite().all()
 
 
-def test_one_to_three_receivers_are_lost_where_asked():
-    """Their rows are zero, as those of receivers that were never there."""
-    changed = disturbed(rows(), replace(NOTHING, lost=0.5), generator())
+@given(seeds, st.floats(0.1, 0.9))
+def test_one_to_three_receivers_are_lost_where_asked(seed, share):
+    """Their rows are zero, as if the receivers had never been there."""
+    changed = disturbed(MANY, replace(NOTHING, lost=share), generator(seed))
     n_lost = (changed[..., HEARD] == 0).sum(dim=1)
-    assert (n_lost > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert (n_lost > 0).float().mean().item() == pytest.approx(share, abs=0.06)
     assert set(n_lost.tolist()) == {0, 1, 2, 3}
-    assert not changed[changed[..., HEARD] == 0].any()
 
 
-def test_less_signal_means_more_noise_than_before():
+@given(seeds, st.floats(1, 29))
+def test_less_signal_means_more_noise_than_before(seed, loss_db):
     """Sigma says by how much; SNR falls with it."""
-    limits = (12.0, 12.000001)
-    weak = replace(NOTHING, noisy=1, noise_db=limits)
-    before, after = rows(), disturbed(rows(), weak, generator())
-    assert torch.allclose(after[..., SIGMA], before[..., SIGMA] * 10**0.6, rtol=1e-4)
-    assert torch.allclose(after[..., SNR], before[..., SNR] - 12, atol=1e-3)
-    added = (after - before)[..., ARRIVAL].std().item()
-    assert added == pytest.approx(0.1 * (10**1.2 - 1) ** 0.5, rel=0.05)
+    weak = replace(NOTHING, noisy=1, noise_db=(loss_db, loss_db))
+    after = disturbed(MANY, weak, generator(seed))
+    assert torch.allclose(after[..., SIGMA], MANY[..., SIGMA] * 10 ** (loss_db / 20), rtol=1e-4)
+    assert torch.allclose(after[..., SNR], MANY[..., SNR] - loss_db, atol=1e-3)
+    added = (after - MANY)[..., ARRIVAL].std().item()
+    assert added == pytest.approx(0.1 * (10 ** (loss_db / 10) - 1) ** 0.5, rel=0.05)
 
 
-def test_clocks_are_off_both_ways_and_detours_are_late():
+@given(seeds, st.floats(0.5, 20))
+def test_clocks_are_off_both_ways_and_detours_are_late(seed, us):
     """A path cannot be shorter than the straight line."""
-    clocks = replace(NOTHING, bad_clocks=1, clock_error_us=(5.0, 5.00001))
-    off = (disturbed(rows(), clocks, generator()) - rows())[..., ARRIVAL]
-    assert off.std().item() == pytest.approx(5, rel=0.05)
-    assert off.mean().abs().item() < 0.2
-    blocked = replace(NOTHING, detours=1, blocked=(0.3, 0.30001), detour_us=(2.0, 2.00001))
-    late = (disturbed(rows(), blocked, generator()) - rows())[..., ARRIVAL]
+    clocks = replace(NOTHING, bad_clocks=1, clock_error_us=(us, us))
+    off = (disturbed(MANY, clocks, generator(seed)) - MANY)[..., ARRIVAL]
+    assert off.std().item() == pytest.approx(us, rel=0.05)
+    assert off.mean().abs().item() < 0.06 * us
+    blocked = replace(NOTHING, detours=1, blocked=(0.3, 0.3), detour_us=(us, us))
+    late = (disturbed(MANY, blocked, generator(seed)) - MANY)[..., ARRIVAL]
     assert (late > -1e-4).all()
-    assert (late > 1e-4).float().mean().item() == pytest.approx(0.3, abs=0.03)
-    assert late[late > 1e-4].mean().item() == pytest.approx(2, rel=0.1)
+    assert (late > 1e-3).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert late[late > 1e-3].mean().item() == pytest.approx(us, rel=0.1)
 
 
 def test_a_misfit_that_is_an_echo_is_worse_than_sigma_says():
     """Noise averages out over the samples, and sigma counts on it; an echo does not."""
-    echoes = replace(NOTHING, misread=1, misfit_db=(20.0, 20.00001))
-    before, after = rows(), disturbed(rows(), echoes, generator())
-    more_db = (after - before)[..., MISFIT]
+    after = disturbed(MANY, replace(NOTHING, misread=1, misfit_db=(20.0, 20.0)), generator())
+    more_db = (after - MANY)[..., MISFIT]
     assert more_db.max().item() == pytest.approx(20, abs=0.1)
-    assert torch.allclose(after[..., SIGMA], before[..., SIGMA] * 10 ** (more_db / 20), rtol=1e-4)
-    deviations = ((after - before)[..., ARRIVAL] / after[..., SIGMA])[more_db > 15]
+    assert torch.allclose(after[..., SIGMA], MANY[..., SIGMA] * 10 ** (more_db / 20), rtol=1e-4)
+    deviations = ((after - MANY)[..., ARRIVAL] / after[..., SIGMA])[more_db > 15]
     assert 1.5 < deviations.std().item() < 6
 
 
@@ -116,13 +111,18 @@ def test_a_misfit_that_is_an_echo_is_worse_than_sigma_says():
         ({"lost": 1.5}, "lost is 1.5"),
         ({"bad_clocks": 0.6, "detours": 0.6}, "exclude each other"),
         ({"detour_us": (0.0, 1.0)}, "detour_us is"),
-        ({"noise_db": (3.0, 1.0)}, "noise_db is"),
+        ({"noise_db": [30.0, 0.1]}, "noise_db is"),
+        ({"noise_db": (0.1,)}, "noise_db is"),
+        ({"noise_db": [0.1, 1.0, 30.0]}, "noise_db is"),
+        ({"warmup_fraction": 1.0}, "warmup_fraction is 1.0"),
+        ({"warmup_fraction": math.nan}, "warmup_fraction is nan"),
     ],
 )
-def test_impossible_nuisances_are_refused(wrong, message):
-    """With the name and the value."""
+def test_impossible_settings_are_refused(wrong, message):
+    """With the name and the value; limits that were read from JSON are lists."""
     with pytest.raises(ModelError, match=message):
-        TimingNuisances(**wrong)
+        (TimingNuisances if set(wrong) <= NUISANCES else TimingConfig)(**wrong)
+    assert TimingNuisances(noise_db=[0.1, 30.0]).noise_db == [0.1, 30.0]
 
 
 def test_the_loss_has_finite_gradients_where_times_make_no_sense():
@@ -177,6 +177,11 @@ def test_too_few_sessions_calibrate_nothing(n_sessions):
         temperature(np.ones(n_sessions))
 
 
+QUIET = dict.fromkeys(
+    ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+)
+
+
 def trained(seed):
     """A few steps on clean times."""
     lightning.seed_everything(seed, verbose=False)
@@ -185,24 +190,16 @@ def trained(seed):
         {"arrivals": row, "target": target}
         for row, target in zip(rows(64), units(positions_deg(64)), strict=True)
     ]
-    trainer = lightning.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", **QUIET)
     trainer.fit(module, DataLoader(data, 32, shuffle=True), DataLoader(data, 32))
     return module.eval()
 
 
 def test_training_is_reproducible_and_calibration_is_of_its_own():
     """The same seed, the same weights; ellipses of both levels hold on what calibrates them."""
-    one, other = trained(1), trained(1)
-    for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True):
+    module, other = trained(1), trained(1)
+    for a, b in zip(module.net.parameters(), other.net.parameters(), strict=True):
         assert torch.equal(a, b)
-    module = one
     truth = positions_deg(400, seed=9)
     times = torch.from_numpy(arrivals(truth, sigma_us=0.2, seed=10))
     times[..., SIGMA] = 0.1  # it claims too much
@@ -210,8 +207,6 @@ def test_training_is_reproducible_and_calibration_is_of_its_own():
     assert module.net.log_temperature.item() > 0.1
     with torch.no_grad():
         found = module.net(times, region_prior(400))
-    from test_timing_net import inside
-
     assert inside(found, truth, 0.68) == pytest.approx(0.68, abs=0.06)
     assert module.net.unexplained_limit.item() >= 1
 
@@ -228,16 +223,9 @@ def test_strange_sessions_are_honest_as_nuisances_make_them():
         found = module.net(worse, region_prior(400))
     strange = strangeness(found, module.net.usual) >= 0.5
     assert strange.sum() > 50
-    assert inside_of(found, strange, truth) > 0.85
+    some = TimingEstimate(*(part[strange] for part in found))
+    assert inside(some, truth[strange.numpy()], 0.95) > 0.85
     assert module.net.log_temperature.exp() >= 0.5
-
-
-def inside_of(found, chosen, truth):
-    """The share of some truths in their 95 % ellipses."""
-    from test_timing_net import inside
-
-    some = TimingEstimate(*(part[chosen] for part in found))
-    return inside(some, truth[chosen.numpy()], 0.95)
 
 
 def test_targets_that_are_not_one_for_each_session_are_refused():
@@ -246,18 +234,3 @@ def test_targets_that_are_not_one_for_each_session_are_refused():
     for target in (torch.zeros(40, 1), torch.zeros(39, 2)):
         with pytest.raises(ModelError, match=r"targets must be \(40, 2\)"):
             module.calibrate(rows(40), target)
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.0, math.nan])
-def test_a_warm_up_that_is_no_share_is_refused(fraction):
-    """One of all steps never trains at its rate."""
-    with pytest.raises(ModelError, match="warmup_fraction"):
-        TimingConfig(warmup_fraction=fraction)
-
-
-@pytest.mark.parametrize("limits", [[30.0, 0.1], (0.1,), [0.1, 1.0, 30.0]])
-def test_limits_are_two_in_order_be_they_a_tuple_or_a_list(limits):
-    """Settings that were read from JSON are lists."""
-    with pytest.raises(ModelError, match="noise_db"):
-        TimingNuisances(noise_db=limits)
-    assert TimingNuisances(noise_db=[0.1, 30.0]).noise_db == [0.1, 30.0]

@@ -4,6 +4,7 @@ import numpy as np
 import pyproj
 import torch
 from heimdall_models import Region
+from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.timing.receivers import ReceiverSite
 
 REGION = Region(44.95, 8.2, 92_000.0)
@@ -59,3 +60,10 @@ def arrivals(position_deg, sigma_us=0.1, late_us=0.0, seed=0):
 def units(position_deg):
     """Plane units as a float32 tensor."""
     return torch.from_numpy(REGION.to_plane(position_deg)).float()
+
+
+def inside(found, truth_deg, level):
+    """Share of truths inside the ellipses of a level."""
+    sigma, correlation = sigma_and_correlation(found.covariance)
+    square = mahalanobis_squared(units(truth_deg) - found.position, sigma, correlation)
+    return float((square <= -2 * np.log1p(-level)).float().mean())

@@ -1,8 +1,7 @@
 """Any timm backbone by its name, as a trunk from receivers' spectrograms to one vector.
 
-Pretrained weights from a file fit any number of receivers: a stem that was trained on three
-colours is repeated over the receivers and scaled so that its response keeps its size. Only tensors
-are read: safetensors, or PyTorch files with `weights_only`.
+Pretrained weights fit any number of receivers: a stem that was trained on three colours is repeated
+over the receivers. Only tensors are read: safetensors, or PyTorch files with `weights_only`.
 
 Source: R. Wightman, "PyTorch Image Models" (2019); ConvNeXt: Z. Liu et al., "A ConvNet for the
 2020s", CVPR 2022.
@@ -150,11 +149,7 @@ def _named_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _unprefixed(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """The tensors without the prefix that a training script put before their names.
-
-    Such as `module._orig_mod.`, or `net.backbone.` of our own checkpoints, whose other tensors
-    are left out.
-    """
+    """The tensors without prefixes such as `module._orig_mod.` or our own `net.backbone.`."""
     if wanted & set(state):
         return state
     ends = [(name, at + 1) for name in state for at, letter in enumerate(name) if letter == "."]

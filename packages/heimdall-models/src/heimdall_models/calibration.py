@@ -52,8 +52,7 @@ def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> fl
             one for all; from 0 to 1.
 
     Returns:
-        The factor, from e^-2 to e^2; the geometric middle of several equally good ones, or the
-        largest if even that holds too few of the truths.
+        From e^-2 to e^2: the geometric middle of equally good ones, or the largest if too small.
 
     Raises:
         ModelError: If there are fewer than 30 sessions or a distance is not finite.

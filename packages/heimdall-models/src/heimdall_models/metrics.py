@@ -6,8 +6,7 @@ In metres on WGS84, over whole sets of positions, never an average of averages o
   C. F. F. Karney, "Algorithms for geodesics", J. Geodesy 87 (2013)).
 - Mahalanobis distance: the geodesic as a vector at the estimate (its length and azimuth), in
   standard deviations of the ellipse. For a two-dimensional Gaussian its square is chi-square with
-  two degrees of freedom, whose distribution function is 1 - exp(-d^2 / 2): the ellipse that holds
-  a share p of the probability is d^2 <= -2 ln(1 - p).
+  two degrees of freedom: the ellipse d^2 <= -2 ln(1 - p) holds a share p of the probability.
 - calibration error: the mean over the levels p = 0.05, 0.10, ... 0.95 of the distance between p
   and the share of truths inside the p-ellipse; after V. Kuleshov, N. Fenner and S. Ermon,
   "Accurate uncertainties for deep learning using calibrated regression", ICML 2018, with

@@ -169,8 +169,7 @@ class LocalizationNet(nn.Module):
         weights: None for random weights, a file (safetensors, or PyTorch's with tensors only), or
             `hub` for timm's hub.
         freeze_backbone: Train the heads alone.
-        sigma_min: Lower bound of the standard deviations, in plane units.
-        sigma_max: Upper bound.
+        sigma_min: Lower bound of the standard deviations in plane units; `sigma_max` is the upper.
         dropout: Share of the backbone's vector that is dropped at random, below 1.
         drop_path: Share of the backbone's blocks that are skipped at random, if it supports that.
         tilted: Tilt ellipses as the posterior by levels is; otherwise they are upright.

@@ -1,11 +1,10 @@
 """A region: the part of the Earth where a model works, and the plane in which it computes.
 
-The plane touches the WGS84 ellipsoid at the region's centre; everything outside the network is in
-degrees. Degrees stay float64: a float32 longitude is 0.4 m coarse.
-
-East and north are those of the usual east-north-up frame (an orthographic projection). Back from
-the plane, "up" is the root of a quadratic, because the point must lie on the ellipsoid. With
-longitudes counted from the origin, the origin lies in the x-z plane:
+The plane touches the WGS84 ellipsoid at the region's centre. Everything outside the network is in
+degrees, in float64: a float32 longitude is 0.4 m coarse. East and north are those of the usual
+east-north-up frame (an orthographic projection). Back from the plane, "up" is the root of a
+quadratic, because the point must lie on the ellipsoid. With longitudes counted from the origin, the
+origin lies in the x-z plane:
 
     x = p cos(dlon)    y = p sin(dlon) = east    z = (1 - e^2) N sin(lat),  p = N cos(lat)
 

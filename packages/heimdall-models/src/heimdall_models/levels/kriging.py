@@ -7,9 +7,8 @@ fading and with an unknown power that all receivers of a session share.
 Independent fields of one covariance stay so under any rotation of the receivers. If the mean of
 the receivers is rotated into one component, power is in that one alone. Two factorisations serve
 any number of receivers: one with the noise of fading for the deviations from the mean, one with
-that of fading and power for the mean. They also give the variances of the interpolation. An absent
-receiver's level is replaced by its conditional mean, which does not change the map; only the
-variance then counts it as present.
+that of fading and power for the mean. An absent receiver's level is replaced by its conditional
+mean, which does not change the map; only the variance then counts it as present.
 
 The field's law (sill, range, noise) is fitted by marginal likelihood. With the correlation matrix
 C = U diag(l) U^T of a range, values y along U of variance s (l + e), e being noise over sill, have

@@ -56,10 +56,9 @@ _ROUNDS = 60
 class TransmitPowers:
     """Distribution of transmit powers: a mixture of Gaussians, in dB of the mean power.
 
-    One Gaussian fits badly: powers are almost uniform between two limits, and it makes a
-    transmitter twenty decibels weaker than all of training so unlikely that the position must
-    explain the weakness. The mixture has three Gaussians, whose shares are fitted to the training
-    sessions, and a wide one that covers any power.
+    Powers are almost uniform between two limits, which three Gaussians fit, with shares learned
+    from training sessions. A wide one covers any power; otherwise the position would have to
+    explain why a transmitter is twenty decibels weaker than all of training.
 
     Source of the fit: A. P. Dempster, N. M. Laird and D. B. Rubin, "Maximum likelihood from
     incomplete data via the EM algorithm", J. Royal Statistical Society B 39 (1977).

@@ -2,9 +2,8 @@
 
     level = power + gain of the receiver - 10 exponent log10(distance) + deviation
 
-A session's power is unknown, so the law is fitted to differences within sessions (their mean
-taken out), which is ordinary least squares with a fixed effect for each session. Deviations are
-shadowing and fading together.
+A session's power is unknown, so the law is fitted to differences within sessions: ordinary least
+squares with a fixed effect for each session. Deviations are shadowing and fading together.
 
 Source: T. S. Rappaport, "Wireless Communications" (2nd ed., 2002), section 4.9; fixed effects:
 J. M. Wooldridge, "Econometric Analysis of Cross Section and Panel Data" (2010), section 10.5.

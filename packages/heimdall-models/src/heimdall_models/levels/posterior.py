@@ -85,15 +85,12 @@ class LevelPosterior(nn.Module):
                 f"levels of {len(levels.noise)} receivers for a network of {len(self.noise)}; "
                 f"give sessions with {len(self.noise)}"
             )
-        learned = {
+        maps = ("noise", "mean_db", "own_variance", "common_variance")
+        learned = {name: torch.from_numpy(getattr(levels, name)) for name in maps} | {
             "mean": mean.expand_as(self.mean),
             "std": std.expand_as(self.std),
-            "noise": torch.from_numpy(levels.noise),
             "places": torch.from_numpy(levels.grid.cells),
             "cell_variance": torch.tensor(levels.grid.size).square() / 12,
-            "mean_db": torch.from_numpy(levels.mean_db),
-            "own_variance": torch.from_numpy(levels.own_variance),
-            "common_variance": torch.from_numpy(levels.common_variance),
             "power_db": torch.from_numpy(levels.powers.offset_db),
             "power_variance": torch.from_numpy(levels.powers.variance),
             "power_share": torch.from_numpy(levels.powers.share),
@@ -155,8 +152,7 @@ class LevelPosterior(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sums over receivers of residuals and of their squares, and both variances.
 
-        `(batch, cells)` each, or `(1, cells)`; by matrix products, which need no array of
-        receivers by cells.
+        `(batch, cells)` each, or `(1, cells)`; by matrix products, to save memory.
         """
         maps = self.mean_db if target is not None else self.mean_db[:1]
         # Less each receiver's middle, so that squares in float32 keep their digits.

@@ -84,10 +84,7 @@ class ReceivedPower(NamedTuple):
         return share * np.array(outer)
 
     def signal_db(self, noise: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Level in dB of full scale, `(n, receivers)`, without the noise powers `(receivers,)`.
-
-        Zero where a receiver was down.
-        """
+        """Level in dB of full scale without noise, `(n, receivers)`; zero where one was down."""
         power = np.maximum(self.total - noise, FAINTEST * noise)
         return 10 * np.log10(np.where(self.present & (power > 0), power, 1.0))
 

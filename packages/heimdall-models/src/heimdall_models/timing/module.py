@@ -1,13 +1,12 @@
 """Training of the timing network in Lightning, its loss, and the calibration of its ellipses.
 
-The network is small and its data are a few numbers a receiver: thousands of sessions fit in
-memory, and every step disturbs them in another way. The loss is the likelihood of the explanations,
-and a penalty for ellipses that do not hold their shares of the truths.
+Every step disturbs the sessions in another way. The loss is the likelihood of the explanations, and
+a penalty for ellipses that do not hold their shares of the truths.
 
 Ellipses are calibrated on sessions that training has not seen, with two temperatures: one for usual
 sessions, fitted on validation sessions, and one for strange ones (more doubtful, weaker, of fewer
 receivers), fitted on validation sessions disturbed by nuisances, and never below one. A single
-temperature, fitted on undisturbed sessions, would treat the doubt of the others as exaggerated.
+temperature of undisturbed sessions would treat the doubt of the others as exaggerated.
 
 Sources: R. Koenker and G. Bassett, "Regression quantiles", Econometrica 46 (1978), for the loss
 whose minimum is a quantile; D. A. Nix and A. S. Weigend, IEEE ICNN 1994, for the Gaussian's.

@@ -46,8 +46,8 @@ class TimingNuisances:
     misread: float = 0.1
     """Share in which receivers differ by more than noise: echoes, another station."""
     misfit_db: tuple[float, float] = (1.0, 60.0)
-    """Added misfit. Sigma counts it as noise, but an echo does not average out over samples and
-    makes the error larger than sigma, at most by the misfit itself."""
+    """Added misfit. Sigma counts it as noise, but an echo, which does not average out over samples,
+    makes the error larger than sigma."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

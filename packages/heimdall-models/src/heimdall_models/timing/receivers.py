@@ -42,7 +42,6 @@ class ReceiverSite:
 
     def __post_init__(self) -> None:
         place = (self.latitude_deg, self.longitude_deg, self.altitude_m)
-        # Comparisons with NaN are false.
         if not (abs(place[0]) <= 90 and abs(place[1]) <= 180 and -500 <= place[2] <= 9_000):
             raise ModelError(
                 f"receiver {self.name!r} at {place}: give latitude and longitude in degrees and "
