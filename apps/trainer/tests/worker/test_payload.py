@@ -61,7 +61,7 @@ def test_a_null_is_a_flag_that_is_not_given():
         ({"weights": "https://user:hidden@h/w"}, "holds a password"),
         ({"receivers": ["x://u:hidden@h"]}, "holds a password"),
         ({"x://u:hidden@h": 1}, "holds a password"),
-        ({"epochs": {"x://u:hidden@h": 1}}, "holds a password"),
+        ({"epochs": {"x://u:hidden@h": 1}}, "'epochs'"),
         ({"no_augment": True}, "write 'augment': false"),
         ({"no-channels-last": False}, "write 'channels_last': false"),
         ({"receivers": [["a"], ["b"]]}, "'receivers'"),

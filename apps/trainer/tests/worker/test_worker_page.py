@@ -56,7 +56,7 @@ def test_a_program_calls_off_as_the_page_says(run, client, standing, until):
     sent = standing.hold(client)
     run("call_off.py", sent.id)
     sent.end()
-    assert sent.state == "REVOKED"
+    assert sent.status == "REVOKED"
 
 
 def test_the_pages_units_are_whole(page):

@@ -32,8 +32,8 @@ def start_worker(place, broker, stack, connections):
 
 def in_epoch(sent, number):
     """Whether a task has done this many epochs."""
-    assert sent.state in ("PENDING", "PROGRESS"), sent.info
-    return sent.state == "PROGRESS" and sent.info["epoch"] >= number
+    assert sent.status in ("PENDING", "PROGRESS"), sent.result
+    return sent.status == "PROGRESS" and sent.result["epoch"] >= number
 
 
 def test_a_task_survives_its_worker_and_its_broker(
@@ -43,14 +43,14 @@ def test_a_task_survives_its_worker_and_its_broker(
     worker = start_worker()
     sent = client.send(epochs=4, patience=4, **ATTO)
     until(lambda: in_epoch(sent, 1), "the first epoch")
-    told = sent.info
+    told = sent.result
     worker.kill()
     start_worker()
     until(lambda: in_epoch(sent, 2), "the second epoch")
     broker.kill()
     broker.start()
-    until(lambda: sent.state == "SUCCESS", "the result")
-    summary = sent.info
+    until(lambda: sent.status == "SUCCESS", "the result")
+    summary = sent.result
     folder = connections.state_directory() / "jobs" / sent.id
     assert Path(summary["checkpoint"]).parent == folder / "checkpoints"
     assert told["epochs"] == 4
@@ -68,9 +68,9 @@ def test_a_revoked_training_keeps_its_checkpoint_and_says_so_in_mlflow(
     start_worker()
     sent = client.send(epochs=100, patience=100, **ATTO)
     until(lambda: in_epoch(sent, 1), "the first epoch")
-    run_id = sent.info["run_id"]
+    run_id = sent.result["run_id"]
     sent.revoke()
     sent.end()
-    assert sent.state == "REVOKED"
+    assert sent.status == "REVOKED"
     assert any((connections.state_directory() / "jobs" / sent.id / "checkpoints").glob("*.ckpt"))
     assert MlflowClient(connections.tracking_uri()).get_run(run_id).info.status == "KILLED"

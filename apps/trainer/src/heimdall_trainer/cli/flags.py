@@ -5,9 +5,9 @@ the functions of this module in order, each of which fills what is not set yet. 
 before the environment, the environment before `.env` (which fills the environment), and a
 configuration file last.
 
-A value in a file stays the text that was typed, so that it means what it means behind a flag:
+A value in a file is kept as the text that was typed, so that it means the same as behind a flag:
 `NO` is a station and not a boolean, `1e-3` a number. Only null, `~` and nothing are no value.
-`cyclopts.config.Yaml` would parse them, and knows no line numbers for errors and origins.
+`cyclopts.config.Yaml` would parse them, and gives no line numbers for errors and origins.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def flags_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCo
     if given is None or not given.tokens:
         return
     set_before = {id(argument) for argument in arguments if argument.tokens}
-    seen: dict[int, _Entry] = {}
+    seen: dict[int, str] = {}
     for entry in _entries(Path(given.tokens[-1].value).expanduser()):
         argument = _argument(entry, arguments)
         if entry.values and (entry.name in SECRETS or holds_password(str(entry.values))):
@@ -80,8 +80,9 @@ def flags_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCo
             raise entry.error(
                 f"{entry.name!r} holds a secret, and configuration files are shared; {instead}"
             )
-        if (first := seen.setdefault(id(argument), entry)) is not entry:
-            raise entry.error(f"{entry.name!r} is set already at {first.where}; remove one")
+        if id(argument) in seen:
+            raise entry.error(f"{entry.name!r} is set already at {seen[id(argument)]}; remove one")
+        seen[id(argument)] = entry.where
         if id(argument) in set_before:
             continue
         if entry.is_list and not argument.token_count()[1]:
@@ -93,19 +94,19 @@ def flags_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCo
             argument.append(Token(keyword=entry.name, value=value, source=entry.where, index=index))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """One name in the file, and its value."""
 
-    name: str
-    """As typed, but with underscores."""
-    values: tuple[str, ...]
-    """Empty for null and for an empty list."""
-    is_list: bool
     where: str
     """File and line, as `run.yaml:3`."""
     group: str
     """The name that it stands below, if any."""
+    name: str
+    """As typed, but with underscores."""
+    is_list: bool
+    values: tuple[str, ...]
+    """Empty for null and for an empty list."""
 
     def error(self, message: str) -> UsageError:
         return UsageError(f"{self.where}: {message}")
@@ -128,12 +129,11 @@ def _entries(path: Path) -> Iterator[_Entry]:
     try:
         # Composed, not constructed: nodes with lines and text, and no object is made of them.
         root = yaml.compose(text, yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise UsageError(f"{path}{line}: not YAML ({error.problem}); correct it") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path}: not YAML ({error}); correct it") from error
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UsageError(f"{path}{line}: not YAML ({problem}); correct it") from error
     if root is None:
         raise UsageError(f"{path} is empty; write flags in it, such as `epochs: 40`")
     if root.id != "mapping":
@@ -148,7 +148,7 @@ def _entries_of(mapping: Any, path: Path, group: str) -> Iterator[_Entry]:  # no
         where = f"{path}:{key.start_mark.line + 1}"
         if key.id != "scalar":
             raise UsageError(f"{where}: the name of a flag must be text; write `name: value`")
-        name = str(key.value).strip().replace("-", "_").removeprefix("__")
+        name = _plain(str(key.value).strip())
         if node.id == "mapping":
             if group or name != GROUP:
                 raise UsageError(
@@ -161,12 +161,11 @@ def _entries_of(mapping: Any, path: Path, group: str) -> Iterator[_Entry]:  # no
         items = node.value if is_list else [] if node.tag == NULL else [node]
         if any(item.id != "scalar" or item.tag == NULL for item in items):
             raise UsageError(f"{where}: {name!r} must be a list of plain values; write [a, b]")
-        values = tuple(str(item.value) for item in items)
-        yield _Entry(name=name, values=values, is_list=is_list, where=where, group=group)
+        yield _Entry(where, group, name, is_list, tuple(str(item.value) for item in items))
 
 
 def _argument(entry: _Entry, arguments: ArgumentCollection) -> Argument:
-    """The flag that an entry sets; `--no-x` is no name in a file, which has `x: false`."""
+    """The flag that an entry sets; a file has `x: false` instead of `--no-x`."""
     if entry.name in MODES:
         raise entry.error(f"{entry.name!r} can be given on the command line only")
     known = {
@@ -184,12 +183,12 @@ def _argument(entry: _Entry, arguments: ArgumentCollection) -> Argument:
     raise entry.error(f"no flag is called {masked('', entry.name)!r}{where}; {hint}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Setting:
     """One flag of a command, and the origin of its value."""
 
     name: str
-    """Of the flag, with underscores."""
+    """Name of the flag, with underscores."""
     path: tuple[str, ...]
     """From the command's parameter to the value, attribute by attribute."""
     origin: str
@@ -197,7 +196,7 @@ class Setting:
 
 @dataclass
 class Origins:
-    """Record of the origin of each value; cyclopts calls it last, when all are there."""
+    """Record of the origin of each value; cyclopts calls it after all other sources."""
 
     dotenv: frozenset[str] = frozenset()
     """Variables that the environment has from `.env`."""
@@ -209,9 +208,9 @@ class Origins:
         """Record all settings."""
         self.settings = tuple(
             Setting(
-                name=_plain(leaf.name),
-                path=(root.field_info.name, *leaf.keys),
-                origin=self._origin(leaf.tokens),
+                _plain(leaf.name),
+                (root.field_info.name, *leaf.keys),
+                self._origin(leaf.tokens[0]) if leaf.tokens else DEFAULT,
             )
             for root in arguments
             if root.parse and not root.keys
@@ -219,10 +218,7 @@ class Origins:
             if not leaf.children and _plain(leaf.name) not in MODES
         )
 
-    def _origin(self, tokens: Sequence[Token]) -> str:
-        if not tokens:
-            return DEFAULT
-        token = tokens[0]
+    def _origin(self, token: Token) -> str:
         if token.source == "cli":
             return f"flag {token.keyword}" if token.keyword else "command line"
         if token.source != "env":
@@ -261,14 +257,13 @@ def config_yaml(settings: Sequence[Setting], values: Mapping[str, object]) -> st
     lines = [HEAD]
     for setting in settings:
         value: Any = reduce(getattr, setting.path[1:], values[setting.path[0]])
-        items = value if isinstance(value, tuple) else (value,)
-        hidden = value is not None and setting.name in SECRETS
-        hidden = hidden or any(holds_password(str(item)) for item in items)
-        shown: object = [_as_typed(item) for item in items]
+        is_list = isinstance(value, tuple)
+        items = value if is_list else () if value is None else (value,)
+        hidden = any(setting.name in SECRETS or holds_password(str(item)) for item in items)
+        typed = [_as_typed(item) for item in items]
+        shown: object = typed if is_list else next(iter(typed), None)
         if hidden:
             shown = ", ".join(masked(setting.name, str(item)) for item in items)
-        elif not isinstance(value, tuple):
-            shown = _as_typed(value)
         text = yaml.safe_dump(
             shown, default_flow_style=True, width=float("inf"), allow_unicode=True
         )

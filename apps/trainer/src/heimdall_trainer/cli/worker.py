@@ -1,25 +1,21 @@
-"""`heimdall worker`: trains what a job queue asks for, one task at a time."""
+"""`heimdall worker`: train what a job queue asks for, one task at a time."""
 
 from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
-from filelock import FileLock, Timeout
 
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import TrainerError, UsageError
 
-if TYPE_CHECKING:
-    from heimdall_trainer.worker.service import TrainingService
-
-__all__ = ["serve", "worker"]
+__all__ = ["worker"]
 
 NOWHERE = Connections()
 
@@ -42,15 +38,15 @@ def worker(
     Parameters
     ----------
     broker_url
-        Where tasks come from, such as redis://… or amqp://… .
+        Address of the tasks' queue, such as redis://… or amqp://… .
     result_backend
-        Where results go; the broker when unset, if it is Redis, else answers to who asked.
+        Address for results; when unset the broker, if it is Redis, else only the sender gets them.
     queue
         Name of the queue.
     name
-        Of this worker, before @ and the machine's name; each on a machine needs its own.
+        Name of this worker, before @ and the machine's name; each on a machine needs its own.
     lease
-        Seconds after which Redis gives the task of a worker that fell silent to another one.
+        Seconds after which Redis gives the task of a silent worker to another one.
     """
     if job is not None:
         from heimdall_trainer.worker.training_process import run_job
@@ -66,28 +62,24 @@ def worker(
         raise UsageError(f"--name is {name!r}; it must be letters, digits, dots, - and _")
     if not 1 <= lease < float("inf"):
         raise UsageError(f"--lease is {lease}; it must be a number of seconds of at least 1")
-    try:
-        from heimdall_trainer.worker.attendant import Attendant
-        from heimdall_trainer.worker.service import ServiceConfig, TrainingService
-    except ModuleNotFoundError as error:
-        if error.name not in ("celery", "kombu"):
-            raise
+    if find_spec("celery") is None:
         raise TrainerError(
             "the worker needs Celery, which is not installed: install heimdall-trainer[worker]"
-        ) from error
+        )
+    from heimdall_trainer.worker.service import TrainingService
+
     _check_addresses(broker_url, result_backend)
     check_connections(connections)
-    is_redis = broker_url.startswith(("redis", "valkey", "sentinel"))
-    config = ServiceConfig(
+    service = TrainingService(
         broker_url=broker_url,
-        result_backend=result_backend or (broker_url if is_redis else "rpc://"),
+        result_backend=result_backend,
         state_directory=connections.state_directory(),
+        command=(sys.executable, "-m", "heimdall_trainer", "worker", "--job"),
+        environment=os.environ | connections.environment(),
         queue=queue,
         lease_s=lease,
     )
-    command = (sys.executable, "-m", "heimdall_trainer", "worker", "--job")
-    attendant = Attendant(command, os.environ | connections.environment())
-    serve(TrainingService(config, attendant), name)
+    service.serve(name)
 
 
 def _check_addresses(broker_url: str, result_backend: str | None) -> None:
@@ -113,33 +105,6 @@ def _check_addresses(broker_url: str, result_backend: str | None) -> None:
 
 
 def _require_port(address: str) -> None:
-    """Raise ValueError for a port that is no number; lists of hosts are left to the library."""
+    """Raise ValueError if the port is not a number; the library checks lists of hosts."""
     if "," not in address:
         _ = urlsplit(address).port
-
-
-def serve(service: TrainingService, name: str) -> None:
-    """Run the worker of a service until it is stopped.
-
-    Raises:
-        UsageError: A worker of this name runs on this machine already.
-        SystemExit: The worker failed.
-    """
-    folder = service.service.state_directory / "workers"
-    folder.mkdir(exist_ok=True, mode=0o700)
-    try:
-        with FileLock(folder / f"{name}.lock", timeout=0):
-            worker = service.Worker(
-                hostname=f"{name}@{socket.gethostname()}",
-                statedb=str(folder / f"{name}.revoked"),
-                loglevel="INFO",
-                task_events=True,
-                no_color=True,
-            )
-            worker.start()
-            if worker.exitcode:
-                raise SystemExit(worker.exitcode)
-    except Timeout:
-        raise UsageError(
-            f"a worker called {name!r} runs on this machine already; give this one another --name"
-        ) from None

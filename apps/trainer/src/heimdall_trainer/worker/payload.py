@@ -14,7 +14,7 @@ from heimdall_trainer.connections import Connections, holds_password, masked
 from heimdall_trainer.errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["training_config"]
 
@@ -39,23 +39,23 @@ def training_config(settings: Mapping[str, object], *, export: bool = False) -> 
     n_characters = 0
     for name, value in given.items():
         plain = name.lstrip("-").replace("-", "_")
+        shown = repr(masked("", plain))
         if plain in ENVIRONMENT_ONLY:
             raise UsageError(
-                f"{plain!r} cannot be in a task: addresses and secrets come from the worker's "
+                f"{shown} cannot be in a task: addresses and secrets come from the worker's "
                 "environment"
             )
-        texts = [name, *_texts(value)]
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, dict | list | tuple) for item in items):
+            raise UsageError(f"{shown} must be a value or a list of plain values")
+        texts = [name, *map(str, items)]
         n_characters += sum(map(len, texts))
         if any(map(holds_password, texts)):
-            shown = masked("", plain)
-            raise UsageError(f"{shown!r} holds a password or a token; leave it out of the task")
-        items = value if isinstance(value, list | tuple) else (value,)
-        if any(isinstance(each, dict | list) for each in items):
-            raise UsageError(f"{name!r} must be a value or a list of plain values")
+            raise UsageError(f"{shown} holds a password or a token; leave it out of the task")
         # To cyclopts `no_x: true` is `x: true`.
         positive = plain.removeprefix("no_")
         if positive != plain and hasattr(DEFAULTS, positive):
-            raise UsageError(f"{name!r} cannot be in a task; write {positive!r}: false")
+            raise UsageError(f"{shown} cannot be in a task; write {positive!r}: false")
     if n_characters > MAX_CHARACTERS:
         raise UsageError(
             f"the task has {n_characters:,} characters, more than {MAX_CHARACTERS:,}; "
@@ -84,16 +84,3 @@ def training_config(settings: Mapping[str, object], *, export: bool = False) -> 
 
 def _convert(*, config: TrainingConfig = DEFAULTS) -> TrainingConfig:
     return config
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All values as text, at any depth, which may be more than Python recurses."""
-    waiting = [value]
-    while waiting:
-        inner = waiting.pop()
-        if isinstance(inner, dict):
-            waiting += [*inner, *inner.values()]
-        elif isinstance(inner, list | tuple):
-            waiting += inner
-        else:
-            yield str(inner)

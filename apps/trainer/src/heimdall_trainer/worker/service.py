@@ -1,8 +1,9 @@
 """The Celery application of `heimdall worker`: its settings and its two tasks.
 
 The worker's own process stays light and always answers the broker: its pool is one thread, which
-waits for a training process. It forks nothing and loads no torch, and a training that dies of lack
-of memory takes nothing else with it.
+waits for a training process. It forks nothing and loads no torch, and a training that runs out of
+memory takes nothing else with it. Celery's pool of forked processes does not serve: its processes
+do not see that a task was revoked.
 
 Redis knows no consumers: a delivered task that is not acknowledged within the visibility timeout
 goes to another worker. With a timeout of an hour every night's training would run twice, and with
@@ -12,34 +13,62 @@ a worker renews it while it lives.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
 import time
-from dataclasses import dataclass
+from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, Task, bootsteps
+from celery import Celery, Task, bootsteps, states
 from celery.concurrency.thread import TaskPool
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import BackendStoreError, Ignore, Reject
 from celery.worker import state as worker_state
+from kombu.exceptions import OperationalError
 
 from heimdall_trainer.errors import TrainerError, UsageError
-from heimdall_trainer.worker.attendant import Attendant, Ending
-from heimdall_trainer.worker.job_folder import Job, JobFolder, Outcome
+from heimdall_trainer.worker.devices import claimed_devices, lock_file, locked, visible_gpus
 from heimdall_trainer.worker.payload import training_config
-from heimdall_trainer.worker.reports import Reports
+from heimdall_trainer.worker.training_process import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from typing import IO
 
-__all__ = ["JobFailed", "JobRefused", "ServiceConfig", "TrainingPool", "TrainingService"]
+    from heimdall_trainer.config import TrainingConfig
+
+__all__ = ["JobFailed", "JobRefused", "TrainingPool", "TrainingService"]
 
 LOG = logging.getLogger(__name__)
 RENEWALS = 4
 """In the time of one lease."""
 MAX_CRASHES = 3
-"""Starts of a training that all ended in a crash, of it or of its worker, before it has failed."""
-LONGEST_WAIT_S = 30.0
+"""Starts in a row that end in a crash of the training or its worker before the task fails."""
+MAX_RETURN_S = 30.0
+"""Longest time until a task that another process trains is delivered again."""
+POLL_S = 0.5
+SIGN_OF_LIFE_S = 15.0
+"""Between reports without news."""
+ALIVE_S = 60.0
+"""After its last sign of life another machine counts as training the task for this long."""
+RETRY_S = 5.0
+"""Between attempts to store a result."""
+TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
+PROGRESS: dict[str, Any] = {
+    "stage": "starting",
+    "run_id": None,
+    "epoch": 0,
+    "epochs": None,
+    "seconds_left": None,
+    "metrics": {},
+}
+"""Progress of a task that has none yet; see `docs/worker.md`."""
 
 
 class JobRefused(UsageError):
@@ -50,40 +79,50 @@ class JobFailed(TrainerError):
     """A training that failed; the message is the one of the command line."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceConfig:
-    """Addresses of the broker and the result backend, and the worker's settings."""
-
-    broker_url: str
-    result_backend: str
-    """Celery's address of one."""
-    state_directory: Path
-    queue: str = "heimdall"
-    lease_s: float = 120.0
-    """Seconds after which Redis gives the task of a silent worker to another one."""
-
-
 class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
     """A Celery application with the tasks `heimdall.train` and `heimdall.export`.
 
+    Args:
+        broker_url: Where tasks come from.
+        result_backend: Where results go; the broker if it is Redis, else `rpc://`, when empty.
+        state_directory: Where the folders of tasks and the locks are.
+        command: Training process; the task's folder is added to it.
+        environment: Environment of the training process.
+        queue: Name of the queue.
+        lease_s: Seconds after which Redis gives the task of a silent worker to another one.
+
     Attributes:
-        attendant: Runs the training processes.
-        service: The configuration.
+        closing: Whether the worker is about to end; no training is started any more.
+        process: The training process, while one runs.
     """
 
-    def __init__(self, service: ServiceConfig, attendant: Attendant) -> None:
+    def __init__(
+        self,
+        *,
+        broker_url: str,
+        result_backend: str | None,
+        state_directory: Path,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        queue: str = "heimdall",
+        lease_s: float = 120.0,
+    ) -> None:
         super().__init__("heimdall", set_as_current=False)
-        self.service = service
-        self.attendant = attendant
+        self.state_directory = state_directory
+        self.command = tuple(command)
+        self.environment = {**environment, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        self.lease_s = lease_s
+        self.closing = False
+        self.process: subprocess.Popen[bytes] | None = None
+        is_redis = broker_url.startswith(("redis", "valkey", "sentinel"))
         lease = {
-            "visibility_timeout": service.lease_s,
-            "unacked_restore_interval": max(1.0, service.lease_s / RENEWALS),
+            "visibility_timeout": lease_s,
+            "unacked_restore_interval": max(1.0, lease_s / RENEWALS),
             "unacked_restore_throttle": 1,
         }
-        is_redis = service.broker_url.startswith(("redis", "valkey", "sentinel"))
         self.conf.update(
-            broker_url=service.broker_url,
-            result_backend=service.result_backend,
+            broker_url=broker_url,
+            result_backend=result_backend or (broker_url if is_redis else "rpc://"),
             broker_transport_options=lease if is_redis else {},
             # A worker outlives its broker: it tries again for as long as that takes.
             broker_connection_max_retries=None,
@@ -100,34 +139,55 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
             task_serializer="json",
             result_serializer="json",
             result_expires=30 * 86_400,
-            task_default_queue=service.queue,
+            task_default_queue=queue,
             worker_hijack_root_logger=False,
             worker_redirect_stdouts=False,
         )
-        self.steps["consumer"].add(_RenewLease)
+        if is_redis:
+            self.steps["consumer"].add(_RenewLease)
         for name, export in (("heimdall.train", False), ("heimdall.export", True)):
             self.register_task(TrainingTask(name, export=export))
+
+    def serve(self, name: str) -> None:
+        """Run a worker until it is stopped.
+
+        Raises:
+            UsageError: A worker of this name runs on this machine already.
+            SystemExit: The worker failed.
+        """
+        folder = self.state_directory / "workers"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        if (lock := locked(folder / f"{name}.lock")) is None:
+            raise UsageError(
+                f"a worker called {name!r} runs on this machine already; give this one another "
+                "--name"
+            )
+        with lock:
+            worker = self.Worker(
+                hostname=f"{name}@{socket.gethostname()}",
+                statedb=str(folder / f"{name}.revoked"),
+                loglevel="INFO",
+                task_events=True,
+                no_color=True,
+            )
+            worker.start()
+            if worker.exitcode:
+                raise SystemExit(worker.exitcode)
 
 
 class _RenewLease(bootsteps.StartStopStep):  # type: ignore[misc] # Celery is untyped
     """Renewal of the lease of tasks that this worker has and has not acknowledged yet."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def __init__(self, consumer: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(consumer, **kwargs)
-        self._timer: Any = None
+    timer: Any = None
 
     def start(self, consumer: Any) -> None:  # noqa: ANN401
-        if consumer.connection.transport.driver_type == "redis":
-            options = consumer.app.conf.broker_transport_options
-            interval_s = options["visibility_timeout"] / RENEWALS
-            self._timer = consumer.timer.call_repeatedly(interval_s, _renew, (consumer,))
+        interval_s = consumer.app.lease_s / RENEWALS
+        self.timer = consumer.timer.call_repeatedly(interval_s, _renew, (consumer,))
 
     def stop(self, _consumer: Any) -> None:  # noqa: ANN401
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 def _renew(consumer: Any) -> None:  # noqa: ANN401
@@ -146,18 +206,23 @@ class TrainingPool(TaskPool):  # type: ignore[misc] # Celery is untyped
     """A thread pool whose job can be terminated, and is stopped when the worker ends."""
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Pass on the signal of `revoke(terminate=True)`; there is at most one job."""
+        """Pass on the signal of `revoke(terminate=True)`; there is at most one job.
+
+        SIGTERM is left to the task, which sends it once to every revoked training: at a second one
+        the training would not wait to write its checkpoint.
+        """
         del pid
-        self.app.attendant.signal(signal or 15)
+        if (process := self.app.process) is not None and signal not in (None, SIGTERM):
+            process.send_signal(signal)
 
     def on_stop(self) -> None:
         """Stop the training with a checkpoint, and wait for that."""
-        self.app.attendant.close()
+        self.app.closing = True
         super().on_stop()
 
     def on_terminate(self, **_: Any) -> None:  # noqa: ANN401 - Celery's
         """Stop the training without waiting."""
-        self.app.attendant.close()
+        self.app.closing = True
 
 
 class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
@@ -170,6 +235,7 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
     def __init__(self, name: str, *, export: bool) -> None:
         self.name = name
         self._export = export
+        self._reported: tuple[object, float] = (None, 0.0)
 
     def run(self, *arguments: Any, **settings: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return the contents of `heimdall train --summary`.
@@ -180,58 +246,169 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
             Ignore, Reject: For Celery: the task was revoked, comes again later, or goes to another
                 worker.
         """
-        folder = self._folder(arguments, settings)
-        reports = Reports(self, folder)
-        if reports.is_trained_elsewhere():
-            self._come_back()
-        known = folder.outcome()
-        if known and known.error and not self.request.delivery_info["redelivered"]:
-            folder.reopen()  # The same task was sent again after it had failed.
-        attendant: Attendant = self.app.attendant
-        while True:
-            if folder.starts() >= MAX_CRASHES:
-                folder.end(
-                    Outcome(
-                        error=f"the training or its worker was killed {MAX_CRASHES} times, most "
-                        "often for lack of memory; lower batch_size or free memory"
-                    )
-                )
-                folder.forget_starts()
-            if (outcome := folder.outcome()) is not None:
-                if outcome.summary is None:
-                    raise JobFailed(f"{outcome.error} (checkpoints: {folder.checkpoints})")
-                if not reports.wait_for_backend(outcome.summary):
-                    raise Reject("the worker ends before it could store the result", requeue=True)
-                return outcome.summary
-            ending = attendant.run(folder, reports.tell, self._is_revoked)
-            if ending is Ending.OUTCOME:
-                continue
-            if self._is_revoked():
-                reports.mark_revoked()
+        config = self._checked(arguments, settings)
+        folder = self.app.state_directory / "jobs" / self.request.id
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._reported = (None, 0.0)
+        with contextlib.ExitStack() as held:
+            lock = None if self._is_trained_elsewhere() else locked(folder / "running.lock")
+            if lock is None:
+                wait_s = min(MAX_RETURN_S, self.app.lease_s)
+                self.signature_from_request(self.request, countdown=wait_s).apply_async()
                 raise Ignore
-            if attendant.closing:
-                raise Reject("the worker ends", requeue=True)
-            if ending is Ending.BUSY:
-                self._come_back()
-            LOG.warning("task %s: the training process ended: %s", self.request.id, ending.value)
+            locks = [held.enter_context(lock)]
+            write_json(folder / "job.json", {"settings": settings, "export": self._export})
+            end = folder / "outcome.json"
+            outcome = read_json(end)
+            if outcome and "error" in outcome and not self.request.delivery_info["redelivered"]:
+                end.unlink()  # The same task was sent again after it had failed.
+                outcome = None
+            if outcome is None:
+                devices = claimed_devices(config, visible_gpus(self.app.environment))
+                locks += [held.enter_context(self._device(device)) for device in devices]
+            while (outcome := read_json(end)) is None:
+                self._train(folder, [each.fileno() for each in locks])
+        if "error" in outcome:
+            raise JobFailed(f"{outcome['error']} (checkpoints: {folder / 'checkpoints'})")
+        summary: Mapping[str, Any] = outcome["summary"]
+        self._store(summary)
+        return summary
 
-    def _folder(self, arguments: tuple[Any, ...], settings: Mapping[str, Any]) -> JobFolder:
-        """The task's folder, with its order in it."""
+    def _checked(self, arguments: tuple[Any, ...], settings: Mapping[str, Any]) -> TrainingConfig:
         try:
             if arguments:
                 raise UsageError("a task takes keyword arguments only, named as the flags")
-            training_config(settings, export=self._export)
-            folder = JobFolder.of(self.app.service.state_directory, self.request.id)
+            if not TASK_ID.fullmatch(self.request.id):
+                raise UsageError(
+                    f"task id {self.request.id!r} cannot name a folder; use at most 128 letters, "
+                    "digits, dots, hyphens and underscores, without a dot at the start"
+                )
+            return training_config(settings, export=self._export)
         except ValueError as error:
             raise JobRefused(str(error)) from None
-        folder.save(Job(settings=settings, export=self._export))
-        return folder
+
+    def _device(self, device: str) -> IO[str]:
+        """Lock a device, once no other training uses it."""
+        while (lock := locked(lock_file(self.app.state_directory, device))) is None:
+            self._report({"stage": f"waiting for device {device}"})
+            self._end_if_told()
+            time.sleep(POLL_S)
+        return lock
+
+    def _train(self, folder: Path, locks: Sequence[int]) -> None:
+        """Run the training process until it ends; the locks stay locked while it lives."""
+        crashes = folder / "starts.json"
+        n_started = read_json(crashes) or 0
+        if n_started >= MAX_CRASHES:
+            error = (
+                f"the training or its worker was killed {MAX_CRASHES} times, most often for lack "
+                "of memory; lower batch_size or free memory"
+            )
+            write_json(folder / "outcome.json", {"error": error})
+            crashes.unlink()
+            return
+        self._end_if_told()
+        # Counted before it is known how it ends: the worker may be killed, too.
+        write_json(crashes, n_started + 1)
+        note = folder / "scratch.txt"
+        if note.exists():  # Of a worker that was killed.
+            shutil.rmtree(note.read_text(encoding="utf-8"), ignore_errors=True)
+        # Not in the task's folder: loaders put sockets there, whose paths must be short.
+        with tempfile.TemporaryDirectory(
+            prefix="heimdall-job-", ignore_cleanup_errors=True
+        ) as scratch:
+            note.write_text(scratch, encoding="utf-8")
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                (*self.app.command, str(folder)),
+                stdin=subprocess.PIPE,
+                env=self.app.environment | {"TMPDIR": scratch},
+                start_new_session=True,
+                pass_fds=locks,
+            )
+            self.app.process = process
+            try:
+                told = self._watch(process, folder / "progress.json")
+            finally:
+                self.app.process = None
+                process.terminate()  # Runs only if watching failed.
+                process.communicate()
+                # What it left running: loaders, or processes of a killed training.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, SIGKILL)
+        if told or process.returncode == 128 + SIGTERM or (folder / "outcome.json").exists():
+            crashes.unlink()
+        if not (folder / "outcome.json").exists():
+            self._end_if_told()
+            status = process.returncode
+            LOG.warning("task %s: the training ended with status %s", self.request.id, status)
+
+    def _watch(self, process: subprocess.Popen[bytes], progress: Path) -> bool:
+        """Report the progress until the process ends; True if it was told to end."""
+        told = False
+        while True:
+            try:
+                process.wait(POLL_S)
+            except subprocess.TimeoutExpired:
+                self._report(read_json(progress) or {})
+                if not told and (self.app.closing or self._is_revoked()):
+                    told = True
+                    process.terminate()
+            else:
+                return told
 
     def _is_revoked(self) -> bool:
         return self.request.id in worker_state.revoked
 
-    def _come_back(self) -> None:
-        """Have the task delivered again in a while, when no other process trains for it."""
-        wait_s = min(LONGEST_WAIT_S, self.app.service.lease_s)
-        self.signature_from_request(self.request, countdown=wait_s).apply_async()
-        raise Ignore
+    def _end_if_told(self) -> None:
+        """End the task if it was revoked, and hand it back if the worker ends."""
+        if self._is_revoked():
+            mark = self.backend.mark_as_revoked
+            self._reached(lambda: mark(self.request.id, "revoked", request=self.request))
+            raise Ignore
+        if self.app.closing:
+            raise Reject("the worker ends", requeue=True)
+
+    def _reached(self, call: Callable[[], object]) -> bool:
+        """Call the result backend; False, with a warning in the log, if it does not answer."""
+        lost = getattr(self.backend, "connection_errors", ())
+        try:
+            call()
+        except (OSError, OperationalError, BackendStoreError, *lost) as error:
+            LOG.warning("task %s: no answer of the result backend: %s", self.request.id, error)
+            return False
+        return True
+
+    def _report(self, progress: Mapping[str, Any]) -> None:
+        """Report the progress if it is new, or as a sign of life."""
+        before, reported_s = self._reported
+        now = time.monotonic()
+        if progress == before and now - reported_s < SIGN_OF_LIFE_S:
+            return
+        self._reported = (progress, now)
+        meta = PROGRESS | {**progress, "host": socket.gethostname(), "alive_at": time.time()}
+        self._reached(lambda: self.update_state(state="PROGRESS", meta=meta))
+
+    def _is_trained_elsewhere(self) -> bool:
+        """Whether a process on another machine trains for the task, and lives.
+
+        A broker that lost the connection to a worker gives its task to another, while the first
+        one still trains; on one machine a lock prevents that, and between machines this does.
+        """
+        meta: dict[str, Any] = {}
+        self._reached(lambda: meta.update(self.backend.get_task_meta(self.request.id)))
+        said = meta.get("result")
+        if meta.get("status") != "PROGRESS" or not isinstance(said, dict):
+            return False
+        is_alive = time.time() - float(said.get("alive_at", 0.0)) < ALIVE_S
+        return is_alive and said.get("host") != socket.gethostname()
+
+    def _store(self, summary: Mapping[str, Any]) -> None:
+        """Store a result as soon as possible, however long that takes; Celery soon gives up."""
+        store = self.backend.store_result
+        while not self.app.closing:
+            if self._reached(
+                lambda: store(self.request.id, summary, states.SUCCESS, request=self.request)
+            ):
+                return
+            time.sleep(RETRY_S)
+        raise Reject("the worker ends before it could store the result", requeue=True)

@@ -1,91 +1,85 @@
-"""The process that trains for a task: alone on its devices, and not outliving its worker.
+"""The process that trains for a task: `heimdall train`, with its progress and outcome in files.
 
-Its standard input is a pipe that the worker holds open: when the worker dies, however it dies, the
-pipe closes and the training ends as at SIGTERM, with a checkpoint.
+They are in the task's folder, which outlives the worker: `job.json` is the order, `progress.json`
+the progress, and `outcome.json` the summary of the run or its error.
 
-A GPU is named by its serial name, so that `CUDA_VISIBLE_DEVICES=1` of one worker and `GPU-…` of
-another are the same device. Locks are the operating system's, which frees them however their
-holder ends, `kill -9` included.
+Standard input is a pipe that the worker holds open. When the worker dies, however it dies, the pipe
+closes and the training ends as at SIGTERM, with a checkpoint.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
 import math
 import os
-import re
-import shutil
 import signal
-import subprocess
 import threading
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from heimdall_export.atomic import write_whole
 
 from heimdall_trainer.errors import describe
-from heimdall_trainer.worker.job_folder import BUSY, JobFolder, Outcome, Progress
+from heimdall_trainer.events import LOGGER
 from heimdall_trainer.worker.payload import training_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable
     from pathlib import Path
-    from typing import Any
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
 
-    Report = Callable[[Progress], None]
-    Train = Callable[[TrainingConfig, Connections, Report], Mapping[str, Any]]
-
-__all__ = ["claimed_devices", "device_locks", "run_job", "train_and_register", "visible_gpus"]
-
-LOGGERS = ("heimdall_trainer.run", "heimdall_models")
-"""Loggers of the events of a run."""
-PATIENCE_S = 2.0
-"""For a process of a worker that died to end; if it takes longer, the task comes again later."""
+__all__ = ["read_json", "run_job", "write_json"]
 
 
-def run_job(path: Path, connections: Connections, train: Train | None = None) -> None:
+def write_json(path: Path, content: object) -> None:
+    """Write a file of the task's folder whole, for its owner alone."""
+    write_whole(path, json.dumps(content) + "\n", mode=0o600)
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
+    """Content of a file of the task's folder; None if there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def run_job(
+    folder: Path,
+    connections: Connections,
+    train: Callable[[TrainingConfig, Connections], None] | None = None,
+) -> None:
     """Carry out the order in a task's folder, and write the outcome into the folder.
 
     Args:
-        path: The task's folder.
+        folder: The task's folder; its name is the id of the task.
         connections: Addresses of all servers.
-        train: Trains; `train_and_register` unless given.
+        train: Trains and logs events; `heimdall train` unless given.
 
     Raises:
-        SystemExit: With `BUSY`, or for a signal.
         ValueError: An error of the pipeline; it is in the outcome, too.
     """
-    folder = JobFolder(path)
-    train = train or train_and_register
+    job = read_json(folder / "job.json")
+    config = training_config(job["settings"], export=job["export"])
+    given = config.checkpoint_dir
+    own = folder / "checkpoints" if given is None else given / folder.name
+    own.mkdir(parents=True, exist_ok=True)
+    config = replace(config, checkpoint_dir=own)
+    train = train or _train
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        # A further process of Lightning's, whose first one holds the locks.
-        train(_configuration(folder), connections, lambda _: None)
+        # One of Lightning's further processes; the first one reports.
+        train(config, connections)
         return
     threading.Thread(target=_end_with_worker, daemon=True, name="end-with-worker").start()
+    handler = _Reports(folder)
+    LOGGER.addHandler(handler)
     try:
-        lock = FileLock(folder.lock).acquire(timeout=PATIENCE_S)
-    except Timeout:
-        raise SystemExit(BUSY) from None
-    with lock:
-        if folder.outcome() is not None:
-            return
-        try:
-            config = _configuration(folder)
-            devices = claimed_devices(config, visible_gpus(os.environ))
-            with device_locks(
-                connections.state_directory(),
-                devices,
-                lambda device: folder.report(Progress(stage=f"waiting for device {device}")),
-            ):
-                summary = train(config, connections, folder.report)
-        except Exception as error:
-            folder.end(Outcome(error=describe(error)))
-            raise
-        folder.end(Outcome(summary=summary))
+        train(config, connections)
+    except Exception as error:
+        write_json(folder / "outcome.json", {"error": describe(error)})
+        raise
+    finally:
+        LOGGER.removeHandler(handler)
 
 
 def _end_with_worker() -> None:
@@ -96,137 +90,45 @@ def _end_with_worker() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _configuration(folder: JobFolder) -> TrainingConfig:
-    """The task's configuration, with checkpoints where its next run finds them."""
-    job = folder.job()
-    config = training_config(job.settings, export=job.export)
-    given = config.checkpoint_dir
-    own = folder.checkpoints if given is None else given / folder.task_id
-    own.mkdir(parents=True, exist_ok=True)
-    return replace(config, checkpoint_dir=own)
-
-
-def train_and_register(
-    config: TrainingConfig, connections: Connections, report: Report
-) -> dict[str, Any]:
-    """Run the pipeline, from an earlier run's checkpoint if there is one.
-
-    Returns:
-        The contents of `heimdall train --summary`.
-    """
+def _train(config: TrainingConfig, connections: Connections) -> None:
+    """Run `heimdall train`, from an earlier run's checkpoint if there is one."""
     from heimdall_models.training.checkpoint_files import checkpoints_in
 
-    from heimdall_trainer.console import print_closing
-    from heimdall_trainer.pipeline import TrainingPipeline
+    from heimdall_trainer.cli.train import train
 
     folder = config.checkpoint_dir
     if folder is not None and not config.export_only:
         members = config.ensemble > 1
         if any(folder.glob("member-*/*.ckpt")) if members else checkpoints_in(folder):
             config = replace(config, checkpoint=(), resume_training=True)
-    handler = _ProgressHandler(report)
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        outcome = TrainingPipeline(config, connections).run()
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
-    print_closing(outcome)
-    return asdict(outcome.summary)
+    train(config=config, connections=connections)
 
 
-class _ProgressHandler(logging.Handler):
-    """Reports of progress, made of the events of a run."""
+class _Reports(logging.Handler):
+    """Writes the progress and the summary of a run from its events."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._report = report
-        self._progress = Progress(stage="checking")
+        self._folder = folder
+        self._progress: dict[str, Any] = {"stage": "checking"}
 
     def emit(self, record: logging.LogRecord) -> None:
         event, figures = getattr(record, "event", ""), getattr(record, "figures", {})
-        more: dict[str, Any] = {}
-        if event == "stage" and figures["state"] == "begun":
-            more = {"stage": figures["stage"]}
+        new: dict[str, Any] = {}
+        if event == "result":
+            write_json(self._folder / "outcome.json", {"summary": figures})
+        elif event == "stage" and figures["state"] == "begun":
+            new = {"stage": figures["stage"]}
         elif event == "run":
-            more = {"run_id": figures["run_id"]}
+            new = {"run_id": figures["run_id"]}
         elif event == "epoch" and "seconds_left" in figures:
-            metrics = {
+            new = {name: figures[name] for name in ("epoch", "epochs")}
+            new["seconds_left"] = round(figures["seconds_left"], 1)
+            new["metrics"] = {
                 name: value
                 for name, value in figures.items()
                 if "/" in name and math.isfinite(value)
             }
-            more = {name: figures[name] for name in ("epoch", "epochs")}
-            more |= {"seconds_left": round(figures["seconds_left"], 1), "metrics": metrics}
-        if more:
-            self._progress = replace(self._progress, **more)
-            self._report(self._progress)
-
-
-def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Serial names of the machine's NVIDIA GPUs that a process with this environment sees."""
-    program = shutil.which("nvidia-smi")
-    installed: tuple[str, ...] = ()
-    if program is not None:
-        query = (program, "--query-gpu=uuid", "--format=csv,noheader")
-        answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
-        installed = tuple(answer.stdout.split()) if answer.returncode == 0 else ()
-    chosen = environment.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        return installed
-    found: list[str] = []
-    for word in filter(None, map(str.strip, chosen.split(","))):
-        if word.isdecimal():
-            found += installed[int(word) : int(word) + 1]
-        elif not word.startswith("-"):
-            found.append(next((name for name in installed if name.startswith(word)), word))
-    return tuple(found)
-
-
-def claimed_devices(config: TrainingConfig, gpus: Sequence[str]) -> tuple[str, ...]:
-    """Names of all devices that Lightning takes for a configuration, sorted.
-
-    Args:
-        config: Its `accelerator` and `devices`.
-        gpus: Those that the training process sees, in order.
-    """
-    if config.accelerator == "cpu" or (config.accelerator == "auto" and not gpus):
-        return ("cpu",)
-    if config.accelerator not in ("auto", "gpu", "cuda"):
-        return (config.accelerator,)
-    chosen = [int(number) for number in re.findall(r"-?\d+", config.devices)]
-    if not chosen or chosen == [-1]:
-        return tuple(sorted(gpus))
-    if "," not in config.devices:
-        return tuple(sorted(gpus[: chosen[0]]))
-    return tuple(sorted({gpus[n] for n in chosen if 0 <= n < len(gpus)}))
-
-
-@contextlib.contextmanager
-def device_locks(
-    state_directory: Path, devices: Sequence[str], waiting: Callable[[str], None]
-) -> Iterator[None]:
-    """Hold devices, each once on this machine and state directory.
-
-    Args:
-        state_directory: Its folder `locks` has the locks.
-        devices: Their names, in one order everywhere, so that there is no deadlock.
-        waiting: Called with a device that another training holds, before waiting for it.
-
-    Raises:
-        OSError: A lock cannot be made.
-    """
-    folder = state_directory / "locks"
-    folder.mkdir(exist_ok=True, mode=0o700)
-    with contextlib.ExitStack() as held:
-        for device in devices:
-            lock = FileLock(folder / f"device-{re.sub(r'[^A-Za-z0-9.-]', '_', device)}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                waiting(device)
-                lock.acquire()
-            held.callback(lock.release)
-        yield
+        if new:
+            self._progress |= new
+            write_json(self._folder / "progress.json", self._progress)
