@@ -1,6 +1,8 @@
 """A catalogue with a few simulated sessions on the real servers, for the tests that train."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,10 @@ from heimdall_data.ingest.ingest import ingest
 from heimdall_simulation import simulate_sessions
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
+from hypothesis import settings
 
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 pytest_plugins = ["heimdall_data.testing.fixtures"]
 
 N_SESSIONS = 48
@@ -35,6 +40,38 @@ def connections(stack, tmp_path_factory):
     with Catalogue(there.need_database()) as catalogue:
         ingest(catalogue, ObjectStore(s3, s3.raw_iq_bucket), made, progress=False)
     return there
+
+
+@pytest.fixture
+def empty(s3_settings, database_url, tmp_path):
+    """Connections to this test's own empty database and bucket."""
+    return Connections(
+        database_url=database_url,
+        s3_endpoint_url=s3_settings.endpoint_url,
+        s3_access_key=s3_settings.access_key,
+        s3_secret_key=s3_settings.secret_key,
+        raw_iq_bucket=s3_settings.raw_iq_bucket,
+        state_dir=tmp_path / "state",
+    )
+
+
+@pytest.fixture
+def run_heimdall(tmp_path):
+    """Run `heimdall` in a process and a folder of its own, with nothing else configured."""
+    bare = {k: v for k, v in os.environ.items() if not k.startswith(("HEIMDALL_", "MLFLOW_"))}
+
+    def run(*words, connections=None, **variables):
+        there = connections or Connections(state_dir=tmp_path / "state")
+        return subprocess.run(
+            [sys.executable, "-m", "heimdall_trainer", *words],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=bare | there.environment(defaults=False) | variables,
+            timeout=300,
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """What a user does wrong, at the command line, on real servers: one line, and nothing half-done."""
 
 import io
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -18,28 +15,13 @@ SOURCE = ("--source", "Beacon", "--latitude", "45", "--longitude", "8", "--frequ
 
 
 @pytest.fixture
-def heimdall(stack, s3_settings, database_url, tmp_path):
-    """Run `heimdall` on this test's own empty database and bucket."""
-    configured = {
-        "HEIMDALL_DATABASE_URL": database_url,
-        "HEIMDALL_S3_ENDPOINT_URL": s3_settings.endpoint_url,
-        "HEIMDALL_S3_ACCESS_KEY": s3_settings.access_key,
-        "HEIMDALL_S3_SECRET_KEY": s3_settings.secret_key,
-        "HEIMDALL_RAW_IQ_BUCKET": s3_settings.raw_iq_bucket,
-        "HEIMDALL_STATE_DIR": str(tmp_path / "state"),
-    }
-    with Catalogue(database_url) as catalogue:
+def heimdall(run_heimdall, empty):
+    """Run `heimdall` on an empty catalogue; its status, and the one line that it prints."""
+    with Catalogue(empty.database_url) as catalogue:
         catalogue.create_schema()
 
-    def run(*arguments, **environment):
-        finished = subprocess.run(
-            [sys.executable, "-m", "heimdall_trainer", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=os.environ | configured | environment,
-            timeout=300,
-        )
+    def run(*words, **variables):
+        finished = run_heimdall(*words, connections=empty, **variables)
         lines = finished.stderr.strip().splitlines()
         assert len(lines) == 1, finished.stderr
         assert "Traceback" not in finished.stdout
@@ -109,36 +91,30 @@ def test_a_misspelt_station_or_receiver_suggests_the_right_one(heimdall, connect
     assert "'Genoa'; did you mean 'Genova'?" in said
 
 
-def test_a_filter_that_nothing_can_meet_is_wrong_usage(heimdall):
-    """It is refused before anything is opened."""
-    status, said = heimdall("train", "--since", "2026-01-01", "--until", "2025-01-01")
-    assert status == 2
-    assert "since=2026-01-01 00:00:00+00:00 is above until=2025" in said
-
-
-def test_too_few_sources_for_the_split_are_counted(heimdall, s3_settings, database_url):
-    """Training and testing on the same transmitter would mean nothing."""
+@pytest.fixture
+def three_sessions(s3_settings, database_url):
+    """Three sessions of one transmitter, heard by two receivers; the store of their recordings."""
     store = ObjectStore(s3_settings, s3_settings.raw_iq_bucket)
     heard = tuple(new_recording(station, n_samples=8192) for station in (TORINO, GENOVA))
     times = ("morning", "noon", "evening")
     sessions = [replace(new_session(name), measurements=heard) for name in times]
     with Catalogue(database_url) as catalogue:
         ingest(catalogue, store, sessions, progress=False)
+    return store
+
+
+def test_too_few_sources_for_the_split_are_counted(heimdall, three_sessions):
+    """Training and testing on the same transmitter would mean nothing."""
     status, line = heimdall("train", "--n_receivers", "2", "--backbone", "convnext_atto")
     assert status == 1
     assert "1 transmitter site leaves" in line
 
 
-def test_more_unusable_sessions_than_max_excluded_end_the_run(heimdall, s3_settings, database_url):
+def test_more_unusable_sessions_than_max_excluded_end_the_run(heimdall, three_sessions):
     """A model of what happens to be left is not the model that was asked for."""
-    store = ObjectStore(s3_settings, s3_settings.raw_iq_bucket)
-    heard = (new_recording(TORINO, n_samples=8192),)
-    times = ("morning", "noon", "evening")
-    sessions = [replace(new_session(name), measurements=heard) for name in times]
-    with Catalogue(database_url) as catalogue:
-        ingest(catalogue, store, sessions, progress=False)
-    store.delete(store.list()[0].key)
-    train = ("train", "--n_receivers", "1", "--backbone", "convnext_atto")
+    lost = [found.key for found in three_sessions.list() if "Torino" in found.key]
+    three_sessions.delete(lost[0])
+    train = ("train", "--receivers", "Torino", "--backbone", "convnext_atto")
     status, said = heimdall(*train)
     assert status == 1
     assert "1 of 3 sessions cannot be used, more than --max_excluded 0.1 allows" in said

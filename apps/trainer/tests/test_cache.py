@@ -30,13 +30,7 @@ def total(there):
 @pytest.fixture
 def command(there):
     """Starts `heimdall cache` with the connections in its environment."""
-    environment = os.environ | {
-        "HEIMDALL_DATABASE_URL": there.database_url,
-        "HEIMDALL_S3_ENDPOINT_URL": there.s3_endpoint_url,
-        "HEIMDALL_S3_ACCESS_KEY": there.s3_access_key,
-        "HEIMDALL_S3_SECRET_KEY": there.s3_secret_key,
-        "HEIMDALL_STATE_DIR": str(there.state_dir),
-    }
+    environment = os.environ | there.environment(defaults=False)
 
     def start(*arguments, **variables):
         return subprocess.Popen(
@@ -211,19 +205,3 @@ def test_a_shared_build_that_cannot_work_ends_in_one_line(command, there, bucket
     assert err.count("\n") == 1
     assert there.database_url not in err
     assert entries(there) == {}
-
-
-@pytest.mark.parametrize(
-    ("flags", "remedy"),
-    [
-        (("--workers", "0"), "--workers is 0; it must be at least 1"),
-        (("--cache_gb", "0"), "--cache_gb is 0.0; it must be a positive number"),
-        (("--n_receivers", "0"), "--n_receivers is 0; it must be a whole number of at least 1"),
-    ],
-)
-def test_wrong_usage_of_build_ends_with_status_2(command, flags, remedy):
-    """As every command's."""
-    process = command("build", *flags)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert remedy in err

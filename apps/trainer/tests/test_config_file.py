@@ -1,33 +1,68 @@
-"""A configuration file and `--print_config`: what a run is told, and by whom."""
+"""A configuration file and `--print_config`: the values of a run, and their origins."""
 
+import contextlib
+import io
 import os
-import subprocess
-import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
 from heimdall_trainer.cli import app as cli
-from heimdall_trainer.connections import masked
+from heimdall_trainer.connections import holds_password, masked
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 VARIABLES = ("HEIMDALL_", "MLFLOW_")
+few = settings(max_examples=25)  # Each runs a command line.
+texts = st.text("ab:# ~'\"[]{},%é日\\", min_size=1, max_size=8).filter(lambda text: text.strip())
+flags = st.fixed_dictionaries(
+    {},
+    optional={
+        "epochs": st.integers(1, 500),
+        "learning_rate": st.floats(1e-9, 1.0),
+        "augment": st.booleans(),
+        "stations": st.lists(texts, min_size=1, max_size=3, unique=True),
+        "model_name": st.text("ab# ~'[{,é日", min_size=1).filter(lambda text: text.strip()),
+        "until": st.dates(date(1970, 1, 1)).map("{} 12:34:56+02:00".format),
+        "weights": st.none() | st.just("NO"),
+        "state_dir": texts,
+    },
+)
 
 
-@pytest.fixture
-def heimdall(tmp_path, monkeypatch, capsys):
-    """Run `heimdall` in this process, in a folder of its own, with nothing configured."""
-    for name in [name for name in os.environ if name.startswith(VARIABLES)]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+@contextlib.contextmanager
+def bare_folder():
+    """A folder of its own as the current one, with nothing configured."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        mock.patch.dict(os.environ, bare, clear=True),
+        mock.patch.object(cli.signal, "signal"),
+    ):
+        yield Path(folder)
 
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err.strip()
 
-    return run
+def heimdall(*arguments):
+    """Run `heimdall` in this process; its status, output and error."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main(arguments)
+    return ended.value.code, out.getvalue(), err.getvalue().strip()
+
+
+@pytest.fixture(autouse=True)
+def folder():
+    """The current folder, for the examples."""
+    with bare_folder() as there:
+        yield there
 
 
 def resolved(said):
@@ -37,71 +72,81 @@ def resolved(said):
     return yaml.safe_load(said), origins
 
 
-def test_the_file_has_the_names_of_the_flags(heimdall, tmp_path):
+@few
+@given(flags)
+def test_what_is_printed_can_be_given_back(flags):
+    """A run is repeated from its printed configuration, which has every value."""
+    with bare_folder() as folder:
+        (folder / "run.yaml").write_text(yaml.safe_dump(flags, allow_unicode=True))
+        status, first, error = heimdall("train", "--config", "run.yaml", "--print_config")
+        assert status == 0, error
+        (folder / "again.yaml").write_text(first)
+        again = heimdall("train", "--config", "again.yaml", "--print_config")[1]
+        values, origins = resolved(again)
+        assert values == resolved(first)[0]
+        assert values["stations"] == flags.get("stations")
+        assert values["learning_rate"] == flags.get("learning_rate", 1e-3)
+        assert all(origin.startswith("again.yaml:") for origin in origins.values())
+
+
+@few
+@given(flags)
+def test_a_file_means_what_the_flags_mean(flags):
     """What was tried at the command line moves into a file as it is."""
-    (tmp_path / "run.yaml").write_text(
-        "epochs: 5\nbatch-size: 8\nlr: 1e-4\nreceivers: [NO, Torino]\naugment: false\n"
-        "only:\n  min-snr-db: 6\n  since: 2026-01-01\n"
-    )
-    status, said, _ = heimdall("train", "--config", "run.yaml", "--print_config")
-    values, origins = resolved(said)
-    assert status == 0
-    assert (values["epochs"], values["batch_size"], values["learning_rate"]) == (5, 8, 1e-4)
-    assert values["receivers"] == ["NO", "Torino"]
-    assert values["augment"] is False
-    assert values["min_snr_db"] == 6
-    assert values["since"] == "2026-01-01T00:00:00+00:00"
-    assert origins["learning_rate"] == "run.yaml:3"
-    assert origins["since"] == "run.yaml:8"
-    assert origins["patience"] == "default"
+    words = []
+    for name, value in flags.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif value:
+            words += [f"--{name}={each}" for each in (value if type(value) is list else [value])]
+    with bare_folder() as folder:
+        (folder / "run.yaml").write_text(yaml.safe_dump(flags, allow_unicode=True))
+        by_file = heimdall("train", "--config", "run.yaml", "--print_config")[1]
+        by_flag = heimdall("train", *words, "--print_config")[1]
+        assert resolved(by_file)[0] == resolved(by_flag)[0]
 
 
-def test_a_flag_comes_before_the_environment_dotenv_and_the_file(tmp_path):
+@few
+@given(
+    st.sampled_from(["raw_iq_bucket", "models_bucket", "s3_region", "cache_s3", "state_dir"]),
+    st.sets(st.sampled_from(["flag", "environment", ".env", "file"])),
+)
+def test_a_flag_comes_before_the_environment_dotenv_and_the_file(name, sources):
     """The contract's order, with the file below it; a surprise trains on the wrong data."""
-    (tmp_path / ".env").write_text("HEIMDALL_S3_REGION=dotenv\nHEIMDALL_MODELS_BUCKET=dotenv\n")
-    names = ("cache_s3", "raw_iq_bucket", "models_bucket", "s3_region", "state_dir")
-    (tmp_path / "run.yaml").write_text("".join(f"{name}: file\n" for name in names))
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}
-    bare |= {f"HEIMDALL_{name}": "environment" for name in ("RAW_IQ_BUCKET", "MODELS_BUCKET")}
-    command = ["train", "--config", "run.yaml", "--print-config", "--raw_iq_bucket", "flag"]
-    finished = subprocess.run(
-        [sys.executable, "-m", "heimdall_trainer", *command],
-        cwd=tmp_path,
-        env=bare,
-        capture_output=True,
-        text=True,
-        timeout=120,
+    variable = f"HEIMDALL_{name.upper()}"
+    with bare_folder() as folder:
+        (folder / "run.yaml").write_text(f"{name}: file\n" if "file" in sources else "epochs: 1")
+        (folder / ".env").write_text(f"{variable}=.env\n" if ".env" in sources else "")
+        os.environ |= {variable: "environment"} if "environment" in sources else {}
+        words = (f"--{name}", "flag") if "flag" in sources else ()
+        said = heimdall("train", *words, "--config", "run.yaml", "--print_config")[1]
+        values, origins = resolved(said)
+        ranked = [each for each in ("flag", "environment", ".env", "file") if each in sources]
+        assert not ranked or values[name] == ranked[0]
+        assert (
+            origins[name]
+            == {
+                "flag": f"flag --{name}",
+                "environment": f"environment {variable}",
+                ".env": f".env {variable}",
+                "file": "run.yaml:1",
+                "default": "default",
+            }[(*ranked, "default")[0]]
+        )
+
+
+def test_names_have_hyphens_or_underscores_and_filters_may_stand_together(folder):
+    """What was tried at the command line moves into a file as it is."""
+    (folder / "run.yaml").write_text(
+        "batch-size: 8\nlr: 1e-4\nonly:\n  min-snr-db: 6\n  since: 2026-01-01\n"
     )
-    values, origins = resolved(finished.stdout)
-    assert {name: values[name] for name in names} == {
-        "raw_iq_bucket": "flag",
-        "models_bucket": "environment",
-        "s3_region": "dotenv",
-        "cache_s3": "file",
-        "state_dir": "file",
-    }
-    assert origins["raw_iq_bucket"] == "flag --raw_iq_bucket"
-    assert origins["models_bucket"] == "environment HEIMDALL_MODELS_BUCKET"
-    assert origins["s3_region"] == ".env HEIMDALL_S3_REGION"
+    values, origins = resolved(heimdall("train", "--config", "run.yaml", "--print_config")[1])
+    assert (values["batch_size"], values["learning_rate"], values["min_snr_db"]) == (8, 1e-4, 6)
+    assert values["since"] == "2026-01-01T00:00:00+00:00"
+    assert (origins["learning_rate"], origins["since"]) == ("run.yaml:2", "run.yaml:5")
 
 
-def test_what_is_printed_can_be_given_back(heimdall, tmp_path):
-    """A run is repeated from its printed configuration, in which every value stands."""
-    (tmp_path / "run.yaml").write_text("epochs: 5\nstations: [On, ~x, 'a: b # c']\nweights: ~\n")
-    flags = ("--no-augment", "--lr", "3e-5", "--until", "2026-02-01", "--devices", "0,1")
-    told = ("--state-dir", "a folder", "--checkpoint", "x.ckpt", "--resume_training")
-    first = heimdall("train", "--config", "run.yaml", *flags, *told, "--print_config")[1]
-    (tmp_path / "again.yaml").write_text(first)
-    status, again, _ = heimdall("train", "--config", "again.yaml", "--print_config")
-    assert status == 0
-    assert resolved(again)[0] == resolved(first)[0]
-    assert resolved(again)[0]["stations"] == ["On", "~x", "a: b # c"]
-    assert set(resolved(again)[1].values()) == {
-        f"again.yaml:{line + 1}" for line, text in enumerate(first.splitlines()) if ": " in text
-    } - {"again.yaml:1", "again.yaml:2"}
-
-
-def test_secrets_are_printed_masked_and_as_comments(heimdall, tmp_path, monkeypatch):
+def test_secrets_are_printed_masked_and_as_comments(folder, monkeypatch):
     """What is printed is pasted into tickets, and given back as a file that refuses secrets."""
     monkeypatch.setenv("HEIMDALL_DATABASE_URL", "postgresql://someone:geheim@db:5432/catalogue")
     monkeypatch.setenv("HEIMDALL_S3_ACCESS_KEY", "geheim")
@@ -110,10 +155,23 @@ def test_secrets_are_printed_masked_and_as_comments(heimdall, tmp_path, monkeypa
     assert "geheim" not in said
     assert "# database_url: postgresql://***@db:5432/catalogue" in said
     assert "# s3_secret_key: '***'" in said
-    (tmp_path / "again.yaml").write_text(said)
+    (folder / "again.yaml").write_text(said)
     status, again, _ = heimdall("train", "--config", "again.yaml", "--print_config")
     assert status == 0
     assert resolved(again)[1]["database_url"] == "environment HEIMDALL_DATABASE_URL"
+
+
+words = st.text("abcxyz019._-", min_size=1, max_size=8)
+
+
+@given(words, st.text("abcxyz019._-:/", max_size=8).map("geheim{}".format), words, words)
+def test_a_login_is_never_shown(user, password, host, rest):
+    """Nor is the rest of the address lost, which tells the operator where it goes."""
+    address = f"postgresql://{user}:{password}@{host}/{rest}"
+    assert holds_password(address)
+    assert "geheim" not in masked("database_url", address)
+    assert masked("s3_secret_key", password) == "***"
+    assert masked("database_url", f"postgresql://{user}@{host}/{rest}").endswith(f"@{host}/{rest}")
 
 
 @pytest.mark.parametrize(
@@ -179,9 +237,9 @@ def test_a_password_is_masked_wherever_an_address_has_it(address, shown):
         ("postgresql://u:geheim@h/d: 3", "x.yaml:1"),
     ],
 )
-def test_what_is_wrong_with_the_file_is_said_with_its_line(heimdall, tmp_path, text, said):
+def test_what_is_wrong_with_the_file_is_said_with_its_line(folder, text, said):
     """Found in a second, and not by a training that was another than one thought."""
-    (tmp_path / "x.yaml").write_text(text)
+    (folder / "x.yaml").write_text(text)
     status, printed, line = heimdall("train", "--config", "x.yaml", "--print_config")
     assert (status, printed) == (2, "")
     assert [word for word in said.split() if word not in line] == []
@@ -190,37 +248,36 @@ def test_what_is_wrong_with_the_file_is_said_with_its_line(heimdall, tmp_path, t
 
 
 @pytest.mark.parametrize(("name", "contents"), [("none.yaml", None), (".", None), ("b", b"\xff")])
-def test_a_file_that_cannot_be_read_is_named(heimdall, tmp_path, name, contents):
+def test_a_file_that_cannot_be_read_is_named(folder, name, contents):
     """A path with a typing error must not mean `no configuration`."""
     if contents:
-        (tmp_path / name).write_bytes(contents)
+        (folder / name).write_bytes(contents)
     status, _, line = heimdall("train", "--config", name, "--print_config")
     assert status == 2
     assert f"--config {name}" in line
 
 
-def test_a_file_without_an_end_is_refused(heimdall):
+def test_a_file_without_an_end_is_refused():
     """A device in the place of a file would fill the memory, and take the machine with it."""
     status, _, line = heimdall("train", "--config", "/dev/zero", "--print_config")
     assert status == 2
     assert "--config /dev/zero" in line
 
 
-@pytest.mark.parametrize("flag", ["--weights", "--checkpoint", "--receivers", "--database_url"])
-def test_a_password_is_masked_in_any_value_that_is_printed(heimdall, flag):
+@few
+@given(st.sampled_from(["weights", "checkpoint", "receivers", "database_url"]), words, words)
+def test_a_password_is_masked_in_any_value_that_is_printed(flag, user, host):
     """An address in the wrong place is still an address; a path has lost a slash of it."""
-    said = heimdall("train", flag, "https://u:geheim@h/w", "--print_config")[1]
+    said = heimdall("train", f"--{flag}", f"https://{user}:geheim@{host}/w", "--print_config")[1]
     assert "geheim" not in said
     assert "***" in said
 
 
-@pytest.mark.parametrize("number", ["1.5", "2.000001"])
-def test_a_fraction_is_no_whole_number(heimdall, number):
+@few
+@given(st.integers(1, 10**9), st.integers(1, 999_999))
+def test_a_fraction_is_no_whole_number(whole, millionths):
     """The library would round it, and train with another number than was asked for."""
-    assert f'"{number}" into int' in heimdall("train", "--epochs", number)[2]
-
-
-def test_a_whole_number_may_be_written_with_a_point(heimdall):
-    """Programs that write configurations do."""
-    said = heimdall("train", "--epochs", "4.0", "--print_config")[1]
-    assert resolved(said)[0]["epochs"] == 4
+    fraction = f"{whole}.{millionths:06d}"
+    assert f'"{fraction}" into int' in heimdall("train", "--epochs", fraction)[2]
+    said = heimdall("train", "--epochs", f"{whole}.0", "--print_config")[1]
+    assert resolved(said)[0]["epochs"] == whole

@@ -1,9 +1,5 @@
 """`heimdall ingest` at the command line, on real servers: files, folders and manifests."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from heimdall_data import Catalogue
@@ -31,25 +27,11 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def heimdall(s3_settings, database_url, folder):
-    """Run `heimdall ingest` on this test's own empty database and bucket."""
-    configured = {
-        "HEIMDALL_DATABASE_URL": database_url,
-        "HEIMDALL_S3_ENDPOINT_URL": s3_settings.endpoint_url,
-        "HEIMDALL_S3_ACCESS_KEY": s3_settings.access_key,
-        "HEIMDALL_S3_SECRET_KEY": s3_settings.secret_key,
-        "HEIMDALL_RAW_IQ_BUCKET": s3_settings.raw_iq_bucket,
-    }
+def heimdall(run_heimdall, empty, folder):
+    """Run `heimdall ingest` on an empty database; its status, output and error."""
 
-    def run(*arguments, **variables):
-        finished = subprocess.run(
-            [sys.executable, "-m", "heimdall_trainer", "ingest", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            env=os.environ | configured | variables,
-            timeout=300,
-        )
+    def run(*words, **variables):
+        finished = run_heimdall("ingest", *words, connections=empty, **variables)
         return finished.returncode, finished.stdout.strip(), finished.stderr.strip()
 
     return run

@@ -1,9 +1,25 @@
 """The flags of `heimdall ingest simulated` make the scenario that they say."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from heimdall_data.errors import DataError
 from heimdall_simulation import NORTHWEST_ITALY
 from heimdall_trainer.cli.ingest import SimulationFlags
+from hypothesis import given
+from hypothesis import strategies as st
+
+settings = st.fixed_dictionaries(
+    {},
+    optional={
+        "rician_k_db": st.none() | st.floats(0, 20),
+        "modulation": st.sampled_from([("fm",), ("am",), ("am", "usb")]),
+        "echoes": st.integers(0, 3),
+        "interferers": st.integers(0, 2),
+        "recording_format": st.sampled_from(["npy", "kiwi_wav"]),
+    },
+)
 
 
 def test_no_flag_is_the_demos_scenario():
@@ -11,26 +27,27 @@ def test_no_flag_is_the_demos_scenario():
     assert SimulationFlags().scenario() == NORTHWEST_ITALY
 
 
-def test_every_other_scenario_has_its_own_name():
+@given(settings, settings)
+def test_scenarios_have_one_name_only_if_their_flags_are_the_same(one, other):
     """Ids follow from names: a fading session must not replace one that stands still."""
-    flags = (
-        SimulationFlags(),
-        SimulationFlags(rician_k_db=6.0),
-        SimulationFlags(rician_k_db=7.0),
-        SimulationFlags(modulation=("am", "usb")),
-        SimulationFlags(interferers=1),
-        SimulationFlags(recording_format="kiwi_wav"),
-    )
-    assert len({made.scenario().name for made in flags}) == len(flags)
+    names = [SimulationFlags(**flags).scenario().name for flags in (one, other)]
+    assert (names[0] == names[1]) == (SimulationFlags(**one) == SimulationFlags(**other))
 
 
-def test_own_stations_bring_their_own_region(tmp_path):
+@given(st.lists(st.tuples(st.floats(-80, 80), st.floats(-170, 170)), min_size=2, max_size=6))
+def test_own_stations_bring_their_own_region(places):
     """Transmitters in Italy are of no use to a network in Scotland."""
-    csv = tmp_path / "scotland.csv"
-    csv.write_text("name,latitude,longitude\nOban,56.4,-5.5\nPerth,56.4,-3.4\nAyr,55.5,-4.6\n")
-    scenario = SimulationFlags(stations=csv).scenario()
-    assert [station.name for station in scenario.stations] == ["Oban", "Perth", "Ayr"]
-    assert scenario.latitude_deg == pytest.approx((55.4, 56.5))
+    with tempfile.TemporaryDirectory() as folder:
+        csv = Path(folder) / "scotland.csv"
+        rows = [f"S{number},{north},{east}\n" for number, (north, east) in enumerate(places)]
+        csv.write_text("name,latitude,longitude\n" + "".join(rows))
+        scenario = SimulationFlags(stations=csv).scenario()
+        own = SimulationFlags(stations=csv, region=(50.0, 51.0, 7.0, 8.0)).scenario()
+    assert [station.position_deg for station in scenario.stations] == places
+    for index, bounds in enumerate((scenario.latitude_deg, scenario.longitude_deg)):
+        along = [place[index] for place in places]
+        assert bounds == pytest.approx((min(along) - 0.1, max(along) + 0.1))
+    assert (own.latitude_deg, own.longitude_deg) == ((50.0, 51.0), (7.0, 8.0))
     assert scenario.name.startswith("scotland ")
 
 

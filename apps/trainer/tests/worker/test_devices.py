@@ -7,31 +7,38 @@ from dataclasses import replace
 import pytest
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.worker.devices import claimed_devices, lock_file, locked, visible_gpus
+from hypothesis import given
+from hypothesis import strategies as st
 
 GPUS = ("GPU-b", "GPU-a", "GPU-c")
 LISTING = "#!/bin/sh\nprintf 'GPU-b\\nGPU-a\\nGPU-c\\n'\n"
+gpus = st.lists(st.uuids().map("GPU-{}".format), min_size=1, max_size=6, unique=True)
 
 
-@pytest.mark.parametrize(
-    ("accelerator", "devices", "taken"),
-    [
-        ("auto", "auto", ("GPU-a", "GPU-b", "GPU-c")),
-        ("gpu", "1", ("GPU-b",)),
-        ("gpu", "2", ("GPU-a", "GPU-b")),
-        ("cuda", "1,2", ("GPU-a", "GPU-c")),
-        ("gpu", "-1", ("GPU-a", "GPU-b", "GPU-c")),
-        ("cpu", "2", ("cpu",)),
-    ],
-)
-def test_a_training_claims_what_lightning_would_take(accelerator, devices, taken):
-    """A count is of the first ones; the order is one for all, so that nobody waits in a circle."""
-    config = replace(TrainingConfig(), accelerator=accelerator, devices=devices)
-    assert claimed_devices(config, GPUS) == taken
+@given(gpus, st.integers(1, 8), st.sampled_from(["auto", "gpu", "cuda"]))
+def test_a_count_claims_the_first_devices_in_one_order_for_all(gpus, count, accelerator):
+    """Lightning takes the first ones; the common order keeps two trainings from a deadlock."""
+    config = replace(TrainingConfig(), accelerator=accelerator, devices=str(count))
+    assert claimed_devices(config, gpus) == tuple(sorted(gpus[:count]))
 
 
-def test_without_a_gpu_the_processor_is_the_device():
-    """`auto` trains there."""
+@given(gpus, st.data())
+def test_a_list_claims_its_devices_and_auto_claims_all(gpus, data):
+    """A training that locks too few devices shares one with another training."""
+    numbers = st.lists(st.integers(0, len(gpus) - 1), min_size=2, unique=True)
+    chosen = data.draw(numbers if len(gpus) > 1 else st.just([0]))
+    listed = replace(TrainingConfig(), devices=",".join(map(str, chosen)) + ",")
+    assert claimed_devices(listed, gpus) == tuple(sorted(gpus[number] for number in chosen))
+    for devices in ("auto", "-1"):
+        every = replace(TrainingConfig(), devices=devices)
+        assert claimed_devices(every, gpus) == tuple(sorted(gpus))
+
+
+@given(gpus)
+def test_the_processor_is_one_device(gpus):
+    """`auto` trains there without a GPU."""
     assert claimed_devices(TrainingConfig(), ()) == ("cpu",)
+    assert claimed_devices(replace(TrainingConfig(), accelerator="cpu"), gpus) == ("cpu",)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +46,7 @@ def test_without_a_gpu_the_processor_is_the_device():
     [(None, GPUS), ("1", ("GPU-a",)), ("2,0", ("GPU-c", "GPU-b")), ("GPU-a", ("GPU-a",)), ("", ())],
 )
 def test_a_gpu_is_one_device_however_it_is_called(tmp_path, monkeypatch, chosen, seen):
-    """One worker says 1 and another its serial name; both mean one piece of hardware."""
+    """One worker says 1 and another its UUID; both mean one piece of hardware."""
     program = tmp_path / "nvidia-smi"
     program.write_text(LISTING)
     program.chmod(0o755)

@@ -23,7 +23,7 @@ def test_a_task_reports_its_progress_and_its_summary_is_the_result(client, stand
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"epoch": 3}, 'Unknown option: "[epoch]" from the task. Did you mean --epochs?'),
+        ({"epoch": 3}, "no flag is called 'epoch'; did you mean 'epochs'?"),
         ({"epochs": 0}, "--epochs is 0; it must be a whole number of at least 1"),
         ({"database_url": "postgresql://u:hidden@h/d"}, "come from the worker's environment"),
         ({"task_id": "../../elsewhere"}, "cannot name a folder"),

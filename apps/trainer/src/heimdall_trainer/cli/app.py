@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from importlib.metadata import version
 from typing import TYPE_CHECKING, NoReturn
 
 import cyclopts
@@ -40,17 +41,11 @@ COMMANDS = {
 }
 
 
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("heimdall-trainer")
-
-
 app = cyclopts.App(
     name="heimdall",
     help="Where a transmitter is, and how sure we are.",
     help_epilogue="Any command takes --debug, to see the traceback of an error.",
-    version=_version,
+    version=lambda: version("heimdall-trainer"),
     suppress_keyboard_interrupt=False,
     help_formatter="plain",
     help_format="plaintext",  # Markdown, which the commands' own help has, takes 0.1 s to load.
@@ -65,25 +60,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
     # As at Ctrl-C, the stack unwinds: servers stop and temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     origins = Origins(_load_dotenv())
     app.config = (flags_from_file, whole_numbers_only, origins)
     status, message = DONE, ""
     try:
-        command, bound, unparsed = app.parse_args(
-            [word for word in words if word != "--debug"], exit_on_error=False, print_error=False
-        )
-        command(
-            *bound.args, **bound.kwargs, **({"origins": origins} if "origins" in unparsed else {})
-        )
+        command, bound, unparsed = app.parse_args(words, exit_on_error=False, print_error=False)
+        more = {"origins": origins} if "origins" in unparsed else {}
+        command(*bound.args, **bound.kwargs, **more)
     except KeyboardInterrupt:
         status, message = INTERRUPTED, "interrupted"
     except Exception as error:  # noqa: BLE001 - the outermost edge: one line, never a traceback
         if debug:
             traceback.print_exc()
         status, message = FAILED, one_line(error)
-        if isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
+        if len(getattr(error, "problems", ())) > 1:  # Of an ingestion; a line for each.
+            print(error, file=sys.stderr)
+            message = error.summary  # type: ignore[attr-defined]
+        elif isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
             status, message = WRONG_USAGE, f"{origins.explain(message)} (see heimdall --help)"
         elif not is_expected(error):
             message = f"{describe(error)} (run again with --debug to see where, and report it)"

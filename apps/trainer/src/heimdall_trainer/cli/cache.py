@@ -43,54 +43,45 @@ class CacheChoice:
     """Rate that every recording is brought to; the most common one when unset."""
     cache_gb: float = TRAINING.cache_gb
     """Most that the cache may take on disk, in GB; what was used longest ago goes."""
-    workers: int | None = None
-    """Cores that compute; all when unset."""
-    engine: Literal["local", "ray"] = "local"
-    """What computes: this machine, or a Ray cluster, which fills --cache_s3 and no disk."""
-    ray_address: Annotated[str | None, Parameter(env_var="RAY_ADDRESS")] = None
-    """Ray cluster as host:6379, or auto for the one on this machine; one starts when unset."""
-
-    def __post_init__(self) -> None:
-        """Check the values; most rules are those of `TrainingConfig`.
-
-        Raises:
-            UsageError: A value is out of its range; the message names it.
-        """
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers is {self.workers}; it must be at least 1")
-        _ = self.training
-
-    @property
-    def training(self) -> TrainingConfig:
-        """The configuration of a training that uses these features."""
-        return TrainingConfig(
-            features=self.features,
-            n_receivers=self.n_receivers,
-            receivers=self.receivers,
-            only=self.only,
-            sample_rate_hz=self.sample_rate_hz,
-            cache_gb=self.cache_gb,
-        )
 
 
 EVERY = CacheChoice()
 
 
 @app.command
-def build(*, choice: CacheChoice = EVERY, connections: Connections = NOWHERE) -> None:
+def build(
+    *,
+    choice: CacheChoice = EVERY,
+    workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: Annotated[str | None, Parameter(env_var="RAY_ADDRESS")] = None,
+    connections: Connections = NOWHERE,
+) -> None:
     """Compute the features of all sessions, as `heimdall train` with the same flags needs them.
 
-    What is there already is kept: interrupted, it goes on where it was.
+    Features that are in the cache are kept, so an interrupted build goes on where it was.
+
+    Parameters
+    ----------
+    workers
+        Cores that compute; all when unset.
+    engine
+        What computes: this machine, or a Ray cluster, which fills --cache_s3 and no disk.
+    ray_address
+        Ray cluster as host:6379, or auto for the one on this machine; one starts when unset.
     """
+    config = TrainingConfig(**vars(choice))
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers is {workers}; it must be at least 1")
     from heimdall_data import ObjectStore
     from heimdall_data.prepare import Engine, Threads
 
     from heimdall_trainer.data import choose_sessions
 
     database_url, s3 = connections.need_database(), connections.need_s3()
-    engine: Engine = Threads(choice.workers)
     place = connections.cache_s3
-    if choice.engine == "ray":
+    computing: Engine = Threads(workers)
+    if engine == "ray":
         from heimdall_data.ray_engine import RayEngine, refuse_secrets_in_command
 
         if not place:
@@ -99,20 +90,20 @@ def build(*, choice: CacheChoice = EVERY, connections: Connections = NOWHERE) ->
                 "s3://bucket/prefix, or set HEIMDALL_CACHE_S3"
             )
         refuse_secrets_in_command(database_url)
-        engine = RayEngine(address=choice.ray_address, workers=choice.workers)
+        computing = RayEngine(address=ray_address, workers=workers)
     ObjectStore(s3, s3.raw_iq_bucket).require_bucket()
     if (shared := connections.shared_cache(writes=True)) is not None:
         shared.require()
-    dataset = choose_sessions(choice.training, connections, shares=True).dataset
-    usable, exclusions = dataset.prepare(progress=sys.stderr.isatty(), engine=engine)
+    dataset = choose_sessions(config, connections, shares=True).dataset
+    usable, exclusions = dataset.prepare(progress=sys.stderr.isatty(), engine=computing)
     # The bucket's entries are not counted, which takes minutes if it is full.
-    where = f"in {place}"
-    if choice.engine == "local":
-        where = _on_disk(connections) + (f", and in {place}" if place else "")
+    cache = _cache(connections)
+    where = [_amount(cache.status(), cache.directory)] if engine == "local" else []
+    where += [f"in {place}"] if place else []
     print(
         f"{len(dataset)} sessions: {usable.n_computed} computed, "
         f"{len(dataset) - usable.n_computed} in the cache before, "
-        f"{len(exclusions)} unusable; {where}"
+        f"{len(exclusions)} unusable; {', and '.join(where)}"
     )
     for exclusion in exclusions[:MAX_PRINTED]:
         print(f"unusable: session {exclusion.session_id}: {exclusion.reason}", file=sys.stderr)
@@ -123,14 +114,15 @@ def build(*, choice: CacheChoice = EVERY, connections: Connections = NOWHERE) ->
 @app.command
 def status(*, connections: Connections = NOWHERE) -> None:
     """Say how much is in the cache, on disk and in the bucket."""
-    print(_on_disk(connections))
+    cache = _cache(connections)
+    print(_amount(cache.status(), cache.directory))
     if (shared := connections.shared_cache(writes=True)) is not None:
-        print(f"{_amount(shared.status())} in {shared.address}")
+        print(_amount(shared.status(), shared.address))
 
 
 @app.command
 def clear(*, connections: Connections = NOWHERE) -> None:
-    """Delete all computed features on disk; the bucket, which others read, is left alone."""
+    """Delete all computed features on disk, and none in the bucket, which others read."""
     removed = _cache(connections).clear()
     print(f"{removed.n_entries} entries deleted, {removed.n_bytes / 1e6:.1f} MB")
 
@@ -143,10 +135,5 @@ def _cache(connections: Connections) -> FeatureCache:
     return FeatureCache(cache_directory(connections))
 
 
-def _on_disk(connections: Connections) -> str:
-    cache = _cache(connections)
-    return f"{_amount(cache.status())} in {cache.directory}"
-
-
-def _amount(status: CacheStatus) -> str:
-    return f"{status.n_entries} entries of {status.n_bytes / 1e6:.1f} MB"
+def _amount(status: CacheStatus, place: object) -> str:
+    return f"{status.n_entries} entries of {status.n_bytes / 1e6:.1f} MB in {place}"

@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -18,10 +18,7 @@ from heimdall_trainer.cli.ingest import SimulationFlags, open_servers
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 
-if TYPE_CHECKING:
-    from heimdall_trainer.console import RunOutcome
-
-__all__ = ["DEMO_RECEIVERS", "DemoConfig", "demo", "fill", "run_demo"]
+__all__ = ["DEMO_RECEIVERS", "DemoConfig", "demo", "fill"]
 
 DEMO_RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
 """Three of the seven stations, as far apart as the region allows."""
@@ -64,29 +61,15 @@ def demo(
         YAML file of these flags, such as `epochs: 20`.
     """
     del config_file  # read before the other flags had their values
-    folder = Connections(state_dir=state_dir).state_directory()
-    from heimdall_trainer.console import print_closing
-
-    print_closing(run_demo(config, folder))
-
-
-def run_demo(config: DemoConfig, state_dir: Path) -> RunOutcome:
-    """Start servers, fill them once, train, export, evaluate, report, and stop the servers.
-
-    Each seed has its own servers' data, with clocks and without, apart from those of
-    `heimdall stack`, so that simulated recordings are never mixed with real ones.
-
-    Raises:
-        ValueError: A step failed; the servers are stopped all the same.
-    """
+    state = Connections(state_dir=state_dir).state_directory()
     from heimdall_data.embedded import EmbeddedStack
 
+    from heimdall_trainer.console import print_closing
     from heimdall_trainer.events import tell
     from heimdall_trainer.pipeline import TrainingPipeline
 
     tell("stage", "starting Postgres and S3 …", stage="servers", state="begun")
     timed = config.features == "mel+timing"
-    receivers = () if timed else DEMO_RECEIVERS
     training = TrainingConfig(
         epochs=config.epochs,
         # At 1e-3 the heads, which learn five times faster, overshoot on a few hundred sessions:
@@ -96,16 +79,18 @@ def run_demo(config: DemoConfig, state_dir: Path) -> RunOutcome:
         summary=config.summary,
         backbone="convnext_atto",
         features=config.features,
-        receivers=receivers,
-        n_receivers=len(receivers) or N_STATIONS,
+        receivers=() if timed else DEMO_RECEIVERS,
+        n_receivers=N_STATIONS if timed else len(DEMO_RECEIVERS),
         validation_split=0.15,
         test_split=0.15,
     )
+    # Servers of this seed alone, so that its recordings are mixed with no others.
     folder = f"seed-{config.seed}" + ("-timing" if timed else "")
-    with EmbeddedStack(state_dir / "demo" / folder) as stack:
+    with EmbeddedStack(state / "demo" / folder) as stack:
         connections = Connections.to_stack(stack)
         fill(connections, config)
-        return TrainingPipeline(training, connections).run()
+        outcome = TrainingPipeline(training, connections).run()
+    print_closing(outcome)
 
 
 def fill(connections: Connections, config: DemoConfig) -> None:

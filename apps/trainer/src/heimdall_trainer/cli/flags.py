@@ -16,7 +16,7 @@ import difflib
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,18 +26,21 @@ from heimdall_trainer.connections import SECRETS, holds_password, masked
 from heimdall_trainer.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from cyclopts import Argument, ArgumentCollection
 
 __all__ = [
     "ConfigFile",
+    "Entry",
     "Origins",
     "Setting",
     "Switch",
     "command_group",
     "config_yaml",
     "flags_from_file",
+    "plain",
+    "set_flags",
 ]
 
 
@@ -64,55 +67,63 @@ def flags_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCo
     """Set what `--config FILE` sets and neither the command line nor the environment does.
 
     Raises:
-        UsageError: The file cannot be read or is not YAML; or a name in it is no flag, is set
-            twice, holds a secret, or has a value of the wrong shape. The message has the line.
+        UsageError: The file cannot be read or is not YAML, or see `set_flags`.
     """
     given = arguments.get("--config", None)
-    if given is None or not given.tokens:
-        return
+    if given is not None and given.tokens:
+        set_flags(_entries(Path(given.tokens[-1].value).expanduser()), arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One name in a file or in a task, and its value."""
+
+    where: str
+    """Origin of the value, such as `run.yaml:3`."""
+    name: str
+    """Name of a flag, with underscores."""
+    values: tuple[str, ...]
+    """Text as typed; empty for null and for an empty list."""
+    is_list: bool
+    group: str = ""
+    """Name that it stands below, if any."""
+
+    def error(self, message: str) -> UsageError:
+        """Return an error with the origin."""
+        return UsageError(f"{self.where}: {message}")
+
+
+def set_flags(entries: Iterable[Entry], arguments: ArgumentCollection) -> None:
+    """Set the flags of `entries` that are not set yet.
+
+    Raises:
+        UsageError: A name is no flag, is set twice, holds a secret, or has a value of the wrong
+            shape. The message has the origin.
+    """
     set_before = {id(argument) for argument in arguments if argument.tokens}
     seen: dict[int, str] = {}
-    for entry in _entries(Path(given.tokens[-1].value).expanduser()):
+    for entry in entries:
         argument = _argument(entry, arguments)
         if entry.values and (entry.name in SECRETS or holds_password(str(entry.values))):
             variable = next(iter(argument.parameter.env_var or ()), None)
             instead = f"set {variable} in the environment or in .env" if variable else "remove it"
-            raise entry.error(
-                f"{entry.name!r} holds a secret, and configuration files are shared; {instead}"
-            )
+            raise entry.error(f"{entry.name!r} holds a secret, which others could read; {instead}")
         if id(argument) in seen:
-            raise entry.error(f"{entry.name!r} is set already at {seen[id(argument)]}; remove one")
+            first = seen[id(argument)]
+            raise entry.error(f"{entry.name!r} is set already at {first}; remove one")
         seen[id(argument)] = entry.where
         if id(argument) in set_before:
             continue
         if entry.is_list and not argument.token_count()[1]:
             raise entry.error(f"{entry.name!r} is a list; it takes one value")
+        token = partial(Token, keyword=entry.name, source=entry.where)
         if not entry.values:
-            empty = () if entry.is_list else None
-            argument.append(Token(keyword=entry.name, implicit_value=empty, source=entry.where))
+            argument.append(token(implicit_value=() if entry.is_list else None))
         for index, value in enumerate(entry.values):
-            argument.append(Token(keyword=entry.name, value=value, source=entry.where, index=index))
+            argument.append(token(value=value, index=index))
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One name in the file, and its value."""
-
-    where: str
-    """File and line, as `run.yaml:3`."""
-    group: str
-    """The name that it stands below, if any."""
-    name: str
-    """As typed, but with underscores."""
-    is_list: bool
-    values: tuple[str, ...]
-    """Empty for null and for an empty list."""
-
-    def error(self, message: str) -> UsageError:
-        return UsageError(f"{self.where}: {message}")
-
-
-def _entries(path: Path) -> Iterator[_Entry]:
+def _entries(path: Path) -> Iterator[Entry]:
     """Everything that a file sets, in order; a name may come twice."""
     import yaml
 
@@ -143,12 +154,12 @@ def _entries(path: Path) -> Iterator[_Entry]:
     yield from _entries_of(root, path, "")
 
 
-def _entries_of(mapping: Any, path: Path, group: str) -> Iterator[_Entry]:  # noqa: ANN401 - untyped
+def _entries_of(mapping: Any, path: Path, group: str) -> Iterator[Entry]:  # noqa: ANN401 - untyped
     for key, node in mapping.value:
         where = f"{path}:{key.start_mark.line + 1}"
         if key.id != "scalar":
             raise UsageError(f"{where}: the name of a flag must be text; write `name: value`")
-        name = _plain(str(key.value).strip())
+        name = plain(str(key.value).strip())
         if node.id == "mapping":
             if group or name != GROUP:
                 raise UsageError(
@@ -161,19 +172,20 @@ def _entries_of(mapping: Any, path: Path, group: str) -> Iterator[_Entry]:  # no
         items = node.value if is_list else [] if node.tag == NULL else [node]
         if any(item.id != "scalar" or item.tag == NULL for item in items):
             raise UsageError(f"{where}: {name!r} must be a list of plain values; write [a, b]")
-        yield _Entry(where, group, name, is_list, tuple(str(item.value) for item in items))
+        values = tuple(str(item.value) for item in items)
+        yield Entry(where=where, name=name, values=values, is_list=is_list, group=group)
 
 
-def _argument(entry: _Entry, arguments: ArgumentCollection) -> Argument:
+def _argument(entry: Entry, arguments: ArgumentCollection) -> Argument:
     """The flag that an entry sets; a file has `x: false` instead of `--no-x`."""
     if entry.name in MODES:
         raise entry.error(f"{entry.name!r} can be given on the command line only")
     known = {
-        _plain(name): each
+        plain(name): each
         for each in arguments
         if each.parse and (not entry.group or entry.group in each.keys)
         for name in each.names
-        if name.startswith("--") and name not in each.negatives and _plain(name) not in MODES
+        if name.startswith("--") and name not in each.negatives and plain(name) not in MODES
     }
     if entry.name in known:
         return known[entry.name]
@@ -208,14 +220,14 @@ class Origins:
         """Record all settings."""
         self.settings = tuple(
             Setting(
-                _plain(leaf.name),
+                plain(leaf.name),
                 (root.field_info.name, *leaf.keys),
                 self._origin(leaf.tokens[0]) if leaf.tokens else DEFAULT,
             )
             for root in arguments
             if root.parse and not root.keys
             for leaf in (root, *root.children_recursive)
-            if not leaf.children and _plain(leaf.name) not in MODES
+            if not leaf.children and plain(leaf.name) not in MODES
         )
 
     def _origin(self, token: Token) -> str:
@@ -228,14 +240,15 @@ class Origins:
     def explain(self, message: str) -> str:
         """A message about a flag, with the origin of its value unless that is a flag."""
         found = re.search(r"--([a-z0-9_-]+)", message)
-        name = _plain(found[1]) if found else ""
+        name = plain(found[1]) if found else ""
         origin = next((each.origin for each in self.settings if each.name == name), DEFAULT)
         if origin == DEFAULT or origin.startswith("flag"):
             return message
         return f"{message} (it comes from {origin})"
 
 
-def _plain(flag: str) -> str:
+def plain(flag: str) -> str:
+    """Name of a flag without hyphens at its start, and with underscores for the others."""
     return flag.lstrip("-").replace("-", "_")
 
 

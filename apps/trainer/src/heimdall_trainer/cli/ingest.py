@@ -7,20 +7,19 @@ import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from heimdall_trainer.cli.flags import Switch, command_group
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.errors import TrainerError, UsageError
+from heimdall_trainer.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from heimdall_data import Catalogue, NewSession, ObjectStore, Station
-    from heimdall_data.ingest.conflicts import ConflictError
-    from heimdall_data.ingest.manifest import Manifest, ManifestError
+    from heimdall_data.ingest.manifest import Manifest
     from heimdall_simulation import Scenario
 
 __all__ = ["SimulationFlags", "app", "open_servers"]
@@ -30,6 +29,10 @@ NOWHERE = Connections()
 MAX_WARNINGS = 20
 MARGIN_DEG = 0.1
 """Around the stations of a simulation: some ten kilometres."""
+STATIONS = Parameter(help="CSV with the columns name, latitude, longitude and perhaps altitude_m.")
+StationsFile = Annotated[Path | None, STATIONS]
+FAR = Parameter(help="A transmitter may be over 3,000 km from every station.")
+DRY = Parameter(help="Only check, and ask the catalogue where one is configured.")
 
 
 @Parameter(name="*")
@@ -72,8 +75,7 @@ class SimulationFlags:
     """Their carriers above or below the source's; 0 is the same channel."""
     recording_format: Literal["npy", "kiwi_wav"] = "npy"
     """kiwi_wav has GNSS clocks, which arrival times need; npy has none."""
-    stations: Path | None = None
-    """CSV with the columns name, latitude, longitude and perhaps altitude_m."""
+    stations: StationsFile = None
     region: Annotated[tuple[float, float, float, float] | None, Parameter(negative="")] = None
     """South, north, west, east: where transmitters stand; around the stations when unset."""
 
@@ -86,22 +88,22 @@ class SimulationFlags:
         """
         from heimdall_simulation import NORTHWEST_ITALY, Channel, Interference
 
-        scenario, region = NORTHWEST_ITALY, self.region
+        name, stations = NORTHWEST_ITALY.name, NORTHWEST_ITALY.stations
+        latitude, longitude = NORTHWEST_ITALY.latitude_deg, NORTHWEST_ITALY.longitude_deg
         if self.stations is not None:
-            stations = _stations(self.stations)
-            scenario = replace(scenario, name=self.stations.stem, stations=stations)
-            if region is None and stations:
+            name, stations = self.stations.stem, _stations(self.stations)
+            if stations:
                 north, east = zip(*(station.position_deg for station in stations), strict=True)
-                region = (
-                    min(north) - MARGIN_DEG,
-                    max(north) + MARGIN_DEG,
-                    min(east) - MARGIN_DEG,
-                    max(east) + MARGIN_DEG,
-                )
-        if region is not None:
-            scenario = replace(scenario, latitude_deg=region[:2], longitude_deg=region[2:])
+                latitude = (min(north) - MARGIN_DEG, max(north) + MARGIN_DEG)
+                longitude = (min(east) - MARGIN_DEG, max(east) + MARGIN_DEG)
+        if self.region is not None:
+            latitude, longitude = self.region[:2], self.region[2:]
         scenario = replace(
-            scenario,
+            NORTHWEST_ITALY,
+            name=name,
+            stations=stations,
+            latitude_deg=latitude,
+            longitude_deg=longitude,
             modulations=self.modulation,
             channel=Channel(
                 rician_k_db=self.rician_k_db,
@@ -134,8 +136,8 @@ def files(
     start: datetime | None = None,
     sample_rate_hz: float | None = None,
     approval: Literal["pending", "approved"] = "pending",
-    allow_far: Switch = False,
-    dry_run: Switch = False,
+    allow_far: Annotated[Switch, FAR] = False,
+    dry_run: Annotated[Switch, DRY] = False,
     connections: Connections = NOWHERE,
 ) -> None:
     """Store the recordings of one transmission as one session.
@@ -146,8 +148,8 @@ def files(
     Parameters
     ----------
     recordings
-        One file of each receiver, whose name tells the station; or a folder of such files, or
-        a .sigmf-collection.
+        One file of each receiver, named after the station; or a folder of such files, or a
+        .sigmf-collection.
     stations
         CSV with the columns name, latitude, longitude and perhaps altitude_m. Only stations
         whose SigMF recordings tell where they are need not be in it.
@@ -157,10 +159,6 @@ def files(
         Of NumPy files, which do not hold it.
     approval
         Only approved sessions are trained on.
-    allow_far
-        The transmitter may be over 3,000 km from every station.
-    dry_run
-        Only check, and ask the catalogue where one is configured.
     """
     from heimdall_data import NewSource
     from heimdall_data.ingest.manifest import Manifest
@@ -192,9 +190,9 @@ def manifest(
     file: Path,
     /,
     *,
-    stations: Path | None = None,
-    allow_far: Switch = False,
-    dry_run: Switch = False,
+    stations: StationsFile = None,
+    allow_far: Annotated[Switch, FAR] = False,
+    dry_run: Annotated[Switch, DRY] = False,
     connections: Connections = NOWHERE,
 ) -> None:
     """Store many sessions, as a table of one recording a row lists them.
@@ -209,21 +207,11 @@ def manifest(
         perhaps station, station_latitude, station_longitude, station_altitude_m, frequency_hz,
         start, sample_rate_hz, approval, source_type, power_dbm, error_margin_m, notes; or
         YAML with a list `sessions`, each with these names and a list `recordings`.
-    stations
-        CSV with the columns name, latitude, longitude and perhaps altitude_m.
-    allow_far
-        Transmitters may be over 3,000 km from every station.
-    dry_run
-        Only check, and ask the catalogue where one is configured.
     """
-    from heimdall_data.ingest.manifest import ManifestError, read_manifest
+    from heimdall_data.ingest.manifest import read_manifest
 
-    try:
-        sessions = read_manifest(
-            file, _stations(stations), progress=sys.stderr.isatty(), allow_far=allow_far
-        )
-    except ManifestError as error:
-        _fail(error)
+    bar = sys.stderr.isatty()
+    sessions = read_manifest(file, _stations(stations), progress=bar, allow_far=allow_far)
     _check_or_store(sessions, connections, dry_run=dry_run)
 
 
@@ -269,38 +257,24 @@ def _stations(path: Path | None) -> tuple[Station, ...]:
 
 
 def _check_or_store(sessions: Manifest, connections: Connections, *, dry_run: bool) -> None:
-    from heimdall_data.ingest.conflicts import ConflictError
     from heimdall_data.ingest.ingest import look_ahead
 
     for warning in sessions.warnings[:MAX_WARNINGS]:
         print(f"warning: {warning}", file=sys.stderr)
-    if len(sessions.warnings) > MAX_WARNINGS:
-        print(f"... and {len(sessions.warnings) - MAX_WARNINGS} more warnings", file=sys.stderr)
-    try:
-        if not dry_run:
-            _store(sessions, len(sessions), connections)
-            return
-        n_files = sum(len(session.files) for session in sessions.sessions)
-        order = f"in order: {_count(len(sessions), 'session')} of {_count(n_files, 'recording')}"
-        if not connections.database_url:
-            unset = "HEIMDALL_DATABASE_URL is unset: no catalogue asked"
-            print(f"{order}; nothing was stored; {unset}")
-            return
+    if (n_more := len(sessions.warnings) - MAX_WARNINGS) > 0:
+        print(f"... and {n_more} more warnings", file=sys.stderr)
+    if not dry_run:
+        _store(sessions, len(sessions), connections)
+        return
+    known, note = "", "; HEIMDALL_DATABASE_URL is unset: no catalogue asked"
+    if connections.database_url:
         catalogue, store = open_servers(connections)
         with catalogue:
             store.require_bucket()
-            n_known = look_ahead(catalogue, store, sessions)
-        print(f"{order}, {n_known} known before; nothing was stored")
-    except ConflictError as error:
-        _fail(error)
-
-
-def _fail(error: ManifestError | ConflictError) -> NoReturn:
-    """End with a line for each of several mistakes."""
-    if len(error.problems) == 1:
-        raise error
-    print(error, file=sys.stderr)
-    raise TrainerError(error.summary) from error
+            known, note = f", {look_ahead(catalogue, store, sessions)} known before", ""
+    n_files = sum(len(session.files) for session in sessions.sessions)
+    order = f"{_count(len(sessions), 'session')} of {_count(n_files, 'recording')}"
+    print(f"in order: {order}{known}; nothing was stored{note}")
 
 
 def _store(sessions: Iterable[NewSession], total: int, connections: Connections) -> None:

@@ -16,10 +16,13 @@ from heimdall_trainer.errors import TrainerError
 if TYPE_CHECKING:
     from heimdall_data.embedded import EmbeddedStack
 
-__all__ = ["app", "write_environment"]
+__all__ = ["app"]
 
 app = command_group("stack", "Embedded servers: up, down, status.")
-StateDir = Annotated[Path | None, Parameter(env_var="HEIMDALL_STATE_DIR")]
+WHERE = Parameter(
+    env_var="HEIMDALL_STATE_DIR", help="Where their data, ports and credentials are kept."
+)
+StateDir = Annotated[Path | None, WHERE]
 
 
 def _stack(state_dir: Path | None) -> EmbeddedStack:
@@ -30,44 +33,30 @@ def _stack(state_dir: Path | None) -> EmbeddedStack:
 
 @app.command
 def up(*, state_dir: StateDir = None) -> None:
-    """Start Postgres and S3, and leave them running.
-
-    Parameters
-    ----------
-    state_dir
-        Where their data, ports and credentials are kept.
-    """
+    """Start Postgres and S3, and leave them running."""
     from heimdall_data import Catalogue
 
     stack = _stack(state_dir)
     stack.start(detached=True)
     with Catalogue(stack.database_url) as catalogue:
         catalogue.create_schema()
-    settings = write_environment(stack)
-    print(f"running; their addresses and credentials are in {settings}")
-    print(f"use them with:  set -a; . {shlex.quote(str(settings))}; set +a")
+    variables = Connections.to_stack(stack).environment(defaults=False)
+    lines = (f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+    path = stack.state_dir / "stack.env"
+    write_whole(path, "".join(lines), mode=0o600)
+    print(f"running; their addresses and credentials are in {path}")
+    print(f"use them with:  set -a; . {shlex.quote(str(path))}; set +a")
 
 
 @app.command
 def down(*, state_dir: StateDir = None) -> None:
-    """Stop Postgres and S3; their data stays.
-
-    Parameters
-    ----------
-    state_dir
-        Where their data is kept.
-    """
+    """Stop Postgres and S3; their data stays."""
     print("stopped" if _stack(state_dir).stop() else "nothing was running")
 
 
 @app.command
 def status(*, state_dir: StateDir = None) -> None:
     """Say which servers run; exit status 1 where one does not.
-
-    Parameters
-    ----------
-    state_dir
-        Where their data is kept.
 
     Raises:
         TrainerError: A server does not answer.
@@ -79,15 +68,3 @@ def status(*, state_dir: StateDir = None) -> None:
         print(f"{server.name:10s} {state:12s} {port}  pid {server.pid or '-'}")
     if not found.running:
         raise TrainerError("the stack is not running; start it with `heimdall stack up`")
-
-
-def write_environment(stack: EmbeddedStack) -> Path:
-    """Write the stack's variables to a file that a shell can read and other users cannot."""
-    path = stack.state_dir / "stack.env"
-    there = Connections.to_stack(stack)
-    lines = (
-        f"{name}={shlex.quote(value)}\n"
-        for name, value in there.environment(defaults=False).items()
-    )
-    write_whole(path, "".join(lines), mode=0o600)
-    return path

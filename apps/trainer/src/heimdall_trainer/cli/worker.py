@@ -88,23 +88,19 @@ def _check_addresses(broker_url: str, result_backend: str | None) -> None:
     from celery.exceptions import ImproperlyConfigured
     from kombu.transport import resolve_transport
 
-    variable = "CELERY_BROKER_URL"
-    try:
-        for address in broker_url.split(";"):
-            resolve_transport(address.partition("://")[0].partition("+")[0])
-            _require_port(address)
-        if result_backend:
-            variable = "CELERY_RESULT_BACKEND"
-            by_url(result_backend)
-            _require_port(result_backend)
-    except (ValueError, KeyError, ImportError, ImproperlyConfigured):
-        raise TrainerError(
-            f"{variable} is not an address that Celery can use here: write it as "
-            "redis://host:6379/0, or install the library that its scheme needs"
-        ) from None
-
-
-def _require_port(address: str) -> None:
-    """Raise ValueError if the port is not a number; the library checks lists of hosts."""
-    if "," not in address:
-        _ = urlsplit(address).port
+    addresses = [("CELERY_BROKER_URL", each) for each in broker_url.split(";")]
+    if result_backend:
+        addresses.append(("CELERY_RESULT_BACKEND", result_backend))
+    for variable, address in addresses:
+        try:
+            if variable == "CELERY_BROKER_URL":
+                resolve_transport(address.partition("://")[0].partition("+")[0])
+            else:
+                by_url(address)
+            if "," not in address:  # The library checks lists of hosts.
+                _ = urlsplit(address).port
+        except (ValueError, KeyError, ImportError, ImproperlyConfigured):
+            raise TrainerError(
+                f"{variable} is not an address that Celery can use here: write it as "
+                "redis://host:6379/0, or install the library that its scheme needs"
+            ) from None

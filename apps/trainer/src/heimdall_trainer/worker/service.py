@@ -1,14 +1,13 @@
 """The Celery application of `heimdall worker`: its settings and its two tasks.
 
 The worker's own process stays light and always answers the broker: its pool is one thread, which
-waits for a training process. It forks nothing and loads no torch, and a training that runs out of
-memory takes nothing else with it. Celery's pool of forked processes does not serve: its processes
-do not see that a task was revoked.
+waits for a training process. It forks nothing and loads no torch, and survives a training that runs
+out of memory. In Celery's pool of forked processes, a task cannot see that it was revoked.
 
-Redis knows no consumers: a delivered task that is not acknowledged within the visibility timeout
-goes to another worker. With a timeout of an hour every night's training would run twice, and with
-one of a day a crashed worker's task would wait for a day. So the timeout, the lease, is short, and
-a worker renews it while it lives.
+Redis gives a delivered task that is not acknowledged within the visibility timeout to another
+worker. With a timeout of an hour every night's training would run twice, and with one of a day a
+crashed worker's task would wait for a day. So the timeout, the lease, is short, and a worker renews
+it while it lives.
 """
 
 from __future__ import annotations
@@ -83,18 +82,19 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
     """A Celery application with the tasks `heimdall.train` and `heimdall.export`.
 
     Args:
-        broker_url: Where tasks come from.
-        result_backend: Where results go; the broker if it is Redis, else `rpc://`, when empty.
-        state_directory: Where the folders of tasks and the locks are.
-        command: Training process; the task's folder is added to it.
-        environment: Environment of the training process.
+        broker_url: Celery's address of the broker.
+        result_backend: Celery's address; when empty the broker, if it is Redis, else `rpc://`.
+        state_directory: Folder for the folders of tasks and for locks.
+        command: Command of a training process; the task's folder is added to it.
+        environment: Environment of a training process.
         queue: Name of the queue.
         lease_s: Seconds after which Redis gives the task of a silent worker to another one.
-
-    Attributes:
-        closing: Whether the worker is about to end; no training is started any more.
-        process: The training process, while one runs.
     """
+
+    process: subprocess.Popen[bytes] | None = None
+    """The training process, while one runs."""
+    closing = False
+    """Whether the worker is about to end; no training is started any more."""
 
     def __init__(
         self,
@@ -112,8 +112,6 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
         self.command = tuple(command)
         self.environment = {**environment, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         self.lease_s = lease_s
-        self.closing = False
-        self.process: subprocess.Popen[bytes] | None = None
         is_redis = broker_url.startswith(("redis", "valkey", "sentinel"))
         lease = {
             "visibility_timeout": lease_s,
@@ -130,14 +128,10 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
             worker_cancel_long_running_tasks_on_connection_loss=False,
             # A task that is not acknowledged comes again, and none is fetched before its turn.
             task_acks_late=True,
-            task_reject_on_worker_lost=True,
             worker_prefetch_multiplier=1,
             worker_concurrency=1,
             worker_pool="heimdall_trainer.worker.service:TrainingPool",
             accept_content=["json"],
-            result_accept_content=["json"],
-            task_serializer="json",
-            result_serializer="json",
             result_expires=30 * 86_400,
             task_default_queue=queue,
             worker_hijack_root_logger=False,
@@ -179,15 +173,10 @@ class _RenewLease(bootsteps.StartStopStep):  # type: ignore[misc] # Celery is un
     """Renewal of the lease of tasks that this worker has and has not acknowledged yet."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
-    timer: Any = None
 
     def start(self, consumer: Any) -> None:  # noqa: ANN401
-        interval_s = consumer.app.lease_s / RENEWALS
-        self.timer = consumer.timer.call_repeatedly(interval_s, _renew, (consumer,))
-
-    def stop(self, _consumer: Any) -> None:  # noqa: ANN401
-        if self.timer is not None:
-            self.timer.cancel()
+        # A lost connection clears the timer, and each new one starts this step again.
+        consumer.timer.call_repeatedly(consumer.app.lease_s / RENEWALS, _renew, (consumer,))
 
 
 def _renew(consumer: Any) -> None:  # noqa: ANN401
@@ -220,9 +209,7 @@ class TrainingPool(TaskPool):  # type: ignore[misc] # Celery is untyped
         self.app.closing = True
         super().on_stop()
 
-    def on_terminate(self, **_: Any) -> None:  # noqa: ANN401 - Celery's
-        """Stop the training without waiting."""
-        self.app.closing = True
+    on_terminate = on_stop
 
 
 class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
@@ -238,13 +225,13 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
         self._reported: tuple[object, float] = (None, 0.0)
 
     def run(self, *arguments: Any, **settings: Any) -> Mapping[str, Any]:  # noqa: ANN401
-        """Return the contents of `heimdall train --summary`.
+        """Return the content of `heimdall train --summary`.
 
         Raises:
             JobRefused: The task cannot be carried out by any worker.
             JobFailed: The training failed.
-            Ignore, Reject: For Celery: the task was revoked, comes again later, or goes to another
-                worker.
+            Ignore: The task was revoked, or is delivered again later.
+            Reject: The task goes to another worker.
         """
         config = self._checked(arguments, settings)
         folder = self.app.state_directory / "jobs" / self.request.id
@@ -259,20 +246,19 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
             locks = [held.enter_context(lock)]
             write_json(folder / "job.json", {"settings": settings, "export": self._export})
             end = folder / "outcome.json"
-            outcome = read_json(end)
-            if outcome and "error" in outcome and not self.request.delivery_info["redelivered"]:
+            was_delivered = self.request.delivery_info["redelivered"]
+            if "error" in (read_json(end) or {}) and not was_delivered:
                 end.unlink()  # The same task was sent again after it had failed.
-                outcome = None
-            if outcome is None:
+            if not end.exists():
                 devices = claimed_devices(config, visible_gpus(self.app.environment))
                 locks += [held.enter_context(self._device(device)) for device in devices]
-            while (outcome := read_json(end)) is None:
+            while not end.exists():
                 self._train(folder, [each.fileno() for each in locks])
+        outcome: Mapping[str, Any] = read_json(end)
         if "error" in outcome:
             raise JobFailed(f"{outcome['error']} (checkpoints: {folder / 'checkpoints'})")
-        summary: Mapping[str, Any] = outcome["summary"]
-        self._store(summary)
-        return summary
+        self._store(outcome["summary"])
+        return outcome["summary"]  # type: ignore[no-any-return]
 
     def _checked(self, arguments: tuple[Any, ...], settings: Mapping[str, Any]) -> TrainingConfig:
         try:
@@ -297,14 +283,14 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
 
     def _train(self, folder: Path, locks: Sequence[int]) -> None:
         """Run the training process until it ends; the locks stay locked while it lives."""
-        crashes = folder / "starts.json"
+        crashes, end = folder / "starts.json", folder / "outcome.json"
         n_started = read_json(crashes) or 0
         if n_started >= MAX_CRASHES:
             error = (
                 f"the training or its worker was killed {MAX_CRASHES} times, most often for lack "
                 "of memory; lower batch_size or free memory"
             )
-            write_json(folder / "outcome.json", {"error": error})
+            write_json(end, {"error": error})
             crashes.unlink()
             return
         self._end_if_told()
@@ -315,46 +301,36 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
             shutil.rmtree(note.read_text(encoding="utf-8"), ignore_errors=True)
         # Not in the task's folder: loaders put sockets there, whose paths must be short.
         with tempfile.TemporaryDirectory(
-            prefix="heimdall-job-", ignore_cleanup_errors=True
+            "", "heimdall-job-", ignore_cleanup_errors=True
         ) as scratch:
             note.write_text(scratch, encoding="utf-8")
-            process = subprocess.Popen(  # noqa: S603 - our own command
+            self.app.process = process = subprocess.Popen(  # noqa: S603 - our own command
                 (*self.app.command, str(folder)),
                 stdin=subprocess.PIPE,
                 env=self.app.environment | {"TMPDIR": scratch},
                 start_new_session=True,
                 pass_fds=locks,
             )
-            self.app.process = process
+            told = False
             try:
-                told = self._watch(process, folder / "progress.json")
+                while _runs(process):
+                    self._report(read_json(folder / "progress.json") or {})
+                    if not told and (self.app.closing or self._is_revoked()):
+                        told = True
+                        process.terminate()
             finally:
                 self.app.process = None
-                process.terminate()  # Runs only if watching failed.
+                process.terminate()  # It runs only if watching it failed.
                 process.communicate()
                 # What it left running: loaders, or processes of a killed training.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, SIGKILL)
-        if told or process.returncode == 128 + SIGTERM or (folder / "outcome.json").exists():
+        if told or process.returncode == 128 + SIGTERM or end.exists():
             crashes.unlink()
-        if not (folder / "outcome.json").exists():
+        if not end.exists():
             self._end_if_told()
             status = process.returncode
             LOG.warning("task %s: the training ended with status %s", self.request.id, status)
-
-    def _watch(self, process: subprocess.Popen[bytes], progress: Path) -> bool:
-        """Report the progress until the process ends; True if it was told to end."""
-        told = False
-        while True:
-            try:
-                process.wait(POLL_S)
-            except subprocess.TimeoutExpired:
-                self._report(read_json(progress) or {})
-                if not told and (self.app.closing or self._is_revoked()):
-                    told = True
-                    process.terminate()
-            else:
-                return told
 
     def _is_revoked(self) -> bool:
         return self.request.id in worker_state.revoked
@@ -412,3 +388,10 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
                 return
             time.sleep(RETRY_S)
         raise Reject("the worker ends before it could store the result", requeue=True)
+
+
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for a moment; True if the process still runs."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(POLL_S)
+    return process.returncode is None

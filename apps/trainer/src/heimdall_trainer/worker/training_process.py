@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
 
-__all__ = ["read_json", "run_job", "write_json"]
+__all__ = ["EventFiles", "read_json", "run_job", "write_json"]
 
 
 def write_json(path: Path, content: object) -> None:
@@ -71,7 +71,7 @@ def run_job(
         train(config, connections)
         return
     threading.Thread(target=_end_with_worker, daemon=True, name="end-with-worker").start()
-    handler = _Reports(folder)
+    handler = EventFiles(folder)
     LOGGER.addHandler(handler)
     try:
         train(config, connections)
@@ -104,7 +104,7 @@ def _train(config: TrainingConfig, connections: Connections) -> None:
     train(config=config, connections=connections)
 
 
-class _Reports(logging.Handler):
+class EventFiles(logging.Handler):
     """Writes the progress and the summary of a run from its events."""
 
     def __init__(self, folder: Path) -> None:
@@ -113,6 +113,7 @@ class _Reports(logging.Handler):
         self._progress: dict[str, Any] = {"stage": "checking"}
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write what is new with an event."""
         event, figures = getattr(record, "event", ""), getattr(record, "figures", {})
         new: dict[str, Any] = {}
         if event == "result":
