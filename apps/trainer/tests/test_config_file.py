@@ -181,13 +181,11 @@ def test_a_login_is_never_shown(user, password, host, rest):
         ("postgresql://h/d?password=p", "***"),
         ("host=h password=p", "***"),
         ("postgresql+psycopg2://u:p:@h", "postgresql+psycopg2://***@h"),
-        ("postgresql://u@h/d", "postgresql://u@h/d"),
         ("http://[::1", "http://[::1"),
         ("//u:p@[h", "***"),
         ("s3://bucket/prefix", "s3://bucket/prefix"),
         ("http://h:9000/a@b", "http://h:9000/a@b"),
         ("models:/name@production", "models:/name@production"),
-        ("https://u:p@q@h/w", "https://***@h/w"),
         ("https:/u:p@h/w", "***"),  # what a path makes of an address
         ("https:/token@h/w", "***"),
         ("postgresql://u:p/q@h/d", "***"),
@@ -204,34 +202,25 @@ def test_a_password_is_masked_wherever_an_address_has_it(address, shown):
     ("text", "said"),
     [
         ("epochs: 3\nbatch_sise: 8", "x.yaml:2 'batch_sise' 'batch_size'"),
-        ("zzz: 8", "x.yaml:1 'zzz'"),
         ("no_augment: true", "x.yaml:1 'no_augment' 'augment'"),
         ("\nepochs: many", 'epochs x.yaml:2 "many"'),
-        ("epochs: 1.5", 'epochs x.yaml:1 "1.5"'),
         ("epochs:", 'epochs x.yaml:1 "null"'),
         ("epochs: [1, 2]", "x.yaml:1 'epochs'"),
         ("epochs: 0", "epochs 0 1 x.yaml:1"),
-        ("quantize: int9", 'x.yaml:1 "none", "fp16" "int8"'),
         ("epochs: 1\nseed: 2\nepochs: 1", "x.yaml:3 'epochs' x.yaml:1"),
         ("lr: 1\nlearning-rate: 1", "x.yaml:2 'learning_rate' x.yaml:1"),
-        ("features: {a: 1}", "x.yaml:1 'features' `only:`"),
         ("only: {epochs: 3}", "x.yaml:1 'epochs' `only:`"),
         ("receivers: [[a]]", "x.yaml:1 'receivers'"),
         ("config: y.yaml", "x.yaml:1 'config'"),
         ("- epochs", "x.yaml:1"),
         ("epochs: 3\n  seed: 4", "x.yaml:2 YAML"),
-        ("epochs: 3\n---\nepochs: 4", "x.yaml:2 YAML"),
         ("# nothing\n", "x.yaml empty"),
         ("s3_secret_key: x", "x.yaml:1 HEIMDALL_S3_SECRET_KEY"),
         ("database_url: postgresql://u:geheim@h/d", "x.yaml:1 HEIMDALL_DATABASE_URL"),
-        ("mlflow-tracking-uri: http://u:geheim@h", "x.yaml:1 MLFLOW_TRACKING_URI"),
         ("seed: 4294967296", "seed 4294967296 x.yaml:1"),
-        ("devices: 2,2", "devices 2,2"),
         ("model_name: a/b", "model_name 'a/b'"),
-        ("model_name: ''", "model_name ''"),
         ("experiment_name: ''", "experiment_name ''"),
         ("run_name_prefix: ../b", "run_name_prefix '../b'"),
-        ("epochs: []", "x.yaml:1 'epochs'"),
         ("augment: []", "x.yaml:1 'augment'"),
         ("[epochs, seed]: 3", "x.yaml:1"),
         ("postgresql://u:geheim@h/d: 3", "x.yaml:1"),
@@ -247,21 +236,13 @@ def test_what_is_wrong_with_the_file_is_said_with_its_line(folder, text, said):
     assert "geheim" not in line
 
 
-@pytest.mark.parametrize(("name", "contents"), [("none.yaml", None), (".", None), ("b", b"\xff")])
-def test_a_file_that_cannot_be_read_is_named(folder, name, contents):
-    """A path with a typing error must not mean `no configuration`."""
-    if contents:
-        (folder / name).write_bytes(contents)
+@pytest.mark.parametrize("name", ["none.yaml", ".", "latin-1", "/dev/zero"])
+def test_a_file_that_cannot_be_read_is_named(folder, name):
+    """A misspelt path must not mean `no configuration`, nor a device fill the memory."""
+    (folder / "latin-1").write_bytes(b"\xff")
     status, _, line = heimdall("train", "--config", name, "--print_config")
     assert status == 2
     assert f"--config {name}" in line
-
-
-def test_a_file_without_an_end_is_refused():
-    """A device in the place of a file would fill the memory, and take the machine with it."""
-    status, _, line = heimdall("train", "--config", "/dev/zero", "--print_config")
-    assert status == 2
-    assert "--config /dev/zero" in line
 
 
 @few

@@ -107,28 +107,22 @@ def test_files_have_a_dry_run_and_warnings_too(heimdall, stored):
     assert heimdall("b", *far, "--dry-run", "--allow-far")[0] == 0
 
 
-def test_all_mistakes_of_a_manifest_are_lines_of_their_own(heimdall, stored, folder):
+def test_each_mistake_of_a_manifest_is_a_line_of_its_own(heimdall, stored, folder):
     """Twenty on one line could not be read; and nothing of the good sessions is stored."""
-    text = MANIFEST.replace("b/Genova", "b/Genua").replace("approved,a", "yes,a")
+    lost = "m.csv, line 4: there is no b/Genua.npy; correct the path"
+    text = MANIFEST.replace("b/Genova", "b/Genua")
     (folder / "m.csv").write_text(text)
-    status, out, err = heimdall("manifest", "m.csv", "--stations", "stations.csv")
+    told = ("manifest", "m.csv", "--stations", "stations.csv")
+    assert heimdall(*told) == (1, "", f"heimdall: {lost}")
+    (folder / "m.csv").write_text(text.replace("approved,a", "yes,a"))
+    status, out, err = heimdall(*told)
     assert (status, out) == (1, "")
     assert err.splitlines() == [
         "m.csv, line 2: approval is 'yes'; it must be one of pending, approved, rejected",
-        "m.csv, line 4: there is no b/Genua.npy; correct the path",
+        lost,
         "heimdall: m.csv: 2 mistakes, nothing was written; correct them",
     ]
     assert stored() == {}
-
-
-def test_one_mistake_is_one_line(heimdall, folder):
-    """As with every other command."""
-    (folder / "m.csv").write_text(MANIFEST.replace("b/Genova", "b/Genua"))
-    status, _, err = heimdall("manifest", "m.csv", "--stations", "stations.csv")
-    assert (status, err) == (
-        1,
-        "heimdall: m.csv, line 4: there is no b/Genua.npy; correct the path",
-    )
 
 
 def test_a_folder_is_one_session_of_all_recordings_in_it(heimdall, stored):

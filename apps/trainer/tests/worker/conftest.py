@@ -119,23 +119,20 @@ class Client:
 
 
 @pytest.fixture
-def connect(broker):
-    """Make a client with a server for its results."""
-    with contextlib.ExitStack() as opened:
-
-        def client(backend):
-            made = Client(broker, backend)
-            opened.callback(made.app.close)
-            opened.callback(made.app.control.purge)
-            return made
-
-        yield client
+def client(broker):
+    """Who sends tasks."""
+    there = Client(broker, broker)
+    yield there
+    there.app.control.purge()
+    there.app.close()
 
 
 @pytest.fixture
-def client(connect, broker):
-    """Who sends tasks."""
-    return connect(broker)
+def other_client(broker, backend):
+    """Who sends tasks, and has the results elsewhere."""
+    there = Client(broker, backend)
+    yield there
+    there.app.close()
 
 
 class Place:

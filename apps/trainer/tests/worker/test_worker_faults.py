@@ -66,11 +66,11 @@ def test_a_worker_that_is_told_to_end_hands_its_task_back(held, place):
 
 
 def test_a_result_waits_for_its_backend_but_a_worker_that_ends_does_not(
-    backend, connect, place, until
+    backend, other_client, place, until
 ):
     """A night's result must not be lost, and a machine must restart without its database."""
     worker = place.start_worker(backend=backend)
-    sent = place.hold(connect(backend))
+    sent = place.hold(other_client)
     backend.kill()
     place.release()
     until(lambda: (place.path / "jobs" / sent.id / "outcome.json").exists(), "an outcome")

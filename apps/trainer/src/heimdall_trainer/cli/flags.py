@@ -26,7 +26,7 @@ from heimdall_trainer.connections import SECRETS, holds_password, masked
 from heimdall_trainer.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cyclopts import Argument, ArgumentCollection
 
@@ -37,7 +37,6 @@ __all__ = [
     "Setting",
     "Switch",
     "command_group",
-    "config_yaml",
     "flags_from_file",
     "plain",
     "set_flags",
@@ -49,13 +48,17 @@ ConfigFile = Annotated[Path | None, Parameter(name="--config")]
 Switch = Annotated[bool, Parameter(negative="")]
 """A boolean without a `--no-` form."""
 GROUP = "only"
-"""The flags that choose sessions may stand together under this name."""
+"""Name under which the flags that choose sessions may stand together."""
 MODES = frozenset(("config", "print_config", "dry_run"))
 """Flags that cannot be in a file: they say what the command does, not how."""
 MAX_CHARACTERS = 1_000_000
-"""Longest file that is read; a device never ends."""
+"""Limit for the size of a file: a device never ends."""
 NULL = "tag:yaml.org,2002:null"
 DEFAULT = "default"
+HEAD = """\
+# Every value, and where it comes from. Give this file back with --config FILE.
+# What holds a secret is shown masked and as a comment: it stays in the environment or in .env.
+"""
 
 
 def command_group(name: str, summary: str) -> App:
@@ -246,44 +249,36 @@ class Origins:
             return message
         return f"{message} (it comes from {origin})"
 
+    def yaml(self, values: Mapping[str, object]) -> str:
+        """A file for `--config`: a line for each flag, with its value and the value's origin.
+
+        Args:
+            values: The command's parameters by name.
+        """
+        import yaml
+
+        lines = [HEAD]
+        for setting in self.settings:
+            value: Any = reduce(getattr, setting.path[1:], values[setting.path[0]])
+            is_list = isinstance(value, tuple)
+            items = value if is_list else () if value is None else (value,)
+            hidden = any(setting.name in SECRETS or holds_password(str(item)) for item in items)
+            typed = [_as_typed(item) for item in items]
+            shown: object = typed if is_list else next(iter(typed), None)
+            if hidden:
+                shown = ", ".join(masked(setting.name, str(item)) for item in items)
+            text = yaml.safe_dump(
+                shown, default_flow_style=True, width=float("inf"), allow_unicode=True
+            )
+            text = text.removesuffix("...\n").strip()
+            line = f"{'# ' if hidden else ''}{setting.name}: {text}"
+            lines.append(f"{line:44s} # {setting.origin}\n")
+        return "".join(lines)
+
 
 def plain(flag: str) -> str:
     """Name of a flag without hyphens at its start, and with underscores for the others."""
     return flag.lstrip("-").replace("-", "_")
-
-
-HEAD = """\
-# Every value, and where it comes from. Give this file back with --config FILE.
-# What holds a secret is shown masked and as a comment: it stays in the environment or in .env.
-"""
-
-
-def config_yaml(settings: Sequence[Setting], values: Mapping[str, object]) -> str:
-    """A file for `--config`: a line for each flag, with its value and the value's origin.
-
-    Args:
-        settings: The flags and their origins.
-        values: The command's parameters by name, which the settings' paths lead into.
-    """
-    import yaml
-
-    lines = [HEAD]
-    for setting in settings:
-        value: Any = reduce(getattr, setting.path[1:], values[setting.path[0]])
-        is_list = isinstance(value, tuple)
-        items = value if is_list else () if value is None else (value,)
-        hidden = any(setting.name in SECRETS or holds_password(str(item)) for item in items)
-        typed = [_as_typed(item) for item in items]
-        shown: object = typed if is_list else next(iter(typed), None)
-        if hidden:
-            shown = ", ".join(masked(setting.name, str(item)) for item in items)
-        text = yaml.safe_dump(
-            shown, default_flow_style=True, width=float("inf"), allow_unicode=True
-        )
-        text = text.removesuffix("...\n").strip()
-        line = f"{'# ' if hidden else ''}{setting.name}: {text}"
-        lines.append(f"{line:44s} # {setting.origin}\n")
-    return "".join(lines)
 
 
 def _as_typed(value: object) -> object:

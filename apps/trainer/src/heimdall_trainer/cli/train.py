@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from heimdall_trainer.cli.flags import ConfigFile, Origins, Switch, config_yaml
+from heimdall_trainer.cli.flags import ConfigFile, Origins, Switch
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.events import LogFormat, logged_as, tell
@@ -45,7 +45,7 @@ def train(
     del config_file  # read before the other flags had their values
     if print_config:
         values = {"config": config, "connections": connections, "log_format": log_format}
-        print(config_yaml(origins.settings if origins else (), values), end="")
+        print((origins or Origins()).yaml(values), end="")
         return
     with logged_as(log_format):
         if dry_run:

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from functools import partial
 from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING, Any
 
@@ -152,10 +153,8 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
         folder = self.state_directory / "workers"
         folder.mkdir(exist_ok=True, mode=0o700)
         if (lock := locked(folder / f"{name}.lock")) is None:
-            raise UsageError(
-                f"a worker called {name!r} runs on this machine already; give this one another "
-                "--name"
-            )
+            text = f"a worker called {name!r} runs on this machine already"
+            raise UsageError(f"{text}; give this one another --name")
         with lock:
             worker = self.Worker(
                 hostname=f"{name}@{socket.gethostname()}",
@@ -176,19 +175,17 @@ class _RenewLease(bootsteps.StartStopStep):  # type: ignore[misc] # Celery is un
 
     def start(self, consumer: Any) -> None:  # noqa: ANN401
         # A lost connection clears the timer, and each new one starts this step again.
-        consumer.timer.call_repeatedly(consumer.app.lease_s / RENEWALS, _renew, (consumer,))
+        consumer.timer.call_repeatedly(consumer.app.lease_s / RENEWALS, self._renew, (consumer,))
 
-
-def _renew(consumer: Any) -> None:  # noqa: ANN401
-    channel = consumer.task_consumer.channel
-    held = dict.fromkeys(tuple(channel.qos._delivered), time.time())
-    if not held:
-        return
-    try:
-        with channel.conn_or_acquire() as client:
-            client.zadd(channel.unacked_index_key, held, xx=True)
-    except consumer.connection_errors as error:
-        LOG.warning("cannot renew the lease of a task at the broker: %s", error)
+    def _renew(self, consumer: Any) -> None:  # noqa: ANN401
+        channel = consumer.task_consumer.channel
+        held = dict.fromkeys(tuple(channel.qos._delivered), time.time())
+        try:
+            with channel.conn_or_acquire() as client:
+                if held:
+                    client.zadd(channel.unacked_index_key, held, xx=True)
+        except consumer.connection_errors as error:
+            LOG.warning("cannot renew the lease of a task at the broker: %s", error)
 
 
 class TrainingPool(TaskPool):  # type: ignore[misc] # Celery is untyped
@@ -313,11 +310,12 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
             )
             told = False
             try:
-                while _runs(process):
+                while process.poll() is None:
                     self._report(read_json(folder / "progress.json") or {})
                     if not told and (self.app.closing or self._is_revoked()):
                         told = True
                         process.terminate()
+                    time.sleep(POLL_S)
             finally:
                 self.app.process = None
                 process.terminate()  # It runs only if watching it failed.
@@ -338,8 +336,8 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
     def _end_if_told(self) -> None:
         """End the task if it was revoked, and hand it back if the worker ends."""
         if self._is_revoked():
-            mark = self.backend.mark_as_revoked
-            self._reached(lambda: mark(self.request.id, "revoked", request=self.request))
+            mark = partial(self.backend.mark_as_revoked, request=self.request)
+            self._reached(lambda: mark(self.request.id, "revoked"))
             raise Ignore
         if self.app.closing:
             raise Reject("the worker ends", requeue=True)
@@ -365,33 +363,21 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
         self._reached(lambda: self.update_state(state="PROGRESS", meta=meta))
 
     def _is_trained_elsewhere(self) -> bool:
-        """Whether a process on another machine trains for the task, and lives.
+        """Whether another machine trains for the task, and lost its connection to the broker.
 
-        A broker that lost the connection to a worker gives its task to another, while the first
-        one still trains; on one machine a lock prevents that, and between machines this does.
+        On one machine a lock prevents two trainings of a task, and between machines this does.
         """
         meta: dict[str, Any] = {}
         self._reached(lambda: meta.update(self.backend.get_task_meta(self.request.id)))
-        said = meta.get("result")
-        if meta.get("status") != "PROGRESS" or not isinstance(said, dict):
+        if meta.get("status") != "PROGRESS" or meta["result"]["host"] == socket.gethostname():
             return False
-        is_alive = time.time() - float(said.get("alive_at", 0.0)) < ALIVE_S
-        return is_alive and said.get("host") != socket.gethostname()
+        return bool(time.time() - meta["result"]["alive_at"] < ALIVE_S)
 
     def _store(self, summary: Mapping[str, Any]) -> None:
         """Store a result as soon as possible, however long that takes; Celery soon gives up."""
-        store = self.backend.store_result
+        store = partial(self.backend.store_result, request=self.request)
         while not self.app.closing:
-            if self._reached(
-                lambda: store(self.request.id, summary, states.SUCCESS, request=self.request)
-            ):
+            if self._reached(lambda: store(self.request.id, summary, states.SUCCESS)):
                 return
             time.sleep(RETRY_S)
         raise Reject("the worker ends before it could store the result", requeue=True)
-
-
-def _runs(process: subprocess.Popen[bytes]) -> bool:
-    """Wait for a moment; True if the process still runs."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(POLL_S)
-    return process.returncode is None
