@@ -115,7 +115,7 @@ def test_an_interrupted_demo_leaves_no_process_and_no_half_written_file(
         process.terminate()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == status, said
-    assert ("interrupted" in said) == (status == 130)
+    assert ("heimdall: interrupted" in said) == (status == 130)
     assert "Traceback" not in said
     assert not left_running(tmp_path)
     assert not half_written(tmp_path)

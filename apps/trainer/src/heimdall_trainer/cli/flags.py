@@ -26,7 +26,7 @@ from heimdall_trainer.connections import SECRETS, holds_password, masked
 from heimdall_trainer.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from cyclopts import Argument, ArgumentCollection
 
@@ -34,7 +34,6 @@ __all__ = [
     "ConfigFile",
     "Entry",
     "Origins",
-    "Setting",
     "Switch",
     "command_group",
     "flags_from_file",
@@ -198,42 +197,31 @@ def _argument(entry: Entry, arguments: ArgumentCollection) -> Argument:
     raise entry.error(f"no flag is called {masked('', entry.name)!r}{where}; {hint}")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One flag of a command, and the origin of its value."""
-
-    name: str
-    """Name of the flag, with underscores."""
-    path: tuple[str, ...]
-    """From the command's parameter to the value, attribute by attribute."""
-    origin: str
-
-
 @dataclass
 class Origins:
     """Record of the origin of each value; cyclopts calls it after all other sources."""
 
     dotenv: frozenset[str] = frozenset()
     """Variables that the environment has from `.env`."""
-    settings: tuple[Setting, ...] = field(default=(), init=False)
+    settings: list[tuple[str, tuple[str, ...], str]] = field(default_factory=list, init=False)
+    """Name of each flag, attributes from the command's parameter to its value, and the origin."""
 
     def __call__(
         self, _app: App, _commands: tuple[str, ...], arguments: ArgumentCollection
     ) -> None:
         """Record all settings."""
-        self.settings = tuple(
-            Setting(
-                plain(leaf.name),
-                (root.field_info.name, *leaf.keys),
-                self._origin(leaf.tokens[0]) if leaf.tokens else DEFAULT,
-            )
+        self.settings = [
+            (plain(leaf.name), (root.field_info.name, *leaf.keys), self._origin(leaf.tokens))
             for root in arguments
             if root.parse and not root.keys
             for leaf in (root, *root.children_recursive)
             if not leaf.children and plain(leaf.name) not in MODES
-        )
+        ]
 
-    def _origin(self, token: Token) -> str:
+    def _origin(self, tokens: Sequence[Token]) -> str:
+        if not tokens:
+            return DEFAULT
+        token = tokens[0]
         if token.source == "cli":
             return f"flag {token.keyword}" if token.keyword else "command line"
         if token.source != "env":
@@ -244,7 +232,7 @@ class Origins:
         """A message about a flag, with the origin of its value unless that is a flag."""
         found = re.search(r"--([a-z0-9_-]+)", message)
         name = plain(found[1]) if found else ""
-        origin = next((each.origin for each in self.settings if each.name == name), DEFAULT)
+        origin = next((each for flag, _, each in self.settings if flag == name), DEFAULT)
         if origin == DEFAULT or origin.startswith("flag"):
             return message
         return f"{message} (it comes from {origin})"
@@ -258,21 +246,21 @@ class Origins:
         import yaml
 
         lines = [HEAD]
-        for setting in self.settings:
-            value: Any = reduce(getattr, setting.path[1:], values[setting.path[0]])
+        for name, (parameter, *path), origin in self.settings:
+            value: Any = reduce(getattr, path, values[parameter])
             is_list = isinstance(value, tuple)
             items = value if is_list else () if value is None else (value,)
-            hidden = any(setting.name in SECRETS or holds_password(str(item)) for item in items)
+            hidden = any(name in SECRETS or holds_password(str(item)) for item in items)
             typed = [_as_typed(item) for item in items]
             shown: object = typed if is_list else next(iter(typed), None)
             if hidden:
-                shown = ", ".join(masked(setting.name, str(item)) for item in items)
+                shown = ", ".join(masked(name, str(item)) for item in items)
             text = yaml.safe_dump(
                 shown, default_flow_style=True, width=float("inf"), allow_unicode=True
             )
             text = text.removesuffix("...\n").strip()
-            line = f"{'# ' if hidden else ''}{setting.name}: {text}"
-            lines.append(f"{line:44s} # {setting.origin}\n")
+            line = f"{'# ' if hidden else ''}{name}: {text}"
+            lines.append(f"{line:44s} # {origin}\n")
         return "".join(lines)
 
 

@@ -52,7 +52,7 @@ def claimed_devices(config: TrainingConfig, gpus: Sequence[str]) -> tuple[str, .
         config: Configuration of the training.
         gpus: GPUs that the training process sees, in order.
     """
-    if config.accelerator == "cpu" or (config.accelerator == "auto" and not gpus):
+    if config.accelerator == "auto" and not gpus:
         return ("cpu",)
     if config.accelerator not in ("auto", "gpu", "cuda"):
         return (config.accelerator,)

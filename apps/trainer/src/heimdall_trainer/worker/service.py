@@ -140,8 +140,8 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
         )
         if is_redis:
             self.steps["consumer"].add(_RenewLease)
-        for name, export in (("heimdall.train", False), ("heimdall.export", True)):
-            self.register_task(TrainingTask(name, export=export))
+        for name in ("heimdall.train", "heimdall.export"):
+            self.register_task(TrainingTask(name))
 
     def serve(self, name: str) -> None:
         """Run a worker until it is stopped.
@@ -216,9 +216,9 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
     throws = (JobRefused, JobFailed)
     """Errors that the log has as one line."""
 
-    def __init__(self, name: str, *, export: bool) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self._export = export
+        self._export = name == "heimdall.export"
         self._reported: tuple[object, float] = (None, 0.0)
 
     def run(self, *arguments: Any, **settings: Any) -> Mapping[str, Any]:  # noqa: ANN401

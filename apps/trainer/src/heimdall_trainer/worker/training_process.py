@@ -44,17 +44,31 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def _train(config: TrainingConfig, connections: Connections) -> None:
+    """Run `heimdall train`, from an earlier run's checkpoint if there is one."""
+    from heimdall_models.training.checkpoint_files import checkpoints_in
+
+    from heimdall_trainer.cli.train import train
+
+    folder = config.checkpoint_dir
+    if folder is not None and not config.export_only:
+        members = config.ensemble > 1
+        if any(folder.glob("member-*/*.ckpt")) if members else checkpoints_in(folder):
+            config = replace(config, checkpoint=(), resume_training=True)
+    train(config=config, connections=connections)
+
+
 def run_job(
     folder: Path,
     connections: Connections,
-    train: Callable[[TrainingConfig, Connections], None] | None = None,
+    train: Callable[[TrainingConfig, Connections], None] = _train,
 ) -> None:
     """Carry out the order in a task's folder, and write the outcome into the folder.
 
     Args:
         folder: The task's folder; its name is the id of the task.
         connections: Addresses of all servers.
-        train: Trains and logs events; `heimdall train` unless given.
+        train: Function that trains and logs events.
 
     Raises:
         ValueError: An error of the pipeline; it is in the outcome, too.
@@ -65,7 +79,6 @@ def run_job(
     own = folder / "checkpoints" if given is None else given / folder.name
     own.mkdir(parents=True, exist_ok=True)
     config = replace(config, checkpoint_dir=own)
-    train = train or _train
     if os.environ.get("LOCAL_RANK", "0") != "0":
         # One of Lightning's further processes; the first one reports.
         train(config, connections)
@@ -88,20 +101,6 @@ def _end_with_worker() -> None:
     while os.read(0, 64):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _train(config: TrainingConfig, connections: Connections) -> None:
-    """Run `heimdall train`, from an earlier run's checkpoint if there is one."""
-    from heimdall_models.training.checkpoint_files import checkpoints_in
-
-    from heimdall_trainer.cli.train import train
-
-    folder = config.checkpoint_dir
-    if folder is not None and not config.export_only:
-        members = config.ensemble > 1
-        if any(folder.glob("member-*/*.ckpt")) if members else checkpoints_in(folder):
-            config = replace(config, checkpoint=(), resume_training=True)
-    train(config=config, connections=connections)
 
 
 class EventFiles(logging.Handler):
