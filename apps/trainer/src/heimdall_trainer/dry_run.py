@@ -11,7 +11,7 @@ import resource
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ from heimdall_trainer.console import tell_data
 from heimdall_trainer.data import load_training_data
 from heimdall_trainer.errors import TrainerError, describe
 from heimdall_trainer.events import tell
+from heimdall_trainer.pipeline import TrainingPipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
     from heimdall_trainer.data import TrainingData
-    from heimdall_trainer.pipeline import TrainingPipeline
 
-__all__ = ["MeasuredSteps", "artifact_root_of", "bucket_is_writable", "dry_run", "measure_steps"]
+__all__ = ["artifact_root_of", "bucket_is_writable", "dry_run"]
 
 
 N_CHECKPOINTS = 6
@@ -63,91 +63,73 @@ def dry_run(config: TrainingConfig, connections: Connections) -> None:
     Raises:
         TrainerError: A check failed; the line of the check says why.
     """
-    checks = _Checks()
-    state = checks.run("state", connections.state_directory)
-    checks.run("configuration", lambda: _configuration(config, connections))
-    reached = (
-        checks.run("database", lambda: _database(connections)),
-        checks.run("recordings", lambda: _recordings(connections)),
-    )
-    checks.run("models", lambda: _models(connections))
-    checks.run("mlflow", lambda: _mlflow(config, connections))
-    data = steps = None
-    if state is None or None in reached:
-        checks.skip("data", "the state directory, the database and the recordings")
-    else:
-        data = checks.run("data", lambda: _data(config, connections), _data_text)
-    if data is None or config.export_only:
-        checks.skip("batch", "a training" if config.export_only else "the data")
-    else:
-        from heimdall_trainer.pipeline import TrainingPipeline
+    passed: list[str] = []
+    failed: list[str] = []
 
-        pipeline = TrainingPipeline(config, connections)
-        steps = checks.run(
-            "batch", lambda: measure_steps(pipeline, data), lambda found: _steps_text(found, config)
-        )
-    if state is not None:
-        checks.run("disk", lambda: _disk(state, steps, config))
-    if checks.failed:
-        total = checks.n_passed + len(checks.failed)
-        names = ", ".join(checks.failed)
-        raise TrainerError(f"{len(checks.failed)} of {total} checks failed: {names}")
-    tell("note", f"{checks.n_passed} checks passed; nothing was trained", said="passed")
-
-
-@dataclass
-class _Checks:
-    """Results of the checks so far."""
-
-    n_passed: int = 0
-    failed: list[str] = field(default_factory=list)
-
-    def run(
-        self, name: str, check: Callable[[], _Found], text: Callable[[_Found], str] = str
-    ) -> _Found | None:
+    def run(name: str, check: Callable[[], tuple[str, _Found]]) -> _Found | None:
         """Run one check and print its line; None if it fails."""
         try:
-            found = check()
+            said, found = check()
         except Exception as error:  # noqa: BLE001 - it fails this check, and the others go on
             said = describe(error)
             tell("check", f"FAILED   {name:14s} {said}", check=name, ok=False, said=said)
-            self.failed.append(name)
+            failed.append(name)
             return None
-        said = text(found)
         tell("check", f"ok       {name:14s} {said}", check=name, ok=True, said=said)
-        self.n_passed += 1
+        passed.append(name)
         return found
 
-    def skip(self, name: str, needs: str) -> None:
-        """Print that something cannot be checked."""
+    def skip(name: str, needs: str) -> None:
         tell("check", f"skipped  {name:14s} needs {needs}", check=name, ok=None, said=needs)
 
+    state = run("state", lambda: (str(path := connections.state_directory()), path))
+    run("configuration", lambda: _configuration(config, connections))
+    reached = (
+        run("database", lambda: _database(connections)),
+        run("recordings", lambda: _recordings(connections)),
+    )
+    run("models", lambda: _models(connections))
+    run("mlflow", lambda: _mlflow(config, connections))
+    data = n_parameters = None
+    if state is None or None in reached:
+        skip("data", "the state directory, the database and the recordings")
+    else:
+        data = run("data", lambda: _data(config, connections))
+    if data is None or config.export_only:
+        skip("batch", "a training" if config.export_only else "the data")
+    else:
+        n_parameters = run("batch", lambda: _batch(config, connections, data))
+    if state is not None:
+        run("disk", lambda: _disk(state, n_parameters, config))
+    if failed:
+        total = len(passed) + len(failed)
+        raise TrainerError(f"{len(failed)} of {total} checks failed: {', '.join(failed)}")
+    tell("note", f"{len(passed)} checks passed; nothing was trained", said="passed")
 
-def _configuration(config: TrainingConfig, connections: Connections) -> str:
+
+def _configuration(config: TrainingConfig, connections: Connections) -> tuple[str, bool]:
     from heimdall_models.training.devices import placement
-
-    from heimdall_trainer.pipeline import TrainingPipeline
 
     TrainingPipeline(config, connections).check()
     placement(config)
-    return f"{config.backbone}, {config.features}"
+    return f"{config.backbone}, {config.features}", True
 
 
-def _database(connections: Connections) -> str:
+def _database(connections: Connections) -> tuple[str, bool]:
     with Catalogue(connections.need_database()) as catalogue:
-        return f"{len(catalogue.stations())} stations in {catalogue.where}"
+        return f"{len(catalogue.stations())} stations in {catalogue.where}", True
 
 
-def _recordings(connections: Connections) -> str:
+def _recordings(connections: Connections) -> tuple[str, bool]:
     s3 = connections.need_s3()
     ObjectStore(s3, s3.raw_iq_bucket).require_bucket()
-    return f"bucket {s3.raw_iq_bucket} of {s3.endpoint_url}"
+    return f"bucket {s3.raw_iq_bucket} of {s3.endpoint_url}", True
 
 
-def _models(connections: Connections) -> str:
+def _models(connections: Connections) -> tuple[str, bool]:
     s3 = connections.need_s3()
     exists = bucket_is_writable(s3, s3.models_bucket)
-    return f"bucket {s3.models_bucket} {'can be written' if exists else 'will be made'}"
+    return f"bucket {s3.models_bucket} {'can be written' if exists else 'will be made'}", exists
 
 
 def bucket_is_writable(s3: S3Settings, bucket: str) -> bool:
@@ -177,7 +159,7 @@ def bucket_is_writable(s3: S3Settings, bucket: str) -> bool:
     return True
 
 
-def _mlflow(config: TrainingConfig, connections: Connections) -> str:
+def _mlflow(config: TrainingConfig, connections: Connections) -> tuple[str, bool]:
     found = artifact_root_of(config.experiment_name, connections)
     place = found or connections.artifact_root()
     root = urlsplit(place)
@@ -185,7 +167,7 @@ def _mlflow(config: TrainingConfig, connections: Connections) -> str:
         endpoint = connections.artifact_store().endpoint_url
         bucket_is_writable(replace(connections.need_s3(), endpoint_url=endpoint), root.netloc)
     exists = "exists" if found else "will be made"
-    return f"experiment {config.experiment_name} {exists}; artifacts in {place}"
+    return f"experiment {config.experiment_name} {exists}; artifacts in {place}", bool(found)
 
 
 def artifact_root_of(experiment: str, connections: Connections) -> str | None:
@@ -223,71 +205,46 @@ def artifact_root_of(experiment: str, connections: Connections) -> str | None:
     return str(found.artifact_location)
 
 
-def _data(config: TrainingConfig, connections: Connections) -> TrainingData:
+def _data(config: TrainingConfig, connections: Connections) -> tuple[str, TrainingData]:
     from heimdall_models.training.timing import timed_parts
 
     data = load_training_data(config, connections)
     tell_data(data)
     if config.features == "mel+timing":
         timed_parts(data)
-    return data
-
-
-def _data_text(data: TrainingData) -> str:
     n_used = sum(len(part) for part in (data.train, data.validation, data.test))
     first = "".join(f"; {left.session_id}: {left.reason}" for left in data.exclusions[:MAX_PRINTED])
-    return f"{n_used} sessions, {len(data.exclusions)} excluded{first}"
+    return f"{n_used} sessions, {len(data.exclusions)} excluded{first}", data
 
 
-def _steps_text(steps: MeasuredSteps, config: TrainingConfig) -> str:
-    n_epochs = config.epochs * config.ensemble
-    return (
-        f"{steps.step_s:.3f} s a step of {config.batch_size} on {steps.device}, "
-        f"{steps.memory_bytes / 1e6:.0f} MB of memory; an epoch will take about "
-        f"{duration(steps.epoch_s)}, all of {n_epochs} at most "
-        f"{duration(steps.epoch_s * n_epochs)}"
-    )
-
-
-def _disk(state: Path, steps: MeasuredSteps | None, config: TrainingConfig) -> str:
+def _disk(state: Path, n_parameters: int | None, config: TrainingConfig) -> tuple[str, bool]:
     free = shutil.disk_usage(state).free
     said = f"{free / 1e9:.1f} GB free in {state}"
-    if steps is None:
-        return said
-    needed = steps.n_parameters * BYTES_A_PARAMETER * N_CHECKPOINTS * config.ensemble
+    if n_parameters is None:
+        return said, True
+    needed = n_parameters * BYTES_A_PARAMETER * N_CHECKPOINTS * config.ensemble
     if free < needed:
         raise TrainerError(
             f"{said}, and checkpoints take {needed / 1e9:.1f} GB: "
             "make room, or set --checkpoint_dir or HEIMDALL_STATE_DIR"
         )
-    return f"{said}, checkpoints take {needed / 1e9:.1f} GB"
+    return f"{said}, checkpoints take {needed / 1e9:.1f} GB", True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredSteps:
-    """Time and memory of training on one device of this machine."""
-
-    device: str
-    step_s: float
-    """One batch: loading, forward, backward and optimizer."""
-    epoch_s: float
-    """All batches of the training and the validation part."""
-    memory_bytes: int
-    """Peak memory of the device, or of this process where the device is the CPU."""
-    n_parameters: int
-
-
-def measure_steps(pipeline: TrainingPipeline, data: TrainingData) -> MeasuredSteps:
+def _batch(config: TrainingConfig, connections: Connections, data: TrainingData) -> tuple[str, int]:
     """Train and validate on a few batches on one device, with a network that is thrown away.
 
     The whole backbone learns from the start, as in the slowest epochs of a training.
+
+    Returns:
+        Time and memory of the training, and the number of parameters.
 
     Raises:
         TrainerError: Memory does not hold a batch, or its loss is not finite.
         ModelError: The network cannot be trained as it should be.
     """
-    config = replace(pipeline.config, unfreeze_epoch=0, unfreeze_every=0)
-    module = type(pipeline)(config, pipeline.connections).create_lightning_module(data)
+    config = replace(config, unfreeze_epoch=0, unfreeze_every=0)
+    module = TrainingPipeline(config, connections).create_lightning_module(data)
     clock = _StepClock()
     trainer = pl.Trainer(
         max_epochs=1,
@@ -323,14 +280,14 @@ def measure_steps(pipeline: TrainingPipeline, data: TrainingData) -> MeasuredSte
     else:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         memory_bytes = most if sys.platform == "darwin" else most * 1024
-    warm_s = clock.train_s[N_WARM:] if len(clock.train_s) > N_WARM + 1 else clock.train_s
-    step_s = _mean_s(warm_s)
-    return MeasuredSteps(
-        device=str(device),
-        step_s=step_s,
-        epoch_s=step_s * len(train) + _mean_s(clock.validation_s) * len(validation),
-        memory_bytes=memory_bytes,
-        n_parameters=sum(weights.numel() for weights in module.parameters()),
+    step_s = _mean_s(clock.train_s[N_WARM:] if len(clock.train_s) > N_WARM + 1 else clock.train_s)
+    epoch_s = step_s * len(train) + _mean_s(clock.validation_s) * len(validation)
+    n_epochs = config.epochs * config.ensemble
+    return (
+        f"{step_s:.3f} s a step of {config.batch_size} on {device}, "
+        f"{memory_bytes / 1e6:.0f} MB of memory; an epoch will take about "
+        f"{duration(epoch_s)}, all of {n_epochs} at most {duration(epoch_s * n_epochs)}",
+        sum(weights.numel() for weights in module.parameters()),
     )
 
 
