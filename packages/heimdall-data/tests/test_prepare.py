@@ -28,10 +28,7 @@ def test_results_come_in_order_and_what_is_not_wanted_is_cancelled(n, ahead, n_w
     assert cancelled == submitted[len(found) :]
 
 
-PREPARE = """
-import pickle, sys
-pickle.load(sys.stdin.buffer).prepare(workers=2, progress=False)
-"""
+PREPARE = "import pickle, sys; pickle.load(sys.stdin.buffer).prepare(workers=2, progress=False)"
 
 
 def test_an_interrupt_ends_at_once_and_leaves_no_half_written_file(

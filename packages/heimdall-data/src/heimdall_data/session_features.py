@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_reader import ObjectVersions, SessionRecordings
 
-__all__ = ["FeatureSource", "SessionFeatures", "clocked", "require_reach"]
+__all__ = ["FeatureSource", "SessionFeatures", "arrivals_of", "clocked", "require_reach"]
 
 DECODING_VERSION = 2
 """Raise it if decoding or alignment gives other samples, so that old entries are not used."""
@@ -268,7 +268,7 @@ class FeatureSource:
         locked = [name for name, one in fit.items() if one.clock_locked]
         arrivals, no_arrivals = None, ""
         if self._extract_arrivals is not None:
-            arrivals, no_arrivals = _arrivals(self._extract_arrivals, fit)
+            arrivals, no_arrivals = arrivals_of(self._extract_arrivals, fit)
         return SessionFeatures(
             features=out,
             present=np.array([name in fit for name in self.config.receivers], np.bool_),
@@ -280,7 +280,7 @@ class FeatureSource:
         )
 
 
-def _arrivals(
+def arrivals_of(
     extract: ArrivalExtractor, recordings: Mapping[str, Recording]
 ) -> tuple[npt.NDArray[np.float32], str]:
     """Arrival times of a session, `(receivers, 5)`; if there are none, zeros and the reason."""
