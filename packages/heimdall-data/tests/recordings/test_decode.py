@@ -18,7 +18,7 @@ def test_an_unknown_format_is_refused(form, data):
 
 @given(st.binary(min_size=1, max_size=200), st.sampled_from(FORMATS))
 def test_any_bytes_are_a_recording_or_an_error_with_the_name(data, form):
-    """The run goes on, and says which object it was."""
+    """The run continues and names the object."""
     try:
         outcome = decode(data, form, name="sessions/1/a", sample_rate_hz=1.0).iq.size > 0
     except RecordingError as error:

@@ -1,4 +1,4 @@
-"""KiwiSDR WAVs: made ones with every trap, and the real ones."""
+"""KiwiSDR WAVs: made ones with every known fault, and real ones."""
 
 import struct
 from datetime import UTC, datetime, timedelta
@@ -54,12 +54,12 @@ def blocks_in(recording):
 @given(
     st.floats(-150, 150),
     st.integers(4, 60),
-    st.floats(0, WEEK_S - 1),
+    st.floats(0, WEEK_S - 1) | st.floats(WEEK_S - 1, WEEK_S - 0.01),
     st.lists(st.floats(0, WEEK_S - 1), max_size=3),
     st.integers(0, 2**32 - 1),
 )
 def test_rate_and_start_come_from_the_stamps(ppm, n, first, stale, seed):
-    """The header's rate is 100 us wrong after a second, which is 30 km of radio path."""
+    """The header's rate is off by 100 us after a second, which is 30 km of radio path."""
     rate = 12_001 * (1 + ppm * 1e-6)
     jitter = np.random.default_rng(seed).uniform(-2e-7, 2e-7, n)
     stamps = (np.array(stamps_s(n, rate, first)) + jitter).tolist()
@@ -76,7 +76,7 @@ def test_rate_and_start_come_from_the_stamps(ppm, n, first, stale, seed):
 
 @given(st.integers(0, 4), st.integers(2, 20))
 def test_all_blocks_are_read_and_stale_ones_dropped(n_stale, n):
-    """An ordinary WAV reader sees 512 samples; a stale stamp would shift all the others."""
+    """An ordinary WAV reader returns 512 samples; a stale stamp would shift all others."""
     recording = decoded(wav([5.0 * k for k in range(n_stale)] + stamps_s(n)))
     assert blocks_in(recording) == list(range(n_stale, n_stale + n))
     assert recording.n_dropped_samples == n_stale * PAIRS
@@ -85,7 +85,7 @@ def test_all_blocks_are_read_and_stale_ones_dropped(n_stale, n):
 
 @given(st.integers(2, 18), st.integers(2, 18), st.integers(1, 50))
 def test_a_gap_leaves_the_longer_part(n_before, n_after, n_lost):
-    """Samples after lost blocks would sit at a wrong time; nothing is invented between."""
+    """Samples after lost blocks would have the wrong time, and gaps are not filled."""
     assume(n_before != n_after)
     stamps = stamps_s(n_before + n_lost + n_after)
     del stamps[n_before : n_before + n_lost]
@@ -98,8 +98,8 @@ def test_a_gap_leaves_the_longer_part(n_before, n_after, n_lost):
 
 
 @given(st.integers(2, 17), st.floats(0.01, 1000))
-def test_a_lone_wrong_stamp_costs_nothing(place, late_s):
-    """One damaged stamp in the middle says nothing about the samples."""
+def test_a_single_wrong_stamp_drops_no_sample(place, late_s):
+    """The samples around a damaged stamp are good."""
     stamps = stamps_s(20)
     stamps[place] += late_s
     recording = decoded(wav(stamps))
@@ -107,26 +107,16 @@ def test_a_lone_wrong_stamp_costs_nothing(place, late_s):
     assert recording.sample_rate_hz == pytest.approx(12_001.145, abs=1e-4)
 
 
-def test_a_few_late_stamps_do_not_bend_the_clock():
-    """A fit that believed them would be a kilometre off at the end of a minute."""
+def test_a_few_late_stamps_do_not_change_the_rate():
+    """A fit to all stamps would be a kilometre off at the end of a minute."""
     stamps = np.array(stamps_s(100))
     stamps[-5:] += 20e-6
     assert decoded(wav(stamps.tolist())).sample_rate_hz == pytest.approx(12_001.145, abs=1e-3)
 
 
-def test_the_week_may_end_inside_a_recording():
-    """Every Saturday night there is such a recording."""
-    saturday = datetime(2017, 12, 2, 23, 59, 41, tzinfo=UTC)
-    recording = decoded(
-        wav(stamps_s(100, first=WEEK_S - 1.0)), "20171202T235941Z_77500_DF0KL_iq.wav"
-    )
-    assert recording.start_utc == saturday
-    assert recording.duration_s == pytest.approx(100 * PAIRS / 12_001.145)
-
-
 @given(st.sampled_from([254, 255]), st.booleans(), st.integers(1, 9))
 def test_without_a_lock_levels_are_kept_and_time_is_not(age, still, n):
-    """Stamps of a receiver that does not see GNSS can be hours wrong, or stand still."""
+    """Stamps of a receiver without GNSS can be hours wrong, or all the same."""
     recording = decoded(wav([0] * n if still else stamps_s(n), age=age))
     assert (recording.clock_locked, recording.start_gps_ns) == (False, None)
     assert recording.sample_rate_hz == 12_001
@@ -134,7 +124,7 @@ def test_without_a_lock_levels_are_kept_and_time_is_not(age, still, n):
 
 
 def test_without_any_date_the_time_is_unknown():
-    """Seconds of the week without a week are no time; guessing one would be a lie."""
+    """A second of the week without the week is not a time, and guessing one would be wrong."""
     recording = decoded(wav(stamps_s(6)), "sessions/7/websdr_DF0KL.wav")
     assert (recording.clock_locked, recording.start_gps_ns) == (False, None)
     assert recording.sample_rate_hz == pytest.approx(12_001.145, abs=1e-3)
@@ -142,21 +132,21 @@ def test_without_any_date_the_time_is_unknown():
 
 @given(st.integers(1, PAIRS * 4 + 25))
 def test_a_last_block_cut_short_is_left_out(n_bytes):
-    """A recorder that is stopped leaves part of a block behind its last header update."""
+    """A recorder that is stopped leaves an incomplete block at the end."""
     recording = decoded(wav(stamps_s(6)) + wav(stamps_s(1))[36 : 36 + n_bytes])
     assert len(recording.iq) == 6 * PAIRS
 
 
 @given(st.integers(36, 36 + 6 * (PAIRS * 4 + 26) - 1))
 def test_a_file_shorter_than_its_header_says_is_truncated(n_bytes):
-    """An interrupted upload must not pass for a shorter recording."""
-    with pytest.raises(RecordingError, match=f"truncated: .* {n_bytes}"):
+    """An interrupted upload must not look like a shorter recording."""
+    with pytest.raises(RecordingError, match=f"truncated: {n_bytes} "):
         decoded(wav(stamps_s(6))[:n_bytes])
 
 
 @given(st.data())
 def test_a_damaged_file_is_refused_by_name_or_read(data):
-    """Whatever a bad disk makes of a file, the run goes on and says which object it was."""
+    """Whatever a bad disk does to a file, the run continues and names the object."""
     broken = bytearray(wav(stamps_s(3)))
     place = data.draw(st.integers(0, 120))
     broken[place] ^= data.draw(st.integers(1, 255))
@@ -177,12 +167,12 @@ def test_a_damaged_file_is_refused_by_name_or_read(data):
         (wav(stamps_s(2), bits=8), "2 channel.* 8 bit"),
         (wav([]), "no block"),
         (wav([])[:36] + struct.pack("<4sI", b"data", 64) + bytes(64), "without `kiwi` stamps"),
-        (wav([1.0, 9.0, 50.0]), "no two of 3 time stamps are 512 samples"),
+        (wav([1.0, 9.0, 50.0]), "3 time stamps are 512 samples"),
         (wav(stamps_s(3), header_rate=6000), "6000 Hz"),
     ],
 )
 def test_a_file_of_another_kind_says_what_it_is(data, message):
-    """Whoever stored it must learn from one line what is wrong."""
+    """The message must say what is wrong with the file."""
     with pytest.raises(RecordingError, match=message):
         decoded(data)
 
@@ -193,8 +183,8 @@ def test_a_file_of_another_kind_says_what_it_is(data, message):
     st.from_regex(r"[A-Za-z0-9_-]*[A-Za-z0-9-]", fullmatch=True),
     st.sampled_from(["", "_iq"]),
 )
-def test_a_name_tells_time_frequency_and_station(start, frequency_hz, station, end):
-    """The station's own name may hold underscores."""
+def test_a_name_gives_time_frequency_and_station(start, frequency_hz, station, end):
+    """The station's own name may contain underscores."""
     assume(end or not station.lower().endswith("_iq"))
     named = kiwi_name(f"some/folder/{start:%Y%m%dT%H%M%SZ}_{frequency_hz}_{station}{end}.wav")
     assert named.start == start.replace(microsecond=0, tzinfo=UTC)
@@ -205,8 +195,8 @@ def test_a_name_tells_time_frequency_and_station(start, frequency_hz, station, e
     "name",
     ["websdr_A.wav", "20171327T104156Z_77500_A_iq.wav", "99991231T235959Z_77500_A_iq.wav"],
 )
-def test_a_name_of_another_kind_tells_nothing(name):
-    """Neither has one with a date that is in no calendar of ours."""
+def test_a_name_of_another_form_has_no_parts(name):
+    """Nor does a name with an impossible date."""
     assert kiwi_name(name) is None
 
 
@@ -219,7 +209,7 @@ def test_a_name_of_another_kind_tells_nothing(name):
     ],
 )
 def test_the_real_recordings_have_their_known_rates(real_recordings, station, rate, start):
-    """The figures of the recordings' README, from a fit that somebody else made."""
+    """The figures of the recordings' README, from a fit made by others."""
     name = f"20171127T104156Z_77500_{station}_iq.wav"
     recording = decoded((real_recordings / "kiwisdr-dcf77-2017" / name).read_bytes(), name)
     assert recording.clock_locked
@@ -229,7 +219,7 @@ def test_the_real_recordings_have_their_known_rates(real_recordings, station, ra
 
 
 def test_the_real_recording_without_a_lock_has_no_time(real_recordings):
-    """Its stamps are five and a half hours wrong and look perfectly regular."""
+    """Its stamps are five and a half hours wrong, and regular."""
     name = "20251207T183506Z_100000_G7UAK_iq.wav"
     recording = decoded((real_recordings / "kiwisdr-no-gnss-lock" / name).read_bytes(), name)
     assert (recording.clock_locked, recording.start_gps_ns) == (False, None)

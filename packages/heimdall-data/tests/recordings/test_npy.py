@@ -1,4 +1,4 @@
-"""NumPy files: the three layouts, and everything else."""
+"""NumPy files: the three layouts, and what is refused."""
 
 import io
 import os
@@ -49,7 +49,7 @@ def test_every_layout_and_version_gives_the_same_samples(pairs, layout, version)
 
 @given(hnp.arrays(np.int16, st.tuples(st.just(2), st.integers(1, 40))))
 def test_sixteen_bit_samples_are_relative_to_full_scale(pairs):
-    """Levels in dB are only comparable if 1 means the converter's limit everywhere."""
+    """Levels in dB are comparable only if 1 is the converter's limit everywhere."""
     iq = decoded(saved(pairs)).iq
     np.testing.assert_array_equal(iq.real * 32768, pairs[0])
     np.testing.assert_array_equal(iq.imag * 32768, pairs[1])
@@ -63,7 +63,7 @@ def test_two_by_two_is_read_as_rows():
 
 @given(st.data())
 def test_a_damaged_file_is_refused_by_name_or_read(data):
-    """Whatever a bad disk makes of a file, the run goes on and says which object it was."""
+    """Whatever a bad disk does to a file, the run continues and names the object."""
     intact = saved(np.ones(8, np.complex64))
     broken = bytearray(intact[: data.draw(st.integers(1, len(intact)))])
     broken[data.draw(st.integers(0, len(broken) - 1))] ^= data.draw(st.integers(1, 255))
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_refused_by_name_or_read(data):
 
 
 def test_a_pickle_is_refused_and_never_run(tmp_path):
-    """An object array is a program; whoever can write the bucket would run it here."""
+    """Loading an object array runs code of whoever can write to the bucket."""
 
     class Trap:
         def __reduce__(self):
@@ -87,8 +87,8 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
 
 
 @given(st.integers(9, 10**30) | st.integers(-(10**30), -1))
-def test_a_header_that_promises_more_takes_no_memory(promised):
-    """A hundred bytes must not be able to fill a server's memory."""
+def test_a_header_with_a_huge_shape_takes_no_memory(promised):
+    """A file of a hundred bytes must not fill a server's memory."""
     stream = io.BytesIO()
     header = {"descr": "<c8", "fortran_order": False, "shape": (promised,)}
     np.lib.format.write_array_header_1_0(stream, header)
@@ -103,7 +103,7 @@ def test_a_header_that_promises_more_takes_no_memory(promised):
 
 @given(hnp.scalar_dtypes() | st.just(np.dtype([("i", "f4"), ("q", "f4")])))
 def test_every_other_type_is_refused_by_its_name(dtype):
-    """Whoever stored it must learn from one line what to store instead."""
+    """The message must say what to store instead."""
     assume(dtype.newbyteorder("=") not in (np.complex64, np.float32, np.int16))
     with pytest.raises(RecordingError) as caught:
         decoded(saved(np.zeros(4, dtype)))
@@ -113,7 +113,7 @@ def test_every_other_type_is_refused_by_its_name(dtype):
 
 @given(hnp.array_shapes(min_dims=0, max_dims=4, max_side=5), st.sampled_from(["c8", "f4", "i2"]))
 def test_every_other_shape_is_refused_by_its_name(shape, dtype):
-    """A stack of recordings read as one would be noise."""
+    """Several recordings read as one would be noise."""
     assume(len(shape) != 1 if dtype == "c8" else len(shape) != 2 or 2 not in shape)
     with pytest.raises(RecordingError) as caught:
         decoded(saved(np.zeros(shape, dtype)))
@@ -121,8 +121,8 @@ def test_every_other_shape_is_refused_by_its_name(shape, dtype):
 
 
 @given(pairs, st.integers(0, 79), st.sampled_from([np.nan, np.inf, -np.inf]))
-def test_values_that_are_not_finite_are_refused(pairs, place, value):
-    """One of them would spread over a whole spectrum."""
+def test_values_that_are_not_finite_are_counted(pairs, place, value):
+    """One such value would spread over a whole spectrum."""
     assume(place < pairs.size)
     pairs.flat[place] = value
     with pytest.raises(RecordingError, match=f"{NAME}: 1 of {pairs.size} values"):
@@ -131,6 +131,6 @@ def test_values_that_are_not_finite_are_refused(pairs, place, value):
 
 @given(st.none() | st.floats(max_value=0) | st.sampled_from([float("nan"), float("inf")]))
 def test_a_numpy_file_needs_the_catalogues_rate(rate):
-    """The file does not hold it, and a guessed rate would move every frequency."""
+    """The file does not contain it, and a guessed rate would shift every frequency."""
     with pytest.raises(RecordingError, match=r"measurements\.iq_sample_rate"):
         decoded(saved(np.ones(4, np.complex64)), rate)

@@ -1,7 +1,4 @@
-"""Three receivers that heard DCF77 at once, and one without a clock, flow like any session."""
-
-import math
-from dataclasses import replace
+"""Three receivers that heard DCF77 at once, and one without a clock, from file to batch."""
 
 import numpy as np
 import pytest
@@ -28,7 +25,6 @@ STATIONS = (
 )
 GROUND_PATHS_M = {"DF0KL": 423_206.6, "F1JEK": 784_078.4, "HB9RYZ": 319_080.1}
 """From DCF77, by PROJ's geodesics on WGS84."""
-TRUE_RATES_HZ = {"DF0KL": 12_001.145, "F1JEK": 12_001.202, "HB9RYZ": 12_001.132}
 
 
 @pytest.fixture
@@ -44,7 +40,7 @@ def decoded(files):
 
 
 def carrier_hz(recording):
-    """Where the strongest line is, from the carrier frequency, to a few millihertz."""
+    """Offset of the strongest line from the carrier frequency, to a few millihertz."""
     iq = recording.iq * np.hanning(len(recording.iq))
     n_fft = 1 << 21
     power = np.abs(np.fft.fft(iq, n_fft)) ** 2
@@ -53,15 +49,10 @@ def carrier_hz(recording):
 
 def test_the_three_recordings_cover_the_same_span_of_true_time(dcf77_files):
     """They began 0.4 s apart; sample n of one is not sample n of another."""
-    aligned = align(decoded(dcf77_files))
-    sample_ns = 1e9 / 12_001
-    starts_ns = [recording.start_gps_ns for recording in aligned.values()]
-    ends_ns = [r.start_gps_ns + r.duration_s * 1e9 for r in aligned.values()]
-    assert max(ends_ns) - min(ends_ns) < sample_ns
-    assert max(starts_ns) - min(starts_ns) < sample_ns
-    for name, recording in aligned.items():
-        assert recording.duration_s == pytest.approx(28.97, abs=0.01)
-        assert recording.sample_rate_hz == pytest.approx(TRUE_RATES_HZ[name], abs=6e-4)
+    aligned = align(decoded(dcf77_files)).values()
+    assert np.ptp([r.start_gps_ns for r in aligned]) < 1e9 / 12_001
+    assert np.ptp([r.start_gps_ns + r.duration_s * 1e9 for r in aligned]) < 1e9 / 12_001
+    assert [r.duration_s for r in aligned] == pytest.approx([28.97] * 3, abs=0.01)
 
 
 def test_the_carrier_is_where_the_true_rate_puts_it(dcf77_files):
@@ -72,7 +63,7 @@ def test_the_carrier_is_where_the_true_rate_puts_it(dcf77_files):
 
 
 def test_the_second_begins_where_the_carrier_drops(dcf77_files):
-    """DCF77 lowers its carrier at every second of UTC: true time, seen in the signal itself."""
+    """DCF77 lowers its carrier at every second of UTC, so the signal shows true time."""
     for name, recording in align(decoded(dcf77_files)).items():
         level = np.abs(recording.iq)
         start_s = recording.start_gps_ns % 10**9 * 1e-9
@@ -85,7 +76,7 @@ def test_the_second_begins_where_the_carrier_drops(dcf77_files):
 
 
 def test_the_minutes_last_second_has_no_mark(dcf77_files):
-    """DCF77 leaves out the mark of second 59: week, leap seconds and start, proved on the air."""
+    """DCF77 leaves out the mark of second 59, which proves week, leap seconds and start."""
     for name, recording in decoded(dcf77_files).items():
         level = np.abs(recording.iq)
         begin = recording.start_utc
@@ -116,9 +107,6 @@ def test_the_dcf77_session_flows_like_any_other(
     dataset = HeimdallDataset([found], config, s3_settings, cache_dir=tmp_path)
     usable, exclusions = dataset.prepare(progress=False)
     assert exclusions == []
-    for name, recording in usable.recordings(0).items():
-        assert recording.sample_rate_hz == pytest.approx(TRUE_RATES_HZ[name], abs=6e-4)
-        assert recording.center_frequency_hz == 77_500
     (batch,) = DataLoader(usable, batch_size=1, num_workers=1)
     assert tuple(batch["features"].shape) == (1, 3, 128, 32)
     assert batch["present"].all()
@@ -132,7 +120,7 @@ def test_the_dcf77_session_flows_like_any_other(
 def test_a_recording_without_a_lock_serves_for_levels_and_not_for_timing(
     real_recordings, database_url, s3_settings, raw_iq_store
 ):
-    """Half of all amateur receivers see no satellites, and hear all the same."""
+    """Half of all amateur receivers have no GNSS, and are still useful."""
     (path,) = (real_recordings / "kiwisdr-no-gnss-lock").glob("*.wav")
     source = NewSource(name="100 kHz", latitude_deg=54.9, longitude_deg=-3.3)
     session = new_session_from_files([path], source, STATIONS)
@@ -148,19 +136,10 @@ def test_a_recording_without_a_lock_serves_for_levels_and_not_for_timing(
     assert sample["features"][0].max() > config.floor_db + 40
 
 
-def test_ingesting_a_real_recording_changes_no_byte(dcf77_files):
-    """What is stored is what was recorded; decoding is the reader's business."""
-    session = new_session_from_files(dcf77_files, DCF77, STATIONS)
-    assert [r.payload for r in session.measurements] == [p.read_bytes() for p in dcf77_files]
-    levels = [r.signal_strength_db for r in session.measurements]
-    assert all(-80 < level < 0 and math.isfinite(level) for level in levels)
-    assert replace(session, name="x").start == min(r.start for r in session.measurements)
-
-
 def test_arrival_times_fit_where_the_transmitter_stands(dcf77_files):
-    """Clocks, weeks, true rates and starts at once: 100 us are 30 km, a slip of any is more.
+    """Checks clocks, weeks, rates and starts: an error in any is over 100 us, 30 km.
 
-    Long waves follow the ground later than light: some 30 us are physics and no error.
+    Long waves along the ground are some 30 us later than light.
     """
     aligned = align(decoded(dcf77_files))
     settings = ArrivalConfig(

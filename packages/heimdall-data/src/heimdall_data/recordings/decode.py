@@ -36,8 +36,8 @@ def decode(
         data: The object's bytes.
         format: `npy`, `sigmf` or `kiwi_wav`; None means `npy`, as in the catalogue.
         name: The object's key or the file's name, for messages and for the date in it.
-        sample_rate_hz: The catalogue's; needed for `npy`, which does not hold it.
-        start: About when it was recorded, for the GPS week of a KiwiSDR recording.
+        sample_rate_hz: The catalogue's; needed for `npy`, which does not contain it.
+        start: Approximate time of recording, for the GPS week of a KiwiSDR recording.
         metadata: The `.sigmf-meta` beside SigMF samples; None: `data` is a SigMF archive.
 
     Raises:

@@ -12,20 +12,11 @@ from __future__ import annotations
 import io
 import math
 import tokenize
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from heimdall_data.errors import RecordingError
-from heimdall_data.recordings.recording import (
-    INT16_FULL_SCALE,
-    MAX_SAMPLES,
-    ComplexSamples,
-    Recording,
-)
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from heimdall_data.recordings.recording import INT16_FULL_SCALE, MAX_SAMPLES, Recording
 
 __all__ = ["recording_from_npy"]
 
@@ -33,10 +24,10 @@ _MAX_HEADER_BYTES = 4096
 _READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
-    # Version 3 differs from 2 in the encoding of field names alone, and fields are refused.
+    # Version 3 differs from 2 only in the encoding of field names, and fields are refused.
     (3, 0): np.lib.format.read_array_header_2_0,
 }
-# Raised by NumPy's parser on damaged headers; found by fuzzing as much as by reading.
+# Raised by NumPy's parser on damaged headers; some of them were found by fuzzing.
 _UNREADABLE = (
     ValueError,
     KeyError,
@@ -52,8 +43,8 @@ def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> 
     """Decode a NumPy file; the sample rate is the catalogue's, since the file has none.
 
     Raises:
-        RecordingError: For anything but a complete file in one of the three layouts, or an
-            impossible rate.
+        RecordingError: The file is not a complete one in one of the three layouts, or the rate
+            is missing or impossible.
     """
     if sample_rate_hz is None or not 0 < sample_rate_hz < float("inf"):
         raise RecordingError(
@@ -74,16 +65,24 @@ def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> 
     held = len(data) - stream.tell()
     if held < n_values * dtype.itemsize:
         raise RecordingError(
-            f"{name}: truncated: the header promises {dtype} of shape {shape}, "
-            f"{n_values * dtype.itemsize} bytes, and {held} follow; store the recording again"
+            f"{name}: truncated: {held} bytes of samples, but the header says {dtype} of shape "
+            f"{shape}, {n_values * dtype.itemsize} bytes; store the recording again"
         )
-    values = np.frombuffer(data, dtype, n_values, stream.tell())
-    iq = _complex(values.reshape(shape, order="F" if fortran_order else "C"))
+    flat = np.frombuffer(data, dtype, n_values, stream.tell())
+    values = flat.reshape(shape, order="F" if fortran_order else "C")
+    if values.ndim == 1:
+        iq = values.astype(np.complex64)
+    else:
+        i, q = values if values.shape[0] == 2 else values.T
+        iq = np.empty(i.shape, np.complex64)
+        iq.real, iq.imag = i, q
+        if dtype.kind == "i":
+            iq /= INT16_FULL_SCALE
     return Recording(iq=iq, sample_rate_hz=float(sample_rate_hz))
 
 
 def _checked_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str) -> int:
-    """The number of values, if type and shape are a recording's and within the limit."""
+    """The number of values, if type, shape and size are those of a recording."""
     if dtype.hasobject:
         raise RecordingError(
             f"{name}: holds pickled objects, which are never loaded; save a plain complex64 array"
@@ -101,18 +100,6 @@ def _checked_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str
     n_samples = n_values if is_complex else n_values // 2
     if not 0 < n_samples <= MAX_SAMPLES:
         raise RecordingError(
-            f"{name}: {n_samples} samples; a recording holds 1 to {MAX_SAMPLES}, record again"
+            f"{name}: {n_samples} samples; a recording has 1 to {MAX_SAMPLES}, record again"
         )
     return n_values
-
-
-def _complex(values: npt.NDArray[np.generic]) -> ComplexSamples:
-    """Complex64 samples of one of the three layouts."""
-    if values.ndim == 1:
-        return values.astype(np.complex64)
-    i, q = values if values.shape[0] == 2 else values.T
-    iq = np.empty(i.shape, np.complex64)
-    iq.real, iq.imag = i, q
-    if values.dtype.kind == "i":
-        iq /= INT16_FULL_SCALE
-    return iq

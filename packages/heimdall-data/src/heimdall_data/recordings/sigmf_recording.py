@@ -1,12 +1,12 @@
 """SigMF recordings: a data file with its metadata beside it, or both in one archive.
 
 Integers are scaled to full scale as the format's own library does: two's complement by the
-power of two, unsigned after taking away half of the range. Of several captures the longest
-is read, with its own frequency, time and place. The time is of the recorder's computer, not a
-GNSS stamp. Headers and trailers of non-conforming datasets are cut out.
+power of two, unsigned after subtracting half of the range. Of several captures the longest
+is read, with its own frequency, time and position. The time is that of the recorder's computer,
+not a GNSS stamp. Headers and trailers of non-conforming datasets are cut out.
 
-The format's own library, with which the tests compare, opens files by the names in the metadata;
-an object has none.
+The format's own library (which the tests compare with) opens files by the names in the metadata,
+but an object has no such name.
 
 Source: The Signal Metadata Format Specification, v1.2, sigmf.org.
 """
@@ -19,7 +19,7 @@ import json
 import math
 import re
 import tarfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -36,8 +36,10 @@ from heimdall_data.recordings.recording import (
 
 __all__ = ["recording_from_sigmf", "sigmf_metadata"]
 
-_DATATYPE = re.compile(r"(?P<kind>[cr])(?P<type>[fiu])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
-_READABLE = {"f": (32, 64), "i": (8, 16, 32), "u": (8, 16, 32)}
+_DATATYPE = re.compile(r"([cr])(f32|f64|[iu](?:8|16|32))(_le|_be)?")
+
+_Captures = list[tuple[int, dict[str, Any]]]
+"""For each capture, the index of its first sample in the dataset and its metadata."""
 
 
 def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Recording:
@@ -49,8 +51,8 @@ def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Reco
         name: The key or file name, for messages.
 
     Raises:
-        RecordingError: The metadata are not valid, the samples are not complex or of several
-            channels, or the checksum does not hold.
+        RecordingError: The metadata are not valid, the samples are not complex or have several
+            channels, or the checksum does not match.
     """
     if metadata is None:
         data, metadata = _from_archive(data, name)
@@ -66,13 +68,11 @@ def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Reco
     try:
         captures = _captures(about, meta["captures"])
         data = _without_foreign_bytes(data, about, captures, 2 * dtype.itemsize)
-        return _longest_capture(_samples(data, dtype, name), about, captures)
-    except RecordingError:
-        raise
+        return _longest_capture(_samples(data, dtype), about, captures)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecordingError(
-            f"{name}: the SigMF metadata lack a usable core:sample_rate or capture "
-            f"({type(error).__name__}: {error}); correct the .sigmf-meta"
+            f"{name}: unusable SigMF metadata or samples ({type(error).__name__}: {error}); "
+            f"correct the .sigmf-meta, or store the recording again"
         ) from error
 
 
@@ -80,7 +80,7 @@ def sigmf_metadata(metadata: bytes, name: str) -> dict[str, Any]:
     """Return the metadata, with an object `global` and a list `captures`.
 
     Raises:
-        RecordingError: They are not JSON, or not of that shape.
+        RecordingError: They are not JSON, or have another form.
     """
     try:
         meta = json.loads(metadata)
@@ -96,19 +96,19 @@ def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
     """Samples and metadata of the one recording in an archive, an uncompressed tar."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            # A sparse member would promise more than the archive holds.
+            # A sparse member would claim more than the archive contains.
             files = [m for m in archive.getmembers() if m.isreg() and not m.issparse()]
-            found = {
-                end: [m for m in files if m.name.endswith(f".sigmf-{end}")]
-                for end in ("data", "meta")
-            }
-            if any(len(members) != 1 for members in found.values()):
+            samples, meta = (
+                [m for m in files if m.name.endswith(f".sigmf-{end}")] for end in ("data", "meta")
+            )
+            if (len(samples), len(meta)) != (1, 1):
                 raise RecordingError(
-                    f"{name}: the archive holds {len(found['data'])} data and "
-                    f"{len(found['meta'])} metadata files; store each recording by itself"
+                    f"{name}: the archive holds {len(samples)} data and {len(meta)} metadata "
+                    f"files; store each recording by itself"
                 )
-            samples, meta = (archive.extractfile(found[end][0]) for end in ("data", "meta"))
-            return (samples.read() if samples else b""), (meta.read() if meta else b"")
+            streams = (archive.extractfile(member) for member in (*samples, *meta))
+            content, described = (stream.read() if stream else b"" for stream in streams)
+            return content, described
     except (tarfile.TarError, OSError) as error:
         raise RecordingError(
             f"{name}: not a SigMF archive ({error}); a data file needs its .sigmf-meta beside it"
@@ -119,58 +119,47 @@ def _checked_type(about: dict[str, Any], name: str) -> np.dtype[Any]:
     """The type of I and of Q, in the file's byte order."""
     said = about.get("core:datatype")
     match = _DATATYPE.fullmatch(str(said))
-    if match is None or int(match["bits"]) not in _READABLE[match["type"]]:
+    if match is None:
         raise RecordingError(f"{name}: core:datatype is {said!r}; use one such as 'ci16_le'")
-    if match["kind"] != "c":
+    kind, number, order = match.groups()
+    if kind != "c":
         raise RecordingError(f"{name}: core:datatype {said!r} is real; record complex I and Q")
     if (channels := about.get("core:num_channels", 1)) != 1:
         raise RecordingError(f"{name}: {channels} channels; store each receiver by itself")
-    order = ">" if match["order"] == "_be" else "<"
-    return np.dtype(f"{order}{match['type']}{int(match['bits']) // 8}")
+    return np.dtype(f"{'>' if order == '_be' else '<'}{number[0]}{int(number[1:]) // 8}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Capture:
-    """The metadata of the samples from one index on."""
-
-    start: int
-    about: dict[str, Any]
-
-
-def _captures(about: dict[str, Any], captures: list[dict[str, Any]]) -> list[_Capture]:
-    """The captures, each with the index of its first sample in the dataset."""
-    # Indices are absolute, over all files of a recording: core:offset is the first one's here.
+def _captures(about: dict[str, Any], captures: list[dict[str, Any]]) -> _Captures:
+    """The captures, or one without metadata from sample 0 on."""
+    # Indices are absolute over all files of a recording; core:offset is the first one of this.
     offset = _count(about, "core:offset", 0)
-    placed = [
-        _Capture(_count(each, "core:sample_start", offset) - offset, each) for each in captures
-    ]
-    if any(after.start < before.start for before, after in pairwise([_Capture(0, {}), *placed])):
-        raise ValueError(
-            f"captures start at {[c.start for c in placed]} and must begin at 0, and ascend"
-        )
-    return placed or [_Capture(0, {})]
+    placed = [(_count(each, "core:sample_start", offset) - offset, each) for each in captures]
+    starts = [start for start, _ in placed]
+    if any(after < before for before, after in pairwise([0, *starts])):
+        raise ValueError(f"captures start at {starts} and must begin at 0 and ascend")
+    return placed or [(0, {})]
 
 
 def _without_foreign_bytes(
-    data: bytes, about: dict[str, Any], captures: list[_Capture], sample_bytes: int
+    data: bytes, about: dict[str, Any], captures: _Captures, sample_bytes: int
 ) -> bytes:
     """The samples alone, without a non-conforming dataset's headers and trailer."""
-    headers = [_count(capture.about, "core:header_bytes", 0) for capture in captures]
+    headers = [_count(capture, "core:header_bytes", 0) for _, capture in captures]
     trailing = _count(about, "core:trailing_bytes", 0)
     if sum(headers) + trailing > len(data):
         raise ValueError(
             f"core:header_bytes and core:trailing_bytes add up to {sum(headers) + trailing}, "
             f"the dataset has {len(data)} bytes"
         )
-    end = len(data) - trailing
+    data = data[: len(data) - trailing]
     if not any(headers):
-        return data[:end]
+        return data
     pieces, here, done = [], 0, 0
-    for capture, header in zip(captures, headers, strict=True):
-        samples_end = here + (capture.start - done) * sample_bytes
-        pieces.append(data[here : min(samples_end, end)])
-        here, done = samples_end + header, capture.start
-    return b"".join([*pieces, data[here:end]])
+    for (start, _), header in zip(captures, headers, strict=True):
+        end = here + (start - done) * sample_bytes
+        pieces.append(data[here:end])
+        here, done = end + header, start
+    return b"".join([*pieces, data[here:]])
 
 
 def _count(values: dict[str, Any], key: str, default: int) -> int:
@@ -180,17 +169,17 @@ def _count(values: dict[str, Any], key: str, default: int) -> int:
     return value
 
 
-def _samples(data: bytes, dtype: np.dtype[Any], name: str) -> ComplexSamples:
+def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
     """All samples, complex64 relative to full scale."""
     n_samples, rest = divmod(len(data), 2 * dtype.itemsize)
     if rest or not 0 < n_samples <= MAX_SAMPLES:
-        raise RecordingError(
-            f"{name}: {len(data)} bytes are not 1 to {MAX_SAMPLES} whole samples of "
-            f"{2 * dtype.itemsize} bytes; truncated? store the recording again"
+        raise ValueError(
+            f"{len(data)} bytes are not 1 to {MAX_SAMPLES} whole samples of "
+            f"{2 * dtype.itemsize} bytes; truncated?"
         )
     values = np.frombuffer(data, dtype)
     if dtype.kind == "f":
-        # What single precision cannot hold becomes infinite, which `decode` refuses.
+        # Values beyond single precision become infinite, which `decode` refuses.
         with np.errstate(over="ignore"):
             return values.astype(np.float32).view(np.complex64)
     half_range = 2.0 ** (8 * dtype.itemsize - 1)
@@ -198,31 +187,29 @@ def _samples(data: bytes, dtype: np.dtype[Any], name: str) -> ComplexSamples:
     return ((values - centre) / half_range).astype(np.float32).view(np.complex64)
 
 
-def _longest_capture(
-    iq: ComplexSamples, about: dict[str, Any], captures: list[_Capture]
-) -> Recording:
-    """The samples of the longest capture, with its frequency, time and place."""
-    ends = [*(capture.start for capture in captures[1:]), len(iq)]
-    lengths = [end - capture.start for capture, end in zip(captures, ends, strict=True)]
+def _longest_capture(iq: ComplexSamples, about: dict[str, Any], captures: _Captures) -> Recording:
+    """The samples of the longest capture, with its frequency, time and position."""
+    starts = [start for start, _ in captures]
+    lengths = [end - start for start, end in pairwise([*starts, len(iq)])]
     longest = int(np.argmax(lengths))
-    said = captures[longest].about
+    said = captures[longest][1]
     whole = Recording(iq=iq, sample_rate_hz=float(about["core:sample_rate"]))
-    part = whole.cut(captures[longest].start, lengths[longest])
+    part = whole.cut(starts[longest], lengths[longest])
     frequency_hz = None
     if (frequency := said.get("core:frequency")) is not None:
         frequency_hz = float(str(frequency))
-        if not math.isfinite(frequency_hz):  # JSON's readers and writers let it be
+        if not math.isfinite(frequency_hz):  # Python's JSON allows it
             raise ValueError(f"core:frequency is {frequency!r}, not a finite number")
     return replace(
         part,
         start_gps_ns=_gps_ns(said.get("core:datetime")),
         center_frequency_hz=frequency_hz,
-        receiver_deg=_place(said.get("core:geolocation", about.get("core:geolocation"))),
+        receiver_deg=_position(said.get("core:geolocation", about.get("core:geolocation"))),
         n_dropped_samples=len(iq) - len(part.iq),
     )
 
 
-def _place(said: dict[str, Any] | None) -> tuple[float, float] | None:
+def _position(said: dict[str, Any] | None) -> tuple[float, float] | None:
     """Latitude and longitude of a GeoJSON point, which has the longitude first.
 
     Its altitude, above the ellipsoid, is not taken: a station's is above sea level.
