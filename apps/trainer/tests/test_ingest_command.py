@@ -72,8 +72,8 @@ def test_a_dry_run_finds_what_the_catalogue_has_against_it(heimdall, stored, fol
     (folder / "m.csv").write_text(MANIFEST.replace("two,Other", "three,Other"))
     status, out, err = heimdall("manifest", "m.csv", "--stations", "stations.csv", "--dry-run")
     assert (status, out) == (1, "")
-    told = "heimdall: m.csv, line 4: Genova.npy is stored already, in session 'two' of 'Other' ("
-    assert err.startswith(told)
+    assert err.startswith("heimdall: m.csv, line 4: ")
+    assert "stored already, in session 'two' of 'Other' (" in err
     (folder / "m.csv").write_text(
         MANIFEST.replace("45", "45.6").replace("Other,45.6.5", "Other,45")
     )

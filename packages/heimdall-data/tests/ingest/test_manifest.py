@@ -1,15 +1,16 @@
-"""Manifests: what they make, what they refuse, and that all of it is told at once."""
+"""Manifests: the sessions they give, and the mistakes they report, all at once."""
 
 import tracemalloc
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+import yaml
 from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.ingest.manifest import ManifestError, read_manifest
-from hypothesis import given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 HEAD = (
@@ -22,32 +23,15 @@ GOOD = (
     "one,Beacon,,,,,12500,,,a/Genova.npy,,\n"
     "two,Beacon,45.0,8.0,145e6,2026-03-01 13:00,12500,,Genova,b.npy,,\n"
 )
-YAML = """
-sessions:
-  - session: one
-    source: Beacon
-    source_latitude: 45
-    source_longitude: 8
-    frequency_hz: 145e6
-    start: 2026-03-01T12:00Z
-    sample_rate_hz: 12500
-    approval: approved
-    recordings: [a/Torino.npy, a/Genova.npy]
-  - session: two
-    source: Beacon
-    source_latitude: 45
-    source_longitude: 8
-    frequency_hz: 145e6
-    start: 2026-03-01 13:00
-    sample_rate_hz: 12500
-    recordings:
-      - {file: b.npy, station: Genova}
-"""
+GOOD_ROWS = GOOD.splitlines(keepends=True)
+quickly = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture
 def campaign(tmp_path):
-    """A folder of three recordings; what makes a manifest of these rows in it."""
+    """A folder of three recordings, and a function that writes a manifest there."""
     (tmp_path / "a").mkdir()
     for name, level in (("a/Torino", 0.1), ("a/Genova", 0.2), ("b", 0.3)):
         np.save(tmp_path / f"{name}.npy", np.full(1250, level, np.complex64))
@@ -60,14 +44,14 @@ def campaign(tmp_path):
 
 
 def told(path, stations=STATIONS):
-    """The mistakes that reading the manifest tells, without its folder."""
+    """The mistakes in the manifest, without its folder."""
     with pytest.raises(ManifestError) as caught:
         read_manifest(path, stations, progress=False)
     return [problem.replace(f"{path.parent}/", "") for problem in caught.value.problems]
 
 
 def test_rows_with_one_source_and_session_are_one_session(campaign):
-    """What is said of the session in one row holds for all; files are found from the manifest."""
+    """A session's value in one row holds for all; paths are relative to the manifest."""
     one, two = read_manifest(campaign(GOOD), STATIONS, progress=False)
     assert (one.name, one.approval_status, len(one.measurements)) == ("one", "approved", 2)
     assert (two.name, two.approval_status) == ("two", "pending")
@@ -77,10 +61,32 @@ def test_rows_with_one_source_and_session_are_one_session(campaign):
     assert one.source.error_margin_m == 50
 
 
-def test_yaml_says_the_same_as_csv(campaign):
-    """Two ways to write it, and one meaning."""
-    csv, yaml = campaign(GOOD), campaign(YAML, "", "m.yaml")
-    assert list(read_manifest(csv, STATIONS)) == list(read_manifest(yaml, STATIONS))
+@quickly
+@given(st.permutations(GOOD_ROWS), st.sampled_from(",;\t"))
+def test_order_and_separator_do_not_matter(campaign, rows, separator):
+    """Spreadsheets are sorted by any column, and write what their country uses."""
+    sessions = read_manifest(campaign(GOOD), STATIONS, progress=False)
+    other = campaign("".join(rows).replace(",", separator), HEAD.replace(",", separator))
+    found = read_manifest(other, STATIONS, progress=False)
+    for one, two in zip(sorted(found, key=lambda s: s.name), sessions, strict=True):
+        assert (one.name, one.source, one.start) == (two.name, two.source, two.start)
+        assert set(one.measurements) == set(two.measurements)
+
+
+@quickly
+@given(st.data())
+def test_yaml_gives_the_same_as_csv(campaign, data):
+    """Values of a session are in the session or in its recordings, in any mixture."""
+    names = HEAD.strip().split(",")
+    rows = [dict(zip(names, row.strip().split(","), strict=True)) for row in GOOD_ROWS]
+    sessions = []
+    for members in (rows[:2], rows[2:]):
+        shared = data.draw(st.sets(st.sampled_from(["session", "source", "sample_rate_hz"])))
+        recordings = [{k: v for k, v in row.items() if k not in shared} for row in members]
+        sessions.append({k: members[0][k] for k in shared} | {"recordings": recordings})
+    written = campaign(yaml.safe_dump({"sessions": sessions}), "", "m.yaml")
+    expected = read_manifest(campaign(GOOD), STATIONS, progress=False)
+    assert read_manifest(written, STATIONS, progress=False) == expected
 
 
 def test_a_manifest_is_ingested_and_again_changes_nothing(campaign, catalogue, raw_iq_store):
@@ -94,20 +100,6 @@ def test_a_manifest_is_ingested_and_again_changes_nothing(campaign, catalogue, r
     assert catalogue.rejected_counts() == {"not approved yet": 1}
 
 
-def test_a_source_elsewhere_in_the_catalogue_stops_before_anything_is_stored(
-    campaign, catalogue, raw_iq_store
-):
-    """It may be known only to the catalogue, and be of the last of a thousand sessions."""
-    ingest(catalogue, raw_iq_store, read_manifest(campaign(GOOD), STATIONS), progress=False)
-    n_objects = len(raw_iq_store.list())
-    rows = GOOD.replace("Beacon", "New").replace("two,New,45.0", "two,Beacon,46.0")
-    moved = read_manifest(campaign(rows), STATIONS, progress=False)
-    with pytest.raises(IngestError, match=r"'Beacon' is in the catalogue at 45.0, 8.0 .* 46.0"):
-        ingest(catalogue, raw_iq_store, moved, progress=False)
-    assert len(raw_iq_store.list()) == n_objects
-    assert len(catalogue.sessions()) == 1
-
-
 def test_stations_may_be_in_the_manifest(campaign):
     """Somebody with two receivers needs no second file."""
     rows = "one,B,45,8,1e6,2026-03-01,12500,,,a/Torino.npy,45.1,7.7\n"
@@ -116,133 +108,117 @@ def test_stations_may_be_in_the_manifest(campaign):
 
 
 def test_paths_may_lead_out_of_the_manifests_folder(campaign, tmp_path):
-    """A table in one place, the recordings on another disk."""
+    """The table may be in one place and the recordings on another disk."""
     (tmp_path / "tables").mkdir()
     rows = GOOD.replace("a/", "../a/").replace("b.npy", str(tmp_path / "b.npy"))
     assert len(read_manifest(campaign(rows, name="tables/m.csv"), STATIONS)) == 2
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "problem"),
+    ("old", "new", "line", "value"),
     [
-        ("145e6,2026-03-01T", "145 MHz,2026-03-01T", "line 2: frequency_hz is '145 MHz'; give a"),
-        ("Beacon,45,", "Beacon,nan,", "line 2: source_latitude is 'nan'; give a finite number"),
-        ("Beacon,45,", 'Beacon,"45,1",', "finite number with a decimal point"),
-        ("Beacon,45,", "Beacon,46,", "line 4: source 'Beacon' is at 45.0, 8.0 here and at 46.0"),
-        ("Beacon,,", "Beacon,45.5,", "line 3: session 'one' of 'Beacon' has source_latitude 45.5"),
-        ("T12:00Z", "T25:00Z", "line 2: start is '2026-03-01T25:00Z'; write it as 2026-"),
-        ("approved", "Approved", "line 2: approval is 'Approved'; it must be one of pending"),
-        ("two,", ",", "line 4: no session; every row has one"),
-        ("b.npy", "", "line 4: no file; every row has one"),
-        ("b.npy", "c.npy", "line 4: there is no c.npy; correct the path"),
-        ("a/Genova", "a\\Genova", "line 3: there is no a\\Genova.npy; write / between folders"),
-        ("b.npy", "a", "line 4: a is a folder; give each recording a row"),
-        ("b.npy", "a/Torino.npy", "line 4: Torino.npy is in m.csv, line 2 already; remove one"),
-        ("b.npy", "m.csv", "line 4: m.csv: '.csv' is none of .npy"),
-        ("Genova,b", "Genua,b", "the position of station 'Genua' is not given; did you mean"),
-        ("b.npy,,", "b.npy,44.5,8.956", "line 4: station 'Genova' is at 44.5, 8.956 here and at"),
-        ("b.npy,,", "b.npy,44.5,", "line 4: one of station_latitude and station_longitude; give"),
-        ("13:00,12500", "13:00,", "line 4: b.npy: a NumPy file does not hold its sample rate"),
-        ("2026-03-01 13:00", "", "line 4: none of the 1 files of 'Beacon' tells when"),
-        (",8.0,145e6", ",8.0,1e40", "frequency 1e+40 Hz"),
+        ("145e6,2026-03-01T", "145 MHz,2026-03-01T", 2, "frequency_hz is '145 MHz'"),
+        ("Beacon,45,", "Beacon,nan,", 2, "source_latitude is 'nan'"),
+        ("Beacon,45,", 'Beacon,"45,1",', 2, "source_latitude is '45,1'"),
+        ("Beacon,45,", "Beacon,46,", 4, "'Beacon' is at 45.0, 8.0 here and at 46.0, 8.0"),
+        ("Beacon,,", "Beacon,45.5,", 3, "source_latitude 45.5 here and 45.0"),
+        ("Beacon,45,8", "Beacon,,8", 2, "source_latitude"),
+        ("T12:00Z", "T25:00Z", 2, "start is '2026-03-01T25:00Z'"),
+        ("2026-03-01T", "9999-12-31T", 2, "start is '9999-12-31T12:00Z'"),
+        ("approved", "Approved", 2, "approval is 'Approved'"),
+        ("two,", ",", 4, "session"),
+        ("b.npy", "", 4, "file"),
+        ("b.npy", "c.npy", 4, "c.npy"),
+        ("b.npy", f"{'x' * 300}.npy", 4, "(File name too long)"),
+        ("b.npy", "a", 4, "a: ''"),
+        ("b.npy", "a/Torino.npy", 4, "Torino.npy is in m.csv, line 2"),
+        ("b.npy", "m.csv", 4, "m.csv: '.csv'"),
+        ("Genova,b", "Genua,b", 4, "'Genua'"),
+        ("b.npy,,", "b.npy,44.5,8.956", 4, "'Genova' is at 44.5, 8.956"),
+        ("b.npy,,", "b.npy,44.5,", 4, "station_latitude"),
+        ("13:00,12500", "13:00,", 4, "b.npy: "),
+        ("2026-03-01 13:00", "", 4, "'Beacon'"),
+        (",8.0,145e6", ",8.0,1e40", 4, "frequency_hz is 1e+40"),
+        ("two,Beacon,45.0,8.0,145e6,2026-03-01 13:00", "one,,,,,", 4, "source"),
+        ("two,Beacon,45.0,8.0,145e6,2026-03-01 13:00", "one,Beacon,,,,", 2, "2 recordings"),
+        ("two,Beacon,45.0", "two,Other,145", 4, "latitude_deg is 145.0"),
     ],
 )
-def test_a_mistake_is_told_with_its_line_and_the_remedy(campaign, old, new, problem):
-    """One mistake, one message: no other row is blamed for it."""
+def test_a_mistake_is_reported_once_with_line_and_value(campaign, old, new, line, value):
+    """No other row is blamed for it."""
     assert GOOD.count(old) == 1
     (only,) = told(campaign(GOOD.replace(old, new)))
-    assert only.startswith("m.csv, line ")
-    assert problem in only
+    assert only.startswith(f"m.csv, line {line}: ")
+    assert value in only
 
 
-def test_a_station_is_in_a_session_once(campaign):
-    """Two rows of one receiver are two transmissions, or one of them is misspelt."""
-    rows = GOOD.replace("two,", "one,").replace("2026-03-01 13:00", "")
-    (only,) = told(campaign(rows))
-    assert only.startswith("m.csv, line 4: station 'Genova' is in this session already (m.csv, l")
+cells = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters=',"\t;'))
 
 
-def test_a_latitude_off_the_globe_is_told_with_its_line(campaign):
-    """Swapped coordinates are the mistake that no other check would find."""
-    (only,) = told(campaign("one,B,145,8,1e6,2026-03-01,12500,,Genova,b.npy,,\n"))
-    assert only.startswith("m.csv, line 2: session 'one' of source 'B': position 145.0, 8.0 is not")
+@quickly
+@given(st.sampled_from(GOOD_ROWS), st.integers(0, 11), cells)
+def test_any_text_in_a_cell_is_a_value_or_a_mistake_with_its_line(campaign, row, column, text):
+    """Nobody should see a traceback because of a mistyped cell."""
+    values = row.rstrip("\n").split(",")
+    assume(text.strip() != values[column] and len(text.splitlines()) < 2)
+    values[column] = text
+    path = campaign("".join(",".join(values) + "\n" if each is row else each for each in GOOD_ROWS))
+    try:
+        lines = []
+        read_manifest(path, STATIONS, progress=False, warn=lines.append)
+    except ManifestError as error:
+        lines = error.problems
+    assert all(line.startswith(f"{path}, line ") for line in lines)
 
 
-def test_columns_are_known_by_name(campaign):
-    """A misspelt column that is left out silently would lose what it says."""
+def test_unknown_and_missing_columns_are_named(campaign):
+    """The values of a misspelt column would be lost silently."""
     head = HEAD.replace("source_latitude", "source_lat").replace("approval", "approvel")
-    assert told(campaign(GOOD, head)) == [
-        "m.csv, line 1: unknown column 'source_lat'; did you mean 'source_latitude'?",
-        "m.csv, line 1: unknown column 'approvel'; did you mean 'approval'?",
-        "m.csv: no column 'source_latitude'; is it 'source_lat'?",
-    ]
+    problems = told(campaign(GOOD, head))
+    expected = [("source_lat", "source_latitude"), ("approvel", "approval"), ("source_latitude",)]
+    for problem, names in zip(problems, expected, strict=True):
+        assert all(repr(name) in problem for name in names)
 
 
 def test_all_mistakes_come_at_once(campaign, tmp_path):
-    """Of the table, of the files that are missing, and of those that do not decode."""
+    """Those in the table, missing files, and files that cannot be decoded."""
     (tmp_path / "b.npy").write_bytes(b"not NumPy")
     rows = GOOD.replace("a/Torino.npy", "a/Turin.npy")
     rows += "three,Beacon,45,8,x,2026-03-01,1,,,none.npy,,\n"
-    problems = told(campaign(rows))
-    lines = [problem.split(":")[0] for problem in problems]
-    assert lines == ["m.csv, line 5", "m.csv, line 2", "m.csv, line 5", "m.csv, line 4"]
+    assert [problem.split(":")[0][-1] for problem in told(campaign(rows))] == ["2", "5", "5", "4"]
 
 
-def test_a_path_that_no_disk_can_hold_is_told_with_its_line(campaign):
-    """A cell that slipped into the wrong column; the other mistakes are told with it."""
-    long = "x" * 300
-    problems = told(campaign(GOOD.replace("b.npy", f"{long}.npy").replace("approved", "yes")))
-    assert problems[0].startswith("m.csv, line 2: approval is 'yes'")
-    assert problems[1] == (
-        f"m.csv, line 4: cannot reach {long}.npy (File name too long); correct the path, or its "
-        f"permissions"
-    )
-
-
-def test_twenty_mistakes_are_told_and_the_rest_counted(campaign):
+def test_twenty_mistakes_are_listed_and_the_rest_counted(campaign):
     """More would scroll the first ones away."""
     rows = "".join(f"s{n},B,45,8,1e6,2026-03-01,1,,x,{n}.npy,1,2\n" for n in range(50))
-    with pytest.raises(ManifestError, match=r"\.\.\. and 30 more") as caught:
+    with pytest.raises(ManifestError, match="30 more") as caught:
         read_manifest(campaign(rows), progress=False)
     assert len(caught.value.problems) == 20
-    assert "50 mistakes, nothing was written" in caught.value.summary
+    assert "50 mistakes" in caught.value.summary
 
 
-def test_a_file_that_changes_after_the_check_is_refused(
+def test_a_file_that_changes_after_the_check_leaves_no_row(
     campaign, tmp_path, catalogue, raw_iq_store
 ):
-    """A recorder that still writes, or a sync that runs: what is stored is what was checked."""
+    """A recorder may still be writing: only what was checked is stored."""
     manifest = read_manifest(campaign(GOOD), STATIONS, progress=False)
     np.save(tmp_path / "b.npy", np.full(1250, 0.4, np.complex64))
-    with pytest.raises(IngestError, match=r"b\.npy: changed since it was checked"):
+    with pytest.raises(IngestError, match=r"b\.npy"):
         ingest(catalogue, raw_iq_store, manifest, progress=False)
     assert len(catalogue.sessions()) + sum(catalogue.rejected_counts().values()) == 0
 
 
-def test_recordings_are_not_kept_in_memory(campaign, tmp_path):
-    """A year of recordings is larger than any machine."""
-    n_files, n_samples = 12, 2**18
+def test_recordings_are_not_kept_in_memory(campaign, tmp_path, catalogue, raw_iq_store):
+    """A year of recordings is larger than any machine's memory."""
+    n_files, n_samples = 24, 2**17
     for n in range(n_files):
         np.save(tmp_path / f"{n}.npy", np.full(n_samples, n + 1, np.complex64))
     rows = "".join(f"s{n},B,45,8,1e6,2026-03-01,12500,,x,{n}.npy,45,8\n" for n in range(n_files))
     tracemalloc.start()
     try:
-        for session in read_manifest(campaign(rows), progress=False):
-            assert len(session.measurements[0].payload) > 8 * n_samples
+        sessions = read_manifest(campaign(rows), progress=False)
+        assert ingest(catalogue, raw_iq_store, sessions, progress=False).objects_stored == n_files
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert most < 0.75 * n_files * 8 * n_samples
-
-
-@given(st.permutations(GOOD.splitlines(keepends=True)))
-def test_the_order_of_rows_does_not_matter(tmp_path_factory, rows):
-    """Spreadsheets are sorted by whatever column was clicked last."""
-    folder = tmp_path_factory.mktemp("order")
-    (folder / "a").mkdir()
-    for level, name in enumerate(("a/Torino", "a/Genova", "b"), 1):
-        np.save(folder / f"{name}.npy", np.full(8, level, np.complex64))
-    (folder / "m.csv").write_text(HEAD + "".join(rows))
-    sessions = read_manifest(folder / "m.csv", STATIONS, progress=False)
-    found = {(s.name, s.start.hour, m.station.name) for s in sessions for m in s.measurements}
-    assert found == {("one", 12, "Torino"), ("one", 12, "Genova"), ("two", 13, "Genova")}

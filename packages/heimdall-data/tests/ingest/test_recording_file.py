@@ -1,5 +1,6 @@
 """Folders, SigMF pairs and collections as lists of recordings."""
 
+import contextlib
 import json
 from datetime import UTC, datetime
 
@@ -9,52 +10,78 @@ import sigmf
 from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError
 from heimdall_data.ingest.new_session import NewSource
-from heimdall_data.ingest.recording_file import RecordingFile, recording_paths
+from heimdall_data.ingest.recording_file import RecordingFile, recording_paths, station_in_name
 from heimdall_data.ingest.session_files import new_session_from_files
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 SOURCE = NewSource(name="beacon", latitude_deg=45.0, longitude_deg=7.0, frequency_hz=145e6)
 TORINO = {"type": "Point", "coordinates": [7.672, 45.044]}
 
 
-def write_sigmf(folder, name, place=TORINO, **more):
-    """A SigMF pair of 8 samples, as the format's own library writes it."""
+def write_sigmf(folder, name, place=TORINO):
+    """A SigMF pair of 8 samples, written by the format's own library."""
     path = folder / f"{name}.sigmf-data"
     np.arange(16, dtype="<i2").tofile(path)
     about = {"core:datatype": "ci16_le", "core:sample_rate": 12_500.0, "core:version": "1.2.0"}
-    written = sigmf.SigMFFile(data_file=path, global_info=about | more)
+    written = sigmf.SigMFFile(data_file=path, global_info=about)
     capture = {"core:frequency": 145.5e6, "core:datetime": "2026-01-02T03:04:05Z"}
-    written.add_capture(0, capture | ({"core:geolocation": place} if place else {}))
+    written.add_capture(0, capture | {"core:geolocation": place})
     written.tofile(path.with_suffix(".sigmf-meta"))
     return path
 
 
 def write_collection(folder, *names):
-    """A collection, as the format's own library writes it."""
+    """A collection, written by the format's own library."""
     metas = [f"{name}.sigmf-meta" for name in names]
     sigmf.SigMFCollection(metas, base_path=folder).tofile(folder / "all.sigmf-collection")
     return folder / "all.sigmf-collection"
 
 
 def test_a_folder_is_the_recordings_directly_in_it(tmp_path):
-    """Notes, tables and other folders lie beside recordings, and a pair is one recording."""
-    write_sigmf(tmp_path, "Torino")
+    """Notes, tables and other folders are beside recordings, and a pair is one recording."""
+    data = write_sigmf(tmp_path, "Torino")
     for name in ("b.npy", "a.WAV", "stations.csv", "README.md", ".hidden.npy"):
         (tmp_path / name).touch()
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "c.npy").touch()
-    found = [path.name for path in recording_paths([tmp_path])]
-    assert found == ["Torino.sigmf-meta", "a.WAV", "b.npy"]
-
-
-def test_what_is_given_twice_is_one_recording(tmp_path):
-    """A shell's `*` names both files of a pair."""
-    data = write_sigmf(tmp_path, "Torino")
+    found = ["Torino.sigmf-meta", "a.WAV", "b.npy"]
+    # A shell's `*` names both files of a pair.
     given = [data, data.with_suffix(".sigmf-meta"), tmp_path]
-    assert recording_paths(given) == (data.with_suffix(".sigmf-meta"),)
+    assert [path.name for path in recording_paths(given)] == found
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(IngestError, match="empty"):
+        recording_paths([tmp_path / "empty"])
+
+
+stations = st.from_regex(r"[A-Za-z0-9_-]*[A-Za-z0-9-]", fullmatch=True)
+forms = ["20260102T030405Z_77500_{}_iq.wav", "websdr_{}.npy", "{}.sigmf", "{}.sigmf-meta"]
+
+
+@given(stations, st.sampled_from(forms))
+def test_a_station_is_read_from_every_form_of_file_name(tmp_path_factory, station, form):
+    """The name is all that connects a file with a station's position."""
+    assume(not station.startswith("websdr_") and not station.lower().endswith("_iq"))
+    assert station_in_name(tmp_path_factory.getbasetemp() / form.format(station)) == station
+
+
+@given(st.integers(0, 127), st.integers(0, 255), st.booleans())
+def test_a_file_that_changed_after_the_check_is_refused(tmp_path_factory, place, value, cut):
+    """A recorder may still be writing: only checked bytes are stored."""
+    path = tmp_path_factory.mktemp("changing") / "Torino.npy"
+    np.save(path, np.ones(64, np.complex64))
+    intact = path.read_bytes()
+    file = RecordingFile.inspected(path, sample_rate_hz=1.0)
+    assert file.content() == (intact, None)
+    assume(cut or intact[-1 - place] != value)
+    end = len(intact) - 1 - place
+    path.write_bytes(intact[:end] + (b"" if cut else bytes([value]) + intact[end + 1 :]))
+    with pytest.raises(IngestError, match=r"Torino\.npy"):
+        file.content()
 
 
 def test_a_collection_of_the_formats_own_library_is_a_session(tmp_path):
-    """Its recordings, each at the place that it tells itself."""
+    """Each of its recordings gives the position of its station."""
     write_sigmf(tmp_path, "Torino")
     write_sigmf(tmp_path, "Genova", {"type": "Point", "coordinates": [8.956, 44.395]})
     write_sigmf(tmp_path, "elsewhere")
@@ -66,51 +93,57 @@ def test_a_collection_of_the_formats_own_library_is_a_session(tmp_path):
     ]
     assert session.start == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert {m.frequency_hz for m in session.measurements} == {145.5e6}
-
-
-def test_a_collection_whose_recording_was_changed_says_so(tmp_path):
-    """Its hashes are how a mix-up of two campaigns is noticed."""
-    data = write_sigmf(tmp_path, "Torino")
-    collection = write_collection(tmp_path, "Torino")
-    meta = data.with_suffix(".sigmf-meta")
+    meta = tmp_path / "Torino.sigmf-meta"
     meta.write_text(meta.read_text() + " ")
-    with pytest.raises(IngestError, match=r"Torino\.sigmf-meta: its SHA-512 is not the one in all"):
+    with pytest.raises(IngestError, match=r"Torino\.sigmf-meta"):
         recording_paths([collection])
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("streams", "value"),
     [
-        ("{", "not a SigMF collection"),
-        ('{"collection": {"core:streams": []}}', "core:streams lists no recording"),
-        ('{"collection": {"core:streams": [["a"]]}}', "not a SigMF collection"),
-        ('{"collection": {"core:streams": [{"name": "../a"}]}}', "lists a recording '../a'; its"),
-        ('{"collection": {"core:streams": ["a"]}}', "lists a recording None; its name must be"),
-        (
-            '{"collection": {"core:streams": [{"name": "a"}, ["b", "0"]]}}',
-            r"not beside it: .*/a\.sigmf-meta, .*/b\.sigmf-meta",
-        ),
+        ([], "core:streams"),
+        ([["a"]], "not a SigMF collection"),
+        ([{"name": "../a", "hash": "0"}], "'../a'"),
+        ([["b", "0"]], r"b\.sigmf-meta"),
     ],
 )
-def test_what_is_no_collection_says_why(tmp_path, content, message):
-    """And none leads out of its folder: the names in it are data."""
+def test_an_unusable_collection_names_the_recording(tmp_path, streams, value):
+    """The names in it are data, and must not lead out of its folder."""
     path = tmp_path / "x.sigmf-collection"
-    path.write_text(content)
-    with pytest.raises(IngestError, match=message):
+    path.write_text(json.dumps({"collection": {"core:streams": streams}}))
+    with pytest.raises(IngestError, match=value):
         recording_paths([path])
 
 
-def test_a_station_far_from_where_its_recording_says_is_refused(tmp_path):
-    """One of the two is wrong, and the label would be learnt with it."""
+texts = st.text(max_size=3)
+streams = st.lists(texts | st.none() | st.lists(texts) | st.dictionaries(texts, texts))
+streams |= st.lists(st.fixed_dictionaries({"name": texts | st.integers(), "hash": texts}))
+
+
+@given(
+    st.binary(max_size=50)
+    | streams.map(lambda each: json.dumps({"collection": {"core:streams": each}}).encode())
+)
+def test_any_collection_is_read_or_an_error_of_ours(tmp_path_factory, content):
+    """Nobody should see a traceback after naming the wrong file."""
+    path = tmp_path_factory.mktemp("any") / "x.sigmf-collection"
+    path.write_bytes(content)
+    with contextlib.suppress(IngestError):
+        assert recording_paths([path]) == ()
+
+
+def test_a_station_far_from_its_recordings_position_is_refused(tmp_path):
+    """One of the two is wrong, and the model would learn it."""
     data = write_sigmf(tmp_path, "Torino")
     near, far = (Station("Torino", 45.044, longitude) for longitude in (7.7, 8.0))
     assert new_session_from_files([data], SOURCE, [near]).measurements[0].station == near
-    with pytest.raises(IngestError, match=r"45.044, 7.672, which is 26 km from .* \(45.044, 8.0\)"):
+    with pytest.raises(IngestError, match=r"45.044, 7.672.* 26 km .*45.044, 8.0"):
         new_session_from_files([data], SOURCE, [far])
 
 
-def test_samples_under_a_foreign_name_are_read(tmp_path):
-    """A non-conforming dataset is a recorder's own file, described from beside."""
+def test_samples_in_a_file_of_another_name_are_read(tmp_path):
+    """A non-conforming dataset is a recorder's own file with metadata beside it."""
     data = write_sigmf(tmp_path, "Torino")
     meta = data.with_suffix(".sigmf-meta")
     described = json.loads(meta.read_text())
@@ -123,28 +156,20 @@ def test_samples_under_a_foreign_name_are_read(tmp_path):
     for name in ("../raw.dat", "", "..", "a\0b", 7):
         described["global"]["core:dataset"] = name
         meta.write_text(json.dumps(described))
-        with pytest.raises(IngestError, match=r"core:dataset is .* in the same folder"):
+        with pytest.raises(IngestError, match="core:dataset"):
             RecordingFile.inspected(meta)
 
 
-def test_metadata_without_samples_say_so(tmp_path):
-    """Such files are published on purpose; a missing file would be looked for in vain."""
-    data = write_sigmf(tmp_path, "Torino", **{"core:metadata_only": True})
-    data.unlink()
-    with pytest.raises(IngestError, match="comes without samples; there is nothing to ingest"):
-        RecordingFile.inspected(data)
-
-
 def test_a_file_too_large_to_be_a_recording_is_not_read(tmp_path):
-    """The wrong file may be a disk image."""
+    """It may be a disk image, given by mistake."""
     path = tmp_path / "Torino.npy"
     with path.open("wb") as file:
         file.truncate(3 * 2**30)
-    with pytest.raises(IngestError, match=r"3221225472 bytes, more .* cut it into several"):
+    with pytest.raises(IngestError, match="3221225472 bytes"):
         RecordingFile.inspected(path, sample_rate_hz=1.0)
 
 
-def test_a_path_that_cannot_be_reached_says_why(tmp_path):
-    """That there is no such file would be wrong, and send somebody looking for it."""
-    with pytest.raises(IngestError, match=r"cannot reach .*x \(File name too long\); correct the"):
+def test_all_paths_that_cannot_be_reached_are_named(tmp_path):
+    """One run shows all misspelt paths."""
+    with pytest.raises(IngestError, match=r"a\.npy.*\n.*xx .File name too long"):
         recording_paths([tmp_path / "a.npy", tmp_path / ("x" * 300)])

@@ -161,11 +161,11 @@ def test_a_damaged_file_is_refused_by_name_or_read(data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"RIFF", "4 bytes"),
+        (b"RIFF", "truncated: 4 bytes"),
         (b"\x93NUMPY" + bytes(60), "x93NUMPY.* iq_data_format"),
         (wav(stamps_s(2), channels=1), "1 channel.* 16 bit"),
         (wav(stamps_s(2), bits=8), "2 channel.* 8 bit"),
-        (wav([]), "no block"),
+        (wav([]), "truncated: 36 bytes"),
         (wav([])[:36] + struct.pack("<4sI", b"data", 64) + bytes(64), "without `kiwi` stamps"),
         (wav([1.0, 9.0, 50.0]), "3 time stamps are 512 samples"),
         (wav(stamps_s(3), header_rate=6000), "6000 Hz"),

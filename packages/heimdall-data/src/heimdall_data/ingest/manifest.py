@@ -1,11 +1,11 @@
-"""Many sessions from one table: a CSV file, or a YAML list, with one recording a row.
+"""Many sessions from one table: a CSV file or a YAML list, with one recording per row.
 
-All of it is checked before any of it is stored: the table, that its rows agree, and each
-recording by decoding it, one at a time. All mistakes come in one error, with their lines. Of a
-good file a few numbers are kept, and its bytes are read again when its session is stored.
+Everything is checked before anything is stored: the table, the agreement of its rows, and each
+recording by decoding it, one at a time. All mistakes come in one error, with their lines. The
+bytes of a recording are read again when its session is stored.
 
-Files are found from the manifest's own folder. Paths may lead out of it, since whoever runs an
-ingestion may read those files; none of a path reaches an object's key.
+Paths are relative to the manifest's folder and may lead out of it, since whoever runs an
+ingestion may read those files anyway; no part of a path gets into an object's key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from heimdall_data.catalogue.session import Station
-from heimdall_data.errors import DataError, IngestError
+from heimdall_data.errors import DataError
 from heimdall_data.ingest.new_session import (
     APPROVALS,
     DEFAULT_ERROR_MARGIN_M,
@@ -25,60 +25,31 @@ from heimdall_data.ingest.new_session import (
     SAME_PLACE_DEG,
     NewSource,
     ProblemsError,
+    check_moment,
 )
+from heimdall_data.ingest.plausibility import copies, plausibility_warnings
 from heimdall_data.ingest.recording_file import (
     RecordingFile,
-    absence,
     one_of_a_pair,
+    path_problem,
     station_in_name,
 )
-from heimdall_data.ingest.session_files import SessionFiles, session_files
+from heimdall_data.ingest.session_files import log_warning, session_files
 from heimdall_data.ingest.table import read_table
 from heimdall_data.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from heimdall_data.ingest.new_session import NewSession
     from heimdall_data.ingest.table import Row, Table
 
-__all__ = ["Manifest", "ManifestError", "read_manifest"]
+__all__ = ["ManifestError", "read_manifest"]
 
 
 class ManifestError(ProblemsError):
     """A manifest with mistakes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """Checked sessions, to be given to `ingest`, which loads them one after another."""
-
-    sessions: tuple[SessionFiles, ...]
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Values that are unlikely and may be right, each with its line."""
-        labelled = (
-            (f"{where}: " if (where := session.outline.where) else "", session)
-            for session in self.sessions
-        )
-        return tuple(
-            f"{line}session {session.outline.name!r} of {session.outline.source.name!r}: {warning}"
-            for line, session in labelled
-            for warning in session.warnings
-        )
-
-    @property
-    def outlines(self) -> tuple[NewSession, ...]:
-        """All sessions, without the bytes of their recordings."""
-        return tuple(session.outline for session in self.sessions)
-
-    def __len__(self) -> int:
-        return len(self.sessions)
-
-    def __iter__(self) -> Iterator[NewSession]:
-        return (session.loaded() for session in self.sessions)
 
 
 def read_manifest(
@@ -87,46 +58,50 @@ def read_manifest(
     *,
     progress: bool = True,
     allow_far: bool = False,
-) -> Manifest:
-    """Return the sessions of a manifest, all of them checked.
+    warn: Callable[[str], object] = log_warning,
+) -> tuple[NewSession, ...]:
+    """Return the sessions of a manifest, after checking all of them.
+
+    The files are decoded now, and read again when their session is stored.
 
     Args:
-        path: A CSV file with a line of columns, or `.yaml` with a list `sessions`. Columns that
-            must be there: session, source, file, source_latitude, source_longitude. Others:
-            frequency_hz, source_type, power_dbm, error_margin_m, start, approval, station,
-            station_latitude, station_longitude, station_altitude_m, sample_rate_hz, notes.
-        stations: With their positions; those that the manifest gives are added.
-        progress: A bar on standard error.
+        path: A CSV file with a line of columns, or `.yaml` with a list `sessions`; docs/data.md
+            describes the columns.
+        stations: With their positions; the manifest may give others.
+        progress: Show a bar on standard error.
         allow_far: Sources may be over 3,000 km from every station.
+        warn: Called with a sentence for each unlikely value.
 
     Raises:
         ManifestError: The first twenty mistakes, each with its line.
-        IngestError: The file cannot be read at all.
+        IngestError: The file cannot be read as a table.
     """
-    problems: list[str] = []
     table = read_table(path)
-    rows: list[_Row] = []
-    # Of a file that is no manifest, every line would be wrong.
-    if _columns_are_known(table, path, problems):
+    problems = _column_problems(table, path)
+    groups: list[_Group] = []
+    if not problems:  # with wrong columns, every line would be wrong
         problems += table.problems
-        rows = [each for row in table.rows if (each := _read_row(row, path.parent, problems))]
-        _check_paths(rows, problems)
-    sessions = _sessions(rows, problems)
-    known = _stations([row for each in sessions for row in each.rows], stations, problems)
-    checked = []
-    n_files = sum(len(session.rows) for session in sessions)
+        lines: dict[Path, str] = {}
+        rows = [_read_row(row, path.parent, lines) for row in table.rows]
+        problems += [problem for row in rows for problem in row.problems]
+        groups = _groups(rows, problems)
+    known = _stations(groups, stations, problems)
+    sessions = []
+    n_files = sum(len(rows) for _, rows in groups)
     with progress_bar("check", n_files, shown=progress) as advance:
-        for session in sessions:
+        for group in groups:
             if len(problems) >= MAX_PROBLEMS:
                 break
-            made = _inspect(session, known, problems, advance, allow_far=allow_far)
-            checked += [made] if made is not None else []
-    _check_contents(checked, problems)
+            session = _inspect(group, known, problems, advance, allow_far=allow_far)
+            sessions += [session] if session is not None else []
+    problems += copies(sessions)
     if problems:
         raise ManifestError(
             problems, f"{path}: {len(problems)} mistakes, nothing was written; correct them"
         )
-    return Manifest(tuple(checked))
+    for warning in (each for session in sessions for each in plausibility_warnings(session)):
+        warn(warning)
+    return tuple(sessions)
 
 
 def _number(text: str) -> float:
@@ -145,7 +120,9 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError("write it as 2026-03-01T12:00:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    check_moment(moment, "a session")
+    return moment
 
 
 def _approval(text: str) -> str:
@@ -155,9 +132,9 @@ def _approval(text: str) -> str:
 
 
 _IN_EVERY_ROW = ("session", "source", "file")
-_REQUIRED = (*_IN_EVERY_ROW, "source_latitude", "source_longitude")
-# Columns of the session, in which its rows must agree. The readers raise a ValueError that says
-# what to write instead.
+_POSITION = ("source_latitude", "source_longitude")
+# Columns of the session, in which its rows must agree. The functions that read a cell raise a
+# ValueError that says what to write instead.
 _OF_SESSION: dict[str, Callable[[str], object]] = {
     "source_latitude": _number,
     "source_longitude": _number,
@@ -180,238 +157,168 @@ _COLUMNS: dict[str, Callable[[str], object]] = {
 }
 
 
-def _columns_are_known(table: Table, path: Path, problems: list[str]) -> bool:
+def _column_problems(table: Table, path: Path) -> list[str]:
+    """Unknown and missing columns."""
+    problems = []
     unknown = [name for name in table.columns if name not in _COLUMNS]
-    missing = [name for name in _REQUIRED if name not in table.columns]
     for name in unknown:
         near = difflib.get_close_matches(name, [c for c in _COLUMNS if c not in table.columns], 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_COLUMNS)}"
         problems.append(f"{table.columns[name]}: unknown column {name!r}; {hint}")
-    for name in missing:
-        near = difflib.get_close_matches(name, unknown, 1)
-        hint = f"is it {near[0]!r}?" if near else "add it"
-        problems.append(f"{path}: no column {name!r}; {hint}")
-    return not unknown and not missing
+    missing = [name for name in (*_IN_EVERY_ROW, *_POSITION) if name not in table.columns]
+    return [*problems, *(f"{path}: no column {name!r}; add it" for name in missing)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Row:
     """One recording."""
 
     where: str
-    session: str
-    source: str
-    file: Path
-    station: str
-    station_at: Station | None
-    sample_rate_hz: float | None
-    of_session: dict[str, Any]
-    """The cells of the session's columns."""
-    good: bool
+    values: dict[str, Any]
+    """By column, without blank and wrong cells. The file is a path, and gives the station if
+    the row does not."""
+    problems: list[str]
 
 
-def _read_row(row: Row, folder: Path, problems: list[str]) -> _Row | None:
-    """The row with its cells read, or None without a file; mistakes are added to `problems`."""
-    found = [f"no {name}; every row has one" for name in _IN_EVERY_ROW if name not in row.cells]
+_Group = tuple[dict[str, Any], list[_Row]]
+"""The rows of a session, and the values of its columns."""
+
+
+def _read_row(row: Row, folder: Path, lines: dict[Path, str]) -> _Row:
+    """Read the cells of a row; `lines` has the line of each file so far."""
+    problems = [f"no {name}; every row has one" for name in _IN_EVERY_ROW if name not in row.cells]
     values: dict[str, Any] = {}
     for name, text in row.cells.items():
         try:
             values[name] = _COLUMNS[name](text)
         except ValueError as error:
-            found.append(f"{name} is {text!r}; {error}")
-    latitude_deg, longitude_deg = values.get("station_latitude"), values.get("station_longitude")
-    if (latitude_deg is None) != (longitude_deg is None):
-        found.append("one of station_latitude and station_longitude; give both, or neither")
-    problems += [f"{row.where}: {problem}" for problem in found]
-    if "file" not in values:
-        return None
-    file = one_of_a_pair(folder / values["file"])
-    station = values.get("station") or station_in_name(file)
-    station_at = None
-    if latitude_deg is not None and longitude_deg is not None:
-        station_at = Station(station, latitude_deg, longitude_deg, values.get("station_altitude_m"))
-    return _Row(
-        where=row.where,
-        session=values.get("session", ""),
-        source=values.get("source", ""),
-        file=file,
-        station=station,
-        station_at=station_at,
-        sample_rate_hz=values.get("sample_rate_hz"),
-        of_session={name: values[name] for name in _OF_SESSION if name in values},
-        good=not found,
-    )
+            problems.append(f"{name} is {text!r}; {error}")
+    if ("station_latitude" in row.cells) != ("station_longitude" in row.cells):
+        problems.append("one of station_latitude and station_longitude; give both, or neither")
+    if "file" in values:
+        file = values["file"] = one_of_a_pair(folder / values["file"])
+        values.setdefault("station", station_in_name(file))
+        if problem := path_problem(file):
+            problems.append(problem)
+        elif (first := lines.setdefault(file.resolve(), row.where)) != row.where:
+            problems.append(f"{file.name} is in {first} already; remove one")
+    return _Row(row.where, values, [f"{row.where}: {problem}" for problem in problems])
 
 
-def _check_paths(rows: Iterable[_Row], problems: list[str]) -> None:
-    """Every file is there, and is in one row."""
-    seen: dict[Path, str] = {}
-    for row in rows:
-        reason = absence(row.file)
-        if reason is None:
-            first = seen.setdefault(row.file.resolve(), row.where)
-            if first != row.where:
-                problems.append(f"{row.where}: {row.file.name} is in {first} already; remove one")
-        elif reason:
-            problems.append(
-                f"{row.where}: cannot reach {row.file} ({reason}); correct the path, or its "
-                f"permissions"
-            )
-        else:
-            hint = "write / between folders" if "\\" in str(row.file) else "correct the path"
-            problems.append(f"{row.where}: there is no {row.file}; {hint}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Session:
-    """The rows of one session, which agree."""
-
-    name: str
-    source: NewSource
-    start: datetime | None
-    approval: str
-    rows: Sequence[_Row]
-
-
-def _sessions(rows: Iterable[_Row], problems: list[str]) -> list[_Session]:
-    """The sessions whose rows are in order, with each source at one place."""
+def _groups(rows: Iterable[_Row], problems: list[str]) -> list[_Group]:
+    """The sessions without mistakes; disagreements of rows are added to `problems`."""
     grouped: dict[tuple[str, str], list[_Row]] = {}
     for row in rows:
-        grouped.setdefault((row.source, row.session), []).append(row)
-    made = [_session(members, problems) for members in grouped.values()]
-    sessions = [session for session in made if session is not None]
-    seen: dict[str, _Session] = {}
-    for session in sessions:
-        first = seen.setdefault(session.source.name, session)
-        here, there = (
-            (each.source.latitude_deg, each.source.longitude_deg) for each in (session, first)
-        )
-        if here != there:
-            problems.append(
-                f"{session.rows[0].where}: source {session.source.name!r} is at {here[0]}, "
-                f"{here[1]} here and at {there[0]}, {there[1]} in {first.rows[0].where}; "
-                f"correct one, or name two sources"
-            )
-    return sessions
-
-
-def _session(rows: list[_Row], problems: list[str]) -> _Session | None:
-    """The session of these rows, if they are in order and agree; a blank cell agrees with all."""
-    n_before = len(problems)
-    name, source = rows[0].session, rows[0].source
-    said: dict[str, tuple[Any, str]] = {}
-    seen: dict[str, _Row] = {}
-    for row in rows:
-        for column, value in row.of_session.items():
-            first_value, where = said.setdefault(column, (value, row.where))
-            if value != first_value:
-                problems.append(
-                    f"{row.where}: session {name!r} of {source!r} has {column} {value} here and "
-                    f"{first_value} in {where}; make them the same, or two sessions"
-                )
-    for row in rows:
-        first = seen.setdefault(row.station, row)
-        if first is not row and first.file != row.file:
-            problems.append(
-                f"{row.where}: station {row.station!r} is in this session already "
-                f"({first.where}); make two sessions, or correct the station"
-            )
-    in_order = len(seen) == len(rows) and all(row.good for row in rows)
-    if len(problems) > n_before or not in_order:
-        return None
-    values = {column: value for column, (value, _) in said.items()}
-    missing = [place for place in ("source_latitude", "source_longitude") if place not in values]
-    if missing:
-        problems.append(
-            f"{rows[0].where}: session {name!r} of {source!r} has no {' and no '.join(missing)} "
-            f"in any row; give it in one"
-        )
-        return None
-    return _Session(
-        name=name,
-        source=NewSource(
-            name=source,
-            latitude_deg=values["source_latitude"],
-            longitude_deg=values["source_longitude"],
-            frequency_hz=values.get("frequency_hz"),
-            power_dbm=values.get("power_dbm"),
-            source_type=values.get("source_type"),
-            error_margin_m=values.get("error_margin_m", DEFAULT_ERROR_MARGIN_M),
-        ),
-        start=values.get("start"),
-        approval=values.get("approval", "pending"),
-        rows=rows,
-    )
+        name = row.values.get("source", ""), row.values.get("session", "")
+        grouped.setdefault(name, []).append(row)
+    groups = []
+    for (source, session), members in grouped.items():
+        title = f"session {session!r} of {source!r}"
+        found: list[str] = []
+        agreed: dict[str, tuple[Any, str]] = {}
+        for row in members:
+            for column in _OF_SESSION:
+                value = row.values.get(column)  # a blank cell agrees with everything
+                if value is None:
+                    continue
+                first, where = agreed.setdefault(column, (value, row.where))
+                if value != first:
+                    found.append(
+                        f"{row.where}: {title} has {column} {value} here and {first} in {where}; "
+                        f"make them the same, or two sessions"
+                    )
+        if not found and not any(row.problems for row in members):
+            found += [
+                f"{members[0].where}: {title} has no {name} in any row; give it in one"
+                for name in _POSITION
+                if name not in agreed
+            ]
+            values = {column: value for column, (value, _) in agreed.items()}
+            groups += [] if found else [({"source": source, "session": session} | values, members)]
+        problems += found
+    return groups
 
 
 def _stations(
-    rows: Iterable[_Row], listed: Iterable[Station], problems: list[str]
+    groups: Iterable[_Group], listed: Iterable[Station], problems: list[str]
 ) -> dict[str, Station]:
-    """All stations whose positions are given, each at one place."""
-    known = {station.name: (station, "the list of stations") for station in listed}
-    for row in rows:
-        if row.station_at is None:
-            continue
-        first, where = known.setdefault(row.station, (row.station_at, row.where))
-        here, there = row.station_at.position_deg, first.position_deg
-        if max(abs(a - b) for a, b in zip(here, there, strict=True)) > SAME_PLACE_DEG:
+    """All stations with a position. Each source and each station must have only one."""
+    known = {station.name: station for station in listed}
+    first_at = {
+        ("station", name): (station.position_deg, "the list of stations")
+        for name, station in known.items()
+    }
+
+    def check(
+        kind: str, name: str, here: tuple[float, float], where: str, tolerance_deg: float
+    ) -> None:
+        there, first = first_at.setdefault((kind, name), (here, where))
+        if max(abs(a - b) for a, b in zip(here, there, strict=True)) > tolerance_deg:
             problems.append(
-                f"{row.where}: station {row.station!r} is at {here[0]}, {here[1]} here and at "
-                f"{there[0]}, {there[1]} in {where}; correct one, or name two stations"
+                f"{where}: {kind} {name!r} is at {here[0]}, {here[1]} here and at {there[0]}, "
+                f"{there[1]} in {first}; correct one, or name two {kind}s"
             )
-    return {name: station for name, (station, _) in known.items()}
+
+    for values, rows in groups:
+        source_at = values["source_latitude"], values["source_longitude"]
+        check("source", values["source"], source_at, rows[0].where, 0)
+        for row in rows:
+            if "station_latitude" in row.values:
+                station = Station(
+                    row.values["station"],
+                    row.values["station_latitude"],
+                    row.values["station_longitude"],
+                    row.values.get("station_altitude_m"),
+                )
+                check("station", station.name, station.position_deg, row.where, SAME_PLACE_DEG)
+                known.setdefault(station.name, station)
+    return known
 
 
 def _inspect(
-    session: _Session,
+    group: _Group,
     stations: dict[str, Station],
     problems: list[str],
     advance: Callable[[int], object],
     *,
     allow_far: bool,
-) -> SessionFiles | None:
-    """The session with all its files decoded once, or None with the reason in `problems`."""
+) -> NewSession | None:
+    """The session after decoding all its files, or None with mistakes added to `problems`."""
+    values, rows = group
     files = []
-    for row in session.rows:
+    for row in rows:
         advance(1)
-        if absence(row.file) is not None:
-            continue  # it is among the problems already
         try:
-            if row.file.is_dir():
-                raise IngestError(f"{row.file} is a folder; give each recording a row")
             file = RecordingFile.inspected(
-                row.file, sample_rate_hz=row.sample_rate_hz, start=session.start
+                row.values["file"],
+                sample_rate_hz=row.values.get("sample_rate_hz"),
+                start=values.get("start"),
             )
-            files.append((row.station, file))
+            files.append((row.values["station"], file))
         except DataError as error:
             problems.append(f"{row.where}: {error}")
-    if len(files) < len(session.rows):
+    if len(files) < len(rows):
         return None
+    source = NewSource(
+        name=values["source"],
+        latitude_deg=values["source_latitude"],
+        longitude_deg=values["source_longitude"],
+        frequency_hz=values.get("frequency_hz"),
+        power_dbm=values.get("power_dbm"),
+        source_type=values.get("source_type"),
+        error_margin_m=values.get("error_margin_m", DEFAULT_ERROR_MARGIN_M),
+    )
     try:
         return session_files(
             files,
-            session.source,
+            source,
             stations.values(),
-            name=session.name,
-            start=session.start,
-            approval=session.approval,
-            lines=[row.where for row in session.rows],
+            name=values["session"],
+            start=values.get("start"),
+            approval=values.get("approval", "pending"),
+            lines=[row.where for row in rows],
             allow_far=allow_far,
         )
     except DataError as error:
-        problems.append(f"{session.rows[0].where}: {error}")
+        problems.append(f"{rows[0].where}: {error}")
         return None
-
-
-def _check_contents(sessions: Iterable[SessionFiles], problems: list[str]) -> None:
-    """Refuse one recording under two names: the same transmission would be two samples."""
-    seen: dict[bytes, tuple[Path, str]] = {}
-    for session in sessions:
-        for measurement, file in zip(session.outline.measurements, session.files, strict=True):
-            first, where = seen.setdefault(file.digest, (file.path, measurement.where))
-            # One file in two rows is among the problems already; silence is alike everywhere.
-            if first.resolve() != file.path.resolve() and file.level_db is not None:
-                problems.append(
-                    f"{measurement.where}: {file.path.name} holds the same bytes as {first.name} "
-                    f"in {where}; a recording is of one station and of one session: remove one"
-                )

@@ -1,8 +1,8 @@
-"""Places, frequencies and times of a session that cannot be true, or hardly.
+"""Positions, frequencies and times of a session that are impossible or unlikely.
 
-Latitude and longitude exchanged, or kilohertz for hertz, make values that look as good as any,
-and labels that are wrong. The recordings themselves give such mistakes away: impossible values
-are refused, and unlikely ones become warnings.
+Exchanged latitude and longitude, or kilohertz for hertz, give ordinary-looking values and wrong
+labels. The recordings themselves show such mistakes: impossible values are refused, unlikely ones
+become warnings.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from heimdall_data.errors import IngestError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from heimdall_data.ingest.new_session import NewSession, NewSource
+    from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
     from heimdall_data.ingest.recording_file import RecordingFile
 
-    _Place = tuple[float, float]
+    _Position = tuple[float, float]
 
-__all__ = ["check_plausible", "plausibility_warnings"]
+__all__ = ["check_plausible", "copies", "plausibility_warnings"]
 
 _FARTHEST_M = 3_000_000
-"""Ground waves end far below; the ionosphere carries farther, but such fixes are rarely wanted."""
+"""Ground waves end far below. The ionosphere carries farther, but that is rarely wanted."""
 _LOWEST_HZ = 3_000
-"""Where the very low frequencies begin: a smaller number is probably in kHz or MHz."""
+"""Where the very low frequencies begin. A smaller number is probably in kHz or MHz."""
 _UNITS = {1e3: "kHz", 1e6: "MHz"}
 _UNIT_TOLERANCE = 0.01
 _MOST_LATE_S = 900
@@ -35,75 +35,75 @@ _NAMED_WITHIN_S = 1
 """Names of files have whole seconds."""
 
 
-def check_plausible(
-    session: NewSession, files: Sequence[RecordingFile], *, allow_far: bool = False
-) -> None:
-    """Refuse a session with values that cannot be true.
+def copies(sessions: Iterable[NewSession]) -> Iterator[str]:
+    """Describe recordings of sessions that have the same content as an earlier one."""
+    seen: dict[bytes, tuple[NewRecording, RecordingFile]] = {}
+    for item in (item for session in sessions for item in session.measurements):
+        # All silent recordings of a length are the same.
+        if item.file is not None and item.file.level_db is not None:
+            first, first_file = seen.setdefault(item.file.digest, (item, item.file))
+            if first is not item:
+                yield (
+                    f"{item.where}: {item.file.path.name} has the same bytes as "
+                    f"{first_file.path.name} in {first.where}; a recording is of one station and "
+                    f"one session: remove one"
+                )
 
-    Args:
-        session: The session.
-        files: Its recordings, in the order of its measurements.
-        allow_far: The source may be over 3,000 km from every station.
+
+def check_plausible(session: NewSession, *, allow_far: bool = False) -> None:
+    """Refuse a session whose source has an impossible position or frequency.
 
     Raises:
-        IngestError: The source is implausibly far from all stations, its frequency is in
-            another unit than a recording's own, or two recordings are one.
+        IngestError: The source is over 3,000 km from all stations and not `allow_far`, or its
+            frequency is in another unit than a recording's.
     """
-    seen: dict[bytes, RecordingFile] = {}
-    for file in files:
-        first = seen.setdefault(file.digest, file)
-        # Silence is alike everywhere.
-        if first.path.resolve() != file.path.resolve() and file.level_db is not None:
+    source, at = session.source, _position(session.source)
+    stations = [measurement.station for measurement in session.measurements]
+    if at is not None and stations and not allow_far:
+        nearest = min(stations, key=lambda station: great_circle_m(at, station.position_deg))
+        apart_m = great_circle_m(at, nearest.position_deg)
+        if apart_m > _FARTHEST_M:
+            mistake = _mistake(at, [station.position_deg for station in stations])
             raise IngestError(
-                f"{file.path} holds the same bytes as {first.path}; two stations never record "
-                f"alike: remove the copy"
+                f"source {source.name!r} at {at[0]}, {at[1]} is {apart_m / 1e3:.0f} km from the "
+                f"nearest station, {nearest.name!r} at {nearest.latitude_deg}, "
+                f"{nearest.longitude_deg}: {mistake or 'correct the wrong position'}; if it is "
+                f"right, give --allow-far"
             )
-    if not allow_far:
-        _check_near(session)
-    for measurement, file in zip(session.measurements, files, strict=True):
-        _check_unit(session.source, measurement.station.name, file)
+    for station, file in _files(session):
+        stated, own = source.frequency_hz, file.center_frequency_hz
+        if not stated or not own or _is_in_band(stated, file):
+            continue
+        smaller, larger = sorted((stated, own))
+        for factor, unit in _UNITS.items():
+            if abs(smaller * factor - larger) <= _UNIT_TOLERANCE * larger:
+                raise IngestError(
+                    f"the frequency of source {source.name!r} is {stated:.12g} Hz, but that of "
+                    f"the recording of {station!r} is {own:.12g} Hz ({file.path.name}); one of "
+                    f"them is in {unit}: give Hz"
+                )
 
 
-def plausibility_warnings(session: NewSession, files: Sequence[RecordingFile]) -> tuple[str, ...]:
-    """Return the unlikely values of a session, each in a sentence.
-
-    Args:
-        session: One that `check_plausible` lets pass.
-        files: Its recordings, in the order of its measurements.
-    """
-    named = [(m.station.name, f) for m, f in zip(session.measurements, files, strict=True)]
-    return (
-        *_exchanged_stations(session),
-        *_unlikely_frequencies(session.source, named),
-        *_unlikely_times(session, named),
-    )
+def plausibility_warnings(session: NewSession) -> Iterator[str]:
+    """Describe the unlikely values of a session that `check_plausible` accepts."""
+    where = f"{session.where}: " if session.where else ""
+    for found in (_far_stations, _unlikely_frequencies, _unlikely_times):
+        for warning in found(session):
+            yield f"{where}session {session.name!r} of {session.source.name!r}: {warning}"
 
 
-def _place(source: NewSource) -> _Place | None:
+def _files(session: NewSession) -> list[tuple[str, RecordingFile]]:
+    return [(m.station.name, m.file) for m in session.measurements if m.file is not None]
+
+
+def _position(source: NewSource) -> _Position | None:
     if source.latitude_deg is None or source.longitude_deg is None:
         return None
     return source.latitude_deg, source.longitude_deg
 
 
-def _check_near(session: NewSession) -> None:
-    place = _place(session.source)
-    stations = [measurement.station for measurement in session.measurements]
-    if place is None or not stations:
-        return
-    nearest = min(stations, key=lambda station: great_circle_m(place, station.position_deg))
-    apart_m = great_circle_m(place, nearest.position_deg)
-    if apart_m > _FARTHEST_M:
-        mistake = _mistake(place, [station.position_deg for station in stations])
-        raise IngestError(
-            f"source {session.source.name!r} at {place[0]}, {place[1]} is {apart_m / 1e3:.0f} km "
-            f"from the nearest station, {nearest.name!r} at {nearest.latitude_deg}, "
-            f"{nearest.longitude_deg}: {mistake or 'correct the wrong position'}; if it is right, "
-            f"give --allow-far"
-        )
-
-
-def _mistake(place: _Place, others: Sequence[_Place]) -> str:
-    """The common mistake that would explain why the place is far from all others, or nothing."""
+def _mistake(place: _Position, others: Sequence[_Position]) -> str:
+    """The common mistake that would explain why a place is far from all others, or nothing."""
     north, east = place
     likely = {
         "latitude and longitude look exchanged": (east, north),
@@ -117,15 +117,20 @@ def _mistake(place: _Place, others: Sequence[_Place]) -> str:
     return ""
 
 
-def _exchanged_stations(session: NewSession) -> Iterator[str]:
-    """Stations that are far from the source, and would be near but for a common mistake."""
-    place = _place(session.source)
-    if place is None:
+def _is_in_band(frequency_hz: float, file: RecordingFile) -> bool:
+    """Whether the frequency is in the recorded band, if the file has its own frequency."""
+    own = file.center_frequency_hz
+    return not own or abs(frequency_hz - own) <= file.sample_rate_hz / 2
+
+
+def _far_stations(session: NewSession) -> Iterator[str]:
+    """Stations that are far from the source only because of a common mistake."""
+    source_at = _position(session.source)
+    if source_at is None:
         return
-    for measurement in session.measurements:
-        station = measurement.station
-        apart_m = great_circle_m(place, station.position_deg)
-        mistake = _mistake(station.position_deg, [place]) if apart_m > _FARTHEST_M else ""
+    for station in (measurement.station for measurement in session.measurements):
+        apart_m = great_circle_m(source_at, station.position_deg)
+        mistake = _mistake(station.position_deg, [source_at]) if apart_m > _FARTHEST_M else ""
         if mistake:
             yield (
                 f"station {station.name!r} at {station.latitude_deg}, {station.longitude_deg} is "
@@ -133,65 +138,34 @@ def _exchanged_stations(session: NewSession) -> Iterator[str]:
             )
 
 
-def _check_unit(source: NewSource, station: str, file: RecordingFile) -> None:
-    """Refuse kHz or MHz beside Hz, which a factor of a thousand or a million gives away."""
-    stated, own = source.frequency_hz, file.center_frequency_hz
-    if not stated or not own or _is_in_band(stated, file):
-        return
-    smaller, larger = sorted((stated, own))
-    for factor, unit in _UNITS.items():
-        if abs(smaller * factor - larger) <= _UNIT_TOLERANCE * larger:
-            raise IngestError(
-                f"the frequency of source {source.name!r} is {stated:.12g} Hz, and the recording "
-                f"of {station!r} says that it was made at {own:.12g} Hz ({file.path.name}): one "
-                f"of them is in {unit}; give Hz"
-            )
-
-
-def _is_in_band(frequency_hz: float, file: RecordingFile) -> bool:
-    """Whether the frequency is in the recorded band, if the file has its own."""
-    own = file.center_frequency_hz
-    return not own or abs(frequency_hz - own) <= file.sample_rate_hz / 2
-
-
-def _unlikely_frequencies(
-    source: NewSource, files: Sequence[tuple[str, RecordingFile]]
-) -> Iterator[str]:
-    stated = source.frequency_hz
-    for station, file in files:
+def _unlikely_frequencies(session: NewSession) -> Iterator[str]:
+    stated = session.source.frequency_hz
+    for station, file in _files(session):
         if stated and not _is_in_band(stated, file):
             yield (
-                f"the frequency of source {source.name!r} is {stated:.12g} Hz, and the recording "
-                f"of {station!r} is of {file.center_frequency_hz:.12g} Hz and "
-                f"{file.sample_rate_hz / 2:.6g} Hz either side ({file.path.name})"
+                f"the source's frequency is {stated:.12g} Hz, but the recording of {station!r} is "
+                f"of {file.center_frequency_hz:.12g} Hz and {file.sample_rate_hz / 2:.6g} Hz "
+                f"either side ({file.path.name})"
             )
-    all_hz: Iterable[float | None] = (stated, *(file.center_frequency_hz for _, file in files))
-    for frequency_hz in sorted({value for value in all_hz if value and value < _LOWEST_HZ}):
+    all_hz = {stated, *(file.center_frequency_hz for _, file in _files(session))}
+    for frequency_hz in sorted(value for value in all_hz if value and value < _LOWEST_HZ):
         yield f"a frequency of {frequency_hz:.12g} Hz is below {_LOWEST_HZ} Hz; is it kHz or MHz?"
 
 
-def _unlikely_times(
-    session: NewSession, files: Sequence[tuple[str, RecordingFile]]
-) -> Iterator[str]:
+def _unlikely_times(session: NewSession) -> Iterator[str]:
+    start = f"the session starts at {session.start:%Y-%m-%d %H:%M:%S %Z}"
     if session.start > datetime.now(UTC) + timedelta(days=1):
-        yield f"the session starts at {session.start:%Y-%m-%d %H:%M:%S %Z}, which is in the future"
-    began = {station: file.start for station, file in files if file.start is not None}
-    for station, start in began.items():
-        if abs((start - session.start).total_seconds()) > _MOST_LATE_S:
-            yield (
-                f"the session starts at {session.start:%Y-%m-%d %H:%M:%S %Z}, and the recording of "
-                f"{station!r} says {start:%Y-%m-%d %H:%M:%S %Z}"
-            )
-    if not began:
-        return
-    ended = {
-        station: began[station] + timedelta(seconds=file.duration_s + _NAMED_WITHIN_S)
-        for station, file in files
-        if station in began
-    }
-    last, first = max(began, key=began.__getitem__), min(ended, key=ended.__getitem__)
-    if began[last] > ended[first]:
-        yield (
-            f"the recordings of {first!r} and {last!r} have no time in common; are they of one "
-            f"session?"
-        )
+        yield f"{start}, which is in the future"
+    began: dict[str, datetime] = {}
+    ended: dict[str, datetime] = {}
+    for station, file in _files(session):
+        if file.start is None:
+            continue
+        began[station] = file.start
+        ended[station] = file.start + timedelta(seconds=file.duration_s + _NAMED_WITHIN_S)
+        if abs((file.start - session.start).total_seconds()) > _MOST_LATE_S:
+            yield f"{start}, but the recording of {station!r} at {file.start:%Y-%m-%d %H:%M:%S %Z}"
+    last = max(began, key=began.__getitem__, default="")
+    first = min(ended, key=ended.__getitem__, default="")
+    if began and began[last] > ended[first]:
+        yield f"recordings of {first!r} and {last!r} have no time in common; are they one session?"

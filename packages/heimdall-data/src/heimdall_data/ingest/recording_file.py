@@ -1,10 +1,10 @@
-"""One recording on disk: its properties, found by decoding it, and later its bytes.
+"""A recording on disk: its properties, found by decoding it, and later its bytes.
 
-The two are apart so that thousands of files can be checked one by one before the first is
-stored, with none of them kept in memory; a digest tells whether a file changed meanwhile.
+Thousands of files can be checked one by one before the first is stored, with none of them kept
+in memory; a digest shows whether a file changed in between.
 
 In a list of paths a folder stands for the recordings directly in it, a SigMF collection for
-those that it lists, and a SigMF pair for one recording, whichever of its two files is given.
+those that it lists, and either file of a SigMF pair for one recording.
 
 Source: The Signal Metadata Format Specification, v1.2, "SigMF Collection format", sigmf.org.
 """
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_data.errors import IngestError
-from heimdall_data.ingest.new_session import check_moment
 from heimdall_data.recordings.decode import decode
 from heimdall_data.recordings.kiwi_wav import kiwi_name
 from heimdall_data.recordings.recording import MAX_SAMPLES
@@ -31,7 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-__all__ = ["RecordingFile", "absence", "one_of_a_pair", "recording_paths", "station_in_name"]
+__all__ = [
+    "RecordingFile",
+    "one_of_a_pair",
+    "path_problem",
+    "recording_paths",
+    "station_in_name",
+]
 
 _FORMATS = {
     ".npy": "npy",
@@ -42,13 +47,12 @@ _FORMATS = {
 }
 _PAIR = (".sigmf-data", ".sigmf-meta")
 _MAX_BYTES = 16 * MAX_SAMPLES + 2**20
-"""The longest recording that is decoded, in the widest type: larger files are not read."""
-_MAX_COLLECTION_BYTES = 2**24
+"""The longest recording that is decoded, in the widest type. Larger files are not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingFile:
-    """A file that decodes, and its properties."""
+    """A file that can be decoded, and its properties."""
 
     path: Path
     format: str
@@ -56,7 +60,7 @@ class RecordingFile:
     n_samples: int
     duration_s: float
     start: datetime | None
-    """Aware; None where neither the file nor its name has it."""
+    """Aware; None if neither the file nor its name has it."""
     center_frequency_hz: float | None
     receiver_deg: tuple[float, float] | None
     """Latitude and longitude of the receiver; only SigMF has them."""
@@ -68,29 +72,20 @@ class RecordingFile:
     def inspected(
         cls, path: Path, *, sample_rate_hz: float | None = None, start: datetime | None = None
     ) -> RecordingFile:
-        """Decode a file.
+        """Decode a file, or a SigMF pair of which `path` is either file.
 
-        Args:
-            path: Of a recording, or of either part of a SigMF pair.
-            sample_rate_hz: Of NumPy files, which do not hold it.
-            start: About when it was recorded, for the GPS week of a KiwiSDR recording.
+        NumPy files need a sample rate; KiwiSDR files need a start if their name has none.
 
         Raises:
-            IngestError: The file cannot be read, or is of no known format.
+            IngestError: The file cannot be read, or has an unknown format.
             RecordingError: It cannot be decoded.
         """
-        if start is not None:
-            check_moment(start, f"{path}: its session")
         form = _FORMATS.get(path.suffix.lower())
         if form is None:
             known = ", ".join(_FORMATS)
             raise IngestError(f"{path}: {path.suffix!r} is none of {known}; convert it")
-        if form == "npy" and sample_rate_hz is None:
-            raise IngestError(f"{path}: a NumPy file does not hold its sample rate; give it")
-        if sample_rate_hz is not None and not 0 < sample_rate_hz < math.inf:
-            raise IngestError(
-                f"{path}: its sample rate is given as {sample_rate_hz} Hz; correct it"
-            )
+        if form == "npy" and not (sample_rate_hz and 0 < sample_rate_hz < math.inf):
+            raise IngestError(f"{path}: a NumPy file needs a sample rate, not {sample_rate_hz} Hz")
         payload, metadata = _content(path)
         recording = decode(
             payload,
@@ -108,7 +103,7 @@ class RecordingFile:
             sample_rate_hz=recording.sample_rate_hz,
             n_samples=len(recording.iq),
             duration_s=recording.duration_s,
-            # Without a lock the recorder's own clock is the best there is.
+            # Without a lock, the recorder's own clock in the name is the best there is.
             start=recording.start_utc or (named.start if named else None),
             center_frequency_hz=recording.center_frequency_hz,
             receiver_deg=recording.receiver_deg,
@@ -116,8 +111,13 @@ class RecordingFile:
             digest=_digest(payload, metadata),
         )
 
+    @property
+    def is_pair(self) -> bool:
+        """Whether this is a SigMF recording with its metadata in a second file."""
+        return self.path.suffix.lower() in _PAIR
+
     def content(self) -> tuple[bytes, bytes | None]:
-        """Return the samples' bytes and, of a SigMF pair, those of the metadata.
+        """Return the samples' bytes and, for a SigMF pair, those of the metadata.
 
         Raises:
             IngestError: The file cannot be read, or changed since it was inspected.
@@ -141,41 +141,33 @@ def station_in_name(path: Path) -> str:
 
 
 def _content(path: Path) -> tuple[bytes, bytes | None]:
-    """The samples' bytes and those of the metadata, which are beside the samples or name them."""
+    """The bytes of the samples and, for a SigMF pair, those of the metadata."""
     if path.suffix.lower() not in _PAIR:
         return _read(path), None
     meta, data = path.with_suffix(".sigmf-meta"), path.with_suffix(".sigmf-data")
     metadata = _read(meta)
     about = sigmf_metadata(metadata, data.name)["global"]
-    if about.get("core:metadata_only") is True and not data.exists():
-        raise IngestError(
-            f"{meta}: core:metadata_only says that it comes without samples; there is nothing to "
-            f"ingest"
-        )
     foreign = about.get("core:dataset")
     if foreign is not None:
         if not _is_plain_name(foreign):
-            raise IngestError(
-                f"{meta}: core:dataset is {foreign!r}; it must be the name of a file in the same "
-                f"folder"
-            )
+            raise IngestError(f"{meta}: core:dataset is {foreign!r}, not a file in the same folder")
         data = data.with_name(str(foreign))
     return _read(data), metadata
 
 
 def _is_plain_name(name: object) -> bool:
-    """Whether it can only be of a file in the folder of the metadata."""
+    """Whether the name can only be that of a file in the folder of the metadata."""
     return isinstance(name, str) and name not in {"", ".", ".."} and not set(name) & set("/\\\0")
 
 
 def _read(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a device or a pipe may never end
-            raise IngestError(f"{path}: neither a file nor a folder of recordings; give its path")
+            raise IngestError(f"{path}: not a file; give the path of a recording")
         if (size := path.stat().st_size) > _MAX_BYTES:
             raise IngestError(
-                f"{path}: {size} bytes, more than the {_MAX_BYTES} of the longest recording that "
-                f"is read ({MAX_SAMPLES} samples); cut it into several"
+                f"{path}: {size} bytes, more than the {_MAX_BYTES} of {MAX_SAMPLES} samples; cut "
+                f"it into several"
             )
         return path.read_bytes()
     except OSError as error:
@@ -183,25 +175,21 @@ def _read(path: Path) -> bytes:
 
 
 def _digest(payload: bytes, metadata: bytes | None) -> bytes:
-    digest = hashlib.sha256(payload)
-    # Fixed in length, so that no byte can move from one part to the other unnoticed.
-    digest.update(hashlib.sha256(metadata or b"").digest())
-    return digest.digest()
+    # Of two digests, so that moving a byte from one part to the other changes the result.
+    parts = (hashlib.sha256(part).digest() for part in (payload, metadata or b""))
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 def recording_paths(given: Iterable[Path]) -> tuple[Path, ...]:
     """Return the recordings that the paths stand for, each once, in their order.
 
     Raises:
-        IngestError: Paths are missing (all are named), a folder holds no recording, or a
-            collection cannot be read or is not of the files beside it.
+        IngestError: Paths are missing (all are named), a folder has no recording, or a
+            collection cannot be read or does not match the files beside it.
     """
     given = tuple(Path(path) for path in given)
-    missing = {path: reason for path in given if (reason := absence(path)) is not None}
-    if closed := [f"{path} ({reason})" for path, reason in missing.items() if reason]:
-        raise IngestError(f"cannot reach {', '.join(closed)}; correct the path, or its permissions")
-    if missing:
-        raise IngestError(f"there is no {', '.join(map(str, missing))}; correct the path")
+    if problems := [problem for path in given if (problem := path_problem(path))]:
+        raise IngestError("\n".join(problems))
     found: list[Path] = []
     for path in given:
         if path.is_dir():
@@ -209,20 +197,20 @@ def recording_paths(given: Iterable[Path]) -> tuple[Path, ...]:
         elif path.suffix.lower() == ".sigmf-collection":
             found += _in_collection(path)
         else:
-            found.append(one_of_a_pair(path))
-    return tuple(dict.fromkeys(found))
+            found.append(path)
+    return tuple(dict.fromkeys(map(one_of_a_pair, found)))
 
 
-def absence(path: Path) -> str | None:
-    """Return why nothing can be read at `path`: empty if it is missing, None if it is there."""
+def path_problem(path: Path) -> str | None:
+    """Return why nothing can be read at `path`, or None if something is there."""
     try:
-        return None if path.exists() else ""
+        return None if path.exists() else f"there is no {path}; correct the path"
     except OSError as error:
-        return error.strerror or type(error).__name__
+        return f"cannot reach {path} ({error.strerror}); correct the path, or its permissions"
 
 
 def one_of_a_pair(path: Path) -> Path:
-    """Return the metadata file for either part of a SigMF pair, any other path as it is."""
+    """Return the metadata file for either file of a SigMF pair, and other paths unchanged."""
     return path.with_suffix(".sigmf-meta") if path.suffix.lower() in _PAIR else path
 
 
@@ -231,60 +219,34 @@ def _in_folder(folder: Path) -> list[Path]:
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise IngestError(f"cannot read the folder: {error}") from error
-    found = [one_of_a_pair(path) for path in inside if path.suffix.lower() in _FORMATS]
+    found = [path for path in inside if path.suffix.lower() in _FORMATS]
     if not found:
-        raise IngestError(
-            f"{folder}: no recording is in this folder itself; looked for *{', *'.join(_FORMATS)}"
-        )
+        raise IngestError(f"{folder}: no recording directly in it (*{', *'.join(_FORMATS)})")
     return found
 
 
 def _in_collection(path: Path) -> list[Path]:
-    """The metadata files of a collection's recordings, unchanged since it was made."""
-    found, hashes, missing = [], [], []
-    for stream in _streams(path):
-        name = stream.get("name") if isinstance(stream, dict) else None
-        if not _is_plain_name(name):
-            raise IngestError(
-                f"{path}: lists a recording {name!r}; its name must be that of a file in the same "
-                f"folder, without an ending"
-            )
-        found.append(path.with_name(f"{name}.sigmf-meta"))
-        hashes.append(str(stream.get("hash")).lower())
-        missing += [] if found[-1].is_file() else [str(found[-1])]
-    if missing:
-        raise IngestError(f"{path}: lists recordings that are not beside it: {', '.join(missing)}")
-    for meta, expected in zip(found, hashes, strict=True):
-        try:
-            actual = hashlib.sha512(meta.read_bytes()).hexdigest()
-        except OSError as error:
-            raise IngestError(f"cannot read the metadata: {error}") from error
-        if actual != expected:
-            raise IngestError(
-                f"{meta}: its SHA-512 is not the one in {path.name}; it was changed after the "
-                f"collection was made: restore it, or make the collection again"
-            )
-    return found
-
-
-def _streams(path: Path) -> list[dict[str, object]]:
-    """The collection's list of recordings."""
-    reason = "core:streams lists no recording"
+    """The metadata files of a collection's recordings, which must match its hashes."""
+    content = _read(path)
     try:
-        if path.stat().st_size > _MAX_COLLECTION_BYTES:
-            reason = f"more than {_MAX_COLLECTION_BYTES} bytes"
-        else:
-            streams = json.loads(path.read_bytes())["collection"]["core:streams"]
-            if isinstance(streams, list) and streams:
-                # Version 1.0 of the format wrote pairs.
-                return [
-                    dict(zip(("name", "hash"), each, strict=True))
-                    if isinstance(each, list)
-                    else each
-                    for each in streams
-                ]
-    except OSError as error:
-        raise IngestError(f"cannot read the collection: {error}") from error
+        streams = json.loads(content)["collection"]["core:streams"]
+        # Version 1.0 of the format has pairs instead of objects.
+        hashes = dict(
+            (each["name"], each["hash"]) if isinstance(each, dict) else each for each in streams
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise IngestError(f"{path}: not a SigMF collection ({reason}); write it again")
+        raise IngestError(f"{path}: not a SigMF collection ({error!r}); write it again") from error
+    if not hashes:
+        raise IngestError(f"{path}: core:streams lists no recording; write it again")
+    found = []
+    for name, expected in hashes.items():
+        if not _is_plain_name(name):
+            raise IngestError(f"{path}: lists {name!r}, not the name of a recording beside it")
+        meta = path.with_name(f"{name}.sigmf-meta")
+        if hashlib.sha512(_read(meta)).hexdigest() != str(expected).lower():
+            raise IngestError(
+                f"{meta}: its SHA-512 is not the one in {path.name}; restore it, or make the "
+                f"collection again"
+            )
+        found.append(meta)
+    return found

@@ -1,15 +1,15 @@
 """Rows of text with their line numbers, from a CSV file or a YAML list of sessions.
 
-Spreadsheets write a byte order mark, semicolons or tabs, and encodings of the last century. The
-first two are read; the third is refused, since a guess would store wrong names for good. YAML
-is taken as text too: its own types would make `no` of a station in Norway, and sixty-fold
-numbers of times.
+Spreadsheets write a byte order mark, semicolons or tabs, and old encodings. The first two are
+read; old encodings are refused, since guessing one would store wrong names. YAML values are also
+read as text: YAML's own types would turn a station `no` into false and times into numbers.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ __all__ = ["MAX_CSV_BYTES", "Row", "Table", "read_table"]
 
 MAX_CSV_BYTES = 64 * 2**20
 _MAX_YAML_BYTES = 8 * 2**20
-"""YAML takes 2.4 s a megabyte, and CSV a fiftieth of that."""
+"""Reading YAML takes 2.4 s per megabyte, CSV a fiftieth of that."""
 _MAX_ROWS = 1_000_000
 
 
@@ -34,7 +34,7 @@ class Row:
     where: str
     """File and line, for messages."""
     cells: dict[str, str]
-    """By column; without those that are blank, and without blanks around them."""
+    """By column; stripped, without blank ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Return the rows of a CSV file, or of a YAML file by its name.
+    """Return the rows of a CSV file, or of a YAML file (by its name).
 
     Raises:
-        IngestError: The file cannot be read, is not UTF-8, is empty, too large or no table.
+        IngestError: The file cannot be read, is not UTF-8, is empty, too large or not a table.
     """
     is_yaml = path.suffix.lower() in (".yaml", ".yml")
     text = _text(path, _MAX_YAML_BYTES if is_yaml else MAX_CSV_BYTES)
@@ -60,7 +60,7 @@ def read_table(path: Path) -> Table:
     if len(table.rows) > _MAX_ROWS:
         raise IngestError(f"{path}: more than {_MAX_ROWS} rows; divide it into several files")
     if not table.rows and not table.problems:
-        raise IngestError(f"{path}: no row below the names of the columns; add at least one")
+        raise IngestError(f"{path}: no row; give it a line with the names of columns, and rows")
     return table
 
 
@@ -70,55 +70,48 @@ def _text(path: Path, max_bytes: int) -> str:
             raise IngestError(f"{path}: not a file; give a CSV or YAML file")
         if (size := path.stat().st_size) > max_bytes:
             raise IngestError(
-                f"{path}: {size} bytes, more than the {max_bytes} that are read; divide it, or "
-                f"write CSV in place of YAML"
+                f"{path}: {size} bytes, more than the limit of {max_bytes}; divide it"
             )
         data = path.read_bytes()
     except OSError as error:
         raise IngestError(f"cannot read {path}: {error.strerror}; correct the path") from error
     try:
         text = data.decode("utf-8-sig")
+        bad = data.find(b"\0")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+        bad = error.start
+    if bad >= 0:
+        line = data.count(b"\n", 0, bad) + 1
         raise IngestError(
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as "
-            f'UTF-8 (in a spreadsheet: "CSV UTF-8")'
-        ) from error
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise IngestError(f"{path}, line {line}: a NUL character; save the file as UTF-8 text")
-    if not text.strip():
-        raise IngestError(f"{path}: empty; give it a line with the names of the columns, and rows")
+            f"{path}, line {line}: byte 0x{data[bad]:02x} is not UTF-8 text; save it as UTF-8 (in "
+            f'a spreadsheet: "CSV UTF-8")'
+        )
     return text
 
 
 def _from_csv(text: str, path: Path) -> Table:
-    header = next(line for line in text.splitlines() if line.strip())
+    header = next((line for line in text.splitlines() if line.strip()), "")
     lines = _lines(text, max(",;\t", key=header.count), path)
-    where, names = next(lines)
+    where, names = next(lines, ("", []))
     columns = [name.strip().lower() for name in names]
     if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
         raise IngestError(f"{where}: two columns {', '.join(twice)}; remove one")
     table = Table({name: where for name in columns if name})
-    for where, cells in lines:
-        unnamed = [
-            cell
-            for n, cell in enumerate(cells)
-            if cell.strip() and (n >= len(columns) or not columns[n])
-        ]
+    for where, line in lines:
+        pairs = itertools.zip_longest(columns, map(str.strip, line), fillvalue="")
+        named = [(name, cell) for name, cell in pairs if cell]
+        unnamed = [cell for name, cell in named if not name]
         if unnamed:
             table.problems.append(
-                f"{where}: {unnamed[0]!r} is in a column without a name; is there a separator "
-                f"too many?"
+                f"{where}: {unnamed[0]!r} is beyond the columns; is there a separator too many?"
             )
-            continue
-        named = zip(columns, map(str.strip, cells), strict=False)
-        table.rows.append(Row(where, {name: cell for name, cell in named if cell}))
+        else:
+            table.rows.append(Row(where, dict(named)))
     return table
 
 
 def _lines(text: str, delimiter: str, path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Lines that are not blank, with their place; one in quotes may go on for several."""
+    """Lines that are not blank, each with file and number; a quoted cell may span several."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     first = 1
     try:
@@ -127,75 +120,72 @@ def _lines(text: str, delimiter: str, path: Path) -> Iterator[tuple[str, list[st
                 yield f"{path}, line {first}", cells
             first = reader.line_num + 1
     except csv.Error as error:
-        raise IngestError(
-            f"{path}, line {first}: {error}; is a quotation mark left open?"
-        ) from error
+        raise IngestError(f"{path}, line {first}: {error}; is a quote left open?") from error
 
 
 def _from_yaml(text: str, path: Path) -> Table:
-    """A list `sessions`, each with a list `recordings`, as one row a recording."""
+    """A list `sessions`, each with a list `recordings`, as one row per recording."""
     import yaml
 
     try:
-        # Composed and not constructed: text with lines, and no object is ever made of it. Not
-        # in C, whose recursion ends the process where Python's raises.
-        root: Any = yaml.compose(text, yaml.SafeLoader)
+        # Composing gives text with line numbers and creates no objects. Not the C parser:
+        # its recursion ends the process, while Python's raises.
+        root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise IngestError(f"{path}{line}: not YAML ({error.problem}); correct it") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise IngestError(f"{path}: not YAML ({error}); correct it") from error
-    table = Table()
-
-    def where(node: Any) -> str:  # noqa: ANN401 - the library's nodes have no types
-        return f"{path}, line {node.start_mark.line + 1}"
-
-    def items(node: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Nodes by name; mistakes are noted."""
-        if node.id != "mapping":
-            table.problems.append(
-                f"{where(node)}: not names with values, such as `source: DCF77`; write them so"
-            )
-            return {}
-        found: dict[str, Any] = {}
-        for key, value in node.value:
-            name = str(key.value).strip().lower()
-            if name in found:
-                table.problems.append(f"{where(key)}: {name!r} is there twice; remove one")
-            found[name] = value
-        return found
-
-    def cells(named: dict[str, Any]) -> dict[str, str]:
-        """Text by column; mistakes are noted."""
-        found = {}
-        for name, node in named.items():
-            table.columns.setdefault(name, where(node))
-            if node.id != "scalar":
-                table.problems.append(f"{where(node)}: {name!r} is not a single value; write one")
-            elif node.tag != "tag:yaml.org,2002:null" and node.value.strip():
-                found[name] = node.value.strip()
-        return found
-
-    sessions = items(root).get("sessions") if root is not None else None
+    is_mapping = root is not None and root.id == "mapping"
+    top = {str(key.value): value for key, value in root.value} if is_mapping else {}
+    sessions = top.get("sessions")
     if sessions is None or sessions.id != "sequence":
         raise IngestError(f"{path}: no list `sessions` at the top; begin with `sessions:`")
+    table = Table()
     for session in sessions.value:
-        named = items(session)
-        recordings = named.pop("recordings", None)
-        shared = cells(named)
+        shared, recordings = _cells(session, table, path)
         if recordings is None or recordings.id != "sequence" or not recordings.value:
             table.problems.append(
-                f"{where(session)}: a session without a list `recordings`; add its files"
+                f"{_place(session, path)}: a session without a list `recordings`; add its files"
             )
             continue
         for recording in recordings.value:
             if recording.id == "scalar":
-                table.columns.setdefault("file", where(recording))
+                table.columns.setdefault("file", _place(recording, path))
                 own = {"file": recording.value.strip()}
             else:
-                own = cells(items(recording))
-            table.rows.append(Row(where(recording), shared | own))
-            if len(table.rows) > _MAX_ROWS:
-                return table
+                own, _ = _cells(recording, table, path)
+            table.rows.append(Row(_place(recording, path), shared | own))
     return table
+
+
+# The library's nodes have no types.
+def _place(node: Any, path: Path) -> str:  # noqa: ANN401
+    return f"{path}, line {node.start_mark.line + 1}"
+
+
+def _cells(mapping: Any, table: Table, path: Path) -> tuple[dict[str, str], Any]:  # noqa: ANN401
+    """The values of a mapping that are text and not blank, and its node `recordings`.
+
+    Columns and mistakes are added to the table.
+    """
+    if mapping.id != "mapping":
+        table.problems.append(f"{_place(mapping, path)}: not values with names (`source: DCF77`)")
+        return {}, None
+    nodes: dict[str, Any] = {}
+    for key, node in mapping.value:
+        name = str(key.value).strip().lower()
+        if name in nodes:
+            table.problems.append(f"{_place(key, path)}: {name!r} is there twice; remove one")
+        nodes[name] = node
+    recordings = nodes.pop("recordings", None)
+    found = {}
+    for name, node in nodes.items():
+        where = _place(node, path)
+        table.columns.setdefault(name, where)
+        if node.id != "scalar":
+            table.problems.append(f"{where}: {name!r} is not a single value; write one")
+        elif node.tag != "tag:yaml.org,2002:null" and node.value.strip():
+            found[name] = node.value.strip()
+    return found, recordings

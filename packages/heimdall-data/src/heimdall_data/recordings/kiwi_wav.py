@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -57,8 +57,7 @@ _NAME = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KiwiName:
+class KiwiName(NamedTuple):
     """The parts of a recorder's file name, `{utc}_{Hz}_{station}_iq.wav`."""
 
     start: datetime
@@ -136,9 +135,9 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
 
 def _header_rate_hz(data: bytes, name: str) -> float:
     """The rounded sample rate in the header of a complete file."""
-    if len(data) < HEADER.size:
+    if len(data) < HEADER.size + block_layout(0).itemsize:
         raise RecordingError(
-            f"{name}: {len(data)} bytes, less than a WAV header; store the recording again"
+            f"{name}: truncated: {len(data)} bytes are no header and block; store it again"
         )
     riff, riff_size, wave, fmt, _, coding, channels, rate, _, _, bits = HEADER.unpack_from(data)
     if (riff, wave, fmt) != (b"RIFF", b"WAVE", b"fmt "):
@@ -166,8 +165,6 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
             f"{name}: an ordinary WAV without `kiwi` stamps; record it with GNSS stamps, or "
             f"convert it to a NumPy file and set iq_data_format to 'npy'"
         )
-    if body < block_layout(0).itemsize:
-        raise RecordingError(f"{name}: contains no block of samples; record again")
     _, data_bytes = _CHUNK.unpack_from(data, HEADER.size + _CHUNK.size + STAMP_BYTES)
     layout = block_layout(min(data_bytes, body) // 4)
     blocks = np.frombuffer(data, layout, body // layout.itemsize, HEADER.size)
@@ -219,16 +216,12 @@ def _fit_stamps(
     on_line = np.abs(relative_ns - (slope * block + offset)) < _TOLERATED_STEP_ERROR * block_ns
     on_line[run] = True
     kept = np.flatnonzero(on_line)
-    slope, offset = _trimmed_line(block[kept], relative_ns[kept])
+    x, y = block[kept], relative_ns[kept]
+    slope, offset = np.polyfit(x, y, 1)
+    # Fitted again without the outliers.
+    distance = np.abs(y - (slope * x + offset))
+    near = distance <= 5 * np.median(distance) + 1
+    slope, offset = map(float, np.polyfit(x[near], y[near], 1))
     start_ns = int(stamps_ns[first]) + round(offset + slope * block[kept[0]])
     together = slice(int(kept[0]), int(kept[-1]) + 1)
     return together, block_samples * 1e9 / slope, start_ns % WEEK_NS
-
-
-def _trimmed_line(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and offset by least squares, fitted again without the outliers of the first fit."""
-    slope, offset = np.polyfit(x, y, 1)
-    distance = np.abs(y - (slope * x + offset))
-    near = distance <= 5 * np.median(distance) + 1
-    slope, offset = np.polyfit(x[near], y[near], 1)
-    return float(slope), float(offset)

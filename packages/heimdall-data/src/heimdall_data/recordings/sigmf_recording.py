@@ -195,6 +195,12 @@ def _longest_capture(iq: ComplexSamples, about: dict[str, Any], captures: _Captu
     said = captures[longest][1]
     whole = Recording(iq=iq, sample_rate_hz=float(about["core:sample_rate"]))
     part = whole.cut(starts[longest], lengths[longest])
+    start_gps_ns = None
+    if (moment := said.get("core:datetime")) is not None:
+        instant = datetime.fromisoformat(moment)  # in UTC even without a zone
+        # Raises OverflowError at the calendar's ends in other zones.
+        utc = instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+        start_gps_ns = gps_ns_from_utc(utc)
     frequency_hz = None
     if (frequency := said.get("core:frequency")) is not None:
         frequency_hz = float(str(frequency))
@@ -202,7 +208,7 @@ def _longest_capture(iq: ComplexSamples, about: dict[str, Any], captures: _Captu
             raise ValueError(f"core:frequency is {frequency!r}, not a finite number")
     return replace(
         part,
-        start_gps_ns=_gps_ns(said.get("core:datetime")),
+        start_gps_ns=start_gps_ns,
         center_frequency_hz=frequency_hz,
         receiver_deg=_position(said.get("core:geolocation", about.get("core:geolocation"))),
         n_dropped_samples=len(iq) - len(part.iq),
@@ -227,13 +233,3 @@ def _position(said: dict[str, Any] | None) -> tuple[float, float] | None:
             f"GeoJSON has the longitude first"
         )
     return latitude_deg, longitude_deg
-
-
-def _gps_ns(said: str | None) -> int | None:
-    """GPS nanoseconds of an ISO 8601 time; SigMF's are UTC even without a zone."""
-    if said is None:
-        return None
-    instant = datetime.fromisoformat(said)
-    # Raises OverflowError at the calendar's ends in other zones.
-    utc = instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
-    return gps_ns_from_utc(utc)

@@ -1,1 +1,1 @@
-"""Fixtures on real servers and a faulty proxy, for tests here and elsewhere."""
+"""Fixtures with real servers and a faulty proxy, for tests here and in other packages."""

@@ -1,8 +1,8 @@
-"""Pytest fixtures on real servers, and sessions to put there.
+"""Pytest fixtures with real servers, and sessions to store there.
 
-`pytest_plugins = ["heimdall_data.testing.fixtures"]` in a `conftest.py` makes the fixtures known.
-One stack serves a whole test run; each test gets a bucket and a database of its own. Needs the
-extra `heimdall-data[embedded]` and pytest.
+`pytest_plugins = ["heimdall_data.testing.fixtures"]` in a `conftest.py` loads the fixtures. One
+stack serves a whole test run; each test gets its own bucket and database. Needs the extra
+`heimdall-data[embedded]` and pytest.
 """
 
 from __future__ import annotations
@@ -38,19 +38,10 @@ __all__ = [
     "ONE_RECEIVER",
     "OTHER_NPY",
     "TORINO",
-    "catalogue",
-    "database_url",
     "new_recording",
     "new_session",
     "one_receiver_session",
-    "proxy",
-    "raw_iq_store",
-    "s3_settings",
-    "six",
-    "stack",
-    "through",
 ]
-
 
 TORINO = Station("Torino", 45.044, 7.672, 250.0)
 GENOVA = Station("Genova", 44.395, 8.956, 100.0)
@@ -81,7 +72,7 @@ def new_session(
     status: str = "completed",
     approval_status: str = "approved",
 ) -> NewSession:
-    """Return a session of a source at 45.0 N, 8.0 E, with one recording a station."""
+    """Return a session of a source at 45.0 N, 8.0 E, with one recording per station."""
     return NewSession(
         source=NewSource(name=source, latitude_deg=45.0, longitude_deg=8.0, source_type="beacon"),
         measurements=tuple(new_recording(station, seed=n) for n, station in enumerate(stations)),
@@ -101,7 +92,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
 
 @pytest.fixture
 def s3_settings(stack: EmbeddedStack) -> Iterator[S3Settings]:
-    """The stack's object store with an empty raw-IQ bucket for this test alone."""
+    """The stack's object store, with an empty raw-IQ bucket for this test only."""
     settings = replace(stack.s3, raw_iq_bucket=f"test-{uuid.uuid4()}")
     store = ObjectStore(settings, settings.raw_iq_bucket)
     store.ensure_bucket()
@@ -119,7 +110,7 @@ def raw_iq_store(s3_settings: S3Settings) -> ObjectStore:
 
 @pytest.fixture
 def database_url(stack: EmbeddedStack) -> Iterator[str]:
-    """An empty database for this test alone: no schema, no tables."""
+    """An empty database for this test only: no schema, no tables."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -129,7 +120,7 @@ def database_url(stack: EmbeddedStack) -> Iterator[str]:
 
 @pytest.fixture
 def catalogue(database_url: str) -> Iterator[Catalogue]:
-    """An empty catalogue for this test alone, with its tables."""
+    """An empty catalogue for this test only, with its tables."""
     with Catalogue(database_url) as fresh:
         fresh.create_schema()
         yield fresh
@@ -141,10 +132,11 @@ OTHER_NPY = new_recording(n_samples=12_500, seed=1).payload or b""
 
 
 def one_receiver_session(id_: object, bucket: str, key: str, form: str = "npy") -> Session:
-    """Return a catalogued session of receiver A alone, whose object is anywhere."""
+    """Return a catalogued session of receiver A only, with its object anywhere."""
+    position_deg = (45.0, 7.0)
     measurement = Measurement(
         station="A",
-        station_deg=(45.0, 7.0),
+        station_deg=position_deg,
         bucket=bucket,
         key=key,
         format=form,
@@ -155,8 +147,8 @@ def one_receiver_session(id_: object, bucket: str, key: str, form: str = "npy") 
         session_name="",
         source_id="s",
         source_name="s",
-        position_deg=(45.0, 7.0),
-        start=datetime(2026, 1, 1, tzinfo=UTC),
+        position_deg=position_deg,
+        start=_START,
         measurements=(measurement,),
     )
 
@@ -164,20 +156,20 @@ def one_receiver_session(id_: object, bucket: str, key: str, form: str = "npy") 
 @pytest.fixture
 def proxy(s3_settings: S3Settings) -> Iterator[FaultyProxy]:
     """A proxy in front of the real store."""
-    where = urlsplit(s3_settings.endpoint_url)
-    with FaultyProxy(str(where.hostname), int(where.port or 80)) as before:
-        yield before
+    address = urlsplit(s3_settings.endpoint_url)
+    with FaultyProxy(str(address.hostname), int(address.port or 80)) as running:
+        yield running
 
 
 @pytest.fixture
 def through(s3_settings: S3Settings, proxy: FaultyProxy) -> S3Settings:
-    """Settings of a client that goes through the proxy."""
+    """Settings of a client that connects through the proxy."""
     return replace(s3_settings, endpoint_url=proxy.url)
 
 
 @pytest.fixture
 def six(s3_settings: S3Settings, raw_iq_store: ObjectStore) -> list[Session]:
-    """Six sessions of receiver A, whose objects are stored."""
+    """Six sessions of receiver A, with their objects stored."""
     for number in range(6):
         raw_iq_store.put(f"{number}.npy", NPY)
     return [one_receiver_session(n, s3_settings.raw_iq_bucket, f"{n}.npy") for n in range(6)]

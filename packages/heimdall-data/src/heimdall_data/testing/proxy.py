@@ -1,20 +1,18 @@
-"""A TCP proxy that misbehaves on command, for faults that no real server shows when asked.
+"""A TCP proxy with faults that no real server shows on request.
 
-Behind it is a real server, in front of it the real client.
+It stands between the real client and the real server.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
 import threading
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from heimdall_data.embedded.state import LOOPBACK
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["FaultyProxy"]
 
@@ -35,19 +33,19 @@ class FaultyProxy:
         self.bytes_per_s: float | None = None
         """Rate of the server's answers; None does not limit it."""
         self.silent = False
-        """Connections are taken, and nothing ever comes."""
+        """Connections are accepted and get no answer."""
         self.cut_after_bytes: int | None = None
-        """A connection ends once so many bytes have come from the server."""
+        """A connection ends after so many bytes from the server."""
         self.cuts_left = 0
-        """Number of further connections that are cut so."""
+        """Number of further connections to cut."""
         self.busy_left = 0
         """Number of further connections that get the answer 503 SlowDown."""
         self.flip_left = 0
         """Number of further answers in which the last bit of a chunk is flipped."""
         self.connections = 0
         """Number of connections so far."""
-        self._server = _listen(self, 0)
-        self.port: int = self._server.server_address[1]
+        self.port = 0
+        self.up()
 
     @property
     def url(self) -> str:
@@ -55,18 +53,22 @@ class FaultyProxy:
         return f"http://{LOOPBACK}:{self.port}"
 
     def down(self) -> None:
-        """Refuse connections and cut those that are open, as when the server was killed."""
+        """Refuse connections and cut the open ones, like a killed server."""
         self._server.shutdown()
         self._server.server_close()
         for connection in list(self._server.open):
             _hang_up(connection)
 
     def up(self) -> None:
-        """Take connections again, on the same port."""
-        self._server = _listen(self, self.port)
+        """Accept connections, again on the same port."""
+        self._server = _Server((LOOPBACK, self.port), _Connection)
+        self._server.proxy = self
+        self._server.open = set()
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def down_for(self, seconds: float) -> threading.Timer:
-        """Be down, and come back after a while; `join` the result to know that it is over."""
+        """Go down, and come up again after a while; `join` the result to wait for that."""
         self.down()
         back = threading.Timer(seconds, self.up)
         back.start()
@@ -75,12 +77,7 @@ class FaultyProxy:
     def __enter__(self) -> FaultyProxy:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.down()
 
 
@@ -108,37 +105,31 @@ class _Connection(socketserver.BaseRequestHandler):
             self.server.open.add(behind)
             asking = threading.Thread(target=_forward, args=(self.request, behind), daemon=True)
             asking.start()
-            self._answer(proxy, behind)
+            with contextlib.suppress(OSError):  # the client or the server has gone
+                self._answer(proxy, behind)
             _hang_up(behind)
             _hang_up(self.request)
             asking.join()
         self.server.open -= {behind, self.request}
 
     def _answer(self, proxy: FaultyProxy, behind: socket.socket) -> None:
+        """Forward the server's answer with the proxy's faults."""
         sent = 0
-        try:
-            while chunk := behind.recv(_CHUNK_BYTES):
-                limit = proxy.cut_after_bytes
-                if limit is not None and sent + len(chunk) > limit and self._takes("cuts_left"):
-                    self.request.sendall(chunk[: limit - sent])
-                    return
-                if len(chunk) > 1000 and self._takes("flip_left"):
-                    chunk = chunk[:-1] + bytes([chunk[-1] ^ 1])
-                self._send(proxy, chunk)
-                sent += len(chunk)
-        except OSError:
-            return
-
-    def _send(self, proxy: FaultyProxy, chunk: bytes) -> None:
-        while proxy.silent:
-            time.sleep(0.02)
-        if proxy.bytes_per_s is None:
-            self.request.sendall(chunk)
-            return
-        step = max(1, int(proxy.bytes_per_s / 20))
-        for start in range(0, len(chunk), step):
-            self.request.sendall(chunk[start : start + step])
-            time.sleep(step / proxy.bytes_per_s)
+        while chunk := behind.recv(_CHUNK_BYTES):
+            limit = proxy.cut_after_bytes
+            if limit is not None and sent + len(chunk) > limit and self._takes("cuts_left"):
+                self.request.sendall(chunk[: limit - sent])
+                return
+            if len(chunk) > 1000 and self._takes("flip_left"):
+                chunk = chunk[:-1] + bytes([chunk[-1] ^ 1])
+            while proxy.silent:
+                time.sleep(0.02)
+            rate = proxy.bytes_per_s
+            step = len(chunk) if rate is None else max(1, int(rate / 20))
+            for start in range(0, len(chunk), step):
+                self.request.sendall(chunk[start : start + step])
+                time.sleep(0 if rate is None else step / rate)
+            sent += len(chunk)
 
     def _takes(self, faults: str) -> bool:
         """Whether this connection gets one of the faults that are left."""
@@ -148,24 +139,12 @@ class _Connection(socketserver.BaseRequestHandler):
         return left > 0
 
 
-def _listen(proxy: FaultyProxy, port: int) -> _Server:
-    server = _Server((LOOPBACK, port), _Connection)
-    server.proxy = proxy
-    server.open = set()
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    return server
-
-
 def _forward(source: socket.socket, sink: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         while chunk := source.recv(_CHUNK_BYTES):
             sink.sendall(chunk)
-    except OSError:
-        return
 
 
 def _hang_up(connection: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it has already ended
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # it has ended by itself
