@@ -78,22 +78,24 @@ def read_manifest(
     """
     table = read_table(path)
     problems = _column_problems(table, path)
-    groups: list[_Group] = []
+    rows: list[_Row] = []
     if not problems:  # with wrong columns, every line would be wrong
-        problems += table.problems
         lines: dict[Path, str] = {}
         rows = [_read_row(row, path.parent, lines) for row in table.rows]
-        problems += [problem for row in rows for problem in row.problems]
-        groups = _groups(rows, problems)
-    known = _stations(groups, stations, problems)
+        _check_agreement(rows, stations)
+        problems += [*table.problems, *(problem for row in rows for problem in row.problems)]
+    known = _all_stations(rows, stations)
+    groups: dict[object, list[_Row]] = {}
+    for row in rows:
+        name = row.values.get("source"), row.values.get("session")
+        groups.setdefault(name, []).append(row)
     sessions = []
-    n_files = sum(len(rows) for _, rows in groups)
-    with progress_bar("check", n_files, shown=progress) as advance:
-        for group in groups:
-            if len(problems) >= MAX_PROBLEMS:
-                break
-            session = _inspect(group, known, problems, advance, allow_far=allow_far)
-            sessions += [session] if session is not None else []
+    with progress_bar("check", len(rows), shown=progress) as advance:
+        for group in groups.values():
+            if len(problems) < MAX_PROBLEMS and not any(row.problems for row in group):
+                session = _inspect(group, known, problems, allow_far=allow_far)
+                sessions += [session] if session is not None else []
+            advance(len(group))
     problems += copies(sessions)
     if problems:
         raise ManifestError(
@@ -133,27 +135,26 @@ def _approval(text: str) -> str:
 
 _IN_EVERY_ROW = ("session", "source", "file")
 _POSITION = ("source_latitude", "source_longitude")
-# Columns of the session, in which its rows must agree. The functions that read a cell raise a
-# ValueError that says what to write instead.
-_OF_SESSION: dict[str, Callable[[str], object]] = {
-    "source_latitude": _number,
-    "source_longitude": _number,
-    "frequency_hz": _number,
-    "source_type": str,
-    "power_dbm": _number,
-    "error_margin_m": _number,
-    "start": _moment,
-    "approval": _approval,
-}
-_COLUMNS: dict[str, Callable[[str], object]] = {
-    **dict.fromkeys(_IN_EVERY_ROW, str),
-    **_OF_SESSION,
-    "station": str,
-    "station_latitude": _number,
-    "station_longitude": _number,
-    "station_altitude_m": _number,
-    "sample_rate_hz": _number,
-    "notes": str,
+# What a column describes (rows with the same one must agree), and a function that reads a cell
+# or raises a ValueError that says what to write instead.
+_COLUMNS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "session": ("recording", str),
+    "source": ("recording", str),
+    "file": ("recording", str),
+    "source_latitude": ("source", _number),
+    "source_longitude": ("source", _number),
+    "frequency_hz": ("session", _number),
+    "source_type": ("session", str),
+    "power_dbm": ("session", _number),
+    "error_margin_m": ("session", _number),
+    "start": ("session", _moment),
+    "approval": ("session", _approval),
+    "station": ("recording", str),
+    "station_latitude": ("station", _number),
+    "station_longitude": ("station", _number),
+    "station_altitude_m": ("recording", _number),
+    "sample_rate_hz": ("recording", _number),
+    "notes": ("recording", str),
 }
 
 
@@ -180,17 +181,13 @@ class _Row:
     problems: list[str]
 
 
-_Group = tuple[dict[str, Any], list[_Row]]
-"""The rows of a session, and the values of its columns."""
-
-
 def _read_row(row: Row, folder: Path, lines: dict[Path, str]) -> _Row:
     """Read the cells of a row; `lines` has the line of each file so far."""
     problems = [f"no {name}; every row has one" for name in _IN_EVERY_ROW if name not in row.cells]
     values: dict[str, Any] = {}
     for name, text in row.cells.items():
         try:
-            values[name] = _COLUMNS[name](text)
+            values[name] = _COLUMNS[name][1](text)
         except ValueError as error:
             problems.append(f"{name} is {text!r}; {error}")
     if ("station_latitude" in row.cells) != ("station_longitude" in row.cells):
@@ -205,89 +202,59 @@ def _read_row(row: Row, folder: Path, lines: dict[Path, str]) -> _Row:
     return _Row(row.where, values, [f"{row.where}: {problem}" for problem in problems])
 
 
-def _groups(rows: Iterable[_Row], problems: list[str]) -> list[_Group]:
-    """The sessions without mistakes; disagreements of rows are added to `problems`."""
-    grouped: dict[tuple[str, str], list[_Row]] = {}
+def _check_agreement(rows: Iterable[_Row], stations: Iterable[Station]) -> None:
+    """Add contradictions to the problems of rows; a blank cell agrees with everything."""
+    first: dict[tuple[str, str], tuple[Any, str]] = {}
+    for station in stations:
+        for column, value in zip(("latitude", "longitude"), station.position_deg, strict=True):
+            key = f"station {station.name!r}", f"station_{column}"
+            first[key] = value, "the list of stations"
     for row in rows:
-        name = row.values.get("source", ""), row.values.get("session", "")
-        grouped.setdefault(name, []).append(row)
-    groups = []
-    for (source, session), members in grouped.items():
-        title = f"session {session!r} of {source!r}"
-        found: list[str] = []
-        agreed: dict[str, tuple[Any, str]] = {}
-        for row in members:
-            for column in _OF_SESSION:
-                value = row.values.get(column)  # a blank cell agrees with everything
-                if value is None:
-                    continue
-                first, where = agreed.setdefault(column, (value, row.where))
-                if value != first:
-                    found.append(
-                        f"{row.where}: {title} has {column} {value} here and {first} in {where}; "
-                        f"make them the same, or two sessions"
-                    )
-        if not found and not any(row.problems for row in members):
-            found += [
-                f"{members[0].where}: {title} has no {name} in any row; give it in one"
-                for name in _POSITION
-                if name not in agreed
-            ]
-            values = {column: value for column, (value, _) in agreed.items()}
-            groups += [] if found else [({"source": source, "session": session} | values, members)]
-        problems += found
-    return groups
-
-
-def _stations(
-    groups: Iterable[_Group], listed: Iterable[Station], problems: list[str]
-) -> dict[str, Station]:
-    """All stations with a position. Each source and each station must have only one."""
-    known = {station.name: station for station in listed}
-    first_at = {
-        ("station", name): (station.position_deg, "the list of stations")
-        for name, station in known.items()
-    }
-
-    def check(
-        kind: str, name: str, here: tuple[float, float], where: str, tolerance_deg: float
-    ) -> None:
-        there, first = first_at.setdefault((kind, name), (here, where))
-        if max(abs(a - b) for a, b in zip(here, there, strict=True)) > tolerance_deg:
-            problems.append(
-                f"{where}: {kind} {name!r} is at {here[0]}, {here[1]} here and at {there[0]}, "
-                f"{there[1]} in {first}; correct one, or name two {kind}s"
-            )
-
-    for values, rows in groups:
-        source_at = values["source_latitude"], values["source_longitude"]
-        check("source", values["source"], source_at, rows[0].where, 0)
-        for row in rows:
-            if "station_latitude" in row.values:
-                station = Station(
-                    row.values["station"],
-                    row.values["station_latitude"],
-                    row.values["station_longitude"],
-                    row.values.get("station_altitude_m"),
+        if row.problems:
+            continue
+        source, session, station = (row.values[name] for name in ("source", "session", "station"))
+        names = {
+            "source": f"source {source!r}",
+            "session": f"session {session!r} of {source!r}",
+            "station": f"station {station!r}",
+        }
+        for column, value in row.values.items():
+            described = names.get(_COLUMNS[column][0])
+            if described is None:
+                continue
+            known, where = first.setdefault((described, column), (value, row.where))
+            is_close = column.startswith("station") and abs(value - known) <= SAME_PLACE_DEG
+            if value != known and not is_close:
+                row.problems.append(
+                    f"{row.where}: {described} has {column} {value} here and {known} in {where}; "
+                    f"make them the same, or use two names"
                 )
-                check("station", station.name, station.position_deg, row.where, SAME_PLACE_DEG)
-                known.setdefault(station.name, station)
+
+
+def _all_stations(rows: Iterable[_Row], listed: Iterable[Station]) -> dict[str, Station]:
+    """The stations with a position, by name; those of the list come first."""
+    known = {station.name: station for station in listed}
+    for row in rows:
+        if not row.problems and "station_latitude" in row.values:
+            position = row.values["station_latitude"], row.values["station_longitude"]
+            name, altitude_m = row.values["station"], row.values.get("station_altitude_m")
+            known.setdefault(name, Station(name, *position, altitude_m))
     return known
 
 
 def _inspect(
-    group: _Group,
-    stations: dict[str, Station],
-    problems: list[str],
-    advance: Callable[[int], object],
-    *,
-    allow_far: bool,
+    rows: list[_Row], stations: dict[str, Station], problems: list[str], *, allow_far: bool
 ) -> NewSession | None:
     """The session after decoding all its files, or None with mistakes added to `problems`."""
-    values, rows = group
+    values = {column: value for row in rows for column, value in row.values.items()}
+    if missing := [name for name in _POSITION if name not in values]:
+        problems.append(
+            f"{rows[0].where}: session {values['session']!r} of {values['source']!r} has no "
+            f"{' and no '.join(missing)} in any row; give it in one"
+        )
+        return None
     files = []
     for row in rows:
-        advance(1)
         try:
             file = RecordingFile.inspected(
                 row.values["file"],
