@@ -157,6 +157,7 @@ def test_a_stream_is_compared_too_without_the_session_column(catalogue, raw_iq_s
     with catalogue.transaction() as connection:
         connection.execute("ALTER TABLE heimdall.measurements DROP COLUMN recording_session_id")
     ingest(catalogue, raw_iq_store, [new_session()], progress=False)
+    assert len(catalogue.sessions()[0].measurements) == 2
     longer = replace(new_session(), measurements=(new_recording(n_samples=512),))
     with pytest.raises(ConflictError, match="samples 256, not 512"):
         ingest(catalogue, raw_iq_store, iter([longer]), progress=False)

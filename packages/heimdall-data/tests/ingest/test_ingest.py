@@ -185,22 +185,6 @@ def test_a_source_of_the_backend_is_used(catalogue, raw_iq_store):
     assert session.source_id == "00000000-0000-0000-0000-000000000001"
 
 
-def test_a_database_without_the_session_column_is_written_too(catalogue, raw_iq_store):
-    """The object's key shows which session a measurement belongs to."""
-    with catalogue.transaction() as connection:
-        connection.execute("ALTER TABLE heimdall.measurements DROP COLUMN recording_session_id")
-    quietly(catalogue, raw_iq_store, [new_session()])
-    (session,) = catalogue.sessions()
-    assert len(session.measurements) == 2
-
-
-def test_an_empty_database_gets_its_tables(database_url, raw_iq_store):
-    """The first ingestion on a new server needs no other command."""
-    with Catalogue(database_url) as catalogue:
-        quietly(catalogue, raw_iq_store, [new_session()])
-        assert len(catalogue.sessions()) == 1
-
-
 def test_a_recording_without_a_payload_is_a_row_without_an_object(catalogue, raw_iq_store):
     """The simulation makes such faults, like those of a failed upload."""
     lost = replace(new_recording(), payload=None)

@@ -89,17 +89,6 @@ def test_yaml_gives_the_same_as_csv(campaign, data):
     assert read_manifest(written, STATIONS, progress=False) == expected
 
 
-def test_a_manifest_is_ingested_and_again_changes_nothing(campaign, catalogue, raw_iq_store):
-    """The operator adds rows to the same file for years."""
-    manifest = read_manifest(campaign(GOOD), STATIONS, progress=False)
-    report = ingest(catalogue, raw_iq_store, manifest, progress=False)
-    assert (report.sessions_added, report.objects_stored) == (2, 3)
-    again = ingest(catalogue, raw_iq_store, manifest, progress=False)
-    assert (again.sessions_known, again.objects_unchanged, again.sessions_added) == (2, 3, 0)
-    assert [session.session_name for session in catalogue.sessions()] == ["one"]
-    assert catalogue.rejected_counts() == {"not approved yet": 1}
-
-
 def test_stations_may_be_in_the_manifest(campaign):
     """Somebody with two receivers needs no second file."""
     rows = "one,B,45,8,1e6,2026-03-01,12500,,,a/Torino.npy,45.1,7.7\n"

@@ -73,13 +73,6 @@ def test_a_number_outside_its_limits_is_refused_by_its_value(limits, value):
         assert repr(session.source.name) in str(caught.value)
 
 
-@given(st.sampled_from(LIMITS), st.floats(0, 1))
-def test_a_number_inside_its_limits_is_accepted(limits, fraction):
-    """Refusing a true value would lose a recording."""
-    make, name, (low, high) = limits
-    check_session(make(**{name: low + (high - low) * fraction}))
-
-
 @given(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29)), ZONES)
 def test_a_start_outside_of_1901_to_2198_is_refused(moment, zone):
     """Spreadsheets fill in the calendar's ends."""

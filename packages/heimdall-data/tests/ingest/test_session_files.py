@@ -99,7 +99,7 @@ def test_stations_come_back_from_a_spreadsheet(tmp_path_factory, stations):
 @pytest.mark.parametrize(
     ("row", "value"),
     [
-        ("A,1,", "line 2 .*longitude"),
+        ("A,1,", "line 2: .*longitude"),
         ("A,1,east", "line 2: .*'east'"),
         ("A,91,2", "line 2: .*latitude_deg is 91.0"),
         ("A,1,2\nA,3,4", "line 3: .*'A'"),

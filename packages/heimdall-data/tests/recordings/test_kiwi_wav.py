@@ -216,11 +216,3 @@ def test_the_real_recordings_have_their_known_rates(real_recordings, station, ra
     assert recording.sample_rate_hz == pytest.approx(rate, abs=6e-4)
     assert (recording.start_utc - START).total_seconds() == pytest.approx(start - 56, abs=1e-4)
     assert recording.n_dropped_samples == PAIRS
-
-
-def test_the_real_recording_without_a_lock_has_no_time(real_recordings):
-    """Its stamps are five and a half hours wrong, and regular."""
-    name = "20251207T183506Z_100000_G7UAK_iq.wav"
-    recording = decoded((real_recordings / "kiwisdr-no-gnss-lock" / name).read_bytes(), name)
-    assert (recording.clock_locked, recording.start_gps_ns) == (False, None)
-    assert len(recording.iq) == 234 * PAIRS

@@ -55,12 +55,6 @@ def test_sixteen_bit_samples_are_relative_to_full_scale(pairs):
     np.testing.assert_array_equal(iq.imag * 32768, pairs[1])
 
 
-def test_two_by_two_is_read_as_rows():
-    """The one ambiguous shape has one documented reading."""
-    iq = decoded(saved(np.float32([[0.1, 0.2], [0.3, 0.4]]))).iq
-    np.testing.assert_array_equal(iq, np.complex64([0.1 + 0.3j, 0.2 + 0.4j]))
-
-
 @given(st.data())
 def test_a_damaged_file_is_refused_by_name_or_read(data):
     """Whatever a bad disk does to a file, the run continues and names the object."""

@@ -8,7 +8,6 @@ from heimdall_data.dataset import HeimdallDataset
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.ingest.new_session import NewSource
 from heimdall_data.ingest.session_files import new_session_from_files
-from heimdall_data.receivers import choose_receivers
 from heimdall_data.recordings.decode import decode
 from heimdall_data.session_features import arrivals_of
 from heimdall_data.session_reader import align
@@ -87,34 +86,6 @@ def test_the_minutes_last_second_has_no_mark(dcf77_files):
         low = {s: np.median(level[mark & (second == s)]) for s in range(second[0] + 1, second[-1])}
         assert max(low, key=low.get) == 59, name
         assert sorted(low.values())[-2] < low[59] / 3, name
-
-
-def test_the_dcf77_session_flows_like_any_other(
-    dcf77_files, database_url, s3_settings, raw_iq_store, tmp_path
-):
-    """Ingest, catalogue, object store, decoding, features and a training batch."""
-    from torch.utils.data import DataLoader
-
-    session = new_session_from_files(dcf77_files, DCF77, STATIONS)
-    with Catalogue(database_url) as catalogue:
-        ingest(catalogue, raw_iq_store, [session], progress=False)
-        assert ingest(catalogue, raw_iq_store, [session], progress=False).sessions_known == 1
-        (found,) = catalogue.sessions()
-    assert found.position_deg == (50.0152, 9.0112)
-    receivers = tuple(station.name for station in choose_receivers([found], 3))
-    assert set(receivers) == {"DF0KL", "F1JEK", "HB9RYZ"}
-    config = FeatureConfig(receivers=receivers, sample_rate_hz=12_000)
-    dataset = HeimdallDataset([found], config, s3_settings, cache_dir=tmp_path)
-    usable, exclusions = dataset.prepare(progress=False)
-    assert exclusions == []
-    (batch,) = DataLoader(usable, batch_size=1, num_workers=1)
-    assert tuple(batch["features"].shape) == (1, 3, 128, 32)
-    assert batch["present"].all()
-    assert batch["clock_locked"].all()
-    assert batch["position_deg"].tolist() == [[50.0152, 9.0112]]
-    levels = batch["features"][0].mean(2)
-    # The band with the carrier is the strongest of every receiver, in the middle of 128.
-    assert all(abs(int(band) - 63.5) <= 1 for band in levels.argmax(1))
 
 
 def test_a_recording_without_a_lock_serves_for_levels_and_not_for_timing(

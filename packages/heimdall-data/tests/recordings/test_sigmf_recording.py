@@ -204,7 +204,7 @@ def test_any_metadata_give_a_recording_or_an_error_with_the_name(about, captures
         (bytes(8), b"[]", "TypeError"),
         (bytes(8), meta(**{"core:sample_rate": "fast"}), "'fast'"),
         (bytes(8), meta(captures=[{"core:sample_start": 9}]), "samples 9 to 2"),
-        (bytes(8), meta(captures=[{"core:header_bytes": 9}]), "9, the dataset has 8 bytes"),
+        (bytes(8), meta(captures=[{"core:header_bytes": 9}]), "9 bytes .* 8 bytes"),
         (bytes(8), meta(captures=[{"core:header_bytes": -4}]), "core:header_bytes is -4"),
         (bytes(8), meta(**{"core:trailing_bytes": 2}), "6 bytes"),
         (

@@ -51,8 +51,8 @@ FROM heimdall.measurements m WHERE {membership} = ANY(%s)
 # Two recordings of a station hardly ever have the same mean level; the object store decides.
 _TWINS = """
 SELECT wanted.number, m.iq_data_location, s.session_name, src.name
-FROM unnest(%(numbers)s::int[], %(ids)s::uuid[], %(stations)s::text[], %(samples)s::int[],
-            %(levels)s::float8[]) AS wanted (number, id, station, samples, level)
+FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::int[], %s::float8[])
+     AS wanted (number, id, station, samples, level)
 JOIN heimdall.websdr_stations st ON st.name = wanted.station
 JOIN heimdall.measurements m ON m.websdr_station_id = st.id AND m.id <> wanted.id
  AND m.iq_samples_count = wanted.samples
@@ -79,20 +79,13 @@ def named_places(
     connection: Connection, table: str, names: Sequence[str], ids: Sequence[uuid.UUID] = ()
 ) -> list[tuple[Any, ...]]:
     """Return name, id, latitude and longitude of rows with one of the names or ids."""
-    query = (
-        "SELECT name, id, latitude, longitude FROM {} WHERE name = ANY(%s) OR id = ANY(%s) "
-        "ORDER BY name, id"
-    )
-    statement = sql.SQL(query).format(sql.Identifier("heimdall", table))
+    query = "SELECT name, id, latitude, longitude FROM {} WHERE name = ANY(%s) OR id = ANY(%s)"
+    statement = sql.SQL(query + " ORDER BY name, id").format(sql.Identifier("heimdall", table))
     return connection.execute(statement, (names, list(ids))).fetchall()
 
 
 def check_places(connection: Connection, sessions: Sequence[NewSession]) -> None:
-    """Refuse sessions whose source or station is in the catalogue at another place.
-
-    Raises:
-        ConflictError: Each problem has both places, and the line.
-    """
+    """Refuse sessions whose source or station is elsewhere in the catalogue (`ConflictError`)."""
     sources: _Placed = {
         each.source.name: (each.source.latitude_deg, each.source.longitude_deg, each.where)
         for each in sessions
@@ -102,12 +95,9 @@ def check_places(connection: Connection, sessions: Sequence[NewSession]) -> None
         for each in sessions
         for item in each.measurements
     }
-    _refuse(
-        [
-            *_misplaced(connection, "known_sources", "source", sources),
-            *_misplaced(connection, "websdr_stations", "station", stations),
-        ]
-    )
+    problems = [*_misplaced(connection, "known_sources", "source", sources)]
+    problems += _misplaced(connection, "websdr_stations", "station", stations)
+    _refuse(problems)
 
 
 def _misplaced(connection: Connection, table: str, kind: str, wanted: _Placed) -> Iterator[str]:
@@ -139,7 +129,7 @@ def check_recordings(connection: Connection, sessions: Sequence[NewSession]) -> 
     """Refuse other recordings for a session in the catalogue, whose rows describe the old ones.
 
     Raises:
-        ConflictError: Each problem names a value that differs.
+        ConflictError: Each problem has a value that differs.
     """
     coming = {
         measurement_id(session_id(session), item.station.name): (session, item)
@@ -180,7 +170,7 @@ def check_twins(catalogue: Catalogue, store: ObjectStore, sessions: Iterable[New
     The catalogue compares station, number of samples and level; only the objects can prove it.
 
     Raises:
-        ConflictError: Each problem names the file or its line, and the session.
+        ConflictError: Each problem has the file or its line, and the session.
         IngestError: A file changed since it was checked.
         StoreError: The object store cannot be reached.
     """
@@ -190,18 +180,18 @@ def check_twins(catalogue: Catalogue, store: ObjectStore, sessions: Iterable[New
         for item in session.measurements
         if item.file is not None and item.signal_strength_db is not None
     ]
-    parameters = {
-        "numbers": list(range(len(pairs))),
-        "ids": [identity for identity, _ in pairs],
-        "stations": [item.station.name for _, item in pairs],
-        "samples": [item.n_samples for _, item in pairs],
-        "levels": [item.signal_strength_db for _, item in pairs],
-    }
+    parameters = (
+        list(range(len(pairs))),
+        [identity for identity, _ in pairs],
+        [item.station.name for _, item in pairs],
+        [item.n_samples for _, item in pairs],
+        [item.signal_strength_db for _, item in pairs],
+    )
     suspected = catalogue.read(lambda reading: reading.execute(_TWINS, parameters).fetchall())
     problems = []
     for number, location, session_name, source_name in suspected:
         item = pairs[number][1]
-        bucket, key = object_address(location, "")
+        bucket, key = object_address(location, store.bucket)
         if _is_stored(item, ObjectStore(store.settings, bucket or store.bucket), key):
             problems.append(
                 f"{item.where}: the recording of {item.station.name!r} is stored already, in "

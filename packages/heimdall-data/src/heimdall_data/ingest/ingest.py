@@ -1,8 +1,7 @@
 """Storing recordings in the object store and the catalogue, with nothing visible after a failure.
 
-A session is checked before any of it is written; its objects are stored before its rows, and
-the rows of a batch are one transaction. Until that ends, the catalogue has nothing of the batch,
-and doing all of it again produces the same ids and keys.
+A session is checked before any of it is written. Its objects are stored before its rows, and the
+rows of a batch are one transaction. Repeating an ingestion produces the same ids and keys.
 """
 
 from __future__ import annotations
@@ -55,14 +54,12 @@ _BATCH_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestReport:
-    """Counts of an ingestion."""
+    """Counts of an ingestion. Known sessions and unchanged objects were there before."""
 
     sessions_added: int = 0
     sessions_known: int = 0
-    """Sessions that were in the catalogue already."""
     objects_stored: int = 0
     objects_unchanged: int = 0
-    """Objects that were stored already with the same content, and not sent again."""
     bytes_stored: int = 0
 
 
@@ -77,11 +74,11 @@ def ingest(
     """Store every session of `sessions`, with at most two batches in memory.
 
     Ingesting a session again changes nothing, except that a missing or different object is
-    stored again.
+    stored again. Missing tables are created; the bucket must exist.
 
     Args:
-        catalogue: Gets the rows; missing tables are created.
-        store: Gets the objects; the bucket must exist.
+        catalogue: Gets the rows.
+        store: Gets the objects.
         sessions: A sequence is checked as a whole and compared with what is stored before the
             first session is written; a stream is checked in batches.
         progress: Show a bar on standard error.
@@ -110,15 +107,7 @@ def ingest(
 
 
 def look_ahead(catalogue: Catalogue, store: ObjectStore, sessions: Sequence[NewSession]) -> int:
-    """Compare sessions with the stored ones, and write nothing.
-
-    Args:
-        catalogue: It may have no tables yet.
-        store: Holds the objects that the catalogue names.
-        sessions: Recordings in files are also compared with those of other sessions.
-
-    Returns:
-        The number of sessions that are in the catalogue.
+    """Compare sessions with the stored ones, write nothing, and return how many are known.
 
     Raises:
         ConflictError: A source, station or session differs from the catalogue's, or a file is
@@ -130,17 +119,16 @@ def look_ahead(catalogue: Catalogue, store: ObjectStore, sessions: Sequence[NewS
     def known(connection: Connection) -> int | None:
         present = columns_present(connection)
         if not any(present.values()):
-            return None
+            return None  # the first ingestion creates the tables
         check_columns(present, catalogue.where)
         check_places(connection, sessions)
         check_recordings(connection, sessions)
         return len(known_sessions(connection, sessions))
 
     n_known = catalogue.read(known)
-    if n_known is None:
-        return 0  # the first ingestion creates the tables
-    check_twins(catalogue, store, sessions)
-    return n_known
+    if n_known is not None:
+        check_twins(catalogue, store, sessions)
+    return n_known or 0
 
 
 def _store_in_batches(
@@ -196,14 +184,9 @@ def _batches(sessions: Iterable[NewSession]) -> Iterator[list[NewSession]]:
 
 
 def _store_objects(store: ObjectStore, session: NewSession, *, compare: bool) -> Counter[str]:
-    """Store the session's objects; return counts under the names of `IngestReport`.
-
-    `compare` skips objects that are stored with the same content, after one more request.
-    """
-    there: dict[str, str] = {}
-    if compare:
-        prefix = f"sessions/{session_id(session)}/"
-        there = {found.key: found.etag for found in store.list(prefix)}
+    """Store the objects, with `compare` only if they changed; count as in `IngestReport`."""
+    listed = store.list(f"sessions/{session_id(session)}/") if compare else ()
+    there = {found.key: found.etag for found in listed}
     done: Counter[str] = Counter()
     for item in session.measurements:
         key = object_key(session_id(session), item)
@@ -307,13 +290,10 @@ def _write_sessions(connection: Connection, sessions: Sequence[NewSession], buck
 
 
 def _insert(connection: Connection, table: str, rows: Sequence[dict[str, Any]]) -> int:
-    """Insert the rows that are not there yet, and count them. Their keys name the columns.
-
-    The order is always the same: of two ingestions with common rows, only one waits for the
-    other.
-    """
+    """Insert the rows that are not there yet, and count them. Their keys name the columns."""
     if not rows:
         return 0
+    # Always in the same order, so that two ingestions never wait for each other.
     rows = sorted(rows, key=itemgetter("id"))
     statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
         sql.Identifier("heimdall", table),

@@ -1,8 +1,7 @@
 """Many sessions from one table: a CSV file or a YAML list, with one recording per row.
 
 Everything is checked before anything is stored: the table, the agreement of its rows, and each
-recording by decoding it, one at a time. All mistakes come in one error, with their lines. The
-bytes of a recording are read again when its session is stored.
+recording by decoding it, one at a time. All mistakes come in one error, with their lines.
 
 Paths are relative to the manifest's folder and may lead out of it, since whoever runs an
 ingestion may read those files anyway; no part of a path gets into an object's key.
@@ -113,8 +112,7 @@ def _number(text: str) -> float:
         value = math.nan
     if math.isfinite(value) and "_" not in text:
         return value
-    comma = " with a decimal point" if "," in text else ""
-    raise ValueError(f"give a finite number{comma}, or leave it blank")
+    raise ValueError("give a finite number with a decimal point, or leave it blank")
 
 
 def _moment(text: str) -> datetime:
@@ -172,12 +170,10 @@ def _column_problems(table: Table, path: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One recording."""
+    """One recording. The file is a path, and gives the station if the row does not."""
 
     where: str
     values: dict[str, Any]
-    """By column, without blank and wrong cells. The file is a path, and gives the station if
-    the row does not."""
     problems: list[str]
 
 

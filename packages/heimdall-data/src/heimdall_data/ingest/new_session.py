@@ -1,9 +1,8 @@
-"""The input of ingestion: a session with the bytes of its recordings, its limits and its ids.
+"""The input of ingestion: a session with its recordings, its limits and its ids.
 
-Files on disk and the simulation become such sessions, and `ingest` checks them before it writes
-anything. Ids and object keys are made from names, so that the same recording always gets the
-same ones and ingesting it twice stores it once. Names come from outside, so keys contain only
-their safe characters.
+Files on disk and the simulation become such sessions. Ids and object keys are made from names,
+so that ingesting a recording twice stores it once. Names come from outside, so keys contain
+only their safe characters.
 
 Source: name-based UUIDs, RFC 9562, section 5.5.
 """
@@ -64,15 +63,14 @@ _MAX_INTEGER = 2**31 - 1
 _LIMITS = {
     "latitude_deg": (-90, 90),
     "longitude_deg": (-180, 180),
-    # From below the Dead Sea to where space begins.
-    "altitude_m": (-1_000, 100_000),
-    # Where radio ends, by the ITU's definition.
-    "frequency_hz": (0, 3e12),
+    "altitude_m": (-1_000, 100_000),  # from below the Dead Sea to space
+    "frequency_hz": (0, 3e12),  # radio, by the ITU's definition
     "sample_rate_hz": (1, _MAX_INTEGER),
     "n_samples": (1, _MAX_INTEGER),
     "error_margin_m": (0, 1e30),
-    # Any finite number.
-    **dict.fromkeys(("power_dbm", "snr_db", "signal_strength_db"), (-1e30, 1e30)),
+    "power_dbm": (-1e30, 1e30),
+    "snr_db": (-1e30, 1e30),
+    "signal_strength_db": (-1e30, 1e30),
     "frequency_offset_hz": (-_MAX_INTEGER, _MAX_INTEGER),
 }
 """Least and greatest value of numbers of sources, stations and recordings."""
@@ -131,20 +129,13 @@ class NewRecording:
     """Its file, or its line of a manifest; for messages."""
 
     def content(self) -> tuple[bytes | None, bytes | None]:
-        """Return the bytes of payload and metadata, read from the file if there is one.
-
-        Raises:
-            IngestError: The file cannot be read, or changed since it was inspected.
-        """
+        """Return the bytes of payload and metadata, or those of the file (see there)."""
         return (self.payload, self.metadata) if self.file is None else self.file.content()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSession:
-    """One transmission of one source, recorded by several stations.
-
-    It is identified by the source's name and its own name and start.
-    """
+    """One transmission of a source. The source's name, its own and its start identify it."""
 
     source: NewSource
     measurements: tuple[NewRecording, ...]
@@ -158,10 +149,7 @@ class NewSession:
 
 
 def name_id(kind: str, *names: str) -> uuid.UUID:
-    """Return the id of a thing with these names, such as `name_id("station", "Torino")`.
-
-    Sources and stations that are in the catalogue by name keep the id that they have there.
-    """
+    """Return the id of a thing that is not in the catalogue: `name_id("station", "Torino")`."""
     # The lengths keep ("ab", "c") apart from ("a", "bc").
     return uuid.uuid5(_NAMESPACE, kind + "".join(f"/{len(name)}:{name}" for name in names))
 
@@ -180,8 +168,7 @@ def measurement_id(session: uuid.UUID, station: str) -> uuid.UUID:
 def object_key(session: uuid.UUID, recording: NewRecording) -> str:
     """Return the key of a recording's object: `sessions/{task id}/websdr_{station}` and a suffix.
 
-    The station's name is cut to characters that are safe in a key, a path and a URL. A changed
-    name gets a digest of the whole name, so that keys differ.
+    Only safe characters of the name are kept; a changed name gets a digest, so that keys differ.
     """
     name = recording.station.name
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:_MAX_KEY_NAME]
@@ -211,7 +198,7 @@ def check_session(session: NewSession) -> None:
     if (source.latitude_deg is None) != (source.longitude_deg is None):
         raise IngestError(
             f"{where} has latitude {source.latitude_deg} and longitude {source.longitude_deg}; "
-            "give both, or neither if the position is not known"
+            f"give both, or neither if the position is not known"
         )
     if session.status == "completed" and not session.measurements:
         raise IngestError(f"{where} is completed and has no recording; add one, or set failed")
@@ -230,21 +217,13 @@ def check_session(session: NewSession) -> None:
 
 
 def check_station(station: Station, where: str) -> None:
-    """Refuse a station without a name, or with an impossible position.
-
-    Raises:
-        IngestError: The message begins with `where`.
-    """
+    """Refuse a station without a name or with an impossible position, by an `IngestError`."""
     _check_name(station.name, f"{where}: the station's name")
     _check_numbers(station, f"{where}: the station's")
 
 
 def check_moment(moment: datetime, where: str) -> None:
-    """Refuse a time without a zone, or before 1901 or after 2198.
-
-    Raises:
-        IngestError: The message begins with `where`.
-    """
+    """Refuse a time without a zone, before 1901 or after 2198, by an `IngestError`."""
     if moment.tzinfo is None:
         raise IngestError(f"{where} starts at {moment}, without a time zone; add one")
     if moment.year not in _YEARS:

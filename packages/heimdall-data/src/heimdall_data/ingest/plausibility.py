@@ -1,8 +1,7 @@
 """Positions, frequencies and times of a session that are impossible or unlikely.
 
-Exchanged latitude and longitude, or kilohertz for hertz, give ordinary-looking values and wrong
-labels. The recordings themselves show such mistakes: impossible values are refused, unlikely ones
-become warnings.
+Exchanged coordinates, or kilohertz for hertz, give ordinary-looking values and wrong labels. The
+recordings show such mistakes: impossible values are refused, unlikely ones become warnings.
 """
 
 from __future__ import annotations

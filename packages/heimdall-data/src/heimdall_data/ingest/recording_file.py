@@ -1,10 +1,9 @@
 """A recording on disk: its properties, found by decoding it, and later its bytes.
 
-Thousands of files can be checked one by one before the first is stored, with none of them kept
-in memory; a digest shows whether a file changed in between.
-
-In a list of paths a folder stands for the recordings directly in it, a SigMF collection for
-those that it lists, and either file of a SigMF pair for one recording.
+Thousands of files can be checked before the first is stored, with none of them kept in memory;
+a digest shows whether a file changed in between. In a list of paths a folder stands for the
+recordings directly in it, a SigMF collection for those that it lists, and either file of a
+SigMF pair for one recording.
 
 Source: The Signal Metadata Format Specification, v1.2, "SigMF Collection format", sigmf.org.
 """
@@ -38,14 +37,8 @@ __all__ = [
     "station_in_name",
 ]
 
-_FORMATS = {
-    ".npy": "npy",
-    ".wav": "kiwi_wav",
-    ".sigmf": "sigmf",
-    ".sigmf-data": "sigmf",
-    ".sigmf-meta": "sigmf",
-}
 _PAIR = (".sigmf-data", ".sigmf-meta")
+_FORMATS = {".npy": "npy", ".wav": "kiwi_wav"} | dict.fromkeys((".sigmf", *_PAIR), "sigmf")
 _MAX_BYTES = 16 * MAX_SAMPLES + 2**20
 """The longest recording that is decoded, in the widest type. Larger files are not read."""
 
@@ -131,10 +124,9 @@ class RecordingFile:
 
 
 def station_in_name(path: Path) -> str:
-    """Return the station in a file's own name.
+    """Return the station in a file's name.
 
-    `{utc}_{Hz}_{station}_iq.wav` as KiwiSDR's recorder writes it, `websdr_{station}.npy`, or
-    `{station}.npy`.
+    The forms are `{utc}_{Hz}_{station}_iq.wav` (KiwiSDR), `websdr_{station}.npy`, `{station}.npy`.
     """
     named = kiwi_name(path.name)
     return named.station if named else path.stem.removeprefix("websdr_")
@@ -184,8 +176,8 @@ def recording_paths(given: Iterable[Path]) -> tuple[Path, ...]:
     """Return the recordings that the paths stand for, each once, in their order.
 
     Raises:
-        IngestError: Paths are missing (all are named), a folder has no recording, or a
-            collection cannot be read or does not match the files beside it.
+        IngestError: Paths are missing (all are named), a folder has no recording, or a collection
+            cannot be read or does not match its files.
     """
     given = tuple(Path(path) for path in given)
     if problems := [problem for path in given if (problem := path_problem(path))]:

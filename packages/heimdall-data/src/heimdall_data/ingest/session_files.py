@@ -1,8 +1,7 @@
 """Recordings on disk as a session to ingest.
 
-KiwiSDR WAVs, NumPy files and SigMF recordings (an archive, or a data file with its metadata
-beside it). Each is decoded first, so that nothing unusable is ingested, and then stored as it
-is, byte by byte. Positions of stations come from the caller, or from SigMF's geolocation.
+Each is decoded first, so that nothing unusable is ingested, and then stored unchanged. Positions
+of stations come from the caller, or from SigMF's geolocation.
 """
 
 from __future__ import annotations
@@ -58,12 +57,11 @@ def new_session_from_files(
     The files are decoded now, and read again when the session is stored.
 
     Args:
-        paths: Files whose names contain the station (see `station_in_name`), folders of such
+        paths: Files with the station in their name (see `station_in_name`), folders of such
             files, and SigMF collections.
         source: The transmitter and its position.
-        stations: All stations that may occur, with their positions. Only stations of SigMF
-            recordings with a position may be missing.
-        name: The session's name; None makes one of the source and the start.
+        stations: Only stations of SigMF recordings with a position may be missing.
+        name: None makes one of the source and the start.
         start: When it began, aware; None takes the earliest time in the files.
         sample_rate_hz: For NumPy files, which do not contain it.
         approval: The session's approval status.
@@ -77,13 +75,10 @@ def new_session_from_files(
     """
     if start is not None:
         check_moment(start, "the session")
-    files = [
-        (
-            station_in_name(path),
-            RecordingFile.inspected(path, sample_rate_hz=sample_rate_hz, start=start),
-        )
-        for path in recording_paths(paths)
-    ]
+    files = []
+    for path in recording_paths(paths):
+        file = RecordingFile.inspected(path, sample_rate_hz=sample_rate_hz, start=start)
+        files.append((station_in_name(path), file))
     session = session_files(
         files, source, stations, name=name, start=start, approval=approval, allow_far=allow_far
     )
@@ -187,10 +182,9 @@ def stations_from_csv(path: Path) -> tuple[Station, ...]:
             place = float(row.cells["latitude"]), float(row.cells["longitude"])
             altitude = row.cells.get("altitude_m")
             station = Station(name, *place, None if altitude is None else float(altitude))
-        except KeyError as error:
-            raise IngestError(f"{row.where} has no {error.args[0]}; found {row.cells}") from error
-        except ValueError as error:
-            raise IngestError(f"{row.where}: {error}; give degrees and metres in digits") from error
+        except (KeyError, ValueError) as error:
+            why = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise IngestError(f"{row.where}: {why}; give name, latitude and longitude") from error
         check_station(station, row.where)
         if name in stations:
             raise IngestError(f"{row.where}: station {name!r} is there twice; keep one line")

@@ -1,8 +1,7 @@
 """Rows of text with their line numbers, from a CSV file or a YAML list of sessions.
 
-Spreadsheets write a byte order mark, semicolons or tabs, and old encodings. The first two are
-read; old encodings are refused, since guessing one would store wrong names. YAML values are also
-read as text: YAML's own types would turn a station `no` into false and times into numbers.
+Old encodings are refused, since guessing one would store wrong names. YAML values are also read
+as text: YAML's own types would turn a station `no` into false and times into numbers.
 """
 
 from __future__ import annotations
@@ -29,23 +28,19 @@ _MAX_ROWS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line, or one recording of a YAML session."""
+    """File and line of a row, and its cells by column, stripped and without blank ones."""
 
     where: str
-    """File and line, for messages."""
     cells: dict[str, str]
-    """By column; stripped, without blank ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All rows of a file."""
+    """Where each column was first named, the rows, and why others were left out."""
 
     columns: dict[str, str] = field(default_factory=dict)
-    """Where each column was first named."""
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Rows that are left out, each with its line."""
 
 
 def read_table(path: Path) -> Table:

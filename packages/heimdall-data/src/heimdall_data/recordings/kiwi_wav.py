@@ -116,8 +116,8 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
     locked = not bool((kept["age_s"] >= _FIRST_UNLOCKED_AGE).any())
     if fit is None and locked:
         raise RecordingError(
-            f"{name}: no two of {len(blocks)} time stamps are {n_pairs} samples "
-            f"apart at the header's {rate_hz:g} Hz; stamps or header are wrong, record again"
+            f"{name}: no two of {len(blocks)} time stamps are {n_pairs} samples apart at the "
+            f"header's {rate_hz:g} Hz; record again"
         )
     named = kiwi_name(name)
     date = named.start if named else start
@@ -141,18 +141,15 @@ def _header_rate_hz(data: bytes, name: str) -> float:
         )
     riff, riff_size, wave, fmt, _, coding, channels, rate, _, _, bits = HEADER.unpack_from(data)
     if (riff, wave, fmt) != (b"RIFF", b"WAVE", b"fmt "):
-        raise RecordingError(
-            f"{name}: begins with {data[:16]!r}, unlike a WAV; correct iq_data_format"
-        )
+        raise RecordingError(f"{name}: begins with {data[:16]!r}; correct iq_data_format")
     if (coding, channels, bits) != (1, 2, 16) or not rate:
         raise RecordingError(
-            f"{name}: WAV coding {coding} with {channels} channel(s) of {bits} bit at {rate} Hz; "
-            f"KiwiSDR IQ is PCM (1), 2 channels, 16 bit: record in IQ mode"
+            f"{name}: WAV coding {coding} with {channels} channel(s) of {bits} bit at {rate} Hz, "
+            f"not PCM (1) with 2 of 16 bit; record in IQ mode"
         )
     if riff_size + 8 > len(data):
         raise RecordingError(
-            f"{name}: truncated: {len(data)} bytes, but the header says {riff_size + 8}; "
-            f"store the recording again"
+            f"{name}: truncated: {len(data)} bytes of {riff_size + 8}; store the recording again"
         )
     return float(rate)
 
@@ -170,8 +167,7 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     blocks = np.frombuffer(data, layout, body // layout.itemsize, HEADER.size)
     if not 0 < len(blocks) * data_bytes // 4 <= MAX_SAMPLES:
         raise RecordingError(
-            f"{name}: {len(blocks)} complete blocks of {data_bytes // 4} samples; a recording "
-            f"has 1 to {MAX_SAMPLES} samples, record again"
+            f"{name}: {len(blocks)} blocks of {data_bytes // 4} samples, not 1 to {MAX_SAMPLES}"
         )
     good = (
         (blocks["kiwi"] == b"kiwi")
@@ -182,9 +178,8 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     if not good.all():
         bad = int(np.argmin(good))
         raise RecordingError(
-            f"{name}: damaged at byte {HEADER.size + bad * layout.itemsize}: block {bad} of "
-            f"{len(blocks)} is not a `kiwi` chunk and a `data` chunk of {data_bytes} bytes; "
-            f"store the recording again"
+            f"{name}: damaged at byte {HEADER.size + bad * layout.itemsize}, in block {bad} of "
+            f"{len(blocks)}; store the recording again"
         )
     return blocks
 

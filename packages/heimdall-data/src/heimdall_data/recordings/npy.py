@@ -84,22 +84,15 @@ def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> 
 def _checked_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str) -> int:
     """The number of values, if type, shape and size are those of a recording."""
     if dtype.hasobject:
-        raise RecordingError(
-            f"{name}: holds pickled objects, which are never loaded; save a plain complex64 array"
-        )
+        raise RecordingError(f"{name}: holds pickled objects; save a plain complex64 array")
     is_complex = dtype.kind == "c" and dtype.itemsize == 8
     if not is_complex and dtype.newbyteorder("=") not in (np.float32, np.int16):
-        raise RecordingError(
-            f"{name}: holds {dtype}, not complex64, float32 or int16; "
-            f"save iq.astype(numpy.complex64)"
-        )
+        raise RecordingError(f"{name}: holds {dtype}; save complex64, float32 or int16")
     if not (len(shape) == 1 if is_complex else len(shape) == 2 and 2 in shape):
         wanted = "(n,)" if is_complex else "(2, n) or (n, 2)"
         raise RecordingError(f"{name}: {dtype} of shape {shape}; a recording is {wanted}")
     n_values = math.prod(shape)
     n_samples = n_values if is_complex else n_values // 2
     if not 0 < n_samples <= MAX_SAMPLES:
-        raise RecordingError(
-            f"{name}: {n_samples} samples; a recording has 1 to {MAX_SAMPLES}, record again"
-        )
+        raise RecordingError(f"{name}: {n_samples} samples; a recording has 1 to {MAX_SAMPLES}")
     return n_values

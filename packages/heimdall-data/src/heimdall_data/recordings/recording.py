@@ -5,8 +5,7 @@ converter can express (floating-point formats are taken as they are).
 
 Instants are in GPS time, which counts seconds from 1980-01-06 without leap seconds, in weeks
 of 604,800 s. It has been 18 s ahead of UTC since 2017-01-01; no leap second has been announced
-since. They are whole nanoseconds, because a 64-bit float of today's GPS seconds has steps of
-240 ns.
+since. They are whole nanoseconds, since a 64-bit float of GPS seconds has steps of 240 ns.
 
 Source: IS-GPS-200, section 20.3.3.5.2.4; IERS Bulletin C 52 (2016).
 """
@@ -54,11 +53,7 @@ def gps_ns_near(ns_of_week: int, instant: datetime) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recording:
-    """The samples of one receiver, ready for signal processing.
-
-    Raises:
-        RecordingError: There are no samples, they have another type, or the rate is impossible.
-    """
+    """The samples of one receiver. Another type or rate, or none, is a `RecordingError`."""
 
     iq: ComplexSamples
     """Complex baseband, shape `(n_samples,)`."""

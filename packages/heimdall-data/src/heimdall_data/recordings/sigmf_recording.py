@@ -5,9 +5,6 @@ power of two, unsigned after subtracting half of the range. Of several captures 
 is read, with its own frequency, time and position. The time is that of the recorder's computer,
 not a GNSS stamp. Headers and trailers of non-conforming datasets are cut out.
 
-The format's own library (which the tests compare with) opens files by the names in the metadata,
-but an object has no such name.
-
 Source: The Signal Metadata Format Specification, v1.2, sigmf.org.
 """
 
@@ -62,7 +59,7 @@ def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Reco
     if expected is not None and hashlib.sha512(data).hexdigest() != str(expected).lower():
         raise RecordingError(
             f"{name}: the samples' SHA-512 is not the {str(expected)[:16]}... of core:sha512; "
-            f"the data are damaged or truncated, store the recording again"
+            f"store the recording again"
         )
     dtype = _checked_type(about, name)
     try:
@@ -148,8 +145,7 @@ def _without_foreign_bytes(
     trailing = _count(about, "core:trailing_bytes", 0)
     if sum(headers) + trailing > len(data):
         raise ValueError(
-            f"core:header_bytes and core:trailing_bytes add up to {sum(headers) + trailing}, "
-            f"the dataset has {len(data)} bytes"
+            f"{sum(headers) + trailing} bytes of headers and trailer in {len(data)} bytes of data"
         )
     data = data[: len(data) - trailing]
     if not any(headers):
@@ -174,8 +170,7 @@ def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
     n_samples, rest = divmod(len(data), 2 * dtype.itemsize)
     if rest or not 0 < n_samples <= MAX_SAMPLES:
         raise ValueError(
-            f"{len(data)} bytes are not 1 to {MAX_SAMPLES} whole samples of "
-            f"{2 * dtype.itemsize} bytes; truncated?"
+            f"{len(data)} bytes are not 1 to {MAX_SAMPLES} samples of {2 * dtype.itemsize} bytes"
         )
     values = np.frombuffer(data, dtype)
     if dtype.kind == "f":
@@ -216,11 +211,9 @@ def _longest_capture(iq: ComplexSamples, about: dict[str, Any], captures: _Captu
 
 
 def _position(said: dict[str, Any] | None) -> tuple[float, float] | None:
-    """Latitude and longitude of a GeoJSON point, which has the longitude first.
+    """Latitude and longitude of a GeoJSON point (RFC 7946, section 3.1.2).
 
-    Its altitude, above the ellipsoid, is not taken: a station's is above sea level.
-
-    Source: RFC 7946, section 3.1.2.
+    Its altitude is not taken, as it is above the ellipsoid; a station's is above sea level.
     """
     if said is None:
         return None
@@ -229,7 +222,6 @@ def _position(said: dict[str, Any] | None) -> tuple[float, float] | None:
     longitude_deg, latitude_deg = map(float, said["coordinates"][:2])
     if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
         raise ValueError(
-            f"core:geolocation is at latitude {latitude_deg}, longitude {longitude_deg}; "
-            f"GeoJSON has the longitude first"
+            f"core:geolocation is latitude {latitude_deg}, longitude {longitude_deg}; swapped?"
         )
     return latitude_deg, longitude_deg

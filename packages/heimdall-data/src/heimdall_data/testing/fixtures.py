@@ -1,8 +1,7 @@
 """Pytest fixtures with real servers, and sessions to store there.
 
-`pytest_plugins = ["heimdall_data.testing.fixtures"]` in a `conftest.py` loads the fixtures. One
-stack serves a whole test run; each test gets its own bucket and database. Needs the extra
-`heimdall-data[embedded]` and pytest.
+`pytest_plugins = ["heimdall_data.testing.fixtures"]` in a `conftest.py` loads them. Each test gets
+its own bucket and database. Needs the extra `heimdall-data[embedded]` and pytest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A TCP proxy with faults that no real server shows on request.
-
-It stands between the real client and the real server.
-"""
+"""A TCP proxy between a real client and a real server, with faults on request."""
 
 from __future__ import annotations
 
