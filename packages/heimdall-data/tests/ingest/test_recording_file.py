@@ -142,10 +142,13 @@ def test_a_station_far_from_its_recordings_position_is_refused(tmp_path):
         new_session_from_files([data], SOURCE, [far])
 
 
-def test_samples_in_a_file_of_another_name_are_read(tmp_path):
-    """A non-conforming dataset is a recorder's own file with metadata beside it."""
+def test_samples_are_read_from_beside_their_metadata(tmp_path):
+    """A non-conforming dataset is a recorder's own file, under its own name."""
     data = write_sigmf(tmp_path, "Torino")
     meta = data.with_suffix(".sigmf-meta")
+    for either in (data, meta):
+        content = RecordingFile.inspected(either).content()
+        assert content == (data.read_bytes(), meta.read_bytes())
     described = json.loads(meta.read_text())
     data.rename(tmp_path / "raw.dat")
     described["global"]["core:dataset"] = "raw.dat"

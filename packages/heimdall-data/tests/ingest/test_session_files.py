@@ -37,22 +37,6 @@ def test_numpy_files_become_a_session(torino):
     assert recording.signal_strength_db == pytest.approx(-6.02, abs=0.01)
 
 
-def test_a_sigmf_pair_is_stored_with_its_metadata(tmp_path):
-    """Either of the two files stands for both."""
-    (tmp_path / "Torino.sigmf-data").write_bytes(np.arange(8, dtype="<i2").tobytes())
-    meta = (
-        '{"global": {"core:datatype": "ci16_le", "core:sample_rate": 12500},'
-        ' "captures": [{"core:datetime": "2026-01-02T03:04:05Z", "core:frequency": 7e6}]}'
-    )
-    (tmp_path / "Torino.sigmf-meta").write_text(meta)
-    for name in ("Torino.sigmf-data", "Torino.sigmf-meta"):
-        session = new_session_from_files([tmp_path / name], SOURCE, STATIONS)
-        (recording,) = session.measurements
-        payload, metadata = recording.content()
-        assert (metadata, len(payload)) == (meta.encode(), 16)
-        assert (session.start, recording.frequency_hz) == (START, 7e6)
-
-
 @pytest.mark.parametrize(
     ("change", "value"),
     [

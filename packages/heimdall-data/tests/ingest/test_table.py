@@ -154,15 +154,3 @@ def test_any_bytes_are_a_table_or_an_error_of_ours(tmp_path_factory, content, na
     """Nobody should see a traceback after naming the wrong file."""
     with contextlib.suppress(IngestError):
         table(tmp_path_factory.mktemp("any"), content, name)
-
-
-yaml_values = st.recursive(
-    cells, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(cells, inner, max_size=2)
-)
-
-
-@given(st.lists(st.fixed_dictionaries({"recordings": yaml_values}) | yaml_values))
-def test_any_yaml_sessions_are_a_table_or_an_error_of_ours(tmp_path_factory, sessions):
-    """Valid YAML may have been written for another program."""
-    with contextlib.suppress(IngestError):
-        table(tmp_path_factory.mktemp("any"), yaml.safe_dump({"sessions": sessions}), "m.yaml")

@@ -74,15 +74,9 @@ def ingest(
     """Store every session of `sessions`, with at most two batches in memory.
 
     Ingesting a session again changes nothing, except that a missing or different object is
-    stored again. Missing tables are created; the bucket must exist.
-
-    Args:
-        catalogue: Gets the rows.
-        store: Gets the objects.
-        sessions: A sequence is checked as a whole and compared with what is stored before the
-            first session is written; a stream is checked in batches.
-        progress: Show a bar on standard error.
-        total: Number of sessions, for the bar, if `sessions` has no length.
+    stored again. Missing tables are created; the bucket must exist. A sequence is checked as a
+    whole and compared with what is stored before the first session is written; a stream is
+    checked in batches, and `total` is its number of sessions, for the bar on standard error.
 
     Raises:
         IngestError: A session must not be written as it is, or a file changed.

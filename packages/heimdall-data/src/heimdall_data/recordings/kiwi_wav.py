@@ -91,10 +91,8 @@ def block_layout(n_pairs: int) -> np.dtype[np.void]:
 def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = None) -> Recording:
     """Decode a KiwiSDR IQ WAV.
 
-    Args:
-        data: The whole file.
-        name: Its name or key; a recorder's own file name gives the date and the frequency.
-        start: Approximate time of recording, to choose the GPS week if the name has no date.
+    A recorder's own file name gives the date and the frequency. `start` is the approximate time
+    of recording, to choose the GPS week if the name has no date.
 
     Returns:
         The recording. Without a GNSS lock or without any date, `clock_locked` is false and

@@ -42,10 +42,7 @@ _Captures = list[tuple[int, dict[str, Any]]]
 def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Recording:
     """Decode a SigMF recording.
 
-    Args:
-        data: The samples, or the whole archive.
-        metadata: The `.sigmf-meta` beside the samples; None: `data` is an archive.
-        name: The key or file name, for messages.
+    `metadata` is the `.sigmf-meta` beside the samples; None: `data` is a whole archive.
 
     Raises:
         RecordingError: The metadata are not valid, the samples are not complex or have several
