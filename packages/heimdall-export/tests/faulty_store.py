@@ -5,6 +5,7 @@ It forwards bytes as they are, signatures included, so that everything but the f
 
 import http.client
 import http.server
+import signal
 import threading
 from contextlib import contextmanager
 
@@ -46,6 +47,13 @@ def carry_out_and_cut(handler):
     """Do what was asked, and break the connection before the answer."""
     handler.upstream()
     handler.close_connection = True
+
+
+def ctrl_c(handler):
+    """Do what was asked; Ctrl-C arrives in the main thread before the answer."""
+    handler.upstream()
+    handler.close_connection = True
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 def hang(handler):

@@ -67,8 +67,8 @@ def test_features_of_another_type_calibrate_the_same(path, some):
     """A file of features may hold float64."""
     graph = WeightedGraph.read(path)
     pointwise_as_products(graph)
-    (one,) = calibrate(graph, {"mel_spectrogram": some[:9]}).ranges.values()
-    (other,) = calibrate(graph, {"mel_spectrogram": some[:9].astype(float)}).ranges.values()
+    (one,) = calibrate(graph, {"mel_spectrogram": some[:9]})[0].values()
+    (other,) = calibrate(graph, {"mel_spectrogram": some[:9].astype(float)})[0].values()
     assert (one.least, one.most) == (other.least, other.most)
 
 

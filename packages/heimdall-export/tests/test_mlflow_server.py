@@ -18,7 +18,7 @@ from heimdall_export import (
     register,
     rollback,
 )
-from heimdall_export.tracking.outbox import Message, send
+from heimdall_export.tracking.run import Message, send
 
 
 def status_in_postgres(server, run_id):
@@ -157,7 +157,7 @@ def test_what_is_no_outbox_stays_and_is_told(mlflow_server, tmp_path, caplog):
     (tmp_path / "abc.jsonl").write_text(json.dumps({"metrics": []}) + "\n")
     with begin(mlflow_server, tmp_path, outbox=tmp_path):
         pass
-    assert "abc.jsonl: not a file of messages: 'doing'; remove it" in caplog.text
+    assert "abc.jsonl: not a file of messages: Message.__init__() missing" in caplog.text
     assert (tmp_path / "abc.jsonl").exists()
 
 

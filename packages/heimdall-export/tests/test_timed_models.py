@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from heimdall_export import ExportError, Predictor, check_parity, export_onnx
-from heimdall_export.registry.mlflow_model import save_mlflow_model
+from heimdall_export.registry.registry import save_mlflow_model
 from heimdall_export.session import open_session
 from heimdall_features import (
     ArrivalConfig,

@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
-import heimdall_export.object_store.upload as uploading
 import minio
 import pytest
+import urllib3
 from heimdall_export import ExportError, upload_model
-from heimdall_export.object_store import upload as new_object
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -168,7 +167,7 @@ def test_a_store_that_does_not_answer_is_not_waited_for_forever(
     through, store_address, models_bucket, onnx_path, client, faulty, monkeypatch
 ):
     """A connection that a firewall forgot looks like this."""
-    monkeypatch.setattr(new_object, "_READ_S", 2)
+    monkeypatch.setattr(urllib3, "Timeout", lambda connect, read: urllib3.util.Timeout(read=2))
     with faulty.faulty_store(store_address, [("PUT .onnx", faulty.hang)]) as (at, seen):
         upload(through(at), models_bucket, onnx_path)
     assert keys(client, models_bucket) == [SIDECAR, MODEL]
@@ -207,23 +206,23 @@ def test_a_store_that_stays_down_leaves_nothing_and_no_address_that_can_write(
     assert keys(client, models_bucket) == []
 
 
-def test_an_interruption_leaves_nothing(client, models_bucket, onnx_path, monkeypatch):
-    """Ctrl-C between model and verification: the model is there and nobody has vouched for it."""
-    real = uploading.put_new
-
-    def interrupted(*args):
-        real(*args)
-        if args[2].endswith(".onnx"):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(uploading, "put_new", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        upload(client, models_bucket, onnx_path)
+@pytest.mark.parametrize("where", ["PUT .json", "PUT .onnx"])
+def test_an_interruption_leaves_nothing(
+    through, store_address, models_bucket, onnx_path, client, faulty, where
+):
+    """Ctrl-C after an object was stored and before it was verified."""
+    with (
+        faulty.faulty_store(store_address, [(where, faulty.ctrl_c)]) as (at, _),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        upload(through(at), models_bucket, onnx_path)
     assert keys(client, models_bucket) == []
 
 
-def test_half_a_model_that_its_sender_died_with_is_no_object(client, models_bucket, store_address):
-    """A killed process says nothing more; that such an object is not seen is the store's part."""
+def test_half_a_model_from_a_killed_sender_is_no_object(
+    client, models_bucket, store_address, onnx_path
+):
+    """A killed process cannot clean up; the store must not show such an object."""
     key = f"models/localization/{MODEL}"
     url = client.presigned_put_object(models_bucket, key, timedelta(minutes=1))
     sender = http.client.HTTPConnection(store_address, timeout=30)
@@ -234,8 +233,7 @@ def test_half_a_model_that_its_sender_died_with_is_no_object(client, models_buck
     sender.send(b"x" * 500_000)
     sender.close()
     assert keys(client, models_bucket) == []
-    assert new_object.put_new(client, models_bucket, key, b"whole", "application/octet-stream")
-    assert client.get_object(models_bucket, key).data == b"whole"
+    assert upload(client, models_bucket, onnx_path).key == key
 
 
 def test_wrong_credentials_are_told_without_repeating_them(

@@ -1,5 +1,6 @@
 """A model whose weights are in a second file: one model to whoever stores, serves or deletes it."""
 
+import dataclasses
 import io
 
 import mlflow
@@ -83,20 +84,15 @@ def test_weights_that_are_not_the_models_are_not_uploaded(
     assert keys(client, models_bucket) == []
 
 
-def test_an_interruption_after_the_weights_leaves_nothing(client, models_bucket, path, monkeypatch):
+def test_an_interruption_after_the_weights_leaves_nothing(
+    client, models_bucket, path, artifact_store, faulty
+):
     """The weights are gigabytes; nobody would ever find out whose they were."""
-    from heimdall_export.object_store import upload
-
-    whole = upload.put_new
-
-    def interrupted(client, bucket, key, body, content_type):
-        if key.endswith(".onnx"):
-            raise KeyboardInterrupt
-        return whole(client, bucket, key, body, content_type)
-
-    monkeypatch.setattr(upload, "put_new", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        upload_model(client, models_bucket, path, run_id="r", metrics={}, versions={})
+    address = artifact_store.endpoint_url.removeprefix("http://")
+    with faulty.faulty_store(address, [("PUT .onnx", faulty.ctrl_c)]) as (at, _):
+        store = dataclasses.replace(artifact_store, endpoint_url=f"http://{at}")
+        with pytest.raises(KeyboardInterrupt):
+            upload_model(store.client(), models_bucket, path, run_id="r", metrics={}, versions={})
     assert keys(client, models_bucket) == []
 
 

@@ -1,8 +1,8 @@
-"""From a checkpoint to a model in production, proven equal.
+"""Export, checks, storage, registry and serving of models.
 
-Importing this package loads none of its parts. Each name below loads what it needs when it is
-first used: `Predictor` ONNX Runtime and NumPy alone; the others one of the extras `onnx`
-(PyTorch and ONNX), `mlflow` and `s3`.
+Importing this package loads none of its parts. Each public name loads its module on first use:
+`Predictor` needs only ONNX Runtime and NumPy, the others one of the extras `onnx` (PyTorch and
+ONNX), `mlflow` and `s3`.
 """
 
 from __future__ import annotations
@@ -47,30 +47,21 @@ __all__ = [
     "upload_model",
 ]
 
-_MODULES = {
-    "ArtifactStore": ("object_store.store", None),
-    "Estimate": ("serving.predictor", None),
-    "ExportError": ("errors", None),
-    "MLflowTracker": ("tracking.run", "mlflow"),
-    "ModelStores": ("object_store.store", None),
-    "ParityReport": ("graph.parity", "onnx"),
-    "Predictor": ("serving.predictor", None),
-    "PublishedModel": ("registry.published", None),
-    "RegisteredVersion": ("registry.registry", "mlflow"),
-    "TrackedDataset": ("tracking.run", "mlflow"),
-    "UploadedModel": ("object_store.upload", "s3"),
-    "check_parity": ("graph.parity", "onnx"),
-    "delete_version": ("registry.deletion", "mlflow"),
-    "evaluation_tags": ("registry.promotion", "mlflow"),
-    "export_onnx": ("graph.export", "onnx"),
-    "find_published": ("registry.published", None),
-    "list_versions": ("registry.registry", "mlflow"),
-    "promote": ("registry.promotion", "mlflow"),
-    "register": ("registry.registry", "mlflow"),
-    "rollback": ("registry.promotion", "mlflow"),
-    "upload_model": ("object_store.upload", "s3"),
+_PARTS = {
+    "errors": ("ExportError",),
+    "graph.export": ("export_onnx",),
+    "graph.parity": ("ParityReport", "check_parity"),
+    "object_store.store": ("ArtifactStore", "ModelStores"),
+    "object_store.upload": ("UploadedModel", "upload_model"),
+    "registry.deletion": ("delete_version",),
+    "registry.promotion": ("evaluation_tags", "promote", "rollback"),
+    "registry.published": ("PublishedModel", "find_published"),
+    "registry.registry": ("RegisteredVersion", "list_versions", "register"),
+    "serving.predictor": ("Estimate", "Predictor"),
+    "tracking.run": ("MLflowTracker", "TrackedDataset"),
 }
-"""Module of each name, and the extra that it needs."""
+_MODULES = {name: module for module, names in _PARTS.items() for name in names}
+_EXTRAS = {"graph": "onnx", "object_store": "s3", "registry": "mlflow", "tracking": "mlflow"}
 
 
 def __getattr__(name: str) -> object:
@@ -81,10 +72,11 @@ def __getattr__(name: str) -> object:
     """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, extra = _MODULES[name]
+    module = _MODULES[name]
     try:
         return getattr(import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(module.partition(".")[0])
         if extra is None:
             raise
         raise ImportError(

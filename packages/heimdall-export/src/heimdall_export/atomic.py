@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whatever interrupts the writing."""
+"""Files that are written whole or not at all, even if the writing is interrupted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
 
     Args:
         path: The file.
-        text: All of its contents; what UTF-8 cannot encode is escaped.
+        text: The contents; characters that UTF-8 cannot encode are escaped.
         mode: Permissions; until the file is in place only its owner can read it.
 
     Raises:

@@ -1,8 +1,8 @@
 """Speed, size and memory of a model's files, measured side by side.
 
-All contenders are called in turns, so that other work on the machine slows all of them; figures
-of two runs do not compare. The cost of loading a file is measured in a process of its own that
-has nothing but ONNX Runtime. `read_ms` is the floor of all latencies: the time in which this
+All contenders are called in turns, so that other work on the machine slows all of them alike;
+figures of two runs do not compare. The cost of loading a file is measured in a process of its own
+with nothing but ONNX Runtime. `read_ms` is a lower bound of all latencies: the time in which this
 machine reads a file's weights from memory once.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import model_size
-from heimdall_export.session import latencies, open_session
+from heimdall_export.session import latencies_ms, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,12 +108,8 @@ def file_contender(
     Raises:
         ExportError: The provider cannot load it.
     """
-    child = subprocess.run(  # noqa: S603 - our own script, no shell
-        [sys.executable, "-c", _CHILD, str(path), provider],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", _CHILD, str(path), provider]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if child.returncode != 0:
         raise ExportError(f"{provider} cannot load {path}: {child.stderr.strip()[-500:]}")
 
@@ -136,27 +132,27 @@ def benchmark(
     """Measure contenders in turns, at every batch size and number of threads.
 
     Args:
-        contenders: The others are compared with the first.
+        contenders: The first one is what the others are compared with.
         sample: Real inputs, repeated to fill a batch.
         batch_sizes: Samples in one call.
         threads: Threads of one call.
-        seconds: For all contenders together, at each batch size and number of threads.
+        seconds: Time for all contenders together at each combination.
     """
     for n_threads in threads:
         opened = [contender.open(n_threads) for contender in contenders]
         for batch_size in batch_sizes:
             chosen = np.arange(batch_size) % len(sample.features)
             feed = {name: values[chosen] for name, values in sample.inputs.items()}
-            found = latencies([partial(call, feed) for call in opened], seconds=seconds)
-            for contender, latency in zip(contenders, found, strict=True):
+            found = latencies_ms([partial(call, feed) for call in opened], seconds=seconds)
+            for contender, (median_ms, p95_ms) in zip(contenders, found, strict=True):
                 yield Row(
                     name=contender.name,
                     n_threads=n_threads,
                     batch_size=batch_size,
-                    median_ms=latency.median_ms,
-                    p95_ms=latency.p95_ms,
-                    per_second=1000 * batch_size / latency.median_ms,
-                    times_faster=found[0].median_ms / latency.median_ms,
+                    median_ms=median_ms,
+                    p95_ms=p95_ms,
+                    per_second=1000 * batch_size / median_ms,
+                    times_faster=found[0][0] / median_ms,
                 )
 
 
@@ -173,13 +169,9 @@ def read_ms(size_bytes: int, n_threads: int) -> float:
 
 
 def as_json(contenders: Sequence[Contender], rows: Sequence[Row]) -> dict[str, object]:
-    """All figures as JSON can hold them, for a sidecar or an artifact."""
-    keys = ("name", "size_bytes", "load_s", "memory_mb")
+    """All figures as JSON values, for a sidecar or an artifact."""
+    keys = ("name", "size_bytes", "load_s", "memory_mb", "figures")
     return {
-        "contenders": [
-            {key: getattr(one, key) for key in keys}
-            | {"figures": None if one.figures is None else dict(one.figures)}
-            for one in contenders
-        ],
+        "contenders": [{key: getattr(one, key) for key in keys} for one in contenders],
         "rows": [asdict(row) for row in rows],
     }

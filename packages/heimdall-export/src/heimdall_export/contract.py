@@ -1,24 +1,4 @@
-"""Names that other systems rely on: the model file's inputs and outputs, its place, MLflow's."""
-
-__all__ = [
-    "ARRIVALS",
-    "ARRIVAL_KEYS",
-    "DEFAULT_OPSET",
-    "DELETING",
-    "EXPERIMENT",
-    "INPUT",
-    "METADATA_KEYS",
-    "MODEL_FOLDER",
-    "OPSETS",
-    "OUTPUTS",
-    "PRODUCTION",
-    "RECEIVERS_KEY",
-    "REGION_KEY",
-    "REGISTERED_MODEL",
-    "RUN_NAME_PREFIX",
-    "STAGING",
-    "TIMED_OUTPUTS",
-]
+"""Names that other systems rely on: those of the model file, its address, and MLflow's entries."""
 
 INPUT = "mel_spectrogram"
 OUTPUTS = ("positions", "uncertainties")

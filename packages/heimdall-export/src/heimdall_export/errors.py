@@ -1,4 +1,4 @@
-"""Errors on the way from a checkpoint to a model in production."""
+"""Errors of this package."""
 
 __all__ = ["ExportError", "OutOfReach"]
 

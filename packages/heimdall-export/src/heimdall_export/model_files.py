@@ -1,8 +1,7 @@
 """A model file and the file beside it that holds its weights, if there is one.
 
-Weights beyond what one file can hold are in `{sha256}.data`, a file in the model's folder that is
-named for its contents. The model's graph holds that name, so a model whose hash is verified
-verifies its weights.
+Weights that are too large for one file are in `{sha256}.data` in the model's folder, named for
+its contents. The model's graph holds that name, so a verified model verifies its weights.
 """
 
 from __future__ import annotations

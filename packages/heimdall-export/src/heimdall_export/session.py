@@ -22,19 +22,17 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[np.float32]]
 
 __all__ = [
-    "Latency",
     "Sample",
     "known_outputs",
-    "latencies",
+    "latencies_ms",
     "open_session",
     "run_batches",
     "run_in_batches",
 ]
 
-_ERRORS_ONLY = 3
 _CALLS_IN_A_ROW = 5
 _PAUSE_S = 0.02
-"""Before each turn: the threads of the previous callable still spin for a while."""
+"""Before each turn, because the threads of the previous callable still spin for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +67,20 @@ def open_session(
             its inputs and outputs are not those of our models.
     """
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as refusals
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
-    name = "the model" if isinstance(model, bytes) else str(model)
-    if not isinstance(model, bytes) and not Path(model).is_file():
+    contents = model if isinstance(model, bytes) else str(model)
+    name = "the model" if isinstance(contents, bytes) else contents
+    if isinstance(contents, str) and not Path(contents).is_file():
         raise ExportError(f"no model file at {name}")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = 3  # errors only
     if n_threads is not None:
         options.intra_op_num_threads = n_threads
+    refusals = (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.InvalidProtobuf)
     try:
-        contents = model if isinstance(model, bytes) else str(model)
         session = onnxruntime.InferenceSession(contents, options, providers=[provider])
-    except (
-        refusals.Fail,
-        refusals.InvalidArgument,
-        refusals.InvalidGraph,
-        refusals.InvalidProtobuf,
-        refusals.NotImplemented,
-        refusals.RuntimeException,
-        UnicodeDecodeError,  # a name in a damaged file
-    ) as error:
+    except (*refusals, ort.NotImplemented, ort.RuntimeException, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ExportError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {reason}"
@@ -138,7 +129,7 @@ def run_in_batches(
     batch_size: int,
     outputs: Sequence[str] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Run a model over at least one sample; returns the outputs by name.
+    """Run a model over one sample or more; returns the outputs by name.
 
     Arguments as for `run_batches`; all outputs when None.
     """
@@ -147,20 +138,16 @@ def run_in_batches(
     return dict(zip(names, map(np.concatenate, zip(*batches, strict=True)), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Duration of one call, in milliseconds."""
+def latencies_ms(
+    calls: Sequence[Callable[[], object]], *, seconds: float
+) -> list[tuple[float, float]]:
+    """Median and 95th percentile of each callable's duration, in milliseconds.
 
-    median_ms: float
-    p95_ms: float
-
-
-def latencies(calls: Sequence[Callable[[], object]], *, seconds: float) -> tuple[Latency, ...]:
-    """Time callables in turns, so that a busy machine slows all of them alike.
+    The callables are called in turns, so that a busy machine slows all of them alike.
 
     Args:
-        calls: What to call.
-        seconds: For all of them together; each has one turn at least.
+        calls: The callables.
+        seconds: Time for all of them together; each has one turn at least.
     """
     times: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + seconds
@@ -172,6 +159,4 @@ def latencies(calls: Sequence[Callable[[], object]], *, seconds: float) -> tuple
                 start = time.perf_counter()
                 call()
                 taken.append(1000 * (time.perf_counter() - start))
-    return tuple(
-        Latency(float(np.median(taken)), float(np.percentile(taken, 95))) for taken in times
-    )
+    return [(float(np.median(taken)), float(np.percentile(taken, 95))) for taken in times]

@@ -1,42 +1,52 @@
 """Export of a PyTorch module as the contract's ONNX file, checked and written whole.
 
-The graph is traced without its weights (`trace`), rewritten (`rewrite`), checked, and written with
-them in one pass (`weighted_graph`): the checker and the exporter see only the weights' types and
-shapes, which is all they look at.
+`torch.onnx.export` copies and serialises all weights several times. Here they are passed with the
+call, as further inputs, so that the exporter and the checker see only their types and shapes;
+`weighted_graph` writes them to the file in one pass. The graph is traced, so which operations run
+must not depend on values: `_NoDecisions` detects a network where it does.
+
+`_NanGuard` makes the file answer NaN to NaN, infinity and values that no receiver measures (levels
+of a thousand decibels, times of a second); the network alone would answer with a position. A NaN
+in the input is no protection: ONNX Runtime's `Relu`, `Max`, `Clip` and max-pooling may drop it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import math
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from heimdall_export.contract import ARRIVALS, DEFAULT_OPSET, INPUT, OPSETS, OUTPUTS, TIMED_OUTPUTS
 from heimdall_export.errors import ExportError
 from heimdall_export.graph.rewrite import fold_transposes
-from heimdall_export.graph.trace import (
-    NEWEST_TRACED_OPSET,
-    NanGuard,
-    evaluating,
-    refuse_decisions,
-    traced_graph,
-)
-from heimdall_export.graph.weighted_graph import LARGEST_FILE
+from heimdall_export.graph.weighted_graph import LARGEST_FILE, WeightedGraph
 from heimdall_export.serving.metadata import require_metadata
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from heimdall_export.graph.weighted_graph import WeightedGraph
+__all__ = ["evaluating", "export_onnx"]
 
-__all__ = ["export_onnx"]
+_NEWEST_TRACED_OPSET = 20
+"""Newest operator set of torch's tracing exporter; newer ones need a conversion."""
+_LARGEST_DB = 1e3
+"""The largest and the smallest float32, as powers, are within 400 dB."""
+_LARGEST_ARRIVAL = 1e6
+"""Microseconds (light goes once around the Earth in 0.14 s) and, far below it, decibels."""
 
 
 def export_onnx(
-    network: torch.nn.Module,
+    network: nn.Module,
     path: str | os.PathLike[str],
     *,
     input_shape: tuple[int, int, int] = (3, 128, 32),
@@ -52,10 +62,9 @@ def export_onnx(
     Args:
         network: Takes float32 `(batch, *input_shape)` in dB; returns positions in degrees and
             uncertainties in metres, float32 `(batch, 2)` each, and, if it has them, the
-            correlations of the errors east and north, `(batch,)`. With `arrivals_shape` it takes
-            float32 `(batch, *arrivals_shape)` as well, and returns also the correlations of the
-            errors east and north and the unexplained part, float32 `(batch,)` each. Exported in
-            evaluation mode.
+            correlations of the errors east and north, `(batch,)`. With `arrivals_shape` it also
+            takes float32 `(batch, *arrivals_shape)`, and must return those correlations and the
+            unexplained part, float32 `(batch,)` each. Exported in evaluation mode.
         path: The file; an existing one is replaced as a whole.
         input_shape: Receivers, mel bands and frames.
         arrivals_shape: Receivers and columns of the arrival times; None for a network of
@@ -81,7 +90,11 @@ def export_onnx(
             f"by default {DEFAULT_OPSET}"
         )
     require_metadata(metadata, timed=arrivals_shape is not None)
-    _require_finite_weights(network)
+    for name, values in network.state_dict().items():
+        if values.is_floating_point() and not values.isfinite().all():
+            raise ExportError(
+                f"{name} holds NaN or infinity: the training diverged; use an earlier checkpoint"
+            )
     shapes = (input_shape,) if arrivals_shape is None else (input_shape, arrivals_shape)
     with evaluating(network) as device:
         # Two samples: the exporter would make a constant of a batch of one.
@@ -92,22 +105,11 @@ def export_onnx(
     return target
 
 
-def _require_finite_weights(network: torch.nn.Module) -> None:
-    for name, values in network.state_dict().items():
-        # The sum first: it reads large weights once, and is finite only if they are.
-        if values.is_floating_point() and not values.sum().isfinite():
-            if values.isfinite().all():
-                continue
-            raise ExportError(
-                f"{name} holds NaN or infinity: the training diverged; use an earlier checkpoint"
-            )
-
-
-def _output_names(network: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> tuple[str, ...]:
-    """Names of the network's outputs, which must be those that its inputs call for."""
+def _output_names(network: nn.Module, examples: tuple[Tensor, ...]) -> tuple[str, ...]:
+    """Names of the network's outputs, whose shapes must be those that its inputs require."""
     shapes = " and ".join(str(tuple(example.shape)) for example in examples)
     try:
-        with torch.no_grad(), refuse_decisions(network):
+        with torch.no_grad(), _NoDecisions(network):
             outputs = network(*examples)
     except ExportError:
         raise
@@ -115,58 +117,199 @@ def _output_names(network: torch.nn.Module, examples: tuple[torch.Tensor, ...]) 
         raise ExportError(f"the network fails on an input of shape {shapes}: {error}") from error
     tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
     found = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in tensors]
-    if len(examples) > 1:
-        names: tuple[str, ...] = (*OUTPUTS, *TIMED_OUTPUTS)
-    else:
+    names: tuple[str, ...] = (*OUTPUTS, *TIMED_OUTPUTS)
+    if len(examples) == 1:
         # A network of spectrograms may return correlations too; further outputs have no name.
-        names = (*OUTPUTS, *TIMED_OUTPUTS[:1])[: max(len(found), len(OUTPUTS))]
+        names = names[: 3 if len(found) > 2 else 2]
     batch = len(examples[0])
-    shape = {name: (batch, 2) if name in OUTPUTS else (batch,) for name in names}
-    if found[: len(names)] != [f"{torch.float32} {shape[name]}" for name in names]:
-        wanted = ", ".join(f"{name} {torch.float32} {shape[name]}" for name in names)
+    wanted = {n: f"{torch.float32} {(batch, 2) if n in OUTPUTS else (batch,)}" for n in names}
+    if found[: len(names)] != [*wanted.values()]:
+        required = ", ".join(f"{name} {kind}" for name, kind in wanted.items())
         raise ExportError(
-            f"the network returned {', '.join(found)} for a batch of {batch}; required: {wanted}"
+            f"the network returned {', '.join(found)} for a batch of {batch}; required: {required}"
         )
     return names
 
 
 def _checked_graph(
-    network: torch.nn.Module,
-    examples: tuple[torch.Tensor, ...],
+    network: nn.Module,
+    examples: tuple[Tensor, ...],
     outputs: tuple[str, ...],
     opset: int,
 ) -> WeightedGraph:
     inputs = (INPUT, ARRIVALS)[: len(examples)]
-    traced_opset = min(opset, NEWEST_TRACED_OPSET)
-    graph = traced_graph(NanGuard(network), examples, inputs, outputs, traced_opset)
+    traced_opset = min(opset, _NEWEST_TRACED_OPSET)
+    graph = _traced_graph(_NanGuard(network), examples, inputs, outputs, traced_opset)
     fold_transposes(graph)
     try:
-        if opset > NEWEST_TRACED_OPSET:
+        if opset > _NEWEST_TRACED_OPSET:
             graph.convert(opset)
-        declared = graph.declared()
-        onnx.checker.check_model(declared, full_check=True)
-        _require_free_batch(declared, type(network).__name__)
+        model = graph.declared()
+        onnx.checker.check_model(model, full_check=True)
+        for end in model.graph.output:
+            end.type.tensor_type.ClearField("shape")
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
         onnx.version_converter.ConvertError,
     ) as error:
         raise ExportError(f"onnx.checker refuses the exported graph: {error}") from error
+    # A network that makes a Python number of the batch's size has it in the shapes.
+    sizes = {end.name: end.type.tensor_type.shape.dim[:1] for end in model.graph.output}
+    if fixed := [name for name, first in sizes.items() if any(size.dim_value for size in first)]:
+        raise ExportError(
+            f"the graph of {type(network).__name__} has a fixed batch size in {', '.join(fixed)}; "
+            "take sizes from tensors' shapes, without int()"
+        )
     return graph
 
 
-def _require_free_batch(model: onnx.ModelProto, name: str) -> None:
-    """Refuse the trace of a network that made a Python number of the batch's size."""
-    for end in model.graph.output:
-        end.type.tensor_type.ClearField("shape")
-    found = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    fixed = [
-        end.name
-        for end in found.graph.output
-        if any(size.dim_value for size in end.type.tensor_type.shape.dim[:1])
-    ]
-    if fixed:
-        raise ExportError(
-            f"the graph of {name} has a fixed batch size in {', '.join(fixed)}; "
-            "take sizes from tensors' shapes, without int()"
+class _NanGuard(nn.Module):
+    """A network whose outputs are all NaN for the broken samples of a batch."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The network's outputs; NaN where an input is broken or an output is not finite."""
+        outputs: tuple[Tensor, ...] = self.network(*inputs)
+        sound = _all(inputs[0].abs() <= _LARGEST_DB)
+        for rows in inputs[1:]:
+            sound = sound & _all(rows.abs() <= _LARGEST_ARRIVAL)
+            heard, sigma_us = rows[..., 0], rows[..., 2]
+            sound = sound & _all((heard == 0) | ((heard == 1) & (sigma_us > 0)))
+        for values in outputs:
+            sound = sound & _all(values.isfinite())
+        return tuple(
+            torch.where(sound if output.ndim == 1 else sound[:, None], output, math.nan)
+            for output in outputs
         )
+
+
+def _all(holds: Tensor) -> Tensor:
+    """True for samples all of whose values hold, `(batch,)`; comparisons with NaN are false."""
+    return holds if holds.ndim == 1 else holds.flatten(start_dim=1).all(dim=1)
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[torch.device]:
+    """Put a network into evaluation mode; afterwards each module has its own mode again.
+
+    Yields:
+        The device of the network's weights.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield next((weight.device for _, weight in _tensors(network)), torch.device("cpu"))
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class _NoDecisions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A context that refuses a network that reads values in Python: a graph would freeze one."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._name = type(network).__name__
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - torch's own
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise ExportError(
+                f"torch.onnx.export cannot make a graph of {self._name}, which decides by values "
+                "in Python; use torch.where"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def _traced_graph(
+    network: nn.Module,
+    examples: Sequence[Tensor],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    opset: int,
+) -> WeightedGraph:
+    """Trace a network, which is in evaluation mode, into a graph with its weights beside it."""
+    weights = dict(_tensors(network))
+    file = io.BytesIO()
+    try:
+        with _quiet(), torch.no_grad():
+            torch.onnx.export(
+                _WeightsAsInputs(network, len(examples)).eval(),
+                (*examples, *(weight.detach() for weight in weights.values())),
+                file,  # type: ignore[arg-type] # torch writes to any file
+                input_names=[*inputs, *weights],
+                output_names=[*outputs],
+                dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
+                opset_version=opset,
+                do_constant_folding=False,
+                dynamo=False,
+            )
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ExportError(
+            f"torch.onnx.export cannot make a graph of the network: {reason}"
+        ) from error
+    return WeightedGraph(onnx.load_from_string(file.getvalue()), weights)
+
+
+class _WeightsAsInputs(nn.Module):
+    """A network that takes its weights after its inputs, in the order of `_tensors`.
+
+    `torch.func.functional_call` does the same, but cannot be traced.
+    """
+
+    def __init__(self, network: nn.Module, n_inputs: int) -> None:
+        super().__init__()
+        # Not a child module, in which the exporter would find the weights.
+        self._network: Callable[[], nn.Module] = lambda: network
+        self._n_inputs = n_inputs
+
+    def forward(self, *given: Tensor) -> Any:  # noqa: ANN401 - whatever the network returns
+        """The network's outputs with these weights."""
+        network = self._network()
+        own = [tensor for _, tensor in _tensors(network)]
+        replaced = dict(zip(map(id, own), given[self._n_inputs :], strict=True))
+        places = [
+            (held, name, tensor)
+            for module in network.modules()
+            for held in (module._parameters, module._buffers)
+            for name, tensor in held.items()
+            if tensor is not None
+        ]
+        try:
+            for held, name, tensor in places:
+                held[name] = replaced[id(tensor)]  # type: ignore[assignment] # no Parameter
+            return network(*given[: self._n_inputs])
+        finally:
+            for held, name, tensor in places:
+                held[name] = tensor  # type: ignore[assignment]
+
+
+def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, each once however many names it has."""
+    yield from network.named_parameters()
+    yield from network.named_buffers()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress the exporter's advice to its own developers; its errors are raised anyway."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

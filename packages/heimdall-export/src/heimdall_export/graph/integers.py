@@ -7,9 +7,12 @@ scale and zero point, so that the values seen in calibration fit into 256 steps.
 Source: B. Jacob et al., "Quantization and training of neural networks for efficient
 integer-arithmetic-only inference", CVPR 2018.
 
-Weights of four bits have a scale a column too. The nodes that widen them take constants alone, so
-a runtime runs them once, when it loads the file. Of some shares of a column's largest value, the
-scale is the one with the least error; then it is refitted to the integers by least squares.
+Weights of four bits have a scale a column too. The nodes that widen them take only constants, so
+a runtime runs them once, when it loads the file. The scale is the one with the least error among
+some shares of a column's largest value, refitted to the integers by least squares.
+
+What rounding a weight takes from the mean of its results is added to the bias. Source: M. Nagel et
+al., "Data-free quantization through weight equalization and bias correction", ICCV 2019.
 """
 
 from __future__ import annotations
@@ -25,39 +28,31 @@ import onnx
 import torch
 
 from heimdall_export.errors import ExportError
-from heimdall_export.graph.rewrite import large_products, large_weights, put_after, put_first
+from heimdall_export.graph.rewrite import large_nodes, large_weights
 from heimdall_export.graph.weighted_graph import WeightedGraph
 from heimdall_export.session import open_session, run_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     Inputs = Mapping[str, NDArray[np.float32]]
+    Stored = tuple[list[onnx.NodeProto], Tensor]
 
-__all__ = [
-    "LEAST_OPSET",
-    "Calibration",
-    "Range",
-    "StoredWeight",
-    "calibrate",
-    "large_convolutions",
-    "pack_kernel",
-    "pack_matrix",
-    "use_integers",
-]
+__all__ = ["LEAST_OPSET", "Range", "calibrate", "pack_kernels", "pack_matrix", "use_integers"]
 
 LEAST_OPSET = 21
 """The first operator set with integers of four bits."""
 _LEAST, _MOST = -8, 7
 _SHARES = tuple(0.4 + 0.05 * step for step in range(13))
-"""Of a column's largest value, which are `_MOST` steps; larger values are clipped."""
+"""Shares of a column's largest value that are tried as `_MOST` steps; larger values are clipped."""
 _ROWS = 512
-"""Rows of a weight that shares are tried on at least, evenly spread over it."""
+"""Least number of a weight's rows that shares are tried on, evenly spread over it."""
 _LEAST_SCALE = 1e-12
 _CALIBRATION_BATCH = 8
+_make = onnx.helper.make_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,7 @@ class Range:
     power: float
     """Mean square."""
     mean: NDArray[np.float64]
-    """Of each column, `(columns,)`."""
+    """Mean of each column, `(columns,)`."""
 
     @property
     def scale(self) -> float:
@@ -87,17 +82,9 @@ class Range:
         return self.scale**2 / 12 / max(self.power, 1e-24)
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Statistics of a graph's values on real features, by their names."""
-
-    ranges: Mapping[str, Range]
-    """Of the inputs of large products; empty if there is no such product."""
-    means: Mapping[str, Tensor]
-    """Of the channels of the inputs of convolutions with a large kernel, `(channels,)`."""
-
-
-def calibrate(graph: WeightedGraph, inputs: Inputs, *, kernels: bool = False) -> Calibration:
+def calibrate(
+    graph: WeightedGraph, inputs: Inputs, *, kernels: bool = False
+) -> tuple[dict[str, Range], dict[str, Tensor]]:
     """Run a graph on real features and collect statistics of its values.
 
     Args:
@@ -105,11 +92,15 @@ def calibrate(graph: WeightedGraph, inputs: Inputs, *, kernels: bool = False) ->
         inputs: Real features, and arrival times if it takes them.
         kernels: Collect means for convolutions, too.
 
+    Returns:
+        By the values' names: the ranges of the inputs of large products, if there are any; and
+        the means of the channels of the inputs of large convolutions, `(channels,)`.
+
     Raises:
         ExportError: The model does not take such inputs, or they make a value NaN or infinite.
     """
-    products = dict.fromkeys(node.input[0] for node in large_products(graph))
-    convolutions = large_convolutions(graph) if kernels and products else []
+    products = dict.fromkeys(node.input[0] for node in large_nodes(graph, "MatMul"))
+    convolutions = large_nodes(graph, "Conv") if kernels and products else []
     convolved = dict.fromkeys(node.input[0] for node in convolutions)
     seen = _seen(graph, inputs, [*(products | convolved)])
     ranges = {name: _range(seen[name]) for name in products}
@@ -118,18 +109,10 @@ def calibrate(graph: WeightedGraph, inputs: Inputs, *, kernels: bool = False) ->
             f"{len(broken)} of {len(ranges)} values to be rounded, such as {broken[0]}, are NaN "
             "or infinite; calibrate a model with finite weights on finite features"
         )
-    means = {
+    return ranges, {
         name: torch.from_numpy(np.mean([part.mean(axis=(0, 2, 3)) for part in seen[name]], axis=0))
         for name in convolved
     }
-    return Calibration(ranges, means)
-
-
-def large_convolutions(graph: WeightedGraph) -> list[onnx.NodeProto]:
-    """Convolutions with a large kernel."""
-    large = set(large_weights(graph, ("Conv",)))
-    nodes = graph.model.graph.node
-    return [node for node in nodes if node.op_type == "Conv" and node.input[1] in large]
 
 
 def _seen(
@@ -181,43 +164,39 @@ def use_integers(
         packed: Store weights of 4 bits in the file, which are of 8 once it is loaded.
     """
     by_weight: dict[str, list[onnx.NodeProto]] = {}
-    for node in large_products(graph):
+    for node in large_nodes(graph, "MatMul"):
         if node.input[0] in ranges:
             by_weight.setdefault(node.input[1], []).append(node)
-    make = onnx.helper.make_node
     rounded: dict[str, list[onnx.NodeProto]] = {}
-    first: list[onnx.NodeProto] = []
-    for name, nodes in by_weight.items():
+    nodes: list[onnx.NodeProto] = []
+    for name, products in by_weight.items():
         weight = graph.weights.pop(name)
-        stored = (pack_matrix if packed else _store_matrix)(graph, name, weight)
+        unpacking, value = (pack_matrix if packed else _store_matrix)(graph, name, weight)
         parts = [f"{name}.integers", f"{name}.scales"]
-        first += [*stored.nodes, make("DequantizeLinear", parts, [name], axis=1)]
-        lost = weight - stored.value
-        for node in nodes:
-            given = node.input[0]
-            _correct_bias(graph, node, torch.from_numpy(ranges[given].mean).float() @ lost)
+        nodes += [*unpacking, _make("DequantizeLinear", parts, [name], axis=1)]
+        for product in products:
+            given = product.input[0]
+            mean = torch.from_numpy(ranges[given].mean).float()
+            _correct_bias(graph, product, mean @ (weight - value))
             if given not in rounded:
                 scale, zero, steps = (f"{given}.{part}" for part in ("scale", "zero", "integers"))
                 graph.weights[scale] = torch.tensor(ranges[given].scale)
                 graph.weights[zero] = torch.tensor(ranges[given].zero_point, dtype=torch.uint8)
                 rounded[given] = [
-                    make("QuantizeLinear", [given, scale, zero], [steps]),
-                    make("DequantizeLinear", [steps, scale, zero], [f"{given}.rounded"]),
+                    _make("QuantizeLinear", [given, scale, zero], [steps]),
+                    _make("DequantizeLinear", [steps, scale, zero], [f"{given}.rounded"]),
                 ]
-            node.input[0] = f"{given}.rounded"
-    put_first(graph, first)
-    put_after(graph, rounded)
-    graph.prune()
+            product.input[0] = f"{given}.rounded"
+    nodes += [node for end in graph.model.graph.input for node in rounded.get(end.name, ())]
+    for node in graph.nodes:
+        nodes += [node, *(after for name in node.output for after in rounded.get(name, ()))]
+    graph.replace_nodes(nodes)
 
 
 def _correct_bias(graph: WeightedGraph, product: onnx.NodeProto, shift: Tensor) -> None:
-    """Add to a product's bias, if it has one, what rounding its weight takes from its mean.
-
-    Source: M. Nagel et al., "Data-free quantization through weight equalization and bias
-    correction", ICCV 2019.
-    """
+    """Add a shift of the mean to a product's bias, if it has one."""
     (result,) = product.output
-    for node in graph.model.graph.node:
+    for node in graph.nodes:
         if node.op_type != "Add" or result not in node.input:
             continue
         place = 1 - list(node.input).index(result)
@@ -227,26 +206,16 @@ def _correct_bias(graph: WeightedGraph, product: onnx.NodeProto, shift: Tensor) 
             graph.weights[f"{result}.bias"] = bias + shift
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredWeight:
-    """A weight as the file stores it."""
-
-    nodes: Iterable[onnx.NodeProto]
-    """Nodes that make the weight of what is stored."""
-    value: Tensor
-    """The weight once the file is loaded, float32, of the weight's shape."""
-
-
-def _store_matrix(graph: WeightedGraph, name: str, weight: Tensor) -> StoredWeight:
-    """Store a matrix in 8 bits: `{name}.integers` of the scales `{name}.scales`."""
+def _store_matrix(graph: WeightedGraph, name: str, weight: Tensor) -> Stored:
+    """As `pack_matrix`, in 8 bits."""
     scales = (weight.abs().amax(dim=0) / 127).clamp_min(_LEAST_SCALE)
     integers = (weight / scales).round().to(torch.int8)
     graph.weights[f"{name}.integers"] = integers
     graph.weights[f"{name}.scales"] = scales
-    return StoredWeight([], integers * scales)
+    return [], integers * scales
 
 
-def pack_matrix(graph: WeightedGraph, name: str, weight: Tensor) -> StoredWeight:
+def pack_matrix(graph: WeightedGraph, name: str, weight: Tensor) -> Stored:
     """Store a matrix in 4 bits.
 
     Args:
@@ -256,27 +225,40 @@ def pack_matrix(graph: WeightedGraph, name: str, weight: Tensor) -> StoredWeight
 
     Returns:
         The nodes that make int8 steps, `{name}.integers`, of the scales `{name}.scales`, one a
-        column; and the matrix that these stand for.
+        column; and the matrix that these stand for, float32.
     """
     integers, scales = _fitted(weight)
     nodes = _packed(graph, name, "integers", integers, onnx.TensorProto.INT8, scales)
-    return StoredWeight(nodes, integers * scales)
+    return nodes, integers * scales
 
 
-def pack_kernel(graph: WeightedGraph, name: str, weight: Tensor) -> StoredWeight:
-    """Store a kernel, which is used in float32, in 4 bits.
+def pack_kernels(graph: WeightedGraph, means: Mapping[str, Tensor]) -> None:
+    """Store the kernels of convolutions, which are used in float32, in four bits.
 
     Args:
-        graph: Gets the parts; the weight itself is no longer in it.
-        name: The weight's name, which the last of the nodes gives to its result.
-        weight: float32 `(outputs, ...)`.
+        graph: The graph to change.
+        means: Means of the channels of the convolutions' inputs, as `calibrate` returns them.
     """
-    columns, scales = _fitted(weight.flatten(1).t())
-    integers = columns.t().reshape(weight.shape)
-    scales = scales.reshape(-1, *[1] * (weight.ndim - 1))
-    nodes = _packed(graph, name, "steps", integers, onnx.TensorProto.FLOAT, scales)
-    product = onnx.helper.make_node("Mul", [f"{name}.steps", f"{name}.scales"], [name])
-    return StoredWeight([*nodes, product], integers * scales)
+    nodes: list[onnx.NodeProto] = []
+    convolutions = large_nodes(graph, "Conv")
+    for name in large_weights(graph, ("Conv",)):
+        weight = graph.weights.pop(name)
+        columns, scales = _fitted(weight.flatten(1).t())
+        integers = columns.t().reshape(weight.shape)
+        scales = scales.reshape(-1, *[1] * (weight.ndim - 1))
+        nodes += _packed(graph, name, "steps", integers, onnx.TensorProto.FLOAT, scales)
+        nodes.append(_make("Mul", [f"{name}.steps", f"{name}.scales"], [name]))
+        lost = (weight - integers * scales).flatten(2).sum(dim=2)  # (outputs, inputs of a group)
+        for node in convolutions:
+            if node.input[1] != name or len(node.input) < 3:
+                continue
+            mean = means[node.input[0]]
+            n_groups = len(mean) // lost.shape[1]
+            shift = lost.reshape(n_groups, -1, lost.shape[1]) @ mean.reshape(n_groups, -1, 1)
+            bias = f"{node.output[0]}.bias"
+            graph.weights[bias] = graph.weights[node.input[2]] + shift.flatten()
+            node.input[2] = bias
+    graph.replace_nodes([*nodes, *graph.nodes])
 
 
 def _packed(
@@ -285,10 +267,9 @@ def _packed(
     """Nodes that make `{name}.{part}` of four bits, and `{name}.scales` of bfloat16."""
     graph.add_four_bits(f"{name}.packed", integers)
     graph.weights[f"{name}.short"] = scales.to(torch.bfloat16)
-    cast = onnx.helper.make_node
     return [
-        cast("Cast", [f"{name}.packed"], [f"{name}.{part}"], to=to),
-        cast("Cast", [f"{name}.short"], [f"{name}.scales"], to=onnx.TensorProto.FLOAT),
+        _make("Cast", [f"{name}.packed"], [f"{name}.{part}"], to=to),
+        _make("Cast", [f"{name}.short"], [f"{name}.scales"], to=onnx.TensorProto.FLOAT),
     ]
 
 

@@ -16,15 +16,14 @@ import numpy as np
 import torch
 
 from heimdall_export.errors import ExportError
-from heimdall_export.graph.trace import evaluating
+from heimdall_export.graph.export import evaluating
 from heimdall_export.serving.geojson import metres_per_degree
 from heimdall_export.session import Sample, known_outputs, open_session, run_in_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from onnxruntime import InferenceSession
 
     Inputs = Mapping[str, NDArray[np.float32]]
 
@@ -34,7 +33,7 @@ BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 _LARGEST_MEAN_DIFFERENCE = 1e-5
 """In network units."""
 _LARGEST_CORRELATION_DIFFERENCE = 1e-3
-"""In the mean, of the errors' correlations, which lie between -1 and 1."""
+"""Mean difference of the errors' correlations, which lie between -1 and 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,44 +93,29 @@ def check_parity(
         )
     session = open_session(onnx_path)
     inputs = Sample(features, arrivals).inputs
-    _require_shapes(session, inputs, n)
+    given = {name: f"{values.dtype} {values.shape}" for name, values in inputs.items()}
+    wanted = {end.name: f"float32 {(n, *end.shape[1:])}" for end in session.get_inputs()}
+    if given != wanted:
+        raise ExportError(f"the inputs are {given}; for {n} samples the model takes {wanted}")
     outputs = known_outputs(session)[:3]
-
-    def by_file(given: Inputs, batch_size: int) -> list[NDArray[np.float32]]:
-        found = run_in_batches(session, given, batch_size=batch_size, outputs=outputs)
-        return [*found.values()]
-
-    def by_network(given: Inputs, batch_size: int) -> list[NDArray[np.float32]]:
-        with evaluating(network) as device, torch.inference_mode():
-            tensors = [torch.from_numpy(values).to(device) for values in given.values()]
-            batches = [
-                network(*(tensor[start : start + batch_size] for tensor in tensors))
-                for start in range(0, len(tensors[0]), batch_size)
-            ]
-        columns = [torch.cat(column) for column in list(zip(*batches, strict=True))]
-        return [column.numpy(force=True) for column in columns[: len(outputs)]]
-
-    expected = _answers(by_network, inputs, n, max(batch_sizes))
-    differences = [
-        _differences_m(expected, _answers(by_file, inputs, n, batch_size))
-        for batch_size in batch_sizes
-    ]
+    expected = _rows(_network_answers(network, inputs, max(batch_sizes))[: len(outputs)], n)
+    differences = []
+    for size in batch_sizes:
+        found = run_in_batches(session, _filled(inputs, size), batch_size=size, outputs=outputs)
+        differences.append(_differences_m(expected, _rows(found.values(), n)))
     metres, correlations = np.split(np.asarray(differences), [4], axis=2)
     worst_m, mean_m = _worst_and_mean(metres)
     worst, mean = _worst_and_mean(correlations) if correlations.size else (0.0, 0.0)
-    # Not `>=`: a NaN must fail as well.
-    if not mean_m / scale_m < _LARGEST_MEAN_DIFFERENCE:
-        raise ExportError(
-            f"{os.fspath(onnx_path)} differs from its network by {mean_m / scale_m:.2g} in the "
-            f"mean and by {worst_m:.2g} m at worst, on {n} feature tensors; less than "
-            f"{_LARGEST_MEAN_DIFFERENCE:g} in the mean is required"
-        )
-    if not mean < _LARGEST_CORRELATION_DIFFERENCE:
-        raise ExportError(
-            f"{os.fspath(onnx_path)} differs from its network by {mean:.2g} in the mean of "
-            f"correlations, on {n} feature tensors; less than "
-            f"{_LARGEST_CORRELATION_DIFFERENCE:g} is required"
-        )
+    for what, difference, limit in (
+        (f"the mean and by {worst_m:.2g} m at worst", mean_m / scale_m, _LARGEST_MEAN_DIFFERENCE),
+        ("the mean of correlations", mean, _LARGEST_CORRELATION_DIFFERENCE),
+    ):
+        # Not `>=`: a NaN must fail as well.
+        if not difference < limit:
+            raise ExportError(
+                f"{os.fspath(onnx_path)} differs from its network by {difference:.2g} in {what}, "
+                f"on {n} feature tensors; less than {limit:g} in the mean is required"
+            )
     return ParityReport(
         n_features=n,
         batch_sizes=tuple(batch_sizes),
@@ -143,26 +127,30 @@ def check_parity(
     )
 
 
-def _require_shapes(session: InferenceSession, inputs: Inputs, n: int) -> None:
-    given = {name: f"{values.dtype} {values.shape}" for name, values in inputs.items()}
-    wanted = {end.name: f"float32 {(n, *end.shape[1:])}" for end in session.get_inputs()}
-    if given != wanted:
-        raise ExportError(f"the inputs are {given}; for {n} samples the model takes {wanted}")
+def _filled(inputs: Inputs, batch_size: int) -> Inputs:
+    """The inputs, repeated from the first on until the last batch is full."""
+    n = len(next(iter(inputs.values())))
+    chosen = np.arange(-(-n // batch_size) * batch_size) % n
+    return {name: values[chosen] for name, values in inputs.items()}
 
 
-def _answers(
-    answer: Callable[[Inputs, int], list[NDArray[np.float32]]],
-    inputs: Inputs,
-    n: int,
-    batch_size: int,
-) -> NDArray[np.float64]:
+def _network_answers(
+    network: torch.nn.Module, inputs: Inputs, batch_size: int
+) -> list[NDArray[np.float32]]:
+    """The network's outputs for the filled inputs."""
+    with evaluating(network) as device, torch.inference_mode():
+        tensors = map(torch.from_numpy, _filled(inputs, batch_size).values())
+        parts = [torch.split(tensor.to(device), batch_size) for tensor in tensors]
+        batches = [network(*batch) for batch in zip(*parts, strict=True)]
+    return [torch.cat(column).numpy(force=True) for column in zip(*batches, strict=True)]
+
+
+def _rows(columns: Iterable[NDArray[np.float32]], n: int) -> NDArray[np.float64]:
     """Latitude and longitude in degrees, sigma east and north in metres, float64 `(n, 4)`.
 
     A fifth column has the correlations, if the model returns them.
     """
-    full = np.arange(-(-n // batch_size) * batch_size) % n
-    columns = answer({name: values[full] for name, values in inputs.items()}, batch_size)
-    rows = np.concatenate([column.reshape(len(full), -1) for column in columns], axis=1)
+    rows = np.concatenate([column.reshape(len(column), -1) for column in columns], axis=1)
     return rows[:n].astype(np.float64)
 
 

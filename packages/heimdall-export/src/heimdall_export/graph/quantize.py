@@ -1,14 +1,14 @@
 """Smaller and faster files of a model: weights of two bytes, or products of integers.
 
-Two bytes (`fp16`, `bf16`): the weights of products and convolutions are stored so, and widened when
-the file is loaded. The arithmetic is float32 as before: half the file, the same speed.
+`fp16`, `bf16`: weights of products and convolutions are stored in two bytes and widened when the
+file is loaded. The arithmetic is float32 as before: half the file, the same speed.
 
 `int8`: products with a weight, convolutions of one tap among them, are computed with 8-bit integers
-(`integers`). Everything else, wider convolutions and heads among it, stays float32. Scales are
-fixed in the file: an answer depends on its own input alone, not on the rest of the batch.
+(`integers`). Everything else, such as wider convolutions and heads, stays float32. Scales are fixed
+in the file, so an answer depends on its own input alone, not on the rest of the batch.
 
 `int4`: the same with 4-bit weights in the file, kernels of wider convolutions too. Half the size of
-`int8`, as fast, and less exact; the operator set is 21 at least.
+`int8`, as fast, and less exact; the operator set is 21 or newer.
 """
 
 from __future__ import annotations
@@ -21,19 +21,12 @@ import torch
 from google.protobuf.message import DecodeError
 
 from heimdall_export.errors import ExportError
-from heimdall_export.graph.integers import (
-    LEAST_OPSET,
-    calibrate,
-    large_convolutions,
-    pack_kernel,
-    use_integers,
-)
+from heimdall_export.graph.integers import LEAST_OPSET, calibrate, pack_kernels, use_integers
 from heimdall_export.graph.rewrite import (
     channel_weights,
     fold_channel_scales,
     large_weights,
     pointwise_as_products,
-    put_first,
     shorten_names,
 )
 from heimdall_export.graph.weighted_graph import WeightedGraph
@@ -46,14 +39,12 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
 __all__ = ["KINDS", "Kind", "NothingToQuantize", "quantize_model"]
 
 Kind = Literal["fp16", "bf16", "int8", "int4"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-_LARGEST_HALF = 65504.0
 
 
 class NothingToQuantize(ExportError):
@@ -75,16 +66,16 @@ def quantize_model(
         path: A float32 model file.
         target: The new file; an existing one is replaced as a whole.
         kind: `fp16`, `bf16`, `int8` or `int4`.
-        features: Training features that integers are calibrated on, float32
-            `(n, receivers, n_mels, n_frames)`; some dozens will do.
+        features: Training features to calibrate integers on, float32
+            `(n, receivers, n_mels, n_frames)`; some dozens are enough.
         arrivals: Their arrival times, if the model takes them.
-        keep: Share of the products that stay float32, those first whose inputs 8 bits round most.
+        keep: Share of the products that stay float32: those whose inputs 8 bits round most.
 
     Returns:
         The target.
 
     Raises:
-        ExportError: An unknown kind, a file that is no float32 model of ours, features that it
+        ExportError: An unknown kind, a file that is not a float32 model of ours, features that it
             does not take, or a target that cannot be written.
     """
     if kind not in KINDS:
@@ -125,8 +116,7 @@ def _to_integers(
         graph.convert(LEAST_OPSET)
     pointwise_as_products(graph)
     fold_channel_scales(graph)
-    seen = calibrate(graph, inputs, kernels=packed)
-    ranges = seen.ranges
+    ranges, means = calibrate(graph, inputs, kernels=packed)
     if not ranges:
         raise NothingToQuantize(
             "the model has no product of matrices that integers would gain from; use fp16"
@@ -134,41 +124,18 @@ def _to_integers(
     kept = sorted(ranges, key=lambda name: -ranges[name].noise)[: round(keep * len(ranges))]
     use_integers(graph, {n: ranges[n] for n in ranges if n not in kept}, packed=packed)
     if packed:
-        _pack_kernels(graph, seen.means)
+        pack_kernels(graph, means)
         _halve(graph, channel_weights(graph), torch.float16)
         shorten_names(graph)
 
 
-def _pack_kernels(graph: WeightedGraph, means: Mapping[str, Tensor]) -> None:
-    """Store kernels in four bits; biases make up for what this moves in the mean."""
-    unpacking: list[onnx.NodeProto] = []
-    convolutions = large_convolutions(graph)
-    for name in large_weights(graph, ("Conv",)):
-        weight = graph.weights.pop(name)
-        stored = pack_kernel(graph, name, weight)
-        unpacking.extend(stored.nodes)
-        lost = (weight - stored.value).flatten(2).sum(dim=2)  # (outputs, inputs of a group)
-        for node in convolutions:
-            if node.input[1] != name or len(node.input) < 3:
-                continue
-            mean = means[node.input[0]]
-            n_groups = len(mean) // lost.shape[1]
-            shift = lost.reshape(n_groups, -1, lost.shape[1]) @ mean.reshape(n_groups, -1, 1)
-            bias = f"{node.output[0]}.bias"
-            graph.weights[bias] = graph.weights[node.input[2]] + shift.flatten()
-            node.input[2] = bias
-    put_first(graph, unpacking)
-
-
 def _halve(graph: WeightedGraph, names: list[str], dtype: torch.dtype) -> None:
-    """Store weights in two bytes each, except those beyond float16's range."""
+    """Store weights in two bytes each, except those beyond the type's range."""
     casts = []
     for name in names:
-        weight = graph.weights[name]
-        if dtype == torch.float16 and weight.abs().max() > _LARGEST_HALF:
+        if graph.weights[name].abs().max() > torch.finfo(dtype).max:
             continue
         half = f"{name}.half"
-        graph.weights[half] = weight.to(dtype)
+        graph.weights[half] = graph.weights.pop(name).to(dtype)
         casts.append(onnx.helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
-        del graph.weights[name]
-    put_first(graph, casts)
+    graph.replace_nodes([*casts, *graph.nodes])

@@ -1,9 +1,9 @@
 """Rewrites of a graph: work done once, before the file is written, instead of at each answer.
 
-`fold_channel_scales` is for what ConvNeXt calls layer scale. A block ends in a product, a bias, the
-channels moved back to their place, and a factor for each channel. The factor commutes with all of
-that, so it can go into the weights and the bias: one pass over the block's values less. It makes
-new weights, so it is used only where weights are copied anyway.
+`fold_channel_scales` folds what ConvNeXt calls layer scale. A block ends in a product, a bias, a
+transposition that moves the channels back to their place, and a factor for each channel. The factor
+commutes with all of that, so it can go into the weights and the bias, which saves one pass over the
+block's values. It makes new weights, so it is used only where weights are copied anyway.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -27,11 +27,9 @@ __all__ = [
     "channel_weights",
     "fold_channel_scales",
     "fold_transposes",
-    "large_products",
+    "large_nodes",
     "large_weights",
     "pointwise_as_products",
-    "put_after",
-    "put_first",
     "shorten_names",
 ]
 
@@ -42,14 +40,14 @@ _LEAST_VALUES = 8192
 """Smaller weights, heads among them, stay as they are: they take little room."""
 _MANY_CHANNELS = 96
 _LEAST_SIDE = 16
-"""Of a matrix; thinner ones are tables of places."""
+"""Rows and columns of a matrix; thinner ones are tables of places."""
 
 
 def fold_transposes(graph: WeightedGraph) -> None:
     """Replace transpositions of weights by transposed weights."""
     names: dict[str, str] = {}
     kept = []
-    for node in graph.model.graph.node:
+    for node in graph.nodes:
         if node.op_type == "Transpose" and node.input[0] in graph.weights:
             order = tuple(_attributes(node)["perm"])
             name = f"{node.input[0]}.{''.join(map(str, order))}"
@@ -60,8 +58,7 @@ def fold_transposes(graph: WeightedGraph) -> None:
     for node in kept:
         for place, name in enumerate(node.input):
             node.input[place] = names.get(name, name)
-    _replace_nodes(graph, kept)
-    graph.prune()
+    graph.replace_nodes(kept)
 
 
 def shorten_names(graph: WeightedGraph) -> None:
@@ -87,7 +84,7 @@ def pointwise_as_products(graph: WeightedGraph) -> None:
     plain = {"group": 1, "strides": [1, 1], "pads": [0, 0, 0, 0]}
     make = onnx.helper.make_node
     nodes: list[Node] = []
-    for node in graph.model.graph.node:
+    for node in graph.nodes:
         attributes = _attributes(node)
         if (
             node.op_type != "Conv"
@@ -108,81 +105,64 @@ def pointwise_as_products(graph: WeightedGraph) -> None:
             *([make("Add", [product, bias[0]], [added])] if bias else []),
             make("Transpose", [added if bias else product], [result], perm=_CHANNELS_FIRST),
         ]
-    _replace_nodes(graph, nodes)
-    graph.prune()
+    graph.replace_nodes(nodes)
 
 
 def fold_channel_scales(graph: WeightedGraph) -> None:
-    """Multiply factors of channels into the products before them."""
-    nodes = graph.model.graph.node
-    makers = {name: node for node in nodes for name in node.output}
-    uses = Counter(name for node in nodes for name in node.input)
-    for node in list(nodes):
-        if node.op_type != "Mul":
+    """Multiply factors of channels into the products before them.
+
+    A factor stays if other nodes see the values in between or share the weights.
+    """
+    makers = {name: node for node in graph.nodes for name in node.output}
+    uses = Counter(name for node in graph.nodes for name in node.input)
+    for scaling in graph.nodes:
+        if scaling.op_type != "Mul":
             continue
-        for value, scale in (node.input, reversed(node.input)):
-            if _fold_scale(graph, makers, uses, node, value, scale):
-                break
+        made_by = _makers_by_type(scaling, makers)
+        moved, shaped = made_by.get("Transpose"), made_by.get("Reshape")
+        if moved is None or shaped is None or tuple(_attributes(moved)["perm"]) != _CHANNELS_FIRST:
+            continue
+        added = makers.get(moved.input[0])
+        if added is None or added.op_type != "Add":
+            continue
+        product = _makers_by_type(added, makers).get("MatMul")
+        bias = next((name for name in added.input if name in graph.weights), None)
+        factor = _channel_factor(graph, makers, shaped)
+        if product is None or bias is None or factor is None:
+            continue
+        weight = product.input[1]
+        between = [node.output[0] for node in (shaped, moved, added, product)]
+        if weight in graph.weights and all(uses[name] == 1 for name in (*between, weight, bias)):
+            graph.weights[weight] = graph.weights[weight] * factor
+            graph.weights[bias] = graph.weights[bias] * factor
+            moved.output[0] = scaling.output[0]
+            graph.model.graph.node.remove(scaling)
+            graph.model.graph.node.remove(shaped)
     graph.prune()
 
 
-def _fold_scale(
-    graph: WeightedGraph,
-    makers: Mapping[str, Node],
-    uses: Mapping[str, int],
-    scaling: Node,
-    value: str,
-    scale: str,
-) -> bool:
-    """Fold one factor if `value` is a product's and `scale` one of its channels; True if found.
-
-    Nothing is changed if other nodes see the values in between or share the weights.
-    """
-    moved, shaped = makers.get(value), makers.get(scale)
-    if moved is None or moved.op_type != "Transpose":
-        return False
-    added = makers.get(moved.input[0])
-    if added is None or added.op_type != "Add":
-        return False
-    products = [makers[name] for name in added.input if name in makers]
-    if tuple(_attributes(moved)["perm"]) != _CHANNELS_FIRST or len(products) != 1:
-        return False
-    factor = _factor(graph, makers, shaped)
-    (product,) = products
-    if shaped is None or factor is None or product.op_type != "MatMul":
-        return False
-    weight = product.input[1]
-    (bias,) = (name for name in added.input if name != product.output[0])
-    between = (node.output[0] for node in (shaped, moved, added, product))
-    is_alone = all(uses.get(name) == 1 for name in (*between, weight, *added.input))
-    if is_alone and weight in graph.weights and bias in graph.weights:
-        graph.weights[weight] = graph.weights[weight] * factor
-        graph.weights[bias] = graph.weights[bias] * factor
-        moved.output[0] = scaling.output[0]
-        graph.model.graph.node.remove(scaling)
-        graph.model.graph.node.remove(shaped)
-    return True
+def _makers_by_type(node: Node, makers: Mapping[str, Node]) -> dict[str, Node]:
+    """The nodes that compute a node's inputs, by their types."""
+    return {makers[name].op_type: makers[name] for name in node.input if name in makers}
 
 
-def _factor(graph: WeightedGraph, makers: Mapping[str, Node], node: Node | None) -> Tensor | None:
-    """A vector of weights that a node lays along the channels, if it does."""
-    if node is None or node.op_type != "Reshape" or node.input[0] not in graph.weights:
-        return None
-    factor, shape = graph.weights[node.input[0]], node.input[1]
+def _channel_factor(
+    graph: WeightedGraph, makers: Mapping[str, Node], reshape: Node
+) -> Tensor | None:
+    """A vector of weights that a `Reshape` lays along the channels, if it does."""
+    factor, shape = graph.weights.get(reshape.input[0]), reshape.input[1]
     if shape in graph.weights:
         sizes = graph.weights[shape].tolist()
     elif shape in makers and makers[shape].op_type == "Constant":
         sizes = onnx.numpy_helper.to_array(_attributes(makers[shape])["value"]).tolist()
     else:
         return None
-    return factor if factor.ndim == 1 and sizes in _BY_CHANNEL else None
+    return factor if factor is not None and factor.ndim == 1 and sizes in _BY_CHANNEL else None
 
 
 def large_weights(graph: WeightedGraph, kinds: tuple[str, ...]) -> list[str]:
-    """Large matrices and kernels that nodes of these kinds take, each once."""
-    taken = {
-        name for node in graph.model.graph.node if node.op_type in kinds for name in node.input[1:2]
-    }
+    """Large matrices and kernels that nodes of these types take, each once."""
+    taken = {name for node in graph.nodes if node.op_type in kinds for name in node.input[1:2]}
     return [
         name
         for name, weight in graph.weights.items()
@@ -193,13 +173,18 @@ def large_weights(graph: WeightedGraph, kinds: tuple[str, ...]) -> list[str]:
     ]
 
 
+def large_nodes(graph: WeightedGraph, kind: str) -> list[Node]:
+    """Nodes of a type, `MatMul` or `Conv`, that apply a large weight to a computed value."""
+    large = set(large_weights(graph, (kind,)))
+    return [node for node in graph.nodes if node.op_type == kind and node.input[1] in large]
+
+
 def channel_weights(graph: WeightedGraph) -> list[str]:
     """Weights of one value a channel, of many channels: norms, factors, biases."""
-    nodes = graph.model.graph.node
-    products = {name for node in nodes if node.op_type == "MatMul" for name in node.output}
+    products = {name for node in graph.nodes if node.op_type == "MatMul" for name in node.output}
     taken = {
         name
-        for node in nodes
+        for node in graph.nodes
         if node.op_type in ("LayerNormalization", "Conv", "Mul")
         or (node.op_type == "Add" and products & set(node.input))
         for name in node.input
@@ -212,34 +197,6 @@ def channel_weights(graph: WeightedGraph) -> list[str]:
         and weight.ndim == 1
         and len(weight) >= _MANY_CHANNELS
     ]
-
-
-def large_products(graph: WeightedGraph) -> list[Node]:
-    """Products of a computed value with a large matrix."""
-    large = set(large_weights(graph, ("MatMul",)))
-    nodes = graph.model.graph.node
-    return [node for node in nodes if node.op_type == "MatMul" and node.input[1] in large]
-
-
-def put_first(graph: WeightedGraph, nodes: Iterable[Node]) -> None:
-    """Insert nodes that take weights alone before all others."""
-    _replace_nodes(graph, [*nodes, *graph.model.graph.node])
-
-
-def put_after(graph: WeightedGraph, nodes: Mapping[str, list[Node]]) -> None:
-    """Insert nodes after the one that computes the value they take, given by its name."""
-    ordered = []
-    for node in graph.model.graph.node:
-        ordered.append(node)
-        for name in node.output:
-            ordered.extend(nodes.get(name, ()))
-    _replace_nodes(graph, ordered)
-
-
-def _replace_nodes(graph: WeightedGraph, nodes: Iterable[Node]) -> None:
-    kept = list(nodes)
-    del graph.model.graph.node[:]
-    graph.model.graph.node.extend(kept)
 
 
 def _attributes(node: Node) -> dict[str, Any]:

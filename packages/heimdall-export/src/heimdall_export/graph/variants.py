@@ -1,7 +1,7 @@
 """Files of one model at several precisions, and the choice of the one to serve.
 
-A variant is judged by errors in metres, the likelihood of the truth, and how often the truth is
-within the ellipses. How far its tensors are from the model's decides nothing.
+A variant is judged by its errors in metres and by how often the truth is within its ellipses, not
+by how far its tensors are from the model's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from heimdall_export.errors import ExportError
 from heimdall_export.graph.quantize import KINDS, NothingToQuantize, quantize_model
 from heimdall_export.model_files import model_size, remove_model
-from heimdall_export.session import latencies, open_session
+from heimdall_export.session import latencies_ms, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
     Judge = Callable[[Path], Mapping[str, float]]
 
-__all__ = ["PRECISIONS", "Choice", "Precision", "Variant", "at_precision", "is_faithful"]
+__all__ = ["PRECISIONS", "Choice", "Precision", "Variant", "at_precision", "fastest", "is_faithful"]
 
 Precision = Literal["none", "fp16", "bf16", "int8", "int4", "auto"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _LARGEST_ERROR_GROWTH = 0.01
 """Share by which a variant's median error may exceed the model's."""
 _LARGEST_COVERAGE_MOVE = 0.01
-"""Of the share of truths within an ellipse, either way."""
+"""Change of the share of truths within an ellipse, either way."""
 _AS_FAST = 1.05
-"""Up to so many times the least latency counts as equally fast; then the size decides."""
+"""Up to this multiple of the least latency counts as equally fast; then the size decides."""
 _KEPT = (0.0, 0.1, 0.3)
 """Shares of products that int8 leaves in float32, tried in this order."""
 _SECONDS = 2.0
@@ -62,23 +62,18 @@ class Choice:
 
     def figures(self) -> dict[str, dict[str, float]]:
         """Figures by variants' names, for a sidecar or a run."""
-        latency = {name: {"latency_ms": value} for name, value in self.latency_ms.items()}
-        return {
-            variant.name: {
-                "size_bytes": float(variant.size_bytes),
-                **variant.figures,
-                **latency.get(variant.name, {}),
-            }
-            for variant in self.tried
-        }
+        found = {v.name: {"size_bytes": float(v.size_bytes), **v.figures} for v in self.tried}
+        for name, latency_ms in self.latency_ms.items():
+            found[name]["latency_ms"] = latency_ms
+        return found
 
 
 def at_precision(path: Path, precision: Precision, sample: Sample, judge: Judge) -> Choice:
     """Choose the variant of a float32 model file to deliver.
 
-    `auto` is the fastest of those that are faithful. `int8` is the one with the fewest products
-    left in float32 that is faithful or, if none is, the one with the least median error. Files
-    that were tried and not chosen are removed; the float32 file stays.
+    `auto` is the fastest of the faithful ones. `int8` is the one with the fewest products left in
+    float32 that is faithful or, if none is, the one with the least median error. Files that were
+    tried and not chosen are removed; the float32 file stays.
 
     Args:
         path: The float32 file, `<name>.onnx`; variants are written beside it.
@@ -88,8 +83,8 @@ def at_precision(path: Path, precision: Precision, sample: Sample, judge: Judge)
             `error_m_median`, `coverage_68` and `coverage_95` at least.
 
     Raises:
-        ExportError: An unknown precision, a file that cannot be quantised, or no median error of
-            the precision asked for.
+        ExportError: An unknown precision, a file that cannot be quantised, or a median error that
+            is not finite at the requested precision.
     """
     if precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
@@ -120,16 +115,20 @@ def is_faithful(figures: Mapping[str, float], plain: Mapping[str, float]) -> boo
     return figures["error_m_median"] <= most_m and still
 
 
+def fastest(variants: Sequence[Variant], latency_ms: Mapping[str, float]) -> Variant:
+    """The smallest of the variants whose latency, given by name, is within 5 % of the least."""
+    bound = _AS_FAST * min(latency_ms.values())
+    fast = [variant for variant in variants if latency_ms[variant.name] <= bound]
+    return min(fast, key=lambda variant: variant.size_bytes)
+
+
 def _variants(plain: Variant, kind: Kind, sample: Sample, judge: Judge) -> Iterator[Variant]:
     for keep in _KEPT if kind == "int8" else _KEPT[:1]:
         name = f"{kind}-keep{100 * keep:.0f}" if keep else kind
+        target = plain.path.with_name(f"{plain.path.stem}.{name}.onnx")
+        features, arrivals = sample.features, sample.arrivals
         path = quantize_model(
-            plain.path,
-            plain.path.with_name(f"{plain.path.stem}.{name}.onnx"),
-            kind,
-            features=sample.features,
-            arrivals=sample.arrivals,
-            keep=keep,
+            plain.path, target, kind, features=features, arrivals=arrivals, keep=keep
         )
         try:
             figures = dict(judge(path))
@@ -157,8 +156,6 @@ def _chosen(
     rivals = [plain, *good]
     feed = {name: values[:1] for name, values in sample.inputs.items()}
     calls = [partial(open_session(variant.path).run, None, feed) for variant in rivals]
-    found = latencies(calls, seconds=_SECONDS)
-    latency_ms = {v.name: one.median_ms for v, one in zip(rivals, found, strict=True)}
-    bound = _AS_FAST * min(latency_ms.values())
-    fast = [variant for variant in rivals if latency_ms[variant.name] <= bound]
-    return min(fast, key=lambda variant: variant.size_bytes), latency_ms
+    found = latencies_ms(calls, seconds=_SECONDS)
+    latency_ms = {variant.name: median for variant, (median, _) in zip(rivals, found, strict=True)}
+    return fastest(rivals, latency_ms), latency_ms

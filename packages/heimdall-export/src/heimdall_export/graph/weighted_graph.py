@@ -1,10 +1,10 @@
 """A graph and its weights, kept apart until they are written to the file.
 
-Weights are views of the network's own tensors; where the file needs another layout (transposed,
-say), each is copied as it is written, so an export needs the memory of one weight.
+Weights are views of the network's own tensors. A weight that the file needs in another layout, such
+as transposed, is copied only as it is written, so an export needs the memory of one weight.
 
-The file is Protocol Buffers, written field by field: a message may have its fields in any order,
-so the graph's weights follow the rest of the graph. Sources: onnx.proto for the fields' numbers;
+The file is in Protocol Buffers and written field by field: a message may have its fields in any
+order, so the weights follow the rest of the graph. Sources: onnx.proto for the fields' numbers;
 "Protocol Buffers Encoding" (protobuf.dev) for the encoding.
 """
 
@@ -25,7 +25,7 @@ from heimdall_export.model_files import SUFFIX
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -73,6 +73,18 @@ class WeightedGraph:
             weights[weight.name] = torch.from_numpy(onnx.numpy_helper.to_array(weight).copy())
         return cls(model, weights)
 
+    @property
+    def nodes(self) -> list[onnx.NodeProto]:
+        """The graph's nodes, in the order of computation."""
+        return list(self.model.graph.node)
+
+    def replace_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Give the graph copies of these nodes instead of its own; remove unused weights."""
+        kept = list(nodes)
+        del self.model.graph.node[:]
+        self.model.graph.node.extend(kept)
+        self.prune()
+
     def prune(self) -> None:
         """Remove weights that no node takes."""
         used = {name for node in self.model.graph.node for name in node.input}
@@ -117,10 +129,8 @@ class WeightedGraph:
         if name in self.four_bits:
             return int(onnx.TensorProto.INT4), [*self.four_bits[name]]
         weight = self.weights[name]
-        if weight.dtype == torch.bfloat16:
-            return int(onnx.TensorProto.BFLOAT16), [*weight.shape]
-        plain = np.dtype(str(weight.dtype).removeprefix("torch."))
-        return onnx.helper.np_dtype_to_tensor_dtype(plain), [*weight.shape]
+        dtype = np.dtype(str(weight.dtype).removeprefix("torch."))
+        return onnx.helper.np_dtype_to_tensor_dtype(dtype), [*weight.shape]
 
     def save(self, path: Path, *, largest: int = LARGEST_FILE) -> None:
         """Write the model as `write` does, whole or not at all.
@@ -147,37 +157,34 @@ class WeightedGraph:
         """
         n_bytes = sum(weight.nbytes for weight in self.weights.values())
         beside = self._write_beside(path) if n_bytes > largest else None
-        parts: list[tuple[bytes, Tensor | None]] = []
+        parts: list[bytes] = []
         offset = 0
         for name, weight in self.weights.items():
             kind, shape = self._kind(name)
             tensor = onnx.TensorProto(name=name, dims=shape, data_type=kind)
+            if beside is not None:
+                tensor.data_location = onnx.TensorProto.EXTERNAL
+                place = {"location": beside, "offset": offset, "length": weight.nbytes}
+                for key, value in place.items():
+                    tensor.external_data.add(key=key, value=str(value))
+                offset += weight.nbytes
+            part = tensor.SerializeToString()
+            length = len(part)
             if beside is None:
-                header = tensor.SerializeToString() + _RAW_DATA + _varint(weight.nbytes)
-                length = len(header) + weight.nbytes
-                parts.append((_INITIALIZER + _varint(length) + header, weight))
-                continue
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            for key, value in (
-                ("location", beside),
-                ("offset", offset),
-                ("length", weight.nbytes),
-            ):
-                tensor.external_data.add(key=key, value=str(value))
-            offset += weight.nbytes
-            header = tensor.SerializeToString()
-            parts.append((_INITIALIZER + _varint(len(header)) + header, None))
+                part += _RAW_DATA + _varint(weight.nbytes)
+                length = len(part) + weight.nbytes
+            parts.append(_INITIALIZER + _varint(length) + part)
         rest = onnx.ModelProto()
         rest.CopyFrom(self.model)
         rest.ClearField("graph")
         graph = self.model.graph.SerializeToString()
-        length = len(graph) + sum(len(h) + (0 if w is None else w.nbytes) for h, w in parts)
+        length = len(graph) + sum(map(len, parts)) + (n_bytes if beside is None else 0)
         with path.open("wb") as file:
             file.write(rest.SerializeToString() + _GRAPH + _varint(length) + graph)
-            for header, values in parts:
-                file.write(header)
-                if values is not None:
-                    file.write(_raw(values))
+            for part, weight in zip(parts, self.weights.values(), strict=True):
+                file.write(part)
+                if beside is None:
+                    file.write(_raw(weight))
 
     def _write_beside(self, path: Path) -> str:
         """Write all weights to a file beside the model; returns its name."""
@@ -202,8 +209,7 @@ def _varint(number: int) -> bytes:
     while number > 0x7F:
         groups.append(number & 0x7F | 0x80)
         number >>= 7
-    groups.append(number)
-    return bytes(groups)
+    return bytes([*groups, number])
 
 
 def _raw(weight: Tensor) -> memoryview:

@@ -1,7 +1,7 @@
 """The S3 stores of models and artifacts: addresses, credentials, clients and their errors.
 
-MLflow takes credentials from the process's environment, from where they reach every child process
-and stay when the run is over. Here they are passed to it, or set for a while.
+MLflow takes credentials from the process's environment, where every child process inherits them
+and they remain when the run is over. Here they are passed to it, or set for a while.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "S3_SCHEME",
     "TRANSIENT_STATUS",
-    "WAITS_S",
     "ArtifactStore",
     "ModelStores",
     "chunks_of",
@@ -35,20 +34,16 @@ __all__ = [
 ]
 
 S3_SCHEME = "s3://"
-WAITS_S = (0.1, 0.4, 1.6)
-"""Before each further attempt after a transient failure."""
 TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 _BUCKET = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:-]{1,61}[A-Za-z0-9]")
-_CHUNK = 2**20
-_CONNECT_S, _STALL_S = 10.0, 60.0
 _NEEDED = ("HEIMDALL_S3_ENDPOINT_URL", "HEIMDALL_S3_ACCESS_KEY", "HEIMDALL_S3_SECRET_KEY")
 
 
 @contextlib.contextmanager
 def temporary_environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables, None removes one; afterwards each is as it was.
+    """Set environment variables for a library that takes its settings from nowhere else.
 
-    For libraries that take their settings from nowhere else.
+    None removes a variable; afterwards each is as it was.
     """
     before = {name: os.environ.get(name) for name in variables}
     try:
@@ -88,6 +83,7 @@ class ArtifactStore:
             raise ExportError(
                 f"a model in an object store needs {error.name}: pip install 'heimdall-export[s3]'"
             ) from error
+        timeout = urllib3.Timeout(connect=10.0, read=60.0)
         try:
             parts = urlsplit(self.endpoint_url)
             return Minio(
@@ -96,9 +92,7 @@ class ArtifactStore:
                 secret_key=self.secret_key,
                 secure={"https": True, "http": False}[parts.scheme],
                 region=self.region,
-                http_client=urllib3.PoolManager(
-                    timeout=urllib3.Timeout(connect=_CONNECT_S, read=_STALL_S), retries=False
-                ),
+                http_client=urllib3.PoolManager(timeout=timeout, retries=False),
             )
         except (KeyError, ValueError):  # its message may hold a password
             raise ExportError(
@@ -110,18 +104,15 @@ class ArtifactStore:
         """MLflow's artifacts at an `s3://` address; credentials stay out of the environment."""
         from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 
+        keys = {"access_key_id": self.access_key, "secret_access_key": self.secret_key}
         with temporary_environment(self._place()):
-            yield S3ArtifactRepository(
-                artifact_uri,
-                access_key_id=self.access_key,
-                secret_access_key=self.secret_key,
-            )
+            yield S3ArtifactRepository(artifact_uri, **keys)
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:
-        """The environment in which MLflow's own functions find this store.
+        """The environment in which MLflow's own functions, such as `load_model`, find this store.
 
-        `mlflow.onnx.load_model` is one of them. Afterwards the environment is as it was.
+        Afterwards the environment is as it was.
         """
         import boto3  # type: ignore[import-untyped]
 
@@ -138,7 +129,7 @@ class ArtifactStore:
             "MLFLOW_S3_ENDPOINT_URL": self.endpoint_url,
             "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",
-            # They would win over, or mix with, what is given here.
+            # These would override, or mix with, what is given here.
             "AWS_PROFILE": None,
             "AWS_SESSION_TOKEN": None,
         }
@@ -150,7 +141,7 @@ class ModelStores:
 
     s3: ArtifactStore | None = None
     tracking_uri: str | None = field(default=None, repr=False)
-    """Of the MLflow registry; may hold a password."""
+    """Address of the MLflow registry; may hold a password."""
 
     @classmethod
     def from_environment(cls) -> ModelStores:
@@ -167,11 +158,7 @@ class ModelStores:
         return cls(s3=s3, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None)
 
     def need_s3(self) -> ArtifactStore:
-        """The object store.
-
-        Raises:
-            ExportError: None is configured.
-        """
+        """The object store; `ExportError` if none is configured."""
         if self.s3 is None:
             raise ExportError(
                 f"no object store is configured; set {', '.join(_NEEDED)}, or give "
@@ -180,11 +167,7 @@ class ModelStores:
         return self.s3
 
     def need_tracking_uri(self) -> str:
-        """The registry's address.
-
-        Raises:
-            ExportError: None is configured.
-        """
+        """The registry's address; `ExportError` if none is configured."""
         if self.tracking_uri is None:
             raise ExportError(
                 "no model registry is configured; set MLFLOW_TRACKING_URI, or give "
@@ -194,11 +177,7 @@ class ModelStores:
 
 
 def split_address(uri: str) -> tuple[str, str]:
-    """Bucket and key of `s3://bucket/key`.
-
-    Raises:
-        ExportError: It is no such address, or one that no store takes.
-    """
+    """Bucket and key of `s3://bucket/key`; `ExportError` for any other text."""
     bucket, _, key = uri.removeprefix(S3_SCHEME).partition("/")
     is_key = key and key.isprintable() and not {".", ".."} & set(key.split("/"))
     if not (uri.startswith(S3_SCHEME) and _BUCKET.fullmatch(bucket) and is_key):
@@ -234,11 +213,7 @@ def store_errors(doing: str) -> Iterator[None]:
 
 
 def ensure_bucket(client: Minio, bucket: str) -> None:
-    """Make a bucket unless it exists.
-
-    Raises:
-        MinioException, urllib3.exceptions.HTTPError: As the client raises them.
-    """
+    """Make a bucket unless it exists; the client's own errors pass through."""
     from minio.error import S3Error
 
     if client.bucket_exists(bucket):
@@ -252,14 +227,13 @@ def ensure_bucket(client: Minio, bucket: str) -> None:
 
 
 def chunks_of(client: Minio, bucket: str, key: str) -> Iterator[bytes]:
-    """An object in pieces; its connection is given back however the reading ends.
+    """An object in pieces; its connection is given back even if the reading is cut short.
 
-    Raises:
-        MinioException, urllib3.exceptions.HTTPError: As the client raises them.
+    The client's own errors pass through.
     """
     answer = client.get_object(bucket, key)
     try:
-        yield from answer.stream(_CHUNK)
+        yield from answer.stream(2**20)
     finally:
         answer.close()
         answer.release_conn()

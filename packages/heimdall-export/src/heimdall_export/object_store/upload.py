@@ -17,12 +17,11 @@ import io
 import json
 import logging
 import math
-import time
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import urllib3
 from minio.error import S3Error
@@ -32,7 +31,6 @@ from heimdall_export.errors import ExportError
 from heimdall_export.model_files import SUFFIX, file_sha256, weights_beside
 from heimdall_export.object_store.store import (
     TRANSIENT_STATUS,
-    WAITS_S,
     chunks_of,
     ensure_bucket,
     split_address,
@@ -46,15 +44,13 @@ if TYPE_CHECKING:
 
     from minio import Minio
 
-__all__ = ["UploadedModel", "add_to_sidecar", "put_new", "upload_model"]
+__all__ = ["UploadedModel", "add_to_sidecar", "upload_model"]
 
 _STORED = (200, 201, 204)
 _NAME_TAKEN = (409, 412)
-_VALID = timedelta(minutes=15)
-_CONNECT_S, _READ_S = 10.0, 60.0
 _MOST_NAMES = 60
-"""Seconds after the wanted one that are tried for a name."""
-_JSON, _BYTES = "application/json", "application/octet-stream"
+"""Number of names that are tried, one for each second from the wanted one on."""
+_JSON = "application/json"
 _IDENTITY = ("uri", "key", "sha256", "size", "created_at", "weights_sha256", "run_id", "upload_id")
 """Entries of a sidecar that identify the model; additions must not change them."""
 
@@ -69,7 +65,7 @@ class UploadedModel:
     size: int
     created_at: str
     weights_sha256: str | None = None
-    """Of the object `.data` beside it, where the weights are too many for one."""
+    """Hash of the object `.data` beside it, where the weights are too many for one."""
 
 
 def upload_model(
@@ -87,11 +83,11 @@ def upload_model(
 
     Args:
         client: The object store.
-        bucket: Must exist, unless it may be made.
+        bucket: An existing bucket, unless `make_bucket` is set.
         path: The ONNX file; weights in a file beside it go along.
         run_id: MLflow run that made it.
-        metrics: Go into the sidecar, null for what is not finite.
-        versions: Of our packages; go into the sidecar.
+        metrics: Entries of the sidecar; null there for what is not finite.
+        versions: Versions of our packages, for the sidecar.
         created_at: Aware; now when None. The next second is used where one is taken.
         make_bucket: Make the bucket where it is missing.
 
@@ -111,7 +107,11 @@ def upload_model(
     }
     try:
         sha256, size = file_sha256(source), source.stat().st_size
-        weights = _weights(source)
+        weights = weights_beside(source)
+        if weights is not None and not weights.is_file():
+            raise ExportError(f"{source} has its weights in {weights.name}, which is not beside it")
+        if weights is not None and file_sha256(weights) != weights.stem:
+            raise ExportError(f"{weights} was changed since it was written; export the model again")
         with store_errors(f"upload {source} into bucket {bucket!r}"):
             _require_bucket(client, bucket, make=make_bucket)
             for moment in (first + timedelta(seconds=second) for second in range(_MOST_NAMES)):
@@ -133,16 +133,6 @@ def upload_model(
     )
 
 
-def _weights(source: Path) -> Path | None:
-    """The file beside the model, verified by the hash in its name."""
-    weights = weights_beside(source)
-    if weights is not None and not weights.is_file():
-        raise ExportError(f"{source} has its weights in {weights.name}, which is not beside it")
-    if weights is not None and file_sha256(weights) != weights.stem:
-        raise ExportError(f"{weights} was changed since it was written; export the model again")
-    return weights
-
-
 def _require_bucket(client: Minio, bucket: str, *, make: bool) -> None:
     try:
         exists = client.bucket_exists(bucket)
@@ -162,41 +152,34 @@ def _stored(
     model: UploadedModel,
     further: Mapping[str, object],
 ) -> bool:
-    """Store sidecar, weights and model under the name; False if the name is another's."""
+    """Store sidecar, weights and model under the name; False if somebody else has the name."""
     stem = model.key.removesuffix(".onnx")
     known = {name: value for name, value in asdict(model).items() if value is not None}
     sidecar = json.dumps(known | dict(further), indent=2, sort_keys=True).encode()
-    files = [(model.key, source, model.sha256)]
-    if weights:
-        files.insert(0, (stem + SUFFIX, weights, weights.stem))
-    with contextlib.ExitStack() as undo:
-        # Before each act: one that was interrupted may have been carried out.
-        claim = hashlib.sha256(sidecar).hexdigest()
-        undo.callback(_withdraw, client, bucket, f"{stem}.json", claim)
-        if not _put_verified(client, bucket, f"{stem}.json", sidecar, claim, _JSON):
-            return False
-        for key, path, sha256 in files:
+    parts: list[tuple[str, BinaryIO, str]] = [
+        (".json", io.BytesIO(sidecar), hashlib.sha256(sidecar).hexdigest())
+    ]
+    with contextlib.ExitStack() as files, contextlib.ExitStack() as undo:
+        if weights:
+            parts.append((SUFFIX, files.enter_context(weights.open("rb")), weights.stem))
+        parts.append((".onnx", files.enter_context(source.open("rb")), model.sha256))
+        for suffix, file, sha256 in parts:
+            key = stem + suffix
+            # Registered before the act, because an interrupted one may have been carried out.
             undo.callback(_withdraw, client, bucket, key, sha256)
-            with path.open("rb") as file:
-                if not _put_verified(client, bucket, key, file, sha256, _BYTES):
-                    return False
+            is_new = _put_new(client, bucket, key, file)
+            found = _object_sha256(client, bucket, key)
+            if found == sha256:
+                continue
+            if not is_new:
+                return False
+            client.remove_object(bucket, key)
+            raise ExportError(
+                f"{key} came back from {bucket!r} with sha256 {found}, sent was {sha256}; "
+                "it was removed, try again"
+            )
         undo.pop_all()
     return True
-
-
-def _put_verified(
-    client: Minio, bucket: str, key: str, body: bytes | BinaryIO, sha256: str, content_type: str
-) -> bool:
-    """Store an object and read it back; False if another one has the key."""
-    is_new = put_new(client, bucket, key, body, content_type)
-    found = _object_sha256(client, bucket, key)
-    if is_new and found != sha256:
-        client.remove_object(bucket, key)
-        raise ExportError(
-            f"{key} came back from {bucket!r} with sha256 {found}, sent was {sha256}; "
-            "it was removed, try again"
-        )
-    return found == sha256
 
 
 def _withdraw(client: Minio, bucket: str, key: str, sha256: str) -> None:
@@ -219,52 +202,38 @@ def _object_sha256(client: Minio, bucket: str, key: str) -> str:
     return digest.hexdigest()
 
 
-def put_new(
-    client: Minio, bucket: str, key: str, body: bytes | BinaryIO, content_type: str
-) -> bool:
-    """Store an object under a name that is free.
+def _put_new(client: Minio, bucket: str, key: str, file: BinaryIO) -> bool:
+    """Store an object under a name that is free, in four attempts; False if the name is taken.
 
-    Args:
-        client: The object store.
-        bucket: Must exist.
-        key: The name.
-        body: The contents, or a file, which is sent from its beginning.
-        content_type: Its media type.
-
-    Returns:
-        False where the name is taken: after a connection that broke, by this very call perhaps,
-        so compare the object there.
-
-    Raises:
-        ExportError: The store refuses, or is out of reach after four attempts.
+    After a connection that broke, it may be taken by this very call: compare the object there.
     """
-    file = io.BytesIO(body) if isinstance(body, bytes) else body
     headers = {
-        "Content-Type": content_type,
+        "Content-Type": _JSON if key.endswith(".json") else "application/octet-stream",
         # Without it a file would go in chunks of unknown number, which S3 does not take.
         "Content-Length": str(file.seek(0, io.SEEK_END)),
         "If-None-Match": "*",
     }
-    timeout = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
-    reason = ""
-    for wait_s in (0.0, *WAITS_S):
-        time.sleep(wait_s)
-        file.seek(0)
-        url = client.presigned_put_object(bucket, key, _VALID)
-        with urllib3.PoolManager(timeout=timeout, retries=False) as pool:
-            try:
-                answer = pool.request("PUT", url, body=file, headers=headers)
-            except urllib3.exceptions.HTTPError as error:
-                # Not its text, which may hold the URL: whoever has that may write.
-                reason = type(error).__name__
-                continue
-        if answer.status in _STORED:
-            return True
-        if answer.status in _NAME_TAKEN:
-            return False
+    file.seek(0)
+    retries = urllib3.Retry(
+        total=3,
+        redirect=False,
+        backoff_factor=0.4,
+        status_forcelist=TRANSIENT_STATUS,
+        allowed_methods=None,
+        raise_on_status=False,
+    )
+    timeout = urllib3.Timeout(connect=10.0, read=60.0)
+    url = client.presigned_put_object(bucket, key, timedelta(minutes=15))
+    try:
+        with urllib3.PoolManager(timeout=timeout, retries=retries) as pool:
+            answer = pool.request("PUT", url, body=file, headers=headers)
+    except urllib3.exceptions.HTTPError as error:
+        # Not its text, which may hold the URL: whoever has that may write.
+        reason = type(getattr(error, "reason", error)).__name__
+    else:
+        if answer.status in _STORED + _NAME_TAKEN:
+            return answer.status in _STORED
         reason = f"status {answer.status}, {answer.data[:300].decode(errors='replace')}"
-        if answer.status not in TRANSIENT_STATUS:
-            break
     raise ExportError(
         f"cannot put {key} into bucket {bucket!r}: {reason}; check that the object store runs, "
         "and the permissions of the credentials"
@@ -294,20 +263,15 @@ def add_to_sidecar(client: Minio, uri: str, name: str, value: object) -> str:
     sidecar = f"{key.removesuffix('.onnx')}.json"
     with store_errors(f"add {name!r} to {sidecar} in bucket {bucket!r}"):
         old = b"".join(chunks_of(client, bucket, sidecar))
-        new = _with_entry(old, sidecar, name, value)
+        try:
+            entries = {**json.loads(old), name: value}
+        except (ValueError, TypeError) as error:
+            raise ExportError(
+                f"the sidecar {sidecar} is not a JSON object: {old[:100]!r}"
+            ) from error
+        try:
+            new = json.dumps(entries, indent=2, sort_keys=True, allow_nan=False).encode()
+        except (ValueError, TypeError) as error:
+            raise ExportError(f"JSON cannot hold {name!r}: {error}; give null instead") from error
         client.put_object(bucket, sidecar, io.BytesIO(new), len(new), _JSON)
     return f"s3://{bucket}/{sidecar}"
-
-
-def _with_entry(text: bytes, sidecar: str, name: str, value: object) -> bytes:
-    try:
-        entries: Any = json.loads(text)
-    except ValueError:
-        entries = None
-    if not isinstance(entries, dict):
-        raise ExportError(f"the sidecar {sidecar} is not a JSON object: {text[:100]!r}")
-    try:
-        changed = entries | {name: value}
-        return json.dumps(changed, indent=2, sort_keys=True, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise ExportError(f"JSON cannot hold {name!r}: {error}; give null instead") from error

@@ -1,9 +1,9 @@
 """Deletion of a registered version with everything that was stored of it.
 
-First the version is marked and loses its aliases, so that nobody is sent to it any more; then its
-files go, the model before the sidecar that vouches for it; last the version itself, the only record
-of where the files were. Interrupted anywhere, the version is marked as being deleted, and the same
-call goes on.
+First the version is marked and loses its aliases, so that no service is led to it any more; then
+its files are deleted, the model before the sidecar that has its hash; last the version itself, the
+only record of where the files were. After an interruption the version stays marked as being
+deleted, and the same call goes on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["delete_version", "require_deletable"]
 
 
 def require_deletable(tracking_uri: str, model_name: str, version: str) -> RegisteredVersion:
-    """The version, which must be fit to be deleted.
+    """The version, if it may be deleted.
 
     Raises:
         ExportError: There is no such version, it is in production, or the registry cannot be
@@ -77,7 +77,7 @@ def delete_version(
             client.delete_registered_model_alias(model_name, alias)
     deleted = []
     uri = found.tags.get("onnx_uri")
-    others = [v for v in list_versions(tracking_uri, model_name) if v.version != version]
+    others = [v for v in list_versions(client, model_name) if v.version != version]
     if uri and not any(other.tags.get("onnx_uri") == uri for other in others):
         deleted += _delete_objects(objects, uri)
     if found.run_id:
@@ -91,7 +91,7 @@ def delete_version(
 
 
 def _delete_objects(objects: Minio, uri: str) -> list[str]:
-    """The model, its weights, then the sidecar: alone, that is a name that is used up."""
+    """Delete the model, its weights, then the sidecar, which keeps the name from reuse."""
     try:
         bucket, key = split_address(uri)
     except ExportError as error:

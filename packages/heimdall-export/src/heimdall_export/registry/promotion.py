@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from heimdall_export.contract import PRODUCTION, REGISTERED_MODEL
 from heimdall_export.errors import ExportError
-from heimdall_export.registry.registry import version_in, versions_of
+from heimdall_export.registry.registry import list_versions, version_in
 from heimdall_export.tracking.client import mlflow_errors, open_client
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ __all__ = ["Move", "evaluation_tags", "moves", "promote", "refuse_worse", "rollb
 _METRICS_TAG = "metrics"
 _TESTED_TAG = "test_sessions"
 _JUDGED = ("test/error_m_median", "test/nll")
-"""Error and uncertainty; the lower the better, both."""
+"""Error and uncertainty; lower is better in both."""
 _LOG_TAG = "production.log"
 _MOST_MOVES = 20
 _LONGEST_REASON = 100
@@ -56,11 +56,7 @@ def evaluation_tags(metrics: Mapping[str, float], test_sessions: Iterable[str]) 
 
 
 def refuse_worse(candidate: RegisteredVersion, present: RegisteredVersion | None) -> None:
-    """Refuse a version without figures, or with worse ones than the present version.
-
-    Args:
-        candidate: The version that is to go into production.
-        present: The version in production, if there is one.
+    """Refuse a candidate for production without figures, or with worse ones than the present.
 
     Raises:
         ExportError: It lacks figures, is worse, or was tested on other sessions.
@@ -71,7 +67,7 @@ def refuse_worse(candidate: RegisteredVersion, present: RegisteredVersion | None
     try:
         other = _tested_metrics(present)
     except ExportError:
-        return  # nothing to be worse than
+        return  # nothing to compare with
     if candidate.tags.get(_TESTED_TAG) != present.tags.get(_TESTED_TAG):
         raise ExportError(
             f"version {candidate.version} was tested on other sessions than version "
@@ -114,13 +110,25 @@ class Move:
     why: str
 
 
-def moves(tracking_uri: str, model_name: str = REGISTERED_MODEL) -> tuple[Move, ...]:
+def moves(tracking: str | MlflowClient, model_name: str = REGISTERED_MODEL) -> tuple[Move, ...]:
     """The last twenty moves of production, oldest first.
+
+    Args:
+        tracking: Address of the registry, or an open client of it.
+        model_name: Name in the registry.
 
     Raises:
         ExportError: There is no such model, or the registry cannot be reached.
     """
-    return _moves(open_client(tracking_uri), model_name)
+    client = open_client(tracking) if isinstance(tracking, str) else tracking
+    with mlflow_errors(f"read the moves of {model_name!r}"):
+        text = client.get_registered_model(model_name).tags.get(_LOG_TAG, "[]")
+    try:
+        return tuple(Move(**entry) for entry in json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ExportError(
+            f"tag {_LOG_TAG!r} of {model_name!r} is not a log: {text:.100}; delete the tag"
+        ) from error
 
 
 def promote(
@@ -132,7 +140,7 @@ def promote(
         tracking_uri: Address of the registry.
         model_name: Name in the registry.
         version: Its number.
-        reason: For the record.
+        reason: Kept in the log.
         force: Also one without test metrics, worse than the present one, or tested on other
             sessions.
 
@@ -141,7 +149,7 @@ def promote(
             cannot be reached.
     """
     client = open_client(tracking_uri)
-    known = versions_of(client, model_name)
+    known = list_versions(client, model_name)
     candidate = version_in(known, model_name, version)
     if candidate.is_being_deleted:
         raise ExportError(
@@ -151,9 +159,8 @@ def promote(
     present = _in_production(known)
     if not force:
         refuse_worse(candidate, present)
-    log = _moves(client, model_name)
-    before = _stack(log)
-    if present and present.version not in (version, *before[-1:]):
+    log = moves(client, model_name)
+    if present and present.version not in (version, *_stack(log)[-1:]):
         log = (*log, _move("promote", present.version, "moved without heimdall", by=""))
     # The alias first: repeated after an interruption, the promotion is recorded then.
     _move_alias(client, model_name, version, known)
@@ -170,11 +177,11 @@ def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL, *, reason: s
         ExportError: Nothing is in production, or nothing was before it.
     """
     client = open_client(tracking_uri)
-    known = versions_of(client, model_name)
+    known = list_versions(client, model_name)
     present = _in_production(known)
     if present is None:
         raise ExportError(f"no version of {model_name!r} is in production; promote one")
-    log = _moves(client, model_name)
+    log = moves(client, model_name)
     usable = {one.version for one in known if not one.is_being_deleted} - {present.version}
     earlier = [version for version in _stack(log) if version in usable]
     if not earlier:
@@ -182,11 +189,10 @@ def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL, *, reason: s
             f"version {present.version} of {model_name!r} has no predecessor in production; "
             "promote the version that you want"
         )
-    version = earlier[-1]
     # The log first: repeated after an interruption, a rollback goes to the same version.
-    _record(client, model_name, (*log, _move("rollback", version, reason)))
-    _move_alias(client, model_name, version, known)
-    return version
+    _record(client, model_name, (*log, _move("rollback", earlier[-1], reason)))
+    _move_alias(client, model_name, earlier[-1], known)
+    return earlier[-1]
 
 
 def _in_production(known: Sequence[RegisteredVersion]) -> RegisteredVersion | None:
@@ -214,17 +220,6 @@ def _move_alias(
         for other in known:
             if other.version != version and other.tags.get("stage") == "Production":
                 client.set_model_version_tag(model_name, other.version, "stage", "Archived")
-
-
-def _moves(client: MlflowClient, model_name: str) -> tuple[Move, ...]:
-    with mlflow_errors(f"read the moves of {model_name!r}"):
-        text = client.get_registered_model(model_name).tags.get(_LOG_TAG, "[]")
-    try:
-        return tuple(Move(**entry) for entry in json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise ExportError(
-            f"tag {_LOG_TAG!r} of {model_name!r} is not a log: {text:.100}; delete the tag"
-        ) from error
 
 
 def _record(client: MlflowClient, model_name: str, log: Sequence[Move]) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["SCHEME", "PublishedModel", "find_published"]
 
 SCHEME = "models:/"
-_CONNECT_S, _READ_S = 10.0, 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +74,10 @@ def _over_http(
     tracking_uri: str, name: str, alias: str, number: str | None
 ) -> tuple[str, Mapping[str, str]]:
     """Number and tags of a version, by the number or else the alias."""
-    if number is None:
-        fields = {"name": name, "alias": alias}
-        answer = _get(tracking_uri, "registered-models/alias", fields)
-    else:
-        answer = _get(tracking_uri, "model-versions/get", {"name": name, "version": number})
+    endpoint, which = "registered-models/alias", {"alias": alias}
+    if number is not None:
+        endpoint, which = "model-versions/get", {"version": number}
+    answer = _get(tracking_uri, endpoint, {"name": name} | which)
     try:
         found: dict[str, Any] = answer["model_version"]
         tags = {str(tag["key"]): str(tag.get("value", "")) for tag in found.get("tags", ())}
@@ -103,12 +101,9 @@ def _with_mlflow(
             "'heimdall-export[mlflow]', or set MLFLOW_TRACKING_URI to an MLflow server"
         ) from error
     client = open_client(tracking_uri)
+    ask = client.get_model_version_by_alias if number is None else client.get_model_version
     with mlflow_errors(f"find {number or alias!r} of {name!r}"):
-        found = (
-            client.get_model_version_by_alias(name, alias)
-            if number is None
-            else client.get_model_version(name, number)
-        )
+        found = ask(name, number or alias)
     return str(found.version), found.tags
 
 
@@ -117,9 +112,6 @@ def _get(tracking_uri: str, endpoint: str, fields: Mapping[str, str]) -> dict[st
 
     Credentials are those in the address, or MLflow's own: `MLFLOW_TRACKING_USERNAME` with
     `MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN`.
-
-    Raises:
-        ExportError: The server is out of reach, refuses, or is no MLflow.
     """
     import urllib3
 
@@ -133,11 +125,9 @@ def _get(tracking_uri: str, endpoint: str, fields: Mapping[str, str]) -> dict[st
         os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD", "TOKEN")
     )
     login = address.auth or (f"{user}:{password}" if user and password else None)
-    headers = {}
-    if login:
-        headers = dict(urllib3.make_headers(basic_auth=login))
-    elif token:
-        headers = {"Authorization": f"Bearer {token}"}
+    headers = dict(urllib3.make_headers(basic_auth=login)) if login else {}
+    if token and not login:
+        headers["Authorization"] = f"Bearer {token}"
     place = address._replace(auth=None).url
     retries = urllib3.Retry(
         total=3, backoff_factor=0.2, status_forcelist=TRANSIENT_STATUS, raise_on_status=False
@@ -149,21 +139,19 @@ def _get(tracking_uri: str, endpoint: str, fields: Mapping[str, str]) -> dict[st
                 f"{place}/api/2.0/mlflow/{endpoint}",
                 fields=dict(fields),
                 headers=headers,
-                timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
+                timeout=urllib3.Timeout(connect=10.0, read=30.0),
             )
     except urllib3.exceptions.HTTPError as error:
         raise ExportError(
             f"the registry at {place} is out of reach: {type(error).__name__}; is it running?"
         ) from error
     try:
-        found = json.loads(answer.data)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        found: dict[str, Any] = {**json.loads(answer.data)}
+    except (ValueError, TypeError) as error:
         raise ExportError(
             f"the server at {place} answers with status {answer.status} and is no MLflow; "
             "is MLFLOW_TRACKING_URI right?"
-        )
+        ) from error
     if answer.status != 200:
         message = str(found.get("message") or found.get("error_code") or f"status {answer.status}")
         raise ExportError(f"the registry at {place} refuses: {message.partition(chr(10))[0]}")

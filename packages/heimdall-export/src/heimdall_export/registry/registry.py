@@ -1,34 +1,41 @@
 """The model registry: versions of one model, registered with the alias `staging`.
 
-Aliases and not MLflow's stages, which it has deprecated; the tag `stage` is for those who still
-read it.
+Aliases are used instead of MLflow's stages, which it has deprecated; the tag `stage` is for those
+who still read it.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_export.contract import DELETING, REGISTERED_MODEL, STAGING
+import numpy as np
+
+from heimdall_export.contract import ARRIVALS, DELETING, INPUT, REGISTERED_MODEL, STAGING
 from heimdall_export.errors import ExportError
+from heimdall_export.model_files import weights_beside
 from heimdall_export.tracking.client import MlflowException, mlflow_errors, open_client
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
+    import onnx
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import RegisteredModel
     from numpy.typing import NDArray
 
     from heimdall_export.tracking.run import MLflowTracker
 
-__all__ = ["RegisteredVersion", "find_version", "list_versions", "register"]
+__all__ = ["RegisteredVersion", "find_version", "list_versions", "register", "save_mlflow_model"]
 
 _ARTIFACT = "model"
+_REQUIREMENTS = ("numpy", "onnx", "onnxruntime")
+"""For MLflow's loader; heimdall-features is needed only to compute the input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +74,9 @@ def register(
         The version's number.
 
     Raises:
-        ExportError: The file is no model of ours, the name belongs to something else, or the
+        ExportError: The file is not a model of ours, the name belongs to something else, or the
             registry cannot be reached or refuses. No version is left then.
     """
-    from heimdall_export.registry.mlflow_model import save_mlflow_model
-
     client = tracker.client
     with mlflow_errors(f"register {model_name!r}"):
         if _registered(client, model_name) is None:
@@ -92,6 +97,68 @@ def register(
     return str(made.version)
 
 
+def save_mlflow_model(
+    onnx_path: Path, folder: Path, *, input_example: NDArray[np.float32] | None = None
+) -> None:
+    """Write a model as an MLflow model, with signature, input example and requirements.
+
+    The ONNX file in it, and the file with its weights if there is one, are the same byte by byte.
+
+    Args:
+        onnx_path: The model file.
+        folder: Must not exist.
+        input_example: Feature tensors, float32 `(n, receivers, n_mels, n_frames)`; silence at
+            0 dB when None. Arrival times in the example are all zero.
+
+    Raises:
+        ExportError: The file is not an ONNX file, the example does not fit, or the folder
+            cannot be written.
+    """
+    import mlflow.onnx
+    import onnx
+    from google.protobuf.message import DecodeError
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    try:
+        model = onnx.load(onnx_path, load_external_data=False)
+    except OSError as error:
+        raise ExportError(f"cannot read the model file {onnx_path}: {error.strerror}") from error
+    except DecodeError as error:
+        raise ExportError(f"{onnx_path} is not an ONNX file") from error
+    inputs = {end.name: _shape(end) for end in model.graph.input}
+    outputs = {end.name: _shape(end) for end in model.graph.output}
+    if [*inputs] not in ([INPUT], [INPUT, ARRIVALS]):
+        raise ExportError(f"{onnx_path} has inputs {[*inputs]}, our models have {INPUT!r}")
+    shape = inputs[INPUT]
+    example = np.zeros((1, *shape[1:]), np.float32) if input_example is None else input_example
+    if example.shape[1:] != shape[1:]:
+        raise ExportError(f"the input example is {example.shape}, the model takes {shape}")
+    silent = {n: np.zeros((len(example), *s[1:]), np.float32) for n, s in inputs.items()}
+    columns, answers = (
+        Schema([TensorSpec(np.dtype("float32"), s, name) for name, s in ends.items()])
+        for ends in (inputs, outputs)
+    )
+    with mlflow_errors(f"lay out {onnx_path} as a model"):
+        mlflow.onnx.save_model(
+            model,
+            folder,
+            signature=ModelSignature(inputs=columns, outputs=answers),
+            input_example=silent | {INPUT: example},
+            # Given, because MLflow would otherwise load the model to guess them.
+            pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
+            save_as_external_data=False,
+        )
+        shutil.copyfile(onnx_path, folder / "model.onnx")
+        if weights := weights_beside(onnx_path):
+            shutil.copyfile(weights, folder / weights.name)
+
+
+def _shape(end: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """The shape of an input or output, with -1 for the batch."""
+    return tuple(size.dim_value or -1 for size in end.type.tensor_type.shape.dim)
+
+
 def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
         return client.get_registered_model(name)
@@ -102,18 +169,18 @@ def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
 
 
 def list_versions(
-    tracking_uri: str, model_name: str = REGISTERED_MODEL
+    tracking: str | MlflowClient, model_name: str = REGISTERED_MODEL
 ) -> tuple[RegisteredVersion, ...]:
     """Every version of a model, newest first; empty where there is no such model.
+
+    Args:
+        tracking: Address of the registry, or an open client of it.
+        model_name: Name in the registry.
 
     Raises:
         ExportError: The registry cannot be reached.
     """
-    return versions_of(open_client(tracking_uri), model_name)
-
-
-def versions_of(client: MlflowClient, model_name: str) -> tuple[RegisteredVersion, ...]:
-    """As `list_versions`, with a client that is open."""
+    client = open_client(tracking) if isinstance(tracking, str) else tracking
     with mlflow_errors(f"list the versions of {model_name!r}"):
         model = _registered(client, model_name)
         if model is None:
@@ -125,7 +192,7 @@ def versions_of(client: MlflowClient, model_name: str) -> tuple[RegisteredVersio
             version=str(one.version),
             run_id=one.run_id or "",
             aliases=tuple(
-                name for name, which in model.aliases.items() if str(which) == str(one.version)
+                a for a, which in model.aliases.items() if str(which) == str(one.version)
             ),
             tags=dict(one.tags),
         )
@@ -133,23 +200,19 @@ def versions_of(client: MlflowClient, model_name: str) -> tuple[RegisteredVersio
     )
 
 
-def find_version(tracking_uri: str, model_name: str, version: str) -> RegisteredVersion:
+def find_version(tracking: str | MlflowClient, model_name: str, version: str) -> RegisteredVersion:
     """One version of a model.
 
     Raises:
         ExportError: There is no such version, or the registry cannot be reached.
     """
-    return version_in(list_versions(tracking_uri, model_name), model_name, version)
+    return version_in(list_versions(tracking, model_name), model_name, version)
 
 
 def version_in(
     known: Sequence[RegisteredVersion], model_name: str, version: str
 ) -> RegisteredVersion:
-    """The version of this number among those of a model.
-
-    Raises:
-        ExportError: There is no such version.
-    """
+    """The version of this number among those of a model; `ExportError` if there is none."""
     for found in known:
         if found.version == version:
             return found

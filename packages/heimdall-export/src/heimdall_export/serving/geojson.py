@@ -34,7 +34,7 @@ def feature_collection(estimates: Iterable[Estimate], probability: float = 0.95)
 
     Args:
         estimates: Positions with their sigmas and correlations.
-        probability: That the transmitter is inside the ellipse.
+        probability: Probability that the transmitter is inside the ellipse.
 
     Raises:
         ExportError: The probability is not between 0 and 1, a correlation not between -1 and 1,
@@ -81,20 +81,17 @@ def metres_per_degree(latitude_deg: float) -> tuple[float, float]:
 
 def _ellipse(estimate: Estimate, probability: float) -> dict[str, Any]:
     """The ellipse as a polygon, or as two where it crosses the antimeridian."""
+    latitude_deg, longitude_deg = estimate.latitude_deg, estimate.longitude_deg
     sigmas = math.sqrt(-2 * math.log1p(-probability))
-    north_m, east_m = metres_per_degree(estimate.latitude_deg)
+    north_m, east_m = metres_per_degree(latitude_deg)
     north_deg = sigmas * estimate.sigma_north_m / north_m
-    east_deg = sigmas * estimate.sigma_east_m / east_m
-    if abs(estimate.latitude_deg) + north_deg >= 90 or east_deg >= 180:
+    if abs(latitude_deg) + north_deg >= 90 or sigmas * estimate.sigma_east_m / east_m >= 180:
         raise ExportError(
-            f"the ellipse around {estimate.latitude_deg:.2f}, {estimate.longitude_deg:.2f} holds "
-            "a pole; a map in degrees cannot show it"
+            f"the ellipse around {latitude_deg:.2f}, {longitude_deg:.2f} holds a pole; a map in "
+            "degrees cannot show it"
         )
     ring = [
-        [
-            estimate.longitude_deg + sigmas * east / east_m,
-            estimate.latitude_deg + sigmas * north / north_m,
-        ]
+        [longitude_deg + sigmas * east / east_m, latitude_deg + sigmas * north / north_m]
         for east, north in _outline(estimate)
     ]
     parts = [part + part[:1] for part in _cut(ring) if part]
@@ -112,7 +109,7 @@ def _outline(estimate: Estimate) -> Iterator[tuple[float, float]]:
     east, north, correlation = estimate.sigma_east_m, estimate.sigma_north_m, estimate.correlation
     half_difference, covariance = (east**2 - north**2) / 2, correlation * east * north
     major_m = math.sqrt((east**2 + north**2) / 2 + math.hypot(half_difference, covariance))
-    # By the determinant: a difference would leave nothing of a thin ellipse but rounding.
+    # From the determinant: a difference of eigenvalues of a thin ellipse is only rounding error.
     minor_m = east * north * math.sqrt((1 - correlation) * (1 + correlation)) / (major_m or 1.0)
     tilt = math.atan2(covariance, half_difference) / 2
     for vertex in range(_N_VERTICES):
@@ -124,19 +121,12 @@ def _outline(estimate: Estimate) -> Iterator[tuple[float, float]]:
         )
 
 
-def _cut(ring: Ring) -> list[Ring]:
+def _cut(ring: Ring) -> Iterator[Ring]:
     """The parts of a ring in each turn of longitude, moved into -180 to 180."""
-    turns = range(
-        math.floor((min(x for x, _ in ring) + 180) / 360),
-        math.floor((max(x for x, _ in ring) + 180) / 360) + 1,
-    )
-    return [
-        [
-            [x - 360 * turn, y]
-            for x, y in _clip(_clip(ring, 360 * turn - 180, 1), 360 * turn + 180, -1)
-        ]
-        for turn in turns
-    ]
+    first, last = (math.floor((end(x for x, _ in ring) + 180) / 360) for end in (min, max))
+    for turn in range(first, last + 1):
+        part = _clip(_clip(ring, 360 * turn - 180, 1), 360 * turn + 180, -1)
+        yield [[x - 360 * turn, y] for x, y in part]
 
 
 def _clip(ring: Ring, meridian: float, side: int) -> Ring:

@@ -32,7 +32,7 @@ __all__ = [
 
 FORMAT_KEY = "heimdall.format"
 PRECISION_KEY = "heimdall.precision"
-"""How a file that is not plain float32 computes."""
+"""Precision of a file that is not plain float32."""
 STEPS: tuple[Step, ...] = ()
 """The first takes metadata of format 1 to format 2, and so on."""
 FORMAT = 1 + len(STEPS)
@@ -47,7 +47,7 @@ class Receiver:
     latitude_deg: float
     longitude_deg: float
     altitude_m: float = 0.0
-    """Above sea level; 0 if the file does not say, as in models of spectrograms alone."""
+    """Above sea level; 0 if the file lacks it, as files of models of spectrograms alone do."""
 
 
 def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
@@ -56,7 +56,6 @@ def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
     Raises:
         ExportError: The entry is not a list of name, latitude and longitude.
     """
-    entries = _json(metadata, RECEIVERS_KEY)
     try:
         return tuple(
             Receiver(
@@ -65,7 +64,7 @@ def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
                 float(entry["longitude"]),
                 float(entry.get("altitude", 0.0)),
             )
-            for entry in entries
+            for entry in json.loads(metadata[RECEIVERS_KEY])
         )
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise _invalid(metadata, RECEIVERS_KEY, "a list of name, latitude, longitude") from error
@@ -77,17 +76,11 @@ def region_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         ExportError: The entry is not a JSON object.
     """
-    region = _json(metadata, REGION_KEY)
-    if not isinstance(region, dict):
-        raise _invalid(metadata, REGION_KEY, "a JSON object")
-    return region
-
-
-def _json(metadata: Mapping[str, str], key: str) -> Any:  # noqa: ANN401
     try:
-        return json.loads(metadata[key])
-    except ValueError as error:
-        raise _invalid(metadata, key, "JSON") from error
+        region: dict[str, Any] = {**json.loads(metadata[REGION_KEY])}
+    except (ValueError, TypeError) as error:
+        raise _invalid(metadata, REGION_KEY, "a JSON object") from error
+    return region
 
 
 def _invalid(metadata: Mapping[str, str], key: str, wanted: str) -> ExportError:

@@ -1,16 +1,14 @@
 """Positions from IQ with nothing but ONNX Runtime, NumPy and heimdall-features.
 
-A model file says which receivers it hears, which features it takes and which region it knows;
-a `Predictor` relies on the file alone.
-
-Recordings are cut to the time that they share by the function that training uses.
+A `Predictor` needs the model file alone, whose metadata describe its receivers, features and
+region. Recordings are cut to the time that they share by the function that training uses.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,11 +55,11 @@ class Estimate:
     sigma_east_m: float
     sigma_north_m: float
     correlation: float = 0.0
-    """Of the errors east and north; 0 from a model of spectrograms alone."""
+    """Correlation of the errors east and north; 0 from a model of spectrograms alone."""
     unexplained: float | None = None
-    """Part of the arrival times that geometry does not explain, over the model's limit: above 1
-    they are unlike all that it was trained on, and the ellipse is wider by that; 0 without times.
-    None from a model that takes none."""
+    """Part of the arrival times that geometry does not explain, over the model's limit. Above 1
+    they are unlike everything that it was trained on, and the ellipse is wider by that factor; 0
+    without times. None from a model that takes none."""
 
 
 class Predictor:
@@ -70,9 +68,9 @@ class Predictor:
     Attributes:
         published: The version in the registry, where one was asked for; else None.
         receivers: The model's channels, in order.
-        region: The area that it was trained for, as its metadata have it.
+        region: The area that it was trained for, as in its metadata.
         run_id: The MLflow run that made it.
-        created_at: When it was exported, ISO 8601.
+        created_at: Time of the export, ISO 8601.
         input_shape: Receivers, mel bands and frames of a feature tensor.
         arrivals_shape: Receivers and columns of the arrival times; None if the model takes none.
     """
@@ -98,7 +96,7 @@ class Predictor:
             cache_dir: Folder for downloads, under their hash; None keeps none.
 
         Raises:
-            ExportError: It is no model of ours, its features are not those that this version
+            ExportError: It is not a model of ours, its features are not those that this version
                 of heimdall-features computes, or it cannot be fetched or verified.
         """
         with local_model(model, stores, cache_dir) as (file, self.published):
@@ -116,21 +114,11 @@ class Predictor:
         self.created_at = metadata["heimdall.created_at"]
         self.input_shape = self._extract.config.shape
         self.arrivals_shape = self._arrivals.shape if self._arrivals else None
-        self._require_agreement()
-        if warm_up:
-            self._rows(Sample(*(np.zeros((1, *shape), np.float32) for shape in self._shapes())))
-
-    def _shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of one sample's inputs."""
-        shapes: tuple[tuple[int, ...] | None, ...] = (self.input_shape, self.arrivals_shape)
-        return [shape for shape in shapes if shape is not None]
-
-    def _require_agreement(self) -> None:
-        """Refuse a file whose graph, features and receivers contradict each other."""
+        described = [shape for shape in (self.input_shape, self.arrivals_shape) if shape]
         shapes = [tuple(end.shape[1:]) for end in self._session.get_inputs()]
-        if shapes != self._shapes():
+        if shapes != described:
             raise ExportError(
-                f"the model takes inputs of shapes {shapes}, its metadata describe {self._shapes()}"
+                f"the model takes inputs of shapes {shapes}, its metadata describe {described}"
             )
         names = tuple(receiver.name for receiver in self.receivers)
         for what, extract in (("features", self._extract), ("arrival times", self._arrivals)):
@@ -139,6 +127,8 @@ class Predictor:
                     f"the model's receivers are {names}, its {what} are of "
                     f"{extract.config.receivers}"
                 )
+        if warm_up:
+            self._rows(Sample(*(np.zeros((1, *shape), np.float32) for shape in shapes)))
 
     def predict(self, recordings: Mapping[str, Recording]) -> Estimate:
         """Position of the transmitter of one session.
@@ -148,20 +138,19 @@ class Predictor:
                 rate in hertz. A receiver may be missing. A `ClockedRecording` also has its start:
                 those with a locked clock are cut to the time that they share, whatever the
                 model; the others count from their own start. A model that takes times of arrival
-                measures them from recordings with a clock alone, and answers by levels where
+                measures them only from recordings with a clock, and answers by levels where
                 fewer than two have one.
 
         Raises:
-            ExportError: No receiver, one the model does not know, or a recording that cannot be
-                used; the receiver is named.
+            ExportError: No receiver, one that the model does not know, or a recording that cannot
+                be used; the receiver is named.
         """
         return self.predict_many([recordings])[0]
 
     def predict_many(self, sessions: Sequence[Mapping[str, Recording]]) -> tuple[Estimate, ...]:
         """Positions of the transmitters of several sessions, in one call of the network.
 
-        Args:
-            sessions: Each as `predict` takes it.
+        Each session is as `predict` takes it.
 
         Raises:
             ExportError: As for `predict`, with the session's number.
@@ -176,13 +165,10 @@ class Predictor:
     def predict_each(
         self, sessions: Sequence[Mapping[str, Recording]]
     ) -> tuple[Estimate | ExportError, ...]:
-        """As `predict_many`, but a session that cannot be used has its error for an answer.
+        """As `predict_many`, but the answer to a session that cannot be used is its error.
 
-        For a service that answers several callers at once: one's mistake spoils no other's
-        answer.
-
-        Args:
-            sessions: Each as `predict` takes it.
+        For a service that answers several callers at once: one caller's mistake does not affect
+        the answers of the others.
         """
         prepared = [self._inputs(recordings) for recordings in sessions]
         usable = [inputs for inputs in prepared if not isinstance(inputs, ExportError)]
@@ -204,9 +190,7 @@ class Predictor:
             if self._arrivals is None:
                 return (mel,)
             return mel, arrivals_of(self._arrivals, recordings)
-        except ExportError as error:
-            return error
-        except FeatureError as error:
+        except (ExportError, FeatureError) as error:
             refused = ExportError(str(error))
             refused.__cause__ = error
             return refused
@@ -261,16 +245,15 @@ def _estimate(row: Sequence[float]) -> Estimate | None:
     """A row of the network's outputs; None if one of them is not finite."""
     if not all(map(math.isfinite, row)):
         return None
-    names = ("latitude_deg", "longitude_deg", "sigma_east_m", "sigma_north_m")
-    further = ("correlation", "unexplained")
-    return Estimate(**dict(zip((*names, *further), row, strict=False)))
+    names = (field.name for field in fields(Estimate))
+    return Estimate(**dict(zip(names, row, strict=False)))
 
 
 def mel_of(extract: FeatureExtractor, recordings: Recordings) -> NDArray[np.float32]:
     """Spectrograms of a session, cut to shared time and computed as in training.
 
     Raises:
-        ExportError: There is no mapping.
+        ExportError: The recordings are not a mapping.
         FeatureError: A recording cannot be used, a start is not finite, or the recordings have no
             time in common.
     """

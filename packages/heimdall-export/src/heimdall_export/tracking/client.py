@@ -1,7 +1,7 @@
 """The MLflow library: without telemetry, quiet, and with errors of one line.
 
-The only module that imports MLflow first; the others import it through here, because what
-follows must hold before MLflow is imported.
+The other modules import this one before MLflow, because the environment that it sets must be there
+before MLflow is imported.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ NO_RETRIES = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_TIMEOUT_S),
 }
 """The environment in which MLflow asks a server only once."""
-_USER_IN_ADDRESS = re.compile(r"://[^/\s'\"]*@")
 
-# Ends the client of a process that imported MLflow before this module could say no.
+# Ends the client of a process that imported MLflow before this module set its environment.
 set_telemetry_client()  # type: ignore[no-untyped-call]
 for _chatty in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
@@ -95,7 +94,7 @@ def mlflow_errors(doing: str) -> Iterator[None]:
 
 def _without_password(text: str) -> str:
     """A text whose addresses have no user and password."""
-    return _USER_IN_ADDRESS.sub("://", text)
+    return re.sub(r"://[^/\s'\"]*@", "://", text)
 
 
 def open_client(tracking_uri: str) -> MlflowClient:

@@ -1,6 +1,11 @@
 """A training run in MLflow: parameters, metrics, tags, datasets, artifacts, and how it ended.
 
 Everything goes through one explicit client; MLflow's global state is left alone.
+
+A tracking server that dies must cost neither the training nor its curves, so an `_Outbox` keeps the
+messages that MLflow could not take on disk, in order, until it can. Each message carries its own
+time and step, and MLflow records a repeated message once, so that after a lost answer it is sent
+again. A line of the file is a message, in JSON.
 """
 
 from __future__ import annotations
@@ -8,40 +13,49 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import re
 import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from heimdall_export.contract import EXPERIMENT, INPUT, RUN_NAME_PREFIX
-from heimdall_export.errors import ExportError
-from heimdall_export.object_store.store import ensure_bucket, store_errors
-from heimdall_export.tracking.client import mlflow_errors, open_client, store_artifact
-from heimdall_export.tracking.outbox import Message, Outbox, send, send_kept
+from heimdall_export.errors import ExportError, OutOfReach
+from heimdall_export.object_store.store import (
+    ensure_bucket,
+    store_errors,
+    temporary_environment,
+)
+from heimdall_export.tracking.client import (
+    NO_RETRIES,
+    mlflow_errors,
+    open_client,
+    store_artifact,
+)
 
 # The client comes first: it silences MLflow before it is imported.
 from mlflow.data.code_dataset_source import CodeDatasetSource  # isort: skip
 from mlflow.data.schema import TensorDatasetSchema  # isort: skip
-from mlflow.entities import Dataset, DatasetInput, InputTag  # isort: skip
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag  # isort: skip
 from mlflow.types import Schema, TensorSpec  # isort: skip
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT  # isort: skip
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable, Iterator
-    from types import TracebackType
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
     from heimdall_export.object_store.store import ArtifactStore
 
-__all__ = ["MLflowTracker", "TrackedDataset"]
-
+__all__ = ["MLflowTracker", "Message", "TrackedDataset", "send"]
 
 _LONGEST_DIGEST = 36
 _SECRET_NAME = re.compile(
@@ -53,6 +67,9 @@ _LONGEST_VALUE = 5000
 """Characters that MLflow keeps of a tag; a parameter may have 6000."""
 _BATCH = 100
 """Parameters or tags in one request; metrics may be 1000."""
+_PAUSE_S = 60.0
+"""Between two attempts at a server that has not answered."""
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +81,11 @@ class TrackedDataset:
     """Hash of the contents, of which MLflow keeps 36 characters."""
     context: Literal["training", "validation", "testing"]
     shape: tuple[int, ...]
-    """Of one feature tensor."""
+    """Shape of one feature tensor."""
     source: Mapping[str, str] = field(default_factory=dict)
     """Origin of the data, without secrets."""
     profile: Mapping[str, Any] = field(default_factory=dict)
-    """Summary of the contents, as JSON can hold it."""
+    """Summary of the contents, as JSON values."""
 
 
 class MLflowTracker:
@@ -77,8 +94,8 @@ class MLflowTracker:
     Attributes:
         client: MLflow's client of the tracking server.
         tracking_uri: Address of the tracking server and registry.
-        artifact_store: Where `s3://` artifacts go; None leaves that to MLflow's environment.
-        artifact_uri: Where this run's artifacts are.
+        artifact_store: The S3 of `s3://` artifacts; None leaves that to MLflow's environment.
+        artifact_uri: Address of this run's artifacts.
         run_id: MLflow's id of the run.
         run_name: `{prefix}_{YYYYMMDD_HHMMSS}` in UTC.
         experiment_id: MLflow's id of the experiment.
@@ -106,7 +123,7 @@ class MLflowTracker:
             artifact_store: The S3 of `s3://` artifacts.
             experiment_name: The experiment.
             run_name_prefix: Prefix of the run's name.
-            outbox: A folder that keeps messages should the server die; a later run with the
+            outbox: A folder that keeps messages while the server is down; a later run with the
                 same folder sends them. Without one, a server that has died is an error.
             run_id: MLflow's id of an interrupted run to resume, in its own experiment.
 
@@ -117,7 +134,7 @@ class MLflowTracker:
         self.artifact_store = artifact_store
         self.client = open_client(tracking_uri)
         if outbox is not None:
-            send_kept(self.client, outbox)
+            _send_kept(self.client, outbox)
         self.is_resumed = run_id is not None
         self.logged: frozenset[tuple[str, int]] = frozenset()
         if run_id is None:
@@ -132,17 +149,12 @@ class MLflowTracker:
         self.run_name = str(run.info.run_name)
         self.run_id = str(run.info.run_id)
         self.artifact_uri = str(run.info.artifact_uri)
-        self._outbox = None if outbox is None else Outbox(outbox, self.client, self.run_id)
+        self._outbox = None if outbox is None else _Outbox(outbox, self.client, self.run_id)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.end("FINISHED")
             return
@@ -150,7 +162,7 @@ class MLflowTracker:
             self.end("FAILED" if issubclass(kind, Exception) else "KILLED")
         except ExportError as unable:
             # Not raised: the error that ended the run is what the user must see.
-            logging.getLogger(__name__).warning("%s", unable)
+            _LOG.warning("%s", unable)
 
     def _resumed(self, run_id: str) -> Run:
         run = self.client.get_run(run_id)
@@ -178,7 +190,7 @@ class MLflowTracker:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record the run's parameters; nested mappings become names with dots.
 
-        A value is cut after 5000 characters, which MLflow would refuse.
+        A value is cut after 5000 characters, because MLflow would refuse a longer one.
 
         Raises:
             ExportError: A name that suggests a secret, an address with a password, another
@@ -188,13 +200,9 @@ class MLflowTracker:
             self._send(Message(doing="record the parameters", params=entries))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record metrics at a step; MLflow keeps a NaN as one.
-
-        Raises:
-            ExportError: MLflow refuses.
-        """
+        """Record metrics at a step, NaN included; `ExportError` if MLflow refuses."""
         now_ms = int(time.time() * 1000)
-        entries = tuple((name, float(value), now_ms, step) for name, value in metrics.items())
+        entries = [(name, float(value), now_ms, step) for name, value in metrics.items()]
         self._send(Message(doing="record metrics", metrics=entries))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -233,15 +241,7 @@ class MLflowTracker:
             self.client.log_inputs(self.run_id, inputs)
 
     def log_artifact(self, path: str | os.PathLike[str], folder: str | None = None) -> None:
-        """Store a file with the run, or all of a folder's files.
-
-        Args:
-            path: The file or folder.
-            folder: Folder among the run's artifacts; their root when None.
-
-        Raises:
-            ExportError: It is not there or cannot be stored.
-        """
+        """Store a file, or all of a folder's files, with the run, as `store_artifact` does."""
         store_artifact(self.client, self.run_id, path, folder, artifact_store=self.artifact_store)
 
     def end(self, status: str = "FINISHED") -> None:
@@ -254,7 +254,7 @@ class MLflowTracker:
         if self._outbox is None:
             send(self.client, self.run_id, last)
         elif not self._outbox.finish(last):
-            logging.getLogger(__name__).warning(
+            _LOG.warning(
                 "MLflow has not taken all of run %s; the next run sends the rest from %s",
                 self.run_id,
                 self._outbox.path,
@@ -275,22 +275,133 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _batches(
-    entries: Iterable[tuple[str, Any]], what: str
-) -> Iterator[tuple[tuple[str, str], ...]]:
+def _batches(entries: Iterable[tuple[str, Any]], what: str) -> Iterator[list[tuple[str, str]]]:
     """Names and values as text, in the numbers that MLflow takes at once."""
     pairs = [(name, text[:_LONGEST_VALUE]) for name, text in _without_secrets(entries, what)]
-    return (tuple(pairs[start : start + _BATCH]) for start in range(0, len(pairs), _BATCH))
+    return (pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH))
 
 
 def _without_secrets(entries: Iterable[tuple[str, Any]], what: str) -> list[tuple[str, str]]:
-    """Names and values as text.
-
-    Raises:
-        ExportError: One of them may be a secret; its value is not repeated.
-    """
+    """Names and values as text; `ExportError` if one may be a secret, which is not repeated."""
     texts = {name: str(value) for name, value in entries}
     for name, text in texts.items():
         if _SECRET_NAME.search(name) or _PASSWORD_IN_ADDRESS.search(text):
             raise ExportError(f"{what} {name!r} may hold a secret; leave it out of the run")
     return [*texts.items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """Something for MLflow to record about a run; the fields are those of a line of the file."""
+
+    doing: str
+    """Continues the sentence "MLflow cannot"."""
+    metrics: Sequence[tuple[str, float, int, int]] = ()
+    """Name, value, time in ms, step."""
+    params: Sequence[tuple[str, str]] = ()
+    tags: Sequence[tuple[str, str]] = ()
+    status: str | None = None
+    """How the run ended; sent alone."""
+
+
+def send(client: MlflowClient, run_id: str, message: Message) -> None:
+    """Send MLflow one message.
+
+    Raises:
+        OutOfReach: It does not answer.
+        ExportError: It refuses.
+    """
+    with mlflow_errors(message.doing):
+        if message.status is not None:
+            client.set_terminated(run_id, message.status)
+            return
+        client.log_batch(
+            run_id,
+            metrics=[Metric(*entry) for entry in message.metrics],
+            params=[Param(*entry) for entry in message.params],
+            tags=[RunTag(*entry) for entry in message.tags],
+        )
+
+
+class _Outbox:
+    """The waiting messages of one run, in memory and in a file, which exists only while they do."""
+
+    def __init__(self, folder: str | os.PathLike[str], client: MlflowClient, run_id: str) -> None:
+        self.path = Path(folder, f"{run_id}.jsonl")
+        self._client = client
+        self._run_id = run_id
+        self._waiting: deque[Message] = deque()
+        self._next_attempt_at = 0.0
+
+    def send(self, message: Message) -> None:
+        """Send a message, or keep it where MLflow does not answer; raise if MLflow refuses it."""
+        if not self._waiting:
+            self.finish(message)
+            return
+        self._keep(message)
+        self._waiting.append(message)
+        if time.monotonic() >= self._next_attempt_at:
+            with temporary_environment(NO_RETRIES):
+                self._send_all()
+
+    def finish(self, message: Message) -> bool:
+        """Send the last message, with all retries; True if MLflow has taken all messages."""
+        if self._waiting:
+            self._keep(message)
+        self._waiting.append(message)
+        self._send_all()
+        return not self._waiting
+
+    def _send_all(self) -> None:
+        """Send the waiting messages in order, as far as MLflow answers."""
+        while self._waiting:
+            try:
+                send(self._client, self._run_id, self._waiting[0])
+            except OutOfReach as error:
+                self._next_attempt_at = time.monotonic() + _PAUSE_S
+                if not self.path.exists():
+                    self._keep(*self._waiting)
+                    _LOG.warning("%s; the run goes on, its messages wait in %s", error, self.path)
+                return
+            except ExportError:
+                self._waiting.popleft()
+                raise
+            self._waiting.popleft()
+        self.path.unlink(missing_ok=True)
+
+    def _keep(self, *messages: Message) -> None:
+        """Write messages to disk before the run goes on, because it may end at any time."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(asdict(message)) + "\n" for message in messages)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ExportError(
+                f"MLflow is out of reach, and {self.path} cannot be written: {error.strerror}"
+            ) from error
+
+
+def _send_kept(client: MlflowClient, folder: str | os.PathLike[str]) -> None:
+    """Send the messages that earlier runs left; a file that MLflow still refuses stays.
+
+    A message that was cut off in writing, because its run was killed, is left out.
+    """
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        try:
+            for message in _messages(path):
+                send(client, path.stem, message)
+        except (ExportError, TypeError) as error:
+            _LOG.warning("the messages of run %s stay in %s: %s", path.stem, path, error)
+        else:
+            path.unlink(missing_ok=True)
+            _LOG.warning("sent MLflow the messages that run %s had left", path.stem)
+
+
+def _messages(path: Path) -> list[Message]:
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    try:
+        return [Message(**json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as error:
+        raise ExportError(f"not a file of messages: {error}; remove it") from error
