@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from heimdall_export import ExportError
 from heimdall_export.graph.export import export_onnx
-from heimdall_export.graph.integers import calibrate
-from heimdall_export.graph.quantize import quantize_model
+from heimdall_export.graph.quantize import calibrate, quantize_model
 from heimdall_export.graph.rewrite import pointwise_as_products
 from heimdall_export.graph.variants import at_precision
 from heimdall_export.graph.weighted_graph import WeightedGraph

@@ -8,8 +8,7 @@ import onnx
 import pytest
 import torch
 from heimdall_export import ExportError, Predictor, export_onnx
-from heimdall_export.graph.integers import Range, pack_matrix
-from heimdall_export.graph.quantize import KINDS, quantize_model
+from heimdall_export.graph.quantize import KINDS, Range, pack_matrix, quantize_model
 from heimdall_export.graph.rewrite import fold_channel_scales, pointwise_as_products
 from heimdall_export.graph.variants import Variant, at_precision, fastest, is_faithful
 from heimdall_export.graph.weighted_graph import WeightedGraph

@@ -35,10 +35,8 @@ def whole_file(target: Path) -> Iterator[Path]:
 def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Write a text file whole; an existing file is replaced.
 
-    Args:
-        path: The file.
-        text: The contents; characters that UTF-8 cannot encode are escaped.
-        mode: Permissions; until the file is in place only its owner can read it.
+    Characters that UTF-8 cannot encode are escaped. Until the file is in place with the
+    permissions `mode`, only its owner can read it.
 
     Raises:
         OSError: It cannot be written; nothing is left behind.

@@ -103,11 +103,7 @@ def file_contender(
     provider: str = "CPUExecutionProvider",
     figures: Mapping[str, float] | None = None,
 ) -> Contender:
-    """A model file run by one of ONNX Runtime's execution providers.
-
-    Raises:
-        ExportError: The provider cannot load it.
-    """
+    """A model file run by one of ONNX Runtime's providers; `ExportError` if it cannot load it."""
     command = [sys.executable, "-c", _CHILD, str(path), provider]
     child = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if child.returncode != 0:
@@ -129,14 +125,10 @@ def benchmark(
     threads: Sequence[int] = THREADS,
     seconds: float = 5.0,
 ) -> Iterator[Row]:
-    """Measure contenders in turns, at every batch size and number of threads.
+    """Measure contenders in turns, at every batch size and number of threads of one call.
 
-    Args:
-        contenders: The first one is what the others are compared with.
-        sample: Real inputs, repeated to fill a batch.
-        batch_sizes: Samples in one call.
-        threads: Threads of one call.
-        seconds: Time for all contenders together at each combination.
+    The others are compared with the first. The sample has real inputs, repeated to fill a batch;
+    `seconds` is the time for all contenders together at each combination.
     """
     for n_threads in threads:
         opened = [contender.open(n_threads) for contender in contenders]

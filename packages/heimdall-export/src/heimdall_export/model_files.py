@@ -23,11 +23,7 @@ _LARGEST_GRAPH = 2**26
 
 
 def weights_beside(path: str | os.PathLike[str]) -> Path | None:
-    """Path of the file with a model's weights, which may be missing; None if there is none.
-
-    Raises:
-        OSError: The model file cannot be read.
-    """
+    """Path of the file with a model's weights, which may be missing; None if there is none."""
     model = Path(path)
     if model.stat().st_size > _LARGEST_GRAPH:
         return None
@@ -36,21 +32,13 @@ def weights_beside(path: str | os.PathLike[str]) -> Path | None:
 
 
 def model_size(path: str | os.PathLike[str]) -> int:
-    """Bytes of a model and of the file with its weights.
-
-    Raises:
-        OSError: One of them cannot be read.
-    """
+    """Bytes of a model and of the file with its weights; `OSError` if one cannot be read."""
     weights = weights_beside(path)
     return Path(path).stat().st_size + (weights.stat().st_size if weights else 0)
 
 
 def remove_model(path: str | os.PathLike[str]) -> None:
-    """Remove a model and the file with its weights.
-
-    Raises:
-        OSError: One of them cannot be removed.
-    """
+    """Remove a model and the file with its weights; `OSError` if one cannot be removed."""
     weights = weights_beside(path)
     Path(path).unlink()
     if weights:
@@ -58,10 +46,6 @@ def remove_model(path: str | os.PathLike[str]) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's contents, in hexadecimal.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """SHA-256 of a file's contents, in hexadecimal; `OSError` if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -106,13 +106,9 @@ def known_outputs(session: InferenceSession) -> list[str]:
 def run_batches(
     session: InferenceSession, inputs: Arrays, outputs: Sequence[str], batch_size: int
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """Run a model over samples; yield the outputs of each batch, the last of which may be small.
+    """Run a model over samples; yield the named outputs of each batch, the last may be small.
 
-    Args:
-        session: The model.
-        inputs: Arrays by the names of the model's inputs, the samples along the first axis.
-        outputs: Names of the outputs wanted.
-        batch_size: Samples in one call.
+    The inputs are arrays by name, the samples along the first axis.
     """
     for start in range(0, len(next(iter(inputs.values()))), batch_size):
         feed = {
@@ -129,10 +125,7 @@ def run_in_batches(
     batch_size: int,
     outputs: Sequence[str] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Run a model over one sample or more; returns the outputs by name.
-
-    Arguments as for `run_batches`; all outputs when None.
-    """
+    """As `run_batches`, of at least one sample; returns the outputs, by default all, by name."""
     names = list(outputs or [end.name for end in session.get_outputs()])
     batches = list(run_batches(session, inputs, names, batch_size))
     return dict(zip(names, map(np.concatenate, zip(*batches, strict=True)), strict=True))
@@ -143,11 +136,8 @@ def latencies_ms(
 ) -> list[tuple[float, float]]:
     """Median and 95th percentile of each callable's duration, in milliseconds.
 
-    The callables are called in turns, so that a busy machine slows all of them alike.
-
-    Args:
-        calls: The callables.
-        seconds: Time for all of them together; each has one turn at least.
+    The callables are called in turns, so that a busy machine slows all of them alike. `seconds`
+    is the time for all of them together; each has one turn at least.
     """
     times: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + seconds

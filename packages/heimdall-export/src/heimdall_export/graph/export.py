@@ -132,10 +132,7 @@ def _output_names(network: nn.Module, examples: tuple[Tensor, ...]) -> tuple[str
 
 
 def _checked_graph(
-    network: nn.Module,
-    examples: tuple[Tensor, ...],
-    outputs: tuple[str, ...],
-    opset: int,
+    network: nn.Module, examples: tuple[Tensor, ...], outputs: tuple[str, ...], opset: int
 ) -> WeightedGraph:
     inputs = (INPUT, ARRIVALS)[: len(examples)]
     traced_opset = min(opset, _NEWEST_TRACED_OPSET)
@@ -195,11 +192,7 @@ def _all(holds: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[torch.device]:
-    """Put a network into evaluation mode; afterwards each module has its own mode again.
-
-    Yields:
-        The device of the network's weights.
-    """
+    """Yield the device of a network in evaluation mode; afterwards each module has its own mode."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -73,7 +73,8 @@ def shorten_names(graph: WeightedGraph) -> None:
             for place, name in enumerate(names):
                 if name and name not in kept:
                     names[place] = short.setdefault(name, f"{len(short):x}")
-    graph.rename(short)
+    graph.weights = {short[n]: weight for n, weight in graph.weights.items() if n in short}
+    graph.four_bits = {short[n]: shape for n, shape in graph.four_bits.items() if n in short}
 
 
 def pointwise_as_products(graph: WeightedGraph) -> None:
@@ -150,14 +151,11 @@ def _channel_factor(
     graph: WeightedGraph, makers: Mapping[str, Node], reshape: Node
 ) -> Tensor | None:
     """A vector of weights that a `Reshape` lays along the channels, if it does."""
-    factor, shape = graph.weights.get(reshape.input[0]), reshape.input[1]
-    if shape in graph.weights:
-        sizes = graph.weights[shape].tolist()
-    elif shape in makers and makers[shape].op_type == "Constant":
-        sizes = onnx.numpy_helper.to_array(_attributes(makers[shape])["value"]).tolist()
-    else:
+    factor, shape = graph.weights.get(reshape.input[0]), makers.get(reshape.input[1])
+    if factor is None or factor.ndim != 1 or shape is None or shape.op_type != "Constant":
         return None
-    return factor if factor is not None and factor.ndim == 1 and sizes in _BY_CHANNEL else None
+    sizes = onnx.numpy_helper.to_array(_attributes(shape)["value"]).tolist()
+    return factor if sizes in _BY_CHANNEL else None
 
 
 def large_weights(graph: WeightedGraph, kinds: tuple[str, ...]) -> list[str]:

@@ -25,7 +25,7 @@ from heimdall_export.model_files import SUFFIX
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
     from torch import Tensor
@@ -97,21 +97,12 @@ class WeightedGraph:
         self.weights[name] = high << 4 | low
         self.four_bits[name] = tuple(integers.shape)
 
-    def rename(self, names: Mapping[str, str]) -> None:
-        """Give weights other names; those without one are removed."""
-        self.weights = {names[n]: weight for n, weight in self.weights.items() if n in names}
-        self.four_bits = {names[n]: shape for n, shape in self.four_bits.items() if n in names}
-
     def opset(self) -> int:
         """Version of ONNX's own operator set."""
         return next(int(e.version) for e in self.model.opset_import if e.domain in ("", "ai.onnx"))
 
     def convert(self, opset: int) -> None:
-        """Convert the graph to another operator set.
-
-        Raises:
-            onnx.version_converter.ConvertError: There is no such set, or no conversion to it.
-        """
+        """Convert the graph to another operator set, or raise ONNX's `ConvertError`."""
         self.model = onnx.version_converter.convert_version(self.declared(), opset)
         self.__post_init__()
 
@@ -133,11 +124,7 @@ class WeightedGraph:
         return onnx.helper.np_dtype_to_tensor_dtype(dtype), [*weight.shape]
 
     def save(self, path: Path, *, largest: int = LARGEST_FILE) -> None:
-        """Write the model as `write` does, whole or not at all.
-
-        Raises:
-            ExportError: It cannot be written.
-        """
+        """Write the model as `write` does, whole or not at all; `ExportError` if that fails."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as part:
@@ -151,9 +138,6 @@ class WeightedGraph:
         """Write the model to a file, and weights of more than `largest` bytes to one beside it.
 
         The second file is named for its contents, so that it never replaces another one.
-
-        Raises:
-            OSError: It cannot be written.
         """
         n_bytes = sum(weight.nbytes for weight in self.weights.values())
         beside = self._write_beside(path) if n_bytes > largest else None

@@ -190,11 +190,7 @@ def split_address(uri: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def store_errors(doing: str) -> Iterator[None]:
-    """Turn the errors of a store or the network into an `ExportError`.
-
-    Args:
-        doing: Continues the sentence "cannot".
-    """
+    """Turn the errors of a store or the network into `ExportError("cannot {doing}: ...")`."""
     import urllib3
     from minio.error import MinioException, S3Error
 
@@ -227,10 +223,7 @@ def ensure_bucket(client: Minio, bucket: str) -> None:
 
 
 def chunks_of(client: Minio, bucket: str, key: str) -> Iterator[bytes]:
-    """An object in pieces; its connection is given back even if the reading is cut short.
-
-    The client's own errors pass through.
-    """
+    """An object in pieces; its connection is given back even if the reading is cut short."""
     answer = client.get_object(bucket, key)
     try:
         yield from answer.stream(2**20)

@@ -241,21 +241,14 @@ def _put_new(client: Minio, bucket: str, key: str, file: BinaryIO) -> bool:
 
 
 def add_to_sidecar(client: Minio, uri: str, name: str, value: object) -> str:
-    """Add an entry to a stored model's sidecar, or replace one that was added before.
-
-    Args:
-        client: The object store.
-        uri: The model's address, `s3://bucket/key.onnx`.
-        name: Name of the entry.
-        value: Anything JSON can hold, so neither NaN nor infinity.
+    """Add an entry to the sidecar of a model at `s3://bucket/key.onnx`, or replace an added one.
 
     Returns:
         The sidecar's address.
 
     Raises:
-        ExportError: There is no such address or no sidecar, or it is not a JSON object; the entry
-            is one that identifies the model, or not for JSON; or the store refuses or is out of
-            reach.
+        ExportError: There is no sidecar, or it is not a JSON object; the entry identifies the
+            model, or JSON cannot hold it (NaN, infinity); or the store refuses or is out of reach.
     """
     if name in _IDENTITY:
         raise ExportError(f"{name!r} identifies the model of a sidecar; it cannot be changed")

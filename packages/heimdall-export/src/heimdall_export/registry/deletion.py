@@ -28,12 +28,7 @@ __all__ = ["delete_version", "require_deletable"]
 
 
 def require_deletable(tracking_uri: str, model_name: str, version: str) -> RegisteredVersion:
-    """The version, if it may be deleted.
-
-    Raises:
-        ExportError: There is no such version, it is in production, or the registry cannot be
-            reached.
-    """
+    """The version; `ExportError` if it is in production, is missing, or cannot be looked up."""
     found = find_version(tracking_uri, model_name, version)
     if PRODUCTION in found.aliases:
         raise ExportError(
@@ -54,14 +49,8 @@ def delete_version(
     """Delete a version, its file and sidecar in the object store, and its run's artifacts.
 
     The run stays, with its parameters and metrics. A file or a run's artifacts that another
-    version of the model uses stay as well.
-
-    Args:
-        tracking_uri: Of the registry.
-        model_name: Name in the registry.
-        version: Its number.
-        objects: The object store of the model files.
-        artifact_store: The S3 of `s3://` artifacts; None leaves that to MLflow's environment.
+    version of the model uses stay as well. `objects` is the object store of the model files,
+    `artifact_store` the S3 of `s3://` artifacts; None leaves that to MLflow's environment.
 
     Returns:
         Addresses of everything that was deleted.

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -46,9 +46,8 @@ _LONGEST_REASON = 100
 def evaluation_tags(metrics: Mapping[str, float], test_sessions: Iterable[str]) -> dict[str, str]:
     """The tags by which a version is compared with others.
 
-    Args:
-        metrics: By MLflow's names; those that begin with `test/` are kept.
-        test_sessions: Ids of the sessions that they were measured on.
+    Kept are the metrics whose names begin with `test/`, and a hash of the ids of the sessions that
+    they were measured on.
     """
     tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
     digest = hashlib.sha256("\n".join(sorted(test_sessions)).encode()).hexdigest()
@@ -113,12 +112,8 @@ class Move:
 def moves(tracking: str | MlflowClient, model_name: str = REGISTERED_MODEL) -> tuple[Move, ...]:
     """The last twenty moves of production, oldest first.
 
-    Args:
-        tracking: Address of the registry, or an open client of it.
-        model_name: Name in the registry.
-
-    Raises:
-        ExportError: There is no such model, or the registry cannot be reached.
+    `tracking` is the registry's address or an open client of it; `ExportError` if it cannot be
+    reached or has no such model.
     """
     client = open_client(tracking) if isinstance(tracking, str) else tracking
     with mlflow_errors(f"read the moves of {model_name!r}"):
@@ -134,15 +129,10 @@ def moves(tracking: str | MlflowClient, model_name: str = REGISTERED_MODEL) -> t
 def promote(
     tracking_uri: str, model_name: str, version: str, *, reason: str = "", force: bool = False
 ) -> None:
-    """Put a version into production.
+    """Put a version into production, and record the move and its reason.
 
-    Args:
-        tracking_uri: Address of the registry.
-        model_name: Name in the registry.
-        version: Its number.
-        reason: Kept in the log.
-        force: Also one without test metrics, worse than the present one, or tested on other
-            sessions.
+    `force` also takes one without test metrics, worse than the present one, or tested on other
+    sessions.
 
     Raises:
         ExportError: There is no such version, it is not fit or is being deleted, or the registry
@@ -161,7 +151,8 @@ def promote(
         refuse_worse(candidate, present)
     log = moves(client, model_name)
     if present and present.version not in (version, *_stack(log)[-1:]):
-        log = (*log, _move("promote", present.version, "moved without heimdall", by=""))
+        moved = _move("promote", present.version, "moved without heimdall")
+        log = (*log, replace(moved, by=""))
     # The alias first: repeated after an interruption, the promotion is recorded then.
     _move_alias(client, model_name, version, known)
     _record(client, model_name, (*log, _move("promote", version, reason)))
@@ -228,13 +219,10 @@ def _record(client: MlflowClient, model_name: str, log: Sequence[Move]) -> None:
         client.set_registered_model_tag(model_name, _LOG_TAG, text)
 
 
-def _move(
-    action: Literal["promote", "rollback"], version: str, reason: str, by: str | None = None
-) -> Move:
-    if by is None:
-        try:
-            by = getpass.getuser()
-        except (OSError, KeyError):  # a container may have no name for its user
-            by = f"user {os.getuid()}"
+def _move(action: Literal["promote", "rollback"], version: str, reason: str) -> Move:
+    try:
+        by = getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        by = f"user {os.getuid()}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Move(action=action, version=version, at=now, by=by, why=reason[:_LONGEST_REASON])

@@ -36,11 +36,9 @@ class PublishedModel:
 
 
 def find_published(address: str, stores: ModelStores | None = None) -> PublishedModel:
-    """Ask the registry which version an address means; costs one request.
+    """Ask the registry, in one request, what `models:/name@alias` or `models:/name/version` means.
 
-    Args:
-        address: `models:/name@alias` or `models:/name/version`.
-        stores: Holds the registry's address; the environment's when None.
+    The registry's address is in `stores`, or in the environment's when None.
 
     Raises:
         ExportError: No such address, model, alias or version; the registry is out of reach; or

@@ -63,12 +63,8 @@ def register(
 ) -> str:
     """Store a model file with its run and register it, with the alias `staging`.
 
-    Args:
-        tracker: The run that made it.
-        onnx_path: A checked model file.
-        model_name: Name in the registry.
-        tags: Tags of the version, such as the file's address and the metrics.
-        input_example: Feature tensors, float32 `(n, receivers, n_mels, n_frames)`.
+    The tags are those of the version, such as the file's address and the metrics; `input_example`
+    has feature tensors, float32 `(n, receivers, n_mels, n_frames)`.
 
     Returns:
         The version's number.
@@ -104,11 +100,8 @@ def save_mlflow_model(
 
     The ONNX file in it, and the file with its weights if there is one, are the same byte by byte.
 
-    Args:
-        onnx_path: The model file.
-        folder: Must not exist.
-        input_example: Feature tensors, float32 `(n, receivers, n_mels, n_frames)`; silence at
-            0 dB when None. Arrival times in the example are all zero.
+    The folder must not exist. The example's features are float32 `(n, receivers, n_mels,
+    n_frames)`, 0 dB when None; its arrival times are all zero.
 
     Raises:
         ExportError: The file is not an ONNX file, the example does not fit, or the folder
@@ -173,12 +166,8 @@ def list_versions(
 ) -> tuple[RegisteredVersion, ...]:
     """Every version of a model, newest first; empty where there is no such model.
 
-    Args:
-        tracking: Address of the registry, or an open client of it.
-        model_name: Name in the registry.
-
-    Raises:
-        ExportError: The registry cannot be reached.
+    `tracking` is the registry's address or an open client of it; `ExportError` if it cannot be
+    reached.
     """
     client = open_client(tracking) if isinstance(tracking, str) else tracking
     with mlflow_errors(f"list the versions of {model_name!r}"):
@@ -201,11 +190,7 @@ def list_versions(
 
 
 def find_version(tracking: str | MlflowClient, model_name: str, version: str) -> RegisteredVersion:
-    """One version of a model.
-
-    Raises:
-        ExportError: There is no such version, or the registry cannot be reached.
-    """
+    """One version of a model; `ExportError` if there is none or the registry is out of reach."""
     return version_in(list_versions(tracking, model_name), model_name, version)
 
 

@@ -53,14 +53,9 @@ def feature_collection(estimates: Iterable[Estimate], probability: float = 0.95)
             raise ExportError(
                 f"the correlation is {estimate.correlation!r}; it must be between -1 and 1"
             )
-        properties = {
-            "estimate": number,
-            "sigma_east_m": estimate.sigma_east_m,
-            "sigma_north_m": estimate.sigma_north_m,
-            "correlation": estimate.correlation,
-        }
-        if estimate.unexplained is not None:
-            properties["unexplained"] = estimate.unexplained
+        names = ("sigma_east_m", "sigma_north_m", "correlation", "unexplained")
+        known = {name: getattr(estimate, name) for name in names}
+        properties = {"estimate": number} | {n: v for n, v in known.items() if v is not None}
         for geometry, further in (
             ({"type": "Point", "coordinates": position}, {}),
             (_ellipse(estimate, probability), {"probability": probability}),

@@ -51,11 +51,7 @@ class Receiver:
 
 
 def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
-    """The model's channels, in order.
-
-    Raises:
-        ExportError: The entry is not a list of name, latitude and longitude.
-    """
+    """The model's channels, in order; `ExportError` if the entry is not a list of them."""
     try:
         return tuple(
             Receiver(
@@ -71,11 +67,7 @@ def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
 
 
 def region_of(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The area that the model was trained for.
-
-    Raises:
-        ExportError: The entry is not a JSON object.
-    """
+    """The area that the model was trained for; `ExportError` if it is not a JSON object."""
     try:
         region: dict[str, Any] = {**json.loads(metadata[REGION_KEY])}
     except (ValueError, TypeError) as error:

@@ -254,8 +254,7 @@ def mel_of(extract: FeatureExtractor, recordings: Recordings) -> NDArray[np.floa
 
     Raises:
         ExportError: The recordings are not a mapping.
-        FeatureError: A recording cannot be used, a start is not finite, or the recordings have no
-            time in common.
+        FeatureError: A recording cannot be used, or the recordings have no time in common.
     """
     if not isinstance(recordings, Mapping):
         raise ExportError(f"give recordings by receiver, not {type(recordings).__name__}")
@@ -266,11 +265,7 @@ def mel_of(extract: FeatureExtractor, recordings: Recordings) -> NDArray[np.floa
 
 
 def arrivals_of(extract: ArrivalExtractor, recordings: Recordings) -> NDArray[np.float32]:
-    """The times of arrival at the receivers with a clock; zero for the others.
-
-    Raises:
-        FeatureError: A recording cannot be used, or they share too little time.
-    """
+    """Times of arrival, zero without a clock; `FeatureError` if they share too little time."""
     return extract(
         {name: given for name, given in recordings.items() if isinstance(given, ClockedRecording)}
     )

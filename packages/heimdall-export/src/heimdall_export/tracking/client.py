@@ -69,10 +69,7 @@ logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
 
 @contextlib.contextmanager
 def mlflow_errors(doing: str) -> Iterator[None]:
-    """Turn the errors of MLflow and its stores into one `ExportError` of one line.
-
-    Args:
-        doing: Continues the sentence "MLflow cannot".
+    """Turn the errors of MLflow and its stores into one line: "MLflow cannot {doing}: ...".
 
     Raises:
         OutOfReach: It does not answer, or is temporarily unable to.
@@ -141,12 +138,8 @@ def store_artifact(
 ) -> str:
     """Store a file, or all of a folder's files, with a run that may have ended.
 
-    Args:
-        client: MLflow's client of the tracking server.
-        run_id: MLflow's id of the run.
-        path: The file or folder.
-        folder: Folder among the run's artifacts; their root when None.
-        artifact_store: The S3 of `s3://` artifacts; None leaves that to MLflow's environment.
+    They go into `folder` of the run's artifacts, or their root when None. Without an
+    `artifact_store`, MLflow finds the S3 of `s3://` artifacts in the environment.
 
     Returns:
         Address of the run's artifacts.

@@ -28,17 +28,8 @@ import numpy as np
 
 from heimdall_export.contract import EXPERIMENT, INPUT, RUN_NAME_PREFIX
 from heimdall_export.errors import ExportError, OutOfReach
-from heimdall_export.object_store.store import (
-    ensure_bucket,
-    store_errors,
-    temporary_environment,
-)
-from heimdall_export.tracking.client import (
-    NO_RETRIES,
-    mlflow_errors,
-    open_client,
-    store_artifact,
-)
+from heimdall_export.object_store.store import ensure_bucket, store_errors, temporary_environment
+from heimdall_export.tracking.client import NO_RETRIES, mlflow_errors, open_client, store_artifact
 
 # The client comes first: it silences MLflow before it is imported.
 from mlflow.data.code_dataset_source import CodeDatasetSource  # isort: skip
@@ -116,16 +107,10 @@ class MLflowTracker:
     ) -> None:
         """Begin a run, or resume one; the experiment is made where it is missing.
 
-        Args:
-            tracking_uri: As MLflow defines it.
-            artifact_root: Address of a new experiment's artifacts; a bucket is made where it is
-                missing. An existing experiment keeps its own.
-            artifact_store: The S3 of `s3://` artifacts.
-            experiment_name: The experiment.
-            run_name_prefix: Prefix of the run's name.
-            outbox: A folder that keeps messages while the server is down; a later run with the
-                same folder sends them. Without one, a server that has died is an error.
-            run_id: MLflow's id of an interrupted run to resume, in its own experiment.
+        `artifact_root` is the address of a new experiment's artifacts, whose bucket is made where
+        it is missing; an existing experiment keeps its own. `run_id` resumes an interrupted run,
+        in its own experiment. `outbox` is a folder that keeps messages while the server is down; a
+        later run with the same folder sends them. Without one, a server that dies is an error.
 
         Raises:
             ExportError: The tracking server cannot be reached or refuses.
@@ -206,12 +191,7 @@ class MLflowTracker:
         self._send(Message(doing="record metrics", metrics=entries))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record the run's identity: versions, seed, fingerprints, the git commit.
-
-        Raises:
-            ExportError: A name that suggests a secret, an address with a password, or MLflow
-                refuses.
-        """
+        """Record the run's identity: versions, seed, the git commit. Errors as `log_params`."""
         for entries in _batches(tags.items(), "tag"):
             self._send(Message(doing="record tags", tags=entries))
 
@@ -219,8 +199,7 @@ class MLflowTracker:
         """Record the data of training and test; `mlflow.data.get_source` can read their source.
 
         Raises:
-            ExportError: A name in a source suggests a secret, or a value is an address with a
-                password; or MLflow refuses or is out of reach.
+            ExportError: A source may hold a secret, or MLflow refuses or is out of reach.
         """
         inputs = []
         for dataset in datasets:
@@ -235,8 +214,7 @@ class MLflowTracker:
                 schema=json.dumps(TensorDatasetSchema(Schema([tensor])).to_dict()),
                 profile=json.dumps(dict(dataset.profile)),
             )
-            context = InputTag(MLFLOW_DATASET_CONTEXT, dataset.context)
-            inputs.append(DatasetInput(entity, [context]))
+            inputs.append(DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, dataset.context)]))
         with mlflow_errors("record the datasets"):
             self.client.log_inputs(self.run_id, inputs)
 
@@ -305,12 +283,7 @@ class Message:
 
 
 def send(client: MlflowClient, run_id: str, message: Message) -> None:
-    """Send MLflow one message.
-
-    Raises:
-        OutOfReach: It does not answer.
-        ExportError: It refuses.
-    """
+    """Send MLflow one message; `OutOfReach` if it does not answer, `ExportError` if it refuses."""
     with mlflow_errors(message.doing):
         if message.status is not None:
             client.set_terminated(run_id, message.status)
