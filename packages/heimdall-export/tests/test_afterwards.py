@@ -2,12 +2,22 @@
 
 import io
 import json
+import math
 
 import pytest
 from heimdall_export import ExportError, upload_model
 from heimdall_export.object_store.upload import add_to_sidecar
 from heimdall_export.tracking.client import store_artifact
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mlflow import MlflowClient
+
+on_the_store = settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | st.text(max_size=5)
+not_objects = scalars | st.lists(scalars, max_size=3)
+json_values = not_objects | st.dictionaries(st.text(max_size=3), not_objects, max_size=3)
 
 
 @pytest.fixture
@@ -28,29 +38,48 @@ def sidecar(client, model):
     return json.loads(client.get_object(bucket, model.key.replace(".onnx", ".json")).data)
 
 
-def test_an_entry_is_added_and_replaced_and_nothing_else_changes(client, uploaded):
+@on_the_store
+@given(values=st.lists(json_values, min_size=1, max_size=2))
+def test_an_entry_is_added_and_replaced_and_nothing_else_changes(client, uploaded, values):
     """A benchmark is run again when the runtime is new; the identity stays what it was."""
     before = sidecar(client, uploaded)
-    for value in ({"ms": 1.0}, {"ms": 2.0}):
+    for value in values:
         add_to_sidecar(client, uploaded.uri, "benchmark", value)
         assert sidecar(client, uploaded) == before | {"benchmark": value}
 
 
-def test_what_identifies_the_model_is_not_changed(client, uploaded):
-    """A service loads by the hash that the sidecar says."""
-    with pytest.raises(ExportError, match="'sha256'"):
-        add_to_sidecar(client, uploaded.uri, "sha256", "0" * 64)
-    assert sidecar(client, uploaded)["sha256"] == uploaded.sha256
+@on_the_store
+@given(name=st.sampled_from(["uri", "key", "sha256", "size", "created_at", "run_id"]))
+def test_what_identifies_the_model_is_not_changed(client, uploaded, name):
+    """A service loads by the hash in the sidecar."""
+    before = sidecar(client, uploaded)
+    with pytest.raises(ExportError, match=f"'{name}'"):
+        add_to_sidecar(client, uploaded.uri, name, before[name])
+    assert sidecar(client, uploaded) == before
 
 
-@pytest.mark.parametrize("contents", [b"not json", b"[1]", b"\xff"])
-def test_a_sidecar_that_is_none_is_left_alone(client, models_bucket, uploaded, contents):
+@on_the_store
+@given(
+    value=st.sampled_from([math.nan, math.inf, -math.inf, {1}, object()]), depth=st.integers(0, 3)
+)
+def test_what_json_cannot_hold_is_not_added(client, uploaded, value, depth):
+    """NaN is JSON for Python alone, and the sidecar is read by anybody."""
+    before = sidecar(client, uploaded)
+    for _ in range(depth):
+        value = {"p95": [value]}
+    with pytest.raises(ExportError, match="JSON cannot hold 'benchmark'"):
+        add_to_sidecar(client, uploaded.uri, "benchmark", value)
+    assert sidecar(client, uploaded) == before
+
+
+@on_the_store
+@given(contents=st.binary(max_size=9) | not_objects.map(lambda value: json.dumps(value).encode()))
+def test_a_sidecar_that_is_not_an_object_is_left_alone(client, models_bucket, contents):
     """Whoever broke it may want to see how."""
-    key = uploaded.key.replace(".onnx", ".json")
-    client.put_object(models_bucket, key, io.BytesIO(contents), len(contents))
+    client.put_object(models_bucket, "x.json", io.BytesIO(contents), len(contents))
     with pytest.raises(ExportError, match="not a JSON object"):
-        add_to_sidecar(client, uploaded.uri, "benchmark", {})
-    assert client.get_object(models_bucket, key).data == contents
+        add_to_sidecar(client, f"s3://{models_bucket}/x.onnx", "benchmark", {})
+    assert client.get_object(models_bucket, "x.json").data == contents
 
 
 def test_a_model_that_is_not_there_is_told(client, models_bucket):
