@@ -1,7 +1,8 @@
 """Region, stations, radio and mishaps of a simulation."""
 
-from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+import hashlib
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, Self, get_args
 
 from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import SimulationError
@@ -40,6 +41,8 @@ level, which are used as heights above the ellipsoid. The geoid's undulation is 
 nearly the same for all)."""
 
 RecordingFormat = Literal["npy", "kiwi_wav"]
+_MARGIN_DEG = 0.1
+"""Around stations: some ten kilometres."""
 _LEAST_GUARD_S = 2e-3
 """600 km of travel; larger regions have more."""
 _LEAST_SAMPLES = 1024
@@ -166,6 +169,29 @@ class Scenario:
             _LEAST_GUARD_S,
             1.1 * float(propagation_delay_s(farthest_m)) + self.channel.longest_echo_s,
         )
+
+    def with_stations(self, name: str, stations: tuple[Station, ...]) -> Self:
+        """The same radio with other stations, and with transmitters around them."""
+        if not stations:
+            raise SimulationError(f"{name} has no stations; give at least one")
+        latitudes, longitudes = zip(*(s.position_deg for s in stations), strict=True)
+        return replace(
+            self,
+            name=name,
+            stations=stations,
+            latitude_deg=(min(latitudes) - _MARGIN_DEG, max(latitudes) + _MARGIN_DEG),
+            longitude_deg=(min(longitudes) - _MARGIN_DEG, max(longitudes) + _MARGIN_DEG),
+        )
+
+    def distinctly_named(self) -> Self:
+        """The same scenario with a name that no other scenario has, unless it is the demo's.
+
+        Ids of sessions follow from the name: other scenarios must not replace each other's.
+        """
+        if self == NORTHWEST_ITALY:
+            return self
+        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:8]
+        return replace(self, name=f"{self.name} {digest}")
 
     def _check_modulations(self) -> None:
         if not self.modulations or not set(self.modulations) <= set(MODULATIONS):

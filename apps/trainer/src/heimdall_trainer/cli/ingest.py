@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,10 +15,9 @@ from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from heimdall_data import Catalogue, NewSession, ObjectStore, Station
-    from heimdall_data.ingest.manifest import Manifest
     from heimdall_simulation import Scenario
 
 __all__ = ["SimulationFlags", "app", "open_servers"]
@@ -27,8 +25,6 @@ __all__ = ["SimulationFlags", "app", "open_servers"]
 app = command_group("ingest", "Store recordings and catalogue them.")
 NOWHERE = Connections()
 MAX_WARNINGS = 20
-MARGIN_DEG = 0.1
-"""Around the stations of a simulation: some ten kilometres."""
 STATIONS = Parameter(help="CSV with the columns name, latitude, longitude and perhaps altitude_m.")
 StationsFile = Annotated[Path | None, STATIONS]
 FAR = Parameter(help="A transmitter may be over 3,000 km from every station.")
@@ -88,22 +84,14 @@ class SimulationFlags:
         """
         from heimdall_simulation import NORTHWEST_ITALY, Channel, Interference
 
-        name, stations = NORTHWEST_ITALY.name, NORTHWEST_ITALY.stations
-        latitude, longitude = NORTHWEST_ITALY.latitude_deg, NORTHWEST_ITALY.longitude_deg
+        scenario = NORTHWEST_ITALY
         if self.stations is not None:
-            name, stations = self.stations.stem, _stations(self.stations)
-            if stations:
-                north, east = zip(*(station.position_deg for station in stations), strict=True)
-                latitude = (min(north) - MARGIN_DEG, max(north) + MARGIN_DEG)
-                longitude = (min(east) - MARGIN_DEG, max(east) + MARGIN_DEG)
+            scenario = scenario.with_stations(self.stations.stem, _stations(self.stations))
         if self.region is not None:
-            latitude, longitude = self.region[:2], self.region[2:]
-        scenario = replace(
-            NORTHWEST_ITALY,
-            name=name,
-            stations=stations,
-            latitude_deg=latitude,
-            longitude_deg=longitude,
+            south, north, west, east = self.region
+            scenario = replace(scenario, latitude_deg=(south, north), longitude_deg=(west, east))
+        return replace(
+            scenario,
             modulations=self.modulation,
             channel=Channel(
                 rician_k_db=self.rician_k_db,
@@ -115,12 +103,7 @@ class SimulationFlags:
                 n_interferers=self.interferers, offset_hz=self.interferer_offset_hz
             ),
             recording_format=self.recording_format,
-        )
-        if scenario == NORTHWEST_ITALY:
-            return scenario
-        # Names become ids: sessions of another scenario must not pass for the demo's.
-        digest = hashlib.sha256(repr(scenario).encode()).hexdigest()[:8]
-        return replace(scenario, name=f"{scenario.name} {digest}")
+        ).distinctly_named()
 
 
 AS_IN_THE_DEMO = SimulationFlags()
@@ -161,14 +144,13 @@ def files(
         Only approved sessions are trained on.
     """
     from heimdall_data import NewSource
-    from heimdall_data.ingest.manifest import Manifest
-    from heimdall_data.ingest.recording_file import recording_paths
-    from heimdall_data.ingest.session_files import session_from_paths
+    from heimdall_data.ingest.session_files import new_session_from_files
 
     if not recordings:
         raise UsageError("no recording is given; name one file of each receiver")
-    session = session_from_paths(
-        recording_paths(recordings),
+    warnings: list[str] = []
+    session = new_session_from_files(
+        recordings,
         NewSource(
             name=source.source,
             latitude_deg=source.latitude,
@@ -181,8 +163,9 @@ def files(
         sample_rate_hz=sample_rate_hz,
         approval=approval,
         allow_far=allow_far,
+        warn=warnings.append,
     )
-    _check_or_store(Manifest((session,)), connections, dry_run=dry_run)
+    _check_or_store((session,), warnings, connections, dry_run=dry_run)
 
 
 @app.command
@@ -210,9 +193,15 @@ def manifest(
     """
     from heimdall_data.ingest.manifest import read_manifest
 
-    bar = sys.stderr.isatty()
-    sessions = read_manifest(file, _stations(stations), progress=bar, allow_far=allow_far)
-    _check_or_store(sessions, connections, dry_run=dry_run)
+    warnings: list[str] = []
+    sessions = read_manifest(
+        file,
+        _stations(stations),
+        progress=sys.stderr.isatty(),
+        allow_far=allow_far,
+        warn=warnings.append,
+    )
+    _check_or_store(sessions, warnings, connections, dry_run=dry_run)
 
 
 @app.command
@@ -256,12 +245,18 @@ def _stations(path: Path | None) -> tuple[Station, ...]:
     return () if path is None else stations_from_csv(path)
 
 
-def _check_or_store(sessions: Manifest, connections: Connections, *, dry_run: bool) -> None:
+def _check_or_store(
+    sessions: Sequence[NewSession],
+    warnings: Sequence[str],
+    connections: Connections,
+    *,
+    dry_run: bool,
+) -> None:
     from heimdall_data.ingest.ingest import look_ahead
 
-    for warning in sessions.warnings[:MAX_WARNINGS]:
+    for warning in warnings[:MAX_WARNINGS]:
         print(f"warning: {warning}", file=sys.stderr)
-    if (n_more := len(sessions.warnings) - MAX_WARNINGS) > 0:
+    if (n_more := len(warnings) - MAX_WARNINGS) > 0:
         print(f"... and {n_more} more warnings", file=sys.stderr)
     if not dry_run:
         _store(sessions, len(sessions), connections)
@@ -272,7 +267,7 @@ def _check_or_store(sessions: Manifest, connections: Connections, *, dry_run: bo
         with catalogue:
             store.require_bucket()
             known, note = f", {look_ahead(catalogue, store, sessions)} known before", ""
-    n_files = sum(len(session.files) for session in sessions.sessions)
+    n_files = sum(len(session.measurements) for session in sessions)
     order = f"{_count(len(sessions), 'session')} of {_count(n_files, 'recording')}"
     print(f"in order: {order}{known}; nothing was stored{note}")
 
