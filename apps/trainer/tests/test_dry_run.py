@@ -9,12 +9,15 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 from heimdall_data import ObjectStore
+from heimdall_data.errors import StoreError
+from heimdall_export import ExportError
+from heimdall_export.tracking.client import artifact_location
 from heimdall_trainer import dry_run as measured_steps
 from heimdall_trainer import dry_run as module
 from heimdall_trainer.cli import app as cli
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.dry_run import artifact_root_of, bucket_is_writable, dry_run
+from heimdall_trainer.dry_run import dry_run
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.events import logged_as
 from mlflow import MlflowClient
@@ -114,15 +117,15 @@ def test_data_that_cannot_be_used_fail_with_their_number(checks, config, fresh):
 
 def test_a_bucket_that_is_not_there_is_not_made(fresh):
     """A typing error in its name must not leave a bucket behind."""
-    assert bucket_is_writable(fresh.need_s3(), "heimdall-never-made") is False
+    assert ObjectStore(fresh.need_s3(), "heimdall-never-made").is_writable() is False
     assert "heimdall-never-made" not in stored(fresh)
 
 
 def test_a_bucket_that_may_only_be_read_is_refused(fresh):
     """The model of a night must have somewhere to go."""
     stranger = replace(fresh.need_s3(), access_key="stranger", secret_key="unknown")
-    with pytest.raises(TrainerError, match="'heimdall-models'"):
-        bucket_is_writable(stranger, "heimdall-models")
+    with pytest.raises(StoreError, match="'heimdall-models'"):
+        ObjectStore(stranger, "heimdall-models").is_writable()
 
 
 def test_a_state_directory_that_is_full_is_said_with_what_is_needed(
@@ -150,17 +153,17 @@ def test_a_network_that_does_not_fit_says_what_to_lower(checks, config, fresh, m
 
 def test_an_experiment_is_found_without_writing(tmp_path, finished, connections):
     """MLflow's client would make a database where there is none."""
-    root = artifact_root_of("heimdall-localization", connections)
+    root = artifact_location(connections.tracking_uri(), "heimdall-localization")
     assert root.startswith("s3://heimdall-mlflow")
     empty = Connections(mlflow_tracking_uri=f"sqlite:///{tmp_path}/x.db", state_dir=tmp_path)
-    assert artifact_root_of("heimdall-localization", empty) is None
+    assert artifact_location(empty.tracking_uri(), "heimdall-localization") is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_postgres_stays_empty(database_url, tmp_path):
     """MLflow's tables are made by the first run, not by a question."""
     there = Connections(mlflow_tracking_uri=database_url, state_dir=tmp_path)
-    assert artifact_root_of("any", there) is None
+    assert artifact_location(there.tracking_uri(), "any") is None
     with psycopg.connect(database_url) as connection:
         (n,) = connection.execute(
             "select count(*) from information_schema.tables where table_schema = 'public'"
@@ -173,8 +176,8 @@ def test_a_deleted_experiment_is_refused(tmp_path):
     there = Connections(mlflow_tracking_uri=f"sqlite:///{tmp_path}/m.db", state_dir=tmp_path)
     client = MlflowClient(there.tracking_uri())
     client.delete_experiment(client.create_experiment("gone", tmp_path.as_uri()))
-    with pytest.raises(TrainerError, match="'gone'"):
-        artifact_root_of("gone", there)
+    with pytest.raises(ExportError, match="'gone'"):
+        artifact_location(there.tracking_uri(), "gone")
 
 
 def test_the_command_ends_with_status_1_where_a_check_failed(tmp_path, monkeypatch, capsys):

@@ -3,7 +3,8 @@
 import subprocess
 from types import SimpleNamespace
 
-from heimdall_trainer.provenance import dataset_fingerprint, source_commit
+from heimdall_data.split import dataset_fingerprint
+from heimdall_trainer.provenance import source_commit
 
 
 def git(folder, *arguments):

@@ -157,7 +157,7 @@ def test_a_log_file_reads_well(connections, quick, tmp_path, capsys):
     assert not CONTROL.search(text)
     assert re.search(r"^ +train +validation +test$", text, re.MULTILINE)
     assert re.search(r"^  Genova +\d+ +\d+ +\d+$", text, re.MULTILINE)
-    assert re.search(r"^transmitters over \d+ km by \d+ km; region of \d+ km ", text, re.MULTILINE)
+    assert re.search(r"^region of \d+ km around ", text, re.MULTILINE)
     assert re.search(
         r"^test_convnext: 0\.2 M parameters, 0\.2 M of them learn; ", text, re.MULTILINE
     )

@@ -20,9 +20,6 @@ from heimdall_trainer.errors import UsageError
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
 
-__all__ = ["FILTER", "TrainingConfig", "whole_numbers_only"]
-
-
 FILTER = Parameter(name="*", negative="", consume_multiple=True)
 
 

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from heimdall_data.object_store.settings import S3Settings
     from heimdall_export.object_store.store import ArtifactStore
 
-__all__ = ["SECRETS", "Connections", "check_connections", "holds_password", "masked"]
-
-
 SECRETS = frozenset(("s3_access_key", "s3_secret_key"))
 _PASSWORD = re.compile(
     r"(password|passwd|pwd|secret|token|key|signature|credential)\s*="

@@ -8,15 +8,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from heimdall_data.catalogue.table import SessionTable
-from heimdall_data.distance import great_circle_m
-from heimdall_evaluation.coverage import shares_inside
-from heimdall_evaluation.report.quantities import count
-from heimdall_evaluation.report.sentences import about_trained_on, session_kind
+from heimdall_evaluation.evaluate import print_evaluation
 from heimdall_export.atomic import write_whole
 from rich.console import Console
-from rich.table import Table
 
 from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.events import tell
@@ -27,53 +22,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from heimdall_data import HeimdallDataset
-    from heimdall_evaluation.evaluate import EvaluatedModel
     from heimdall_models import LocalizationModule
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.data import TrainingData
     from heimdall_trainer.delivery import Delivery
 
-__all__ = [
-    "RunOutcome",
-    "RunSummary",
-    "print_closing",
-    "print_evaluation",
-    "require_writable",
-    "tell_data",
-    "tell_model",
-    "write_json",
-]
-
-
 N_EXAMPLES = 4
-NBSP = "\N{NO-BREAK SPACE}"
 SIDES = ("train", "validation", "test")
-
-
-def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) -> None:
-    """Print the errors of a model and of the baselines, on the same sessions."""
-    evaluation = evaluated.evaluation
-    title = count(len(evaluation), session_kind(evaluation)).replace(NBSP, " ")
-    table = Table(title=title, title_justify="left")
-    table.add_column("method")
-    for heading in ("median error", "68 %", "95 %", "in 68 / 95 % ellipse"):
-        table.add_column(heading, justify="right")
-    ours = {name.rpartition("/")[2]: value for name, value in evaluated.metrics.items()}
-    for name, error_m, inside in (
-        ("model", evaluation.error_m, (ours["coverage_68"], ours["coverage_95"])),
-        *((b.name, b.error_m, shares_inside(b, evaluation.truth_deg)) for b in evaluated.baselines),
-    ):
-        errors = [_km(float(q)) for q in np.nanquantile(error_m, (0.5, 0.68, 0.95))]
-        table.add_row(name, *errors, " / ".join(f"{share:.0%}" for share in inside or ()))
-    out = console or Console(highlight=False, soft_wrap=True)
-    out.print(table)
-    if any(evaluation.trained_on or ()):
-        out.print(about_trained_on(evaluation).replace(NBSP, " "), markup=False)
-
-
-def _km(length_m: float) -> str:
-    return f"{length_m / 1000:.1f} km" if length_m >= 1000 else f"{length_m:.0f} m"
 
 
 def print_closing(outcome: RunOutcome) -> None:
@@ -83,15 +39,11 @@ def print_closing(outcome: RunOutcome) -> None:
     data, summary = outcome.data, outcome.summary
     not_used = ", ".join(f"{number} {reason}" for reason, number in data.not_used.items())
     out.print(f"sessions not for training: {not_used or 'none'}", markup=False)
+    excluded = [f"{left.session_id}: {left.reason}" for left in data.exclusions]
+    left_out = [f"{left.session_id}, {left.station}: {left.reason}" for left in data.unusable]
     for what, lines in (
-        (
-            "sessions excluded as unusable",
-            [f"{left.session_id}: {left.reason}" for left in data.exclusions],
-        ),
-        (
-            "recordings left out",
-            [f"{left.session_id}, {left.station}: {left.reason}" for left in data.unusable],
-        ),
+        ("sessions excluded as unusable", excluded),
+        ("recordings left out", left_out),
     ):
         out.print(f"{what}: {len(lines) or 'none'}", markup=False)
         for line in lines[:N_EXAMPLES]:
@@ -118,14 +70,12 @@ def tell_data(data: TrainingData) -> None:
     def row(head: str, cells: Iterable[object]) -> str:
         return f"{head:{width}s}" + "".join(f"{cell!s:>12s}" for cell in cells)
 
-    width_km, height_km = _extent_km(parts.values())
     lines = (
         row("", parts),
         row("sessions", map(len, parts.values())),
         "recordings of",
         *(row(f"  {s.name}", (heard[side][s.name] for side in parts)) for s in data.receivers),
-        f"transmitters over {width_km:.0f} km by {height_km:.0f} km; region of "
-        f"{data.region.scale_m / 1000:.0f} km around "
+        f"region of {data.region.scale_m / 1000:.0f} km around "
         f"{data.region.latitude_deg:.3f}, {data.region.longitude_deg:.3f}",
         f"{len(data.exclusions)} sessions excluded as unusable, "
         f"{len(data.unusable)} recordings left out",
@@ -148,25 +98,6 @@ def _heard(part: HeimdallDataset, data: TrainingData) -> dict[str, int]:
     else:
         found = Counter(n for s in part.sessions for n in {m.station for m in s.measurements})
     return {s.name: found.get(s.name, 0) - left_out[s.name] for s in data.receivers}
-
-
-def _extent_km(parts: Iterable[HeimdallDataset]) -> tuple[float, float]:
-    """Width and height of the box around all transmitters."""
-    tables = [part.sessions for part in parts if len(part)]
-    places_deg = np.concatenate(
-        [
-            table.positions_deg
-            if isinstance(table, SessionTable)
-            else [session.position_deg for session in table]
-            for table in tables
-        ]
-    )
-    # East of the first transmitter, so that a box across the 180th meridian stays narrow.
-    east_deg = (places_deg[:, 1] - places_deg[0, 1] + 180) % 360 - 180
-    south, north = places_deg[:, 0].min(), places_deg[:, 0].max()
-    middle = (south + north) / 2
-    width_m = great_circle_m((middle, east_deg.min()), (middle, east_deg.max()))
-    return width_m / 1000, great_circle_m((south, 0.0), (north, 0.0)) / 1000
 
 
 def tell_model(module: LocalizationModule, config: TrainingConfig) -> None:
@@ -229,13 +160,8 @@ def require_writable(path: Path | None) -> None:
 def write_json(path: Path, contents: Mapping[str, Any], note: str = "") -> None:
     """Write a summary as JSON, whole or not at all.
 
-    Args:
-        path: The file.
-        contents: The summary.
-        note: Added to the message of an error.
-
     Raises:
-        TrainerError: The file cannot be written.
+        TrainerError: The file cannot be written; the message ends with the note.
     """
     try:
         write_whole(path, json.dumps(contents, indent=2) + "\n")

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from heimdall_data import Catalogue, HeimdallDataset, choose_receivers, split_sessions
+from heimdall_data.split import dataset_fingerprint
 from heimdall_features import ArrivalConfig, FeatureConfig, NormalizationStats
 from heimdall_models import Region
 
 from heimdall_trainer.errors import TrainerError, UsageError
 from heimdall_trainer.events import LOGGER
-from heimdall_trainer.provenance import dataset_fingerprint, provenance_of_source
+from heimdall_trainer.provenance import provenance_of_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,20 +33,6 @@ if TYPE_CHECKING:
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
-
-__all__ = [
-    "FEWEST_CLOCKS",
-    "ChosenSessions",
-    "TrainingData",
-    "arrival_config",
-    "baseline_m",
-    "cache_directory",
-    "choose_sessions",
-    "clocks_warning",
-    "load_training_data",
-    "provenance_of",
-]
-
 
 FEWEST_CLOCKS = 3
 """A position in the plane needs two time differences."""

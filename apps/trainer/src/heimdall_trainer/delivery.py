@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
     Network = ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet
 
-__all__ = ["Delivery", "export_and_register", "export_file", "upload"]
-
 N_COMPARED = 64
 """Least number of sessions on which the exported file is compared with the network."""
 

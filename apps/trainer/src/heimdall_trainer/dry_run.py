@@ -12,7 +12,6 @@ import shutil
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,8 +21,6 @@ from heimdall_data import Catalogue, ObjectStore
 from heimdall_models import AveragedWeights
 from heimdall_models.training.batches import make_loader
 from heimdall_models.training.history import duration
-from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError
 
 from heimdall_trainer.console import tell_data
 from heimdall_trainer.data import load_training_data
@@ -33,15 +30,11 @@ from heimdall_trainer.pipeline import TrainingPipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from heimdall_data.object_store.settings import S3Settings
+    from pathlib import Path
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
     from heimdall_trainer.data import TrainingData
-
-__all__ = ["artifact_root_of", "bucket_is_writable", "dry_run"]
-
 
 N_CHECKPOINTS = 6
 """The three best, the last, one from within an epoch, and one being written."""
@@ -128,81 +121,22 @@ def _recordings(connections: Connections) -> tuple[str, bool]:
 
 def _models(connections: Connections) -> tuple[str, bool]:
     s3 = connections.need_s3()
-    exists = bucket_is_writable(s3, s3.models_bucket)
+    exists = ObjectStore(s3, s3.models_bucket).is_writable()
     return f"bucket {s3.models_bucket} {'can be written' if exists else 'will be made'}", exists
 
 
-def bucket_is_writable(s3: S3Settings, bucket: str) -> bool:
-    """Return True for a bucket that can be written, False if there is none: training makes it.
-
-    A multipart upload that is begun and aborted needs the permission to write and leaves nothing.
-
-    Raises:
-        TrainerError: The bucket cannot be written, or the store is out of reach.
-    """
-    client, key = s3.client(), "heimdall-dry-run"
-    try:
-        upload = client._create_multipart_upload(bucket, key, {})
-        client._abort_multipart_upload(bucket, key, upload)
-    except S3Error as error:
-        if error.code == "NoSuchBucket":
-            return False
-        raise TrainerError(
-            f"bucket {bucket!r} of {s3.endpoint_url} cannot be written ({error.code}): allow "
-            "PutObject and AbortMultipartUpload there, or choose another bucket"
-        ) from None
-    except (MinioException, HTTPError, ValueError) as error:
-        raise TrainerError(
-            f"no usable answer from the object store {s3.endpoint_url} about bucket {bucket!r} "
-            f"({type(error).__name__}): check that it runs"
-        ) from None
-    return True
-
-
 def _mlflow(config: TrainingConfig, connections: Connections) -> tuple[str, bool]:
-    found = artifact_root_of(config.experiment_name, connections)
+    from heimdall_export.tracking.client import artifact_location
+
+    found = artifact_location(connections.tracking_uri(), config.experiment_name)
     place = found or connections.artifact_root()
     root = urlsplit(place)
     if root.scheme == "s3":
         endpoint = connections.artifact_store().endpoint_url
-        bucket_is_writable(replace(connections.need_s3(), endpoint_url=endpoint), root.netloc)
+        store = replace(connections.need_s3(), endpoint_url=endpoint)
+        ObjectStore(store, root.netloc).is_writable()
     exists = "exists" if found else "will be made"
     return f"experiment {config.experiment_name} {exists}; artifacts in {place}", bool(found)
-
-
-def artifact_root_of(experiment: str, connections: Connections) -> str | None:
-    """Return the address of an experiment's artifacts; None if there is no such experiment.
-
-    MLflow's client creates missing tables, so a database without them is never opened with it.
-
-    Raises:
-        TrainerError: The experiment was deleted.
-        ExportError: MLflow is out of reach, or refuses.
-    """
-    from heimdall_export.tracking.client import mlflow_errors, open_client, with_driver
-    from sqlalchemy import create_engine, inspect, make_url
-
-    uri = connections.tracking_uri()
-    with mlflow_errors(f"look for experiment {experiment!r}"):
-        if uri.startswith(("sqlite", "postgres")):
-            url = make_url(with_driver(uri))
-            if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-                return None
-            engine = create_engine(url)
-            try:
-                if not inspect(engine).has_table("experiments"):
-                    return None
-            finally:
-                engine.dispose()
-        found = open_client(uri).get_experiment_by_name(experiment)
-    if found is None:
-        return None
-    if found.lifecycle_stage == "deleted":
-        raise TrainerError(
-            f"experiment {experiment!r} was deleted in MLflow: restore it, or choose another "
-            "--experiment_name"
-        )
-    return str(found.artifact_location)
 
 
 def _data(config: TrainingConfig, connections: Connections) -> tuple[str, TrainingData]:

@@ -1,7 +1,5 @@
 """Errors of the trainer, and the errors that a user may see as one line."""
 
-__all__ = ["TrainerError", "UsageError", "describe", "is_expected", "one_line"]
-
 
 class TrainerError(ValueError):
     """A setting, an address or a file that the trainer cannot work with."""

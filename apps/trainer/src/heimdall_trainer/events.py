@@ -31,8 +31,6 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LOGGER", "LogFormat", "logged_as", "tell"]
-
 LOGGER = logging.getLogger("heimdall_trainer.run")
 LIBRARIES = ("heimdall_data", "heimdall_evaluation", "heimdall_export", "heimdall_models")
 """Packages whose log messages become lines of the run."""

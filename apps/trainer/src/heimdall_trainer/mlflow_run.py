@@ -6,13 +6,14 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from heimdall_data.split import dataset_fingerprint
 from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_models.trained import Trained
 from heimdall_models.training.history import PartOfRun
 
 from heimdall_trainer.data import provenance_of
 from heimdall_trainer.events import LOGGER, tell
-from heimdall_trainer.provenance import command_line, dataset_fingerprint, package_versions
+from heimdall_trainer.provenance import command_line, package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
     from heimdall_trainer.data import TrainingData
-
-__all__ = ["describe_run", "new_steps", "sessions_trained_on", "tracked_run"]
-
 
 CONTEXTS: dict[str, Literal["training", "validation", "testing"]] = {
     "train": "training",

@@ -42,16 +42,6 @@ if TYPE_CHECKING:
 
     Load = Callable[[TrainingConfig], TrainingData]
 
-__all__ = [
-    "OpenedModel",
-    "beside",
-    "evaluate_file",
-    "file_name",
-    "is_address",
-    "opened_model",
-    "stores_of",
-]
-
 
 def is_address(model: str) -> bool:
     """Whether a model is named by an address in a store, not by a path."""

@@ -62,8 +62,6 @@ if TYPE_CHECKING:
     from heimdall_trainer.connections import Connections
     from heimdall_trainer.data import TrainingData
 
-__all__ = ["TrainingPipeline"]
-
 
 class TrainingPipeline:
     """From approved recordings to a registered and evaluated model.

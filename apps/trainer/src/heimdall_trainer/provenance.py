@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from heimdall_data import Session
-
-__all__ = [
-    "command_line",
-    "dataset_fingerprint",
-    "package_versions",
-    "provenance_of_source",
-    "source_commit",
-]
-
 
 OURS = ("features", "models", "data", "export", "simulation", "evaluation", "trainer")
 THEIRS = ("torch", "timm", "lightning", "mlflow", "onnx", "onnxruntime", "numpy")
@@ -50,18 +34,6 @@ def source_commit(folder: Path = Path(__file__).parent) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         pass
     return None
-
-
-def dataset_fingerprint(sides: Mapping[str, Iterable[Session]]) -> str:
-    """SHA-256 of a split; the order of sides and sessions does not matter.
-
-    Args:
-        sides: The sessions of each side, by its name.
-    """
-    digest = hashlib.sha256()
-    for side, sessions in sorted(sides.items()):
-        digest.update("\n".join([side, *sorted(session.id for session in sessions)]).encode())
-    return digest.hexdigest()
 
 
 def package_versions() -> dict[str, str]:

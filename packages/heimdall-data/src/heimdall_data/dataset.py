@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_features import SessionFeatures
 
-__all__ = ["Exclusion", "HeimdallDataset", "Sample", "UnusableRecording"]
-
 
 class Sample(TypedDict):
     """One session as the model learns from it."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["great_circle_m"]
-
 _EARTH_RADIUS_M = 6_371_009
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from heimdall_data.catalogue.session import Session
     from heimdall_data.session_features import FeatureSource
 
-__all__ = ["Engine", "Prepared", "Threads", "in_order", "reasons"]
-
 _Handle = TypeVar("_Handle")
 _Result = TypeVar("_Result")
 THREADS_PER_WORKER = 2

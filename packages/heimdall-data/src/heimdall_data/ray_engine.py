@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from heimdall_data.prepare import Prepared
     from heimdall_data.session_features import FeatureSource
 
-__all__ = ["RayEngine", "refuse_secrets_in_command"]
-
 MOST_SESSIONS_PER_TASK = 16
 """About a second's work: a killed worker loses little, and Ray adds some milliseconds to each."""
 TASKS_PER_CPU = 4

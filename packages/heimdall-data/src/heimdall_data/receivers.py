@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from heimdall_data.catalogue.session import Session
 
-__all__ = ["choose_receivers"]
-
 
 def choose_receivers(
     sessions: Iterable[Session], n: int, names: Sequence[str] | None = None

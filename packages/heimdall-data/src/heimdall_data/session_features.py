@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_reader import ObjectVersions, SessionRecordings
 
-__all__ = ["FeatureSource", "SessionFeatures", "arrivals_of", "clocked", "require_reach"]
-
 DECODING_VERSION = 2
 """Raise it if decoding or alignment gives other samples, so that old entries are not used."""
 BATCH_THREADS = 8

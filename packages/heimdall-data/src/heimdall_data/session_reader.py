@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from heimdall_data.object_store.settings import S3Settings
     from heimdall_data.recordings.recording import Recording
 
-__all__ = ["ObjectVersions", "SessionReader", "SessionRecordings", "align", "chosen_measurements"]
-
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f]")
 

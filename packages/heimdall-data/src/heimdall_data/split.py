@@ -23,11 +23,9 @@ from heimdall_data.catalogue.table import SessionTable, SourcePlace
 from heimdall_data.errors import SplitError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from heimdall_data.catalogue.session import Session
-
-__all__ = ["Split", "SplitBy", "SplitReport", "split_sessions"]
 
 SplitBy = Literal["source", "session", "time", "region"]
 SIDES = ("train", "validation", "test")
@@ -251,3 +249,15 @@ def _ecef_m(positions_deg: Sequence[tuple[float, float]]) -> npt.NDArray[np.floa
     across = radius * np.cos(latitude)
     x, y = across * np.cos(longitude), across * np.sin(longitude)
     return np.stack([x, y, radius * (1 - WGS84_E2) * np.sin(latitude)], axis=1)
+
+
+def dataset_fingerprint(sides: Mapping[str, Iterable[Session]]) -> str:
+    """SHA-256 of a split; the order of sides and sessions does not matter.
+
+    Args:
+        sides: The sessions of each side, by its name.
+    """
+    digest = hashlib.sha256()
+    for side, sessions in sorted(sides.items()):
+        digest.update("\n".join([side, *sorted(session.id for session in sessions)]).encode())
+    return digest.hexdigest()

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.dataset import Dataset, Sample
 
-__all__ = ["SPECTROGRAMS_ALONE", "TIME_DIFFERENCES", "level_baselines", "timing_baselines"]
-
 SPECTROGRAMS_ALONE = "spectrograms alone"
 TIME_DIFFERENCES = "time differences, least squares"
 _EXPLANATIONS = {

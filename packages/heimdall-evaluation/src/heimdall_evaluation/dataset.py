@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     Recordings = Mapping[str, tuple[NDArray[Any], float] | ClockedRecording]
     """By receiver: IQ samples and their true rate in hertz, or these with a clock."""
 
-__all__ = ["Dataset", "Measurement", "RecordedSession", "RecordedSessions", "Sample", "Session"]
-
 
 class Sample(TypedDict):
     """One session as a model sees it."""

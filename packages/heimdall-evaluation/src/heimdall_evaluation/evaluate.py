@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from heimdall_models import error_m
+from rich.console import Console
+from rich.table import Table
 
 from heimdall_evaluation.baselines import level_baselines, timing_baselines
+from heimdall_evaluation.coverage import shares_inside
 from heimdall_evaluation.errors import EvaluationError
+from heimdall_evaluation.report.quantities import count
+from heimdall_evaluation.report.sentences import about_trained_on, session_kind
 from heimdall_evaluation.results import Evaluation, SessionSpectrograms
 from heimdall_evaluation.served import predict_without_torch
 
@@ -27,7 +32,8 @@ if TYPE_CHECKING:
     from heimdall_evaluation.dataset import Dataset, Recordings, Session
     from heimdall_evaluation.results import BaselineResult, Part
 
-__all__ = ["EvaluatedModel", "evaluate_model"]
+
+_NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +127,28 @@ def _median_snr_db(session: Session, receivers: Sequence[str]) -> float:
         m.snr_db for m in session.measurements if m.station in receivers and m.snr_db is not None
     ]
     return float(np.median(known)) if known else float("nan")
+
+
+def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) -> None:
+    """Print the errors of a model and of the baselines, on the same sessions."""
+    evaluation = evaluated.evaluation
+    title = count(len(evaluation), session_kind(evaluation)).replace(_NBSP, " ")
+    table = Table(title=title, title_justify="left")
+    table.add_column("method")
+    for heading in ("median error", "68 %", "95 %", "in 68 / 95 % ellipse"):
+        table.add_column(heading, justify="right")
+    ours = {name.rpartition("/")[2]: value for name, value in evaluated.metrics.items()}
+    for name, errors_m, inside in (
+        ("model", evaluation.error_m, (ours["coverage_68"], ours["coverage_95"])),
+        *((b.name, b.error_m, shares_inside(b, evaluation.truth_deg)) for b in evaluated.baselines),
+    ):
+        errors = [_km(float(q)) for q in np.nanquantile(errors_m, (0.5, 0.68, 0.95))]
+        table.add_row(name, *errors, " / ".join(f"{share:.0%}" for share in inside or ()))
+    out = console or Console(highlight=False, soft_wrap=True)
+    out.print(table)
+    if any(evaluation.trained_on or ()):
+        out.print(about_trained_on(evaluation).replace(_NBSP, " "), markup=False)
+
+
+def _km(length_m: float) -> str:
+    return f"{length_m / 1000:.1f} km" if length_m >= 1000 else f"{length_m:.0f} m"

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Interval", "bootstrap", "rank_correlation", "ratio_of_medians", "share"]
-
 _Z95 = 1.959964
 _RESAMPLES = 2000
 

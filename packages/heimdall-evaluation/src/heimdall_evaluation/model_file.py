@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from heimdall_export.serving.metadata import Receiver
     from torch import nn
 
-__all__ = ["SIGMA_BOUNDS_KEY", "ModelFile", "read_model", "sigma_bounds_metadata"]
-
 SIGMA_BOUNDS_KEY = "heimdall.sigma_bounds_m"
 """Least and largest sigma that a network's levels may claim, in metres.
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.dataset import Recordings
 
-__all__ = ["NOT_WHERE_MODELS_SERVE", "Predictions", "predict_without_torch"]
-
 _OURS = ("data", "evaluation", "export", "models", "simulation", "trainer")
 _THEIRS = ("lightning", "mlflow", "onnx", "timm", "torch", "torchaudio", "torchvision")
 NOT_WHERE_MODELS_SERVE = (*(f"heimdall_{name}" for name in _OURS), *_THEIRS)

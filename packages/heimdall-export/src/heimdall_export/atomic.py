@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["whole_file", "write_whole"]
-
 
 @contextlib.contextmanager
 def whole_file(target: Path) -> Iterator[Path]:

@@ -33,17 +33,6 @@ if TYPE_CHECKING:
 
     Feed = Mapping[str, NDArray[np.float32]]
 
-__all__ = [
-    "BATCH_SIZES",
-    "THREADS",
-    "Contender",
-    "Row",
-    "as_json",
-    "benchmark",
-    "file_contender",
-    "read_ms",
-]
-
 BATCH_SIZES = (1, 8, 32)
 THREADS = (1, 2)
 _CHILD = """

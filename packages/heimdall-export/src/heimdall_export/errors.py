@@ -1,7 +1,5 @@
 """Errors of this package."""
 
-__all__ = ["ExportError", "OutOfReach"]
-
 
 class ExportError(ValueError):
     """A model cannot be exported, trusted, stored or registered; the message says why."""

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
-__all__ = ["SUFFIX", "file_sha256", "model_size", "remove_model", "weights_beside"]
-
 SUFFIX = ".data"
 _NAME = re.compile(rb"[0-9a-f]{64}\.data")
 _LARGEST_GRAPH = 2**26

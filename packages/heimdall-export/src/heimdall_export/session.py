@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.float32]]
 
-__all__ = [
-    "Sample",
-    "known_outputs",
-    "latencies_ms",
-    "open_session",
-    "run_batches",
-    "run_in_batches",
-]
-
 _CALLS_IN_A_ROW = 5
 _PAUSE_S = 0.02
 """Before each turn, because the threads of the previous callable still spin for a while."""

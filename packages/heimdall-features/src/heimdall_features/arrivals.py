@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from heimdall_features.clock import ClockedRecording, ComparisonConfig, common_signals
 from heimdall_features.config import StoredSettings
 
-__all__ = ["ARRIVAL_COLUMNS", "ARRIVAL_VERSION", "ArrivalConfig", "ArrivalExtractor"]
-
-
 ARRIVAL_VERSION: Final = 1
 """Increased whenever arrival times change by more than rounding."""
 ARRIVAL_COLUMNS: Final = ("heard", "arrival_us", "sigma_us", "snr_db", "misfit_db")

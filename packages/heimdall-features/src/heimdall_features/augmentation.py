@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from heimdall_features.errors import FeatureError, require_limits
 from heimdall_features.normalization import require_form
 
-__all__ = ["Augmentation", "augment_features"]
-
 Float32 = NDArray[np.float32]
 
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from heimdall_features.errors import FeatureError
 
-__all__ = ["compute_mfcc"]
-
 
 def compute_mfcc(log_mel: NDArray[np.floating[Any]], n_mfcc: int = 13) -> NDArray[np.float32]:
     """Return the orthonormal DCT-II of log-mel levels along the bands.

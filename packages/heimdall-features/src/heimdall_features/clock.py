@@ -27,18 +27,6 @@ from heimdall_features.errors import FeatureError, naming, require_known
 from heimdall_features.resample import rate_ratio, resampled
 from heimdall_features.signal import Samples, open_source, require_rate
 
-__all__ = [
-    "ClockedRecording",
-    "ComparisonConfig",
-    "Signal",
-    "Span",
-    "carrier_offsets_hz",
-    "common_signals",
-    "common_span",
-    "smoothed",
-    "vertex",
-]
-
 Complex64 = NDArray[np.complex64]
 Float64 = NDArray[np.float64]
 

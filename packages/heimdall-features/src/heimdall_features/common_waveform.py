@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 
 from heimdall_features.clock import smoothed
 
-__all__ = ["CommonWaveform"]
-
 _NOISE_QUANTILE: Final = 0.4
 """Quantile of the smoothed spectrum between the signal and the stop band of a receiver's filter."""
 _TAPER_LAGS: Final = 2.0

@@ -11,19 +11,6 @@ from typing import Any, ClassVar, Final, Literal, Self, SupportsFloat, get_args
 
 from heimdall_features.errors import FeatureError
 
-__all__ = [
-    "ALGORITHM_VERSION",
-    "SPEED_OF_LIGHT_M_S",
-    "FeatureConfig",
-    "MelNorm",
-    "MelScale",
-    "Spectrum",
-    "SpectrumConfig",
-    "StoredSettings",
-    "receiver_names",
-]
-
-
 SPEED_OF_LIGHT_M_S: Final = 299_792_458.0
 ALGORITHM_VERSION: Final = 1
 """Increased whenever the values of a feature change by more than rounding."""

@@ -28,16 +28,6 @@ from heimdall_features.clock import (
 from heimdall_features.errors import FeatureError
 from heimdall_features.frames import FramePlan
 
-__all__ = [
-    "ABSENT",
-    "CorrelationConfig",
-    "Pair",
-    "Weighting",
-    "cross_correlation_features",
-    "time_differences_s",
-]
-
-
 Pair = tuple[str, str]
 Weighting = Literal["phat", "plain"]
 Float32 = NDArray[np.float32]

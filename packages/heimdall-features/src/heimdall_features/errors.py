@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["FeatureError", "naming", "require_known", "require_limits"]
-
 
 class FeatureError(ValueError):
     """Input or configuration from which no valid feature can be computed."""

@@ -14,8 +14,6 @@ from heimdall_features.resample import rate_ratio, resampled
 from heimdall_features.signal import Blocks, Samples, Source, open_source, require_rate
 from heimdall_features.spectrum import decibels, mel_powers
 
-__all__ = ["FeatureExtractor"]
-
 Float32 = NDArray[np.float32]
 
 

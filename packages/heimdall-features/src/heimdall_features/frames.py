@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from heimdall_features.errors import FeatureError
 
-__all__ = ["FramePlan"]
-
 
 @dataclass(frozen=True, slots=True)
 class FramePlan:

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from heimdall_features.config import SpectrumConfig
 from heimdall_features.errors import FeatureError
 
-__all__ = ["band_edges_hz", "bin_frequencies_hz", "filter_bank"]
-
 HTK_CORNER_HZ = 700.0
 SLANEY_CORNER_HZ = 1000.0
 SLANEY_LINEAR_HZ = 200.0 / 3.0

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from heimdall_features.errors import FeatureError
 
-__all__ = ["NormalizationStats", "normalize_features", "normalize_per_sample", "require_form"]
-
 STEPS_PER_DB: Final = 1 << 16
 """Half a step is 8 millionths of a dB, the rounding error of float32 at -140 dB."""
 LEVEL_LIMIT_DB: Final = 1024.0

@@ -15,8 +15,6 @@ from heimdall_features.signal import Samples, require_rate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Nuisances", "augment_iq"]
-
 Recordings = Mapping[str, tuple[Samples, float]]
 
 

@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 from heimdall_features.errors import FeatureError
 from heimdall_features.signal import Blocks, BlockSource, Samples, Source
 
-__all__ = ["RATE_TOLERANCE", "RATIO_LIMIT", "low_pass", "rate_ratio", "resampled"]
-
 RATE_TOLERANCE: Final = 1e-6
 """Typical error of a receiver's clock: one part per million."""
 RATIO_LIMIT: Final = 200

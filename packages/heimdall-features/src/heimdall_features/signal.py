@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from heimdall_features.config import Spectrum
 from heimdall_features.errors import FeatureError
 
-__all__ = ["BlockSource", "Blocks", "Samples", "Source", "open_source", "require_rate"]
-
 LARGEST_RATE_HZ = 1e15
 """Above the rate of any receiver; larger integers may not fit into a float."""
 

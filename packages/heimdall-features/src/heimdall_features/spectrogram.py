@@ -7,8 +7,6 @@ from heimdall_features.config import Spectrum, SpectrumConfig
 from heimdall_features.signal import Blocks, Samples, open_source, require_rate
 from heimdall_features.spectrum import decibels, mel_powers
 
-__all__ = ["iq_to_mel_spectrogram", "mel_spectrogram"]
-
 
 def iq_to_mel_spectrogram(
     iq: Samples | Blocks,

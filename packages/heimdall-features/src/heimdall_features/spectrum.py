@@ -26,8 +26,6 @@ from heimdall_features.frames import FramePlan
 from heimdall_features.mel import filter_bank
 from heimdall_features.signal import Samples, Source
 
-__all__ = ["Squares", "band_powers", "decibels", "mel_powers", "scaled_window"]
-
 Float32 = NDArray[np.float32]
 
 BLOCK_BYTES = 1 << 20

@@ -11,8 +11,6 @@ from heimdall_features.config import FeatureConfig, Spectrum
 from heimdall_features.mel import filter_bank
 from heimdall_features.signal import Samples
 
-__all__ = ["delayed", "feature_configs", "noise", "recordings", "tone"]
-
 Complex128 = NDArray[np.complex128]
 
 

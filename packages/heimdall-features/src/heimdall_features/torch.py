@@ -18,8 +18,6 @@ from heimdall_features.frames import FramePlan
 from heimdall_features.mel import filter_bank
 from heimdall_features.spectrum import scaled_window
 
-__all__ = ["MelFeatures"]
-
 
 class MelFeatures(nn.Module):
     """IQ to the model's input, as `config` defines it.

@@ -28,8 +28,6 @@ from heimdall_models.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["HUB", "repeated_stem", "trunk"]
-
 HUB = "hub"
 """Value of `weights` that asks timm's hub instead of a file."""
 _WRAPPERS = ("state_dict_ema", "state_dict", "model_ema", "model")

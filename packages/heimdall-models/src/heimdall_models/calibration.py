@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LEAST_SESSIONS", "LEVELS", "best_factors", "require_enough", "shares", "temperature"]
-
 LEVELS = (0.68, 0.95)
 LEAST_SESSIONS = 30
 """With fewer, a share of 68 % is known to 9 points at best."""

@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields
 
 from heimdall_models.errors import ModelError, OptionError
 
-__all__ = ["LocalizationConfig", "require"]
-
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "float": (int, float),

@@ -37,8 +37,6 @@ from heimdall_models.serving import ServingNet, TimedServingNet, as_served
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["SAME_DB", "EnsembleNet", "Moments", "TimedEnsembleNet", "moments"]
-
 SAME_DB = 0.01
 """Difference below which two normalisations are of the same features."""
 SAME_M = 1.0

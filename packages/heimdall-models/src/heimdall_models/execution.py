@@ -31,8 +31,6 @@ from heimdall_models.errors import ModelError
 if TYPE_CHECKING:
     from heimdall_models.config import LocalizationConfig
 
-__all__ = ["SpareConv2d", "arrange", "spare", "without_idle_taps"]
-
 
 def arrange(backbone: nn.Module, config: LocalizationConfig) -> None:
     """Set up the backbone as the configuration says; the names of its weights stay.

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from heimdall_models.errors import ModelError
 
-__all__ = ["FAR_SIGMAS", "SIGMA_FLOOR", "gaussian_nll"]
-
 SIGMA_FLOOR = 1e-3
 """Smaller sigmas count as this: the square root of the `eps` of torch.nn.GaussianNLLLoss."""
 FAR_SIGMAS = 1e3

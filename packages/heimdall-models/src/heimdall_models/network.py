@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from heimdall_models.levels.maps import LearnedLevels
 
-__all__ = ["BoundedSigma", "LocalizationNet"]
-
 IMAGE_SHAPE = (128, 32)
 """Mel bands and frames of the contract's features."""
 LEVEL_WIDTH = 64

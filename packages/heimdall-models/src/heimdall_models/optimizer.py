@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-__all__ = ["adamw", "warmup_cosine"]
-
 
 def adamw(parts: Iterable[tuple[nn.Module, float]], weight_decay: float) -> AdamW:
     """Fused AdamW over the parameters that train; only matrices and kernels decay.

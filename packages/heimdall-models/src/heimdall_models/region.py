@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Region"]
-
 Array = TypeVar("Array", "NDArray[np.float64]", "torch.Tensor")
 
 SEMI_MAJOR_M = 6_378_137.0

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from heimdall_models.region import Region
     from heimdall_models.timing.network import TimingNet
 
-__all__ = ["ServingNet", "Standardize", "TimedServingNet", "plane_to_degrees"]
-
-
 LEVEL_DOUBT = 3.0
 """Factor on the sigmas of levels where times give a position by themselves."""
 

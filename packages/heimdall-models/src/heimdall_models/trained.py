@@ -36,8 +36,6 @@ from heimdall_models.timing.receivers import ReceiverSite
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Member", "RunRecord", "Trained", "save_ensemble", "save_with_timing"]
-
 NORMALISATION = ("standardize.mean", "standardize.std")
 SAME_PLACE = 1e-4
 """Plane units, 9 m in a region of 180 km, between two places that count as the same."""

@@ -24,18 +24,6 @@ from numpy.typing import NDArray
 
 from heimdall_simulation.truth import EchoTruth, RicianTruth
 
-__all__ = [
-    "Channel",
-    "Interference",
-    "drawn_detour_s",
-    "drawn_echoes",
-    "drawn_fading",
-    "echo_response",
-    "fading_gain",
-    "require_order",
-    "require_within",
-]
-
 _N_WAVES = 32
 _LONGEST_SPREADS = 5
 """End of the delay profile, in delay spreads: 0.7 % of the power is beyond."""

@@ -21,8 +21,6 @@ from heimdall_simulation.scenario import Scenario
 from heimdall_simulation.truth import SessionTruth
 from heimdall_simulation.waveforms import waveform
 
-__all__ = ["delay_information", "level_covariance_m2", "timing_covariance_m2"]
-
 _DB_PER_NEPER = 10 / np.log(10)
 
 Float64 = NDArray[np.float64]

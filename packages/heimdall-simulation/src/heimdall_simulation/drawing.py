@@ -15,8 +15,6 @@ from heimdall_simulation.seeds import Branch, generator
 from heimdall_simulation.truth import InterfererTruth, ReceptionTruth, SessionTruth, SourceTruth
 from heimdall_simulation.world import StationWorld, world_of
 
-__all__ = ["session_truth", "simulate_truths", "source_truth"]
-
 _RASTER_HZ = 12_500
 """Channel spacing of the 2 m band."""
 

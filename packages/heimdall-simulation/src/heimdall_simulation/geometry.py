@@ -7,8 +7,6 @@ geocentric coordinates and the topocentric axes.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["earth_centred_m", "east_north_axes", "east_north_m", "slant_range_m"]
-
 _SEMI_MAJOR_M = 6_378_137.0
 _FLATTENING = 1 / 298.257223563
 _ECCENTRICITY_SQUARED = _FLATTENING * (2 - _FLATTENING)

@@ -20,20 +20,6 @@ from numpy.typing import NDArray
 
 from heimdall_simulation.voice import AUDIO_BAND_HZ
 
-__all__ = [
-    "MODULATIONS",
-    "PACKET_FORMATS",
-    "Modulation",
-    "PacketFormat",
-    "am_baseband",
-    "carson_bandwidth_hz",
-    "channel_width_hz",
-    "fm_baseband",
-    "packet_baseband",
-    "ssb_baseband",
-]
-
-
 Modulation = Literal["fm", "am", "usb", "lsb", "gfsk", "4fsk"]
 MODULATIONS: tuple[Modulation, ...] = ("fm", "am", "usb", "lsb", "gfsk", "4fsk")
 

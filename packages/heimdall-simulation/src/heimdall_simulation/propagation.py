@@ -11,13 +11,6 @@ log-distance law beyond a reference distance.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "SPEED_OF_LIGHT_M_S",
-    "free_space_loss_db",
-    "log_distance_loss_db",
-    "propagation_delay_s",
-]
-
 SPEED_OF_LIGHT_M_S = 299_792_458.0
 
 

@@ -21,21 +21,6 @@ from numpy.typing import NDArray
 from heimdall_simulation.channel import echo_response, fading_gain
 from heimdall_simulation.truth import EchoTruth, RicianTruth
 
-__all__ = [
-    "BLOCK_SAMPLES",
-    "FULL_SCALE",
-    "LEAST_SNR_DB",
-    "Reception",
-    "arrived",
-    "delayed",
-    "kiwi_wav_payload",
-    "measured_levels_db",
-    "npy_payload",
-    "phasor",
-    "received",
-    "thermal_noise_dbm",
-]
-
 FULL_SCALE = 32767
 """Largest int16: 0 dB of full scale."""
 LEAST_SNR_DB = -30.0

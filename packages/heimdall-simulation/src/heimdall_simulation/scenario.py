@@ -17,16 +17,6 @@ from heimdall_simulation.modulation import (
 )
 from heimdall_simulation.propagation import propagation_delay_s
 
-__all__ = [
-    "NORTHWEST_ITALY",
-    "NORTHWEST_ITALY_STATIONS",
-    "NO_MISHAPS",
-    "Mishaps",
-    "RecordingFormat",
-    "Scenario",
-]
-
-
 NORTHWEST_ITALY_STATIONS = (
     Station("Giaveno", 45.02, 7.29, 600.0),
     Station("Montanaro", 45.234, 7.857, 300.0),

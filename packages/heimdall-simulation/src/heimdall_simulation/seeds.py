@@ -11,8 +11,6 @@ from enum import IntEnum
 import numpy as np
 from heimdall_data.errors import SimulationError
 
-__all__ = ["Branch", "generator"]
-
 
 class Branch(IntEnum):
     """Purpose of a generator. Append new branches; existing numbers must never change."""

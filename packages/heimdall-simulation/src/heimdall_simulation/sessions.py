@@ -33,8 +33,6 @@ from heimdall_simulation.seeds import Branch, generator
 from heimdall_simulation.truth import ReceptionTruth, SessionTruth
 from heimdall_simulation.waveforms import interferer_waveform, waveform
 
-__all__ = ["SimulatedSession", "simulate_session", "simulate_sessions"]
-
 _FIRST_START = datetime(2026, 1, 1, tzinfo=UTC)
 _EVERY = timedelta(minutes=10)
 _SESSIONS_PER_TASK = 4

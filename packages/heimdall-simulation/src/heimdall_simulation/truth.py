@@ -7,16 +7,6 @@ from heimdall_data.catalogue.session import Station
 
 from heimdall_simulation.modulation import Modulation
 
-__all__ = [
-    "Damage",
-    "EchoTruth",
-    "InterfererTruth",
-    "ReceptionTruth",
-    "RicianTruth",
-    "SessionTruth",
-    "SourceTruth",
-]
-
 Damage = Literal["missing", "truncated"]
 
 

@@ -14,8 +14,6 @@ syllables; TIA-603 for the audio band and the pre-emphasis.
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AUDIO_BAND_HZ", "modulating_signal"]
-
 AUDIO_BAND_HZ = (300.0, 3000.0)
 """Audio band of a narrow-band FM transmitter (TIA-603)."""
 _AUDIO_RATE_HZ = 8000.0

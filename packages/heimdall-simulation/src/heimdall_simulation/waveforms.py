@@ -15,8 +15,6 @@ from heimdall_simulation.seeds import Branch, generator
 from heimdall_simulation.truth import SessionTruth, SourceTruth
 from heimdall_simulation.voice import modulating_signal
 
-__all__ = ["interferer_waveform", "waveform"]
-
 Complex128 = NDArray[np.complex128]
 
 

@@ -20,8 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from heimdall_simulation.scenario import Scenario
 from heimdall_simulation.seeds import Branch, generator
 
-__all__ = ["ShadowingMap", "StationWorld", "world_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class ShadowingMap:

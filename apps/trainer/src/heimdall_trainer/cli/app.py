@@ -25,8 +25,6 @@ from heimdall_trainer.errors import UsageError, describe, is_expected, one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["app", "main"]
-
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 COMMANDS = {
     "demo:demo": "Run the whole path on simulated recordings.",

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from heimdall_data.cache.disk import FeatureCache
     from heimdall_data.cache.entry import CacheStatus
 
-__all__ = ["app"]
-
 app = command_group("cache", "Computed features: build, status, clear.")
 NOWHERE = Connections()
 TRAINING = TrainingConfig()

@@ -18,8 +18,6 @@ from heimdall_trainer.cli.ingest import SimulationFlags, open_servers
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 
-__all__ = ["DEMO_RECEIVERS", "DemoConfig", "demo", "fill"]
-
 DEMO_RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
 """Three of the seven stations, as far apart as the region allows."""
 N_STATIONS = 7

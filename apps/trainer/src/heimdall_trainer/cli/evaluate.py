@@ -40,7 +40,9 @@ def evaluate(
         YAML file of flags, such as that of the training.
     """
     del config_file  # read before the other flags had their values
-    from heimdall_trainer.console import print_evaluation, require_writable, write_json
+    from heimdall_evaluation.evaluate import print_evaluation
+
+    from heimdall_trainer.console import require_writable, write_json
 
     require_writable(config.summary)
     check_connections(connections)

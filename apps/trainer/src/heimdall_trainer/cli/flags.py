@@ -30,18 +30,6 @@ if TYPE_CHECKING:
 
     from cyclopts import Argument, ArgumentCollection
 
-__all__ = [
-    "ConfigFile",
-    "Entry",
-    "Origins",
-    "Switch",
-    "command_group",
-    "flags_from_file",
-    "plain",
-    "set_flags",
-]
-
-
 ConfigFile = Annotated[Path | None, Parameter(name="--config")]
 """Type of the parameter by which a command takes a configuration file."""
 Switch = Annotated[bool, Parameter(negative="")]

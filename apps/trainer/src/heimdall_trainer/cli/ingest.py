@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from heimdall_data import Catalogue, NewSession, ObjectStore, Station
     from heimdall_simulation import Scenario
 
-__all__ = ["SimulationFlags", "app", "open_servers"]
-
 app = command_group("ingest", "Store recordings and catalogue them.")
 NOWHERE = Connections()
 MAX_WARNINGS = 20

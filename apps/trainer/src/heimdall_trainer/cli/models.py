@@ -13,8 +13,6 @@ from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
 
-__all__ = ["app"]
-
 app = command_group("models", "List, show, promote, roll back and delete models.")
 app.command(benchmark)
 NOWHERE = Connections()

@@ -16,8 +16,6 @@ from heimdall_trainer.errors import TrainerError
 if TYPE_CHECKING:
     from heimdall_data.embedded import EmbeddedStack
 
-__all__ = ["app"]
-
 app = command_group("stack", "Embedded servers: up, down, status.")
 WHERE = Parameter(
     env_var="HEIMDALL_STATE_DIR", help="Where their data, ports and credentials are kept."

@@ -12,8 +12,6 @@ from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.events import LogFormat, logged_as, tell
 
-__all__ = ["train"]
-
 DEFAULTS = TrainingConfig()
 NOWHERE = Connections()
 

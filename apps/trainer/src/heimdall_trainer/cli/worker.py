@@ -15,8 +15,6 @@ from cyclopts import Parameter
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import TrainerError, UsageError
 
-__all__ = ["worker"]
-
 NOWHERE = Connections()
 
 

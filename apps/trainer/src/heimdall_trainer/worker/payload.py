@@ -16,8 +16,6 @@ from heimdall_trainer.errors import UsageError, one_line
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["training_config"]
-
 ENVIRONMENT_ONLY = {"broker_url", "result_backend", *(each.name for each in fields(Connections))}
 DEFAULTS = TrainingConfig()
 

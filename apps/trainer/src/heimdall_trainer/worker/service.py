@@ -29,10 +29,15 @@ from celery import Celery, Task, bootsteps, states
 from celery.concurrency.thread import TaskPool
 from celery.exceptions import BackendStoreError, Ignore, Reject
 from celery.worker import state as worker_state
+from heimdall_models.training.device_locks import (
+    claimed_devices,
+    lock_file,
+    locked,
+    visible_gpus,
+)
 from kombu.exceptions import OperationalError
 
 from heimdall_trainer.errors import TrainerError, UsageError
-from heimdall_trainer.worker.devices import claimed_devices, lock_file, locked, visible_gpus
 from heimdall_trainer.worker.payload import training_config
 from heimdall_trainer.worker.training_process import read_json, write_json
 
@@ -42,8 +47,6 @@ if TYPE_CHECKING:
     from typing import IO
 
     from heimdall_trainer.config import TrainingConfig
-
-__all__ = ["JobFailed", "JobRefused", "TrainingPool", "TrainingService"]
 
 LOG = logging.getLogger(__name__)
 RENEWALS = 4

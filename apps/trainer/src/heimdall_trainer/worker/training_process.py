@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
 
-__all__ = ["EventFiles", "read_json", "run_job", "write_json"]
-
 
 def write_json(path: Path, content: object) -> None:
     """Write a file of the task's folder whole, for its owner alone."""

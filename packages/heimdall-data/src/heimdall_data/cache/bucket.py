@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.generic]
 
-__all__ = ["SharedCache"]
-
 ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
 PREFIX = re.compile(r"[A-Za-z0-9!_.*'()=/-]*")
 READ_PATIENCE_S = 1.0

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.generic]
 
-__all__ = ["FeatureCache"]
-
 ABANDONED_S = 3600.0
 USE_NOTED_AFTER_S = 3600.0
 """Last uses are noted to the hour, as each note costs a write to the disk."""

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.generic]
 
-__all__ = ["CacheStatus", "DamagedEntry", "encode", "read_into", "take_into", "verify"]
-
 MAGIC = b"HFC1"
 CHECKED_FROM = 8
 HEADER_FROM = 16

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
-__all__ = ["Catalogue"]
-
 _ATTEMPTS = 3
 _CONNECT_S = 5
 _log = logging.getLogger(__name__)

@@ -21,22 +21,6 @@ if TYPE_CHECKING:
 
     from heimdall_data.catalogue.session import SessionFilter
 
-__all__ = [
-    "REJECTED",
-    "STATIONS",
-    "STATION_PLACED",
-    "UNPLACED",
-    "USABLE",
-    "belonging",
-    "check_columns",
-    "columns_present",
-    "object_address",
-    "on_earth",
-    "rates_query",
-    "sessions_from_rows",
-    "sessions_query",
-]
-
 COLUMNS_READ = {
     "websdr_stations": "id name latitude longitude altitude_asl",
     "known_sources": "id name frequency_hz latitude longitude source_type error_margin_meters",

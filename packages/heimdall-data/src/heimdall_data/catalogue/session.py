@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 
 from heimdall_data.errors import DataError
 
-__all__ = ["FilterError", "Measurement", "Session", "SessionFilter", "Station"]
-
 
 class FilterError(DataError):
     """Conditions that no session can meet, or that are not finite numbers."""

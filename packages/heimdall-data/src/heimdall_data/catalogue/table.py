@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from heimdall_data.catalogue.session import SessionFilter
 
-__all__ = ["SessionColumns", "SessionTable", "SourcePlace", "read_columns"]
-
 READ_AT_ONCE = 512
 _POSTGRES_EPOCH_US = np.datetime64("2000-01-01", "us").astype(np.int64)
 _HEADER_BYTES = 19

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from heimdall_data.embedded.state import StackSettings
 
-__all__ = ["PostgresServer"]
-
 _ROLE = "heimdall"
 _DATABASE = "heimdall"
 # A server for one machine's tests and demo: little memory, little log to keep on disk.

@@ -21,8 +21,6 @@ from heimdall_data.errors import StackError, StoreError
 from heimdall_data.object_store.settings import S3Settings
 from heimdall_data.object_store.store import ObjectStore
 
-__all__ = ["BUCKETS", "SeaweedServer"]
-
 BUCKETS = ("heimdall-raw-iq", "heimdall-models", "heimdall-mlflow")
 _OPTIONS = {
     "ip": LOOPBACK,

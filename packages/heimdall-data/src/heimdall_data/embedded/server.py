@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from heimdall_data.embedded.state import StackSettings
 
-__all__ = ["Server", "find", "is_alive", "matches", "stop"]
-
 _READY_S = 30.0
 # Two readings of one process' start time may differ by the clock's corrections.
 _SAME_START_S = 2.0

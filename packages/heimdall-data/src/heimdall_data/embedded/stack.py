@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from heimdall_data.embedded.server import Server
     from heimdall_data.object_store.settings import S3Settings
 
-__all__ = ["EmbeddedStack", "ServerStatus", "StackStatus", "watch"]
-
 _ATTEMPTS = 3
 _WATCH_EVERY_S = 0.3
 _WATCHDOG = "import sys; from heimdall_data.embedded.stack import watch; watch(*sys.argv[1:])"

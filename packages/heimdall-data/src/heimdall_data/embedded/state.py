@@ -22,17 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = [
-    "LOOPBACK",
-    "StackSettings",
-    "exclusive",
-    "free_ports",
-    "is_free",
-    "load_settings",
-    "save_settings",
-    "settings_with_free_ports",
-]
-
 LOOPBACK = "127.0.0.1"
 _SEAWEED_PORTS = tuple(
     f"{part}{kind}"

@@ -34,15 +34,6 @@ if TYPE_CHECKING:
     # Latitude, longitude and line, by name.
     _Placed = dict[str, tuple[float | None, float | None, str]]
 
-__all__ = [
-    "ConflictError",
-    "check_places",
-    "check_recordings",
-    "check_twins",
-    "known_sessions",
-    "named_places",
-]
-
 _REPAIR = "docs/data.md, Correcting what is stored"
 _STORED = """
 SELECT m.id, m.iq_data_format, m.iq_sample_rate, m.iq_samples_count, m.frequency_hz, m.timestamp

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from heimdall_data.ingest.new_session import NewSession
     from heimdall_data.object_store.store import ObjectStore
 
-__all__ = ["IngestReport", "ingest", "look_ahead"]
-
 _WORKERS = 8
 """Number of sessions whose objects are stored at the same time."""
 # A batch ends at whichever comes first; two are in memory at a time.

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from heimdall_data.ingest.new_session import NewSession
     from heimdall_data.ingest.table import Row, Table
 
-__all__ = ["ManifestError", "read_manifest"]
-
 
 class ManifestError(ProblemsError):
     """A manifest with mistakes."""

@@ -26,24 +26,6 @@ if TYPE_CHECKING:
     from heimdall_data.catalogue.session import Station
     from heimdall_data.ingest.recording_file import RecordingFile
 
-__all__ = [
-    "APPROVALS",
-    "DEFAULT_ERROR_MARGIN_M",
-    "MAX_PROBLEMS",
-    "SAME_PLACE_DEG",
-    "NewRecording",
-    "NewSession",
-    "NewSource",
-    "ProblemsError",
-    "check_moment",
-    "check_session",
-    "check_station",
-    "measurement_id",
-    "name_id",
-    "object_key",
-    "session_id",
-]
-
 APPROVALS = ("pending", "approved", "rejected")
 DEFAULT_ERROR_MARGIN_M = 50.0
 MAX_PROBLEMS = 20

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     _Position = tuple[float, float]
 
-__all__ = ["check_plausible", "copies", "plausibility_warnings"]
-
 _FARTHEST_M = 3_000_000
 """Ground waves end far below. The ionosphere carries farther, but that is rarely wanted."""
 _LOWEST_HZ = 3_000

@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-__all__ = [
-    "RecordingFile",
-    "one_of_a_pair",
-    "path_problem",
-    "recording_paths",
-    "station_in_name",
-]
-
 _PAIR = (".sigmf-data", ".sigmf-meta")
 _FORMATS = {".npy": "npy", ".wav": "kiwi_wav"} | dict.fromkeys((".sigmf", *_PAIR), "sigmf")
 _MAX_BYTES = 16 * MAX_SAMPLES + 2**20

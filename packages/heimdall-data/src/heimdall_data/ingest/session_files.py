@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from heimdall_data.ingest.new_session import NewSource
 
-__all__ = ["log_warning", "new_session_from_files", "session_files", "stations_from_csv"]
-
 _FARTHEST_M = 5_000
 """A receiver's own position may be that of its town hall; beyond this, one of the two is wrong."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["MAX_CSV_BYTES", "Row", "Table", "read_table"]
-
 MAX_CSV_BYTES = 64 * 2**20
 _MAX_YAML_BYTES = 8 * 2**20
 """Reading YAML takes 2.4 s per megabyte, CSV a fiftieth of that."""

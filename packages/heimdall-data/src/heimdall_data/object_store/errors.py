@@ -9,8 +9,6 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 
 from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable, StoreError
 
-__all__ = ["FAULTS", "BrokenObject", "Fault", "classify", "missing_bucket", "store_error"]
-
 # The client raises ValueError for invalid names of buckets and keys.
 FAULTS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
 _MISSING = ("NoSuchKey", "NoSuchObject", "NoSuchVersion")

@@ -22,8 +22,6 @@ from heimdall_data.object_store.errors import FAULTS, Fault, classify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ANSWERED", "Retry"]
-
 ANSWERED: set[str] = set()
 """Endpoints of stores that have answered this process, or the one that made it."""
 

@@ -16,8 +16,6 @@ from heimdall_data.object_store.retry import ANSWERED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["S3Settings"]
-
 _CONNECT_S = 3.0
 _POOL_SIZE = 32
 _HOST = re.compile(r"[^\s/\\@]+")

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from heimdall_data.object_store.settings import S3Settings
 
-__all__ = ["ObjectStore", "StoredObject"]
-
 _CHUNK_BYTES = 1 << 20
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"
@@ -131,6 +129,26 @@ class ObjectStore:
     def bucket_exists(self) -> bool:
         """Whether the bucket exists; an answer proves that the credentials are good."""
         return bool(self._call("", lambda client: client.bucket_exists(self.bucket)))
+
+    def is_writable(self) -> bool:
+        """Return True if objects can be stored, and False if there is no such bucket.
+
+        A multipart upload that is begun and aborted needs the permission to write, and leaves
+        nothing.
+
+        Raises:
+            BucketUnusable: The bucket can only be read.
+        """
+
+        def begin(client: Minio) -> None:
+            key = "heimdall-write-check"
+            upload = client._create_multipart_upload(self.bucket, key, {})
+            client._abort_multipart_upload(self.bucket, key, upload)
+
+        if not self.bucket_exists():
+            return False
+        self._call("", begin)
+        return True
 
     def require_bucket(self) -> None:
         """Raise `BucketUnusable` unless the bucket exists."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from heimdall_data.recordings.recording import Recording
 
-__all__ = ["FORMATS", "decode"]
-
 FORMATS = ("npy", "sigmf", "kiwi_wav")
 
 

@@ -33,15 +33,6 @@ from heimdall_data.recordings.recording import (
     gps_ns_near,
 )
 
-__all__ = [
-    "HEADER",
-    "STAMP_BYTES",
-    "KiwiName",
-    "block_layout",
-    "kiwi_name",
-    "recording_from_kiwi_wav",
-]
-
 HEADER = struct.Struct("<4sI4s4sIHHIIHH")
 STAMP_BYTES = 10
 _CHUNK = struct.Struct("<4sI")

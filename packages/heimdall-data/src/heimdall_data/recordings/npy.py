@@ -18,8 +18,6 @@ import numpy as np
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.recording import INT16_FULL_SCALE, MAX_SAMPLES, Recording
 
-__all__ = ["recording_from_npy"]
-
 _MAX_HEADER_BYTES = 4096
 _READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

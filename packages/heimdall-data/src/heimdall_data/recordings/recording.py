@@ -20,16 +20,6 @@ import numpy.typing as npt
 
 from heimdall_data.errors import RecordingError
 
-__all__ = [
-    "INT16_FULL_SCALE",
-    "MAX_SAMPLES",
-    "WEEK_NS",
-    "ComplexSamples",
-    "Recording",
-    "gps_ns_from_utc",
-    "gps_ns_near",
-]
-
 ComplexSamples = npt.NDArray[np.complex64]
 
 MAX_SAMPLES = 2**27

@@ -31,8 +31,6 @@ from heimdall_data.recordings.recording import (
     gps_ns_from_utc,
 )
 
-__all__ = ["recording_from_sigmf", "sigmf_metadata"]
-
 _DATATYPE = re.compile(r"([cr])(f32|f64|[iu](?:8|16|32))(_le|_be)?")
 
 _Captures = list[tuple[int, dict[str, Any]]]

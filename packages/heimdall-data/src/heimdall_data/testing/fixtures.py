@@ -31,17 +31,6 @@ if TYPE_CHECKING:
 
     from heimdall_data.object_store.settings import S3Settings
 
-__all__ = [
-    "GENOVA",
-    "NPY",
-    "ONE_RECEIVER",
-    "OTHER_NPY",
-    "TORINO",
-    "new_recording",
-    "new_session",
-    "one_receiver_session",
-]
-
 TORINO = Station("Torino", 45.044, 7.672, 250.0)
 GENOVA = Station("Genova", 44.395, 8.956, 100.0)
 _START = datetime(2026, 3, 1, 12, tzinfo=UTC)

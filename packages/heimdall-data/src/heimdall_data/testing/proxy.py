@@ -11,8 +11,6 @@ from typing import ClassVar
 
 from heimdall_data.embedded.state import LOOPBACK
 
-__all__ = ["FaultyProxy"]
-
 _CHUNK_BYTES = 1 << 16
 _BUSY = (
     b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"

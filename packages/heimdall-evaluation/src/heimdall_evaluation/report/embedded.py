@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.results import ReportContents
 
-__all__ = ["FORMAT", "embed", "read_report"]
-
 FORMAT = 1
 _BLOCK = re.compile(r'<script type="application/json" id="evaluation">(.*?)</script>', re.DOTALL)
 _ARRAYS = (*PAIRS, "error_m", "n_present", "snr_db", "correlation")

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["evaluating", "export_onnx"]
-
 _NEWEST_TRACED_OPSET = 20
 """Newest operator set of torch's tracing exporter; newer ones need a conversion."""
 _LARGEST_DB = 1e3

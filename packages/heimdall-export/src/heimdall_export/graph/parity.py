@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     Inputs = Mapping[str, NDArray[np.float32]]
 
-__all__ = ["BATCH_SIZES", "ParityReport", "check_parity"]
-
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 _LARGEST_MEAN_DIFFERENCE = 1e-5
 """In network units."""

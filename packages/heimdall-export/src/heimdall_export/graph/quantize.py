@@ -57,16 +57,6 @@ if TYPE_CHECKING:
     Inputs = Mapping[str, NDArray[np.float32]]
     Stored = tuple[list[onnx.NodeProto], Tensor]
 
-__all__ = [
-    "KINDS",
-    "Kind",
-    "NothingToQuantize",
-    "Range",
-    "calibrate",
-    "pack_matrix",
-    "quantize_model",
-]
-
 Kind = Literal["fp16", "bf16", "int8", "int4"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}

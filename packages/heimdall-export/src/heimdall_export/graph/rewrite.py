@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 
     Node = onnx.NodeProto
 
-__all__ = [
-    "channel_weights",
-    "fold_channel_scales",
-    "fold_transposes",
-    "large_nodes",
-    "large_weights",
-    "pointwise_as_products",
-    "shorten_names",
-]
-
 _CHANNELS_LAST = (0, 2, 3, 1)
 _CHANNELS_FIRST = (0, 3, 1, 2)
 _BY_CHANNEL = ([1, -1, 1, 1], [-1, 1, 1])

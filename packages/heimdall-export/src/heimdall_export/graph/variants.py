@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     Judge = Callable[[Path], Mapping[str, float]]
 
-__all__ = ["PRECISIONS", "Choice", "Precision", "Variant", "at_precision", "fastest", "is_faithful"]
-
 Precision = Literal["none", "fp16", "bf16", "int8", "int4", "auto"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _LARGEST_ERROR_GROWTH = 0.01

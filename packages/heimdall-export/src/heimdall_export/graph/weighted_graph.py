@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["LARGEST_FILE", "WeightedGraph"]
-
 LARGEST_FILE = 2**31 - 2**26
 """Bytes of weights in one file; Protocol Buffers end at 2 GiB, graph and names included."""
 _GRAPH, _INITIALIZER, _RAW_DATA = (bytes([number << 3 | 2]) for number in (7, 5, 9))

@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from minio import Minio
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 
-__all__ = [
-    "S3_SCHEME",
-    "TRANSIENT_STATUS",
-    "ArtifactStore",
-    "ModelStores",
-    "chunks_of",
-    "ensure_bucket",
-    "split_address",
-    "store_errors",
-    "temporary_environment",
-]
-
 S3_SCHEME = "s3://"
 TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 _BUCKET = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:-]{1,61}[A-Za-z0-9]")

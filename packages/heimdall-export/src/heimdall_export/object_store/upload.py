@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
     from minio import Minio
 
-__all__ = ["UploadedModel", "add_to_sidecar", "upload_model"]
-
 _STORED = (200, 201, 204)
 _NAME_TAKEN = (409, 412)
 _MOST_NAMES = 60

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from heimdall_export.object_store.store import ArtifactStore
     from heimdall_export.registry.registry import RegisteredVersion
 
-__all__ = ["delete_version", "require_deletable"]
-
 
 def require_deletable(tracking_uri: str, model_name: str, version: str) -> RegisteredVersion:
     """The version; `ExportError` if it is in production, is missing, or cannot be looked up."""

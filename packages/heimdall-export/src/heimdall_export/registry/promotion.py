@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from heimdall_export.registry.registry import RegisteredVersion
 
-__all__ = ["Move", "evaluation_tags", "moves", "promote", "refuse_worse", "rollback"]
-
 _METRICS_TAG = "metrics"
 _TESTED_TAG = "test_sessions"
 _JUDGED = ("test/error_m_median", "test/nll")

@@ -19,8 +19,6 @@ from heimdall_export.object_store.store import TRANSIENT_STATUS, ModelStores
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SCHEME", "PublishedModel", "find_published"]
-
 SCHEME = "models:/"
 
 

@@ -18,7 +18,10 @@ import numpy as np
 from heimdall_export.contract import ARRIVALS, DELETING, INPUT, REGISTERED_MODEL, STAGING
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import weights_beside
-from heimdall_export.tracking.client import MlflowException, mlflow_errors, open_client
+from heimdall_export.tracking.client import mlflow_errors, open_client
+
+# The client comes first: it sets the environment before MLflow is imported.
+from mlflow.exceptions import MlflowException  # isort: skip
 
 if TYPE_CHECKING:
     import os
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heimdall_export.tracking.run import MLflowTracker
-
-__all__ = ["RegisteredVersion", "find_version", "list_versions", "register", "save_mlflow_model"]
 
 _ARTIFACT = "model"
 _REQUIREMENTS = ("numpy", "onnx", "onnxruntime")

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Ring = list[list[float]]
 
-__all__ = ["feature_collection", "metres_per_degree"]
-
 _WGS84_A_M = 6_378_137.0
 _WGS84_E2 = 6.694_379_990_141_33e-3
 _N_VERTICES = 72

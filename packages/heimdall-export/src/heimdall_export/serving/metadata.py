@@ -18,18 +18,6 @@ if TYPE_CHECKING:
 
     Step = Callable[[dict[str, str]], dict[str, str]]
 
-__all__ = [
-    "FORMAT",
-    "FORMAT_KEY",
-    "PRECISION_KEY",
-    "STEPS",
-    "Receiver",
-    "migrated",
-    "receivers_of",
-    "region_of",
-    "require_metadata",
-]
-
 FORMAT_KEY = "heimdall.format"
 PRECISION_KEY = "heimdall.precision"
 """Precision of a file that is not plain float32."""

@@ -16,7 +16,6 @@ from heimdall_features import ArrivalExtractor, ClockedRecording, FeatureError, 
 
 from heimdall_export.errors import ExportError
 from heimdall_export.serving.metadata import (
-    Receiver,
     migrated,
     receivers_of,
     region_of,
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     Pair = tuple[NDArray[np.inexact[Any]], float]
     Recordings = Mapping[str, Pair | ClockedRecording | None]
     Recording = tuple[NDArray[np.complexfloating[Any, Any]], float] | ClockedRecording
-
-__all__ = ["Estimate", "Predictor", "Receiver", "arrivals_of", "mel_of"]
 
 _NO_ANSWER = (
     "its features hold NaN, infinity or what no receiver measures, or are far from all that it was "

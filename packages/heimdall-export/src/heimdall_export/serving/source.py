@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     Model = str | os.PathLike[str] | bytes | PublishedModel
     Opened = tuple[str | os.PathLike[str] | bytes, PublishedModel | None]
 
-__all__ = ["local_model"]
-
 _WAITS_S = (0.1, 0.4, 1.6)
 """Before each further attempt after a transient failure."""
 _Answer = TypeVar("_Answer")

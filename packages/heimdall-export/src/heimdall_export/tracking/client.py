@@ -30,7 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine, inspect, make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from heimdall_export.object_store.store import temporary_environment
@@ -39,15 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heimdall_export.object_store.store import ArtifactStore
-
-__all__ = [
-    "NO_RETRIES",
-    "MlflowException",
-    "mlflow_errors",
-    "open_client",
-    "store_artifact",
-    "with_driver",
-]
 
 _REFUSALS = (MlflowException, OSError, Boto3Error, BotoCoreError, ClientError, SQLAlchemyError)
 _TRANSIENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
@@ -121,6 +112,35 @@ def open_client(tracking_uri: str) -> MlflowClient:
             with temporary_environment(NO_RETRIES):
                 client.search_experiments(max_results=1)
     return client
+
+
+def artifact_location(tracking_uri: str, experiment: str) -> str | None:
+    """Address of an experiment's artifacts; None if there is no such experiment.
+
+    MLflow's client creates missing tables, so a database without them is not opened with it.
+
+    Raises:
+        ExportError: The experiment was deleted, or MLflow is out of reach or refuses.
+    """
+    with mlflow_errors(f"look for experiment {experiment!r}"):
+        if tracking_uri.startswith(("sqlite", "postgres")):
+            url = make_url(with_driver(tracking_uri))
+            if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+                return None
+            engine = create_engine(url)
+            try:
+                if not inspect(engine).has_table("experiments"):
+                    return None
+            finally:
+                engine.dispose()
+        found = open_client(tracking_uri).get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    if found.lifecycle_stage == "deleted":
+        raise ExportError(
+            f"experiment {experiment!r} was deleted in MLflow: restore it, or choose another name"
+        )
+    return str(found.artifact_location)
 
 
 def with_driver(uri: str) -> str:

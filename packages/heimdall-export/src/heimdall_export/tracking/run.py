@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
     from heimdall_export.object_store.store import ArtifactStore
 
-__all__ = ["MLflowTracker", "Message", "TrackedDataset", "send"]
-
 _LONGEST_DIGEST = 36
 _SECRET_NAME = re.compile(
     r"password|passwd|secret|(access|api|private)[-_]?key|token|credential|database_url",

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
 
-__all__ = ["LevelEstimator", "LevelMap", "PositionEstimate", "fit_kriged_map", "fit_path_loss"]
-
 LAW_CELLS = 128
 KRIGED_CELLS = 192
 """Cells along the longer side of the training transmitters."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
 
-__all__ = ["TimedPositions", "locate_by_time_differences"]
-
 N_STEPS = 10
 CONVERGED_M = 1.0
 """Longest last step of a converged solution."""

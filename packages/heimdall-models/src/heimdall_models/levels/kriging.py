@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from heimdall_models.levels.grid import Grid
     from heimdall_models.levels.received_power import TrainingLevels
 
-__all__ = ["FieldLaw", "KrigedField"]
-
 N_SITES = 800
 """Sessions that the law is fitted on; the eigendecomposition costs their cube."""
 _RANGES = (0.01, 3.0)

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from heimdall_models.levels.received_power import TrainingLevels
 
-__all__ = ["PathLossLaw", "found_receivers"]
-
 LEAST_DISTANCE_M = 200.0
 """Distances count at least as this: nearer, the law does not hold."""
 _LEAST_VARIANCE = 1e-2

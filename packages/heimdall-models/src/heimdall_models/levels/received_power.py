@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
 
-__all__ = ["FAINTEST", "SILENT_SPREAD_DB", "ReceivedPower", "TrainingLevels", "checked_levels"]
-
 OUTER_SHARE = 3 / 32
 """Share of the bands on either side that hold noise alone: at 48 kHz, 15 kHz off the carrier."""
 NOISE_QUANTILE = 0.25

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from heimdall_models.region import Region
     from heimdall_models.timing.receivers import ReceiverSite
 
-__all__ = ["TimingConfig", "TimingModule", "mixture_nll", "timing_loss"]
-
 Batch = dict[str, Tensor]
 FAR = 50.0
 """Larger squares grow like their logarithm: one outlier must not outweigh a batch."""

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from heimdall_models.errors import ModelError
 
-__all__ = ["TimingNuisances", "disturbed"]
-
 HEARD, ARRIVAL, SIGMA, SNR, MISFIT = range(5)
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
 
-__all__ = ["SPEED_OF_LIGHT_M_S", "ReceiverRanges", "ReceiverSite", "Station", "receiver_sites"]
-
 SPEED_OF_LIGHT_M_S = 299_792_458.0
 
 

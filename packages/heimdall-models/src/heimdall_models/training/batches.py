@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from heimdall_models.training.options import TrainingOptions
     from heimdall_models.training.parts import SessionDataset, TrainingParts
 
-__all__ = ["EpochOrder", "EpochSeeds", "SessionBatches", "Share", "is_within_epoch", "make_loader"]
-
 
 @dataclass(frozen=True, slots=True)
 class Share:

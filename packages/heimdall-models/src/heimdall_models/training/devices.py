@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from heimdall_models.module import LocalizationModule
     from heimdall_models.training.options import TrainingOptions
 
-__all__ = ["clear_memory_errors", "end_together", "fitting_batch_size", "is_first", "placement"]
-
 LOGGER = logging.getLogger(__name__)
 
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from heimdall_models.training.parts import RunMetrics, TrainingParts
     from heimdall_models.training.timing import TimedParts
 
-__all__ = ["member_seed", "merged_model", "train_ensemble"]
-
 LOGGER = logging.getLogger(__name__)
 
 

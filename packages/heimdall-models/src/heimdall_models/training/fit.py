@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from heimdall_models.training.options import TrainingOptions
     from heimdall_models.training.parts import RunMetrics, SessionDataset, TrainingParts
 
-__all__ = ["TrainedModel", "fit", "make_trainer", "pass_on_interrupts", "validated"]
-
 LOGGER = logging.getLogger(__name__)
 N_CHECKPOINTS = 3
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from heimdall_models.training.parts import RunMetrics
 
-__all__ = ["EpochHistory", "MetresBar", "PartOfRun", "TrackerLogger", "duration"]
-
 LOGGER = logging.getLogger(__name__)
 REFRESH_S = 0.5
 """Shortest time between two readings of the loss, each of which waits for the device."""

@@ -9,8 +9,6 @@ from typing import Literal
 
 from heimdall_models.config import LocalizationConfig, require
 
-__all__ = ["TrainingOptions"]
-
 N_SEEDS = 2**32
 """NumPy's generator takes as many."""
 

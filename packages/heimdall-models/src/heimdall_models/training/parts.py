@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from heimdall_models.region import Region
     from heimdall_models.timing.receivers import Station
 
-__all__ = ["RunMetrics", "SessionDataset", "TrainedSession", "TrainingParts"]
-
 
 class TrainedSession(Protocol):
     """A recording session with a known transmitter."""

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from heimdall_models.training.options import TrainingOptions
     from heimdall_models.training.parts import RunMetrics, SessionDataset, TrainingParts
 
-__all__ = ["TimedParts", "TimedSessions", "timed_parts", "train_timing", "with_timing"]
-
 LOGGER = logging.getLogger(__name__)
 FEWEST_TIMED = 50
 """Sessions to train on; the network has some 1,700 weights and starts from geometry."""

@@ -5,8 +5,13 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.worker.devices import claimed_devices, lock_file, locked, visible_gpus
+from heimdall_models.training.device_locks import (
+    claimed_devices,
+    lock_file,
+    locked,
+    visible_gpus,
+)
+from heimdall_models.training.options import TrainingOptions
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +23,7 @@ gpus = st.lists(st.uuids().map("GPU-{}".format), min_size=1, max_size=6, unique=
 @given(gpus, st.integers(1, 8), st.sampled_from(["auto", "gpu", "cuda"]))
 def test_a_count_claims_the_first_devices_in_one_order_for_all(gpus, count, accelerator):
     """Lightning takes the first ones; the common order keeps two trainings from a deadlock."""
-    config = replace(TrainingConfig(), accelerator=accelerator, devices=str(count))
+    config = replace(TrainingOptions(), accelerator=accelerator, devices=str(count))
     assert claimed_devices(config, gpus) == tuple(sorted(gpus[:count]))
 
 
@@ -27,18 +32,18 @@ def test_a_list_claims_its_devices_and_auto_claims_all(gpus, data):
     """A training that locks too few devices shares one with another training."""
     numbers = st.lists(st.integers(0, len(gpus) - 1), min_size=2, unique=True)
     chosen = data.draw(numbers if len(gpus) > 1 else st.just([0]))
-    listed = replace(TrainingConfig(), devices=",".join(map(str, chosen)) + ",")
+    listed = replace(TrainingOptions(), devices=",".join(map(str, chosen)) + ",")
     assert claimed_devices(listed, gpus) == tuple(sorted(gpus[number] for number in chosen))
     for devices in ("auto", "-1"):
-        every = replace(TrainingConfig(), devices=devices)
+        every = replace(TrainingOptions(), devices=devices)
         assert claimed_devices(every, gpus) == tuple(sorted(gpus))
 
 
 @given(gpus)
 def test_the_processor_is_one_device(gpus):
     """`auto` trains there without a GPU."""
-    assert claimed_devices(TrainingConfig(), ()) == ("cpu",)
-    assert claimed_devices(replace(TrainingConfig(), accelerator="cpu"), gpus) == ("cpu",)
+    assert claimed_devices(TrainingOptions(), ()) == ("cpu",)
+    assert claimed_devices(replace(TrainingOptions(), accelerator="cpu"), gpus) == ("cpu",)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-    from heimdall_trainer.config import TrainingConfig
-
-__all__ = ["claimed_devices", "lock_file", "locked", "visible_gpus"]
+    from heimdall_models.training.options import TrainingOptions
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -43,23 +41,23 @@ def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def claimed_devices(config: TrainingConfig, gpus: Sequence[str]) -> tuple[str, ...]:
+def claimed_devices(options: TrainingOptions, gpus: Sequence[str]) -> tuple[str, ...]:
     """Names of the devices that Lightning takes for `accelerator` and `devices`, sorted.
 
     All trainings lock devices in this order, so that no two wait for each other.
 
     Args:
-        config: Configuration of the training.
+        options: Options of the training.
         gpus: GPUs that the training process sees, in order.
     """
-    if config.accelerator == "auto" and not gpus:
+    if options.accelerator == "auto" and not gpus:
         return ("cpu",)
-    if config.accelerator not in ("auto", "gpu", "cuda"):
-        return (config.accelerator,)
-    chosen = [int(number) for number in re.findall(r"-?\d+", config.devices)]
+    if options.accelerator not in ("auto", "gpu", "cuda"):
+        return (options.accelerator,)
+    chosen = [int(number) for number in re.findall(r"-?\d+", options.devices)]
     if not chosen or chosen == [-1]:
         return tuple(sorted(gpus))
-    if "," not in config.devices:
+    if "," not in options.devices:
         return tuple(sorted(gpus[: chosen[0]]))
     return tuple(sorted({gpus[n] for n in chosen if 0 <= n < len(gpus)}))
 
