@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 import torch
-from heimdall_export import ArtifactStore, MLflowTracker, export_onnx
+from heimdall_export import ArtifactStore, MLflowTracker, export_onnx, upload_model
 from heimdall_features import FeatureConfig, FeatureExtractor
 from psycopg import sql
 from torch import nn
@@ -147,6 +147,44 @@ def mlflow_server(one_mlflow_server):
     """The server, running; a test may let it die."""
     one_mlflow_server.start()
     return one_mlflow_server
+
+
+@pytest.fixture
+def client(s3_settings):
+    """A client of the real object store."""
+    return s3_settings.client()
+
+
+@pytest.fixture(scope="session")
+def keys():
+    """Lists the objects of a bucket."""
+    return lambda client, bucket: sorted(
+        found.object_name for found in client.list_objects(bucket, recursive=True)
+    )
+
+
+@pytest.fixture(scope="session")
+def without_extras():
+    """Python that keeps a process from importing what a service does not install."""
+    return """
+import sys
+
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        extras = {"torch", "onnx", "mlflow", "boto3", "heimdall_data", "heimdall_models"}
+        if name.partition(".")[0] in extras:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+
+sys.meta_path.insert(0, NotInstalled())
+"""
+
+
+@pytest.fixture
+def uploaded(client, models_bucket, onnx_path):
+    """The small network in the object store, with its sidecar."""
+    return upload_model(client, models_bucket, onnx_path, run_id="r", metrics={}, versions={})
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from heimdall_export import ExportError, upload_model
+from heimdall_export import ExportError
 from heimdall_export.object_store.upload import add_to_sidecar
 from heimdall_export.tracking.client import store_artifact
 from hypothesis import HealthCheck, given, settings
@@ -18,18 +18,6 @@ on_the_store = settings(
 scalars = st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | st.text(max_size=5)
 not_objects = scalars | st.lists(scalars, max_size=3)
 json_values = not_objects | st.dictionaries(st.text(max_size=3), not_objects, max_size=3)
-
-
-@pytest.fixture
-def client(s3_settings):
-    """A client of the real store."""
-    return s3_settings.client()
-
-
-@pytest.fixture
-def uploaded(client, models_bucket, onnx_path):
-    """A model with its sidecar."""
-    return upload_model(client, models_bucket, onnx_path, run_id="r", metrics={}, versions={})
 
 
 def sidecar(client, model):

@@ -3,7 +3,6 @@
 import re
 
 import mlflow
-import numpy as np
 import onnx
 from heimdall_export import register
 from mlflow import MlflowClient
@@ -48,20 +47,3 @@ def _loaded(tracking_uri, artifact_store, model_uri):
             return mlflow.onnx.load_model(model_uri)
     finally:
         mlflow.set_tracking_uri(before)
-
-
-def test_cp5_5_the_registered_model_answers_through_mlflow(
-    tracker, tracking_uri, artifact_store, onnx_path, features, network, model_name
-):
-    """Signature and requirements must let MLflow's own serving run the file."""
-    register(tracker, onnx_path, model_name=model_name, tags={})
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking_uri)
-    try:
-        with artifact_store.environment():
-            served = mlflow.pyfunc.load_model(f"models:/{model_name}@staging")
-    finally:
-        mlflow.set_tracking_uri(before)
-    answer = served.predict({"mel_spectrogram": features[:3]})
-    assert answer["positions"].shape == answer["uncertainties"].shape == (3, 2)
-    assert np.isfinite(answer["positions"]).all()

@@ -74,17 +74,6 @@ def test_a_damaged_name_is_an_error_in_one_line(onnx_path, tmp_path):
         assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("region", ["null", "[]", "NaN", "1e999"])
-def test_a_region_that_is_no_object_is_refused(region, onnx_path):
-    """Whoever reads it takes it for one."""
-    model = onnx.load(onnx_path)
-    for entry in model.metadata_props:
-        if entry.key == "heimdall.region":
-            entry.value = region
-    with pytest.raises(ExportError, match=r"heimdall\.region is "):
-        Predictor(model.SerializeToString())
-
-
 def test_what_is_no_mapping_fails_alone(onnx_path, recordings_of):
     """Nobody's mistake is another's, in one batch."""
     answers = Predictor(onnx_path).predict_each([recordings_of(1), None, []])

@@ -28,18 +28,6 @@ from heimdall_export import (
 from onnx import numpy_helper
 
 BLOCK = re.compile(r"^```python ([\w.]+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-WITHOUT = """
-import sys
-
-
-class NotInstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "onnx", "mlflow", "boto3", "heimdall_data"}:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-
-
-sys.meta_path.insert(0, NotInstalled())
-"""
 OBSERVED = """
 import threading
 
@@ -93,13 +81,13 @@ def blocks():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, without_extras):
     """The page's files, and what keeps a process from importing what a service has not."""
     place = tmp_path_factory.mktemp("service")
     for name, text in blocks().items():
         (place / name).write_text(text)
     (place / "observed.py").write_text(OBSERVED)
-    (place / "sitecustomize.py").write_text(WITHOUT)
+    (place / "sitecustomize.py").write_text(without_extras)
     return place
 
 

@@ -8,20 +8,6 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-WITHOUT_EXTRAS = """
-import sys
-
-EXTRAS = {"torch", "onnx", "onnxscript", "mlflow", "boto3", "minio", "heimdall_data"}
-
-
-class NotInstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in EXTRAS:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-
-
-sys.meta_path.insert(0, NotInstalled())
-"""
 
 
 def examples():
@@ -62,18 +48,18 @@ def test_the_trainers_example_exports_uploads_and_promotes(trained):
     assert trained.stderr == ""
 
 
-def test_the_services_example_runs_without_the_extras(trained, folder):
+def test_the_services_example_runs_without_the_extras(trained, folder, without_extras):
     """It is what a service does, where only the package itself is installed."""
-    said = said_by(WITHOUT_EXTRAS + examples()[1], folder).stdout
+    said = said_by(without_extras + examples()[1], folder).stdout
     assert said.startswith("hears Torino, Genova, Milano\n")
     assert " N " in said
     assert "one sigma: " in said
 
 
-def test_the_extras_are_really_out_of_reach_there():
+def test_the_extras_are_really_out_of_reach_there(without_extras):
     """The test above can fail: with the same preparation, importing torch does."""
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        said_by(WITHOUT_EXTRAS + "import torch", ".")
+        said_by(without_extras + "import torch", ".")
     assert "ModuleNotFoundError" in failed.value.stderr
 
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -11,6 +9,10 @@ import onnxruntime
 import pytest
 from heimdall_export import Estimate, ExportError, Predictor
 from heimdall_features import FeatureExtractor
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+broken_levels = st.sampled_from([np.nan, np.inf, -np.inf]) | st.floats(1001, 2.0**126, width=32)
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +47,13 @@ def test_it_says_what_the_contracts_example_says(predictor, onnx_path, recording
     assert dataclasses.astuple(estimate) == said
 
 
-def test_many_moments_at_once_are_what_they_are_one_by_one(predictor, recordings_of):
+@settings(max_examples=10, deadline=None)
+@given(seeds=st.lists(st.integers(0, 9), min_size=1, max_size=5))
+def test_many_moments_at_once_are_what_they_are_one_by_one(predictor, recordings_of, seeds):
     """A service batches requests; nobody's answer may depend on the neighbours'."""
-    sessions = [recordings_of(seed) for seed in range(5)]
-    together = predictor.predict_many(sessions)
-    for estimate, session in zip(together, sessions, strict=True):
-        alone = predictor.predict(session)
+    together = predictor.predict_many([recordings_of(seed) for seed in seeds])
+    for estimate, seed in zip(together, seeds, strict=True):
+        alone = predictor.predict(recordings_of(seed))
         one, other = dataclasses.astuple(estimate), dataclasses.astuple(alone)
         assert one[:5] == pytest.approx(other[:5], rel=1e-6)
 
@@ -81,12 +84,12 @@ def test_no_moments_have_no_estimates(predictor):
     assert predictor.predict_many([]) == ()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_not_finite_have_no_estimate(predictor, features, value):
+@given(place=st.tuples(*(st.integers(0, n - 1) for n in (4, 3, 128, 32))), value=broken_levels)
+def test_features_without_an_answer_are_refused_by_their_number(predictor, features, place, value):
     """Never a confident position; the message says which of the batch it was."""
-    batch = features[:3].copy()
-    batch[1, 0, 5, 5] = value
-    with pytest.raises(ExportError, match="no answer for session 1: its features hold NaN"):
+    batch = features[:4].copy()
+    batch[place] = value
+    with pytest.raises(ExportError, match=f"no answer for session {place[0]}: its features hold"):
         predictor.predict_features(batch)
 
 
@@ -141,13 +144,13 @@ def test_a_graph_for_other_features_than_the_metadata_say_is_refused(changed, fe
         Predictor(path)
 
 
-@pytest.mark.parametrize("contents", [b"", b"not a model", b"\x08\x0a" * 50])
-def test_what_is_not_onnx_is_refused(contents, tmp_path):
+@settings(max_examples=30, deadline=None)
+@given(contents=st.binary(max_size=50))
+@example(contents=b"\x08\x0a" * 50)
+def test_what_is_not_onnx_is_refused(contents):
     """A download that broke off, or an error page under a model's name."""
-    (tmp_path / "m.onnx").write_bytes(contents)
-    for model in (tmp_path / "m.onnx", contents):
-        with pytest.raises(ExportError, match=r"ONNX Runtime .* cannot load"):
-            Predictor(model)
+    with pytest.raises(ExportError, match=r"ONNX Runtime .* cannot load"):
+        Predictor(contents)
 
 
 def test_another_systems_model_is_refused_by_its_ends(tmp_path):
@@ -160,30 +163,3 @@ def test_another_systems_model_is_refused_by_its_ends(tmp_path):
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m")
     with pytest.raises(ExportError, match=r"\['x'\].*\['y'\]"):
         Predictor(tmp_path / "m")
-
-
-SERVICE = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "onnx", "mlflow", "minio", "boto3", "heimdall_data"}:
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Blocker())
-import numpy as np
-from heimdall_export import Predictor
-
-iq = np.load(sys.argv[2])
-print(repr(Predictor(sys.argv[1]).predict({"Torino": (iq, 12_500.0)})))
-"""
-
-
-def test_a_service_without_torch_says_the_same(onnx_path, predictor, recordings_of, tmp_path):
-    """Where models serve, neither torch nor onnx nor MLflow is installed."""
-    recording = recordings_of(2, receivers=("Torino",))
-    np.save(tmp_path / "iq.npy", recording["Torino"][0])
-    said = subprocess.check_output(
-        [sys.executable, "-c", SERVICE, str(onnx_path), str(tmp_path / "iq.npy")], text=True
-    )
-    assert said.strip() == repr(predictor.predict(recording))

@@ -28,16 +28,10 @@ def upload(client, bucket, path, **changes):
     return upload_model(client, bucket, path, **(given_ | {"created_at": NOON} | changes))
 
 
-def keys(client, bucket):
-    """All objects of a bucket, without the contract's folder."""
-    found = client.list_objects(bucket, recursive=True)
-    return sorted(entry.object_name.removeprefix("models/localization/") for entry in found)
-
-
 @pytest.fixture
-def client(s3_settings):
-    """A client of the real store."""
-    return s3_settings.client()
+def stored(client, keys, models_bucket):
+    """Names of the objects in the bucket, without the contract's folder."""
+    return lambda: [key.removeprefix("models/localization/") for key in keys(client, models_bucket)]
 
 
 @pytest.fixture
@@ -118,19 +112,21 @@ def test_a_second_that_is_taken_moves_on_to_the_next(client, models_bucket, onnx
     assert first == onnx_path.read_bytes()
 
 
-def test_a_model_without_a_sidecar_is_not_overwritten_either(client, models_bucket, onnx_path):
+def test_a_model_without_a_sidecar_is_not_overwritten_either(
+    client, models_bucket, onnx_path, stored
+):
     """The predecessor's models have none."""
     client.put_object(models_bucket, f"models/localization/{MODEL}", io.BytesIO(b"old"), 3)
     upload(client, models_bucket, onnx_path)
     assert client.get_object(models_bucket, f"models/localization/{MODEL}").data == b"old"
-    assert keys(client, models_bucket) == [
+    assert stored() == [
         MODEL,
         "v20261120_120001.json",
         "v20261120_120001.onnx",
     ]
 
 
-def test_uploads_in_the_same_second_each_get_a_name(s3_settings, models_bucket, tmp_path):
+def test_uploads_in_the_same_second_each_get_a_name(s3_settings, models_bucket, tmp_path, stored):
     """Two trainers that finish together must not overwrite each other; the store decides."""
     paths = [tmp_path / f"{n}.onnx" for n in range(6)]
     for n, path in enumerate(paths):
@@ -147,30 +143,30 @@ def test_uploads_in_the_same_second_each_get_a_name(s3_settings, models_bucket, 
     for path, model in zip(paths, made, strict=True):
         client = s3_settings.client()
         assert client.get_object(models_bucket, model.key).data == path.read_bytes()
-    assert len(keys(client, models_bucket)) == 2 * len(paths)
+    assert len(stored()) == 2 * len(paths)
 
 
 @pytest.mark.parametrize("fault", ["cut", "unavailable", "carry_out_and_cut"])
 @pytest.mark.parametrize("where", ["PUT .json", "PUT .onnx"])
 def test_what_can_heal_is_tried_again(
-    through, store_address, models_bucket, onnx_path, client, faulty, fault, where
+    through, store_address, models_bucket, onnx_path, faulty, fault, where, stored
 ):
     """An overloaded store or a dropped connection must not cost an hour of training."""
     with faulty.faulty_store(store_address, [(where, getattr(faulty, fault))] * 2) as (at, seen):
         made = upload(through(at), models_bucket, onnx_path)
     assert made.key.endswith(MODEL)
-    assert keys(client, models_bucket) == [SIDECAR, MODEL]
+    assert stored() == [SIDECAR, MODEL]
     assert sum(request.endswith(where.split(" ")[1]) for request in seen) > 2
 
 
 def test_a_store_that_does_not_answer_is_not_waited_for_forever(
-    through, store_address, models_bucket, onnx_path, client, faulty, monkeypatch
+    through, store_address, models_bucket, onnx_path, faulty, monkeypatch, stored
 ):
     """A connection that a firewall forgot looks like this."""
     monkeypatch.setattr(urllib3, "Timeout", lambda connect, read: urllib3.util.Timeout(read=2))
     with faulty.faulty_store(store_address, [("PUT .onnx", faulty.hang)]) as (at, seen):
         upload(through(at), models_bucket, onnx_path)
-    assert keys(client, models_bucket) == [SIDECAR, MODEL]
+    assert stored() == [SIDECAR, MODEL]
     assert sum(request.endswith(".onnx") for request in seen) > 2
 
 
@@ -182,7 +178,7 @@ def test_a_store_that_is_not_there_is_told(s3_settings, onnx_path):
 
 
 def test_damage_on_the_way_is_found_and_nothing_is_left(
-    through, store_address, models_bucket, onnx_path, client, faulty
+    through, store_address, models_bucket, onnx_path, faulty, stored
 ):
     """A model with one wrong bit answers confidently and wrongly."""
     with (
@@ -190,11 +186,11 @@ def test_damage_on_the_way_is_found_and_nothing_is_left(
         pytest.raises(ExportError, match=r"came back from .* with sha256 .*it was removed"),
     ):
         upload(through(at), models_bucket, onnx_path)
-    assert keys(client, models_bucket) == []
+    assert stored() == []
 
 
 def test_a_store_that_stays_down_leaves_nothing_and_no_address_that_can_write(
-    through, store_address, models_bucket, onnx_path, client, faulty
+    through, store_address, models_bucket, onnx_path, faulty, stored
 ):
     """A presigned address in a log would let its reader write into the bucket."""
     with (
@@ -203,12 +199,12 @@ def test_a_store_that_stays_down_leaves_nothing_and_no_address_that_can_write(
     ):
         upload(through(at), models_bucket, onnx_path)
     assert "X-Amz" not in str(told.value)
-    assert keys(client, models_bucket) == []
+    assert stored() == []
 
 
 @pytest.mark.parametrize("where", ["PUT .json", "PUT .onnx"])
 def test_an_interruption_leaves_nothing(
-    through, store_address, models_bucket, onnx_path, client, faulty, where
+    through, store_address, models_bucket, onnx_path, faulty, where, stored
 ):
     """Ctrl-C after an object was stored and before it was verified."""
     with (
@@ -216,11 +212,11 @@ def test_an_interruption_leaves_nothing(
         pytest.raises(KeyboardInterrupt),
     ):
         upload(through(at), models_bucket, onnx_path)
-    assert keys(client, models_bucket) == []
+    assert stored() == []
 
 
 def test_half_a_model_from_a_killed_sender_is_no_object(
-    client, models_bucket, store_address, onnx_path
+    client, models_bucket, store_address, onnx_path, stored
 ):
     """A killed process cannot clean up; the store must not show such an object."""
     key = f"models/localization/{MODEL}"
@@ -232,18 +228,18 @@ def test_half_a_model_from_a_killed_sender_is_no_object(
     sender.endheaders()
     sender.send(b"x" * 500_000)
     sender.close()
-    assert keys(client, models_bucket) == []
+    assert stored() == []
     assert upload(client, models_bucket, onnx_path).key == key
 
 
 def test_wrong_credentials_are_told_without_repeating_them(
-    through, store_address, models_bucket, onnx_path, client
+    through, store_address, models_bucket, onnx_path, stored
 ):
     """The message goes to logs that many can read."""
     with pytest.raises(ExportError, match=r"AccessDenied|SignatureDoesNotMatch") as told:
         upload(through(store_address, "wrong-secret-key"), models_bucket, onnx_path)
     assert "wrong-secret-key" not in str(told.value)
-    assert keys(client, models_bucket) == []
+    assert stored() == []
 
 
 @pytest.mark.parametrize(
@@ -273,18 +269,18 @@ def test_a_bucket_is_made_where_that_is_allowed(client, onnx_path):
 @pytest.mark.parametrize("fault", ["full", "forbidden"])
 @pytest.mark.parametrize("where", ["PUT .json", "PUT .onnx"])
 def test_what_does_not_heal_is_told_at_once_and_leaves_nothing(
-    through, store_address, models_bucket, onnx_path, client, faulty, fault, where
+    through, store_address, models_bucket, onnx_path, faulty, fault, where, stored
 ):
     """No space, or no permission to write: the operator must act, not the program."""
     with faulty.faulty_store(store_address, [(where, getattr(faulty, fault))] * 9) as (at, seen):
         with pytest.raises(ExportError, match=r"models/\S+ into bucket .*status (507|403)"):
             upload(through(at), models_bucket, onnx_path)
         assert sum(seen_.startswith("PUT") and seen_.endswith(where[4:]) for seen_ in seen) == 1
-    assert keys(client, models_bucket) == []
+    assert stored() == []
 
 
-def test_a_file_that_is_not_there_is_named(client, models_bucket, tmp_path):
+def test_a_file_that_is_not_there_is_named(client, models_bucket, tmp_path, stored):
     """And the bucket stays as it was."""
     with pytest.raises(ExportError, match=re.escape(f"{tmp_path / 'm.onnx'}: No ")):
         upload(client, models_bucket, tmp_path / "m.onnx")
-    assert keys(client, models_bucket) == []
+    assert stored() == []

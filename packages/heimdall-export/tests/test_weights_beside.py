@@ -28,24 +28,13 @@ def path(network, metadata, tmp_path):
 
 
 @pytest.fixture
-def client(s3_settings):
-    """A client of the real store."""
-    return s3_settings.client()
-
-
-@pytest.fixture
 def uploaded(client, models_bucket, path):
     """Both files in the object store."""
     return upload_model(client, models_bucket, path, run_id="0123abcd", metrics={}, versions={})
 
 
-def keys(client, bucket):
-    """Everything in a bucket."""
-    return sorted(found.object_name for found in client.list_objects(bucket, recursive=True))
-
-
 def test_both_files_are_stored_and_fetched_as_one_model(
-    client, models_bucket, uploaded, path, artifact_store, recordings_of, tmp_path
+    client, keys, models_bucket, uploaded, path, artifact_store, recordings_of, tmp_path
 ):
     """Who has the address of the one must get the other, and the same positions."""
     stem = uploaded.key.removesuffix(".onnx")
@@ -75,7 +64,7 @@ def test_weights_of_another_model_are_refused_by_their_hash(
     ],
 )
 def test_weights_that_are_not_the_models_are_not_uploaded(
-    damage, said, client, models_bucket, path
+    damage, said, client, keys, models_bucket, path
 ):
     """Half a model in the store would be found by a service that starts at night."""
     damage(weights_beside(path))
@@ -85,7 +74,7 @@ def test_weights_that_are_not_the_models_are_not_uploaded(
 
 
 def test_an_interruption_after_the_weights_leaves_nothing(
-    client, models_bucket, path, artifact_store, faulty
+    client, keys, models_bucket, path, artifact_store, faulty
 ):
     """The weights are gigabytes; nobody would ever find out whose they were."""
     address = artifact_store.endpoint_url.removeprefix("http://")
@@ -97,7 +86,7 @@ def test_an_interruption_after_the_weights_leaves_nothing(
 
 
 def test_the_registry_holds_both_and_a_deletion_takes_both(
-    client, models_bucket, path, tracking_uri, artifact_store, model_name, features
+    client, keys, models_bucket, path, tracking_uri, artifact_store, model_name, features
 ):
     """MLflow's own loader is in the contract, and deleting must not leave gigabytes behind."""
     with MLflowTracker(
