@@ -13,7 +13,7 @@ import uv
 from heimdall_models import error_m
 from heimdall_models.trained import Trained
 from heimdall_models.training.resume import exported_network
-from heimdall_trainer.evaluation import sessions_of_part
+from heimdall_trainer.delivery import sessions_of_part
 
 SERVICE = """
 import importlib.util, json, sys

@@ -12,7 +12,7 @@ from heimdall_evaluation.errors import EvaluationError
 from heimdall_evaluation.report.embedded import read_report
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.cli.compare import compare
-from heimdall_trainer.evaluation import sessions_of_part
+from heimdall_trainer.delivery import sessions_of_part
 from heimdall_trainer.mlflow_run import sessions_trained_on
 from heimdall_trainer.models import evaluate_file, file_name, opened_model
 

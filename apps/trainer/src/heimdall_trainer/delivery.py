@@ -1,4 +1,4 @@
-"""From a checkpoint to a registered model: export, compare, evaluate, upload, register.
+"""From a checkpoint to a registered model: export, compare, evaluate, upload, register, report.
 
 A file that disagrees with its checkpoint is not evaluated, one that was not evaluated is not
 uploaded, and only an uploaded one is registered.
@@ -7,12 +7,15 @@ uploaded, and only an uploaded one is registered.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_data.session_features import clocked
+from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE
+from heimdall_evaluation.evaluate import EvaluatedModel, evaluate_model
 from heimdall_evaluation.judging import (
     N_CALIBRATED,
     calibration_sample,
@@ -21,6 +24,7 @@ from heimdall_evaluation.judging import (
     judge_of,
 )
 from heimdall_evaluation.model_file import sigma_bounds_metadata
+from heimdall_evaluation.report import ReportContents, render_report
 from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_export.graph.export import export_onnx
 from heimdall_export.graph.parity import check_parity
@@ -28,21 +32,24 @@ from heimdall_export.graph.variants import at_precision
 from heimdall_export.object_store.upload import upload_model
 from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
+from heimdall_export.serving.metadata import Receiver
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 from heimdall_models import TimedServingNet
 from heimdall_models.trained import Trained
 from heimdall_models.training.resume import exported_network
 
-from heimdall_trainer.evaluation import evaluate_part
+from heimdall_trainer.data import provenance_of
+from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.events import tell
-from heimdall_trainer.provenance import package_versions
+from heimdall_trainer.provenance import command_line, package_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-    from heimdall_data import S3Settings
-    from heimdall_evaluation.evaluate import EvaluatedModel
+    from heimdall_data import HeimdallDataset, S3Settings
+    from heimdall_evaluation.dataset import Recordings
+    from heimdall_evaluation.report import ModelSummary, Part
     from heimdall_export.graph.parity import ParityReport
     from heimdall_export.object_store.upload import UploadedModel
     from heimdall_export.tracking.run import MLflowTracker
@@ -224,3 +231,103 @@ def upload(
             f"--export_only --checkpoint {trained.checkpoint}` uploads and registers what was "
             "trained later"
         ) from error
+
+
+def evaluate_part(
+    model: Path, data: TrainingData, part: Part = "test", trained_on: Collection[str] | None = None
+) -> EvaluatedModel:
+    """Evaluate a model file on one side of a split, or on all.
+
+    `trained_on` are ids of the sessions that the model was trained on; None if not known.
+
+    Raises:
+        TrainerError: The part is empty.
+        EvaluationError: The file cannot be served.
+    """
+    dataset = sessions_of_part(data, part)
+    return evaluate_model(
+        model,
+        dataset,
+        _recordings(dataset),
+        receivers=_receivers(data),
+        region=data.region,
+        training=data.train.subset(data.train.sessions),  # without augmentation
+        part=part,
+        trained_on=trained_on,
+    )
+
+
+def sessions_of_part(data: TrainingData, part: Part) -> HeimdallDataset:
+    """Return the sessions of a side of the split, or of all, without augmentation.
+
+    Raises:
+        TrainerError: There is none.
+    """
+    sides = {"train": data.train, "validation": data.validation, "test": data.test}
+    if part == "all":
+        return data.train.subset([s for side in sides.values() for s in side.sessions])
+    if not len(sides[part]):
+        remedy = "lower --test_split" if part == "train" else f"raise --{part}_split"
+        raise TrainerError(f"the {part} part of the split is empty; {remedy}")
+    return sides[part].subset(sides[part].sessions)
+
+
+def _recordings(dataset: HeimdallDataset) -> Iterator[tuple[str, Recordings]]:
+    for index, session in enumerate(dataset.sessions):
+        recordings = dataset.recordings(index)
+        plain = {name: (r.iq, r.sample_rate_hz) for name, r in recordings.items()}
+        yield session.id, plain if dataset.arrivals is None else {**plain, **clocked(recordings)}
+
+
+def _receivers(data: TrainingData) -> tuple[Receiver, ...]:
+    return tuple(
+        Receiver(s.name, s.latitude_deg, s.longitude_deg, s.altitude_m or 0.0)
+        for s in data.receivers
+    )
+
+
+def write_report(
+    path: Path,
+    data: TrainingData,
+    model: ModelSummary,
+    evaluated: EvaluatedModel,
+    *,
+    seed: int,
+    timings: Mapping[str, float],
+    trained: TrainedModel | None = None,
+) -> Path:
+    """Write an evaluation's HTML report; `timings` are seconds by stage.
+
+    Where it is the report of a training, `trained` has the curves.
+
+    Raises:
+        ReportError: It cannot be written.
+    """
+    excluded = [(left.session_id, left.reason) for left in data.exclusions]
+    excluded += [
+        (left.session_id, f"used without {left.station}: {left.reason}") for left in data.unusable
+    ]
+    contents = ReportContents(
+        title=f"Heimdall {path.stem}",
+        created_at=datetime.now(UTC),
+        command=command_line(),
+        seed=seed,
+        versions=package_versions(),
+        model=model,
+        region=data.region,
+        receivers=_receivers(data),
+        evaluation=evaluated.evaluation,
+        baselines=evaluated.baselines,
+        map_baseline=SPECTROGRAMS_ALONE,
+        metrics=evaluated.metrics,
+        spectrograms=evaluated.spectrograms,
+        provenance=provenance_of(data),
+        history=trained.history if trained else (),
+        best_epoch=trained.best_epoch if trained else None,
+        more_curves=trained.more_curves if trained else (),
+        excluded=tuple(excluded),
+        rejected_counts=data.not_used,
+        split_report=asdict(data.split.report),
+        timings=timings,
+    )
+    return render_report(contents, path)

@@ -26,8 +26,7 @@ from heimdall_models.training.resume import (
 )
 
 from heimdall_trainer.data import load_training_data
-from heimdall_trainer.delivery import export_file
-from heimdall_trainer.evaluation import evaluate_part, write_report
+from heimdall_trainer.delivery import evaluate_part, export_file, write_report
 from heimdall_trainer.mlflow_run import sessions_trained_on
 
 if TYPE_CHECKING:

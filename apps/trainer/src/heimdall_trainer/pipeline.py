@@ -44,9 +44,8 @@ from heimdall_trainer.console import (
     write_json,
 )
 from heimdall_trainer.data import load_training_data
-from heimdall_trainer.delivery import Delivery, export_and_register
+from heimdall_trainer.delivery import Delivery, export_and_register, write_report
 from heimdall_trainer.errors import UsageError
-from heimdall_trainer.evaluation import write_report
 from heimdall_trainer.events import tell
 from heimdall_trainer.mlflow_run import describe_run, new_steps, tracked_run
 

@@ -18,9 +18,9 @@ import cyclopts
 from heimdall_data.catalogue.session import FilterError
 from heimdall_models.errors import OptionError
 
-from heimdall_trainer.cli.flags import Origins, flags_from_file
 from heimdall_trainer.config import whole_numbers_only
 from heimdall_trainer.errors import UsageError, describe, is_expected, one_line
+from heimdall_trainer.flags import Origins, flags_from_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from heimdall_data.catalogue.session import SessionFilter
 
-from heimdall_trainer.cli.flags import command_group
 from heimdall_trainer.config import FILTER, TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
+from heimdall_trainer.flags import command_group
 
 if TYPE_CHECKING:
     from heimdall_data.cache.disk import FeatureCache

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from heimdall_trainer.cli.flags import ConfigFile
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
+from heimdall_trainer.flags import ConfigFile
 
 if TYPE_CHECKING:
     from heimdall_evaluation.report import Part
@@ -88,7 +88,7 @@ def _sides(
     from heimdall_evaluation.results import ModelResult
 
     from heimdall_trainer.data import load_training_data
-    from heimdall_trainer.evaluation import evaluate_part
+    from heimdall_trainer.delivery import evaluate_part
     from heimdall_trainer.models import opened_model
 
     @cache

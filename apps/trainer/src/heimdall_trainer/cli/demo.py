@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from heimdall_trainer.cli.flags import ConfigFile
 from heimdall_trainer.cli.ingest import SimulationFlags, open_servers
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
+from heimdall_trainer.flags import ConfigFile
 
 DEMO_RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
 """Three of the seven stations, as far apart as the region allows."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from heimdall_trainer.cli.flags import ConfigFile
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
+from heimdall_trainer.flags import ConfigFile
 
 DEFAULTS = TrainingConfig()
 NOWHERE = Connections()

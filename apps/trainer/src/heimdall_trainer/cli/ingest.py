@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from heimdall_trainer.cli.flags import Switch, command_group
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
+from heimdall_trainer.flags import Switch, command_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

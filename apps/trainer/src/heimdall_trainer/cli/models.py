@@ -8,10 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from heimdall_trainer.cli.benchmark import benchmark
-from heimdall_trainer.cli.flags import Switch, command_group
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
+from heimdall_trainer.flags import Switch, command_group
 
 app = command_group("models", "List, show, promote, roll back and delete models.")
 app.command(benchmark)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from heimdall_export.atomic import write_whole
 
-from heimdall_trainer.cli.flags import command_group
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.flags import command_group
 
 if TYPE_CHECKING:
     from heimdall_data.embedded import EmbeddedStack

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from heimdall_trainer.cli.flags import ConfigFile, Origins, Switch
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.events import LogFormat, logged_as, tell
+from heimdall_trainer.flags import ConfigFile, Origins, Switch
 
 DEFAULTS = TrainingConfig()
 NOWHERE = Connections()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
+from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import TrainerError, UsageError
 
@@ -49,7 +51,7 @@ def worker(
     if job is not None:
         from heimdall_trainer.worker.training_process import run_job
 
-        run_job(job, connections)
+        run_job(job, connections, _train)
         return
     if not broker_url:
         raise TrainerError(
@@ -78,6 +80,20 @@ def worker(
         lease_s=lease,
     )
     service.serve(name)
+
+
+def _train(config: TrainingConfig, connections: Connections) -> None:
+    """Run `heimdall train`, from an earlier run's checkpoint if there is one."""
+    from heimdall_models.training.checkpoint_files import checkpoints_in
+
+    from heimdall_trainer.cli.train import train
+
+    folder = config.checkpoint_dir
+    if folder is not None and not config.export_only:
+        members = config.ensemble > 1
+        if any(folder.glob("member-*/*.ckpt")) if members else checkpoints_in(folder):
+            config = replace(config, checkpoint=(), resume_training=True)
+    train(config=config, connections=connections)
 
 
 def _check_addresses(broker_url: str, result_backend: str | None) -> None:

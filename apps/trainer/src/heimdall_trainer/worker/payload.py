@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import cyclopts
 from heimdall_data.catalogue.session import FilterError
 
-from heimdall_trainer.cli.flags import Entry, plain, set_flags
 from heimdall_trainer.config import TrainingConfig, whole_numbers_only
 from heimdall_trainer.connections import Connections, masked
 from heimdall_trainer.errors import UsageError, one_line
+from heimdall_trainer.flags import Entry, plain, set_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -42,24 +42,10 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _train(config: TrainingConfig, connections: Connections) -> None:
-    """Run `heimdall train`, from an earlier run's checkpoint if there is one."""
-    from heimdall_models.training.checkpoint_files import checkpoints_in
-
-    from heimdall_trainer.cli.train import train
-
-    folder = config.checkpoint_dir
-    if folder is not None and not config.export_only:
-        members = config.ensemble > 1
-        if any(folder.glob("member-*/*.ckpt")) if members else checkpoints_in(folder):
-            config = replace(config, checkpoint=(), resume_training=True)
-    train(config=config, connections=connections)
-
-
 def run_job(
     folder: Path,
     connections: Connections,
-    train: Callable[[TrainingConfig, Connections], None] = _train,
+    train: Callable[[TrainingConfig, Connections], None],
 ) -> None:
     """Carry out the order in a task's folder, and write the outcome into the folder.
 
