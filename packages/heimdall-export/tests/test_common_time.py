@@ -1,12 +1,19 @@
-"""Training and serving cut recordings to the same samples and compute the same spectrograms."""
+"""Training and serving cut recordings to the same samples and compute the same inputs."""
 
 import numpy as np
 import pytest
 from heimdall_data.recordings.recording import Recording
 from heimdall_data.session_features import FeatureSource
 from heimdall_data.session_reader import SessionRecordings, align
-from heimdall_export.serving.predictor import mel_of
-from heimdall_features import ClockedRecording, FeatureConfig, FeatureError, FeatureExtractor
+from heimdall_export.serving.predictor import inputs_of
+from heimdall_features import (
+    ArrivalConfig,
+    ArrivalExtractor,
+    ClockedRecording,
+    FeatureConfig,
+    FeatureError,
+    FeatureExtractor,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +21,7 @@ RECEIVERS = ("Torino", "Genova", "Milano")
 CONFIG = FeatureConfig(
     receivers=RECEIVERS, sample_rate_hz=12_000, n_mels=8, n_fft=64, hop_length=32, n_frames=4
 )
+ARRIVALS = ArrivalConfig(receivers=RECEIVERS, baseline_m=50e3, sample_rate_hz=12_000)
 EPOCH_NS = 1_195_814_534 * 10**9
 
 one_recording = st.tuples(
@@ -65,9 +73,41 @@ def test_serving_computes_the_spectrograms_of_training_bit_for_bit(drawn, seed):
     source = FeatureSource(CONFIG, None, None)
     source.reader = InMemory(recordings)
     trained = source.features(session=None)
-    served = mel_of(FeatureExtractor(CONFIG), clocked(recordings))
+    (served,) = inputs_of(FeatureExtractor(CONFIG), None, clocked(recordings))
     assert trained.unusable == {}
     assert served.tobytes() == trained.features.tobytes()
+
+
+@given(
+    st.lists(st.integers(0, 300_000_000), min_size=3, max_size=3),
+    st.lists(st.floats(-5, 5), min_size=3, max_size=3),
+    st.integers(0, 2**32 - 1),
+)
+@settings(deadline=None, max_examples=20)
+def test_serving_measures_the_arrivals_of_training(starts_ns, off_ppm, seed):
+    """A network of times must see in service what it learnt from, however much is cut off."""
+    rng = np.random.default_rng(seed)
+    bits = rng.normal(size=(2, 12_000))
+    recordings = {}
+    for name, start_ns, ppm in zip(RECEIVERS, starts_ns, off_ppm, strict=True):
+        rate_hz = 12_000 * (1 + ppm * 1e-6)
+        times_s = start_ns * 1e-9 + np.arange(6_000) / rate_hz
+        iq = np.interp(times_s * 12_000, np.arange(12_000), bits[0])
+        iq = iq + 1j * np.interp(times_s * 12_000, np.arange(12_000), bits[1])
+        noise = rng.normal(scale=0.1, size=(2, 6_000))
+        recordings[name] = Recording(
+            iq=(iq + noise[0] + 1j * noise[1]).astype(np.complex64),
+            sample_rate_hz=rate_hz,
+            start_gps_ns=EPOCH_NS + start_ns,
+            clock_locked=True,
+        )
+    source = FeatureSource(CONFIG, None, None, arrivals=ARRIVALS)
+    source.reader = InMemory(recordings)
+    trained = source.features(session=None).arrivals
+    extract = FeatureExtractor(CONFIG), ArrivalExtractor(ARRIVALS)
+    _, served = inputs_of(*extract, clocked(recordings))
+    assert trained[:, 0].all()
+    np.testing.assert_allclose(served, trained, rtol=1e-4, atol=2e-3)  # starts are whole ns
 
 
 @pytest.mark.parametrize("name", RECEIVERS)
@@ -83,4 +123,4 @@ def test_a_recording_that_cannot_be_used_is_named(name, wrong):
         "time": ClockedRecording(iq, 12_000.0, 77.0),
     }[wrong]
     with pytest.raises(FeatureError, match=f"'{name}'" + (".*77" if wrong == "time" else ":")):
-        mel_of(FeatureExtractor(CONFIG), heard)
+        inputs_of(FeatureExtractor(CONFIG), None, heard)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict
 
 import numpy as np
-from heimdall_export.serving.predictor import arrivals_of, mel_of
+from heimdall_export.serving.predictor import inputs_of
 from heimdall_features import ArrivalExtractor, FeatureError, FeatureExtractor
 
 if TYPE_CHECKING:
@@ -120,16 +120,18 @@ class RecordedSessions:
     def __getitem__(self, index: int) -> Sample:
         """The sample; raises ExportError or FeatureError if a recording cannot be used."""
         session = self.sessions[index]
+        try:
+            features, *arrivals = inputs_of(self._extract, self.arrivals, session.recordings)
+        except FeatureError:  # perhaps too short for arrivals, which are then zero as in training
+            features, *arrivals = inputs_of(self._extract, None, session.recordings)
         sample = Sample(
-            features=mel_of(self._extract, session.recordings),
+            features=features,
             position_deg=np.array(session.position_deg, np.float64),
             present=np.array([n in session.recordings for n in self._extract.config.receivers]),
         )
         if self.arrivals is not None:
-            try:
-                sample["arrivals"] = arrivals_of(self.arrivals, session.recordings)
-            except FeatureError:  # too few clocks: all zero, as in training
-                sample["arrivals"] = np.zeros(self.arrivals.shape, np.float32)
+            zero = np.zeros(self.arrivals.shape, np.float32)
+            sample["arrivals"] = arrivals[0] if arrivals else zero
         return sample
 
     def recordings(self) -> Iterator[tuple[str, Recordings]]:

@@ -102,14 +102,16 @@ class FeatureExtractor:
                 refused[name] = error
         return features, refused
 
-    def session_features(
+    def cut(
         self, recordings: Mapping[str, tuple[Samples, float] | ClockedRecording | None]
-    ) -> tuple[Float32, dict[str, FeatureError]]:
-        """Cut recordings to the time they share (`clock.common_span`) and return `each` of them.
+    ) -> tuple[dict[str, ClockedRecording], dict[str, FeatureError]]:
+        """Cut recordings to the time they share (`clock.common_span`), as training does.
 
-        These are the two steps of training. Recordings are arrays as for a call, or have a start,
-        which counts if the clock is locked. If a recording is too short for a frame, all are
-        unusable, and its error comes first.
+        Features are then computed by `each`, and arrival times by `ArrivalExtractor`. Recordings
+        are arrays as for a call, or have a start, which counts if the clock is locked.
+
+        Returns:
+            The recordings, shortest first, and the errors of unusable ones, by receiver.
 
         Raises:
             FeatureError: There is no recording, a receiver is unknown, a start is not finite, or
@@ -142,13 +144,14 @@ class FeatureExtractor:
         if not spans and not refused:
             raise FeatureError(f"no recording at all; give one of {self.config.receivers}")
         cuts = common_span(spans)
-        features, unusable = self.each(
-            {
-                name: (samples[name][cuts[name]], spans[name].sample_rate_hz)
-                for name in sorted(spans, key=lambda name: spans[name].duration_s)
-            }
-        )
-        return features, refused | unusable
+        found = {}
+        for name, span in sorted(spans.items(), key=lambda item: item[1].duration_s):
+            start_s = (span.start_s or 0.0) + cuts[name].start / span.sample_rate_hz
+            is_locked = span.start_s is not None
+            found[name] = ClockedRecording(
+                samples[name][cuts[name]], span.sample_rate_hz, start_s, is_locked
+            )
+        return found, refused
 
     def _source(self, name: str, recording: object) -> Source:
         with naming(name):

@@ -183,10 +183,7 @@ class Predictor:
     ) -> tuple[NDArray[np.float32], ...] | ExportError:
         """One session's inputs, or the reason why there are none."""
         try:
-            mel = mel_of(self._extract, recordings)
-            if self._arrivals is None:
-                return (mel,)
-            return mel, arrivals_of(self._arrivals, recordings)
+            return inputs_of(self._extract, self._arrivals, recordings)
         except (ExportError, FeatureError) as error:
             refused = ExportError(str(error))
             refused.__cause__ = error
@@ -246,23 +243,21 @@ def _estimate(row: Sequence[float]) -> Estimate | None:
     return Estimate(**dict(zip(names, row, strict=False)))
 
 
-def mel_of(extract: FeatureExtractor, recordings: Recordings) -> NDArray[np.float32]:
-    """Spectrograms of a session, cut to shared time and computed as in training.
+def inputs_of(
+    features: FeatureExtractor, arrivals: ArrivalExtractor | None, recordings: Recordings
+) -> tuple[NDArray[np.float32], ...]:
+    """Spectrograms of a session, and arrival times if the model takes them, as in training.
+
+    Recordings are cut to the time that they share. Arrival times are zero without a clock.
 
     Raises:
         ExportError: The recordings are not a mapping.
-        FeatureError: A recording cannot be used, or the recordings have no time in common.
+        FeatureError: A recording cannot be used, or the recordings share too little time.
     """
     if not isinstance(recordings, Mapping):
         raise ExportError(f"give recordings by receiver, not {type(recordings).__name__}")
-    features, refused = extract.session_features(recordings)
-    for error in refused.values():
+    cut, refused = features.cut(recordings)
+    mel, unusable = features.each({n: (one.iq, one.sample_rate_hz) for n, one in cut.items()})
+    for error in (*refused.values(), *unusable.values()):
         raise error
-    return features
-
-
-def arrivals_of(extract: ArrivalExtractor, recordings: Recordings) -> NDArray[np.float32]:
-    """Times of arrival, zero without a clock; `FeatureError` if they share too little time."""
-    return extract(
-        {name: given for name, given in recordings.items() if isinstance(given, ClockedRecording)}
-    )
+    return (mel,) if arrivals is None else (mel, arrivals(cut))
