@@ -35,6 +35,7 @@ from mlflow import MlflowClient
 from psycopg import sql
 
 N_SESSIONS = 120
+INPUTS = ("features", "arrivals")
 STATIONS = ("Coazze", "Torino", "Genova", "Milano-Baggio", "Montanaro")
 TIMED = TrainingConfig(
     features="mel+timing",
@@ -88,6 +89,12 @@ def baseline(finished, name):
     return next(result for result in found if result.name == name)
 
 
+def inputs(dataset):
+    """Features and arrival times of all sessions, as tensors."""
+    samples = [dataset[index] for index in range(len(dataset))]
+    return [torch.from_numpy(np.stack([s[name] for s in samples])) for name in INPUTS]
+
+
 def test_times_make_positions_far_better(finished):
     """This is what GNSS clocks are bought for; and the report says what each part is worth."""
     evaluated = finished.delivery.evaluated
@@ -99,6 +106,9 @@ def test_times_make_positions_far_better(finished):
     page = finished.report.read_text(encoding="utf-8")
     assert 'id="loss"' in page
     assert ">arrival times</h3>" in page
+    assert f"Against {SPECTROGRAMS_ALONE}" in page
+    assert f"Against {TIME_DIFFERENCES}" in page
+    assert f"{SPECTROGRAMS_ALONE}, of the numbered sessions" in page
     assert "it converged in" in baseline(finished, TIME_DIFFERENCES).explanation
 
 
@@ -106,11 +116,7 @@ def test_the_exported_file_answers_from_recordings_as_the_network_does(finished)
     """It was asked in a process without torch, from samples and clocks on."""
     said = finished.delivery.evaluated.evaluation
     network = exported_network(Trained.open(finished.summary.checkpoint), finished.data)
-    samples = [finished.data.test[index] for index in range(len(finished.data.test))]
-    features, arrivals = (
-        torch.from_numpy(np.stack([sample[name] for sample in samples]))
-        for name in ("features", "arrivals")
-    )
+    features, arrivals = inputs(finished.data.test)
     with torch.inference_mode():
         position, sigma, correlation, _ = (part.numpy() for part in network(features, arrivals))
     assert said.position_deg == pytest.approx(position, abs=2e-5)
@@ -135,9 +141,8 @@ def test_a_service_gets_the_same_from_our_own_predictor(finished):
 def test_spectrograms_alone_are_what_the_network_of_spectrograms_says(finished):
     """The row of the table is of the very network that times were added to."""
     network = exported_network(Trained.open(finished.summary.checkpoint), finished.data).levels
-    samples = [finished.data.test[index] for index in range(len(finished.data.test))]
     with torch.inference_mode():
-        position, sigma, _ = network(torch.from_numpy(np.stack([s["features"] for s in samples])))
+        position, sigma, _ = network(inputs(finished.data.test)[0])
     alone = baseline(finished, SPECTROGRAMS_ALONE)
     assert alone.position_deg == pytest.approx(position.numpy(), abs=3e-5)
     assert alone.sigma_m == pytest.approx(sigma.numpy(), rel=1e-3)
@@ -170,14 +175,6 @@ def test_the_run_tells_of_both_networks(connections, finished):
     assert run.data.params["features"] == "mel+timing"
     assert finished.summary.metrics["val/error_m_median"] < 3_000
     assert run.data.metrics["val/error_m_median"] == finished.summary.metrics["val/error_m_median"]
-
-
-def test_the_page_shows_both(finished):
-    """Whoever reads it sees what the times are worth."""
-    page = finished.report.read_text(encoding="utf-8")
-    assert f"Against {SPECTROGRAMS_ALONE}" in page
-    assert f"Against {TIME_DIFFERENCES}" in page
-    assert f"{SPECTROGRAMS_ALONE}, of the numbered sessions" in page
 
 
 def test_a_checkpoint_is_exported_again_with_its_times(connections, finished):
@@ -226,11 +223,7 @@ def test_an_ensemble_with_times_is_one_file_that_tilts(connections, finished, en
     assert delivery.parity.mean_difference < 1e-5
     assert delivery.metrics["test/error_m_median"] < 3_000
     network = exported_network(Trained.open(ensemble.checkpoint), finished.data)
-    samples = [finished.data.test[index] for index in range(len(finished.data.test))]
-    features, arrivals = (
-        torch.from_numpy(np.stack([sample[name] for sample in samples]))
-        for name in ("features", "arrivals")
-    )
+    features, arrivals = inputs(finished.data.test)
     with torch.inference_mode():
         each = [member(features, arrivals) for member in network.members]
         merged = network(features, arrivals)

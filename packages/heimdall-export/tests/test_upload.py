@@ -12,9 +12,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import minio
+import onnx
 import pytest
 import urllib3
-from heimdall_export import ExportError, upload_model
+from heimdall_export import ExportError, check_parity, export_onnx, upload_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -284,3 +285,36 @@ def test_a_file_that_is_not_there_is_named(client, models_bucket, tmp_path, stor
     with pytest.raises(ExportError, match=re.escape(f"{tmp_path / 'm.onnx'}: No ")):
         upload(client, models_bucket, tmp_path / "m.onnx")
     assert stored() == []
+
+
+def test_the_model_in_the_bucket_passes_the_checker_and_agrees_with_pytorch(
+    stack, network, metadata, features, scale_m, tmp_path
+):
+    """What services will download is judged, not the copy that the trainer kept."""
+    path = export_onnx(network, tmp_path / "model.onnx", metadata=metadata)
+    client, bucket = stack.s3.client(), stack.s3.models_bucket
+    uploaded = upload_model(
+        client,
+        bucket,
+        path,
+        run_id="0123abcd",
+        metrics={"val/error_m_median": 1234.5},
+        versions={"heimdall-export": "0.1.0"},
+    )
+    assert bucket == "heimdall-models"
+    assert re.fullmatch(
+        r"s3://heimdall-models/models/localization/v\d{8}_\d{6}\.onnx", uploaded.uri
+    )
+    downloaded = tmp_path / "downloaded.onnx"
+    client.fget_object(bucket, uploaded.key, str(downloaded))
+
+    onnx.checker.check_model(str(downloaded), full_check=True)
+    report = check_parity(downloaded, network, features, scale_m=scale_m)
+    assert report.n_features == 70
+    assert report.batch_sizes == (1, 4, 8, 16, 32, 64)
+    assert report.mean_difference < 1e-5
+
+    sidecar = json.loads(client.get_object(bucket, uploaded.key.replace("onnx", "json")).data)
+    assert sidecar["sha256"] == uploaded.sha256
+    assert sidecar["size"] == downloaded.stat().st_size
+    assert sidecar["run_id"] == "0123abcd"
