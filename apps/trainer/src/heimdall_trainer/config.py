@@ -28,7 +28,7 @@ FILTER = Parameter(name="*", negative="", consume_multiple=True)
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(TrainingOptions):
-    """How to train, on what, and what to call the result.
+    """Configuration of a training: its data, its network and the names of its results.
 
     Raises:
         UsageError: A value is out of its range; the message names it.
@@ -40,9 +40,9 @@ class TrainingConfig(TrainingOptions):
     test_split: float = 0.1
     """Fraction of the groups that nothing but the final evaluation sees."""
     split_by: Literal["source", "session", "time", "region"] = "source"
-    """What a group is: nothing of one group is on two sides of the split."""
+    """Kind of the groups that the split keeps together."""
     checkpoint_dir: Path | None = None
-    """Where checkpoints go; a folder of the run under the state directory when unset."""
+    """Folder of checkpoints; a folder of the run under the state directory when unset."""
     checkpoint: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = ()
     """A checkpoint to resume from or to export; several are exported as one ensemble."""
     export_only: bool = False
@@ -56,9 +56,9 @@ class TrainingConfig(TrainingOptions):
     model_name: str = "heimdall-localization-onnx"
     """Name in the MLflow registry."""
     features: Literal["mel", "mel+timing"] = "mel"
-    """What the model sees: levels alone, or also when each receiver heard the transmission."""
+    """Inputs of the model: levels alone, or also each receiver's arrival time."""
     receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
-    """Which receivers, in channel order; the most often present when not given."""
+    """Receivers in channel order; those present most often when not given."""
     only: Annotated[SessionFilter, FILTER] = SessionFilter()  # noqa: RUF009 - frozen
     sample_rate_hz: float | None = None
     """Rate that every recording is brought to; the most common one when unset."""

@@ -32,7 +32,7 @@ _PASSWORD = re.compile(
 
 
 def holds_password(value: str) -> bool:
-    """Whether a text contains a password or a token: before a host, or as a parameter."""
+    """Return True if a text contains a password or a token: before a host, or as a parameter."""
     return bool(_PASSWORD.search(value))
 
 
@@ -87,7 +87,7 @@ class Connections:
     mlflow_artifact_root: Annotated[
         str | None, Parameter(env_var="HEIMDALL_MLFLOW_ARTIFACT_ROOT")
     ] = None
-    """Where a new experiment puts artifacts; s3://heimdall-mlflow when there is an endpoint."""
+    """Artifacts of a new experiment; s3://heimdall-mlflow when there is an endpoint."""
     cache_s3: Annotated[str | None, Parameter(env_var="HEIMDALL_CACHE_S3")] = None
     """Computed features that machines share, s3://bucket/prefix; none when unset."""
     state_dir: Annotated[Path | None, Parameter(env_var="HEIMDALL_STATE_DIR")] = None

@@ -114,7 +114,7 @@ class TrainingData:
     features: FeatureConfig
     region: Region
     stats: NormalizationStats
-    """Of the training part alone."""
+    """Statistics of the training part alone."""
     train: HeimdallDataset
     validation: HeimdallDataset
     test: HeimdallDataset

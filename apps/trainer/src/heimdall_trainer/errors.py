@@ -10,7 +10,7 @@ class UsageError(TrainerError):
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether an error was raised on purpose for the user, by us or by the operating system."""
+    """Return True for an error raised for the user, by us or by the operating system."""
     return type(error).__module__.startswith("heimdall_") or isinstance(error, OSError)
 
 

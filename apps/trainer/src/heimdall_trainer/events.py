@@ -101,7 +101,7 @@ def _json(record: logging.LogRecord) -> str:
 
 
 def _is_first_process() -> bool:
-    """Whether this process prints; of several that train together, only the first one does."""
+    """Return True if this process prints; of several that train together, only the first does."""
     known = sys.modules.get("lightning.fabric.utilities.rank_zero")
     return known is None or getattr(known.rank_zero_only, "rank", 0) == 0
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def is_address(model: str) -> bool:
-    """Whether a model is named by an address in a store, not by a path."""
+    """Return True if a model is named by an address in a store, not by a path."""
     return model.startswith((S3_SCHEME, SCHEME))
 
 

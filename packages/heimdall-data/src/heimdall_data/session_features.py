@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DECODING_VERSION = 2
 """Raise it if decoding or alignment gives other samples, so that old entries are not used."""
 BATCH_THREADS = 8
-"""Measured with 2 cores, and a store on them or some milliseconds away."""
+"""Chosen by measurement on 2 cores, with the store on them or a few milliseconds away."""
 
 
 def require_reach(arrivals: ArrivalConfig, sessions: Iterable[Session]) -> None:
@@ -160,8 +160,8 @@ class FeatureSource:
             raise DataError(
                 f"arrivals are of {arrivals.receivers} at {arrivals.sample_rate_hz:g} Hz and "
                 f"features of {config.receivers} at {config.sample_rate_hz:g} Hz; give both the "
-                "same receivers in the same order, and the recordings' rate: above it there is no "
-                "noise to tell how certain a time is"
+                "same receivers in the same order, and the recordings' rate: at a higher one the "
+                "uncertainty of times cannot be estimated"
             )
         self.config = config
         self.arrivals = arrivals

@@ -226,7 +226,7 @@ def _keys(measurement: Measurement) -> tuple[str, ...]:
 
 
 def _is_location(bucket: str, key: str) -> bool:
-    """Whether S3 could hold an object there; the database may name anything."""
+    """Return True if S3 could hold an object there; the database may name anything."""
     try:
         n_bytes = len(key.encode())
     except UnicodeEncodeError:

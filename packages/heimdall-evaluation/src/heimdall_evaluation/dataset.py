@@ -38,7 +38,7 @@ class Sample(TypedDict):
 
 
 class Measurement(Protocol):
-    """What is known of one station's recording."""
+    """Station and signal-to-noise ratio of one recording."""
 
     @property
     def station(self) -> str:

@@ -29,7 +29,7 @@ IMAGE_SHAPE = (128, 32)
 """Mel bands and frames of the contract's features."""
 LEVEL_WIDTH = 64
 SHARPNESS = 4.0
-"""Of the soft maximum: a mean of powers if one deviation is 17 dB, as in simulations."""
+"""Sharpness of the soft maximum: the mean of powers if one deviation is 17 dB, as simulated."""
 LOUDEST = 5.0
 """Limit, in deviations, that a receiver's loudness approaches."""
 INITIAL_SIGMA = 0.3
@@ -110,7 +110,7 @@ class Answer(NamedTuple):
     sigma: Tensor
     """`(batch, 2)`, plane units."""
     correlation: Tensor
-    """Of the errors east and north, `(batch,)`; zero for upright ellipses."""
+    """Correlation of the errors east and north, `(batch,)`; zero for upright ellipses."""
     correction: Tensor
     """Mean square of the correction in the posterior's sigmas, plus that of the logarithm of
     sigma's factor; zero before levels are learned. A scalar."""

@@ -31,11 +31,11 @@ class CacheChoice:
     """The sessions whose features are computed: flags of `heimdall train` that decide it."""
 
     features: Literal["mel", "mel+timing"] = TRAINING.features
-    """What the model sees: levels alone, or also when each receiver heard the transmission."""
+    """Inputs of the model: levels alone, or also each receiver's arrival time."""
     n_receivers: int = TRAINING.n_receivers
-    """How many receivers the model listens to."""
+    """Number of receivers of the model."""
     receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
-    """Which receivers, in channel order; the most often present when not given."""
+    """Receivers in channel order; those present most often when not given."""
     only: Annotated[SessionFilter, FILTER] = SessionFilter()  # noqa: RUF009 - frozen
     sample_rate_hz: float | None = None
     """Rate that every recording is brought to; the most common one when unset."""

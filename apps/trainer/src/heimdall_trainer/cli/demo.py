@@ -33,7 +33,7 @@ class DemoConfig:
     epochs: int = 40
     """Most passes over the training sessions."""
     seed: int = 42
-    """Of the recordings, the split and the weights."""
+    """Seed of the recordings, the split and the weights."""
     features: Literal["mel", "mel+timing"] = "mel"
     """With timing: seven receivers that have GNSS clocks, and a model that uses them."""
     summary: Path | None = None

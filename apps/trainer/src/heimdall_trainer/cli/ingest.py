@@ -37,13 +37,13 @@ class SourceFlags:
     source: str
     """Name of the transmitter; recordings of one name are of one source."""
     latitude: float
-    """Of the transmitter, degrees north (WGS84)."""
+    """Latitude of the transmitter, degrees north (WGS84)."""
     longitude: float
-    """Of the transmitter, degrees east (WGS84)."""
+    """Longitude of the transmitter, degrees east (WGS84)."""
     frequency_hz: float | None = None
     """Its nominal carrier; the recordings' own frequency when unset."""
     error_margin_m: float = 50.0
-    """How well its position is known."""
+    """Uncertainty of its position, metres."""
 
 
 @Parameter(name="*")
@@ -62,7 +62,7 @@ class SimulationFlags:
     echoes: int = 0
     """Multipath: how many echoes each path has."""
     delay_spread_us: float = 5.0
-    """Of the echoes, microseconds."""
+    """Delay spread of the echoes, microseconds."""
     interferers: int = 0
     """Other transmitters in each session."""
     interferer_offset_hz: float = 0.0

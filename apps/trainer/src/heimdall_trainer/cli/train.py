@@ -1,4 +1,7 @@
-"""`heimdall train`: one run of the pipeline, and a closing table."""
+"""`heimdall train`: one run of the pipeline, and a closing table.
+
+Its flags are the fields of `heimdall_trainer.config.TrainingConfig`.
+"""
 
 from __future__ import annotations
 

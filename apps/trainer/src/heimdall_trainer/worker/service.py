@@ -98,7 +98,7 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
     process: subprocess.Popen[bytes] | None = None
     """The training process, while one runs."""
     closing = False
-    """Whether the worker is about to end; no training is started any more."""
+    """True once the worker is about to end; no training is started any more."""
 
     def __init__(
         self,
@@ -366,7 +366,7 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
         self._reached(lambda: self.update_state(state="PROGRESS", meta=meta))
 
     def _is_trained_elsewhere(self) -> bool:
-        """Whether another machine trains for the task, and lost its connection to the broker.
+        """Return True if another machine that lost the broker still trains for the task.
 
         On one machine a lock prevents two trainings of a task, and between machines this does.
         """

@@ -81,7 +81,7 @@ class SharedCache:
         return (make, ())
 
     def may_contain(self, prefix: str) -> bool:
-        """Whether there may be an entry whose key starts with `prefix`: yes, without a request."""
+        """Return True: an entry whose key starts with `prefix` is possible. No request is made."""
         del prefix
         return True
 
@@ -132,7 +132,7 @@ class SharedCache:
         self._store.put(self._object(key), data)
 
     def holds(self, key: str, n_bytes: int) -> bool:
-        """Whether there is an entry of that size; it may still be damaged."""
+        """Return True if there is an entry of that size; it may still be damaged."""
         found = self._store.stat(self._object(key))
         return found is not None and found.size == n_bytes
 

@@ -64,11 +64,11 @@ class FeatureCache:
         self._free: int | None = None
 
     def __reduce__(self) -> tuple[type[FeatureCache], tuple[object, ...]]:
-        """Pickle the settings: a copy in another process may find room on the disk."""
+        """Pickle only the settings: for a copy in another process the disk may not be full."""
         return (FeatureCache, (self.directory, self.max_bytes, self.shared))
 
     def may_contain(self, prefix: str) -> bool:
-        """Whether there may be an entry whose key starts with `prefix` (two characters or more)."""
+        """Return False only if no entry's key starts with `prefix` (two characters or more)."""
         if self.shared is not None:
             return True
         try:

@@ -131,7 +131,7 @@ class PostgresServer(Server):
         unfinished.rename(self.data)
 
     def ready(self, settings: StackSettings) -> bool:
-        """Whether the server answers with our credentials; makes our database if need be."""
+        """Return True if the server answers with our credentials; make our database if needed."""
         try:
             with psycopg.connect(
                 self.url(settings, "postgres"), connect_timeout=5, autocommit=True

@@ -82,7 +82,7 @@ class SeaweedServer(Server):
         self._spawn([_executable(), "-logtostderr", "mini", *self._arguments, *words], environment)
 
     def ready(self, settings: StackSettings) -> bool:
-        """Whether every bucket is there, and an object can be stored and read back.
+        """Return True if every bucket exists, and an object can be stored and read back.
 
         The server listens before its buckets exist, and has buckets before it finds the objects
         of its last run.

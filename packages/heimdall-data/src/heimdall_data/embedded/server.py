@@ -33,7 +33,7 @@ _SAME_START_S = 2.0
 
 
 def is_alive(token: str) -> bool:
-    """Whether the process with this number and start time, in seconds since 1970, still runs."""
+    """Return True if the process with this number and start time (seconds since 1970) runs."""
     try:
         number, started_s = token.split()
         process = psutil.Process(int(number))
@@ -44,7 +44,7 @@ def is_alive(token: str) -> bool:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether a process runs. A zombie does not: its parent may be slow to notice."""
+    """Return True if a process runs. A zombie does not: its parent may be slow to notice."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -52,7 +52,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def matches(command: Sequence[str], program: str, arguments: Sequence[str]) -> bool:
-    """Whether a command line is of the program, with these neighbouring arguments."""
+    """Return True if a command line is of the program, with these neighbouring arguments."""
     if not command or Path(command[0]).name != program:
         return False
     width = len(arguments)
@@ -112,7 +112,7 @@ class Server(ABC):
 
     @abstractmethod
     def ready(self, settings: StackSettings) -> bool:
-        """Whether the server works, with our credentials."""
+        """Return True if the server works with our credentials."""
 
     def wait_ready(self, settings: StackSettings) -> None:
         """Return when the server is ready; raise `StackError` if it ends or takes too long."""

@@ -53,11 +53,11 @@ class StackStatus:
     state_dir: Path
     servers: tuple[ServerStatus, ...]
     detached: bool
-    """Whether it outlives the process that started it."""
+    """True if it outlives the process that started it."""
 
     @property
     def running(self) -> bool:
-        """Whether both servers run and answer."""
+        """Return True if both servers run and answer."""
         return all(server.ready for server in self.servers)
 
 
@@ -74,7 +74,7 @@ class EmbeddedStack:
         self._seaweed = SeaweedServer(self.state_dir)
         self._servers: tuple[Server, ...] = (self._seaweed, self._postgres)
         self._token: str | None = None
-        """What the owner's file holds while this object owns the stack."""
+        """Content of the owner's file while this object owns the stack."""
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -57,7 +57,7 @@ def exclusive(state_dir: Path, patience_s: float = 90.0) -> Iterator[None]:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could bind `port` on loopback now."""
+    """Return True if a server could bind `port` on loopback now."""
     with socket.socket() as probe:
         # As servers do: a connection that lingers in TIME_WAIT does not hold the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

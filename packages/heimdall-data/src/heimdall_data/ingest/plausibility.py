@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FARTHEST_M = 3_000_000
 """Ground waves end far below. The ionosphere carries farther, but that is rarely wanted."""
 _LOWEST_HZ = 3_000
-"""Where the very low frequencies begin. A smaller number is probably in kHz or MHz."""
+"""Lower end of the very low frequencies. A smaller number is probably in kHz or MHz."""
 _UNITS = {1e3: "kHz", 1e6: "MHz"}
 _UNIT_TOLERANCE = 0.01
 _MOST_LATE_S = 900
@@ -115,7 +115,7 @@ def _mistake(place: _Position, others: Sequence[_Position]) -> str:
 
 
 def _is_in_band(frequency_hz: float, file: RecordingFile) -> bool:
-    """Whether the frequency is in the recorded band, if the file has its own frequency."""
+    """Return True if the frequency is in the recorded band, or the file has no frequency."""
     own = file.center_frequency_hz
     return not own or abs(frequency_hz - own) <= file.sample_rate_hz / 2
 

@@ -98,7 +98,7 @@ class RecordingFile:
 
     @property
     def is_pair(self) -> bool:
-        """Whether this is a SigMF recording with its metadata in a second file."""
+        """True for a SigMF recording with its metadata in a second file."""
         return self.path.suffix.lower() in _PAIR
 
     def content(self) -> tuple[bytes, bytes | None]:
@@ -140,7 +140,7 @@ def _content(path: Path) -> tuple[bytes, bytes | None]:
 
 
 def _is_plain_name(name: object) -> bool:
-    """Whether the name can only be that of a file in the folder of the metadata."""
+    """Return True if the name can only be that of a file in the folder of the metadata."""
     return isinstance(name, str) and name not in {"", ".", ".."} and not set(name) & set("/\\\0")
 
 

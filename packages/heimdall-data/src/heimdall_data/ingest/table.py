@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Where each column was first named, the rows, and why others were left out."""
+    """The first line that names each column, the rows, and the problems of other rows."""
 
     columns: dict[str, str] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)

@@ -1,9 +1,9 @@
 """Retries of requests to an object store that went away, and how long they go on.
 
 A store that never answered gets a few attempts within two seconds: most likely its address is
-wrong or it does not run. One that has answered, here or in the process that made this one, is
-waited for: servers restart. Pauses double from 0.1 s to 5 s, each varied at random by half, so
-that many workers do not come back at the same moment.
+wrong or it does not run. If it has answered before, in this process or its parent, requests are
+retried for `patience_s`, because servers restart. Pauses double from 0.1 s to 5 s, each varied at
+random by half, so that many workers do not come back at the same moment.
 
 Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog (2015).
 """

@@ -40,7 +40,7 @@ class S3Settings:
     raw_iq_bucket: str = "heimdall-raw-iq"
     models_bucket: str = "heimdall-models"
     patience_s: float = 60.0
-    """How long to wait for a store that has answered before and goes away."""
+    """Seconds to wait for a store that has answered before and goes away."""
     stall_s: float = 20.0
     """Give up a connection on which nothing arrives for so long."""
     least_bytes_per_s: float = 4096.0
@@ -94,7 +94,7 @@ def _copy(values: dict[str, Any], answered: bool) -> S3Settings:  # noqa: FBT001
 
 
 def _is_endpoint(url: str) -> bool:
-    """Whether it is the URL of a server without a path, a login and so on."""
+    """Return True for the URL of a server without a path, a login and so on."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # parsed only now

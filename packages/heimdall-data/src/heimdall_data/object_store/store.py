@@ -109,7 +109,7 @@ class ObjectStore:
         return StoredObject(key, int(found.size or 0), _tag(found.etag))
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object under `key`."""
+        """Return True if there is an object under `key`."""
         return self.stat(key) is not None
 
     def delete(self, key: str) -> None:
@@ -127,7 +127,7 @@ class ObjectStore:
         )
 
     def bucket_exists(self) -> bool:
-        """Whether the bucket exists; an answer proves that the credentials are good."""
+        """Return True if the bucket exists; an answer proves that the credentials are good."""
         return bool(self._call("", lambda client: client.bucket_exists(self.bucket)))
 
     def is_writable(self) -> bool:

@@ -127,7 +127,7 @@ class _Connection(socketserver.BaseRequestHandler):
             sent += len(chunk)
 
     def _takes(self, faults: str) -> bool:
-        """Whether this connection gets one of the faults that are left."""
+        """Return True if this connection gets one of the remaining faults."""
         with self.turns:
             left: int = getattr(self.server.proxy, faults)
             setattr(self.server.proxy, faults, max(0, left - 1))

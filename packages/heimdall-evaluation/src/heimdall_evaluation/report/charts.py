@@ -280,7 +280,7 @@ def _error_axis(axes: Axes, errors_m: NDArray[np.float64]) -> None:
 
 
 def _trend(evaluation: Evaluation, x: NDArray[np.float64], which: str, *, rising: str) -> str:
-    """How the error changes with x, (n,), where it is known.
+    """Chart of the error against x, (n,), where x is known.
 
     `rising` says if errors that rise with x mean that `which` are placed better or worse.
     """

@@ -32,7 +32,7 @@ def headline(evaluation: Evaluation) -> str:
 
 
 def about_trained_on(evaluation: Evaluation, model: str = "the model") -> str:
-    """How many of the sessions a model was trained on."""
+    """Number of the sessions that a model was trained on, as a sentence."""
     flags = evaluation.trained_on
     if flags is None:
         return f"It is not known which of these sessions {model} was trained on."

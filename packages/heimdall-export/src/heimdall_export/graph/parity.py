@@ -164,7 +164,7 @@ def _differences_m(
 
 
 def _worst_and_mean(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """Of `(batch sizes, n, columns)`, at the worst batch size; both NaN if any is not finite."""
+    """Largest and mean of `(batch sizes, n, columns)` at the worst batch size; NaN if any is."""
     worst = float(np.max(differences))
     mean = float(np.max(np.mean(differences, axis=(1, 2))))
     return (worst, mean) if math.isfinite(worst) else (math.nan, math.nan)

@@ -203,7 +203,7 @@ def _object_sha256(client: Minio, bucket: str, key: str) -> str:
 def _put_new(client: Minio, bucket: str, key: str, file: BinaryIO) -> bool:
     """Store an object under a name that is free, in four attempts; False if the name is taken.
 
-    After a connection that broke, it may be taken by this very call: compare the object there.
+    If a connection broke, an earlier attempt may have stored the object: compare it.
     """
     headers = {
         "Content-Type": _JSON if key.endswith(".json") else "application/octet-stream",

@@ -1,8 +1,8 @@
 """Production: the version that services use, moved by promotion and rollback.
 
-A version needs figures to go into production, and not worse ones than the version there. Figures
-compare only when they were measured on the same sessions, so a version carries a hash of those it
-was tested on beside its test metrics.
+A version may go into production only with test metrics that are no worse than those of the version
+there. Metrics compare only if they were measured on the same sessions, so a version carries a hash
+of those it was tested on.
 
 Every move is recorded in a tag of the registered model, `production.log`: who moved the alias,
 when, to which version, and why. Rollback goes back along this log.
@@ -151,7 +151,7 @@ def promote(
     if present and present.version not in (version, *_stack(log)[-1:]):
         moved = _move("promote", present.version, "moved without heimdall")
         log = (*log, replace(moved, by=""))
-    # The alias first: repeated after an interruption, the promotion is recorded then.
+    # The alias first: if interrupted before the log is written, repeating the command writes it.
     _move_alias(client, model_name, version, known)
     _record(client, model_name, (*log, _move("promote", version, reason)))
 

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     Recording = tuple[NDArray[np.complexfloating[Any, Any]], float] | ClockedRecording
 
 _NO_ANSWER = (
-    "its features hold NaN, infinity or what no receiver measures, or are far from all that it was "
-    "trained on"
+    "the features contain NaN, infinity or impossible levels, or are far outside the training data"
 )
 
 
@@ -162,7 +161,7 @@ class Predictor:
     def predict_each(
         self, sessions: Sequence[Mapping[str, Recording]]
     ) -> tuple[Estimate | ExportError, ...]:
-        """As `predict_many`, but the answer to a session that cannot be used is its error.
+        """Like `predict_many`, but with an `ExportError` in place of an answer that is impossible.
 
         For a service that answers several callers at once: one caller's mistake does not affect
         the answers of the others.

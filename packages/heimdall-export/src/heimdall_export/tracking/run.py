@@ -2,10 +2,9 @@
 
 Everything goes through one explicit client; MLflow's global state is left alone.
 
-A tracking server that dies must cost neither the training nor its curves, so an `_Outbox` keeps the
-messages that MLflow could not take on disk, in order, until it can. Each message carries its own
-time and step, and MLflow records a repeated message once, so that after a lost answer it is sent
-again. A line of the file is a message, in JSON.
+If the tracking server fails, training continues and no metric is lost: `_Outbox` keeps unsent
+messages on disk, one line of JSON each, and sends them in order later. Each message carries its own
+time and step, and MLflow records a repeated message once, so it is safe to send one again.
 """
 
 from __future__ import annotations
@@ -277,7 +276,7 @@ class Message:
     params: Sequence[tuple[str, str]] = ()
     tags: Sequence[tuple[str, str]] = ()
     status: str | None = None
-    """How the run ended; sent alone."""
+    """Final status of the run; sent alone."""
 
 
 def send(client: MlflowClient, run_id: str, message: Message) -> None:

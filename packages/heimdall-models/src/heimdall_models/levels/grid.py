@@ -18,7 +18,7 @@ class Grid:
     low: tuple[float, float]
     """The south-western corner."""
     size: tuple[float, float]
-    """Of one cell."""
+    """Size of one cell."""
     counts: tuple[int, int]
 
     @classmethod

@@ -61,7 +61,7 @@ _VARIANCE_EVERY = 3
 _CELLS_AT_ONCE = 2_000
 _TOLERANCE = 1e-5
 _ROUNDS = 100
-"""Of conjugate gradients; after them an absent level is still a fair guess."""
+"""Limit of steps of conjugate gradients; an absent level is still a fair guess after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,14 @@ class FieldLaw:
     sill: float
     range: float
     own_noise: float
-    """Of each receiver by itself: fading."""
+    """Noise of each receiver by itself: fading."""
     mean_noise: float
-    """Of the receivers' sum over the root of their number: fading, plus power times the number."""
+    """Noise of the sum of n receivers over the root of n: fading, plus power times n."""
     n_receivers: int
 
     @property
     def power_variance(self) -> float:
-        """Of transmit power, in dB^2."""
+        """Variance of transmit power, in dB^2."""
         return max(self.mean_noise - self.own_noise, 0.0) / self.n_receivers
 
     @classmethod
@@ -123,13 +123,13 @@ class KrigedField:
     trend: PathLossLaw
     law: FieldLaw
     places: NDArray[np.float64]
-    """Of the training sessions, `(n, 2)`."""
+    """Places of the training sessions, `(n, 2)`."""
     own: NDArray[np.float64]
     """Cholesky factor with fading, `(n, n)`, lower."""
     mean: NDArray[np.float64]
     """Cholesky factor with fading and power."""
     weights: NDArray[np.float64]
-    """Of the sessions' covariances with a place, `(n, receivers)`."""
+    """Weights of the sessions' covariances with a place, `(n, receivers)`."""
 
     @classmethod
     def of(cls, training: TrainingLevels, law: FieldLaw | None = None) -> KrigedField:

@@ -49,7 +49,7 @@ OTHERWISE = 0.04
 OTHERWISE_DB = 15.0
 """Standard deviation of their power."""
 _ROUNDS = 60
-"""Of expectation and maximisation."""
+"""Steps of expectation and maximisation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from heimdall_models.levels.received_power import FAINTEST, SILENT_SPREAD_DB
 _KNOWS_NOTHING = 1e12
 """dB^2: the variance of a level without a map."""
 _LOUDEST_DB = 100.0
-"""Of full scale; a louder value is not a feature, and its power would overflow."""
+"""Decibels over full scale; a louder value is not a feature, and its power would overflow."""
 _LEAST_POWER = 1e-30
 SHARPNESS = 1.1
 """Exponent of the position's weights: above 1 it is nearer to the likeliest place than the mean,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OUTER_SHARE = 3 / 32
 """Share of the bands on either side that hold noise alone: at 48 kHz, 15 kHz off the carrier."""
 NOISE_QUANTILE = 0.25
-"""Of the outermost bands' power over a receiver's sessions: stray signals are rarer."""
+"""Quantile of the outermost bands' power over a receiver's sessions; stray signals are rarer."""
 LEAST_SESSIONS = 3
 """Training sessions; fewer positions have no spread in both directions."""
 FAINTEST = 0.03

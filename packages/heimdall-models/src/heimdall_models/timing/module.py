@@ -58,7 +58,7 @@ N_DISTURBED = 4
 _ROUNDS = 3
 """Rounds of fitting one temperature with the other held; they hardly depend on each other."""
 LEAST_TEMPERATURE = 0.5
-"""Undisturbed sessions lack the faults that training expects; half of the area is kept for them."""
+"""Sessions without faults would shrink the ellipses too far; their area is at most halved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class TimingConfig:
     warmup_fraction: float = 0.05
     nuisances: TimingNuisances = field(default_factory=TimingNuisances)
     seed: int = 42
-    """Of the nuisances."""
+    """Seed of the nuisances."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "odds_rate"):
@@ -164,7 +164,7 @@ class TimingModule(lightning.LightningModule):
         net.unexplained_limit.copy_(limit.clamp_min(1.0))
         net.log_temperature.zero_()
         net.log_temperature_of_strangers.zero_()
-        # What the widening by the unexplained leaves to the temperatures.
+        # Squared distances after the widening, which the temperatures are fitted to.
         plain_strange, plain_square = (
             strangeness(plain, net.usual),
             plain_square / net.beyond(plain),

@@ -71,7 +71,7 @@ class Problem:
     weights: Tensor
     """Inverse variances, 0 where nothing was heard, `(..., receivers)`."""
     prior: Gaussian
-    """Of the position; without it one receiver has no solution."""
+    """Prior of the position; without it one receiver has no solution."""
 
     def step(self, position: Tensor) -> Solution:
         """One Gauss-Newton step from positions `(..., 2)`."""

@@ -51,7 +51,7 @@ MEMBER = "member-"
 NOTE = "finished.json"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 NOTHING, DUE = 0, 1
-"""Less than the numbers of the signals, which take precedence."""
+"""Smaller than any signal number, so that the maximum over processes is a signal if any came."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -121,7 +121,7 @@ def refused(trainer: pl.Trainer) -> dict[str, OSError]:
 
 
 def _os_error(error: OSError | RuntimeError) -> OSError:
-    """The system's error, which torch's writer hides behind one of its own; or raise the error."""
+    """The OSError among the causes of torch's error; without one, raise the error again."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, OSError):

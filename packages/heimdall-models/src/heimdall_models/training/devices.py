@@ -36,7 +36,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def placement(options: TrainingOptions) -> dict[str, Any]:
-    """Where Lightning's Trainer trains; under torchrun, on the processes that it has started.
+    """Devices and strategy of Lightning's Trainer; under torchrun, its processes are used.
 
     Raises:
         OptionError: The strategy and the devices do not go together; the message says why.

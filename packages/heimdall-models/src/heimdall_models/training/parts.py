@@ -52,7 +52,7 @@ class TrainingParts(Protocol):
 
     @property
     def region(self) -> Region:
-        """Where positions are."""
+        """Region of the positions."""
 
     @property
     def stats(self) -> Any:  # noqa: ANN401 - such as heimdall_features.NormalizationStats
@@ -68,7 +68,7 @@ class TrainingParts(Protocol):
 
 
 class RunMetrics(Protocol):
-    """Where a run's metrics go."""
+    """Logger of a run's metrics."""
 
     @property
     def run_id(self) -> str:
