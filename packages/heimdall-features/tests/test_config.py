@@ -82,6 +82,7 @@ def test_invalid_settings_are_rejected(wrong, message):
     [
         ("{", "'{' is not the JSON"),
         ("[1]", r"'\[1\]' is not the JSON"),
+        ('[["a", 1], ["b", 2]]', "is not the JSON"),
         ("null", "'null' is not the JSON"),
         ("[" * 100_000, r"'\[\[.* is not the JSON"),
         ('{"receivers": ["A"]}', r"missing \['f_max_hz'"),

@@ -1,9 +1,13 @@
 """Files of a task: ids that can name a folder, progress, and outcomes."""
 
 import math
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.events import tell
 from heimdall_trainer.worker.service import PROGRESS, JobRefused, TrainingService
 from heimdall_trainer.worker.training_process import LOGGER, EventFiles, read_json, write_json
@@ -63,3 +67,33 @@ def test_progress_is_what_the_page_promises(epochs):
         finite = {name: value for name, value in found.items() if math.isfinite(value)}
         assert (progress["run_id"], progress["epoch"], progress["metrics"]) == ("a", epoch, finite)
         assert read_json(Path(folder) / "outcome.json") == {"summary": {"run_id": "a"}}
+
+
+RUN = """
+import sys
+from pathlib import Path
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.worker.training_process import run_job
+
+run_job(Path(sys.argv[1]), Connections(), lambda *_: 1 / 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"checkpoint_dir": "/dev/null/x"}, "/dev/null/x"), ({"epochs": 1}, "ZeroDivisionError")],
+)
+def test_what_ends_a_training_is_its_outcome(tmp_path, settings, said):
+    """Without an outcome the worker would try three times, and then blame the memory."""
+    write_json(tmp_path / "job.json", {"settings": settings, "export": False})
+    command = [sys.executable, "-c", RUN, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.wait() != 0
+    assert said in read_json(tmp_path / "outcome.json")["error"]
+
+
+def test_a_damaged_file_of_a_task_is_named(tmp_path):
+    """A disk that was full left half of it."""
+    (tmp_path / "job.json").write_text("{")
+    with pytest.raises(TrainerError, match=r"job\.json"):
+        read_json(tmp_path / "job.json")

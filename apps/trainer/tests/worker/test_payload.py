@@ -103,6 +103,9 @@ def test_a_name_that_is_no_flag_is_refused(settings, name, value):
         ({"no-channels-last": False}, "'channels_last'"),
         ({"receivers": [["a"], ["b"]]}, "'receivers'"),
         ({"receivers": nested(5_000)}, "'receivers'"),
+        ({"receivers": ["A", None]}, "'receivers'"),
+        ({"receivers": ["A"] * 60_000}, "100,000 characters"),
+        ({"batch-size": 1, "batch_size": 2}, "twice"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_without_a_secret(settings, said):

@@ -90,3 +90,5 @@ if __name__ == "__main__":
     work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
     sys.meta_path.insert(0, Blocker(work["blocked"]))
     answer(folder, work)
+    if loaded := sorted({*work["blocked"]} & {*sys.modules}):  # before the block, by a site's files
+        raise RuntimeError(f"the process that served the model had {', '.join(loaded)} loaded")

@@ -55,16 +55,21 @@ class StoredSettings:
             FeatureError: The text is not that JSON, or settings are unknown, missing or invalid.
         """
         try:
-            values = dict(json.loads(text))
+            values = json.loads(text)
         except (TypeError, ValueError, RecursionError) as error:
             raise FeatureError(f"{text!r:.200} is not the JSON of a {cls.__name__}") from error
+        if not isinstance(values, dict):
+            raise FeatureError(f"{text!r:.200} is not the JSON of a {cls.__name__}")
         known = {field.name for field in dataclasses.fields(cls)}
         if known ^ set(values):
             raise FeatureError(
                 f"settings of a {cls.__name__}: unknown {sorted(set(values) - known)}, missing "
                 f"{sorted(known - set(values))}; install the heimdall-features that wrote them"
             )
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:  # a value of another type
+            raise FeatureError(f"{text!r:.200} has an invalid value: {error}") from error
 
     def metadata(self) -> dict[str, str]:
         """Return the entries of a model file that `from_metadata` reads."""

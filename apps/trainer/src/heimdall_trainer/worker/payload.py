@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_ONLY = {"broker_url", "result_backend", *(each.name for each in fields(Connections))}
 DEFAULTS = TrainingConfig()
+MAX_CHARACTERS = 100_000
+"""Limit for the arguments of a task: reading them takes the square of their number."""
 
 
 def training_config(settings: Mapping[str, object], *, export: bool = False) -> TrainingConfig:
@@ -32,9 +34,13 @@ def training_config(settings: Mapping[str, object], *, export: bool = False) -> 
             address or a secret.
     """
     given = {plain(name): value for name, value in settings.items() if value is not None}
+    if len(given) < sum(value is not None for value in settings.values()):
+        raise UsageError("a flag is given twice, with hyphens and with underscores; remove one")
     entries = [
         _entry(*each) for each in (given | {"export_only": True} if export else given).items()
     ]
+    if sum(1 + len(value) for entry in entries for value in entry.values) > MAX_CHARACTERS:
+        raise UsageError(f"the arguments have over {MAX_CHARACTERS:,} characters; shorten them")
     app = cyclopts.App(
         config=(lambda _app, _commands, flags: set_flags(entries, flags), whole_numbers_only),
         help_flags=(),
@@ -56,7 +62,7 @@ def _entry(name: str, value: object) -> Entry:
             "environment"
         )
     items = value if isinstance(value, list | tuple) else (value,)
-    if any(isinstance(item, dict | list | tuple) for item in items):
+    if any(item is None or isinstance(item, dict | list | tuple) for item in items):
         raise UsageError(f"{masked('', name)!r} must be a value or a list of plain values")
     values = tuple(str(item) for item in items)
     return Entry(where="the task", name=name, values=values, is_list=items is value)

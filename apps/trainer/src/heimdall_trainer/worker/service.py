@@ -247,7 +247,7 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
             write_json(folder / "job.json", {"settings": settings, "export": self._export})
             end = folder / "outcome.json"
             was_delivered = self.request.delivery_info["redelivered"]
-            if "error" in (read_json(end) or {}) and not was_delivered:
+            if (read_json(end) or {}).get("error") and not was_delivered:
                 end.unlink()  # The same task was sent again after it had failed.
             if not end.exists():
                 devices = claimed_devices(config, visible_gpus(self.app.environment))
@@ -255,7 +255,7 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
             while not end.exists():
                 self._train(folder, [each.fileno() for each in locks])
         outcome: Mapping[str, Any] = read_json(end)
-        if "error" in outcome:
+        if outcome.get("error"):
             raise JobFailed(f"{outcome['error']} (checkpoints: {folder / 'checkpoints'})")
         self._store(outcome["summary"])
         return outcome["summary"]  # type: ignore[no-any-return]
@@ -284,7 +284,8 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
     def _train(self, folder: Path, locks: Sequence[int]) -> None:
         """Run the training process until it ends; the locks stay locked while it lives."""
         crashes, end = folder / "starts.json", folder / "outcome.json"
-        n_started = read_json(crashes) or 0
+        found = read_json(crashes)
+        n_started = found if isinstance(found, int) else 0
         if n_started >= MAX_CRASHES:
             error = (
                 f"the training or its worker was killed {MAX_CRASHES} times, most often for lack "
@@ -372,9 +373,11 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
         """
         meta: dict[str, Any] = {}
         self._reached(lambda: meta.update(self.backend.get_task_meta(self.request.id)))
-        if meta.get("status") != "PROGRESS" or meta["result"]["host"] == socket.gethostname():
+        told = meta.get("result")
+        if meta.get("status") != "PROGRESS" or not isinstance(told, dict):
             return False
-        return bool(time.time() - meta["result"]["alive_at"] < ALIVE_S)
+        alive_s = time.time() - float(told.get("alive_at") or 0.0)
+        return told.get("host") != socket.gethostname() and alive_s < ALIVE_S
 
     def _store(self, summary: Mapping[str, Any]) -> None:
         """Store a result as soon as possible, however long that takes; Celery soon gives up."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from heimdall_export.atomic import write_whole
 
-from heimdall_trainer.errors import describe
+from heimdall_trainer.errors import TrainerError, describe
 from heimdall_trainer.events import LOGGER
 from heimdall_trainer.worker.payload import training_config
 
@@ -38,8 +38,15 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
-    """Content of a file of the task's folder; None if there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """Content of a file of the task's folder; None if there is no such file.
+
+    Raises:
+        TrainerError: The file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise TrainerError(f"{path} is damaged; delete it") from error
 
 
 def run_job(
@@ -57,11 +64,11 @@ def run_job(
     Raises:
         ValueError: An error of the pipeline; it is in the outcome, too.
     """
-    job = read_json(folder / "job.json")
+    if (job := read_json(folder / "job.json")) is None:
+        raise TrainerError(f"{folder} is not the folder of a task: it has no job.json")
     config = training_config(job["settings"], export=job["export"])
     given = config.checkpoint_dir
     own = folder / "checkpoints" if given is None else given / folder.name
-    own.mkdir(parents=True, exist_ok=True)
     config = replace(config, checkpoint_dir=own)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         # One of Lightning's further processes; the first one reports.
@@ -71,6 +78,7 @@ def run_job(
     handler = EventFiles(folder)
     LOGGER.addHandler(handler)
     try:
+        own.mkdir(parents=True, exist_ok=True)
         train(config, connections)
     except Exception as error:
         write_json(folder / "outcome.json", {"error": describe(error)})

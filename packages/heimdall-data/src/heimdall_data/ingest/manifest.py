@@ -73,6 +73,7 @@ def read_manifest(
         ManifestError: The first twenty mistakes, each with its line.
         IngestError: The file cannot be read as a table.
     """
+    stations = tuple(stations)
     table = read_table(path)
     problems = _column_problems(table, path)
     rows: list[_Row] = []

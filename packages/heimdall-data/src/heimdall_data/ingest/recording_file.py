@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,7 +142,9 @@ def _content(path: Path) -> tuple[bytes, bytes | None]:
 
 def _is_plain_name(name: object) -> bool:
     """Return True if the name can only be that of a file in the folder of the metadata."""
-    return isinstance(name, str) and name not in {"", ".", ".."} and not set(name) & set("/\\\0")
+    if not isinstance(name, str) or name in {"", ".", ".."} or set(name) & set("/\\\0"):
+        return False
+    return not re.search("[\ud800-\udfff]", name)  # no name of a file in UTF-8
 
 
 def _read(path: Path) -> bytes:

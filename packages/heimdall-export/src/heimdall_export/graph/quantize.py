@@ -242,7 +242,8 @@ def _seen(
         )
     if lengths == {(0,)}:
         raise ExportError("no features to calibrate integers on; some dozens are needed")
-    batches = run_batches(session, inputs, own, _CALIBRATION_BATCH)
+    # Asked for no output, ONNX Runtime returns all of them.
+    batches = run_batches(session, inputs, own, _CALIBRATION_BATCH) if own else ()
     return {name: [inputs[name]] for name in names if name in inputs} | {
         name: parts for name, *parts in zip(own, *batches, strict=True)
     }

@@ -17,6 +17,7 @@ import io
 import json
 import logging
 import math
+import time
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 _STORED = (200, 201, 204)
 _NAME_TAKEN = (409, 412)
 _MOST_NAMES = 60
+_WAITS_S = (0.2, 0.5, 1.4)
+"""Before the second attempt and those after it."""
 """Number of names that are tried, one for each second from the wanted one on."""
 _JSON = "application/json"
 _IDENTITY = ("uri", "key", "sha256", "size", "created_at", "weights_sha256", "run_id", "upload_id")
@@ -211,27 +214,25 @@ def _put_new(client: Minio, bucket: str, key: str, file: BinaryIO) -> bool:
         "Content-Length": str(file.seek(0, io.SEEK_END)),
         "If-None-Match": "*",
     }
-    file.seek(0)
-    retries = urllib3.Retry(
-        total=3,
-        redirect=False,
-        backoff_factor=0.4,
-        status_forcelist=TRANSIENT_STATUS,
-        allowed_methods=None,
-        raise_on_status=False,
-    )
     timeout = urllib3.Timeout(connect=10.0, read=60.0)
-    url = client.presigned_put_object(bucket, key, timedelta(minutes=15))
-    try:
-        with urllib3.PoolManager(timeout=timeout, retries=retries) as pool:
-            answer = pool.request("PUT", url, body=file, headers=headers)
-    except urllib3.exceptions.HTTPError as error:
-        # Not its text, which may hold the URL: whoever has that may write.
-        reason = type(getattr(error, "reason", error)).__name__
-    else:
+    reason = ""
+    for wait_s in (0.0, *_WAITS_S):
+        time.sleep(wait_s)
+        file.seek(0)
+        # Each attempt has its own URL, which expires. Whoever reads it may write: urllib3 logs the
+        # URLs that it retries, and its errors hold them.
+        url = client.presigned_put_object(bucket, key, timedelta(minutes=15))
+        try:
+            with urllib3.PoolManager(timeout=timeout, retries=False) as pool:
+                answer = pool.request("PUT", url, body=file, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            reason = type(error).__name__
+            continue
         if answer.status in _STORED + _NAME_TAKEN:
             return answer.status in _STORED
         reason = f"status {answer.status}, {answer.data[:300].decode(errors='replace')}"
+        if answer.status not in TRANSIENT_STATUS:
+            break
     raise ExportError(
         f"cannot put {key} into bucket {bucket!r}: {reason}; check that the object store runs, "
         "and the permissions of the credentials"
