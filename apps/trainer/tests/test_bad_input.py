@@ -100,7 +100,7 @@ def test_too_few_sources_for_the_split_are_counted(heimdall, three_sessions):
     """Training and testing on the same transmitter would mean nothing."""
     status, line = heimdall("train", "--n_receivers", "2", "--backbone", "convnext_atto")
     assert status == 1
-    assert "1 transmitter site leaves" in line
+    assert "(there are 1)" in line
 
 
 def test_more_unusable_sessions_than_max_excluded_end_the_run(heimdall, three_sessions):
@@ -112,7 +112,7 @@ def test_more_unusable_sessions_than_max_excluded_end_the_run(heimdall, three_se
     assert status == 1
     assert "1 of 3 sessions cannot be used, more than --max_excluded 0.1 allows" in said
     assert "no object 'sessions/" in said
-    assert "1 transmitter site leaves" in heimdall(*train, "--max_excluded", "0.4")[1]
+    assert "(there are 1)" in heimdall(*train, "--max_excluded", "0.4")[1]
 
 
 def test_an_unknown_backbone_suggests_the_nearest(heimdall):

@@ -114,7 +114,7 @@ def test_a_build_says_which_sessions_cannot_be_used_and_why(there, command):
     out, err = command("build", "--receivers", name, "--n_receivers", "1").communicate(timeout=120)
     assert f"{len(ids)} unusable" in out
     assert [line.split(" (")[0] for line in err.splitlines()] == [
-        f"unusable: session {id_}: none of the receivers {name} is in it" for id_ in ids
+        f"unusable: session {id_}: it has no recording of {name}" for id_ in ids
     ]
     assert ids
 

@@ -57,7 +57,7 @@ def checks(capsys):
 def stored(connections):
     """What is in the object store."""
     s3 = connections.need_s3()
-    buckets = ObjectStore(s3, s3.raw_iq_bucket)._client.list_buckets()
+    buckets = s3.client().list_buckets()
     return {
         bucket.name: [item.key for item in ObjectStore(s3, bucket.name).list()]
         for bucket in buckets

@@ -99,7 +99,7 @@ def _prepare(source: FeatureSource, session: Session) -> Prepared:
     if not found.present.any():
         stations = ", ".join(m.station for m in session.measurements) or "no station"
         wanted = ", ".join(source.config.receivers)
-        reason = reasons(found.unusable) or f"no receiver of {wanted} is in it (it has {stations})"
+        reason = reasons(found.unusable) or f"it has no recording of {wanted} (it has {stations})"
     return Prepared(
         session_id=session.id,
         key=found.key,

@@ -140,15 +140,18 @@ class ObjectStore:
             BucketUnusable: The bucket can only be read.
         """
 
-        def begin(client: Minio) -> None:
+        def begin(client: Minio) -> bool:
             key = "heimdall-write-check"
-            upload = client._create_multipart_upload(self.bucket, key, {})
+            try:
+                upload = client._create_multipart_upload(self.bucket, key, {})
+            except S3Error as error:
+                if error.code == "NoSuchBucket":
+                    return False
+                raise
             client._abort_multipart_upload(self.bucket, key, upload)
+            return True
 
-        if not self.bucket_exists():
-            return False
-        self._call("", begin)
-        return True
+        return self._call("", begin)
 
     def require_bucket(self) -> None:
         """Raise `BucketUnusable` unless the bucket exists."""
