@@ -89,7 +89,7 @@ def test_features_without_an_answer_are_refused_by_their_number(predictor, featu
     """Never a confident position; the message says which of the batch it was."""
     batch = features[:4].copy()
     batch[place] = value
-    with pytest.raises(ExportError, match=f"no answer for session {place[0]}: its features hold"):
+    with pytest.raises(ExportError, match=f"no answer for session {place[0]}: the features"):
         predictor.predict_features(batch)
 
 
@@ -120,7 +120,7 @@ def test_features_of_another_shape_are_refused(predictor, features):
     ("changes", "said"),
     [
         ({"features__fingerprint": "0" * 64}, "features do not match: .* fingerprint 0000"),
-        ({"features__config": '{"n_mels": 3}'}, "features do not match: .* lacks"),
+        ({"features__config": '{"n_mels": 3}'}, "features do not match: .* missing"),
         ({"region": None}, r"lack heimdall\.region"),
         ({"region": "around Torino"}, r"heimdall\.region is around Torino"),
         ({"receivers": '[{"name": "Torino"}]'}, r"heimdall\.receivers is .*Torino"),
