@@ -16,13 +16,18 @@ def git(folder, *arguments):
     return done.stdout.strip()
 
 
+def commit_of(folder, file):
+    """Make a repository with one committed file; its commit."""
+    git(folder, "init", "--quiet")
+    (folder / file).write_text("x = 1\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "first")
+    return git(folder, "rev-parse", "HEAD")
+
+
 def test_a_checkout_tells_its_commit_and_whether_it_was_edited(tmp_path):
     """A figure that nobody can reproduce must not look as if somebody could."""
-    git(tmp_path, "init", "--quiet")
-    (tmp_path / "module.py").write_text("x = 1\n")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "--quiet", "-m", "first")
-    commit = git(tmp_path, "rev-parse", "HEAD")
+    commit = commit_of(tmp_path, "module.py")
     assert source_commit(tmp_path) == commit
     (tmp_path / "module.py").write_text("x = 2\n")
     assert source_commit(tmp_path) == f"{commit}-modified"
@@ -30,10 +35,7 @@ def test_a_checkout_tells_its_commit_and_whether_it_was_edited(tmp_path):
 
 def test_a_package_in_somebody_elses_repository_has_no_commit(tmp_path):
     """A virtual environment often stands inside a project; its commit is not ours."""
-    git(tmp_path, "init", "--quiet")
-    (tmp_path / "theirs.py").write_text("")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "--quiet", "-m", "first")
+    commit_of(tmp_path, "theirs.py")
     (tmp_path / "site-packages").mkdir()
     assert source_commit(tmp_path / "site-packages") is None
     assert source_commit(tmp_path / "nowhere") is None

@@ -143,11 +143,3 @@ def test_the_environment_is_as_it_was_afterwards(before, within):
         with temporary_environment(within):
             assert {n: os.environ.get(n) for n in "ABC"} == empty | before | within
         assert {n: os.environ.get(n) for n in "ABC"} == empty | before
-
-
-def test_what_cannot_be_put_in_place_leaves_nothing_behind(tmp_path):
-    """A folder stands where the file should go."""
-    (tmp_path / "summary.json").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        write_whole(tmp_path / "summary.json", "{}")
-    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
