@@ -1,4 +1,4 @@
-"""Negative log-likelihood of positions with tilted ellipses.
+"""Negative log-likelihood of positions with tilted ellipses; `module` trains with it.
 
 Source: D. A. Nix and A. S. Weigend, "Estimating the mean and variance of the target probability
 distribution", IEEE ICNN 1994; for the tilt P. M. Williams, "Using neural networks to model

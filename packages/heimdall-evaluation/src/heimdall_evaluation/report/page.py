@@ -1,4 +1,4 @@
-"""The page of a report: its figures, tables and sentences, put into the template."""
+"""The page of a report: values for `templates/report.html`, which lays out tables and columns."""
 
 from __future__ import annotations
 
