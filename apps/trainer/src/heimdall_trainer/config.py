@@ -1,4 +1,4 @@
-"""Configuration of `heimdall train`: one frozen value, the same from flags and from Python."""
+"""Configuration of `heimdall train`, with the flags of `heimdall_models.training.options`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Negative log-likelihood of positions with tilted ellipses; `module` trains with it.
 
+The loss of the network of times is in `timing.module`.
+
 Source: D. A. Nix and A. S. Weigend, "Estimating the mean and variance of the target probability
 distribution", IEEE ICNN 1994; for the tilt P. M. Williams, "Using neural networks to model
 conditional multivariate densities", Neural Computation 8 (1996), with its factors: east, and north

@@ -5,6 +5,8 @@ wrong or it does not run. If it has answered before, in this process or its pare
 retried for `patience_s`, because servers restart. Pauses double from 0.1 s to 5 s, each varied at
 random by half, so that many workers do not come back at the same moment.
 
+Models are fetched and stored by heimdall-export, with rules of its own.
+
 Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog (2015).
 """
 

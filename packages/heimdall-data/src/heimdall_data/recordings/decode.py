@@ -1,4 +1,7 @@
-"""Decoding of an object's bytes, by the catalogue's `iq_data_format`."""
+"""Decoding of an object's bytes, by the catalogue's `iq_data_format`.
+
+Ingestion also knows the formats by suffix: `ingest.recording_file`, `ingest.new_session`.
+"""
 
 from __future__ import annotations
 
