@@ -12,7 +12,6 @@ from heimdall_data import ObjectStore
 from heimdall_data.errors import StoreError
 from heimdall_export import ExportError
 from heimdall_export.tracking.client import artifact_location
-from heimdall_trainer import dry_run as measured_steps
 from heimdall_trainer import dry_run as module
 from heimdall_trainer.cli import app as cli
 from heimdall_trainer.config import TrainingConfig
@@ -145,7 +144,7 @@ def test_a_network_that_does_not_fit_says_what_to_lower(checks, config, fresh, m
     def fit(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(measured_steps.pl.Trainer, "fit", fit)
+    monkeypatch.setattr(module.pl.Trainer, "fit", fit)
     found, _ = checks(config, fresh)
     assert found["batch"]["ok"] is False
     assert "a batch of 8 does not fit into the memory of cpu: lower --batch_size" in str(found)
