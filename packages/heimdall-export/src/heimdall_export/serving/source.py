@@ -7,6 +7,7 @@ of that name has those contents, whoever else reads the folder and whatever inte
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import tempfile
 import time
@@ -82,10 +83,12 @@ def _fetched(uri: str, store: ArtifactStore, folder: Path, sha256: str | None) -
         if target.is_file() and file_sha256(target) == expected["sha256"]:
             return
         with whole_file(target) as part:
+            digest = hashlib.sha256()
             with part.open("wb") as file:
                 for chunk in chunks_of(client, bucket, name):
                     file.write(chunk)
-            found = {"size": part.stat().st_size, "sha256": file_sha256(part)}
+                    digest.update(chunk)
+            found = {"size": part.stat().st_size, "sha256": digest.hexdigest()}
             for what, wanted in expected.items():
                 if found[what] != wanted:
                     raise ExportError(
