@@ -1,0 +1,23 @@
+"""Position of an unknown transmitter from times of arrival, with its uncertainty."""
+
+from heimdall_locate.errors import LocateError
+from heimdall_locate.position import (
+    Candidate,
+    Cells,
+    Ellipse,
+    Position,
+    ReceiverResult,
+    from_gaussians,
+)
+from heimdall_locate.sites import Site
+
+__all__ = [
+    "Candidate",
+    "Cells",
+    "Ellipse",
+    "LocateError",
+    "Position",
+    "ReceiverResult",
+    "Site",
+    "from_gaussians",
+]
