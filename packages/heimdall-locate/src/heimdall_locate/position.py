@@ -173,7 +173,7 @@ class Position:
         above = np.searchsorted(
             -self.cells.log_density[order], -self.log_density(latitude_deg, longitude_deg)
         )
-        return np.minimum(held[above], 1.0)
+        return np.asarray(np.minimum(held[above], 1.0), dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of position.json."""
