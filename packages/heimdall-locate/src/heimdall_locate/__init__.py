@@ -1,6 +1,7 @@
 """Position of an unknown transmitter from times of arrival, with its uncertainty."""
 
 from heimdall_locate.errors import LocateError
+from heimdall_locate.locate import locate
 from heimdall_locate.position import (
     Candidate,
     Cells,
@@ -20,4 +21,5 @@ __all__ = [
     "ReceiverResult",
     "Site",
     "from_gaussians",
+    "locate",
 ]
