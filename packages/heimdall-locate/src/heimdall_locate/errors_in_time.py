@@ -35,7 +35,9 @@ SESSION_SCALES: Final = (
 has a fault that concerns all receivers, of any size from half a microsecond to 30."""
 _REACH: Final = 12.0
 """Half-width of tables, as the inverse hyperbolic sine of an error in deviations: 80,000."""
-_N_ENTRIES: Final = 1536
+_N_ENTRIES: Final = 768
+_Z: Final = np.sinh(np.linspace(-_REACH, _REACH, _N_ENTRIES))
+_ROOT_2_PI: Final = math.sqrt(2 * math.pi)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class ErrorModel:
 
     path_s: float
     """Deviation of the regular error that the path adds."""
+    worse: tuple[tuple[float, float], ...] = ()
+    """Factors of the regular deviation, and the share of arrivals that have each."""
     detour: float = 0.05
     """Share of arrivals that are late: one path in twenty is blocked, or its echo is stronger."""
     detours_s: tuple[float, ...] = (3e-7, 1e-6, 3e-6)
@@ -60,19 +64,18 @@ class ErrorModel:
         Args:
             sigma_s: Deviation of the regular error.
         """
-        z = np.sinh(np.linspace(-_REACH, _REACH, _N_ENTRIES))
-        regular = math.log1p(-self.detour - self.wrong) - z**2 / 2
-        regular -= math.log(math.sqrt(2 * math.pi) * sigma_s)
-        parts = [regular]
+        regular = 1 - self.detour - self.wrong - sum(share for _, share in self.worse)
+        density = np.zeros(_N_ENTRIES)
+        for factor, share in ((1.0, regular), *self.worse):
+            density += share / (_ROOT_2_PI * factor * sigma_s) * np.exp(-((_Z / factor) ** 2) / 2)
         for mean_s in self.detours_s:
             ratio = sigma_s / mean_s
-            late = ratio**2 / 2 - z * ratio + log_ndtr(z - ratio) - math.log(mean_s)
-            parts.append(late + math.log(self.detour / len(self.detours_s)))
+            late = np.exp(ratio**2 / 2 - _Z * ratio + log_ndtr(_Z - ratio))
+            density += self.detour / (len(self.detours_s) * mean_s) * late
         # A Cauchy distribution falls slowly enough to be an answer to anything.
         wide_s = math.hypot(self.wrong_s, sigma_s)
-        wide = -np.log1p((z * sigma_s / wide_s) ** 2) - math.log(math.pi * wide_s)
-        parts.append(wide + math.log(self.wrong))
-        return np.asarray(np.logaddexp.reduce(parts, axis=0), dtype=np.float64)
+        density += self.wrong / (math.pi * wide_s * (1 + (_Z * sigma_s / wide_s) ** 2))
+        return np.asarray(np.log(density), dtype=np.float64)
 
 
 def lookup(tables: Float64, error_s: Float64, sigma_s: Float64) -> Float64:

@@ -10,6 +10,7 @@ Source of the search: A. H. Land and A. G. Doig, "An automatic method of solving
 programming problems", Econometrica 28 (1960), whose bounds are here a smoothed likelihood.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -274,6 +275,11 @@ def _candidates(cells: Cells) -> tuple[Candidate, ...]:
     return tuple(sorted(found, key=lambda one: -one.probability))
 
 
+def _log_sum(parts: list[Float64]) -> Float64:
+    """Log of the sum of exponentials."""
+    return functools.reduce(np.logaddexp, parts)
+
+
 class _Regular(NamedTuple):
     sigma_s: Float64
     """Deviation of the regular error at each receiver, with the blur of a cell."""
@@ -345,8 +351,8 @@ class _Model:
         for regular in self.regular_s(blur_s):
             tables = np.stack([self.propagation.errors.log_table(one) for one in regular.sigma_s])
             under = [one.log_odds + self._times(one, regular.sigma_s, tables) for one in paths]
-            parts.append(math.log(regular.odds) + log_prior + np.logaddexp.reduce(under, axis=0))
-        return np.logaddexp.reduce(parts, axis=0), np.array(parts)
+            parts.append(math.log(regular.odds) + log_prior + _log_sum(under))
+        return _log_sum(parts), np.array(parts)
 
     def _times(self, paths: Paths, sigma_s: Float64, tables: Float64) -> Float64:
         """Log-likelihood of the times, the time of emission integrated out: `(points,)`."""
@@ -367,8 +373,7 @@ class _Model:
                     found + share[rows, None, :]
                     for found, share in zip(ways, paths.log_share, strict=True)
                 ]
-                ways = [np.logaddexp.reduce(ways, axis=0)]
-            log[rows] = ways[0].sum(axis=2)
+            log[rows] = _log_sum(ways).sum(axis=2)
         highest = log.max(axis=1, keepdims=True)
         height = np.exp(log - highest)
         area = ((height[:, 1:] + height[:, :-1]) / 2 * np.diff(nodes, axis=1)).sum(axis=1)
