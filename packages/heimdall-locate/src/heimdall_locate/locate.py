@@ -41,9 +41,7 @@ _BLUR: Final = 0.6
 """Deviation of the delay within a cell, in light's travel times along its side."""
 _FINE: Final = 0.3
 """Side of the smallest cells, in the light's way during the smallest deviation."""
-_NEGLIGIBLE: Final = 2e-3
-"""Probability of all cells together that are not divided further."""
-_MOST_CELLS: Final = 2500
+_MOST_CELLS: Final = 1000
 """Most cells that are divided at once; the least probable stay wide."""
 _NODES: Final = np.array([-4.0, -1.6, -0.65, 0.0, 0.65, 1.6, 4.0])
 """Times of emission around each receiver's own, in its deviations."""
@@ -70,8 +68,9 @@ _LEAST_CANDIDATE: Final = 0.005
 """Probability of the least candidate that is told."""
 _HELD: Final = 0.68
 """Probability of the ellipse that a candidate's covariance is to fit."""
-_TINY: Final = 2e-5
-"""Probability below which any other cell stays as it is."""
+_TINY: Final = 1e-7
+"""Probability below which any other cell stays as it is. A place that a lying receiver denies
+looks improbable until cells are smaller than the lie."""
 _SMALL: Final = 3e-4
 """Probability below which a cell that is nearly fine enough stays as it is."""
 _NEARLY_FINE: Final = 16.0
@@ -410,8 +409,7 @@ class _Model:
             finest_m = _FINE * finest_s * SPEED_OF_LIGHT_M_S
             order = np.argsort(log_mass)
             share = np.exp(log_mass[order] - log_all)
-            is_probable = np.cumsum(share) > _NEGLIGIBLE
-            is_probable &= share > (_SMALL if width_m <= _NEARLY_FINE * finest_m else _TINY)
+            is_probable = share > (_SMALL if width_m <= _NEARLY_FINE * finest_m else _TINY)
             is_probable[: max(0, len(order) - _MOST_CELLS)] = False
             chosen = order[is_probable]
             if width_m <= finest_m or not len(chosen):
