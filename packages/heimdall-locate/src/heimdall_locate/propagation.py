@@ -135,7 +135,7 @@ def ranges_m(
         np.array([getattr(site, name) for site in sites])
         for name in ("latitude_deg", "longitude_deg", "altitude_m")
     ]
-    if propagation is LINE_OF_SIGHT:
+    if propagation.name == LINE_OF_SIGHT.name:
         points_m = cartesian_m(latitude_deg, longitude_deg, altitude_m)
         away_m = points_m[:, None, :] - cartesian_m(*site_deg)
         return np.asarray(np.linalg.norm(away_m, axis=-1), dtype=np.float64)
@@ -145,9 +145,9 @@ def ranges_m(
 def paths_of(range_m: Float64, propagation: Propagation) -> list[Paths]:
     """Delays under each hypothesis, from distances of `ranges_m`."""
     one_way = np.zeros((1, *range_m.shape))
-    if propagation is LINE_OF_SIGHT:
+    if propagation.name == LINE_OF_SIGHT.name:
         return [Paths(0.0, range_m[None] * ((1 + AIR) / SPEED_OF_LIGHT_M_S), one_way)]
-    if propagation is GROUND_WAVE:
+    if propagation.name == GROUND_WAVE.name:
         return [
             Paths(math.log(odds), range_m[None] * ((1 + slowness) / SPEED_OF_LIGHT_M_S), one_way)
             for slowness, odds in GROUND_SLOWNESS
@@ -197,7 +197,7 @@ def sky_wave_s(range_m: Float64, height_m: float, more_hops: int = 0) -> Float64
 def log_heard(range_m: Float64, altitude_m: float | None, propagation: Propagation) -> Float64:
     """Log of the odds that all receivers hear a transmitter at these distances, `(points,)`."""
     reach_m = propagation.heard_m
-    if propagation is LINE_OF_SIGHT and altitude_m is not None and altitude_m > 0:
+    if propagation.name == LINE_OF_SIGHT.name and altitude_m is not None and altitude_m > 0:
         # The horizon with four thirds of the Earth's radius.
         reach_m += math.sqrt(2 * EARTH_RADIUS_M * 4 / 3 * altitude_m)
     odds: Float64 = -np.log1p((range_m / reach_m) ** propagation.falloff).sum(axis=1)
