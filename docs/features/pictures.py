@@ -86,7 +86,7 @@ def real_recordings() -> dict[str, ClockedRecording]:
         recording = decode(path.read_bytes(), "kiwi_wav", name=path.name)
         start_s = None if recording.start_gps_ns is None else recording.start_gps_ns * 1e-9
         found[path.name.split("_")[2]] = ClockedRecording(
-            recording.iq, recording.sample_rate_hz, start_s, recording.clock_locked
+            recording.iq, recording.sample_rate_hz, start_s, clock_sigma_s=recording.clock_sigma_s
         )
     return found
 

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import math
 import os
 import re
 import shlex
@@ -110,7 +111,9 @@ def features(_work, _shared):
     ):
         heard = (wide[0] + 1j * wide[1])[first : first + 40_000] / 10
         iq = (heard + signal(rng, rate_hz, 40_000, 3000.0) / 30).astype(np.complex64)
-        clocked[name] = hf.ClockedRecording(iq, rate_hz, start_s, clock_locked=name != "D")
+        clocked[name] = hf.ClockedRecording(
+            iq, rate_hz, start_s, clock_sigma_s=0.0 if name != "D" else math.inf
+        )
     arrivals = hf.ArrivalConfig(receivers=("A", "B", "C", "D"), baseline_m=150e3)
     for names, weighting in (("ABCD", "phat"), ("AB", "plain"), ("A", "phat")):
         some = {name: clocked[name] for name in names}

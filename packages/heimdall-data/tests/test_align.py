@@ -1,5 +1,7 @@
 """Recordings cut to the same span of true time."""
 
+import math
+
 import numpy as np
 import pytest
 from heimdall_data.errors import RecordingError
@@ -18,7 +20,7 @@ def recording(late_s=0.0, rate=12_001.2, n=12_000, *, locked=True):
         iq=times_s.astype(np.complex64),
         sample_rate_hz=rate,
         start_gps_ns=EPOCH_NS + round(late_s * 1e9) if locked else None,
-        clock_locked=locked,
+        clock_sigma_s=1e-7 if locked else math.inf,
     )
 
 

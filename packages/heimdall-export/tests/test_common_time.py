@@ -1,5 +1,7 @@
 """Training and serving cut recordings to the same samples and compute the same inputs."""
 
+import math
+
 import numpy as np
 import pytest
 from heimdall_data.recordings.recording import Recording
@@ -68,7 +70,7 @@ def test_serving_computes_the_spectrograms_of_training_bit_for_bit(drawn, seed):
             iq=iq.view(np.complex64),
             sample_rate_hz=rate_hz,
             start_gps_ns=None if start_ns is None else EPOCH_NS + start_ns,
-            clock_locked=start_ns is not None,
+            clock_sigma_s=math.inf if start_ns is None else 1e-7,
         )
     source = FeatureSource(CONFIG, None, None)
     source.reader = InMemory(recordings)
@@ -99,7 +101,7 @@ def test_serving_measures_the_arrivals_of_training(starts_ns, off_ppm, seed):
             iq=(iq + noise[0] + 1j * noise[1]).astype(np.complex64),
             sample_rate_hz=rate_hz,
             start_gps_ns=EPOCH_NS + start_ns,
-            clock_locked=True,
+            clock_sigma_s=1e-7,
         )
     source = FeatureSource(CONFIG, None, None, arrivals=ARRIVALS)
     source.reader = InMemory(recordings)

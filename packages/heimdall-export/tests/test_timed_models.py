@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 
@@ -296,7 +297,7 @@ def test_without_clocks_the_answer_is_that_of_the_levels(predictor, timed_networ
     """Pairs of IQ and rate have no clock; nothing may be read into their order."""
     heard = recordings()
     pairs = {name: (r.iq, r.sample_rate_hz) for name, r in heard.items()}
-    unlocked = {name: dataclasses.replace(r, clock_locked=False) for name, r in heard.items()}
+    unlocked = {name: dataclasses.replace(r, clock_sigma_s=math.inf) for name, r in heard.items()}
     found = predictor.predict(pairs)
     with torch.no_grad():
         position, sigma = timed_network.levels(torch.from_numpy(MEL(pairs))[None])
@@ -320,7 +321,7 @@ def test_recordings_are_cut_to_when_the_last_one_starts(predictor):
 def test_a_recording_without_a_clock_counts_from_its_own_start(predictor):
     """It cannot be placed in time; the others are."""
     heard = recordings()
-    heard["Giovi"] = dataclasses.replace(heard["Giovi"], start_s=99.0, clock_locked=False)
+    heard["Giovi"] = dataclasses.replace(heard["Giovi"], start_s=99.0, clock_sigma_s=math.inf)
     as_pair = heard | {"Giovi": (heard["Giovi"].iq, RATE_HZ)}
     assert predictor.predict(heard) == predictor.predict(as_pair)
     assert predictor.predict(heard) != predictor.predict(recordings())

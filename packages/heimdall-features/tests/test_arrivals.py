@@ -109,7 +109,7 @@ def test_other_rates_are_brought_to_the_configured_one(at_receivers):
 def test_only_receivers_with_a_locked_clock_have_arrivals(at_receivers, missing, unlocked):
     """A position from an unreliable clock is worse than none; one receiver alone has no time."""
     heard = at_receivers()
-    heard |= {name: recording(heard[name].iq, clock_locked=False) for name in unlocked}
+    heard |= {name: recording(heard[name].iq, clock_sigma_s=np.inf) for name in unlocked}
     rows = EXTRACT(heard | dict.fromkeys(missing))
     clocked = np.array([name not in missing | unlocked for name in NAMES])
     assert (rows[:, HEARD] == (clocked & (clocked.sum() >= 2))).all()

@@ -94,7 +94,7 @@ def test_slowly_drifting_clocks_show_no_drift(at_receivers):
 def test_a_receiver_without_a_locked_clock_is_absent(at_receivers, lacking):
     """A wrong clock would give a difference that looks right."""
     heard = at_receivers(n_samples=8000)
-    unlocked = ClockedRecording(heard.pop("B").iq, RATE_HZ, 0.0, clock_locked=False)
+    unlocked = ClockedRecording(heard.pop("B").iq, RATE_HZ, 0.0, clock_sigma_s=np.inf)
     if lacking != "missing":
         heard["B"] = None if lacking == "none" else unlocked
     features = cross_correlation_features(heard, CONFIG)

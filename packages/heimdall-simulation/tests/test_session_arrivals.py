@@ -218,7 +218,7 @@ def test_starts_keep_their_nanoseconds(first_ns, after_ns):
                 iq=np.zeros(1, np.complex64),
                 sample_rate_hz=1.0,
                 start_gps_ns=first_ns + late_ns,
-                clock_locked=True,
+                clock_sigma_s=1e-7,
             )
             for number, late_ns in enumerate(after_ns)
         }

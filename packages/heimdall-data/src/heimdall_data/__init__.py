@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from heimdall_data.ingest.new_session import NewRecording as NewRecording
     from heimdall_data.ingest.new_session import NewSession as NewSession
     from heimdall_data.ingest.new_session import NewSource as NewSource
+    from heimdall_data.ingest.recording_file import Details as Details
+    from heimdall_data.ingest.recording_file import read_recording as read_recording
     from heimdall_data.object_store.settings import S3Settings as S3Settings
     from heimdall_data.object_store.store import ObjectStore as ObjectStore
     from heimdall_data.receivers import choose_receivers as choose_receivers
+    from heimdall_data.recordings.recording import ReceiverPosition as ReceiverPosition
     from heimdall_data.recordings.recording import Recording as Recording
+    from heimdall_data.session_reader import align as align
     from heimdall_data.split import Split as Split
     from heimdall_data.split import split_sessions as split_sessions
 
@@ -34,10 +38,12 @@ _NAMES = {
     "dataset": "Exclusion HeimdallDataset",
     "errors": "DataError",
     "ingest.new_session": "NewRecording NewSession NewSource",
+    "ingest.recording_file": "Details read_recording",
     "object_store.settings": "S3Settings",
     "object_store.store": "ObjectStore",
     "receivers": "choose_receivers",
-    "recordings.recording": "Recording",
+    "recordings.recording": "ReceiverPosition Recording",
+    "session_reader": "align",
     "split": "Split split_sessions",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_reader import ObjectVersions, SessionRecordings
 
-DECODING_VERSION = 2
+DECODING_VERSION = 3
 """Raise it if decoding or alignment gives other samples, so that old entries are not used."""
 BATCH_THREADS = 8
 """Chosen by measurement on 2 cores, with the store on them or a few milliseconds away."""
@@ -63,7 +63,7 @@ def require_reach(arrivals: ArrivalConfig, sessions: Iterable[Session]) -> None:
 
 
 def clocked(recordings: Mapping[str, Recording]) -> dict[str, ClockedRecording]:
-    """Recordings with a GNSS clock, by receiver, with starts in seconds after the earliest.
+    """Recordings with a clock, by receiver, with starts in seconds after the earliest.
 
     Seconds since 1980 in a float would be rounded to 240 ns: 70 m.
     """
@@ -72,7 +72,10 @@ def clocked(recordings: Mapping[str, Recording]) -> dict[str, ClockedRecording]:
     first_ns = min(starts_ns.values(), default=0)
     return {
         name: ClockedRecording(
-            locked[name].iq, locked[name].sample_rate_hz, (start_ns - first_ns) * 1e-9
+            locked[name].iq,
+            locked[name].sample_rate_hz,
+            (start_ns - first_ns) * 1e-9,
+            clock_sigma_s=locked[name].clock_sigma_s,
         )
         for name, start_ns in starts_ns.items()
     }

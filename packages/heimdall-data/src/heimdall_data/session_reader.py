@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from heimdall_features import FeatureError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_MOST_STRETCHES = 10_000
+"""The most that are compared: metadata may claim any number at the same time."""
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f]")
 
 ObjectVersion = tuple[str, int] | None
@@ -56,9 +59,13 @@ class SessionRecordings:
 def align(recordings: Mapping[str, Recording]) -> dict[str, Recording]:
     """Cut recordings of one session, by receiver, to the time they share; rates may differ.
 
+    Of recordings with gaps, the stretches are taken that share the longest time with the other
+    receivers: gaps are never filled.
+
     Raises:
         RecordingError: The recordings have no time in common.
     """
+    recordings = _longest_common(recordings)
     starts_ns = {name: r.start_gps_ns if r.clock_locked else None for name, r in recordings.items()}
     begin_ns = max((start for start in starts_ns.values() if start is not None), default=0)
     try:
@@ -85,6 +92,24 @@ def align(recordings: Mapping[str, Recording]) -> dict[str, Recording]:
         name: recording.cut(cuts[name].start, cuts[name].stop - cuts[name].start)
         for name, recording in recordings.items()
     }
+
+
+def _longest_common(recordings: Mapping[str, Recording]) -> dict[str, Recording]:
+    """The stretch of each recording with a clock that belongs to the longest time in common."""
+    # Each entry is a time that the receivers so far share, and the stretch of each of them.
+    common: list[tuple[int, int, dict[str, Recording]]] = [(-(2**63), 2**63, {})]
+    for name, recording in recordings.items():
+        if recording.clock_locked:
+            overlaps = (
+                (max(begin_ns, start_ns), min(end_ns, stop_ns), {**stretches, name: stretch})
+                for begin_ns, end_ns, stretches in common
+                for stretch in (recording, *recording.others)
+                if stretch.clock_locked and (start_ns := stretch.start_gps_ns) is not None
+                for stop_ns in (start_ns + round(stretch.duration_s * 1e9),)
+                if max(begin_ns, start_ns) < min(end_ns, stop_ns)
+            )
+            common = nlargest(_MOST_STRETCHES, overlaps, key=lambda each: each[1] - each[0])
+    return dict(recordings) | (common[0][2] if common else {})
 
 
 def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str, Measurement]:
@@ -154,8 +179,6 @@ class SessionReader:
                     start=measurement.start or session.start,
                     metadata=metadata[0] if metadata else None,
                 )
-                if recording.center_frequency_hz is None:
-                    recording = replace(recording, center_frequency_hz=measurement.frequency_hz)
                 usable[name] = recording
             except (ObjectMissing, RecordingError) as error:
                 unusable[name] = str(error)
@@ -170,6 +193,9 @@ class SessionReader:
             except RecordingError as error:
                 unusable |= dict.fromkeys(usable, str(error))
                 usable = {}
+        for name, recording in usable.items():
+            if recording.center_frequency_hz is None:
+                usable[name] = replace(recording, center_frequency_hz=chosen[name].frequency_hz)
         return SessionRecordings(usable, unusable, versions, cacheable)
 
     def versions(self, measurement: Measurement) -> ObjectVersions:

@@ -10,7 +10,12 @@ import sigmf
 from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError
 from heimdall_data.ingest.new_session import NewSource
-from heimdall_data.ingest.recording_file import RecordingFile, recording_paths, station_in_name
+from heimdall_data.ingest.recording_file import (
+    Details,
+    RecordingFile,
+    recording_paths,
+    station_in_name,
+)
 from heimdall_data.ingest.session_files import new_session_from_files
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -71,7 +76,7 @@ def test_a_file_that_changed_after_the_check_is_refused(tmp_path_factory, place,
     path = tmp_path_factory.mktemp("changing") / "Torino.npy"
     np.save(path, np.ones(64, np.complex64))
     intact = path.read_bytes()
-    file = RecordingFile.inspected(path, sample_rate_hz=1.0)
+    file = RecordingFile.inspected(path, Details(sample_rate_hz=1.0))
     assert file.content() == (intact, None)
     assume(cut or intact[-1 - place] != value)
     end = len(intact) - 1 - place
@@ -169,7 +174,7 @@ def test_a_file_too_large_to_be_a_recording_is_not_read(tmp_path):
     with path.open("wb") as file:
         file.truncate(3 * 2**30)
     with pytest.raises(IngestError, match="3221225472 bytes"):
-        RecordingFile.inspected(path, sample_rate_hz=1.0)
+        RecordingFile.inspected(path, Details(sample_rate_hz=1.0))
 
 
 def test_all_paths_that_cannot_be_reached_are_named(tmp_path):

@@ -8,6 +8,7 @@ other packages cannot be imported.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -102,7 +103,7 @@ def predict_without_torch(
 
 def _written(
     folder: Path, recordings: Iterable[tuple[str, Recordings]]
-) -> Iterator[tuple[str, dict[str, tuple[str, float, float, bool]]]]:
+) -> Iterator[tuple[str, dict[str, tuple[str, float, float, float]]]]:
     """Write each recording to a numbered file: names of sessions and receivers may hold slashes."""
     for index, (session_id, by_receiver) in enumerate(recordings):
         if not by_receiver:
@@ -111,9 +112,9 @@ def _written(
         for channel, (receiver, given) in enumerate(by_receiver.items()):
             one = given
             if not isinstance(one, ClockedRecording):
-                one = ClockedRecording(*one, clock_locked=False)
+                one = ClockedRecording(*one, clock_sigma_s=math.inf)
             file = f"{index}-{channel}.npy"
             np.save(folder / file, np.asarray(one.iq), allow_pickle=False)
-            clock = float(one.sample_rate_hz), float(one.start_s), bool(one.clock_locked)
+            clock = float(one.sample_rate_hz), float(one.start_s), float(one.clock_sigma_s)
             files[receiver] = (file, *clock)
         yield session_id, files

@@ -40,8 +40,10 @@ def inputs(
     from heimdall_features import ClockedRecording, FeatureError
 
     heard = {
-        receiver: ClockedRecording(np.load(folder / file, allow_pickle=False), *clock)
-        for receiver, (file, *clock) in files.items()
+        receiver: ClockedRecording(
+            np.load(folder / file, allow_pickle=False), rate_hz, start_s, clock_sigma_s=sigma_s
+        )
+        for receiver, (file, rate_hz, start_s, sigma_s) in files.items()
     }
     mel = extract({name: (one.iq, one.sample_rate_hz) for name, one in heard.items()})
     if times is None:

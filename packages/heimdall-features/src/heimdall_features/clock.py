@@ -16,7 +16,7 @@ is the magnitude of its ambiguity function, without the delay.
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,6 +30,9 @@ from heimdall_features.signal import Samples, open_source, require_rate
 Complex64 = NDArray[np.complex64]
 Float64 = NDArray[np.float64]
 
+CLOCK_LIMIT_S: Final = 1e-4
+"""A clock less certain than this gives no time differences: 30 km of path, as far as most
+receivers are apart."""
 _LONGEST_BASELINE_M: Final = 20_100_000.0
 """Half the Earth's circumference."""
 _PEAK_LIMIT: Final = 8.0
@@ -50,8 +53,19 @@ class ClockedRecording:
     """True rate: an error of 1e-6 shifts the delay by a microsecond per second."""
     start_s: float = 0.0
     """Time of the first sample, on a clock common to all receivers."""
-    clock_locked: bool = True
-    """False: the time is unreliable, and the receiver gives no time differences."""
+    clock_sigma_s: float = field(default=0.0, kw_only=True)
+    """Standard deviation of `start_s`; `math.inf`: there is no usable clock."""
+
+    def __post_init__(self) -> None:
+        if not self.clock_sigma_s >= 0:
+            raise FeatureError(
+                f"clock_sigma_s is {self.clock_sigma_s}; give seconds, or math.inf without a clock"
+            )
+
+    @property
+    def clock_locked(self) -> bool:
+        """True if the start is certain enough for time differences between receivers."""
+        return self.clock_sigma_s <= CLOCK_LIMIT_S
 
 
 class Span(NamedTuple):

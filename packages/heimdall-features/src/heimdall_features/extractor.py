@@ -1,5 +1,6 @@
 """Recordings of several receivers to the model's tensor, in training and in service."""
 
+import math
 from collections.abc import Mapping
 from typing import Self
 
@@ -119,6 +120,7 @@ class FeatureExtractor:
         """
         require_known(recordings, self.config.receivers)
         spans: dict[str, Span] = {}
+        clock_sigma_s: dict[str, float] = {}
         samples: dict[str, Samples] = {}
         refused: dict[str, FeatureError] = {}
         for name, recording in recordings.items():
@@ -126,6 +128,7 @@ class FeatureExtractor:
                 continue
             if isinstance(recording, ClockedRecording):
                 start_s = recording.start_s if recording.clock_locked else None
+                clock_sigma_s[name] = recording.clock_sigma_s
                 pair = (recording.iq, recording.sample_rate_hz)
             else:
                 start_s, pair = None, recording
@@ -147,9 +150,11 @@ class FeatureExtractor:
         found = {}
         for name, span in sorted(spans.items(), key=lambda item: item[1].duration_s):
             start_s = (span.start_s or 0.0) + cuts[name].start / span.sample_rate_hz
-            is_locked = span.start_s is not None
             found[name] = ClockedRecording(
-                samples[name][cuts[name]], span.sample_rate_hz, start_s, is_locked
+                samples[name][cuts[name]],
+                span.sample_rate_hz,
+                start_s,
+                clock_sigma_s=clock_sigma_s.get(name, math.inf),
             )
         return found, refused
 

@@ -28,6 +28,7 @@ from heimdall_data.ingest.new_session import (
 )
 from heimdall_data.ingest.plausibility import copies, plausibility_warnings
 from heimdall_data.ingest.recording_file import (
+    Details,
     RecordingFile,
     one_of_a_pair,
     path_problem,
@@ -36,6 +37,7 @@ from heimdall_data.ingest.recording_file import (
 from heimdall_data.ingest.session_files import log_warning, session_files
 from heimdall_data.ingest.table import read_table
 from heimdall_data.progress import progress_bar
+from heimdall_data.recordings.recording import gps_ns_from_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -124,6 +126,22 @@ def _moment(text: str) -> datetime:
     return moment
 
 
+def _gps_ns(text: str) -> int:
+    try:
+        return gps_ns_from_text(text)
+    except ValueError:
+        raise ValueError(
+            "write it as 2026-03-01T12:00:00.123456789Z, or as GPS seconds since 1980"
+        ) from None
+
+
+def _uncertainty_s(text: str) -> float:
+    value = _number(text)
+    if value < 0:
+        raise ValueError("give seconds, 0 or more")
+    return value
+
+
 def _approval(text: str) -> str:
     if text not in APPROVALS:
         raise ValueError(f"it must be one of {', '.join(APPROVALS)}")
@@ -151,6 +169,8 @@ _COLUMNS: dict[str, tuple[str, Callable[[str], object]]] = {
     "station_longitude": ("station", _number),
     "station_altitude_m": ("recording", _number),
     "sample_rate_hz": ("recording", _number),
+    "start_time": ("recording", _gps_ns),
+    "start_uncertainty_s": ("recording", _uncertainty_s),
     "notes": ("recording", str),
 }
 
@@ -253,8 +273,12 @@ def _inspect(
         try:
             file = RecordingFile.inspected(
                 row.values["file"],
-                sample_rate_hz=row.values.get("sample_rate_hz"),
-                start=values.get("start"),
+                Details(
+                    sample_rate_hz=row.values.get("sample_rate_hz"),
+                    start=values.get("start"),
+                    start_gps_ns=row.values.get("start_time"),
+                    clock_sigma_s=row.values.get("start_uncertainty_s"),
+                ),
             )
             files.append((row.values["station"], file))
         except DataError as error:

@@ -1,4 +1,4 @@
-"""A recording on disk: its properties, found by decoding it, and later its bytes.
+"""A recording on disk: decoded, or its properties and later its bytes.
 
 Thousands of files can be checked before the first is stored, with none of them kept in memory;
 a digest shows whether a file changed in between. In a list of paths a folder stands for the
@@ -13,22 +13,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from heimdall_data.errors import IngestError
-from heimdall_data.recordings.decode import decode
-from heimdall_data.recordings.kiwi_wav import kiwi_name
+from heimdall_data.recordings.decode import decode, require_finite
+from heimdall_data.recordings.iq_wav import WavNotes, recording_from_iq_wav, station_of_iq_wav
+from heimdall_data.recordings.kiwi_wav import is_kiwi_wav, kiwi_name
 from heimdall_data.recordings.recording import MAX_SAMPLES
-from heimdall_data.recordings.sigmf_recording import sigmf_metadata
+from heimdall_data.recordings.sigmf_recording import sigmf_archive, sigmf_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+
+    from heimdall_data.recordings.recording import ReceiverPosition, Recording
 
 _PAIR = (".sigmf-data", ".sigmf-meta")
 _FORMATS = {".npy": "npy", ".wav": "kiwi_wav"} | dict.fromkeys((".sigmf", *_PAIR), "sigmf")
@@ -37,27 +41,68 @@ _MAX_BYTES = 16 * MAX_SAMPLES + 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """Facts about a recording that its file may lack."""
+
+    sample_rate_hz: float | None = None
+    """For NumPy files, which have none."""
+    start: datetime | None = None
+    """Approximate time, aware, for the GPS week of a KiwiSDR recording without a date."""
+    start_gps_ns: int | None = None
+    """Instant of the first sample, for NumPy files and others without one of their own."""
+    clock_sigma_s: float | None = None
+    """Standard deviation of the start, where the file has a start and no uncertainty."""
+
+    def completed(self, recording: Recording) -> Recording:
+        """Return the recording with those of its facts that it lacks."""
+        start_gps_ns, sigma_s = recording.start_gps_ns, recording.clock_sigma_s
+        if start_gps_ns is None:
+            start_gps_ns = self.start_gps_ns
+        if self.clock_sigma_s is not None and math.isinf(sigma_s) and start_gps_ns is not None:
+            sigma_s = self.clock_sigma_s
+        others = tuple(replace(self, start_gps_ns=None).completed(o) for o in recording.others)
+        return replace(recording, start_gps_ns=start_gps_ns, clock_sigma_s=sigma_s, others=others)
+
+
+_NOTHING = Details()
+
+
+def read_recording(path: Path, details: Details = _NOTHING) -> Recording:
+    """Return the recording in a local file.
+
+    Read are KiwiSDR's WAV, SigMF (an archive, or either file of a pair), NumPy with the sample
+    rate in `details`, and the WAV of ka9q-radio and UberSDR with a JSON file beside it.
+
+    Raises:
+        IngestError: The file cannot be read, or has an unknown format.
+        RecordingError: It cannot be decoded. Both are a `DataError`.
+    """
+    return _read_file(path, details).recording
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingFile:
     """A file that can be decoded, and its properties."""
 
     path: Path
     format: str
+    """In the store: `npy`, `sigmf` or `kiwi_wav`."""
     sample_rate_hz: float
     n_samples: int
     duration_s: float
     start: datetime | None
     """Aware; None if neither the file nor its name has it."""
     center_frequency_hz: float | None
-    receiver_deg: tuple[float, float] | None
-    """Latitude and longitude of the receiver; only SigMF has them."""
+    position: ReceiverPosition | None
+    """Place of the receiver, if the file or the JSON beside it has it."""
     level_db: float | None
     """Mean power relative to full scale; None for silence, which has no level in dB."""
     digest: bytes
+    converted: Details | None = None
+    """Stored as a SigMF archive with these facts, as the file's own format cannot hold them."""
 
     @classmethod
-    def inspected(
-        cls, path: Path, *, sample_rate_hz: float | None = None, start: datetime | None = None
-    ) -> RecordingFile:
+    def inspected(cls, path: Path, details: Details = _NOTHING) -> RecordingFile:
         """Decode a file, or a SigMF pair of which `path` is either file.
 
         NumPy files need a sample rate; KiwiSDR files need a start if their name has none.
@@ -66,41 +111,29 @@ class RecordingFile:
             IngestError: The file cannot be read, or has an unknown format.
             RecordingError: It cannot be decoded.
         """
-        form = _FORMATS.get(path.suffix.lower())
-        if form is None:
-            known = ", ".join(_FORMATS)
-            raise IngestError(f"{path}: {path.suffix!r} is none of {known}; convert it")
-        if form == "npy" and not (sample_rate_hz and 0 < sample_rate_hz < math.inf):
-            raise IngestError(f"{path}: a NumPy file needs a sample rate, not {sample_rate_hz} Hz")
-        payload, metadata = _content(path)
-        recording = decode(
-            payload,
-            form,
-            name=path.name,
-            sample_rate_hz=sample_rate_hz,
-            start=start,
-            metadata=metadata,
-        )
+        read = _read_file(path, details)
+        recording = read.recording
         named = kiwi_name(path.name)
         power = float(np.mean(np.abs(recording.iq) ** 2, dtype=np.float64))
         return cls(
             path=path,
-            format=form,
+            format=read.stored_format,
             sample_rate_hz=recording.sample_rate_hz,
             n_samples=len(recording.iq),
             duration_s=recording.duration_s,
             # Without a lock, the recorder's own clock in the name is the best there is.
             start=recording.start_utc or (named.start if named else None),
             center_frequency_hz=recording.center_frequency_hz,
-            receiver_deg=recording.receiver_deg,
+            position=recording.position,
             level_db=10 * float(np.log10(power)) if power > 0 else None,
-            digest=_digest(payload, metadata),
+            digest=read.digest,
+            converted=details if read.is_converted else None,
         )
 
     @property
     def is_pair(self) -> bool:
-        """True for a SigMF recording with its metadata in a second file."""
-        return self.path.suffix.lower() in _PAIR
+        """True for a SigMF recording that is stored with its metadata in a second object."""
+        return self.converted is None and self.path.suffix.lower() in _PAIR
 
     def content(self) -> tuple[bytes, bytes | None]:
         """Return the samples' bytes and, for a SigMF pair, those of the metadata.
@@ -108,25 +141,94 @@ class RecordingFile:
         Raises:
             IngestError: The file cannot be read, or changed since it was inspected.
         """
-        payload, metadata = _content(self.path)
-        if _digest(payload, metadata) != self.digest:
+        if self.converted is None:
+            payload, metadata = _content(self.path)
+            digest = _digest(payload, metadata)
+        else:
+            read = _read_file(self.path, self.converted)
+            payload, metadata = sigmf_archive(read.recording, "recording"), None
+            digest = read.digest
+        if digest != self.digest:
             raise IngestError(
                 f"{self.path}: changed since it was checked; ingest it when it is complete"
             )
         return payload, metadata
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A decoded file."""
+
+    recording: Recording
+    stored_format: str
+    digest: bytes
+    is_converted: bool
+
+
+def _read_file(path: Path, details: Details) -> _Read:
+    form = _FORMATS.get(path.suffix.lower())
+    if form is None:
+        known = ", ".join(_FORMATS)
+        raise IngestError(f"{path}: {path.suffix!r} is none of {known}; convert it")
+    rate_hz = details.sample_rate_hz
+    if form == "npy" and not (rate_hz and 0 < rate_hz < math.inf):
+        raise IngestError(f"{path}: a NumPy file needs a sample rate, not {rate_hz} Hz")
+    payload, beside = _content(path)
+    is_foreign = form == "kiwi_wav" and not is_kiwi_wav(payload)
+    if is_foreign:
+        decoded = recording_from_iq_wav(payload, path.name, WavNotes(beside, _attributes(path)))
+        require_finite(decoded, path.name)
+    else:
+        decoded = decode(
+            payload,
+            form,
+            name=path.name,
+            sample_rate_hz=rate_hz,
+            start=details.start,
+            metadata=beside,
+        )
+    recording = details.completed(decoded)
+    is_completed = (recording.start_gps_ns, recording.clock_sigma_s) != (
+        decoded.start_gps_ns,
+        decoded.clock_sigma_s,
+    )
+    is_converted = is_foreign or is_completed
+    if recording.station is None:
+        recording = replace(recording, station=station_in_name(path))
+    return _Read(
+        recording, "sigmf" if is_converted else form, _digest(payload, beside), is_converted
+    )
+
+
 def station_in_name(path: Path) -> str:
     """Return the station in a file's name.
 
-    The forms are `{utc}_{Hz}_{station}_iq.wav` (KiwiSDR), `websdr_{station}.npy`, `{station}.npy`.
+    The forms are `{utc}_{Hz}_{station}_iq.wav` (KiwiSDR), `{station}_{Hz}_{utc}.wav` (UberSDR),
+    `websdr_{station}.npy`, `{station}.npy`.
     """
-    named = kiwi_name(path.name)
-    return named.station if named else path.stem.removeprefix("websdr_")
+    if named := kiwi_name(path.name):
+        return named.station
+    return station_of_iq_wav(path.name) or path.stem.removeprefix("websdr_")
+
+
+def _attributes(path: Path) -> dict[str, str]:
+    """The file's extended attributes that ka9q-radio writes; not all systems have any."""
+    found = {}
+    for name in ("frequency", "unixstarttime"):
+        try:
+            found[name] = os.getxattr(path, f"user.{name}").decode()
+        except (AttributeError, OSError, ValueError):  # not Linux, none there, or not text
+            continue
+    return found
 
 
 def _content(path: Path) -> tuple[bytes, bytes | None]:
-    """The bytes of the samples and, for a SigMF pair, those of the metadata."""
+    """The bytes of the samples and, for a SigMF pair or a WAV with JSON, those of its metadata."""
+    if path.suffix.lower() == ".wav":
+        sidecar = path.with_suffix(".json")
+        payload = _read(path)
+        is_described = not is_kiwi_wav(payload) and sidecar.is_file()
+        return payload, _read(sidecar) if is_described else None
     if path.suffix.lower() not in _PAIR:
         return _read(path), None
     meta, data = path.with_suffix(".sigmf-meta"), path.with_suffix(".sigmf-data")

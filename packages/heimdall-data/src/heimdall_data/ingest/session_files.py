@@ -22,7 +22,12 @@ from heimdall_data.ingest.new_session import (
     check_station,
 )
 from heimdall_data.ingest.plausibility import check_plausible, copies, plausibility_warnings
-from heimdall_data.ingest.recording_file import RecordingFile, recording_paths, station_in_name
+from heimdall_data.ingest.recording_file import (
+    Details,
+    RecordingFile,
+    recording_paths,
+    station_in_name,
+)
 from heimdall_data.ingest.table import read_table
 
 if TYPE_CHECKING:
@@ -46,6 +51,7 @@ def new_session_from_files(
     name: str | None = None,
     start: datetime | None = None,
     sample_rate_hz: float | None = None,
+    clock_sigma_s: float | None = None,
     approval: str = "approved",
     allow_far: bool = False,
     warn: Callable[[str], object] = log_warning,
@@ -62,6 +68,7 @@ def new_session_from_files(
         name: None makes one of the source and the start.
         start: When it began, aware; None takes the earliest time in the files.
         sample_rate_hz: For NumPy files, which do not contain it.
+        clock_sigma_s: Standard deviation in seconds of the starts in files that do not state it.
         approval: The session's approval status.
         allow_far: The source may be over 3,000 km from every station.
         warn: Called with a sentence for each unlikely value.
@@ -75,7 +82,8 @@ def new_session_from_files(
         check_moment(start, "the session")
     files = []
     for path in recording_paths(paths):
-        file = RecordingFile.inspected(path, sample_rate_hz=sample_rate_hz, start=start)
+        details = Details(sample_rate_hz=sample_rate_hz, start=start, clock_sigma_s=clock_sigma_s)
+        file = RecordingFile.inspected(path, details)
         files.append((station_in_name(path), file))
     session = session_files(
         files, source, stations, name=name, start=start, approval=approval, allow_far=allow_far
@@ -147,7 +155,7 @@ def session_files(
 
 def _station(name: str, stations: Mapping[str, Station], file: RecordingFile) -> Station:
     """The station at the caller's position, or else at the file's."""
-    own = file.receiver_deg
+    own = None if file.position is None else file.position[:2]
     if name not in stations:
         if own is not None:
             return Station(name, *own)

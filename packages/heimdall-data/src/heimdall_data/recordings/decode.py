@@ -57,10 +57,16 @@ def decode(
             raise RecordingError(
                 f"{name}: unknown iq_data_format {format!r}; known are {', '.join(FORMATS)}"
             )
-    finite = np.isfinite(recording.iq.view(np.float32))
-    if not finite.all():
-        n_bad = finite.size - int(np.count_nonzero(finite))
-        raise RecordingError(
-            f"{name}: {n_bad} of {finite.size} values are NaN or infinite; record again"
-        )
+    require_finite(recording, name)
     return recording
+
+
+def require_finite(recording: Recording, name: str) -> None:
+    """Refuse a recording with a sample that is NaN or infinite, by a `RecordingError`."""
+    for stretch in (recording, *recording.others):
+        finite = np.isfinite(stretch.iq.view(np.float32))
+        if not finite.all():
+            n_bad = finite.size - int(np.count_nonzero(finite))
+            raise RecordingError(
+                f"{name}: {n_bad} of {finite.size} values are NaN or infinite; record again"
+            )

@@ -11,11 +11,13 @@ the date must come from its name or from the caller. Recorders usually leave aut
 control on, in steps of 2 dB: levels of one receiver are comparable within a block, not between
 receivers.
 
-Source: the recorder, github.com/jks-prv/kiwiclient, `kiwirecorder.py`.
+Sources: the recorder, github.com/jks-prv/kiwiclient, `kiwirecorder.py`; the receiver,
+github.com/jks-prv/Beagle_SDR_GPS, `rx/rx_sound.cpp` and `dev/clk.cpp`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from datetime import UTC, datetime
@@ -36,8 +38,17 @@ from heimdall_data.recordings.recording import (
 HEADER = struct.Struct("<4sI4s4sIHHIIHH")
 STAMP_BYTES = 10
 _CHUNK = struct.Struct("<4sI")
-_FIRST_UNLOCKED_AGE = 254
-"""254: no recent GNSS solution; 255: never one. Smaller values are its age in seconds."""
+_FIRST_UNLOCKED_AGE = 252
+"""The receiver counts up to 251 s since the last GNSS solution; 252 means that or any longer time,
+254 no recent solution, and 255 never one."""
+SOLUTION_SIGMA_S = 1e-7
+"""Uncertainty of the time in a GNSS solution. The receiver samples satellites every 61 ns
+(`dev/clk.h`), on one frequency, often with half of the sky hidden."""
+DRIFT_S_PER_S = 7e-8
+"""Error of the receiver's frequency between GNSS solutions. Its crystal changes by about 0.5 ppm a
+degree, in a room that changes by 2 degrees an hour (B. Camp, time-nuts, 2015-11-01): 2.8e-10 per
+second. The receiver takes its frequency from a moving average over 32 solutions of some 4 s
+(`dev/clk.cpp`), which is 130 s late: 3.6e-8. After 250 s without a solution it is 1.1e-7."""
 _YEARS = range(1970, 2200)
 """A recorder whose clock was never set writes the first."""
 _TOLERATED_STEP_ERROR = 1e-3
@@ -70,6 +81,11 @@ def kiwi_name(name: str) -> KiwiName | None:
     return KiwiName(start, float(match["frequency_hz"]), match["station"])
 
 
+def is_kiwi_wav(data: bytes) -> bool:
+    """Return True if a WAV file begins with a stamp, and is none of another program."""
+    return data[HEADER.size : HEADER.size + 4] == b"kiwi"
+
+
 def block_layout(n_pairs: int) -> np.dtype[np.void]:
     """Return the dtype of a `kiwi` chunk followed by a `data` chunk of `n_pairs` I/Q pairs."""
     return np.dtype([
@@ -86,8 +102,8 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
     of recording, to choose the GPS week if the name has no date.
 
     Returns:
-        The recording. Without a GNSS lock or without any date, `clock_locked` is false and
-        the start is unknown; without a lock the rate is the header's.
+        The recording. Its clock is less certain the longer the GNSS solutions are ago. Without a
+        lock or without any date the start is unknown; without a lock the rate is the header's.
 
     Raises:
         RecordingError: The file is of another kind or truncated, or its stamps contradict the
@@ -116,10 +132,16 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
         iq=scaled.reshape(-1).view(np.complex64),
         sample_rate_hz=true_rate_hz if locked else rate_hz,
         start_gps_ns=gps_ns_near(start_ns, date) if locked and date else None,
-        clock_locked=locked and date is not None,
+        clock_sigma_s=_clock_sigma_s(kept["age_s"]) if locked and date else math.inf,
+        station=named.station if named else None,
         center_frequency_hz=named.frequency_hz if named else None,
         n_dropped_samples=(len(blocks) - len(kept)) * n_pairs,
     )
+
+
+def _clock_sigma_s(age_s: npt.NDArray[np.uint8]) -> float:
+    """Uncertainty of a line through stamps of these ages, in seconds."""
+    return math.hypot(SOLUTION_SIGMA_S, DRIFT_S_PER_S * float(np.mean(age_s)))
 
 
 def _header_rate_hz(data: bytes, name: str) -> float:

@@ -12,11 +12,16 @@ Source: IS-GPS-200, section 20.3.3.5.2.4; IERS Bulletin C 52 (2016).
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from heimdall_features.clock import CLOCK_LIMIT_S
 
 from heimdall_data.errors import RecordingError
 
@@ -28,6 +33,8 @@ INT16_FULL_SCALE = np.float32(32768)
 WEEK_NS = 604_800 * 10**9
 # GPS time 0, on a UTC clock with today's leap seconds.
 _GPS_EPOCH = datetime(1980, 1, 6, tzinfo=UTC) - timedelta(seconds=18)
+_GPS_SECONDS = re.compile(r"\d{9,10}(\.\d+)?", re.ASCII)
+_FRACTION = re.compile(r"(.{10,}\d\d:?\d\d:?\d\d)[.,](\d+)(.*)", re.ASCII)
 
 
 def gps_ns_from_utc(instant: datetime) -> int:
@@ -35,10 +42,46 @@ def gps_ns_from_utc(instant: datetime) -> int:
     return (instant - _GPS_EPOCH) // timedelta(microseconds=1) * 1000
 
 
+def gps_ns_from_text(text: str) -> int:
+    """Return the GPS nanoseconds of a written instant; nine decimals of the second count.
+
+    `2026-03-01T12:00:00.123456789Z` is ISO 8601, in UTC unless it has a zone. A number of nine or
+    ten digits, `1456401618.25`, is GPS seconds since 1980-01-06.
+
+    Raises:
+        ValueError: It is neither, or (`OverflowError`) outside of the years 1 to 9999 in UTC.
+    """
+    if _GPS_SECONDS.fullmatch(text):
+        return int(Decimal(text) * 10**9)
+    fraction_ns = 0
+    # Python reads microseconds: 300 m of path.
+    if match := _FRACTION.fullmatch(text):
+        text, fraction_ns = match[1] + match[3], int(match[2][:9].ljust(9, "0"))
+    instant = datetime.fromisoformat(text)
+    utc = instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return gps_ns_from_utc(utc) + fraction_ns
+
+
+def utc_text(gps_ns: int) -> str:
+    """Return an instant in UTC with nine decimals, which `gps_ns_from_text` reads."""
+    second, fraction_ns = divmod(gps_ns, 10**9)
+    utc = _GPS_EPOCH + timedelta(seconds=second)
+    return f"{utc:%Y-%m-%dT%H:%M:%S}.{fraction_ns:09d}Z"
+
+
 def gps_ns_near(ns_of_week: int, instant: datetime) -> int:
     """Return the instant with these nanoseconds of the week that is nearest to a known one."""
     near_ns = gps_ns_from_utc(instant)
     return near_ns + (ns_of_week - near_ns + WEEK_NS // 2) % WEEK_NS - WEEK_NS // 2
+
+
+class ReceiverPosition(NamedTuple):
+    """A receiver's place."""
+
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float | None = None
+    """Above the WGS84 ellipsoid; above the sea, at most 100 m apart, if the format says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,13 +94,17 @@ class Recording:
     """The true rate if time stamps give it, else that of the file or the catalogue."""
     start_gps_ns: int | None = None
     """Instant of the first sample, in whole nanoseconds since 1980-01-06; None: unknown."""
-    clock_locked: bool = False
-    """Start and rate come from GNSS stamps: fit for time differences between receivers."""
+    clock_sigma_s: float = math.inf
+    """Standard deviation of the start; infinite if it is not fit for time differences."""
     center_frequency_hz: float | None = None
-    receiver_deg: tuple[float, float] | None = None
-    """Latitude and longitude of the receiver, if the file has them."""
+    station: str | None = None
+    """Name of the receiver, if the file or its name has it."""
+    position: ReceiverPosition | None = None
+    """Place of the receiver, if the file has it."""
     n_dropped_samples: int = 0
     """Samples left out by decoding: those with stale stamps, or beyond a gap."""
+    others: tuple[Recording, ...] = ()
+    """Shorter stretches of the same file, with gaps between them and this one."""
 
     def __post_init__(self) -> None:
         if self.iq.dtype != np.complex64 or self.iq.ndim != 1 or not self.iq.size:
@@ -67,6 +114,21 @@ class Recording:
             )
         if not 0 < self.sample_rate_hz < float("inf"):
             raise RecordingError(f"a sample rate must be positive, not {self.sample_rate_hz!r} Hz")
+        if not self.clock_sigma_s >= 0:
+            raise RecordingError(
+                f"a clock's uncertainty must be 0 or more, not {self.clock_sigma_s!r} s"
+            )
+        try:
+            _ = self.start_utc
+        except OverflowError as error:
+            raise RecordingError(
+                f"a start {self.start_gps_ns} ns after 1980 is not in the years 1 to 9999"
+            ) from error
+
+    @property
+    def clock_locked(self) -> bool:
+        """True if the start is certain enough for time differences between receivers."""
+        return self.start_gps_ns is not None and self.clock_sigma_s <= CLOCK_LIMIT_S
 
     @property
     def duration_s(self) -> float:
@@ -81,7 +143,7 @@ class Recording:
         return _GPS_EPOCH + timedelta(microseconds=self.start_gps_ns // 1000)
 
     def cut(self, first: int, n_samples: int) -> Recording:
-        """Return `n_samples` from sample `first` on, with its start time.
+        """Return `n_samples` from sample `first` on, with its start time and without `others`.
 
         Raises:
             RecordingError: Some of them are outside of the recording.
@@ -94,4 +156,5 @@ class Recording:
         start_ns = self.start_gps_ns
         if start_ns is not None:
             start_ns += round(first / self.sample_rate_hz * 1e9)
-        return replace(self, iq=self.iq[first : first + n_samples], start_gps_ns=start_ns)
+        iq = self.iq[first : first + n_samples]
+        return replace(self, iq=iq, start_gps_ns=start_ns, others=())

@@ -1,9 +1,13 @@
 """SigMF recordings: a data file with its metadata beside it, or both in one archive.
 
 Integers are scaled to full scale as the format's own library does: two's complement by the
-power of two, unsigned after subtracting half of the range. Of several captures the longest
-is read, with its own frequency, time and position. The time is that of the recorder's computer,
-not a GNSS stamp. Headers and trailers of non-conforming datasets are cut out.
+power of two, unsigned after subtracting half of the range. Captures that follow each other
+without a gap are joined, and every stretch keeps its own frequency, time and position. Headers
+and trailers of non-conforming datasets are cut out.
+
+The format has no field for the accuracy of `core:datetime`, neither in its core nor in its
+published extensions. A time is trusted only where `heimdall:clock_uncertainty_s`, in the capture
+or in `global`, states its standard deviation in seconds.
 
 Source: The Signal Metadata Format Specification, v1.2, sigmf.org.
 """
@@ -16,8 +20,7 @@ import json
 import math
 import re
 import tarfile
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -27,9 +30,14 @@ from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.recording import (
     MAX_SAMPLES,
     ComplexSamples,
+    ReceiverPosition,
     Recording,
-    gps_ns_from_utc,
+    gps_ns_from_text,
+    utc_text,
 )
+
+CLOCK_KEY = "heimdall:clock_uncertainty_s"
+"""Standard deviation of `core:datetime` in seconds."""
 
 _DATATYPE = re.compile(r"([cr])(f32|f64|[iu](?:8|16|32))(_le|_be)?")
 
@@ -60,7 +68,7 @@ def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Reco
     try:
         captures = _captures(about, meta["captures"])
         data = _without_foreign_bytes(data, about, captures, 2 * dtype.itemsize)
-        return _longest_capture(_samples(data, dtype), about, captures)
+        return _recording(_samples(data, dtype), about, captures)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecordingError(
             f"{name}: unusable SigMF metadata or samples ({type(error).__name__}: {error}); "
@@ -177,46 +185,145 @@ def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
     return ((values - centre) / half_range).astype(np.float32).view(np.complex64)
 
 
-def _longest_capture(iq: ComplexSamples, about: dict[str, Any], captures: _Captures) -> Recording:
-    """The samples of the longest capture, with its frequency, time and position."""
-    starts = [start for start, _ in captures]
-    lengths = [end - start for start, end in pairwise([*starts, len(iq)])]
-    longest = int(np.argmax(lengths))
-    said = captures[longest][1]
-    whole = Recording(iq=iq, sample_rate_hz=float(about["core:sample_rate"]))
-    part = whole.cut(starts[longest], lengths[longest])
-    start_gps_ns = None
-    if (moment := said.get("core:datetime")) is not None:
-        instant = datetime.fromisoformat(moment)  # in UTC even without a zone
-        # Raises OverflowError at the calendar's ends in other zones.
-        utc = instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
-        start_gps_ns = gps_ns_from_utc(utc)
-    frequency_hz = None
-    if (frequency := said.get("core:frequency")) is not None:
-        frequency_hz = float(str(frequency))
-        if not math.isfinite(frequency_hz):  # Python's JSON allows it
-            raise ValueError(f"core:frequency is {frequency!r}, not a finite number")
+def _recording(iq: ComplexSamples, about: dict[str, Any], captures: _Captures) -> Recording:
+    """The longest stretch of samples without a gap, and the others beside it."""
+    rate_hz = float(about["core:sample_rate"])
+    whole = Recording(iq=iq, sample_rate_hz=rate_hz)
+    ends = [first for first, _ in captures[1:]] + [len(iq)]
+    timed: tuple[int, int] | None = None
+    stretches: list[_Stretch] = []
+    for (first, said), end in zip(captures, ends, strict=True):
+        # Without an index of its own, a capture goes on where the one before ended.
+        index = _count(said, "core:global_index", _count(said, "core:sample_start", first))
+        if (moment := said.get("core:datetime")) is not None:
+            timed = index, gps_ns_from_text(moment)
+        start_ns = None if timed is None else timed[1] + round((index - timed[0]) / rate_hz * 1e9)
+        coming = _Stretch(
+            first=first,
+            end=end,
+            start_gps_ns=start_ns,
+            center_frequency_hz=_number(said, "core:frequency"),
+            clock_sigma_s=_clock_sigma_s(said, about),
+            position=_position(said.get("core:geolocation", about.get("core:geolocation"))),
+        )
+        if first == end:
+            continue
+        if stretches and coming.continues(stretches[-1], rate_hz):
+            stretches[-1] = replace(stretches[-1], end=end)
+        else:
+            stretches.append(coming)
+    found = [
+        replace(
+            whole.cut(each.first, each.end - each.first),
+            start_gps_ns=each.start_gps_ns,
+            clock_sigma_s=each.clock_sigma_s,
+            center_frequency_hz=each.center_frequency_hz,
+            position=each.position,
+        )
+        for each in stretches or [_Stretch(captures[-1][0], len(iq))]
+    ]
+    longest = max(found, key=lambda stretch: len(stretch.iq))
     return replace(
-        part,
-        start_gps_ns=start_gps_ns,
-        center_frequency_hz=frequency_hz,
-        receiver_deg=_position(said.get("core:geolocation", about.get("core:geolocation"))),
-        n_dropped_samples=len(iq) - len(part.iq),
+        longest,
+        n_dropped_samples=len(iq) - len(longest.iq),
+        others=tuple(stretch for stretch in found if stretch is not longest),
     )
 
 
-def _position(said: dict[str, Any] | None) -> tuple[float, float] | None:
-    """Latitude and longitude of a GeoJSON point (RFC 7946, section 3.1.2).
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Samples `first` to `end` of one capture, or of several without a gap between them."""
 
-    Its altitude is not taken, as it is above the ellipsoid; a station's is above sea level.
-    """
+    first: int
+    end: int
+    start_gps_ns: int | None = None
+    clock_sigma_s: float = math.inf
+    center_frequency_hz: float | None = None
+    position: ReceiverPosition | None = None
+
+    def continues(self, before: _Stretch, rate_hz: float) -> bool:
+        """Return True if this begins where another one ends, within half a sample."""
+        if (self.center_frequency_hz, self.position) != (
+            before.center_frequency_hz,
+            before.position,
+        ):
+            return False
+        if self.start_gps_ns is None or before.start_gps_ns is None:
+            return False
+        n_samples = before.end - before.first
+        late_s = (self.start_gps_ns - before.start_gps_ns) * 1e-9 - n_samples / rate_hz
+        return abs(late_s) * rate_hz <= 0.5
+
+
+def _number(said: dict[str, Any], key: str) -> float | None:
+    if (value := said.get(key)) is None:
+        return None
+    number = float(str(value))
+    if not math.isfinite(number):  # Python's JSON allows it
+        raise ValueError(f"{key} is {value!r}, not a finite number")
+    return number
+
+
+def _clock_sigma_s(said: dict[str, Any], about: dict[str, Any]) -> float:
+    """Uncertainty of a capture's time in seconds; infinite if nobody vouches for it."""
+    stated = _number(said, CLOCK_KEY)
+    stated = _number(about, CLOCK_KEY) if stated is None else stated
+    return math.inf if stated is None else stated
+
+
+def _position(said: dict[str, Any] | None) -> ReceiverPosition | None:
+    """Place of a GeoJSON point (RFC 7946, section 3.1.2)."""
     if said is None:
         return None
     if said["type"] != "Point":
         raise ValueError(f"core:geolocation is a {said['type']!r} and must be a 'Point'")
-    longitude_deg, latitude_deg = map(float, said["coordinates"][:2])
+    longitude_deg, latitude_deg, *above = map(float, said["coordinates"][:3])
     if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
         raise ValueError(
             f"core:geolocation is latitude {latitude_deg}, longitude {longitude_deg}; swapped?"
         )
-    return latitude_deg, longitude_deg
+    if not all(map(math.isfinite, above)):
+        raise ValueError(f"core:geolocation has the altitude {above[0]}")
+    return ReceiverPosition(latitude_deg, longitude_deg, *above)
+
+
+def sigmf_archive(recording: Recording, name: str) -> bytes:
+    """Return a recording with all its stretches as a SigMF archive, the same bytes every time.
+
+    A start and its uncertainty are kept, which other formats of the store cannot hold.
+    """
+    # The others would be read as continuing the one before them.
+    timed = [one for one in (recording, *recording.others) if one.start_gps_ns is not None]
+    stretches = sorted(timed, key=lambda one: one.start_gps_ns or 0) or [recording]
+    captures = []
+    first = 0
+    for one in stretches:
+        capture: dict[str, Any] = {"core:sample_start": first}
+        if one.start_gps_ns is not None:
+            capture["core:datetime"] = utc_text(one.start_gps_ns)
+        if one.center_frequency_hz is not None:
+            capture["core:frequency"] = one.center_frequency_hz
+        if math.isfinite(one.clock_sigma_s):
+            capture[CLOCK_KEY] = one.clock_sigma_s
+        if (place := one.position) is not None:
+            above = () if place.altitude_m is None else (place.altitude_m,)
+            coordinates = [place.longitude_deg, place.latitude_deg, *above]
+            capture["core:geolocation"] = {"type": "Point", "coordinates": coordinates}
+        captures.append(capture)
+        first += len(one.iq)
+    samples = np.concatenate([one.iq for one in stretches]).astype("<c8").tobytes()
+    about = {
+        "core:datatype": "cf32_le",
+        "core:sample_rate": recording.sample_rate_hz,
+        "core:sha512": hashlib.sha512(samples).hexdigest(),
+        "core:version": "1.2.0",
+        "core:extensions": [{"name": "heimdall", "version": "1.0.0", "optional": True}],
+    }
+    meta = json.dumps({"global": about, "captures": captures, "annotations": []}, indent=2)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for end, content in (("meta", meta.encode()), ("data", samples)):
+            member = tarfile.TarInfo(f"{name}/{name}.sigmf-{end}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()

@@ -1,0 +1,220 @@
+"""I/Q in an ordinary WAV file, as ka9q-radio and UberSDR write it, with a JSON file beside it.
+
+Two channels, I and Q, of 16-bit integers or 32-bit floats. The name of UberSDR's file has the
+receiver, the frequency and the start, `{receiver}_{Hz}_{start}.wav`; its JSON has the receiver's
+position. ka9q-radio keeps frequency and start (`unixstarttime`, with nanoseconds) in extended
+attributes of the file, and the frequency in a chunk `auxi` too.
+
+Neither states how accurate its time is. ka9q-radio counts samples from a time of its computer's
+clock, which may be as good as GNSS or as bad as NTP. UberSDR stamps packets when they arrive at the
+server (`audio.go`), which is milliseconds late. So a time is trusted only where the JSON file
+states its uncertainty. These keys of the JSON are read, and come before all other sources:
+`start_time` (as `gps_ns_from_text` reads it), `start_uncertainty_s`, `sample_rate_hz`,
+`frequency_hz`, `station`, `latitude`, `longitude` and `altitude_m`.
+
+Sources: github.com/ka9q/ka9q-radio, `pcmrecord.c`; github.com/madpsy/ka9q_ubersdr,
+`clients/iq-recorder` and `audio.go`; IBM and Microsoft, "Multimedia Programming Interface and Data
+Specifications 1.0" (1991), for WAV.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.kiwi_wav import kiwi_name
+from heimdall_data.recordings.recording import (
+    INT16_FULL_SCALE,
+    MAX_SAMPLES,
+    ComplexSamples,
+    ReceiverPosition,
+    Recording,
+    gps_ns_from_text,
+    gps_ns_from_utc,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CHUNK = struct.Struct("<4sI")
+_FORMAT = struct.Struct("<HHIIHH")
+_AUXILIARY_FREQUENCY = struct.Struct("<32xI")
+"""SpectraVue's chunk: two times of the Windows API, then the centre frequency in Hz."""
+_EXTENSIBLE = 0xFFFE
+_UNFINISHED = (0, 0xFFFFFFFF)
+"""Size of a data chunk whose recorder was stopped, or wrote into a pipe."""
+_NAME = re.compile(
+    r"(?P<station>.+)_(?P<frequency_hz>\d+)_(?P<start>\d{4}-\d\d-\d\dT[\d:.]+Z)\.wav$",
+    re.IGNORECASE | re.ASCII,
+)
+_UNIX_EPOCH_NS = gps_ns_from_utc(datetime(1970, 1, 1, tzinfo=UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class WavNotes:
+    """Notes about an ordinary WAV file that are kept outside of it."""
+
+    sidecar: bytes | None = None
+    """Content of the JSON file of the same name."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Extended attributes of the file, without the prefix `user.`."""
+
+
+def recording_from_iq_wav(data: bytes, name: str, notes: WavNotes | None = None) -> Recording:
+    """Decode an ordinary WAV file with I and Q as its two channels.
+
+    Raises:
+        RecordingError: The file or its JSON is of another kind, damaged or truncated.
+    """
+    notes = notes or WavNotes()
+    said = _sidecar(notes.sidecar, name)
+    chunks = _chunks(data, name)
+    rate_hz, iq = _samples(chunks, name)
+    try:
+        return _described(iq, rate_hz, _auxiliary_hz(chunks), said, notes.attributes, name)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RecordingError(
+            f"{name}: unusable JSON or attributes beside it ({type(error).__name__}: {error}); "
+            f"correct them"
+        ) from error
+
+
+def station_of_iq_wav(name: str) -> str | None:
+    """Return the receiver in a file name of UberSDR, or None if the name has another form."""
+    match = _NAME.search(name)
+    return match["station"] if match else None
+
+
+def _described(
+    iq: ComplexSamples,
+    rate_hz: float,
+    auxiliary_hz: float | None,
+    said: Mapping[str, Any],
+    attributes: Mapping[str, str],
+    name: str,
+) -> Recording:
+    start_gps_ns = station = frequency_hz = None
+    if match := _NAME.search(name):
+        station, frequency_hz = match["station"], float(match["frequency_hz"])
+        start_gps_ns = gps_ns_from_text(match["start"])
+    elif named := kiwi_name(name):
+        frequency_hz, start_gps_ns = named.frequency_hz, gps_ns_from_utc(named.start)
+    frequency_hz = auxiliary_hz if frequency_hz is None else frequency_hz
+    if "frequency" in attributes:
+        frequency_hz = _finite(attributes["frequency"])
+    if "unixstarttime" in attributes:
+        start_gps_ns = _UNIX_EPOCH_NS + int(Decimal(attributes["unixstarttime"]) * 10**9)
+    if (start := said.get("start_time")) is not None:
+        start_gps_ns = gps_ns_from_text(str(start))
+    if (frequency := said.get("frequency_hz")) is not None:
+        frequency_hz = _finite(frequency)
+    sigma_s = said.get("start_uncertainty_s")
+    return Recording(
+        iq=iq,
+        sample_rate_hz=_finite(said.get("sample_rate_hz", rate_hz)),
+        start_gps_ns=start_gps_ns,
+        clock_sigma_s=math.inf if sigma_s is None else _finite(sigma_s),
+        center_frequency_hz=frequency_hz,
+        station=str(said["station"]) if "station" in said else station,
+        position=_position(said),
+    )
+
+
+def _position(said: Mapping[str, Any]) -> ReceiverPosition | None:
+    """The receiver's place by our keys, or else by UberSDR's, whose altitude is above the sea."""
+    if "latitude" in said or "longitude" in said:
+        place, altitude = (said["latitude"], said["longitude"]), said.get("altitude_m")
+    else:
+        receiver = said.get("receiver") or {}
+        gps = receiver.get("gps") or {}
+        if "lat" not in gps and "lon" not in gps:
+            return None
+        place, altitude = (gps["lat"], gps["lon"]), receiver.get("asl")
+    latitude_deg, longitude_deg = map(_finite, place)
+    if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
+        raise ValueError(f"latitude {latitude_deg}, longitude {longitude_deg}; swapped?")
+    return ReceiverPosition(
+        latitude_deg, longitude_deg, None if altitude is None else _finite(altitude)
+    )
+
+
+def _finite(value: object) -> float:
+    number = float(str(value))
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a finite number")
+    return number
+
+
+def _sidecar(content: bytes | None, name: str) -> Mapping[str, Any]:
+    try:
+        said = {} if content is None else json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(
+            f"{name}: the JSON beside it cannot be read ({type(error).__name__}: {error}); correct "
+            f"or remove it"
+        ) from error
+    if not isinstance(said, dict):
+        raise RecordingError(f"{name}: the JSON beside it is not an object; correct or remove it")
+    return said
+
+
+def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
+    """The first chunk of each kind."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        raise RecordingError(f"{name}: begins with {data[:16]!r}, not a WAV file")
+    view = memoryview(data)
+    chunks: dict[bytes, memoryview] = {}
+    here = 12
+    while here + _CHUNK.size <= len(data):
+        kind, size = _CHUNK.unpack_from(data, here)
+        here += _CHUNK.size
+        if kind == b"data" and size in _UNFINISHED:
+            size = len(data) - here
+        if here + size > len(data):
+            raise RecordingError(
+                f"{name}: truncated: {len(data) - here} bytes of {size} in chunk {kind!r}; copy "
+                f"the file again"
+            )
+        chunks.setdefault(kind, view[here : here + size])
+        here += size + size % 2
+    return chunks
+
+
+def _samples(chunks: Mapping[bytes, memoryview], name: str) -> tuple[float, ComplexSamples]:
+    """Sample rate in Hz, and the samples relative to full scale."""
+    described, body = chunks.get(b"fmt "), chunks.get(b"data")
+    if described is None or body is None or len(described) < _FORMAT.size:
+        raise RecordingError(f"{name}: no complete chunk `fmt ` and `data`; copy the file again")
+    coding, channels, rate_hz, _, _, bits = _FORMAT.unpack_from(described)
+    if coding == _EXTENSIBLE and len(described) >= 26:
+        (coding,) = struct.unpack_from("<H", described, 24)
+    kinds = {(1, 16): "<i2", (3, 32): "<f4"}
+    if channels != 2 or (coding, bits) not in kinds or not rate_hz:
+        raise RecordingError(
+            f"{name}: WAV coding {coding} with {channels} channel(s) of {bits} bit at {rate_hz} "
+            f"Hz; I and Q take two channels of 16-bit integers (1) or 32-bit floats (3)"
+        )
+    n_samples = len(body) // (bits // 4)
+    if not 0 < n_samples <= MAX_SAMPLES:
+        raise RecordingError(f"{name}: {n_samples} samples; a recording has 1 to {MAX_SAMPLES}")
+    values = np.frombuffer(body, kinds[coding, bits], 2 * n_samples).astype(np.float32)
+    if coding == 1:
+        values /= INT16_FULL_SCALE
+    return float(rate_hz), values.view(np.complex64)
+
+
+def _auxiliary_hz(chunks: Mapping[bytes, memoryview]) -> float | None:
+    auxiliary = chunks.get(b"auxi", b"")
+    if len(auxiliary) < _AUXILIARY_FREQUENCY.size:
+        return None
+    (frequency_hz,) = _AUXILIARY_FREQUENCY.unpack_from(auxiliary)
+    return float(frequency_hz) or None
