@@ -1,5 +1,7 @@
 """Recordings cut to the same span of true time."""
 
+import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.recording import Recording
 from heimdall_data.session_reader import align
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 EPOCH_NS = 1_195_814_534 * 10**9
@@ -60,3 +62,28 @@ def test_recordings_of_different_times_are_refused():
     """They are not of one session, whatever the catalogue says."""
     with pytest.raises(RecordingError, match=r"a 1\.000 s from 2017-11-27 .*b"):
         align({"a": recording(0.0), "b": recording(5.0)})
+
+
+seconds = st.lists(st.integers(0, 20), min_size=4, max_size=4, unique=True).map(sorted)
+
+
+@given(st.lists(seconds, min_size=2, max_size=4))
+def test_stretches_with_the_longest_common_time_are_taken(drawn):
+    """Receivers lose samples at different times; a gap in one must not reach the others."""
+    spans = [((a, b), (c, d)) for a, b, c, d in drawn]
+    shared = [
+        end - begin
+        for begin, end in itertools.combinations(range(21), 2)
+        if all(any(a <= begin and end <= b for a, b in each) for each in spans)
+    ]
+    assume(shared)
+    gapped = {}
+    for number, each in enumerate(spans):
+        one, other = (recording(first, 100.0, 100 * (last - first)) for first, last in each)
+        gapped[str(number)] = dataclasses.replace(one, others=(other,))
+    aligned = align(gapped)
+    begins = [float(one.iq[0].real) for one in aligned.values()]
+    assert begins == pytest.approx([begins[0]] * len(begins), abs=1e-5)
+    for one in aligned.values():
+        assert one.duration_s == pytest.approx(max(shared))
+        assert np.ptp(one.iq.real) == pytest.approx(max(shared) - 0.01, abs=1e-4)

@@ -194,3 +194,17 @@ def test_unknown_receivers_and_short_recordings_are_rejected(at_receivers):
         EXTRACT({"X": heard["A"]})
     with pytest.raises(FeatureError, match="share 500 samples"):
         EXTRACT({name: recording(found.iq[:500]) for name, found in heard.items()})
+
+
+@given(st.floats(0, 1e-3))
+def test_a_clock_too_uncertain_gives_no_arrival(sigma_s):
+    """A clock worse than 30 km of path tells nothing about where a transmitter is."""
+    one = recording(np.ones(4), clock_sigma_s=sigma_s)
+    assert one.clock_locked == (sigma_s <= 1e-4)
+
+
+@pytest.mark.parametrize("sigma_s", [-1.0, np.nan])
+def test_an_impossible_clock_is_refused(sigma_s):
+    """It would weigh the receiver's arrival without bound."""
+    with pytest.raises(FeatureError, match=str(sigma_s)):
+        recording(np.ones(4), clock_sigma_s=sigma_s)

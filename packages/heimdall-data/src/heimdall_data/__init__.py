@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from heimdall_data.object_store.settings import S3Settings as S3Settings
     from heimdall_data.object_store.store import ObjectStore as ObjectStore
     from heimdall_data.receivers import choose_receivers as choose_receivers
+    from heimdall_data.recordings.gnss_pos import (
+        positions_from_gnss_pos as positions_from_gnss_pos,
+    )
     from heimdall_data.recordings.recording import ReceiverPosition as ReceiverPosition
     from heimdall_data.recordings.recording import Recording as Recording
     from heimdall_data.session_reader import align as align
@@ -42,6 +45,7 @@ _NAMES = {
     "object_store.settings": "S3Settings",
     "object_store.store": "ObjectStore",
     "receivers": "choose_receivers",
+    "recordings.gnss_pos": "positions_from_gnss_pos",
     "recordings.recording": "ReceiverPosition Recording",
     "session_reader": "align",
     "split": "Split split_sessions",

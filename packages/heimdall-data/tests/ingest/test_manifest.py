@@ -1,5 +1,6 @@
 """Manifests: the sessions they give, and the mistakes they report, all at once."""
 
+import math
 import tracemalloc
 from datetime import UTC, datetime
 
@@ -10,6 +11,8 @@ from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.ingest.manifest import ManifestError, read_manifest
+from heimdall_data.recordings.decode import decode
+from heimdall_data.recordings.recording import gps_ns_from_text
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -211,3 +214,24 @@ def test_recordings_are_not_kept_in_memory(campaign, tmp_path, catalogue, raw_iq
     finally:
         tracemalloc.stop()
     assert most < 0.75 * n_files * 8 * n_samples
+
+
+def test_a_row_may_state_its_start_to_the_nanosecond_and_its_uncertainty(campaign):
+    """NumPy files of receivers with a clock of their own can then be located and trained on."""
+    head = HEAD.replace("\n", ",start_time,start_uncertainty_s\n")
+    row = "one,Beacon,45,8,145e6,,12500,approved,{},{},,,{},{}\n"
+    rows = [
+        ("Torino", "a/Torino.npy", "2026-03-01T12:00:00.123456789Z", "2e-7"),
+        ("Genova", "a/Genova.npy", "1456401618.000000001", ""),
+    ]
+    path = campaign("".join(row.format(*each) for each in rows), head)
+    (session,) = read_manifest(path, STATIONS, progress=False)
+    found = [decode(each.content()[0], each.format, name="a") for each in session.measurements]
+    noon_ns = gps_ns_from_text("2026-03-01T12:00:00Z")
+    assert [one.start_gps_ns - noon_ns for one in found] == [123_456_789, 1]
+    assert [one.clock_sigma_s for one in found] == [2e-7, math.inf]
+    assert session.start == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    wrong = row.format("Torino", "a/Torino.npy", "noon", "-1")
+    (start, uncertainty) = told(campaign(wrong, head))
+    assert "start_time is 'noon'" in start
+    assert "start_uncertainty_s is '-1'" in uncertainty

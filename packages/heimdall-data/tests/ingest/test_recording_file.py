@@ -1,22 +1,29 @@
 """Folders, SigMF pairs and collections as lists of recordings."""
 
 import contextlib
+import io
 import json
+import math
+import wave
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import sigmf
 from heimdall_data.catalogue.session import Station
-from heimdall_data.errors import IngestError
+from heimdall_data.errors import DataError, IngestError
 from heimdall_data.ingest.new_session import NewSource
 from heimdall_data.ingest.recording_file import (
     Details,
     RecordingFile,
+    read_recording,
     recording_paths,
     station_in_name,
 )
 from heimdall_data.ingest.session_files import new_session_from_files
+from heimdall_data.recordings.decode import decode
+from heimdall_data.recordings.recording import gps_ns_from_text
+from heimdall_data.recordings.sigmf_recording import CLOCK_KEY
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -60,7 +67,13 @@ def test_a_folder_is_the_recordings_directly_in_it(tmp_path):
 
 
 stations = st.from_regex(r"[A-Za-z0-9_-]*[A-Za-z0-9-]", fullmatch=True)
-forms = ["20260102T030405Z_77500_{}_iq.wav", "websdr_{}.npy", "{}.sigmf", "{}.sigmf-meta"]
+forms = [
+    "20260102T030405Z_77500_{}_iq.wav",
+    "{}_77500_2026-01-02T03:04:05.5Z.wav",
+    "websdr_{}.npy",
+    "{}.sigmf",
+    "{}.sigmf-meta",
+]
 
 
 @given(stations, st.sampled_from(forms))
@@ -181,3 +194,103 @@ def test_all_paths_that_cannot_be_reached_are_named(tmp_path):
     """One run shows all misspelt paths."""
     with pytest.raises(IngestError, match=r"a\.npy.*\n.*xx .File name too long"):
         recording_paths([tmp_path / "a.npy", tmp_path / ("x" * 300)])
+
+
+NOON_NS = gps_ns_from_text("2026-03-01T12:00:00Z")
+
+
+@given(st.integers(0, 10**9), st.none() | st.floats(0, 1e-3))
+def test_a_numpy_file_with_a_start_is_stored_with_it(tmp_path_factory, late_ns, sigma_s):
+    """The catalogue has no column for the clock, so that training would not see it."""
+    path = tmp_path_factory.mktemp("npy") / "Torino.npy"
+    np.save(path, np.arange(8, dtype=np.complex64))
+    details = Details(
+        sample_rate_hz=12_500.0, start_gps_ns=NOON_NS + late_ns, clock_sigma_s=sigma_s
+    )
+    file = RecordingFile.inspected(path, details)
+    content, metadata = file.content()
+    assert (file.format, metadata, file.is_pair) == ("sigmf", None, False)
+    stored = decode(content, "sigmf", name="sessions/7/websdr_Torino.sigmf")
+    read = read_recording(path, details)
+    for recording in (stored, read):
+        assert recording.iq.tolist() == list(range(8))
+        assert recording.start_gps_ns == NOON_NS + late_ns
+        assert recording.clock_sigma_s == (math.inf if sigma_s is None else sigma_s)
+    assert read.station == "Torino"
+    assert file.content()[0] == content  # an ingestion may be repeated
+
+
+def test_an_uncertainty_is_given_for_files_that_state_none(tmp_path):
+    """SigMF has no field for it; a file that states one is right about itself."""
+    data = write_sigmf(tmp_path, "Torino")
+    given = Details(clock_sigma_s=2e-7)
+    assert read_recording(data).clock_sigma_s == math.inf
+    assert read_recording(data, given).clock_sigma_s == 2e-7
+    file = RecordingFile.inspected(data, given)
+    assert decode(file.content()[0], "sigmf", name="a.sigmf").clock_sigma_s == 2e-7
+    meta = data.with_suffix(".sigmf-meta")
+    described = json.loads(meta.read_text())
+    described["captures"][0][CLOCK_KEY] = 5e-6
+    meta.write_text(json.dumps(described))
+    assert read_recording(data, given).clock_sigma_s == 5e-6
+    assert RecordingFile.inspected(data, given).is_pair
+
+
+def test_one_start_for_captures_with_gaps_is_refused(tmp_path):
+    """It can only be that of one of them."""
+    data = write_sigmf(tmp_path, "Torino")
+    meta = data.with_suffix(".sigmf-meta")
+    described = json.loads(meta.read_text())
+    later = {"core:sample_start": 4, "core:datetime": "2026-01-02T03:05:00Z"}
+    described["captures"].append(later)
+    meta.write_text(json.dumps(described))
+    with pytest.raises(IngestError, match=r"Torino\.sigmf-meta.* 2 captures"):
+        read_recording(meta, Details(start_gps_ns=NOON_NS))
+
+
+def test_a_wav_of_ubersdr_is_read_with_its_json(tmp_path):
+    """Its recorder writes both, with the same name; they are stored as one SigMF archive."""
+    path = tmp_path / "m9psy_14074000_2026-01-21T15:10:19.937Z.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, 48_000, 0, "NONE", None))
+        file.writeframes(np.arange(32, dtype="<i2").tobytes())
+    sidecar = path.with_suffix(".json")
+    sidecar.write_text('{"receiver": {"gps": {"lat": 56.04, "lon": -3.36}, "asl": 30}}')
+    recording = read_recording(path)
+    assert (recording.station, recording.center_frequency_hz) == ("m9psy", 14_074_000)
+    assert recording.position == (56.04, -3.36, 30)
+    assert not recording.clock_locked
+    assert read_recording(path, Details(clock_sigma_s=1e-6)).clock_locked
+    file = RecordingFile.inspected(path)
+    stored = decode(file.content()[0], file.format, name="a.sigmf")
+    assert stored.position == recording.position
+    assert stored.start_gps_ns == recording.start_gps_ns
+    sidecar.write_text("{}")
+    with pytest.raises(IngestError, match="m9psy"):
+        file.content()
+
+
+names = st.sampled_from(
+    ["a.npy", "a.wav", "a.sigmf", "a.sigmf-meta", "20260301T120000Z_77500_A_iq.wav", "a.txt"]
+)
+NPY = io.BytesIO()
+np.save(NPY, np.ones(4, np.complex64))
+heads = st.sampled_from([b"", b"RIFF", b"RIFF\xff\0\0\0WAVEfmt ", NPY.getvalue(), b'{"global":{'])
+
+
+@given(names, heads, st.binary(max_size=200), st.none() | st.binary(max_size=40))
+def test_any_bytes_give_a_recording_or_an_error_with_the_file(
+    tmp_path_factory, name, head, tail, beside
+):
+    """`heimdall locate` takes whatever file it is given."""
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_bytes(head + tail)
+    if beside is not None:
+        path.with_suffix(".json").write_bytes(beside)
+        path.with_suffix(".sigmf-data").write_bytes(beside)
+    try:
+        recording = read_recording(path, Details(sample_rate_hz=12_000.0))
+        outcome = path.stem if recording.iq.size else "empty"
+    except DataError as error:
+        outcome = str(error)
+    assert path.stem in outcome

@@ -1,5 +1,6 @@
 """KiwiSDR WAVs: made ones with every known fault, and real ones."""
 
+import math
 import struct
 from datetime import UTC, datetime, timedelta
 
@@ -121,6 +122,21 @@ def test_without_a_lock_levels_are_kept_and_time_is_not(age, still, n):
     assert (recording.clock_locked, recording.start_gps_ns) == (False, None)
     assert recording.sample_rate_hz == 12_001
     assert len(recording.iq) == n * PAIRS
+
+
+@given(st.integers(0, 251), st.integers(0, 251))
+def test_a_clock_is_less_certain_the_older_its_solution(age, other):
+    """The crystal runs free in between: by 7e-8, 5 km of path after four minutes."""
+    assume(age < other)
+    one, later = (decoded(wav(stamps_s(4), age=each)).clock_sigma_s for each in (age, other))
+    assert 1e-7 <= one < later
+    assert later == pytest.approx(7e-8 * other, rel=0.01, abs=1.3e-7)
+
+
+@given(st.sampled_from([252, 253]))
+def test_a_count_at_its_limit_is_no_clock(age):
+    """The receiver counts to 252 s, so it may be hours."""
+    assert decoded(wav(stamps_s(4), age=age)).clock_sigma_s == math.inf
 
 
 def test_without_any_date_the_time_is_unknown():

@@ -1,5 +1,6 @@
 """Recordings, and GPS time compared with published dates."""
 
+import dataclasses
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -9,8 +10,10 @@ from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.recording import (
     WEEK_NS,
     Recording,
+    gps_ns_from_text,
     gps_ns_from_utc,
     gps_ns_near,
+    utc_text,
 )
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -79,3 +82,50 @@ def test_the_week_is_the_nearest_one(instant, days_off):
 def test_known_instants_have_their_week_and_second(instant, week, second):
     """Two points fix both the epoch and the leap seconds."""
     assert divmod(gps_ns_from_utc(instant), WEEK_NS) == (week, second * 10**9)
+
+
+@given(st.integers(10**17, 4 * 10**18))
+def test_a_written_instant_is_read_back_to_the_nanosecond(gps_ns):
+    """Python's own times end at microseconds, 300 m of path."""
+    assert gps_ns_from_text(utc_text(gps_ns)) == gps_ns
+    second, ns = divmod(gps_ns, 10**9)
+    assert gps_ns_from_text(f"{second}.{ns:09d}") == gps_ns
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("2026-03-01T12:00:00.25", "2026-03-01T12:00:00.250000000Z"),
+        ("2026-03-01T13:00:00,25+01:00", "2026-03-01T12:00:00.25Z"),
+        ("2026-03-01 12:00", "2026-03-01T12:00:00Z"),
+        ("1456401618.5", "2026-03-01T12:00:00.5Z"),
+        ("2026-03-01T12:00:00.1234567899Z", "2026-03-01T12:00:00.123456789Z"),
+    ],
+)
+def test_instants_are_written_in_several_ways(text, same):
+    """Spreadsheets, recorders and GNSS receivers have their own."""
+    assert gps_ns_from_text(text) == gps_ns_from_text(same)
+
+
+@pytest.mark.parametrize("text", ["", "noon", "20260301.5", "1456401618.", "2026-03-01T12:00:61Z"])
+def test_text_that_is_no_instant_is_refused(text):
+    """A wrong start would place the transmitter elsewhere."""
+    with pytest.raises(ValueError, match=r"isoformat|second"):
+        gps_ns_from_text(text)
+
+
+@pytest.mark.parametrize("sigma_s", [-1e-9, np.nan])
+def test_an_impossible_uncertainty_is_refused(sigma_s):
+    """It would weigh the receiver's time without bound."""
+    with pytest.raises(RecordingError, match=str(sigma_s)):
+        Recording(iq=np.ones(1, np.complex64), sample_rate_hz=1.0, clock_sigma_s=sigma_s)
+
+
+@given(st.floats(0))
+def test_only_a_start_with_a_small_uncertainty_is_a_clock(sigma_s):
+    """A clock of NTP is off by a thousand kilometres."""
+    known = Recording(
+        iq=np.ones(1, np.complex64), sample_rate_hz=1.0, start_gps_ns=0, clock_sigma_s=sigma_s
+    )
+    assert known.clock_locked == (sigma_s <= 1e-4)
+    assert not dataclasses.replace(known, start_gps_ns=None).clock_locked

@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import math
 import tarfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -11,6 +13,13 @@ import pytest
 import sigmf
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.decode import decode
+from heimdall_data.recordings.recording import (
+    ReceiverPosition,
+    Recording,
+    gps_ns_from_text,
+    utc_text,
+)
+from heimdall_data.recordings.sigmf_recording import CLOCK_KEY, sigmf_archive
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -22,6 +31,7 @@ TYPES = [
 NAME = "sessions/7/a.sigmf"
 SAMPLES = np.arange(20, dtype="<i2").tobytes()
 """Ten samples."""
+NOON_NS = gps_ns_from_text("2026-03-01T12:00:00Z")
 
 
 def meta(datatype="ci16_le", captures=({"core:sample_start": 0},), **more):
@@ -137,6 +147,70 @@ def test_a_captures_position_comes_before_the_recordings(mast, van):
     assert decoded(SAMPLES, described).position == (*(van or mast), 250.0)
 
 
+@given(st.integers(0, 10**9 - 1), st.none() | st.floats(0, 1), st.none() | st.floats(0, 1))
+def test_a_time_is_trusted_as_far_as_its_uncertainty_says(ns, own, shared):
+    """The format has no field for it, and most recorders' times are their computer's."""
+    capture = {"core:sample_start": 0, "core:datetime": f"2026-03-01T12:00:00.{ns:09d}Z"}
+    capture |= {} if own is None else {CLOCK_KEY: own}
+    recording = decoded(
+        SAMPLES, meta(captures=[capture], **({CLOCK_KEY: shared} if shared else {}))
+    )
+    assert recording.start_gps_ns == NOON_NS + ns
+    assert recording.clock_sigma_s == next(
+        (one for one in (own, shared or None) if one is not None), math.inf
+    )
+
+
+gaps = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), min_size=1, max_size=5)
+
+
+@given(gaps, st.booleans())
+def test_captures_are_placed_at_their_time_and_gaps_stay_empty(drawn, by_index):
+    """A receiver that lost samples must not hear the rest too early; zeros would be silence."""
+    captures, lengths, here, true = [], [0], 0, 0
+    for n_samples, n_lost in drawn:
+        told = {"core:global_index": true} if by_index and captures else {}
+        told = told or {"core:datetime": utc_text(NOON_NS + true * 80_000)}  # 12.5 kHz
+        captures.append({"core:sample_start": here, **told})
+        lengths[-1] += n_samples
+        here, true = here + n_samples, true + n_samples + n_lost
+        lengths += [0] if n_lost else []
+    data = np.arange(2 * here, dtype="<i2").tobytes()
+    longest = decoded(data, meta(captures=captures, **{CLOCK_KEY: 1e-7}))
+    stretches = sorted((longest, *longest.others), key=lambda one: one.start_gps_ns)
+    assert [len(one.iq) for one in stretches] == [n for n in lengths if n]
+    assert len(longest.iq) == max(lengths)
+    lost = np.repeat(np.cumsum([0, *(n_lost for _, n_lost in drawn[:-1])]), [n for n, _ in drawn])
+    late = np.concatenate(
+        [(one.start_gps_ns - NOON_NS) // 80_000 + np.arange(len(one.iq)) for one in stretches]
+    )
+    np.testing.assert_array_equal(late, np.arange(here) + lost)
+
+
+@given(gaps, st.floats(0, 1e-3), st.none() | st.floats(-400, 9000))
+def test_an_archive_keeps_what_a_recording_knows(drawn, sigma_s, altitude_m):
+    """The store's other formats hold neither the start nor its uncertainty."""
+    start_ns, stretches = NOON_NS + 1, []
+    for n_samples, n_lost in drawn:
+        one = Recording(
+            iq=np.arange(n_samples, dtype=np.complex64),
+            sample_rate_hz=12_500.0,
+            start_gps_ns=start_ns,
+            clock_sigma_s=sigma_s,
+            center_frequency_hz=77_500.0,
+            position=ReceiverPosition(53.7, 7.3, altitude_m),
+        )
+        stretches.append(one)
+        start_ns += (n_samples + 1 + n_lost) * 80_000
+    archived = sigmf_archive(replace(stretches[0], others=tuple(stretches[1:])), "DF0KL")
+    found = decoded(archived)
+    again = sorted((found, *found.others), key=lambda one: one.start_gps_ns)
+    for one, before in zip(again, stretches, strict=True):
+        assert one.iq.tolist() == before.iq.tolist()
+        for name in ("start_gps_ns", "clock_sigma_s", "center_frequency_hz", "position"):
+            assert getattr(one, name) == getattr(before, name)
+
+
 @given(st.floats(), st.floats())
 def test_a_position_off_the_globe_is_refused(latitude_deg, longitude_deg):
     """It would be the station's position in the catalogue."""
@@ -177,7 +251,7 @@ json_values = st.recursive(
 keys = st.sampled_from([
     "core:sample_rate", "core:datatype", "core:num_channels", "core:offset", "core:sha512",
     "core:trailing_bytes", "core:sample_start", "core:header_bytes", "core:frequency",
-    "core:datetime", "core:geolocation",
+    "core:datetime", "core:geolocation", "core:global_index", CLOCK_KEY,
 ])  # fmt: skip
 described = st.dictionaries(keys, json_values)
 

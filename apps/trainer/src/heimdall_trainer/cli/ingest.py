@@ -116,6 +116,7 @@ def files(
     stations: Path | None = None,
     start: datetime | None = None,
     sample_rate_hz: float | None = None,
+    clock_uncertainty_s: float | None = None,
     approval: Literal["pending", "approved"] = "pending",
     allow_far: Annotated[Switch, FAR] = False,
     dry_run: Annotated[Switch, DRY] = False,
@@ -123,8 +124,9 @@ def files(
 ) -> None:
     """Store the recordings of one transmission as one session.
 
-    KiwiSDR's WAV, NumPy and SigMF files are stored as they are, once each decodes. Storing
-    them again changes nothing. For many sessions see `heimdall ingest manifest`.
+    KiwiSDR's WAV, NumPy and SigMF files are stored as they are, once each decodes; other WAV
+    files with I and Q become SigMF. Storing them again changes nothing. For many sessions see
+    `heimdall ingest manifest`.
 
     Parameters
     ----------
@@ -138,6 +140,8 @@ def files(
         When it began, where the files do not tell; UTC unless it says otherwise.
     sample_rate_hz
         Of NumPy files, which do not hold it.
+    clock_uncertainty_s
+        Standard deviation of the starts in files that do not state it, such as SigMF, seconds.
     approval
         Only approved sessions are trained on.
     """
@@ -159,6 +163,7 @@ def files(
         _stations(stations),
         start=start if start is None or start.tzinfo else start.replace(tzinfo=UTC),
         sample_rate_hz=sample_rate_hz,
+        clock_sigma_s=clock_uncertainty_s,
         approval=approval,
         allow_far=allow_far,
         warn=warnings.append,
@@ -186,8 +191,9 @@ def manifest(
     file
         CSV with the columns session, source, source_latitude, source_longitude, file, and
         perhaps station, station_latitude, station_longitude, station_altitude_m, frequency_hz,
-        start, sample_rate_hz, approval, source_type, power_dbm, error_margin_m, notes; or
-        YAML with a list `sessions`, each with these names and a list `recordings`.
+        start, start_time, start_uncertainty_s, sample_rate_hz, approval, source_type, power_dbm,
+        error_margin_m, notes; or YAML with a list `sessions`, each with these names and a list
+        `recordings`.
     """
     from heimdall_data.ingest.manifest import read_manifest
 

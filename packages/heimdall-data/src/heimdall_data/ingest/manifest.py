@@ -129,7 +129,7 @@ def _moment(text: str) -> datetime:
 def _gps_ns(text: str) -> int:
     try:
         return gps_ns_from_text(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(
             "write it as 2026-03-01T12:00:00.123456789Z, or as GPS seconds since 1980"
         ) from None

@@ -23,7 +23,7 @@ import numpy as np
 
 from heimdall_data.errors import IngestError
 from heimdall_data.recordings.decode import decode, require_finite
-from heimdall_data.recordings.iq_wav import WavNotes, recording_from_iq_wav, station_of_iq_wav
+from heimdall_data.recordings.iq_wav import WavNotes, iq_wav_name, recording_from_iq_wav
 from heimdall_data.recordings.kiwi_wav import is_kiwi_wav, kiwi_name
 from heimdall_data.recordings.recording import MAX_SAMPLES
 from heimdall_data.recordings.sigmf_recording import sigmf_archive, sigmf_metadata
@@ -49,19 +49,19 @@ class Details:
     start: datetime | None = None
     """Approximate time, aware, for the GPS week of a KiwiSDR recording without a date."""
     start_gps_ns: int | None = None
-    """Instant of the first sample, for NumPy files and others without one of their own."""
+    """Instant of the first sample, where the file states none with its uncertainty."""
     clock_sigma_s: float | None = None
-    """Standard deviation of the start, where the file has a start and no uncertainty."""
+    """Standard deviation of the start, where the file states none."""
 
     def completed(self, recording: Recording) -> Recording:
-        """Return the recording with those of its facts that it lacks."""
-        start_gps_ns, sigma_s = recording.start_gps_ns, recording.clock_sigma_s
-        if start_gps_ns is None:
-            start_gps_ns = self.start_gps_ns
-        if self.clock_sigma_s is not None and math.isinf(sigma_s) and start_gps_ns is not None:
-            sigma_s = self.clock_sigma_s
-        others = tuple(replace(self, start_gps_ns=None).completed(o) for o in recording.others)
-        return replace(recording, start_gps_ns=start_gps_ns, clock_sigma_s=sigma_s, others=others)
+        """Return the recording with these facts where it states no uncertainty of its start."""
+        if math.isfinite(recording.clock_sigma_s):
+            return recording
+        if self.start_gps_ns is not None:
+            recording = replace(recording, start_gps_ns=self.start_gps_ns)
+        if self.clock_sigma_s is not None and recording.start_gps_ns is not None:
+            recording = replace(recording, clock_sigma_s=self.clock_sigma_s)
+        return replace(recording, others=tuple(map(self.completed, recording.others)))
 
 
 _NOTHING = Details()
@@ -187,12 +187,17 @@ def _read_file(path: Path, details: Details) -> _Read:
             start=details.start,
             metadata=beside,
         )
+    if details.start_gps_ns is not None and decoded.others:
+        raise IngestError(
+            f"{path}: one start is given for {1 + len(decoded.others)} captures with gaps between "
+            f"them; write core:datetime into each"
+        )
     recording = details.completed(decoded)
-    is_completed = (recording.start_gps_ns, recording.clock_sigma_s) != (
-        decoded.start_gps_ns,
-        decoded.clock_sigma_s,
+    now, before = (
+        [(one.start_gps_ns, one.clock_sigma_s) for one in (whole, *whole.others)]
+        for whole in (recording, decoded)
     )
-    is_converted = is_foreign or is_completed
+    is_converted = is_foreign or now != before
     if recording.station is None:
         recording = replace(recording, station=station_in_name(path))
     return _Read(
@@ -206,9 +211,8 @@ def station_in_name(path: Path) -> str:
     The forms are `{utc}_{Hz}_{station}_iq.wav` (KiwiSDR), `{station}_{Hz}_{utc}.wav` (UberSDR),
     `websdr_{station}.npy`, `{station}.npy`.
     """
-    if named := kiwi_name(path.name):
-        return named.station
-    return station_of_iq_wav(path.name) or path.stem.removeprefix("websdr_")
+    named = kiwi_name(path.name) or iq_wav_name(path.name)
+    return named.station if named else path.stem.removeprefix("websdr_")
 
 
 def _attributes(path: Path) -> dict[str, str]:

@@ -25,8 +25,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +55,28 @@ _NAME = re.compile(
     r"(?P<station>.+)_(?P<frequency_hz>\d+)_(?P<start>\d{4}-\d\d-\d\dT[\d:.]+Z)\.wav$",
     re.IGNORECASE | re.ASCII,
 )
+_UNIX_SECONDS = re.compile(r"(\d{1,10})\.(\d{9})", re.ASCII)
 _UNIX_EPOCH_NS = gps_ns_from_utc(datetime(1970, 1, 1, tzinfo=UTC))
+
+
+class IqWavName(NamedTuple):
+    """The parts of UberSDR's file name, `{station}_{Hz}_{utc}.wav`."""
+
+    station: str
+    frequency_hz: float
+    start_gps_ns: int
+
+
+def iq_wav_name(name: str) -> IqWavName | None:
+    """Return the parts of UberSDR's file name, or None if the name has another form."""
+    match = _NAME.fullmatch(name.rpartition("/")[2])
+    if match is None:
+        return None
+    try:
+        start_gps_ns = gps_ns_from_text(match["start"])
+    except ValueError:
+        return None
+    return IqWavName(match["station"], float(match["frequency_hz"]), start_gps_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +108,6 @@ def recording_from_iq_wav(data: bytes, name: str, notes: WavNotes | None = None)
         ) from error
 
 
-def station_of_iq_wav(name: str) -> str | None:
-    """Return the receiver in a file name of UberSDR, or None if the name has another form."""
-    match = _NAME.search(name)
-    return match["station"] if match else None
-
-
 def _described(
     iq: ComplexSamples,
     rate_hz: float,
@@ -102,17 +116,16 @@ def _described(
     attributes: Mapping[str, str],
     name: str,
 ) -> Recording:
-    start_gps_ns = station = frequency_hz = None
-    if match := _NAME.search(name):
-        station, frequency_hz = match["station"], float(match["frequency_hz"])
-        start_gps_ns = gps_ns_from_text(match["start"])
-    elif named := kiwi_name(name):
-        frequency_hz, start_gps_ns = named.frequency_hz, gps_ns_from_utc(named.start)
-    frequency_hz = auxiliary_hz if frequency_hz is None else frequency_hz
+    station = start_gps_ns = None
+    frequency_hz = auxiliary_hz
+    if named := iq_wav_name(name):
+        station, frequency_hz, start_gps_ns = named
+    elif plain := kiwi_name(name):  # also ka9q-radio's, for the programs of WSJT
+        frequency_hz, start_gps_ns = plain.frequency_hz, gps_ns_from_utc(plain.start)
     if "frequency" in attributes:
         frequency_hz = _finite(attributes["frequency"])
-    if "unixstarttime" in attributes:
-        start_gps_ns = _UNIX_EPOCH_NS + int(Decimal(attributes["unixstarttime"]) * 10**9)
+    if unix := _UNIX_SECONDS.fullmatch(attributes.get("unixstarttime", "")):
+        start_gps_ns = _UNIX_EPOCH_NS + int(unix[1]) * 10**9 + int(unix[2])
     if (start := said.get("start_time")) is not None:
         start_gps_ns = gps_ns_from_text(str(start))
     if (frequency := said.get("frequency_hz")) is not None:

@@ -49,7 +49,8 @@ def gps_ns_from_text(text: str) -> int:
     ten digits, `1456401618.25`, is GPS seconds since 1980-01-06.
 
     Raises:
-        ValueError: It is neither, or (`OverflowError`) outside of the years 1 to 9999 in UTC.
+        ValueError: It is neither.
+        OverflowError: In UTC it is not in the years 1 to 9999.
     """
     if _GPS_SECONDS.fullmatch(text):
         return int(Decimal(text) * 10**9)

@@ -190,20 +190,23 @@ def _recording(iq: ComplexSamples, about: dict[str, Any], captures: _Captures) -
     rate_hz = float(about["core:sample_rate"])
     whole = Recording(iq=iq, sample_rate_hz=rate_hz)
     ends = [first for first, _ in captures[1:]] + [len(iq)]
-    timed: tuple[int, int] | None = None
+    timed: tuple[int, int, float] | None = None
     stretches: list[_Stretch] = []
     for (first, said), end in zip(captures, ends, strict=True):
         # Without an index of its own, a capture goes on where the one before ended.
         index = _count(said, "core:global_index", _count(said, "core:sample_start", first))
         if (moment := said.get("core:datetime")) is not None:
-            timed = index, gps_ns_from_text(moment)
-        start_ns = None if timed is None else timed[1] + round((index - timed[0]) / rate_hz * 1e9)
+            timed = index, gps_ns_from_text(moment), _clock_sigma_s(said, about)
+        start_ns, sigma_s = None, math.inf
+        if timed is not None:
+            timed_index, timed_ns, sigma_s = timed
+            start_ns = timed_ns + round((index - timed_index) / rate_hz * 1e9)
         coming = _Stretch(
             first=first,
             end=end,
             start_gps_ns=start_ns,
             center_frequency_hz=_number(said, "core:frequency"),
-            clock_sigma_s=_clock_sigma_s(said, about),
+            clock_sigma_s=sigma_s,
             position=_position(said.get("core:geolocation", about.get("core:geolocation"))),
         )
         if first == end:
@@ -243,10 +246,11 @@ class _Stretch:
 
     def continues(self, before: _Stretch, rate_hz: float) -> bool:
         """Return True if this begins where another one ends, within half a sample."""
-        if (self.center_frequency_hz, self.position) != (
-            before.center_frequency_hz,
-            before.position,
-        ):
+        mine, theirs = (
+            (one.center_frequency_hz, one.position, math.isinf(one.clock_sigma_s))
+            for one in (self, before)
+        )
+        if mine != theirs:
             return False
         if self.start_gps_ns is None or before.start_gps_ns is None:
             return False
