@@ -74,7 +74,7 @@ class ArrivalExtractor:
         if not signals:
             return rows
         waveform = CommonWaveform(
-            np.array([signal.steady() for signal in signals]),
+            np.array([signal.samples for signal in signals]),
             config.sample_rate_hz,
             config.compared_hz,
             config.longest_lag_s,

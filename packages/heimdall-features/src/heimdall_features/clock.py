@@ -28,6 +28,7 @@ from heimdall_features.resample import rate_ratio, resampled
 from heimdall_features.signal import Samples, open_source, require_rate
 
 Complex64 = NDArray[np.complex64]
+Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 CLOCK_LIMIT_S: Final = 1e-4
@@ -39,6 +40,9 @@ _PEAK_LIMIT: Final = 8.0
 """Multiple of the smoothed power above which a bin is a spur and is clipped."""
 _SMOOTHING_BINS: Final = 129
 _FRAME: Final = 512
+_LARGEST_SLIP: Final = 2e-4
+"""Largest relative difference of rates that is removed by shifting frames. Clocks of receivers are
+within it: the KiwiSDR's 66.6 MHz is up to 100 ppm off."""
 _SLIP_SAMPLES: Final = 1e-4
 """Smaller clock differences over a recording are ignored: 2 ns at 48 kHz."""
 
@@ -173,45 +177,50 @@ class ComparisonConfig:
 
 
 class Signal:
-    """A receiver's samples at the configured rate, and their time."""
+    """A receiver's samples at the configured rate, by its true clock, and their time."""
 
-    def __init__(self, name: str, recording: ClockedRecording, nominal_rate_hz: float) -> None:
+    def __init__(self, name: str, recording: ClockedRecording, rate_hz: float) -> None:
         with naming(name):
-            rate_hz = require_rate(recording.sample_rate_hz)
-            ratio = rate_ratio(rate_hz, nominal_rate_hz)
+            true_rate_hz = require_rate(recording.sample_rate_hz)
+            # Filters for a ratio of small numbers are short; `_steady` does the rest.
+            ratio = rate_ratio(true_rate_hz, rate_hz, _LARGEST_SLIP)
             source = resampled(open_source(recording.iq, "two-sided"), ratio)
             with np.errstate(over="ignore", invalid="ignore"):  # rejected below
-                self.samples: Complex64 = source.read(0, source.n_samples).astype(np.complex64)
-            if not np.isfinite(self.samples).all():
+                samples = source.read(0, source.n_samples).astype(np.complex64)
+            if not np.isfinite(samples).all():
                 raise FeatureError("the recording holds NaN or infinite samples")
+        self.samples: Complex64 = _steady(samples, 1 - true_rate_hz * float(ratio) / rate_hz)
         self.name = name
-        self.nominal_rate_hz = nominal_rate_hz
-        self.true_rate_hz = rate_hz * float(ratio)
         self.start_s = recording.start_s
 
-    def steady(self) -> Complex64:
-        """Return the samples as if the clock had run at the nominal rate from the start.
 
-        Each frame of an overlap-add is shifted by its own clock error, which changes by less than
-        a thousandth of a sample within the frame.
-        """
-        slip = self.nominal_rate_hz / self.true_rate_hz - 1
-        if abs(slip) * self.samples.size < _SLIP_SAMPLES:
-            return self.samples
-        # Imported here: it takes 0.4 s.
-        import scipy.fft
+def _steady(samples: Complex64, slip: float) -> Complex64:
+    """Return the samples as if the clock, slow by the share `slip`, had kept its rate.
 
-        hop, window = _FRAME // 2, np.hanning(_FRAME + 1)[:-1].astype(np.float32)
-        padded = np.pad(self.samples, (_FRAME, 2 * _FRAME))
-        starts = np.arange(0, padded.size - _FRAME + 1, hop)
-        late = slip * (starts - _FRAME / 2)
-        spectra = scipy.fft.fft(padded[starts[:, None] + np.arange(_FRAME)], axis=1)
-        spectra *= np.exp(-2j * np.pi * np.outer(late, np.fft.fftfreq(_FRAME)))
-        frames = window * scipy.fft.ifft(spectra, axis=1)
-        steady = np.zeros_like(padded)
-        for start, frame in zip(starts, frames, strict=True):
-            steady[start : start + _FRAME] += frame
-        return steady[_FRAME : _FRAME + self.samples.size]
+    Each frame of an overlap-add is shifted by the clock error at its middle, which changes by at
+    most a fortieth of a sample to the next frame.
+    """
+    if abs(slip) * samples.size < _SLIP_SAMPLES:
+        return samples
+    # Imported here: it takes 0.4 s.
+    import scipy.fft
+
+    hop, n_frames = _FRAME // 2, samples.size // (_FRAME // 2) + 2
+    late = slip * hop * np.arange(n_frames)
+    whole = np.rint(late).astype(np.intp)
+    part = (late - whole)[:, None]
+    margin = _FRAME + int(np.abs(whole).max())
+    first = margin + hop * (np.arange(n_frames) - 1) - whole
+    frames = np.pad(samples, margin)[first[:, None] + np.arange(_FRAME)]
+    # Triangles of neighbours add up to 1, and the shift between them is a straight line. They are
+    # laid where they must be before the shift.
+    taper = np.maximum(1 - np.abs(np.arange(_FRAME) + part - hop) / hop, 0).astype(np.float32)
+    spectra = scipy.fft.fft(frames * taper, axis=1)
+    angle = (-2 * np.pi * part * np.fft.fftfreq(_FRAME)).astype(np.float32)
+    spectra *= np.cos(angle) + np.complex64(1j) * np.sin(angle)
+    halves = scipy.fft.ifft(spectra, axis=1).reshape(n_frames, 2, hop)
+    steady: Complex64 = (halves[:-1, 1] + halves[1:, 0]).ravel()[: samples.size]
+    return steady
 
 
 def common_signals(
@@ -237,14 +246,14 @@ def common_signals(
     begin_s = max(signal.start_s for signal in signals)
     cuts = common_span(
         {
-            signal.name: Span(signal.start_s, signal.samples.size, signal.true_rate_hz)
+            signal.name: Span(signal.start_s, signal.samples.size, config.sample_rate_hz)
             for signal in signals
         }
     )
     for signal in signals:
         first = cuts[signal.name].start
         signal.samples = signal.samples[first:]
-        signal.start_s += first / signal.true_rate_hz - begin_s
+        signal.start_s += first / config.sample_rate_hz - begin_s
     n_samples = min(signal.samples.size for signal in signals)
     if n_samples < least_samples:
         raise FeatureError(
@@ -256,11 +265,8 @@ def common_signals(
     offsets_hz = carrier_offsets_hz(
         [signal.samples for signal in signals], config.sample_rate_hz, config.offset_limit_hz
     )
-    time_s = np.arange(n_samples) / config.sample_rate_hz
     for signal, offset_hz in zip(signals, offsets_hz, strict=True):
-        if offset_hz:
-            turn = np.exp(-2j * np.pi * offset_hz * time_s)
-            signal.samples = (signal.samples * turn).astype(np.complex64)
+        signal.samples = signal.samples * phasor(n_samples, -offset_hz / config.sample_rate_hz)
     return signals
 
 
@@ -276,17 +282,24 @@ def carrier_offsets_hz(signals: list[Complex64], rate_hz: float, limit_hz: float
     import scipy.fft
 
     n_samples = signals[0].size
-    # Padded to twice the length, so that shifts do not wrap around.
-    size = scipy.fft.next_fast_len(2 * n_samples)
-    profiles = [scipy.fft.rfft(_fine_structure(scipy.fft.fft(s)), size) for s in signals]
+    profiles = _fine_structure(scipy.fft.fft(np.array(signals), axis=1))
     limit = min(round(limit_hz * n_samples / rate_hz), n_samples // 2)
-    lags = np.arange(-limit, limit + 1)
+    # Shifts are few compared with bins: blocks of bins are compared with what is around them, and
+    # their cross-correlations added.
+    block = min(max(2 * limit, _SMOOTHING_BINS), n_samples)
+    size = scipy.fft.next_fast_len(block + 2 * limit, real=True)
+    n_blocks = -(-n_samples // block)
+    padded = np.pad(profiles, ((0, 0), (limit, n_blocks * block + limit - n_samples)))
+    around = np.lib.stride_tricks.sliding_window_view(padded, block + 2 * limit, axis=1)
+    around = scipy.fft.rfft(around[:, ::block], size)
+    blocks = scipy.fft.rfft(padded[:, limit : -limit or None].reshape(-1, n_blocks, block), size)
+    np.conjugate(blocks, out=blocks)
     shifts = np.zeros((len(signals), len(signals)))
     fits = np.zeros_like(shifts)
     for one, other in itertools.combinations(range(len(signals)), 2):
-        fit = scipy.fft.irfft(profiles[other] * profiles[one].conj(), size)
-        at = int(lags[np.argmax(fit[lags])])
-        shift = at + float(np.clip(vertex(fit[at - 1], fit[at], fit[at + 1]), -0.5, 0.5))
+        fit = scipy.fft.irfft((around[other] * blocks[one]).sum(axis=0), size)[: 2 * limit + 1]
+        at = int(np.argmax(fit))
+        shift = at - limit + (vertex(*fit[at - 1 : at + 2]) if 0 < at < 2 * limit else 0.0)
         shifts[one, other], shifts[other, one] = shift, -shift
         fits[one, other] = fits[other, one] = fit[at]
     reference = int(fits.sum(axis=1).argmax())
@@ -294,19 +307,33 @@ def carrier_offsets_hz(signals: list[Complex64], rate_hz: float, limit_hz: float
     return offsets_hz
 
 
-def _fine_structure(spectrum: Complex64) -> Float64:
-    power: Float64 = np.fft.fftshift(np.square(np.abs(spectrum), dtype=np.float64))
+def _fine_structure(spectra: Complex64) -> Float32:
+    """Power over smoothed power of each bin, less 1, in order of frequency."""
+    power = np.fft.fftshift(np.square(spectra.real) + np.square(spectra.imag), axes=-1)
     smooth = smoothed(power)
-    ratio: Float64 = np.divide(power, smooth, out=np.ones_like(power), where=smooth > 0)
-    return np.asarray(np.minimum(ratio, _PEAK_LIMIT) - 1.0, dtype=np.float64)
+    ratio = np.divide(power, smooth, out=np.ones_like(smooth), where=smooth > 0)
+    return np.asarray(np.minimum(ratio, _PEAK_LIMIT) - 1.0, dtype=np.float32)
+
+
+def phasor(n_samples: int, cycles_per_sample: float, first: float = 0.0) -> Complex64:
+    """Return `exp(2 pi i cycles_per_sample n)`, `(n_samples,)`, for n from `first` on.
+
+    It is an outer product of two short ones, which needs a hundredth of the sines and cosines.
+    """
+    inner = math.isqrt(n_samples) + 1
+    turn = 2j * np.pi * cycles_per_sample
+    coarse = np.exp(turn * (first + inner * np.arange(-(-n_samples // inner))))
+    fine = np.exp(turn * np.arange(inner))
+    return (coarse.astype(np.complex64)[:, None] * fine.astype(np.complex64)).ravel()[:n_samples]
 
 
 def smoothed(power: NDArray[np.floating]) -> Float64:
-    """Mean power of the bins around each bin; the spectrum wraps around."""
-    width = min(_SMOOTHING_BINS, 1 + 2 * (power.size // 8))
-    padded = np.pad(power.astype(np.float64), width // 2, mode="wrap")
-    sums = np.concatenate([[0.0], np.cumsum(padded)])
-    return np.asarray((sums[width:] - sums[:-width]) / width, dtype=np.float64)
+    """Mean power of the bins around each bin, along the last axis; the spectrum wraps around."""
+    n_bins = power.shape[-1]
+    width = min(_SMOOTHING_BINS, 1 + 2 * (n_bins // 8))
+    edges = [(0, 0)] * (power.ndim - 1) + [(width // 2 + 1, width // 2)]
+    sums = np.cumsum(np.pad(power, edges, mode="wrap"), axis=-1, dtype=np.float64)
+    return np.asarray((sums[..., width:] - sums[..., :-width]) / width, dtype=np.float64)
 
 
 def vertex(before: float, peak: float, after: float) -> float:

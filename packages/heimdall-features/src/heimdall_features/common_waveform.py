@@ -16,7 +16,6 @@ curvature gives about the delays; S. M. Kay, "Fundamentals of Statistical Signal
 processing", IEEE Trans. ASSP 29 (1981).
 """
 
-import itertools
 import math
 from typing import Final
 
@@ -24,14 +23,18 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from heimdall_features.clock import smoothed
+from heimdall_features.clock import phasor, smoothed
 
 _NOISE_QUANTILE: Final = 0.4
 """Quantile of the smoothed spectrum between the signal and the stop band of a receiver's filter."""
+_EVERY_BIN: Final = 16
+"""Bins of a smoothed spectrum per value that the quantile is taken of."""
 _TAPER_LAGS: Final = 2.0
 """Ends tapered off, in longest lags: there, shifted recordings have nothing in common."""
 _LARGEST_STEP: Final = 0.5
 """In samples of lag or bins of offset; a larger step would leave the peak."""
+_SMALL_STEP: Final = 0.03
+"""After a step this small, the next one is a thousandth: errors of Newton's method are squared."""
 _N_SEGMENTS: Final = 64
 """Offsets are searched up to half this multiple of the recording's resolution, up and down."""
 _OFFSETS_PER_BIN: Final = 4
@@ -39,8 +42,9 @@ _OFFSETS_PER_BIN: Final = 4
 _FALSE_ALARM: Final = 1e-3
 """Probability that noise alone passes for an arrival."""
 
+Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Complex = NDArray[np.complexfloating]
+Complex64 = NDArray[np.complex64]
 
 
 class CommonWaveform:
@@ -55,24 +59,32 @@ class CommonWaveform:
     """
 
     def __init__(
-        self, samples: Complex, rate_hz: float, bandwidth_hz: float, longest_lag_s: float
+        self, samples: Complex64, rate_hz: float, bandwidth_hz: float, longest_lag_s: float
     ) -> None:
-        n_receivers, n_samples = samples.shape
+        # Largest length of a quick transform.
+        n_samples = samples.shape[1]
+        while scipy.fft.next_fast_len(n_samples) > n_samples:
+            n_samples -= 1
+        n_receivers, samples = len(samples), samples[:, :n_samples]
         # Ends that do not meet would leak over all frequencies, above the noise of quiet ones.
-        ends = _taper(n_samples, _TAPER_LAGS * longest_lag_s * rate_hz).astype(np.float32)
-        spectra = scipy.fft.fft(samples * ends, axis=1)
-        power = np.array([smoothed(np.abs(spectrum) ** 2) for spectrum in spectra])
+        spectra = scipy.fft.fft(samples * _taper(n_samples, _TAPER_LAGS * longest_lag_s * rate_hz))
+        power = smoothed(np.square(spectra.real) + np.square(spectra.imag))
         n_band = min(scipy.fft.next_fast_len(round(n_samples * bandwidth_hz / rate_hz)), n_samples)
         bins = np.r_[0 : n_band - n_band // 2, n_samples - n_band // 2 : n_samples]
         self.rate_hz = rate_hz * n_band / n_samples
         self.spectra = spectra[:, bins]
-        self.turn = 2j * np.pi * np.fft.fftfreq(n_samples, 1 / rate_hz)[bins]
-        self.time_s = (np.arange(n_band) - (n_band - 1) / 2) / self.rate_hz
+        frequency_hz = np.fft.fftfreq(n_samples, 1 / rate_hz)[bins]
+        self._turn = (2j * np.pi / self.rate_hz * frequency_hz).astype(np.complex64)
+        """Change of phase at each bin by a delay of one sample of the band."""
+        self._time = ((np.arange(n_band) - (n_band - 1) / 2) / n_band).astype(np.float32)
+        """Time in durations of the recording, from its middle."""
         self.longest_lag_s = longest_lag_s
-        self.noise = np.maximum(np.quantile(power, _NOISE_QUANTILE, axis=1), 1e-30)
-        excess = np.maximum(power - self.noise[:, None], 0)[:, bins]
+        # The smoothed spectrum needs no more than some values of each average.
+        quiet = np.quantile(power[:, ::_EVERY_BIN], _NOISE_QUANTILE, axis=1)
+        self.noise = np.maximum(quiet, 1e-30)
+        excess = np.maximum(power[:, bins] - self.noise[:, None], 0)
         total = (excess / self.noise[:, None]).sum(axis=0)
-        self.weight = total / (1 + total)
+        self.weight = (total / (1 + total)).astype(np.float32)
         self.gain = np.sqrt(excess.mean(axis=1)).astype(np.complex128)
         self.delay_s = np.zeros(n_receivers)
         self.offset_hz = np.zeros(n_receivers)
@@ -98,7 +110,7 @@ class CommonWaveform:
             self._weigh(heard)
             for receiver in heard if len(heard) > 1 else ():
                 reference, strength = self._sum([other for other in heard if other != receiver])
-                self._step(receiver, reference)
+                self._step(receiver, scipy.fft.ifft(reference * self.weight))
                 self._realign(receiver, reference, strength, strength)
         self._weigh(heard)
 
@@ -112,7 +124,7 @@ class CommonWaveform:
     def snr(self) -> Float64:
         """Signal to noise in each bin at each receiver, `(receivers, bins)`."""
         total, strength = self._sum([int(one) for one in np.flatnonzero(self.heard)] or [0])
-        power = np.maximum(smoothed(np.abs(total) ** 2) / strength - 1, 0) / strength
+        power = self._over_noise(total, strength) / strength
         over_noise: Float64 = np.abs(self.gain) ** 2 / self.noise
         return over_noise[:, None] * power
 
@@ -123,8 +135,8 @@ class CommonWaveform:
         time of emission are equivalent to Hahn and Tretter's matrix.
         """
         weights = self.snr() * self.weight
-        frequency = self.turn.imag
-        middle = (weights @ frequency) / np.maximum(weights.sum(axis=1), 1e-30)
+        frequency = self.rate_hz * self._turn.imag.astype(np.float64)
+        middle = (weights * frequency).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-30)
         information: Float64 = 2 * np.sum(weights * (frequency - middle[:, None]) ** 2, axis=1)
         return information * (1 - self.coupling)
 
@@ -138,89 +150,111 @@ class CommonWaveform:
         ratio = np.ones(len(self.gain))
         for receiver in heard:
             reference, strength = self._sum([other for other in heard if other != receiver])
-            rest = self.aligned[receiver] - self.gain[receiver] / strength * reference
+            rest = self.aligned[receiver] - np.complex64(self.gain[receiver] / strength) * reference
             rest = scipy.fft.ifft(rest * np.sqrt(self.weight), norm="ortho") * self._taper
             expected = self.noise[receiver] + np.abs(self.gain[receiver]) ** 2 / strength
             ratio[receiver] = np.sum(np.abs(rest) ** 2) / (expected * share)
         return ratio
 
-    def _sum(self, receivers: list[int]) -> tuple[Complex, float]:
+    def _sum(self, receivers: list[int]) -> tuple[Complex64, float]:
         """Weighted sum of the receivers, and its gain over the waveform."""
-        weights = self.gain[receivers].conj() / self.noise[receivers]
-        strength = float(np.sum(np.abs(self.gain[receivers]) ** 2 / self.noise[receivers]))
-        return weights @ self.aligned[receivers], strength
+        total = np.zeros_like(self._turn)
+        for receiver in receivers:  # a product of matrices would start threads
+            weight = np.complex64(self.gain[receiver].conj() / self.noise[receiver])
+            total += weight * self.aligned[receiver]
+        return total, float(np.sum(np.abs(self.gain[receivers]) ** 2 / self.noise[receivers]))
+
+    def _over_noise(self, total: Complex64, strength: float) -> Float64:
+        """Waveform over noise in a sum, in each bin."""
+        power = smoothed(np.square(total.real) + np.square(total.imag))
+        return np.maximum(power / strength - 1, 0)
 
     def _weigh(self, heard: list[int]) -> None:
         """Set each bin's weight to the waveform's share of the sum (Wiener filter)."""
-        total, strength = self._sum(heard)
-        over_noise = np.maximum(smoothed(np.abs(total) ** 2) / strength - 1, 0)
-        self.weight = over_noise / (1 + over_noise)
+        over_noise = self._over_noise(*self._sum(heard))
+        self.weight = (over_noise / (1 + over_noise)).astype(np.float32)
 
     def _find(self, receiver: int, heard: list[int]) -> None:
         reference, strength = self._sum(heard)
         longest = int(np.ceil(self.longest_lag_s * self.rate_hz))
+        model = scipy.fft.ifft(reference * self.weight)
         lag, cycles_per_sample, self.least_power[receiver] = _best_fit(
             scipy.fft.ifft(self.spectra[receiver]),
-            scipy.fft.ifft(reference * self.weight),
-            min(longest, self.time_s.size // (2 * _N_SEGMENTS)),
+            model,
+            min(longest, self._time.size // (2 * _N_SEGMENTS)),
         )
         self.delay_s[receiver] = lag / self.rate_hz
         self.offset_hz[receiver] = cycles_per_sample * self.rate_hz
         for _ in range(3):
-            self._step(receiver, reference)
-        self._realign(receiver, reference, strength, 0.0)
+            if self._step(receiver, model) < _SMALL_STEP:
+                break
+        self._realign(receiver, reference, strength, noise=strength)
 
-    def _step(self, receiver: int, reference: Complex) -> None:
-        """Move delay and carrier offset by one step of Newton's method, together.
+    def _shifted(self, receiver: int) -> Complex64:
+        """Spectrum without the receiver's delay, but with its carrier offset."""
+        n_bins = self._turn.size
+        cycles = self.delay_s[receiver] * self.rate_hz / n_bins
+        n_positive = n_bins - n_bins // 2
+        shifted: Complex64 = self.spectra[receiver] * np.concatenate(
+            [phasor(n_positive, cycles), phasor(n_bins // 2, cycles, -(n_bins // 2))]
+        )
+        return shifted
+
+    def _carrier(self, receiver: int) -> Complex64:
+        """The receiver's carrier after removing its offset, over the carrier before, in time."""
+        n_samples = self._time.size
+        return phasor(n_samples, -self.offset_hz[receiver] / self.rate_hz, -(n_samples - 1) / 2)
+
+    def _step(self, receiver: int, model: Complex64) -> float:
+        """Move delay and offset towards the best fit to a waveform: one step of Newton's method.
 
         Speech over FM has ridges on which a later signal with a higher carrier fits as well; one
-        parameter at a time would converge slowly.
+        parameter at a time would converge slowly. Returns the step's length in samples or bins,
+        whichever is larger.
         """
-        model = scipy.fft.ifft(reference * self.weight).conj() * self._taper
-        model *= np.exp(-2j * np.pi * self.offset_hz[receiver] * self.time_s)
-        shifted = self.spectra[receiver] * np.exp(self.turn * self.delay_s[receiver])
-        slopes = [scipy.fft.ifft(shifted * self.turn**k) for k in range(3)]
-        spin = -2j * np.pi * self.time_s
-        first, later, bend = (np.sum(model * slope) for slope in slopes)
-        model *= spin
-        higher, both = (np.sum(model * slope) for slope in slopes[:2])
-        spread = np.sum(model * spin * slopes[0])
-        gradient = np.array([(first.conj() * part).real for part in (later, higher)])
-        mixed = (later.conj() * higher).real
+        model = model.conj() * self._taper * self._carrier(receiver)
+        slopes = np.empty((3, model.size), np.complex64)
+        slopes[0] = self._shifted(receiver)
+        np.multiply(slopes[0], self._turn, out=slopes[1])
+        np.multiply(slopes[1], self._turn, out=slopes[2])
+        slopes = scipy.fft.ifft(slopes, overwrite_x=True) * model
+        first, later, bend = map(complex, slopes.sum(axis=1))
+        slopes[:2] *= np.complex64(-2j * np.pi) * self._time
+        higher, both = map(complex, slopes[:2].sum(axis=1))
+        spread = -2j * np.pi * complex((slopes[0] * self._time).sum())
+        gradient = np.array([(first.conjugate() * part).real for part in (later, higher)])
+        mixed = (later.conjugate() * higher).real
         curvature = (
             np.array([[abs(later) ** 2, mixed], [mixed, abs(higher) ** 2]])
-            + np.array([[bend, both], [both, spread]], dtype=complex).dot(first.conj()).real
+            + np.array([[bend, both], [both, spread]]).dot(first.conjugate()).real
         )
         determinant = curvature[0, 0] * curvature[1, 1] - curvature[0, 1] ** 2
         if not (curvature[0, 0] < 0 < determinant):
-            return  # no maximum near by
+            return 0.0  # no maximum near by
         self.coupling[receiver] = curvature[0, 1] ** 2 / (curvature[0, 0] * curvature[1, 1])
-        delay, offset = -np.linalg.solve(curvature, gradient)
-        within = max(
-            abs(delay) * self.rate_hz / _LARGEST_STEP,
-            abs(offset) * self.time_s.size / self.rate_hz / _LARGEST_STEP,
-            1.0,
-        )
-        self.delay_s[receiver] += delay / within
-        self.offset_hz[receiver] += offset / within
+        step = -np.linalg.solve(curvature, gradient)
+        length = float(np.abs(step).max())
+        step /= max(length / _LARGEST_STEP, 1.0)
+        self.delay_s[receiver] += step[0] / self.rate_hz
+        self.offset_hz[receiver] += step[1] * self.rate_hz / self._time.size
+        return length
 
-    def _realign(self, receiver: int, reference: Complex, strength: float, noise: float) -> None:
+    def _realign(self, receiver: int, reference: Complex64, strength: float, noise: float) -> None:
         """Apply delay and offset, and measure the gain; `noise` is the reference's, per bin."""
-        shifted = scipy.fft.ifft(
-            self.spectra[receiver] * np.exp(self.turn * self.delay_s[receiver])
-        )
-        shifted *= np.exp(-2j * np.pi * self.offset_hz[receiver] * self.time_s)
-        self.aligned[receiver] = scipy.fft.fft(shifted)
-        weighted = reference * self.weight
-        power = np.vdot(weighted, reference).real
-        power = max(power - noise * self.weight.sum(), 1e-9 * power, 1e-30)
-        fit = np.vdot(weighted, self.aligned[receiver])
+        in_time = scipy.fft.ifft(self._shifted(receiver)) * self._carrier(receiver)
+        self.aligned[receiver] = scipy.fft.fft(in_time, overwrite_x=True)
+        weighted = (reference * self.weight).conj()
+        power = float((weighted * reference).real.sum())
+        power = max(power - noise * float(self.weight.sum()), 1e-9 * power, 1e-30)
+        fit = complex((weighted * self.aligned[receiver]).sum())
         self.gain[receiver] = fit / power * strength
-        alone = self.noise[receiver] * np.vdot(weighted, weighted).real
+        alone = self.noise[receiver] * float(np.square(np.abs(weighted)).sum())
         self.fit_power[receiver] = abs(fit) ** 2 / max(alone, 1e-30)
 
 
-def _best_fit(signal: Complex, reference: Complex, longest_lag: int) -> tuple[int, float, float]:
+def _best_fit(
+    signal: Complex64, reference: Complex64, longest_lag: int
+) -> tuple[int, float, float]:
     """Highest cell of the ambiguity function of a signal and a reference, both `(n_samples,)`.
 
     Returns:
@@ -228,31 +262,28 @@ def _best_fit(signal: Complex, reference: Complex, longest_lag: int) -> tuple[in
         sample; and the power, relative to noise, above which a fit is an arrival: infinite if
         the cell itself could be noise. Cells of noise have a Rayleigh distribution.
     """
-    edges = np.linspace(0, signal.size, _N_SEGMENTS + 1).astype(np.intp)
-    size = scipy.fft.next_fast_len(int(np.diff(edges).max()) + 2 * longest_lag)
-    shifts = np.arange(-longest_lag, longest_lag + 1)
-    rows = []
-    for begin, end in itertools.pairwise(edges):
-        first = max(int(begin) - longest_lag, 0)
-        wide = scipy.fft.fft(signal[first : end + longest_lag], size)
-        narrow = scipy.fft.fft(reference[begin:end], size)
-        correlation = scipy.fft.ifft(wide * narrow.conj())
-        rows.append(correlation[(shifts + begin - first) % size])
-    cells = np.abs(scipy.fft.fft(np.array(rows), _N_SEGMENTS * _OFFSETS_PER_BIN, axis=0))
-    offset, lag = np.unravel_index(int(np.argmax(cells)), cells.shape)
+    length = signal.size // _N_SEGMENTS
+    n_around = length + 2 * longest_lag
+    size = scipy.fft.next_fast_len(n_around)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(signal, longest_lag), n_around)
+    wide = scipy.fft.fft(around[: _N_SEGMENTS * length : length], size)
+    narrow = scipy.fft.fft(reference[: _N_SEGMENTS * length].reshape(-1, length), size)
+    by_lag = scipy.fft.ifft(wide * narrow.conj(), overwrite_x=True)[:, : 2 * longest_lag + 1].T
+    cells = np.abs(scipy.fft.fft(by_lag, _N_SEGMENTS * _OFFSETS_PER_BIN))
+    lag, offset = np.unravel_index(int(np.argmax(cells)), cells.shape)
     middle = float(np.median(cells))
-    height = float(cells[offset, lag]) / middle if middle > 0 else 0.0
+    height = float(cells[lag, offset]) / middle if middle > 0 else 0.0
     threshold = math.sqrt(math.log(cells.size / _FALSE_ALARM) / math.log(2))
     return (
         int(lag) - longest_lag,
-        float(np.fft.fftfreq(len(cells))[offset]) * _N_SEGMENTS / signal.size,
+        float(np.fft.fftfreq(cells.shape[1])[offset]) / length,
         # The median of a Rayleigh distribution is at the power ln 2.
         threshold**2 * math.log(2) if height > threshold else math.inf,
     )
 
 
-def _taper(n_samples: int, n_ramp: float, n_silent: float = 0.0) -> Float64:
+def _taper(n_samples: int, n_ramp: float, n_silent: float = 0.0) -> Float32:
     """1 in the middle, falling to 0 towards both ends, whose last samples are silent."""
     away = np.minimum(np.arange(n_samples), np.arange(n_samples)[::-1]) + 0.5
     rise = np.clip((away - n_silent) / max(n_ramp, 1.0), 0, 1)
-    return np.asarray(np.sin(np.pi / 2 * rise) ** 2, dtype=np.float64)
+    return np.asarray(np.sin(np.pi / 2 * rise) ** 2, dtype=np.float32)

@@ -35,8 +35,8 @@ OVERSAMPLING: Final = 4
 PIECE_SAMPLES: Final = 1 << 14
 
 
-def rate_ratio(rate_hz: float, wanted_hz: float) -> Fraction:
-    """Ratio of small whole numbers near `wanted / rate`, within one part per million.
+def rate_ratio(rate_hz: float, wanted_hz: float, tolerance: float = RATE_TOLERANCE) -> Fraction:
+    """Ratio of small whole numbers near `wanted / rate`, within a relative tolerance.
 
     Raises:
         FeatureError: The rates differ by more than a factor of 200.
@@ -46,7 +46,7 @@ def rate_ratio(rate_hz: float, wanted_hz: float) -> Fraction:
         raise FeatureError(f"cannot resample {rate_hz} Hz to {wanted_hz} Hz; is the rate in Hz?")
     # Doubling the terms finds a ratio at most twice as long as the shortest.
     near, terms = Fraction(round(exact)), 1
-    while abs(near / exact - 1) > RATE_TOLERANCE:
+    while abs(near / exact - 1) > tolerance:
         terms *= 2
         near = exact.limit_denominator(terms)
     return near
