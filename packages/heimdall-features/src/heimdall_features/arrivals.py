@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from heimdall_features.clock import ClockedRecording, ComparisonConfig, common_signals
 from heimdall_features.config import StoredSettings
 
-ARRIVAL_VERSION: Final = 1
+ARRIVAL_VERSION: Final = 2
 """Increased whenever arrival times change by more than rounding."""
 ARRIVAL_COLUMNS: Final = ("heard", "arrival_us", "sigma_us", "snr_db", "misfit_db")
 """Columns of a receiver's row, which is zero if its arrival is unknown."""
@@ -54,10 +54,10 @@ class ArrivalExtractor:
 
         Returns:
             float32 `(receivers, 5)` with the columns `ARRIVAL_COLUMNS`: 1 if the arrival was
-            found; microseconds after the receivers' weighted mean; their standard deviation
-            from noise alone, without clocks and paths; signal to noise in the compared band in
-            dB; and the dB by which the part that the other receivers do not explain exceeds
-            noise. Rows of receivers without a known arrival are zero.
+            found; microseconds after the receivers' weighted mean; their standard deviation from
+            noise and from what does not fit (`coherent_error`), without clocks and detours;
+            signal to noise in the compared band in dB; and the dB by which the part that the
+            other receivers do not explain exceeds noise. Rows of receivers without a known arrival are zero.
 
         Raises:
             FeatureError: A receiver is unknown, a recording is unfit, or those with clocks
@@ -81,9 +81,9 @@ class ArrivalExtractor:
         )
         waveform.align()
         heard = waveform.heard
-        misfit = waveform.misfit()
-        # A bad fit makes the arrival less certain by the same factor.
-        variance = np.maximum(misfit, 1.0) / np.maximum(waveform.information(), 1e-30)
+        misfit, coherent = waveform.errors()
+        # All of a bad fit counts as noise, which averages out, and what does not is added.
+        variance = np.maximum(misfit, 1.0) / np.maximum(waveform.information(), 1e-30) + coherent
         late_s = waveform.delay_s + [signal.start_s for signal in signals]
         late_s -= np.average(late_s, weights=heard / variance) if heard.any() else 0.0
         columns = [

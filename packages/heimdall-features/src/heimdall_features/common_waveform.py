@@ -24,6 +24,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from heimdall_features.clock import phasor, smoothed
+from heimdall_features.coherent_error import Scatter, coherent_variance
 
 _NOISE_QUANTILE: Final = 0.4
 """Quantile of the smoothed spectrum between the signal and the stop band of a receiver's filter."""
@@ -140,21 +141,39 @@ class CommonWaveform:
         information: Float64 = 2 * np.sum(weights * (frequency - middle[:, None]) ** 2, axis=1)
         return information * (1 - self.coupling)
 
-    def misfit(self) -> Float64:
-        """Residual of each receiver from the others' waveform, over the expected noise power.
+    def errors(self) -> tuple[Float64, Float64]:
+        """Residual of each receiver from the others' waveform, and the delay error that it shows.
 
-        1 for noise alone; more with echoes, fading or other transmitters. `(receivers,)`.
+        Returns:
+            Residual power over that of noise: 1 for noise alone; more with echoes, fading or
+            other transmitters. And the variance of the delay beyond noise, for which every such
+            power counts as noise (`coherent_error`), in s^2. Both `(receivers,)`.
         """
         heard = [int(one) for one in np.flatnonzero(self.heard)]
         share = float(np.mean(self._taper**2) * self.weight.sum())
-        ratio = np.ones(len(self.gain))
+        misfit, variance = np.ones(len(self.gain)), np.zeros(len(self.gain))
+        scatters, n_errors = [], []
         for receiver in heard:
-            reference, strength = self._sum([other for other in heard if other != receiver])
-            rest = self.aligned[receiver] - np.complex64(self.gain[receiver] / strength) * reference
-            rest = scipy.fft.ifft(rest * np.sqrt(self.weight), norm="ortho") * self._taper
-            expected = self.noise[receiver] + np.abs(self.gain[receiver]) ** 2 / strength
-            ratio[receiver] = np.sum(np.abs(rest) ** 2) / (expected * share)
-        return ratio
+            others = [other for other in heard if other != receiver]
+            reference, strength = self._sum(others)
+            series = np.empty((2, self._time.size), np.complex64)
+            series[0] = np.complex64(self.gain[receiver] / strength) * reference
+            series[1] = self.aligned[receiver] - series[0]
+            series *= np.sqrt(self.weight)
+            waveform, rest = scipy.fft.ifft(series, norm="ortho", overwrite_x=True) * self._taper
+            of_others = float(np.abs(self.gain[receiver]) ** 2 / strength)
+            expected = float(self.noise[receiver]) + of_others
+            power = np.square(rest.real) + np.square(rest.imag)
+            misfit[receiver] = float(power.sum()) / (expected * share)
+            scatters.append(
+                Scatter.of(waveform, rest, self.weight, expected * misfit[receiver], of_others)
+            )
+            # The others' own errors are in their sum, by their shares of it.
+            shares = np.abs(self.gain[others]) ** 2 / self.noise[others] / strength
+            n_errors.append(1 + np.sum(shares**2))
+        if heard:
+            variance[heard] = coherent_variance(scatters) / np.array(n_errors) / self.rate_hz**2
+        return misfit, variance
 
     def _sum(self, receivers: list[int]) -> tuple[Complex64, float]:
         """Weighted sum of the receivers, and its gain over the waveform."""
