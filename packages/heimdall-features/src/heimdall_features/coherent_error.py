@@ -33,8 +33,8 @@ _N_BLOCKS: Final = 8
 _N_BANDS: Final = 8
 _LEAST_POWER: Final = 0.01
 """Power of a block, over the mean of all, below which its gain is not fitted."""
-_DEVIATIONS: Final = 2.33
-"""Normal deviate that noise alone exceeds once in a hundred times."""
+_DEVIATIONS: Final = 3.09
+"""Normal deviate that noise alone exceeds once in a thousand times."""
 _MEDIAN_OF_SQUARE: Final = 0.455
 """Median of the square of a standard normal variable."""
 _USUAL_WEIGHT: Final = 2.0
@@ -149,7 +149,7 @@ def _beyond(variance: Float64, noise: Float64, freedom: int) -> Float64:
 
 
 def _most_by_noise(freedom: int) -> float:
-    """Mean square of `freedom` normal variables that is exceeded once in a hundred times."""
+    """Mean square of `freedom` normal variables that is exceeded once in a thousand times."""
     share = 2 / (9 * freedom)
     return float((1 - share + _DEVIATIONS * np.sqrt(share)) ** 3)
 
