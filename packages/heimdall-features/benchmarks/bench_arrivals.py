@@ -1,4 +1,4 @@
-"""Precision of arrival times compared with theory, and their time: a markdown table.
+"""Processor time of arrival times, and their precision compared with theory: markdown tables.
 
     python benchmarks/bench_arrivals.py [sessions]
 
@@ -10,9 +10,16 @@ freedom: 1 if the sigmas are right.
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
-from heimdall_features import ArrivalConfig, ArrivalExtractor, ClockedRecording
+from heimdall_features import (
+    ArrivalConfig,
+    ArrivalExtractor,
+    ClockedRecording,
+    FeatureConfig,
+    FeatureExtractor,
+)
 from heimdall_features.testing import delayed, noise
 
 RATE_HZ = 48_000.0
@@ -20,6 +27,11 @@ N_SAMPLES = 33_600
 WIDTH_HZ = 12e3
 NAMES = tuple("ABCDEFG")
 EXTRACT = ArrivalExtractor(ArrivalConfig(receivers=NAMES, baseline_m=180e3, bandwidth_hz=20e3))
+
+
+WHOLE_BAND = ArrivalExtractor(replace(EXTRACT.config, bandwidth_hz=None))
+MEL = FeatureExtractor(FeatureConfig(receivers=NAMES, sample_rate_hz=RATE_HZ))
+N_TIMED = 9
 
 
 def session(rng, snr_db):
@@ -43,8 +55,45 @@ def bound_us(snr_db):
     return 1e6 / np.sqrt(information)
 
 
+def mel(recordings):
+    """The mel features of a session, for comparison."""
+    return MEL({name: (one.iq, one.sample_rate_hz) for name, one in recordings.items()})
+
+
+def processor_ms(compute, sessions):
+    """Median processor time of all threads for a session."""
+    took_ms = []
+    for recordings in [sessions[0], *sessions]:
+        started = time.process_time()
+        compute(recordings)
+        took_ms.append(1e3 * (time.process_time() - started))
+    return np.median(took_ms[1:])
+
+
+def print_times():
+    """Print the processor time of sessions at 10 dB, also with clocks that are ppm off."""
+    rng = np.random.default_rng(2)
+    exact = [session(rng, 10)[0] for _ in range(N_TIMED)]
+    slow = [
+        {n: replace(r, sample_rate_hz=RATE_HZ * (1 + 5e-6 * rng.normal())) for n, r in one.items()}
+        for one in exact
+    ]
+    mel_ms = processor_ms(mel, exact)
+    print("| features | processor time, ms | over mel |\n|---|---|---|")
+    for name, compute, sessions in (
+        ("mel", mel, exact),
+        ("arrivals, 20 kHz", EXTRACT, exact),
+        ("arrivals, 20 kHz, clocks 5 ppm off", EXTRACT, slow),
+        ("arrivals, 48 kHz", WHOLE_BAND, exact),
+    ):
+        took_ms = processor_ms(compute, sessions)
+        print(f"| {name} | {took_ms:.0f} | {took_ms / mel_ms:.0f} |", flush=True)
+    print()
+
+
 def main():
-    """Print the table."""
+    """Print the tables."""
+    print_times()
     n_sessions = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     print("| SNR, dB | heard, % | rms error, us | bound, us | chi-square | ms a session |")
     print("|---|---|---|---|---|---|")

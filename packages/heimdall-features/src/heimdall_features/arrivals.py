@@ -57,7 +57,8 @@ class ArrivalExtractor:
             found; microseconds after the receivers' weighted mean; their standard deviation from
             noise and from what does not fit (`coherent_error`), without clocks and detours;
             signal to noise in the compared band in dB; and the dB by which the part that the
-            other receivers do not explain exceeds noise. Rows of receivers without a known arrival are zero.
+            other receivers do not explain exceeds noise. Rows of receivers without a known
+            arrival are zero.
 
         Raises:
             FeatureError: A receiver is unknown, a recording is unfit, or those with clocks

@@ -35,10 +35,8 @@ _LEAST_POWER: Final = 0.01
 """Power of a block, over the mean of all, below which its gain is not fitted."""
 _DEVIATIONS: Final = 3.09
 """Normal deviate that noise alone exceeds once in a thousand times."""
-_MEDIAN_OF_SQUARE: Final = 0.455
-"""Median of the square of a standard normal variable."""
 _USUAL_WEIGHT: Final = 2.0
-"""Weight of the receivers' usual error beside the single value that is a receiver's own."""
+"""Weight of the mean of all receivers beside the single value that is a receiver's own."""
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -119,9 +117,9 @@ def coherent_variance(scatters: list[Scatter]) -> Float64:
     """Return the variance of each receiver's delay beyond noise, in squares of a sample.
 
     A tilt is one number from a normal distribution, which may be small by chance. A receiver with
-    a smaller one than usual is taken to have mostly the usual error. With n receivers, errors
-    over such sigmas have about Student's distribution with n + 1 degrees of freedom, whose
-    variance is (n + 1) / (n - 1); sigmas are increased by it.
+    a smaller one than the others is taken to have mostly their mean square. With n receivers,
+    errors over such sigmas have about Student's distribution with n + 1 degrees of freedom, whose
+    variance is (n + 1) / (n - 1); the variance of a tilt is increased by it.
     """
     n = len(scatters)
     noise, tilt, between_blocks, between_bands = (
@@ -129,8 +127,7 @@ def coherent_variance(scatters: list[Scatter]) -> Float64:
         for name in ("noise", "tilt", "between_blocks", "between_bands")
     )
     own = np.maximum(tilt - noise, 0)
-    usual = float(np.median(own)) / _MEDIAN_OF_SQUARE
-    tilted = np.maximum(own, (own + _USUAL_WEIGHT * usual) / (1 + _USUAL_WEIGHT))
+    tilted = np.maximum(own, (own + _USUAL_WEIGHT * own.mean()) / (1 + _USUAL_WEIGHT))
     # Of the tilts, one is common to all: the receivers are compared with each other.
     is_usual = np.mean(tilt / noise) > _most_by_noise(n - 1)
     tilted = np.where(is_usual | (tilt > noise * _most_by_noise(1)), tilted, 0.0)

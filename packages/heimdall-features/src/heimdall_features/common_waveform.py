@@ -35,8 +35,8 @@ _BINS_PER_BLOCK: Final = 128
 """As many as are smoothed elsewhere: powers of noise vary by 9 %."""
 _LEAST_SHARE: Final = 0.1
 """Share of the band without a common signal from which noise can be measured."""
-_QUIET_QUANTILE: Final = 0.2
-"""Quantile of the power there: other transmitters are not noise."""
+_QUIET_QUANTILE: Final = 0.5
+"""Quantile of the power there: neither other transmitters nor the stop band are its noise."""
 _NOISIER: Final = 2.0
 """Factor below which a difference from the stop band is chance."""
 _LEAST_PART: Final = 0.05
