@@ -2,6 +2,8 @@
 
 from heimdall_locate.errors import LocateError
 from heimdall_locate.locate import locate
+from heimdall_locate.map.page import map_html
+from heimdall_locate.output import cot, geojson, kml, write_position
 from heimdall_locate.position import (
     Candidate,
     Cells,
@@ -20,6 +22,11 @@ __all__ = [
     "Position",
     "ReceiverResult",
     "Site",
+    "cot",
     "from_gaussians",
+    "geojson",
+    "kml",
     "locate",
+    "map_html",
+    "write_position",
 ]

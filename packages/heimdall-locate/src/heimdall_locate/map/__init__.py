@@ -1,0 +1,1 @@
+"""The map of a position: one HTML file that needs no other."""

@@ -1,0 +1,309 @@
+"""A position as files for people and for other programs: JSON, GeoJSON, KML, Cursor on Target, map.
+
+Sources: H. Butler et al., "The GeoJSON Format", RFC 7946 (2016); T. Wilson (ed.), "OGC KML",
+version 2.2.0, OGC 07-147r2 (2008); MITRE, "Cursor on Target" event schema, version 2.0, and its
+`shape` detail (2003 to 2005).
+"""
+
+import contextlib
+import html
+import json
+import math
+import os
+import re
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from xml.etree import ElementTree
+
+from heimdall_locate.description import (
+    coordinates_text,
+    ellipse_text,
+    placed_receivers,
+    probability_text,
+    receiver_text,
+    shown_candidates,
+    shown_ellipses,
+    title,
+)
+from heimdall_locate.errors import LocateError
+from heimdall_locate.map.page import map_html
+from heimdall_locate.outlines import ellipse_outline, polygon
+from heimdall_locate.position import Candidate, Position
+from heimdall_locate.sites import Site
+
+COT_VALID_FOR: Final = timedelta(days=1)
+"""Time until a map of events hides this one: a transmitter found from a recording does not soon
+leave, but the recording says nothing about the day after."""
+COT_UNKNOWN: Final = "9999999.0"
+"""An unknown height or error, as in Cursor on Target."""
+_NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def write_position(
+    position: Position,
+    sites: Sequence[Site],
+    folder: str | os.PathLike[str],
+    *,
+    time: datetime | None = None,
+) -> tuple[Path, ...]:
+    """Write position.json, position.geojson, position.kml, position.cot.xml and map.html.
+
+    Files of these names are replaced. A file is complete or not there, and where one cannot be
+    written, none is replaced.
+
+    Args:
+        position: What was found.
+        sites: Receivers' places; names as in `position.receivers`.
+        folder: Made if it does not exist.
+        time: Of the event in position.cot.xml; now if None.
+
+    Returns:
+        Paths of the files, in the order above.
+
+    Raises:
+        LocateError: A file cannot be written; the message names it.
+    """
+    time = time or datetime.now(UTC)
+    texts = {
+        "position.json": _as_json(position.to_dict()),
+        "position.geojson": _as_json(geojson(position, sites)),
+        "position.kml": kml(position, sites),
+        "position.cot.xml": cot(position, time),
+        "map.html": map_html(position, sites),
+    }
+    return _write_all(Path(folder), texts)
+
+
+def geojson(position: Position, sites: Sequence[Site]) -> dict[str, Any]:
+    """The position as a GeoJSON FeatureCollection.
+
+    Every candidate is a point, with two polygons for its ellipses, and every receiver a point.
+    `kind` tells them apart: `candidate`, `ellipse` or `receiver`.
+    """
+    features = []
+    for rank, one in enumerate(shown_candidates(position), start=1):
+        properties: dict[str, Any] = {
+            "kind": "candidate",
+            "name": _name(rank, one),
+            "candidate": rank,
+            "probability": one.probability,
+        }
+        if rank == 1:
+            properties |= {
+                "frequency_hz": position.frequency_hz,
+                "propagation": position.propagation,
+                "termination": position.termination,
+            }
+        features.append(_point(one.longitude_deg, one.latitude_deg, properties))
+        for probability, ellipse in shown_ellipses(position, rank):
+            outline = ellipse_outline(one.latitude_deg, one.longitude_deg, ellipse)
+            rings = polygon(outline)
+            geometry = (
+                {"type": "Polygon", "coordinates": rings}
+                if len(rings) == 1
+                else {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}
+            )
+            properties = {
+                "kind": "ellipse",
+                "name": f"{100 * probability:.0f} % of candidate {rank}",
+                "candidate": rank,
+                "probability": probability,
+                "semi_major_m": ellipse.semi_major_m,
+                "semi_minor_m": ellipse.semi_minor_m,
+                "bearing_deg": ellipse.bearing_deg,
+            }
+            features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    for site, result in placed_receivers(position, sites):
+        properties = {
+            "kind": "receiver",
+            "name": site.name,
+            "used": result.used,
+            "reason": result.reason,
+            "residual_us": result.residual_us,
+            "sigma_us": result.sigma_us,
+            "snr_db": result.snr_db,
+        }
+        features.append(_point(site.longitude_deg, site.latitude_deg, properties))
+    return {"type": "FeatureCollection", "features": features}
+
+
+def kml(position: Position, sites: Sequence[Site]) -> str:
+    """The position as a KML 2.2 document, such as Google Earth opens."""
+    root = ElementTree.Element("kml", xmlns="http://www.opengis.net/kml/2.2")
+    document = _child(root, "Document")
+    _child(document, "name", title(position))
+    _child(document, "description", position.termination)
+    # Colours are opacity, blue, green, red.
+    for style, colour, icon in (
+        ("candidate", "ffd65724", "paddle/blu-circle"),
+        ("used", "ff1e26b3", "shapes/triangle"),
+        ("unused", "ff8d857d", "shapes/triangle"),
+    ):
+        element = _child(document, "Style", id=style)
+        picture = _child(element, "IconStyle")
+        _child(picture, "color", "ffffffff" if style == "candidate" else colour)
+        address = f"http://maps.google.com/mapfiles/kml/{icon}.png"
+        _child(_child(picture, "Icon"), "href", address)
+    for style, opacity in (("ellipse-68", "40"), ("ellipse-95", "20")):
+        element = _child(document, "Style", id=style)
+        outline, area = _child(element, "LineStyle"), _child(element, "PolyStyle")
+        _child(outline, "color", "ffd65724")
+        _child(outline, "width", "2")
+        _child(area, "color", f"{opacity}d65724")
+    for rank, one in enumerate(shown_candidates(position), start=1):
+        folder = _child(document, "Folder")
+        _child(folder, "name", _name(rank, one))
+        about = f"{coordinates_text(one)}, probability {probability_text(one.probability)}"
+        mark = _placemark(folder, _name(rank, one), about, "candidate")
+        _child(
+            _child(mark, "Point"), "coordinates", f"{one.longitude_deg:.7f},{one.latitude_deg:.7f}"
+        )
+        for probability, ellipse in shown_ellipses(position, rank):
+            percent = f"{100 * probability:.0f}"
+            mark = _placemark(folder, f"{percent} %", ellipse_text(ellipse), f"ellipse-{percent}")
+            shape = _child(mark, "MultiGeometry")
+            for ring in polygon(ellipse_outline(one.latitude_deg, one.longitude_deg, ellipse)):
+                edge = _child(_child(shape, "Polygon"), "outerBoundaryIs")
+                text = " ".join(f"{x:.7f},{y:.7f}" for x, y in ring)
+                _child(_child(edge, "LinearRing"), "coordinates", text)
+    folder = _child(document, "Folder")
+    _child(folder, "name", "Receivers")
+    for site, result in placed_receivers(position, sites):
+        style = "used" if result.used else "unused"
+        mark = _placemark(folder, site.name, receiver_text(result), style)
+        _child(
+            _child(mark, "Point"),
+            "coordinates",
+            f"{site.longitude_deg:.7f},{site.latitude_deg:.7f}",
+        )
+    return _as_xml(root)
+
+
+def cot(position: Position, time: datetime) -> str:
+    """The first candidate as a Cursor on Target event, such as ATAK reads.
+
+    `ce` is the radius of the circle around the ellipse of 95 %, in metres, which is more than the
+    one sigma that the schema suggests for errors: who goes there searches the whole circle. The
+    ellipse itself is in the event's shape, and further candidates are in its remarks.
+
+    Args:
+        position: What was found.
+        time: Of the event; with a time zone.
+    """
+    first, ellipse = position.candidates[0], position.ellipse_95
+    seed = f"{position.frequency_hz} {first.latitude_deg:.6f} {first.longitude_deg:.6f}"
+    event = ElementTree.Element(
+        "event",
+        version="2.0",
+        uid=f"heimdall-{uuid.uuid5(uuid.NAMESPACE_URL, seed)}",
+        type="a-u-G",  # of unknown affiliation, on the ground
+        how="m-f",  # by a machine, fused from several sensors
+        time=_zulu(time),
+        start=_zulu(time),
+        stale=_zulu(time + COT_VALID_FOR),
+    )
+    _child(
+        event,
+        "point",
+        lat=f"{first.latitude_deg:.7f}",
+        lon=f"{first.longitude_deg:.7f}",
+        hae=COT_UNKNOWN,
+        ce=f"{ellipse.semi_major_m:.1f}",
+        le=COT_UNKNOWN,
+    )
+    detail = _child(event, "detail")
+    _child(detail, "contact", callsign=title(position))
+    _child(
+        _child(detail, "shape"),
+        "ellipse",
+        major=f"{ellipse.semi_major_m:.1f}",
+        minor=f"{ellipse.semi_minor_m:.1f}",
+        angle=f"{ellipse.bearing_deg:.1f}",
+    )
+    remarks = [f"95 % ellipse: {ellipse_text(ellipse)}.", position.termination]
+    remarks += [
+        f"{_name(rank, one)}: {coordinates_text(one)}."
+        for rank, one in enumerate(shown_candidates(position)[1:], start=2)
+    ]
+    _child(detail, "remarks", " ".join(filter(None, remarks)))
+    return _as_xml(event)
+
+
+def _name(rank: int, candidate: Candidate) -> str:
+    return f"Candidate {rank}, {probability_text(candidate.probability)}"
+
+
+def _point(longitude_deg: float, latitude_deg: float, properties: dict[str, Any]) -> dict[str, Any]:
+    geometry = {"type": "Point", "coordinates": [longitude_deg, latitude_deg]}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def _child(
+    parent: ElementTree.Element, tag: str, text: str = "", **attributes: str
+) -> ElementTree.Element:
+    """A new last child; characters that XML cannot hold become replacement characters."""
+    legal = {key: _NOT_IN_XML.sub("\ufffd", value) for key, value in attributes.items()}
+    element = ElementTree.SubElement(parent, tag, legal)
+    element.text = _NOT_IN_XML.sub("\ufffd", text) or None
+    return element
+
+
+def _placemark(
+    parent: ElementTree.Element, name: str, about: str, style: str
+) -> ElementTree.Element:
+    element = _child(parent, "Placemark")
+    _child(element, "name", name)
+    _child(element, "description", html.escape(about))  # a viewer shows it as HTML
+    _child(element, "styleUrl", f"#{style}")
+    return element
+
+
+def _as_xml(root: ElementTree.Element) -> str:
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+def _finite(value: object) -> object:
+    """The value with null for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _zulu(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _write_all(folder: Path, texts: dict[str, str]) -> tuple[Path, ...]:
+    """Write files under temporary names, then move all into place."""
+    paths = tuple(folder / name for name in texts)
+    parts = [path.with_name(f".{path.name}.{uuid.uuid4().hex}.part") for path in paths]
+    now = folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, part, text in zip(paths, parts, texts.values(), strict=True):
+            now = path
+            with part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, part in zip(paths, parts, strict=True):
+            now = path
+            part.replace(path)
+    except OSError as error:
+        raise LocateError(f"cannot write {now}: {error.strerror}") from error
+    finally:
+        for part in parts:
+            with contextlib.suppress(OSError):
+                part.unlink()
+    return paths

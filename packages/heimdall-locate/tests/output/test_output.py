@@ -1,0 +1,149 @@
+"""A position as files of other programs."""
+
+import dataclasses
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from heimdall_locate import (
+    Candidate,
+    LocateError,
+    ReceiverResult,
+    Site,
+    cot,
+    from_gaussians,
+    geojson,
+    kml,
+    write_position,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+KML = "{http://www.opengis.net/kml/2.2}"
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+NAMES = ("position.json", "position.geojson", "position.kml", "position.cot.xml", "map.html")
+
+
+def named(name):
+    """A position heard by one receiver of that name, and its site."""
+    position = from_gaussians([Candidate(1.0, 1.0, 2.0, ((1e6, 0.0), (0.0, 1e6)))])
+    result = ReceiverResult(name, used=True, reason=name)
+    position = dataclasses.replace(position, receivers=(result,), termination=name)
+    return position, [Site(name, 1.0, 2.1)]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\uffff\ufffe")))
+def test_any_name_survives_in_every_format(name):
+    """Operators name receivers as they like: &, <, quotes, emoji."""
+    position, sites = named(name)
+    features = json.loads(json.dumps(geojson(position, sites)))["features"]
+    assert features[-1]["properties"]["name"] == name
+    marks = ElementTree.fromstring(kml(position, sites)).findall(f".//{KML}Placemark")
+    assert (marks[-1].findtext(f"{KML}name") or "") == name
+    remarks = ElementTree.fromstring(cot(position, NOON)).findtext("detail/remarks")
+    assert remarks.removesuffix(name).rstrip().endswith(".")
+
+
+@given(st.text(max_size=20))
+def test_no_name_breaks_the_xml(name):
+    """A control character in a name would make the file unreadable as a whole."""
+    position, sites = named(name.encode("utf-8", "replace").decode())
+    ElementTree.fromstring(kml(position, sites))
+    ElementTree.fromstring(cot(position, NOON))
+
+
+@given(st.floats(-90, 90), st.floats(-180, 180), st.floats(1, 1e13))
+def test_any_place_can_be_written(latitude, longitude, variance):
+    """At the poles, on the antimeridian, and where nothing is known."""
+    square = ((variance, 0.0), (0.0, 2 * variance))
+    position = from_gaussians([Candidate(1.0, latitude, longitude, square)])
+    first, *ellipses = geojson(position, [])["features"]
+    assert first["geometry"]["coordinates"] == [longitude, latitude]
+    assert [one["properties"]["probability"] for one in ellipses] == [0.68, 0.95]
+    assert len(ElementTree.fromstring(kml(position, [])).findall(f".//{KML}LinearRing")) >= 2
+    point = ElementTree.fromstring(cot(position, NOON)).find("point")
+    assert float(point.get("lat")) == pytest.approx(latitude, abs=1e-6)
+
+
+def test_geojson_tells_candidates_ellipses_and_receivers_apart(position, sites):
+    """A map is styled by these properties."""
+    found = [one["properties"] for one in geojson(position, sites)["features"]]
+    kinds = [one["kind"] for one in found]
+    assert kinds == ["candidate", "ellipse", "ellipse"] * 2 + ["receiver"] * 3
+    assert found[0]["probability"] == pytest.approx(0.9)
+    assert found[6] == {
+        "kind": "receiver",
+        "name": "DF0KL",
+        "used": True,
+        "reason": "",
+        "residual_us": -1.0,
+        "sigma_us": 2.0,
+        "snr_db": 40.0,
+    }
+
+
+def test_kml_has_the_elements_that_readers_need(position, sites):
+    """OGC 07-147r2: one Document; points and rings are longitude,latitude; styles exist."""
+    root = ElementTree.fromstring(kml(position, sites))
+    assert root.tag == f"{KML}kml"
+    (document,) = root
+    styles = {style.get("id") for style in document.findall(f"{KML}Style")}
+    marks = document.findall(f".//{KML}Placemark")
+    assert {mark.findtext(f"{KML}styleUrl").removeprefix("#") for mark in marks} <= styles
+    longitude, latitude = marks[0].findtext(f"{KML}Point/{KML}coordinates").split(",")
+    assert (float(latitude), float(longitude)) == pytest.approx((50.0152, 9.0112))
+    for ring in document.findall(f".//{KML}outerBoundaryIs/{KML}LinearRing"):
+        corners = ring.findtext(f"{KML}coordinates").split()
+        assert corners[0] == corners[-1]
+    assert marks[-1].findtext(f"{KML}name") == sites[-1].name
+
+
+def test_cot_event_is_complete(position):
+    """ATAK drops an event without any of these, and hides it once it is stale."""
+    berlin = timezone(timedelta(hours=2))
+    event = ElementTree.fromstring(cot(position, NOON.astimezone(berlin)))
+    assert event.tag == "event"
+    assert event.get("version") == "2.0"
+    assert event.get("type") == "a-u-G"
+    assert event.get("time") == event.get("start") == "2026-07-01T12:00:00.000Z"
+    assert event.get("stale") == "2026-07-02T12:00:00.000Z"
+    assert event.get("uid") == ElementTree.fromstring(cot(position, NOON)).get("uid")
+    point = event.find("point")
+    assert set(point.keys()) == {"lat", "lon", "hae", "ce", "le"}
+    assert float(point.get("ce")) == pytest.approx(position.ellipse_95.semi_major_m, abs=0.1)
+    assert "77.5" in event.find("detail/contact").get("callsign")
+    assert "47.9" in event.findtext("detail/remarks"), "the second candidate"
+
+
+def test_all_files_are_written_and_nothing_else(position, sites, tmp_path):
+    """The contract names them."""
+    paths = write_position(position, sites, tmp_path / "new" / "folder", time=NOON)
+    assert tuple(path.name for path in paths) == NAMES
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(NAMES)
+    assert json.loads(paths[0].read_text("utf-8")) == json.loads(json.dumps(position.to_dict()))
+
+
+def test_unknown_figures_are_null_not_nan(position, sites, tmp_path):
+    """NaN is not JSON: every other reader would refuse the whole file."""
+    odd = dataclasses.replace(position.receivers[0], residual_us=float("nan"), snr_db=np.inf)
+    position = dataclasses.replace(position, receivers=(odd, *position.receivers[1:]))
+    for path in write_position(position, sites, tmp_path)[:2]:
+        text = path.read_text("utf-8")
+        json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_a_file_that_cannot_be_written_is_named(position, sites, tmp_path):
+    """The user must learn which, and no rest of it may lie about."""
+    (tmp_path / "position.kml").mkdir()
+    with pytest.raises(LocateError, match=r"position\.kml"):
+        write_position(position, sites, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_that_cannot_be_made_is_named(position, sites, tmp_path):
+    """Such as a file of that name."""
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(LocateError, match="taken"):
+        write_position(position, sites, tmp_path / "taken")
