@@ -27,7 +27,7 @@ def shown_ellipses(position: Position, rank: int) -> tuple[tuple[float, Ellipse]
     Those of the first are the position's own, those of others are of a Gaussian.
     """
     if rank == 1:
-        return tuple((held, position.ellipse(held)) for held in PROBABILITIES)
+        return tuple(zip(PROBABILITIES, (position.ellipse_68, position.ellipse_95), strict=True))
     one = position.candidates[rank - 1]
     return tuple((held, one.ellipse(-2 * math.log1p(-held))) for held in PROBABILITIES)
 

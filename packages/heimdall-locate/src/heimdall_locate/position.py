@@ -124,12 +124,12 @@ class Position:
         """Longitude of the first candidate, WGS84."""
         return self.candidates[0].longitude_deg
 
-    @property
+    @cached_property
     def ellipse_68(self) -> Ellipse:
         """The ellipse that holds 68 %."""
         return self.ellipse(0.68)
 
-    @property
+    @cached_property
     def ellipse_95(self) -> Ellipse:
         """The ellipse that holds 95 %."""
         return self.ellipse(0.95)

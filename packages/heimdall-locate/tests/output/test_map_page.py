@@ -77,6 +77,14 @@ def test_the_page_holds_everything_and_fetches_nothing(position, sites):
     assert "G7UAK" in cells
 
 
+def test_a_position_without_receivers_has_no_table_of_them():
+    """A model file's answer may not say which receivers it used."""
+    candidate = Candidate(1.0, 1.0, 2.0, ((1e6, 0.0), (0.0, 1e6)))
+    page = Page(map_html(from_gaussians([candidate]), []))
+    sections = {one["id"]: "hidden" in one for tag, one in page.tags if tag == "section"}
+    assert sections == {"candidates": True, "receivers": True}
+
+
 def test_buttons_and_the_map_have_names(position, sites):
     """A screen reader says them."""
     page = Page(map_html(position, sites))

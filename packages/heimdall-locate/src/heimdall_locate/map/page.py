@@ -60,6 +60,7 @@ def map_html(position: Position, sites: Sequence[Site]) -> str:
         alternative=escape(_alternative(position, sites)),
         one_candidate=" hidden" if len(shown_candidates(position)) == 1 else "",
         candidates="".join(_candidate_rows(position)),
+        no_receivers="" if position.receivers else " hidden",
         receivers="".join(_receiver_rows(position)),
     )
     # Python's UTF-8 has no lone surrogates, which a file's name may have brought.
