@@ -27,7 +27,8 @@ for sent in json.load(open(folder + "/requests.json")):
     heard = {name: (np.load(folder + "/" + file), rate_hz) for name, file, rate_hz in sent}
     said = session.run(None, {"mel_spectrogram": extract(heard)[None]})
     answers.append([values[0].tolist() for values in said[:2]])
-there = [name for name in ("torch", "onnx", "mlflow", "heimdall_export", "heimdall_models")
+there = [name for name in ("torch", "onnx", "mlflow", "heimdall_export", "heimdall_locate",
+                           "heimdall_models")
          if importlib.util.find_spec(name)]
 print(json.dumps({"answers": answers, "there": there}))
 """

@@ -75,9 +75,9 @@ def test_serving_computes_the_spectrograms_of_training_bit_for_bit(drawn, seed):
     source = FeatureSource(CONFIG, None, None)
     source.reader = InMemory(recordings)
     trained = source.features(session=None)
-    (served,) = inputs_of(FeatureExtractor(CONFIG), None, clocked(recordings))
+    served = inputs_of(FeatureExtractor(CONFIG), None, clocked(recordings))
     assert trained.unusable == {}
-    assert served.tobytes() == trained.features.tobytes()
+    assert served.features.tobytes() == trained.features.tobytes()
 
 
 @given(
@@ -107,7 +107,7 @@ def test_serving_measures_the_arrivals_of_training(starts_ns, off_ppm, seed):
     source.reader = InMemory(recordings)
     trained = source.features(session=None).arrivals
     extract = FeatureExtractor(CONFIG), ArrivalExtractor(ARRIVALS)
-    _, served = inputs_of(*extract, clocked(recordings))
+    served = inputs_of(*extract, clocked(recordings)).arrivals
     assert trained[:, 0].all()
     np.testing.assert_allclose(served, trained, rtol=1e-4, atol=2e-3)  # starts are whole ns
 

@@ -7,9 +7,10 @@ import threading
 
 import onnx
 import pytest
-from heimdall_export import Estimate, ExportError, Predictor, find_published
+from heimdall_export import ExportError, Predictor, find_published
 from heimdall_export.object_store.store import ModelStores
 from heimdall_export.session import open_session
+from heimdall_locate import Position
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +78,6 @@ def test_a_damaged_name_is_an_error_in_one_line(onnx_path, tmp_path):
 def test_what_is_no_mapping_fails_alone(onnx_path, recordings_of):
     """Nobody's mistake is another's, in one batch."""
     answers = Predictor(onnx_path).predict_each([recordings_of(1), None, []])
-    assert isinstance(answers[0], Estimate)
+    assert isinstance(answers[0], Position)
     assert "give recordings by receiver, not NoneType" in str(answers[1])
     assert isinstance(answers[2], ExportError)

@@ -223,16 +223,17 @@ def noise(receiver="Torino", n_samples=20_000):
     return {receiver: (iq.astype(np.complex64), 12_500.0)}
 
 
-def said_of(estimate):
+def said_of(position):
     """An answer's numbers, as `pytest.approx` compares them."""
-    return [estimate["latitude_deg"], estimate["longitude_deg"], estimate["sigma_east_m"]]
+    major_m = position["ellipse_95"]["semi_major_m"]
+    return [position["latitude_deg"], position["longitude_deg"], major_m]
 
 
 def says(predictor, recordings):
     """What the model says without a service around it."""
-    estimate = predictor.predict(recordings)
+    here = predictor.predict(recordings)
     return pytest.approx(
-        [estimate.latitude_deg, estimate.longitude_deg, estimate.sigma_east_m], rel=1e-6
+        [here.latitude_deg, here.longitude_deg, here.ellipse_95.semi_major_m], rel=1e-6
     )
 
 
@@ -245,9 +246,9 @@ def test_it_answers_as_the_model_does(service, onnx_path, recordings_of):
     """The web server must not change a position; and it says which version answered."""
     answer = service.post("/locate", json=question(recordings_of(5))).json()
     assert answer["model_version"] == "1"
-    assert said_of(answer["estimate"]) == says(Predictor(onnx_path), recordings_of(5))
+    assert said_of(answer["position"]) == says(Predictor(onnx_path), recordings_of(5))
     kinds = [feature["geometry"]["type"] for feature in answer["on_a_map"]["features"]]
-    assert kinds == ["Point", "Polygon"]
+    assert kinds == ["Point", "Polygon", "Polygon"]
 
 
 def test_it_says_which_model_it_uses(service, onnx_path, feature_config):
@@ -262,7 +263,7 @@ def test_the_pages_question_is_answered(service, folder):
     said = subprocess.check_output(
         [sys.executable, "ask.py", str(service.base_url).rstrip("/")], cwd=folder, text=True
     )
-    assert re.fullmatch(r"version 1: \S+ N \S+ E, one sigma \d+ m east\n", said)
+    assert re.fullmatch(r"version 1: \S+ N \S+ E, within \d+ m \(95 %\)\n", said)
 
 
 def at_once(service, bodies):
@@ -295,7 +296,7 @@ def test_requests_that_come_together_are_answered_together(service, onnx_path, r
     assert len(sizes) <= 2
     predictor = Predictor(onnx_path)
     for reply, session in zip(replies, sessions, strict=True):
-        assert said_of(reply.json()["estimate"]) == says(predictor, session)
+        assert said_of(reply.json()["position"]) == says(predictor, session)
 
 
 def test_a_bad_request_spoils_nobody_elses(service, recordings_of):
@@ -385,8 +386,8 @@ def test_a_new_version_in_production_answers_without_a_restart(
     version_becomes(service, "2")
     answer = service.post("/locate", json=question(noise())).json()
     assert answer["model_version"] == "2"
-    assert said_of(answer["estimate"]) == says(Predictor(other_path), noise())
-    assert said_of(answer["estimate"]) != says(Predictor(onnx_path), noise())
+    assert said_of(answer["position"]) == says(Predictor(other_path), noise())
+    assert said_of(answer["position"]) != says(Predictor(onnx_path), noise())
     rollback(one_mlflow_server.uri, name)
     version_becomes(service, "1")
 

@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from heimdall_export import Estimate, ExportError, Predictor
+from heimdall_export import ExportError, Predictor
 from heimdall_features import FeatureExtractor
+from heimdall_locate import Position
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -42,9 +43,10 @@ def test_it_says_what_the_contracts_example_says(predictor, onnx_path, recording
     extract = FeatureExtractor.from_metadata(session.get_modelmeta().custom_metadata_map)
     features = extract(recordings_of(7))
     positions, sigmas = session.run(None, {"mel_spectrogram": features[None]})
-    estimate = predictor.predict(recordings_of(7))
-    said = (*positions[0].tolist(), *sigmas[0].tolist(), 0.0, None)
-    assert dataclasses.astuple(estimate) == said
+    here = predictor.predict(recordings_of(7))
+    assert (here.latitude_deg, here.longitude_deg) == tuple(positions[0].tolist())
+    assert (here.sigma_east_m, here.sigma_north_m) == pytest.approx(sigmas[0].tolist(), rel=1e-9)
+    assert (here.correlation, here.unexplained) == (0.0, None)
 
 
 @settings(max_examples=10, deadline=None)
@@ -52,16 +54,23 @@ def test_it_says_what_the_contracts_example_says(predictor, onnx_path, recording
 def test_many_moments_at_once_are_what_they_are_one_by_one(predictor, recordings_of, seeds):
     """A service batches requests; nobody's answer may depend on the neighbours'."""
     together = predictor.predict_many([recordings_of(seed) for seed in seeds])
-    for estimate, seed in zip(together, seeds, strict=True):
+    for position, seed in zip(together, seeds, strict=True):
         alone = predictor.predict(recordings_of(seed))
-        one, other = dataclasses.astuple(estimate), dataclasses.astuple(alone)
-        assert one[:5] == pytest.approx(other[:5], rel=1e-6)
+        assert position.receivers == alone.receivers
+        one, other = (
+            (p.latitude_deg, p.longitude_deg, p.sigma_east_m, p.sigma_north_m)
+            for p in (position, alone)
+        )
+        assert one == pytest.approx(other, rel=1e-6)
 
 
 def test_a_receiver_may_be_missing(predictor, recordings_of):
-    """Stations are down in any given session."""
+    """Stations are down in any given session, and the answer says which."""
     two = recordings_of(3, receivers=("Torino", "Milano-Baggio"))
-    assert isinstance(predictor.predict(two), Estimate)
+    for here in (predictor.predict(two), predictor.predict(two | {"Genova": None})):
+        assert isinstance(here, Position)
+        assert [one.used for one in here.receivers] == [True, False, True]
+        assert "no recording" in here.receivers[1].reason
 
 
 def test_it_tells_what_it_hears(predictor, feature_config):

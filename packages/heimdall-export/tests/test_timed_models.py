@@ -307,6 +307,59 @@ def test_without_clocks_the_answer_is_that_of_the_levels(predictor, timed_networ
     assert predictor.predict(unlocked) == found
 
 
+def test_levels_alone_are_to_be_had_from_a_model_of_times(predictor, onnx_path, recordings_of):
+    """`heimdall locate --model` has times of its own and wants to know what levels say."""
+    heard = recordings()
+    by_levels = predictor.predict(heard, timing=False)
+    mel = MEL.each({n: (r.iq, r.sample_rate_hz) for n, r in MEL.cut(heard)[0].items()})[0]
+    (wanted,) = predictor.predict_features(mel[None], np.zeros((1, *TIMES.shape), np.float32))
+    assert by_levels.candidates == wanted.candidates
+    assert by_levels.candidates != predictor.predict(heard).candidates
+    assert "levels alone" in by_levels.termination
+    assert predictor.predict_many([heard], timing=False) == (by_levels,)
+    mel_only = Predictor(onnx_path)
+    assert mel_only.predict(recordings_of(1), timing=False) == mel_only.predict(recordings_of(1))
+
+
+def test_recordings_too_short_for_times_are_answered_by_levels(predictor):
+    """Training gave them zeros for times; and the caller must learn why there are none."""
+    short = {
+        name: dataclasses.replace(one, iq=one.iq[:2_500], start_s=0.0)
+        for name, one in recordings().items()
+    }
+    found = predictor.predict(short)
+    assert found.candidates == predictor.predict(short, timing=False).candidates
+    assert "2500 samples" in found.termination
+
+
+def test_each_receivers_part_is_told(predictor):
+    """An operator must see whose clock is out of lock, and who was not heard at all."""
+    heard = recordings()
+    heard["Giovi"] = dataclasses.replace(heard["Giovi"], clock_locked=False)
+    del heard["Cuneo"]
+    giaveno, giovi, milano, cuneo = predictor.predict(heard).receivers
+    assert [one.name for one in (giaveno, giovi, milano, cuneo)] == [*NAMES]
+    times = TIMES(MEL.cut(heard)[0])
+    for one, row in ((giaveno, times[0]), (milano, times[2])):
+        assert (one.used, one.reason) == (True, "")
+        assert (one.sigma_us, one.snr_db) == pytest.approx((row[2], row[3]), rel=1e-6)
+    assert giovi.used
+    assert "without an arrival time" in giovi.reason
+    assert giovi.sigma_us is None
+    assert not cuneo.used
+    assert "no recording" in cuneo.reason
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 200))
+def test_strange_times_are_told_in_the_answer(predictor, mel, rows, seed, off_us):
+    """Nobody looks at a number called unexplained; everybody reads the sentence."""
+    strange = rows[:1].copy()
+    strange[0, :, 1] += np.random.default_rng(seed).normal(0, off_us, 4)
+    (found,) = predictor.predict_features(mel[:1], strange)
+    assert ("unlike those of its training" in found.termination) == (found.unexplained > 1)
+
+
 def test_recordings_are_cut_to_when_the_last_one_starts(predictor):
     """A column of the spectrograms is one moment at every receiver, as in training."""
     heard = recordings()

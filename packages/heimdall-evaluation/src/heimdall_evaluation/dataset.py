@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict
 
 import numpy as np
 from heimdall_export.serving.predictor import inputs_of
-from heimdall_features import ArrivalExtractor, FeatureError, FeatureExtractor
+from heimdall_features import ArrivalExtractor, FeatureExtractor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -120,20 +120,24 @@ class RecordedSessions:
     def __getitem__(self, index: int) -> Sample:
         """The sample; raises ExportError or FeatureError if a recording cannot be used."""
         session = self.sessions[index]
-        try:
-            features, *arrivals = inputs_of(self._extract, self.arrivals, session.recordings)
-        except FeatureError:  # perhaps too short for arrivals, which are then zero as in training
-            features, *arrivals = inputs_of(self._extract, None, session.recordings)
+        inputs = inputs_of(self._extract, self.arrivals, session.recordings)
         sample = Sample(
-            features=features,
+            features=inputs.features,
             position_deg=np.array(session.position_deg, np.float64),
             present=np.array([n in session.recordings for n in self._extract.config.receivers]),
         )
-        if self.arrivals is not None:
-            zero = np.zeros(self.arrivals.shape, np.float32)
-            sample["arrivals"] = arrivals[0] if arrivals else zero
+        if inputs.arrivals is not None:
+            sample["arrivals"] = inputs.arrivals
         return sample
 
     def recordings(self) -> Iterator[tuple[str, Recordings]]:
-        """Session ids with recordings, as `evaluate_model` takes them."""
-        return ((session.id, session.recordings) for session in self.sessions)
+        """Session ids with recordings, as `evaluate_model` takes them: cut to their common time.
+
+        Raises:
+            FeatureError: A recording cannot be used, or the recordings have no time in common.
+        """
+        for session in self.sessions:
+            cut, refused = self._extract.cut(session.recordings)
+            for error in refused.values():
+                raise error
+            yield session.id, cut

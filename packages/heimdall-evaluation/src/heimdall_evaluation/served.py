@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.dataset import Recordings
 
-_OURS = ("data", "evaluation", "export", "models", "simulation", "trainer")
+_OURS = ("data", "evaluation", "export", "locate", "models", "simulation", "trainer")
 _THEIRS = ("lightning", "mlflow", "onnx", "timm", "torch", "torchaudio", "torchvision")
 NOT_WHERE_MODELS_SERVE = (*(f"heimdall_{name}" for name in _OURS), *_THEIRS)
 """Packages that the child process cannot import."""

@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from heimdall_export.registry.promotion import evaluation_tags, promote, rollback
     from heimdall_export.registry.published import PublishedModel, find_published
     from heimdall_export.registry.registry import RegisteredVersion, list_versions, register
-    from heimdall_export.serving.predictor import Estimate, Predictor
+    from heimdall_export.serving.predictor import Predictor
     from heimdall_export.tracking.run import MLflowTracker, TrackedDataset
 
 __all__ = [
     "ArtifactStore",
-    "Estimate",
     "ExportError",
     "MLflowTracker",
     "ModelStores",
@@ -57,7 +56,7 @@ _PARTS = {
     "registry.promotion": ("evaluation_tags", "promote", "rollback"),
     "registry.published": ("PublishedModel", "find_published"),
     "registry.registry": ("RegisteredVersion", "list_versions", "register"),
-    "serving.predictor": ("Estimate", "Predictor"),
+    "serving.predictor": ("Predictor",),
     "tracking.run": ("MLflowTracker", "TrackedDataset"),
 }
 _MODULES = {name: module for module, names in _PARTS.items() for name in names}

@@ -4,8 +4,11 @@ INPUT = "mel_spectrogram"
 OUTPUTS = ("positions", "uncertainties")
 ARRIVALS = "arrival_times"
 """Second input of models that take times of arrival beside the spectrograms."""
-TIMED_OUTPUTS = ("correlations", "unexplained")
+CORRELATIONS, UNEXPLAINED = "correlations", "unexplained"
+TIMED_OUTPUTS = (CORRELATIONS, UNEXPLAINED)
 """Further outputs of those models."""
+MIXTURE_OUTPUTS = ("weights", "means", "covariances")
+"""Further outputs of models that answer with a mixture of Gaussians."""
 RECEIVERS_KEY = "heimdall.receivers"
 REGION_KEY = "heimdall.region"
 METADATA_KEYS = (

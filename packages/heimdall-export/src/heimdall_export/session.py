@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_export.contract import ARRIVALS, INPUT, OUTPUTS, TIMED_OUTPUTS
+from heimdall_export.contract import ARRIVALS, INPUT, MIXTURE_OUTPUTS, OUTPUTS, TIMED_OUTPUTS
 from heimdall_export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def open_session(
 def known_outputs(session: InferenceSession) -> list[str]:
     """Names of a model's outputs that this version knows, in the contract's order."""
     given = {end.name for end in session.get_outputs()}
-    return [name for name in (*OUTPUTS, *TIMED_OUTPUTS) if name in given]
+    return [name for name in (*OUTPUTS, *TIMED_OUTPUTS, *MIXTURE_OUTPUTS) if name in given]
 
 
 def run_batches(

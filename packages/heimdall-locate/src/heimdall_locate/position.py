@@ -22,6 +22,7 @@ from heimdall_locate.sites import moved_deg, offset_m
 Float64 = NDArray[np.float64]
 LogDensity = Callable[[Float64, Float64], Float64]
 """Nats per square metre at latitudes and longitudes in degrees, which have one shape."""
+Covariance = tuple[tuple[float, float], tuple[float, float]]
 
 DOMINANT: Final = 0.95
 """Probability of the first candidate from which ellipses are of the whole posterior: with less,
@@ -46,7 +47,7 @@ class Candidate:
     probability: float
     latitude_deg: float
     longitude_deg: float
-    covariance_m2: tuple[tuple[float, float], tuple[float, float]]
+    covariance_m2: Covariance
     """Of the error around this candidate, east and north, square metres."""
 
     def ellipse(self, squared_sigmas: float) -> Ellipse:
@@ -96,8 +97,8 @@ class Position:
 
     candidates: tuple[Candidate, ...]
     """The most probable first."""
-    density: LogDensity = field(repr=False)
-    make_cells: Callable[[], Cells] = field(repr=False)
+    density: LogDensity = field(repr=False, compare=False)
+    make_cells: Callable[[], Cells] = field(repr=False, compare=False)
     """Called once, when the cells are needed."""
     receivers: tuple[ReceiverResult, ...] = ()
     frequency_hz: float | None = None
@@ -123,6 +124,35 @@ class Position:
     def longitude_deg(self) -> float:
         """Longitude of the first candidate, WGS84."""
         return self.candidates[0].longitude_deg
+
+    @property
+    def covariance_m2(self) -> Covariance:
+        """Of the whole posterior's error around the first candidate, east and north."""
+        first, *others = self.candidates
+        whole = first.probability * np.asarray(first.covariance_m2)
+        for one in others:
+            place = (one.latitude_deg, one.longitude_deg)
+            offset = offset_m(first.latitude_deg, first.longitude_deg, place)
+            spread = np.asarray(one.covariance_m2) + np.outer(offset, offset)
+            whole = whole + one.probability * spread
+        (east, across), (_, north) = (whole / sum(o.probability for o in self.candidates)).tolist()
+        return (east, across), (across, north)
+
+    @property
+    def sigma_east_m(self) -> float:
+        """Standard deviation east of the whole posterior, around the first candidate."""
+        return math.sqrt(self.covariance_m2[0][0])
+
+    @property
+    def sigma_north_m(self) -> float:
+        """Standard deviation north of the whole posterior, around the first candidate."""
+        return math.sqrt(self.covariance_m2[1][1])
+
+    @property
+    def correlation(self) -> float:
+        """Correlation of the errors east and north, of the whole posterior."""
+        (east, across), (_, north) = self.covariance_m2
+        return across / math.sqrt(east * north)
 
     @cached_property
     def ellipse_68(self) -> Ellipse:
@@ -230,19 +260,22 @@ def from_gaussians(candidates: Sequence[Candidate]) -> Position:
         LocateError: There is no candidate, or a figure is not finite, a probability negative or
             a covariance not positive definite.
     """
-    weights = np.array([one.probability for one in candidates], dtype=np.float64)
-    covariances = np.array([one.covariance_m2 for one in candidates], dtype=np.float64)
-    places = np.array([(one.latitude_deg, one.longitude_deg) for one in candidates])
-    if not candidates or not all(np.isfinite(a).all() for a in (weights, covariances, places)):
-        raise LocateError(f"candidates are {list(candidates)}; give finite ones")
-    if weights.min() < 0 or weights.sum() <= 0 or np.linalg.eigvalsh(covariances).min() <= 0:
-        raise LocateError(
-            f"candidates are {list(candidates)}; a probability is negative or a covariance not "
-            "positive definite"
-        )
+    # In plain numbers: a service makes one for each request.
+    for one in candidates:
+        (east, across), (other, north) = one.covariance_m2
+        figures = (one.probability, one.latitude_deg, one.longitude_deg, east, across, other, north)
+        if not all(map(math.isfinite, figures)):
+            raise LocateError(f"a figure of {one} is not finite")
+        if one.probability < 0:
+            raise LocateError(f"the probability of {one} is negative")
+        if east <= 0 or east * north <= across * other:
+            raise LocateError(f"the covariance of {one} is not positive definite")
+    total = sum(one.probability for one in candidates)
+    if total <= 0:
+        raise LocateError(f"the probabilities of {len(candidates)} candidates add up to {total}")
     ordered = tuple(
-        replace(candidates[n], probability=float(weights[n] / weights.sum()))
-        for n in np.argsort(-weights, kind="stable")
+        replace(one, probability=one.probability / total)
+        for one in sorted(candidates, key=lambda one: -one.probability)
     )
 
     def density(latitude_deg: Float64, longitude_deg: Float64) -> Float64:

@@ -2,7 +2,7 @@
 
 Positions are compared in the network's own units, in which they are of the order of one: metres
 in the plane of the model's region over the region's scale. Degrees are converted to metres where
-they are on the WGS84 ellipsoid (`geojson.metres_per_degree`).
+they are on the WGS84 ellipsoid (`heimdall_locate.sites.offset_m`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from heimdall_locate.sites import offset_m
 
+from heimdall_export.contract import CORRELATIONS, OUTPUTS
 from heimdall_export.errors import ExportError
 from heimdall_export.graph.export import evaluating
-from heimdall_export.serving.geojson import metres_per_degree
 from heimdall_export.session import Sample, known_outputs, open_session, run_in_batches
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def check_parity(
     wanted = {end.name: f"float32 {(n, *end.shape[1:])}" for end in session.get_inputs()}
     if given != wanted:
         raise ExportError(f"the inputs are {given}; for {n} samples the model takes {wanted}")
-    outputs = known_outputs(session)[:3]
+    compared = {*OUTPUTS, CORRELATIONS}
+    outputs = [name for name in known_outputs(session) if name in compared]
     expected = _rows(_network_answers(network, inputs, max(batch_sizes))[: len(outputs)], n)
     differences = []
     for size in batch_sizes:
@@ -157,9 +159,10 @@ def _differences_m(
 ) -> NDArray[np.float64]:
     """Absolute differences of all columns; of the first four, positions and sigmas, in metres."""
     difference = np.abs(found - expected)
-    difference[:, 1] = np.minimum(difference[:, 1], 360 - difference[:, 1])
-    latitudes = np.where(np.isfinite(expected[:, 0]), expected[:, 0], np.nan)
-    difference[:, :2] *= [metres_per_degree(latitude) for latitude in latitudes.tolist()]
+    here = np.where(np.isfinite(expected[:, :2]), expected[:, :2], np.nan).tolist()
+    with np.errstate(invalid="ignore"):  # infinity becomes NaN
+        apart_m = [offset_m(*one, (*there,)) for one, there in zip(here, found[:, :2], strict=True)]
+    difference[:, :2] = np.abs(apart_m)
     return difference
 
 

@@ -1,4 +1,4 @@
-"""Positions from IQ with nothing but ONNX Runtime, NumPy and heimdall-features.
+"""Positions from IQ with nothing but ONNX Runtime, heimdall-features and heimdall-locate.
 
 A `Predictor` needs the model file alone, whose metadata describe its receivers, features and
 region. Recordings are cut to the time that they share by the function that training uses.
@@ -6,14 +6,16 @@ region. Recordings are cut to the time that they share by the function that trai
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from heimdall_features import ArrivalExtractor, ClockedRecording, FeatureError, FeatureExtractor
+from heimdall_locate import Candidate, LocateError, Position, ReceiverResult, from_gaussians
+from heimdall_locate.position import DOMINANT
 
+from heimdall_export.contract import CORRELATIONS, MIXTURE_OUTPUTS, OUTPUTS, UNEXPLAINED
 from heimdall_export.errors import ExportError
 from heimdall_export.serving.metadata import (
     migrated,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from heimdall_export.object_store.store import ModelStores
     from heimdall_export.registry.published import PublishedModel
+    from heimdall_export.serving.metadata import Receiver
 
     Pair = tuple[NDArray[np.inexact[Any]], float]
     Recordings = Mapping[str, Pair | ClockedRecording | None]
@@ -42,20 +45,18 @@ _NO_ANSWER = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """Position of a transmitter (WGS84), and one standard deviation of it along each axis."""
+_LARGEST_CORRELATION = 1 - 2**-24
+"""Correlations are float32, in which a long ellipse may have exactly 1."""
 
-    latitude_deg: float
-    longitude_deg: float
-    sigma_east_m: float
-    sigma_north_m: float
-    correlation: float = 0.0
-    """Correlation of the errors east and north; 0 from a model of spectrograms alone."""
-    unexplained: float | None = None
-    """Part of the arrival times that geometry does not explain, over the model's limit. Above 1
-    they are unlike everything that it was trained on, and the ellipse is wider by that factor; 0
-    without times. None from a model that takes none."""
+
+class Inputs(NamedTuple):
+    """A model's inputs for one session."""
+
+    features: NDArray[np.float32]
+    arrivals: NDArray[np.float32] | None
+    """None for a model that takes none."""
+    no_arrivals: str = ""
+    """Reason if all arrivals are zero."""
 
 
 class Predictor:
@@ -65,6 +66,7 @@ class Predictor:
         published: The version in the registry, where one was asked for; else None.
         receivers: The model's channels, in order.
         region: The area that it was trained for, as in its metadata.
+        metadata: All entries of the file, in today's format.
         run_id: The MLflow run that made it.
         created_at: Time of the export, ISO 8601.
         input_shape: Receivers, mel bands and frames of a feature tensor.
@@ -99,6 +101,8 @@ class Predictor:
             self._session = open_session(file, n_threads=n_threads)
         metadata = migrated(self._session.get_modelmeta().custom_metadata_map)
         require_metadata(metadata)
+        self.metadata: Mapping[str, str] = metadata
+        self._outputs = known_outputs(self._session)
         try:
             self._extract = FeatureExtractor.from_metadata(metadata)
             self._arrivals = ArrivalExtractor.from_metadata(metadata)
@@ -124,9 +128,9 @@ class Predictor:
                     f"{extract.config.receivers}"
                 )
         if warm_up:
-            self._rows(Sample(*(np.zeros((1, *shape), np.float32) for shape in shapes)))
+            self._positions(Sample(*(np.zeros((1, *shape), np.float32) for shape in shapes)))
 
-    def predict(self, recordings: Mapping[str, Recording]) -> Estimate:
+    def predict(self, recordings: Mapping[str, Recording], *, timing: bool = True) -> Position:
         """Position of the transmitter of one session.
 
         Args:
@@ -135,15 +139,18 @@ class Predictor:
                 those with a locked clock are cut to the time that they share, whatever the
                 model; the others count from their own start. A model that takes times of arrival
                 measures them only from recordings with a clock, and answers by levels where
-                fewer than two have one.
+                fewer than two have one, or they share too little time.
+            timing: False: answer by levels, whatever the model.
 
         Raises:
             ExportError: No receiver, one that the model does not know, or a recording that cannot
                 be used; the receiver is named.
         """
-        return self.predict_many([recordings])[0]
+        return self.predict_many([recordings], timing=timing)[0]
 
-    def predict_many(self, sessions: Sequence[Mapping[str, Recording]]) -> tuple[Estimate, ...]:
+    def predict_many(
+        self, sessions: Sequence[Mapping[str, Recording]], *, timing: bool = True
+    ) -> tuple[Position, ...]:
         """Positions of the transmitters of several sessions, in one call of the network.
 
         Each session is as `predict` takes it.
@@ -151,46 +158,50 @@ class Predictor:
         Raises:
             ExportError: As for `predict`, with the session's number.
         """
-        estimates = []
-        for number, answer in enumerate(self.predict_each(sessions)):
+        positions = []
+        for number, answer in enumerate(self.predict_each(sessions, timing=timing)):
             if isinstance(answer, ExportError):
                 raise ExportError(f"session {number}: {answer}") from answer
-            estimates.append(answer)
-        return tuple(estimates)
+            positions.append(answer)
+        return tuple(positions)
 
     def predict_each(
-        self, sessions: Sequence[Mapping[str, Recording]]
-    ) -> tuple[Estimate | ExportError, ...]:
+        self, sessions: Sequence[Mapping[str, Recording]], *, timing: bool = True
+    ) -> tuple[Position | ExportError, ...]:
         """Like `predict_many`, but with an `ExportError` in place of an answer that is impossible.
 
         For a service that answers several callers at once: one caller's mistake does not affect
         the answers of the others.
         """
-        prepared = [self._inputs(recordings) for recordings in sessions]
-        usable = [inputs for inputs in prepared if not isinstance(inputs, ExportError)]
-        columns = [np.stack(column) for column in zip(*usable, strict=True)]
-        rows = iter(self._rows(Sample(*columns)) if usable else ())
+        prepared = [self._inputs(recordings, timing=timing) for recordings in sessions]
+        usable = [inputs for inputs in prepared if isinstance(inputs, Inputs)]
+        if usable:
+            features, arrivals, reasons = zip(*usable, strict=True)
+            times = None if self._arrivals is None else np.stack(arrivals)
+            found = iter(self._positions(Sample(np.stack(features), times), reasons))
         return tuple(
             inputs
             if isinstance(inputs, ExportError)
-            else _estimate(next(rows)) or ExportError(f"the model has no answer: {_NO_ANSWER}")
+            else next(found) or ExportError(f"the model has no answer: {_NO_ANSWER}")
             for inputs in prepared
         )
 
-    def _inputs(
-        self, recordings: Mapping[str, Recording]
-    ) -> tuple[NDArray[np.float32], ...] | ExportError:
+    def _inputs(self, recordings: Mapping[str, Recording], *, timing: bool) -> Inputs | ExportError:
         """One session's inputs, or the reason why there are none."""
         try:
-            return inputs_of(self._extract, self._arrivals, recordings)
+            inputs = inputs_of(self._extract, self._arrivals if timing else None, recordings)
         except (ExportError, FeatureError) as error:
             refused = ExportError(str(error))
             refused.__cause__ = error
             return refused
+        if timing or self.arrivals_shape is None:
+            return inputs
+        nothing = np.zeros(self.arrivals_shape, np.float32)
+        return Inputs(inputs.features, nothing, "arrival times were not asked for")
 
     def predict_features(
         self, features: NDArray[np.float32], arrivals: NDArray[np.float32] | None = None
-    ) -> tuple[Estimate, ...]:
+    ) -> tuple[Position, ...]:
         """Positions from features that were computed before.
 
         Args:
@@ -216,38 +227,118 @@ class Predictor:
             )
         if len(features) == 0:
             return ()
-        estimates = []
-        for number, row in enumerate(self._rows(Sample(features, arrivals))):
-            estimate = _estimate(row)
-            if estimate is None:
-                raise ExportError(f"the model has no answer for session {number}: {_NO_ANSWER}")
-            estimates.append(estimate)
-        return tuple(estimates)
+        found = self._positions(Sample(features, arrivals))
+        positions = [position for position in found if position is not None]
+        if len(positions) < len(found):
+            number = found.index(None)
+            raise ExportError(f"the model has no answer for session {number}: {_NO_ANSWER}")
+        return tuple(positions)
 
-    def _rows(self, sample: Sample) -> list[list[float]]:
-        """The network's outputs, one row a sample."""
+    def _positions(
+        self, sample: Sample, no_arrivals: Sequence[str] | None = None
+    ) -> list[Position | None]:
+        """The network's answers; None if a figure is not finite or an ellipse has no area.
+
+        `no_arrivals` are the reasons of sessions whose arrivals are all zero.
+        """
         n = len(sample.features)
-        outputs = known_outputs(self._session)
-        found = run_in_batches(self._session, sample.inputs, batch_size=n, outputs=outputs)
-        columns = [column.reshape(n, -1) for column in found.values()]
-        rows: list[list[float]] = np.concatenate(columns, axis=1, dtype=np.float64).tolist()
-        return rows
+        outputs = run_in_batches(self._session, sample.inputs, batch_size=n, outputs=self._outputs)
+        finite = [np.isfinite(values).reshape(n, -1).all(axis=1) for values in outputs.values()]
+        present = (sample.features != self._extract.config.fill_db).any(axis=(2, 3))
+        rows = zip(
+            np.all(finite, axis=0).tolist(),
+            _components(outputs).tolist(),
+            present.tolist(),
+            [None] * n if sample.arrivals is None else sample.arrivals.tolist(),
+            outputs[UNEXPLAINED].tolist() if UNEXPLAINED in outputs else [None] * n,
+            no_arrivals or [""] * n,
+            strict=True,
+        )
+        found: list[Position | None] = []
+        for is_finite, components, used, arrivals, unexplained, reason in rows:
+            try:
+                position = from_gaussians([_candidate(*each) for each in components])
+            except LocateError:
+                is_finite = False
+            if not is_finite:
+                found.append(None)
+                continue
+            receivers = _receivers(self.receivers, used, arrivals)
+            position = replace(position, receivers=receivers, unexplained=unexplained)
+            found.append(replace(position, termination=_termination(position, reason)))
+        return found
 
 
-def _estimate(row: Sequence[float]) -> Estimate | None:
-    """A row of the network's outputs; None if one of them is not finite."""
-    if not all(map(math.isfinite, row)):
-        return None
-    names = (field.name for field in fields(Estimate))
-    return Estimate(**dict(zip(names, row, strict=False)))
+def _components(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Parts of the posteriors, `(n, K, 6)`.
+
+    Each is a weight, latitude and longitude, and a covariance in square metres: east, north, both.
+    """
+    positions, sigmas = (outputs[name].astype(np.float64)[:, None] for name in OUTPUTS)
+    if {*MIXTURE_OUTPUTS} <= outputs.keys():
+        weights, positions, covariances = (
+            outputs[name].astype(np.float64) for name in MIXTURE_OUTPUTS
+        )
+        variances, both = covariances[..., :2], covariances[..., 2]
+    else:
+        weights, variances = np.ones((len(sigmas), 1)), sigmas**2
+        both = sigmas.prod(axis=-1) * outputs.get(CORRELATIONS, np.zeros(1))[:, None]
+    with np.errstate(invalid="ignore"):  # refused by `from_gaussians`
+        limit = _LARGEST_CORRELATION * np.sqrt(variances.prod(axis=-1))
+    columns = (weights[..., None], positions, variances, np.clip(both, -limit, limit)[..., None])
+    return np.concatenate(columns, axis=-1)
+
+
+def _candidate(
+    weight: float, latitude_deg: float, longitude_deg: float, east: float, north: float, both: float
+) -> Candidate:
+    return Candidate(weight, latitude_deg, longitude_deg, ((east, both), (both, north)))
+
+
+def _receivers(
+    receivers: Sequence[Receiver],
+    used: Sequence[bool],
+    arrivals: Sequence[Sequence[float]] | None,
+) -> tuple[ReceiverResult, ...]:
+    """Each receiver's part in an answer, from its channel of the inputs."""
+    found = []
+    for n, (receiver, is_used) in enumerate(zip(receivers, used, strict=True)):
+        heard, _, sigma_us, snr_db, _ = arrivals[n] if arrivals else (0.0,) * 5
+        reason = ""
+        if not is_used:
+            reason = "no recording, or a silent one"
+        elif arrivals and not heard:
+            reason = "its level alone, without an arrival time"
+        figures = {"sigma_us": sigma_us, "snr_db": snr_db} if heard else {}
+        found.append(ReceiverResult(name=receiver.name, used=is_used, reason=reason, **figures))
+    return tuple(found)
+
+
+def _termination(position: Position, no_arrivals: str) -> str:
+    """The kind of answer, in a sentence."""
+    sentence = "a model's answer from levels"
+    unexplained = position.unexplained
+    if any(receiver.sigma_us is not None for receiver in position.receivers):
+        sentence += " and arrival times"
+    elif unexplained is not None:
+        sentence += f" alone: {no_arrivals or 'no arrival times are given'}"
+    if unexplained is not None and unexplained > 1:
+        sentence += (
+            ", which are unlike those of its training: what geometry does not explain is "
+            f"{unexplained:.1f} times the limit"
+        )
+    if position.candidates[0].probability < DOMINANT:
+        sentence += "; no candidate dominates, and the ellipses are of the first alone"
+    return sentence
 
 
 def inputs_of(
     features: FeatureExtractor, arrivals: ArrivalExtractor | None, recordings: Recordings
-) -> tuple[NDArray[np.float32], ...]:
-    """Spectrograms of a session, and arrival times if the model takes them, as in training.
+) -> Inputs:
+    """A session's inputs, as in training.
 
-    Recordings are cut to the time that they share. Arrival times are zero without a clock.
+    Recordings are cut to the time that they share. Arrival times are zero if fewer than two
+    receivers have a clock, or the recordings are too short to compare.
 
     Raises:
         ExportError: The recordings are not a mapping.
@@ -259,4 +350,14 @@ def inputs_of(
     mel, unusable = features.each({n: (one.iq, one.sample_rate_hz) for n, one in cut.items()})
     for error in (*refused.values(), *unusable.values()):
         raise error
-    return (mel,) if arrivals is None else (mel, arrivals(cut))
+    if arrivals is None:
+        return Inputs(mel, None)
+    n_clocks = sum(one.clock_locked for one in cut.values())
+    if n_clocks < 2:
+        reason = f"{n_clocks} of {len(cut)} recordings have a locked clock, and a time takes two"
+        return Inputs(mel, np.zeros(arrivals.shape, np.float32), reason)
+    try:
+        rows = arrivals(cut)
+    except FeatureError as error:
+        return Inputs(mel, np.zeros(arrivals.shape, np.float32), str(error))
+    return Inputs(mel, rows, "" if rows.any() else "no two receivers hear one transmission")

@@ -1,0 +1,121 @@
+"""Model files that answer with a mixture of Gaussians."""
+
+import numpy as np
+import onnx
+import pytest
+from heimdall_export import ExportError, Predictor
+from heimdall_locate.sites import moved_deg
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+places_m = st.tuples(st.floats(-100e3, 100e3), st.floats(-100e3, 100e3))
+covariances_m2 = st.builds(
+    lambda east, north, r: (east**2, north**2, r * east * north),
+    st.floats(100, 10e3),
+    st.floats(100, 10e3),
+    st.floats(-0.99, 0.99),
+)
+mixtures = st.lists(st.tuples(st.floats(0.05, 1), places_m, covariances_m2), min_size=1, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def predictor_of(onnx_path):
+    """Makes a predictor that answers every session with the same mixture."""
+
+    def make(weights, means, covariances):
+        model = onnx.load(onnx_path)
+        graph = model.graph
+        # A zero for each session, (n, 1), gives the constants their batch.
+        for name, values in (("axis 1", [1]), ("axis 2", [2]), ("zero", np.zeros(1, np.float32))):
+            graph.initializer.append(numpy_helper.from_array(np.array(values), name))
+        graph.node.extend(
+            [
+                helper.make_node("ReduceSum", ["uncertainties", "axis 1"], ["sum"]),
+                helper.make_node("Mul", ["sum", "zero"], ["flat"]),
+                helper.make_node("Unsqueeze", ["flat", "axis 2"], ["deep"]),
+            ]
+        )
+        for name, values, zero in (
+            ("weights", weights, "flat"),
+            ("means", means, "deep"),
+            ("covariances", covariances, "deep"),
+        ):
+            constant = np.asarray(values, np.float32)[None]
+            graph.initializer.append(numpy_helper.from_array(constant, f"{name} of all"))
+            graph.node.append(helper.make_node("Add", [f"{name} of all", zero], [name]))
+            shape = ["batch", *constant.shape[1:]]
+            graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        return Predictor(model.SerializeToString(), n_threads=1, warm_up=False)
+
+    return make
+
+
+@settings(deadline=None, max_examples=25)
+@given(mixtures)
+def test_the_answer_is_the_files_mixture(predictor_of, features, drawn):
+    """Two mirror solutions must reach the user as two places, the likelier first."""
+    weights, places, covariances = zip(*drawn, strict=True)
+    assume(len(set(weights)) == len(weights))
+    means = [[float(axis) for axis in moved_deg(45.0, 8.0, *place)] for place in places]
+    found = predictor_of(weights, means, covariances).predict_features(features[:2])
+    assert found[0] == found[1]
+    order = np.argsort(weights)[::-1]
+    shares = np.array(weights)[order] / sum(weights)
+    assert [one.probability for one in found[0].candidates] == pytest.approx(shares)
+    there = [(one.latitude_deg, one.longitude_deg) for one in found[0].candidates]
+    assert np.array(there) == pytest.approx(np.array(means)[order], rel=1e-6)
+    for one, at in zip(found[0].candidates, order, strict=True):
+        (east, both), (_, north) = one.covariance_m2
+        assert (east, north, both) == pytest.approx(covariances[at], rel=1e-5, abs=1e-3)
+    assert ("no candidate dominates" in found[0].termination) == (shares[0] < 0.95)
+
+
+@settings(deadline=None, max_examples=25)
+@given(mixtures)
+def test_sigmas_are_those_of_the_whole_mixture(predictor_of, features, drawn):
+    """Oracle: the second moment of many points, which are drawn without the formula.
+
+    A first candidate alone would claim metres where the other candidate is far away.
+    """
+    weights, places, covariances = zip(*drawn, strict=True)
+    assume(len(set(weights)) == len(weights))
+    means = [[float(axis) for axis in moved_deg(45.0, 8.0, *place)] for place in places]
+    (found,) = predictor_of(weights, means, covariances).predict_features(features[:1])
+    rng, origin = np.random.default_rng(0), places[int(np.argmax(weights))]
+    points = [
+        rng.multivariate_normal(np.subtract(place, origin), [[e, b], [b, n]], 4_000)
+        for place, (e, n, b) in zip(places, covariances, strict=True)
+    ]
+    shares = np.array(weights) / sum(weights)
+    wanted = np.einsum("k,kni,knj->ij", shares / 4_000, points, points)
+    assert found.sigma_east_m == pytest.approx(wanted[0, 0] ** 0.5, rel=0.1)
+    assert found.sigma_north_m == pytest.approx(wanted[1, 1] ** 0.5, rel=0.1)
+    correlation = wanted[0, 1] / np.sqrt(wanted[0, 0] * wanted[1, 1])
+    assert found.correlation == pytest.approx(correlation, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "means", "covariances"),
+    [
+        ([0.5, np.nan], [[45, 8], [46, 8]], [[1e6, 1e6, 0], [1e6, 1e6, 0]]),
+        ([1.5, -0.5], [[45, 8], [46, 8]], [[1e6, 1e6, 0], [1e6, 1e6, 0]]),
+        ([0.5, 0.5], [[45, 8], [46, np.inf]], [[1e6, 1e6, 0], [1e6, 1e6, 0]]),
+        ([0.5, 0.5], [[45, 8], [46, 8]], [[1e6, 1e6, 0], [-1e6, 1e6, 0]]),
+        ([0.0, 0.0], [[45, 8], [46, 8]], [[1e6, 1e6, 0], [1e6, 1e6, 0]]),
+    ],
+)
+def test_a_mixture_that_is_none_is_no_answer(predictor_of, features, weights, means, covariances):
+    """One broken component would make a map of nonsense."""
+    with pytest.raises(ExportError, match="session 0"):
+        predictor_of(weights, means, covariances).predict_features(features[:1])
+
+
+def test_a_long_ellipse_is_an_answer(predictor_of, features):
+    """In float32, 1,920 km by 59 m has the determinant 0: nothing may be lost by rounding."""
+    (found,) = predictor_of([1.0], [[45, 8]], [[1.96e12, 1.96e12, 1.96e12]]).predict_features(
+        features[:1]
+    )
+    assert found.sigma_east_m == pytest.approx(1.4e6)
+    assert found.ellipse_68.semi_minor_m < found.ellipse_68.semi_major_m / 1000
+    assert found.ellipse_68.bearing_deg == pytest.approx(45, abs=0.1)
