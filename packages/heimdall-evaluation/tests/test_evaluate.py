@@ -13,6 +13,7 @@ from heimdall_evaluation.errors import EvaluationError
 from heimdall_evaluation.evaluate import evaluate_model
 from heimdall_evaluation.judging import file_metrics
 from heimdall_evaluation.model_file import read_model
+from heimdall_features import ClockedRecording, FeatureExtractor
 from heimdall_models import localization_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,6 +62,25 @@ def test_a_model_file_is_evaluated_without_a_trainer(model, dataset, tiny_answer
     worst = [evaluation.session_ids[k] for k in np.argsort(-evaluation.error_m, kind="stable")]
     assert [shown.session_id for shown in found.spectrograms] == worst
     assert "region prior" in [baseline.name for baseline in found.baselines]
+
+
+@given(st.lists(st.integers(0, 3_000), min_size=3, max_size=3), st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_the_model_is_judged_on_the_time_that_receivers_share(model, starts, seed):
+    """A service cuts recordings by their clocks; uncut, the file would be judged on other input."""
+    rng = np.random.default_rng(seed)
+    heard = {
+        receiver.name: ClockedRecording(rng.normal(size=(15_000, 2)) @ [1, 1j], 12e3, start / 12e3)
+        for receiver, start in zip(model.receivers, starts, strict=True)
+    }
+    session = RecordedSession(
+        id="late", source_name="a", position_deg=(45.0, 8.0), recordings=heard
+    )
+    dataset = RecordedSessions([session], model.metadata)
+    ((_, cut),) = dataset.recordings()
+    extract = FeatureExtractor.from_metadata(model.metadata)
+    judged = extract({name: (one.iq, one.sample_rate_hz) for name, one in cut.items()})
+    assert judged == pytest.approx(dataset[0]["features"], abs=1e-3)
 
 
 def test_recordings_of_other_sessions_are_refused(model, dataset):
