@@ -30,6 +30,11 @@ class ArrivalConfig(ComparisonConfig, StoredSettings):
     KIND = "arrivals"
     ALGORITHM = ARRIVAL_VERSION
 
+    @property
+    def least_samples(self) -> int:
+        """Samples that recordings must share: half a segment is longer than any lag."""
+        return max(2048, math.ceil(128 * self.longest_lag_s * self.sample_rate_hz))
+
 
 class ArrivalExtractor:
     """Computes arrival times from `{receiver: ClockedRecording}`."""
@@ -69,9 +74,7 @@ class ArrivalExtractor:
 
         rows = np.zeros(self.shape, np.float32)
         config = self.config
-        # Half a segment of the ambiguity function must be longer than any lag.
-        least_samples = max(2048, math.ceil(128 * config.longest_lag_s * config.sample_rate_hz))
-        signals = common_signals(recordings, config, least_samples)
+        signals = common_signals(recordings, config, config.least_samples)
         if not signals:
             return rows
         waveform = CommonWaveform(

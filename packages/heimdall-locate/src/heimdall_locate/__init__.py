@@ -12,9 +12,11 @@ from heimdall_locate.position import (
     ReceiverResult,
     from_gaussians,
 )
+from heimdall_locate.recordings import Arrivals, arrival_config, measure_arrivals
 from heimdall_locate.sites import Site
 
 __all__ = [
+    "Arrivals",
     "Candidate",
     "Cells",
     "Ellipse",
@@ -23,10 +25,12 @@ __all__ = [
     "ReceiverResult",
     "Site",
     "cot",
+    "arrival_config",
     "from_gaussians",
     "geojson",
     "kml",
     "locate",
     "map_html",
     "write_position",
+    "measure_arrivals",
 ]

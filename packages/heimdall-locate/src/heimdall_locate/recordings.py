@@ -1,0 +1,145 @@
+"""Arrival times of one transmission at receivers whose recordings have a clock.
+
+One configuration serves any recordings: their lowest sample rate, which all of them support, and
+lags as long as the distances between their sites allow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from heimdall_features import ArrivalConfig, ArrivalExtractor
+
+from heimdall_locate.errors import LocateError
+from heimdall_locate.sites import Float64, Site, geodesic_m
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from heimdall_features import ClockedRecording
+
+FEWEST_CLOCKS: Final = 3
+"""A position in the plane needs two time differences."""
+BASELINE_MARGIN: Final = 1.05
+"""Lags may exceed the largest distance by this factor: errors of clocks and of positions, and paths
+that are longer than the geodesic or slower than light."""
+SHORTEST_BASELINE_M: Final = 10_000.0
+"""Receivers in one town have lags of a few samples, which detours and clocks exceed."""
+LONGEST_BASELINE_M: Final = 20_100_000.0
+"""Half the Earth's circumference, the most that `ArrivalConfig` takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """Arrival times of one transmission; arrays have one value a site."""
+
+    sites: tuple[Site, ...]
+    arrivals_s: Float64
+    """After an unknown zero common to all; NaN where there is none."""
+    sigma_s: Float64
+    """Standard deviation by noise and misfit; NaN where there is no arrival."""
+    snr_db: Float64
+    """Signal to noise in the compared band; NaN where there is no arrival."""
+    reasons: tuple[str, ...]
+    """Reason why a site has no arrival; empty where it has one."""
+
+    @property
+    def n_heard(self) -> int:
+        """Number of sites with an arrival."""
+        return int(np.isfinite(self.arrivals_s).sum())
+
+
+def arrival_config(sites: Sequence[Site], sample_rate_hz: float) -> ArrivalConfig:
+    """Configuration of the arrival times at these sites.
+
+    Its baseline is a whole number of kilometres, so that it stays the same when a site's position
+    is corrected by a metre.
+
+    Raises:
+        FeatureError: There are fewer than two sites, or two have one name.
+    """
+    latitude, longitude = np.array([(s.latitude_deg, s.longitude_deg) for s in sites]).T
+    farthest_m = geodesic_m(latitude[:, None], longitude[:, None], latitude, longitude).max()
+    baseline_m = math.ceil(BASELINE_MARGIN * farthest_m / 1000) * 1000.0
+    return ArrivalConfig(
+        receivers=tuple(site.name for site in sites),
+        baseline_m=min(max(baseline_m, SHORTEST_BASELINE_M), LONGEST_BASELINE_M),
+        sample_rate_hz=sample_rate_hz,
+    )
+
+
+def measure_arrivals(recordings: Mapping[str, ClockedRecording], sites: Sequence[Site]) -> Arrivals:
+    """Arrival times of the transmission that the recordings have in common.
+
+    Recordings that share too little time with the others are left out, so that one that was made
+    at another time does not spoil the rest.
+
+    Args:
+        recordings: By the name of the site; those with a clock are used.
+        sites: Every receiver, in the order of the result. One without a recording has no arrival.
+
+    Raises:
+        LocateError: Fewer than three recordings have a clock or share the time that lags over
+            these distances need.
+        FeatureError: A recording holds values that are not finite, or has no site.
+    """
+    reasons = {site.name: "no recording" for site in sites}
+    for name, recording in recordings.items():
+        reasons[name] = "" if recording.clock_locked else "no clock"
+    clocked = {n: r for n, r in recordings.items() if r.clock_locked}
+    _require_three(clocked, reasons)
+    # A fraction of a hertz makes no difference to the band, and whole rates resample faster.
+    rate_hz = float(math.floor(min(r.sample_rate_hz for r in clocked.values())))
+    config = arrival_config([s for s in sites if s.name in clocked], rate_hz)
+    together = _together(clocked, config.least_samples / rate_hz)
+    for name in clocked.keys() - together:
+        reasons[name] = "recorded at another time than the others, or too short"
+    _require_three(together, reasons)
+    config = arrival_config([s for s in sites if s.name in together], rate_hz)
+    rows = ArrivalExtractor(config)({name: clocked[name] for name in together})
+    found = dict(zip(config.receivers, rows.astype(np.float64), strict=True))
+    nowhere = np.array([0.0, *[np.nan] * (rows.shape[1] - 1)])
+    table = np.array([found.get(site.name, nowhere) for site in sites])
+    heard = table[:, 0] > 0
+    table[~heard] = np.nan
+    for name, row in found.items():
+        if not row[0]:
+            reasons[name] = "does not hear the transmission that others hear"
+    return Arrivals(
+        sites=tuple(sites),
+        arrivals_s=table[:, 1] * 1e-6,
+        sigma_s=table[:, 2] * 1e-6,
+        snr_db=table[:, 3],
+        reasons=tuple(reasons[site.name] for site in sites),
+    )
+
+
+def _require_three(usable: Mapping[str, object] | set[str], reasons: Mapping[str, str]) -> None:
+    if len(usable) < FEWEST_CLOCKS:
+        others = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
+        raise LocateError(
+            f"a position takes {FEWEST_CLOCKS} recordings with a clock that were made at the same "
+            f"time, and {len(usable)} of {len(reasons)} are ({others})"
+        )
+
+
+def _together(recordings: Mapping[str, ClockedRecording], least_s: float) -> set[str]:
+    """Names of the most recordings that share a stretch of time, and of these the longest."""
+    spans = {
+        name: (one.start_s, one.start_s + one.iq.shape[0] / one.sample_rate_hz)
+        for name, one in recordings.items()
+    }
+    best: tuple[int, float, set[str]] = (0, 0.0, set())
+    for begin_s, _ in spans.values():
+        inside = sorted(
+            ((end, name) for name, (start, end) in spans.items() if start <= begin_s < end),
+            reverse=True,
+        )
+        # The n recordings that end last share the time until the first of them ends.
+        for n, (end_s, _) in enumerate(inside, 1):
+            if end_s - begin_s >= least_s and (n, end_s - begin_s) > best[:2]:
+                best = (n, end_s - begin_s, {name for _, name in inside[:n]})
+    return best[2]
