@@ -4,6 +4,7 @@ from heimdall_locate.errors import LocateError
 from heimdall_locate.locate import locate
 from heimdall_locate.map.page import map_html
 from heimdall_locate.output import cot, geojson, kml, write_position
+from heimdall_locate.output import write_position
 from heimdall_locate.position import (
     Candidate,
     Cells,
@@ -12,7 +13,12 @@ from heimdall_locate.position import (
     ReceiverResult,
     from_gaussians,
 )
-from heimdall_locate.recordings import Arrivals, arrival_config, measure_arrivals
+from heimdall_locate.recordings import (
+    Arrivals,
+    arrival_config,
+    locate_recordings,
+    measure_arrivals,
+)
 from heimdall_locate.sites import Site
 
 __all__ = [
@@ -32,5 +38,7 @@ __all__ = [
     "locate",
     "map_html",
     "write_position",
+    "locate_recordings",
     "measure_arrivals",
+    "write_position",
 ]

@@ -1,4 +1,4 @@
-"""Arrival times of one transmission at receivers whose recordings have a clock.
+"""Position of a transmitter from recordings of one transmission by receivers with clocks.
 
 One configuration serves any recordings: their lowest sample rate, which all of them support, and
 lags as long as the distances between their sites allow.
@@ -7,13 +7,16 @@ lags as long as the distances between their sites allow.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from heimdall_features import ArrivalConfig, ArrivalExtractor
 
 from heimdall_locate.errors import LocateError
+from heimdall_locate.locate import locate
+from heimdall_locate.position import Position, ReceiverResult
 from heimdall_locate.sites import Float64, Site, geodesic_m
 
 if TYPE_CHECKING:
@@ -71,7 +74,11 @@ def arrival_config(sites: Sequence[Site], sample_rate_hz: float) -> ArrivalConfi
     )
 
 
-def measure_arrivals(recordings: Mapping[str, ClockedRecording], sites: Sequence[Site]) -> Arrivals:
+def measure_arrivals(
+    recordings: Mapping[str, ClockedRecording],
+    sites: Sequence[Site],
+    unusable: Mapping[str, str] = MappingProxyType({}),
+) -> Arrivals:
     """Arrival times of the transmission that the recordings have in common.
 
     Recordings that share too little time with the others are left out, so that one that was made
@@ -80,13 +87,14 @@ def measure_arrivals(recordings: Mapping[str, ClockedRecording], sites: Sequence
     Args:
         recordings: By the name of the site; those with a clock are used.
         sites: Every receiver, in the order of the result. One without a recording has no arrival.
+        unusable: By name, the reason why a receiver has no usable recording.
 
     Raises:
         LocateError: Fewer than three recordings have a clock or share the time that lags over
             these distances need.
         FeatureError: A recording holds values that are not finite, or has no site.
     """
-    reasons = {site.name: "no recording" for site in sites}
+    reasons = {site.name: "no recording" for site in sites} | dict(unusable)
     for name, recording in recordings.items():
         reasons[name] = "" if recording.clock_locked else "no clock"
     clocked = {n: r for n, r in recordings.items() if r.clock_locked}
@@ -117,12 +125,81 @@ def measure_arrivals(recordings: Mapping[str, ClockedRecording], sites: Sequence
     )
 
 
+def locate_recordings(
+    recordings: Mapping[str, ClockedRecording],
+    sites: Sequence[Site],
+    *,
+    unusable: Mapping[str, str] = MappingProxyType({}),
+    delays_s: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    frequency_hz: float | None = None,
+    altitude_m: float | None = None,
+    propagation: str | None = None,
+    prior: Position | None = None,
+) -> Position:
+    """Position of the transmitter that the recordings have in common.
+
+    Args:
+        recordings: As for `measure_arrivals`.
+        sites: As for `measure_arrivals`.
+        unusable: By name, the reason why a receiver has no usable recording; one without a site
+            may be among them.
+        delays_s: By name, a receiver's constant delay and its standard deviation.
+        frequency_hz: As for `locate`.
+        altitude_m: As for `locate`.
+        propagation: As for `locate`.
+        prior: As for `locate`.
+
+    Returns:
+        The position, with a result for each site and for each unusable receiver.
+
+    Raises:
+        LocateError: Fewer than three receivers can be used, or an argument of `locate` is invalid.
+        FeatureError: A recording holds values that are not finite, or has no site.
+    """
+    found = measure_arrivals(recordings, sites, unusable)
+    reasons = dict(zip((site.name for site in sites), found.reasons, strict=True))
+    reasons = {**unusable, **reasons}
+    if found.n_heard < FEWEST_CLOCKS:
+        others = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
+        raise LocateError(
+            f"{found.n_heard} of {len(reasons)} receivers hear one transmission, and a position "
+            f"takes {FEWEST_CLOCKS}: {others}"
+        )
+    known = [delays_s.get(site.name, (0.0, 0.0)) for site in sites]
+    position = locate(
+        found.arrivals_s,
+        sites,
+        found.sigma_s,
+        altitude_m,
+        frequency_hz,
+        clock_sigma_s=[
+            recordings[s.name].clock_sigma_s if s.name in recordings else math.inf for s in sites
+        ],
+        delays_s=[delay_s for delay_s, _ in known],
+        delay_spreads_s=[spread_s for _, spread_s in known],
+        snr_db=found.snr_db,
+        propagation=propagation,
+        prior=prior,
+    )
+    results = [
+        replace(one, reason=reasons[one.name]) if reasons[one.name] else one
+        for one in position.receivers
+    ]
+    placed = {site.name for site in sites}
+    results += [
+        ReceiverResult(name, used=False, reason=why)
+        for name, why in unusable.items()
+        if name not in placed
+    ]
+    return replace(position, receivers=tuple(results))
+
+
 def _require_three(usable: Mapping[str, object] | set[str], reasons: Mapping[str, str]) -> None:
     if len(usable) < FEWEST_CLOCKS:
         others = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
         raise LocateError(
             f"a position takes {FEWEST_CLOCKS} recordings with a clock that were made at the same "
-            f"time, and {len(usable)} of {len(reasons)} are ({others})"
+            f"time, and {len(usable)} of {len(reasons)} are: {others}"
         )
 
 

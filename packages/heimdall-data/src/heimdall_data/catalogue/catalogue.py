@@ -29,6 +29,7 @@ from heimdall_data.catalogue.queries import (
     rates_query,
     sessions_from_rows,
     sessions_query,
+    unlocated_query,
 )
 from heimdall_data.catalogue.session import SessionFilter, Station
 from heimdall_data.catalogue.table import SessionTable, read_columns
@@ -155,6 +156,27 @@ class Catalogue:
             return SessionTable(columns, read, tuple(self._load(connection, only, members)))
 
         return self.read(table)
+
+    def unlocated_sessions(
+        self, only: SessionFilter | None = None, ids: Sequence[str] | None = None
+    ) -> tuple[Session, ...]:
+        """Return the completed sessions of sources without a position, by start.
+
+        They need not be approved, and must not be rejected.
+
+        Args:
+            only: Conditions on sessions and measurements.
+            ids: Ids of sessions, UUIDs: these alone, whether their sources have positions or not.
+        """
+        only = only or SessionFilter()
+
+        def found(connection: Connection) -> tuple[Session, ...]:
+            members = belonging(connection, self.where)
+            query = unlocated_query(only, members, by_id=ids is not None)
+            rows = connection.execute(query, only.parameters() | {"ids": ids})
+            return tuple(sessions_from_rows(rows, self._default_bucket))
+
+        return self.read(found)
 
     def rejected_counts(self) -> dict[str, int]:
         """Number of sessions that are not usable, by the first reason that applies."""

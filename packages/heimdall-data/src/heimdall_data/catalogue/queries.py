@@ -8,6 +8,7 @@ null, by the task id in the object's key.
 from __future__ import annotations
 
 import itertools
+import math
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -161,15 +162,24 @@ SELECT s.id::text, s.session_name, s.session_start, src.id::text, src.name, src.
        m.iq_sample_rate::float8, m.snr_db, m.signal_strength_db, m.frequency_hz::float8,
        CASE WHEN {_possible("m.timestamp")} THEN m.timestamp END
 """
-_TABLES = """
-FROM heimdall.recording_sessions s
-JOIN heimdall.known_sources src ON src.id = s.known_source_id
+_RECORDED = """
 JOIN belonging m ON m.session_id = s.id
 JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id
 """
+_TABLES = f"""
+FROM heimdall.recording_sessions s
+JOIN heimdall.known_sources src ON src.id = s.known_source_id
+{_RECORDED}"""
 USABLE = f"""
 WHERE s.approval_status = 'approved' AND s.status = 'completed'
   AND {on_earth("src")} AND {_possible("s.session_start")} AND {STATION_PLACED}
+"""
+_UNLOCATED = f"""
+FROM heimdall.recording_sessions s
+LEFT JOIN heimdall.known_sources src ON src.id = s.known_source_id
+{_RECORDED}
+WHERE s.status = 'completed' AND s.approval_status IS DISTINCT FROM 'rejected'
+  AND {_possible("s.session_start")} AND {STATION_PLACED}
 """
 _SESSION_WIDTH = 10
 """Columns of `_SELECTED` before those of the measurement."""
@@ -183,6 +193,16 @@ def sessions_query(only: SessionFilter, members: str, *, by_id: bool = False) ->
     chosen = "  AND s.id = ANY(%(ids)s::uuid[])\n" if by_id else ""
     order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"
     return f"{members}{_SELECTED}{_TABLES}{USABLE}{chosen}{only.sql()}{order}"
+
+
+def unlocated_query(only: SessionFilter, members: str, *, by_id: bool = False) -> str:
+    """SQL for the sessions whose source has no position, rows as of `sessions_query`.
+
+    By id, a session is read whether its source has a position or not.
+    """
+    chosen = "s.id = ANY(%(ids)s::uuid[])" if by_id else f"{on_earth('src')} IS NOT TRUE"
+    order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"
+    return f"{members}{_SELECTED}{_UNLOCATED}  AND {chosen}\n{only.sql()}{order}"
 
 
 def rates_query(only: SessionFilter, members: str) -> str:
@@ -208,9 +228,12 @@ def sessions_from_rows(rows: Iterable[tuple[Any, ...]], default_bucket: str) -> 
         yield Session(
             id=identity,
             session_name=name,
-            source_id=source_id,
-            source_name=source_name,
-            position_deg=(latitude, longitude),
+            source_id=source_id or "",
+            source_name=source_name or "",
+            position_deg=(
+                math.nan if latitude is None else latitude,
+                math.nan if longitude is None else longitude,
+            ),
             start=start,
             measurements=tuple(
                 _measurement(row[_SESSION_WIDTH:], default_bucket) for row in members

@@ -128,7 +128,8 @@ class Session:
     source_id: str
     source_name: str
     position_deg: tuple[float, float]
-    """Latitude and longitude of the transmitter, in degrees: the label."""
+    """Latitude and longitude of the transmitter, in degrees: the label. NaN if it is unknown, as
+    in `Catalogue.unlocated_sessions` alone."""
     start: datetime
     measurements: tuple[Measurement, ...]
     source_type: str | None = None

@@ -1,0 +1,254 @@
+"""`heimdall locate`: where an unknown transmitter is, from recordings of it with clocks.
+
+Torch is never imported, and a database or an object store only if a flag asks for one.
+"""
+
+from __future__ import annotations
+
+import json as json_format
+import math
+import sys
+import uuid
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from heimdall_data.catalogue.session import SessionFilter
+
+from heimdall_trainer.config import FILTER
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.errors import TrainerError, UsageError, is_expected, one_line
+from heimdall_trainer.flags import Switch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heimdall_data import Station
+    from heimdall_data.transmission import Transmission
+    from heimdall_locate import Candidate, Position, Site
+
+NOWHERE = Connections()
+NOT_HERE = Parameter(parse=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlocatedFilter(SessionFilter):
+    """Conditions on the catalogue's sessions; `--stations` is a file here."""
+
+    stations: Annotated[tuple[str, ...] | None, NOT_HERE] = None
+    max_error_margin_m: Annotated[float | None, NOT_HERE] = None
+
+
+ANY = UnlocatedFilter()
+
+
+def locate(
+    *files: Path,
+    stations: Path | None = None,
+    model: str | None = None,
+    calibration: Path | None = None,
+    output: Path | None = None,
+    session: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    only: Annotated[UnlocatedFilter, FILTER] = ANY,
+    frequency_hz: float | None = None,
+    altitude_m: float | None = None,
+    propagation: Literal["line-of-sight", "ground-wave", "sky-wave"] | None = None,
+    clock_uncertainty_s: float | None = None,
+    json: Switch = False,
+    connections: Connections = NOWHERE,
+) -> None:
+    """Locate a transmitter from recordings of one transmission by three or more receivers.
+
+    Recordings need a clock, such as KiwiSDR's WAV with GNSS stamps has. Without files, sessions
+    of the catalogue are located, whose source has no position.
+
+    Parameters
+    ----------
+    files
+        One recording of each receiver, or a folder of such files.
+    stations
+        CSV with the columns name, latitude, longitude and perhaps altitude_m.
+    model
+        Also use levels: a model file, s3://bucket/key, or models:/name@alias.
+    calibration
+        Delays of the receivers, as `heimdall calibrate` writes them; the model's when unset.
+    output
+        Folder for position.json, .geojson, .kml, .cot.xml and map.html.
+    session
+        Id of a session of the catalogue, whether its source has a position or not.
+    frequency_hz
+        Carrier, which decides on the propagation; that of the recordings when unset.
+    altitude_m
+        Height of the transmitter above the WGS84 ellipsoid; on the ground when unset.
+    propagation
+        Path of the waves; by frequency when unset.
+    clock_uncertainty_s
+        Standard deviation of the start in files that state a start and no uncertainty.
+    json
+        Print position.json instead of text; of sessions, a line each.
+    """
+    from_catalogue = bool(session) or only != ANY
+    if bool(files) == from_catalogue:
+        raise UsageError("give recordings, or --session or other conditions on the catalogue's")
+    if clock_uncertainty_s is not None and not 0 < clock_uncertainty_s < math.inf:
+        raise UsageError(f"--clock_uncertainty_s is {clock_uncertainty_s}; give seconds, above 0")
+    if output is not None and output.exists() and not output.is_dir():
+        raise TrainerError(f"--output {output} is a file; give a folder")
+    from heimdall_locate import write_position
+
+    if files:
+        found = iter([("", _of_files(files, stations, clock_uncertainty_s, connections))])
+    else:
+        found = _of_sessions(session, only, connections)
+    failed = []
+    for identity, transmission in found:
+        sites = _sites(transmission)
+        try:
+            position = _located(
+                transmission,
+                sites,
+                frequency_hz=frequency_hz or transmission.frequency_hz,
+                altitude_m=altitude_m,
+                propagation=propagation,
+            )
+        except ValueError as error:
+            if not (identity and is_expected(error)):
+                raise
+            failed.append(identity)
+            print(f"session {identity}: {one_line(error)}", file=sys.stderr)
+            continue
+        written: tuple[Path, ...] = ()
+        if output is not None:
+            written = write_position(position, sites, output / identity)
+        if json:
+            about = {"session": identity} if identity else {}
+            print(json_format.dumps(about | position.to_dict(), indent=None if identity else 1))
+            continue
+        if identity:
+            print(f"session      {identity}")
+        _print(position)
+        if written:
+            print(f"files        {', '.join(map(str, written))}")
+    if failed:
+        raise TrainerError(f"{len(failed)} sessions could not be located")
+
+
+def _of_files(
+    files: tuple[Path, ...], stations: Path | None, sigma_s: float | None, connections: Connections
+) -> Transmission:
+    from heimdall_data.ingest.session_files import stations_from_csv
+    from heimdall_data.transmission import read_transmission
+
+    @cache
+    def catalogued() -> tuple[Station, ...]:
+        if not connections.database_url:
+            return ()
+        from heimdall_data import Catalogue
+
+        with Catalogue(connections.database_url) as catalogue:
+            return tuple(catalogue.stations())
+
+    return read_transmission(
+        files,
+        stations_from_csv(stations) if stations else (),
+        catalogued=catalogued,
+        clock_sigma_s=sigma_s,
+        warn=lambda warning: print(f"warning: {warning}", file=sys.stderr),
+    )
+
+
+def _of_sessions(
+    ids: tuple[str, ...], only: SessionFilter, connections: Connections
+) -> Iterator[tuple[str, Transmission]]:
+    """The chosen sessions, by id.
+
+    Raises:
+        UsageError: An id is no UUID.
+        TrainerError: There is no such session.
+    """
+    for identity in ids:
+        try:
+            uuid.UUID(identity)
+        except ValueError:
+            raise UsageError(f"--session {identity!r} is no UUID") from None
+    from heimdall_data import Catalogue
+    from heimdall_data.session_reader import SessionReader
+    from heimdall_data.transmission import transmission_of
+
+    s3 = connections.need_s3()
+    with Catalogue(connections.need_database(), default_bucket=s3.raw_iq_bucket) as catalogue:
+        sessions = catalogue.unlocated_sessions(only, ids or None)
+    missing = {str(uuid.UUID(each)) for each in ids} - {each.id for each in sessions}
+    if missing or not sessions:
+        raise TrainerError(
+            f"the catalogue has no session {min(missing)} with recordings"
+            if missing
+            else "the catalogue has no such session of a source without a position"
+        )
+    reader = SessionReader(s3)
+    for session in sessions:
+        yield session.id, transmission_of(session, reader)
+
+
+def _sites(transmission: Transmission) -> list[Site]:
+    from heimdall_locate import Site
+
+    return [
+        Site(each.name, *each.position_deg, each.altitude_m or 0.0)
+        for each in transmission.stations
+    ]
+
+
+def _located(
+    transmission: Transmission,
+    sites: list[Site],
+    *,
+    frequency_hz: float | None,
+    altitude_m: float | None,
+    propagation: str | None,
+) -> Position:
+    from heimdall_data.session_features import clocked
+    from heimdall_locate import locate_recordings
+
+    return locate_recordings(
+        clocked(transmission.recordings),
+        sites,
+        unusable=transmission.unusable,
+        frequency_hz=frequency_hz,
+        altitude_m=altitude_m,
+        propagation=propagation,
+    )
+
+
+def _print(position: Position) -> None:
+    """Print a position for people."""
+    from heimdall_locate.description import ellipse_text, probability_text, receiver_figures
+
+    first, *others = position.candidates
+    lines = [
+        ("position", _place(first)),
+        ("68 %", ellipse_text(position.ellipse_68)),
+        ("95 %", ellipse_text(position.ellipse_95)),
+        *(("or", f"{_place(one)}: {probability_text(one.probability)}") for one in others),
+        ("propagation", position.propagation),
+        ("answer", position.termination),
+    ]
+    for name, text in lines:
+        print(f"{name:12s} {text}")
+    width = max(8, *(len(one.name) for one in position.receivers))
+    print(f"\n{'receiver':{width}s}  {'residual':>10s}  {'in sigmas':>9s}  {'SNR':>6s}")
+    for one in position.receivers:
+        figures = receiver_figures(one)
+        used = one.reason if one.used else f"not used: {one.reason}"
+        row = f"{figures['residual']:>10s}  {figures['sigmas']:>9s}  {figures['snr']:>6s}  {used}"
+        print(f"{one.name:{width}s}  {row}".rstrip())
+    print()
+
+
+def _place(one: Candidate) -> str:
+    """A place in decimal degrees, in degrees and minutes, and as a Maidenhead locator."""
+    from heimdall_locate.description import coordinates, minutes_text, locator
+
+    return f"{', '.join(coordinates(one))}  ({minutes_text(one)}, {locator(one)})"

@@ -1,0 +1,213 @@
+"""Recordings of one transmission by several receivers, with the receivers' positions.
+
+A position comes from a list that somebody wrote, from the recording itself (SigMF's
+`core:geolocation`), from the file that kiwirecorder writes for each receiver, or from the
+catalogue, in this order.
+
+Source: github.com/jks-prv/kiwiclient, `kiwirecorder.py`, version 1.11: it writes `NAME.txt` into
+the folder of its option `-d`, and without one into a folder `gnss_pos` if there is any.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from heimdall_features.clock import CLOCK_LIMIT_S
+
+from heimdall_data.catalogue.session import Station
+from heimdall_data.distance import great_circle_m
+from heimdall_data.errors import DataError, IngestError
+from heimdall_data.ingest.new_session import ProblemsError
+from heimdall_data.ingest.recording_file import Details, read_recording, recording_paths
+from heimdall_data.recordings.gnss_pos import positions_from_gnss_pos
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from heimdall_data.catalogue.session import Session
+    from heimdall_data.recordings.recording import Recording
+    from heimdall_data.session_reader import SessionReader
+
+FARTHEST_M = 5_000
+"""A receiver's own position may be that of its town hall; beyond this, one of the two is wrong."""
+MOST_APART_HZ = 1_000
+"""Carriers further apart are not compared: receivers of one transmission are tuned alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transmission:
+    """Recordings of one transmission. Too different frequencies are an `IngestError`."""
+
+    recordings: Mapping[str, Recording]
+    """By station, those with a clock and a position."""
+    stations: tuple[Station, ...]
+    """Every station whose position is known."""
+    unusable: Mapping[str, str]
+    """Reason by station whose recording has no clock or no position."""
+
+    def __post_init__(self) -> None:
+        tuned = {
+            name: one.center_frequency_hz
+            for name, one in self.recordings.items()
+            if one.center_frequency_hz is not None
+        }
+        if tuned and max(tuned.values()) - min(tuned.values()) > MOST_APART_HZ:
+            each = ", ".join(f"{name} to {hz:,.0f} Hz" for name, hz in tuned.items())
+            raise IngestError(
+                f"the recordings are not of one transmission: {each}; give those of one frequency"
+            )
+
+    @property
+    def frequency_hz(self) -> float | None:
+        """Frequency that the receivers are tuned to; None if no recording has it."""
+        tuned = [one.center_frequency_hz for one in self.recordings.values()]
+        return median(known) if (known := [hz for hz in tuned if hz is not None]) else None
+
+
+def read_transmission(
+    paths: Iterable[Path],
+    listed: Sequence[Station] = (),
+    *,
+    catalogued: Callable[[], Iterable[Station]] = tuple,
+    clock_sigma_s: float | None = None,
+    warn: Callable[[str], object] = lambda _: None,
+) -> Transmission:
+    """Read one recording of each receiver.
+
+    Names of stations are matched exactly, or else ignoring case.
+
+    Args:
+        paths: Files, folders of files, and SigMF collections.
+        listed: Stations of a list that somebody wrote, whose positions come first.
+        catalogued: Gives the catalogue's stations; called if nothing else has a position.
+        clock_sigma_s: Standard deviation of the start, for files that do not state any.
+        warn: Called with a sentence if the list contradicts what a recording says.
+
+    Raises:
+        IngestError: A path is missing or of no known format, two files are of one receiver, or
+            the list has latitude and longitude swapped.
+        RecordingError: A file cannot be decoded.
+        ProblemsError: Several of these.
+    """
+    files: dict[str, Path] = {}
+    recordings: dict[str, Recording] = {}
+    problems = []
+    for path in recording_paths(paths):
+        try:
+            recording = read_recording(path, Details(clock_sigma_s=clock_sigma_s))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        name = recording.station or path.stem
+        first = files.setdefault(name, path)
+        if first != path:
+            problems.append(f"{path} and {first} are both of {name!r}; give one of each receiver")
+        recordings[name] = recording
+    if problems:
+        raise ProblemsError(problems, f"{len(problems)} of the recordings cannot be used")
+    stations: dict[str, Station] = {}
+    unusable = {}
+    for name, recording in recordings.items():
+        station = _station(name, files[name], recording, listed, catalogued, warn)
+        if station is not None:
+            stations[name] = Station(name, *station.position_deg, station.altitude_m)
+        else:
+            near = difflib.get_close_matches(name, [each.name for each in listed], 1)
+            hint = f"the list has {near[0]!r}" if near else "list it as name,latitude,longitude"
+            unusable[name] = f"its position is unknown; {hint}"
+        if problem := clock_problem(recording):
+            unusable[name] = problem
+    usable = {name: one for name, one in recordings.items() if name not in unusable}
+    return Transmission(recordings=usable, stations=tuple(stations.values()), unusable=unusable)
+
+
+def transmission_of(session: Session, reader: SessionReader) -> Transmission:
+    """Fetch the recordings of a session of the catalogue.
+
+    Raises:
+        StoreError: The store does not answer.
+    """
+    names = tuple(dict.fromkeys(measurement.station for measurement in session.measurements))
+    places = {each.station: each.station_deg for each in session.measurements}
+    read = reader.read(session, names)
+    unusable = dict(read.unusable) | {
+        name: problem
+        for name, recording in read.usable.items()
+        if (problem := clock_problem(recording))
+    }
+    return Transmission(
+        recordings={name: one for name, one in read.usable.items() if name not in unusable},
+        stations=tuple(Station(name, *places[name]) for name in names),
+        unusable=unusable,
+    )
+
+
+def clock_problem(recording: Recording) -> str:
+    """Reason why a recording is not fit for time differences; empty if it is."""
+    if recording.clock_locked:
+        return ""
+    if recording.start_gps_ns is None:
+        return "no GNSS lock: the recording's time is unknown"
+    if math.isinf(recording.clock_sigma_s):
+        return "its time has no stated uncertainty; give it with --clock_uncertainty_s"
+    return (
+        f"its clock is uncertain by {recording.clock_sigma_s:g} s; time differences take "
+        f"{CLOCK_LIMIT_S:g} s or less"
+    )
+
+
+def find_station(name: str, stations: Iterable[Station]) -> Station | None:
+    """Return the station of this name, or else the only one that differs from it by case alone."""
+    stations = tuple(stations)
+    exact = [station for station in stations if station.name == name]
+    near = [station for station in stations if station.name.casefold() == name.casefold()]
+    found = exact or (near if len(near) == 1 else [])
+    return found[0] if found else None
+
+
+def _station(
+    name: str,
+    path: Path,
+    recording: Recording,
+    listed: Sequence[Station],
+    catalogued: Callable[[], Iterable[Station]],
+    warn: Callable[[str], object],
+) -> Station | None:
+    own = recording.position and Station(name, *recording.position)
+    own = own or find_station(name, _kiwirecorder_stations(path.parent))
+    stated = find_station(name, listed)
+    if stated and own and (warning := _disagreement(stated, own)):
+        warn(warning)
+    return stated or own or find_station(name, catalogued())
+
+
+def _kiwirecorder_stations(folder: Path) -> tuple[Station, ...]:
+    """Stations whose positions kiwirecorder stored; unset positions, which are 0, 0, are not."""
+    found = {}
+    for place in (folder, folder / "gnss_pos"):
+        if place.is_dir():
+            found |= positions_from_gnss_pos(place)
+    return tuple(Station(name, *at) for name, at in found.items() if at[:2] != (0.0, 0.0))
+
+
+def _disagreement(listed: Station, own: Station) -> str:
+    """A sentence if two positions of a station are far apart, or else nothing."""
+    apart_m = great_circle_m(listed.position_deg, own.position_deg)
+    if apart_m <= FARTHEST_M:
+        return ""
+    here, there = (f"{s.latitude_deg:.4f}, {s.longitude_deg:.4f}" for s in (listed, own))
+    swapped = listed.position_deg[::-1]
+    if great_circle_m(swapped, own.position_deg) <= FARTHEST_M:
+        raise IngestError(
+            f"station {listed.name!r} is listed at {here} and its recorder says {there}: latitude "
+            "and longitude are swapped in the list"
+        )
+    return (
+        f"station {listed.name!r} is listed at {here} and its recorder says {there}, "
+        f"{apart_m / 1000:.0f} km away; the list is used"
+    )
