@@ -75,7 +75,7 @@ def test_a_receiver_without_the_transmission_is_named(name):
     channel = "ABCD".index(name)
     assert found.n_heard == 3
     assert math.isnan(found.arrivals_s[channel])
-    assert "does not hear" in found.reasons[channel]
+    assert "hears nothing" in found.reasons[channel]
 
 
 def test_a_recording_of_another_hour_leaves_the_others_alone():

@@ -118,8 +118,8 @@ def read_transmission(
             stations[name] = Station(name, *station.position_deg, station.altitude_m)
         else:
             near = difflib.get_close_matches(name, [each.name for each in listed], 1)
-            hint = f"the list has {near[0]!r}" if near else "list it as name,latitude,longitude"
-            unusable[name] = f"its position is unknown; {hint}"
+            hint = f"the list has {near[0]!r}" if near else f"list {name},latitude,longitude"
+            unusable[name] = f"its position is unknown ({hint})"
         if problem := clock_problem(recording):
             unusable[name] = problem
     usable = {name: one for name, one in recordings.items() if name not in unusable}

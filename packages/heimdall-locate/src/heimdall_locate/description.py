@@ -1,7 +1,6 @@
 """A position in words and figures, for files, maps and terminals."""
 
 import math
-import string
 from collections.abc import Sequence
 from typing import Final
 
@@ -84,34 +83,6 @@ def coordinates_text(candidate: Candidate) -> str:
     east = "W" if longitude.startswith("-") else "E"
     degree = f"\N{DEGREE SIGN}{_SPACE}"
     return f"{latitude.lstrip('-')}{degree}{north}, {longitude.lstrip('-')}{degree}{east}"
-
-
-def minutes_text(candidate: Candidate) -> str:
-    """Degrees and minutes, as on a chart: `50° 0.91′ N, 9° 0.67′ E`."""
-    parts = []
-    for value, sides in ((candidate.latitude_deg, "NS"), (candidate.longitude_deg, "EW")):
-        degrees, hundredths = divmod(round(abs(value) * 6000), 6000)
-        minutes = f"{hundredths / 100:.2f}\N{PRIME}"
-        parts.append(f"{degrees}\N{DEGREE SIGN}{_SPACE}{minutes}{_SPACE}{sides[value < 0]}")
-    return ", ".join(parts)
-
-
-def locator(candidate: Candidate) -> str:
-    """Maidenhead locator of six characters, as amateurs exchange: `JN49ma`.
-
-    Source: IARU Region 1, "VHF Managers Handbook", section on the locator system.
-    """
-    # Fields of 20 by 10 degrees, squares of 2 by 1, and subsquares of 5 by 2.5 minutes.
-    east = int(min((candidate.longitude_deg + 180) * 12, 18 * 240 - 1))
-    north = int(min((candidate.latitude_deg + 90) * 24, 18 * 240 - 1))
-    pairs = [(n // 240, n // 24 % 10, n % 24) for n in (east, north)]
-    field, square, fine = zip(*pairs, strict=True)
-    upper, digits, lower = string.ascii_uppercase, string.digits, string.ascii_lowercase
-    return "".join(
-        letters[n]
-        for letters, part in ((upper, field), (digits, square), (lower, fine))
-        for n in part
-    )
 
 
 def probability_text(probability: float) -> str:

@@ -115,7 +115,7 @@ def measure_arrivals(
     table[~heard] = np.nan
     for name, row in found.items():
         if not row[0]:
-            reasons[name] = "does not hear the transmission that others hear"
+            reasons[name] = "hears nothing that the others hear"
     return Arrivals(
         sites=tuple(sites),
         arrivals_s=table[:, 1] * 1e-6,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from heimdall_data import Station
     from heimdall_data.transmission import Transmission
-    from heimdall_locate import Candidate, Position, Site
+    from heimdall_locate import Position, Site
 
 NOWHERE = Connections()
 NOT_HERE = Parameter(parse=False)
@@ -59,7 +59,7 @@ def locate(
     json: Switch = False,
     connections: Connections = NOWHERE,
 ) -> None:
-    """Locate a transmitter from recordings of one transmission by three or more receivers.
+    """Locate a transmitter from recordings of one transmission at three or more receivers.
 
     Recordings need a clock, such as KiwiSDR's WAV with GNSS stamps has. Without files, sessions
     of the catalogue are located, whose source has no position.
@@ -92,11 +92,16 @@ def locate(
     from_catalogue = bool(session) or only != ANY
     if bool(files) == from_catalogue:
         raise UsageError("give recordings, or --session or other conditions on the catalogue's")
-    if clock_uncertainty_s is not None and not 0 < clock_uncertainty_s < math.inf:
-        raise UsageError(f"--clock_uncertainty_s is {clock_uncertainty_s}; give seconds, above 0")
+    for flag, value in (
+        ("frequency_hz", frequency_hz),
+        ("clock_uncertainty_s", clock_uncertainty_s),
+    ):
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{flag} is {value}; give a number above 0")
     if output is not None and output.exists() and not output.is_dir():
         raise TrainerError(f"--output {output} is a file; give a folder")
     from heimdall_locate import write_position
+    from heimdall_locate.summary import summary
 
     if files:
         found = iter([("", _of_files(files, stations, clock_uncertainty_s, connections))])
@@ -128,9 +133,9 @@ def locate(
             continue
         if identity:
             print(f"session      {identity}")
-        _print(position)
+        print(summary(position))
         if written:
-            print(f"files        {', '.join(map(str, written))}")
+            print(f"\nfiles        {', '.join(map(str, written))}")
     if failed:
         raise TrainerError(f"{len(failed)} sessions could not be located")
 
@@ -220,35 +225,3 @@ def _located(
         altitude_m=altitude_m,
         propagation=propagation,
     )
-
-
-def _print(position: Position) -> None:
-    """Print a position for people."""
-    from heimdall_locate.description import ellipse_text, probability_text, receiver_figures
-
-    first, *others = position.candidates
-    lines = [
-        ("position", _place(first)),
-        ("68 %", ellipse_text(position.ellipse_68)),
-        ("95 %", ellipse_text(position.ellipse_95)),
-        *(("or", f"{_place(one)}: {probability_text(one.probability)}") for one in others),
-        ("propagation", position.propagation),
-        ("answer", position.termination),
-    ]
-    for name, text in lines:
-        print(f"{name:12s} {text}")
-    width = max(8, *(len(one.name) for one in position.receivers))
-    print(f"\n{'receiver':{width}s}  {'residual':>10s}  {'in sigmas':>9s}  {'SNR':>6s}")
-    for one in position.receivers:
-        figures = receiver_figures(one)
-        used = one.reason if one.used else f"not used: {one.reason}"
-        row = f"{figures['residual']:>10s}  {figures['sigmas']:>9s}  {figures['snr']:>6s}  {used}"
-        print(f"{one.name:{width}s}  {row}".rstrip())
-    print()
-
-
-def _place(one: Candidate) -> str:
-    """A place in decimal degrees, in degrees and minutes, and as a Maidenhead locator."""
-    from heimdall_locate.description import coordinates, minutes_text, locator
-
-    return f"{', '.join(coordinates(one))}  ({minutes_text(one)}, {locator(one)})"

@@ -1,0 +1,324 @@
+"""`heimdall locate`, on small recordings with GNSS stamps and on real ones."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.ingest.new_session import session_id
+from heimdall_data.recordings.kiwi_wav import HEADER, block_layout
+from heimdall_locate.sites import geodesic_m
+from heimdall_simulation import NORTHWEST_ITALY, simulate_sessions
+from heimdall_simulation.scenario import NO_MISHAPS
+from heimdall_trainer.cli.app import main
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SHARED = next(
+    (p / "shared/data" for p in Path(__file__).resolve().parents if (p / "shared/data").is_dir()),
+    Path("nowhere"),
+)
+DCF77 = (50.0152, 9.0112)
+SCENARIO = replace(
+    NORTHWEST_ITALY,
+    recording_format="kiwi_wav",
+    mishaps=NO_MISHAPS,
+    stations=NORTHWEST_ITALY.stations[1:5],
+).distinctly_named()
+NAMES = [station.name for station in SCENARIO.stations]
+FILES = ("position.json", "position.geojson", "position.kml", "position.cot.xml", "map.html")
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings are not here")
+
+
+def made(seed, number=0):
+    """The session of this number in a simulation."""
+    return [each.new_session for each in simulate_sessions(number + 1, seed, SCENARIO)][number]
+
+
+def store(folder, session, names=NAMES, frequency_hz=145_000_000):
+    """Write a session's recordings as kiwirecorder does, and give their paths."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for item in session.measurements:
+        if item.station.name in names:
+            name = f"{session.start:%Y%m%dT%H%M%SZ}_{frequency_hz}_{item.station.name}_iq.wav"
+            paths.append(folder / name)
+            paths[-1].write_bytes(item.payload)
+    return paths
+
+
+def changed(path, change):
+    """Apply a change to the blocks of a KiwiSDR file."""
+    data = path.read_bytes()
+    blocks = np.frombuffer(data[HEADER.size :], block_layout(512)).copy()
+    change(blocks)
+    path.write_bytes(data[: HEADER.size] + blocks.tobytes())
+
+
+@pytest.fixture(scope="session")
+def session():
+    """A simulated session of four receivers."""
+    return made(5)
+
+
+@pytest.fixture
+def folder(tmp_path, session, monkeypatch):
+    """A folder `in` of its recordings and `stations.csv` beside it; nothing else is configured."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEIMDALL_DATABASE_URL", raising=False)
+    store(tmp_path / "in", session)
+    list_stations(tmp_path / "stations.csv")
+    return tmp_path
+
+
+def list_stations(path, *changes):
+    """Write the stations as a list, some of their lines changed."""
+    lines = [
+        f"{s.name},{s.latitude_deg},{s.longitude_deg},{s.altitude_m}" for s in SCENARIO.stations
+    ]
+    for old, new in changes:
+        lines = [line.replace(old, new) for line in lines]
+    path.write_text("\n".join(["name,latitude,longitude,altitude_m", *lines]) + "\n")
+
+
+@pytest.fixture
+def heimdall(capsys):
+    """Run `heimdall locate` here, and give its exit status, output and errors."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as ended:
+            main(["locate", *map(str, words)])
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run
+
+
+def away_m(found, truth_deg):
+    """Distance of a position.json from the truth."""
+    return float(geodesic_m(found["latitude_deg"], found["longitude_deg"], *truth_deg))
+
+
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10_000))
+def test_transmitters_are_found_from_files_alone(heimdall, tmp_path, monkeypatch, seed):
+    """Neither a model nor a server is there: it is the first thing that a user tries."""
+    monkeypatch.chdir(tmp_path)
+    session = made(seed)
+    for old in tmp_path.glob("in/*"):
+        old.unlink()
+    store(tmp_path / "in", session)
+    list_stations(tmp_path / "stations.csv")
+    status, out, _ = heimdall("in", "--stations", "stations.csv", "--json")
+    assert status == 0
+    found = json.loads(out)
+    truth_deg = (session.source.latitude_deg, session.source.longitude_deg)
+    assert away_m(found, truth_deg) < 3 * found["ellipse_95"]["semi_major_m"] + 100
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(st.sampled_from(NAMES), min_size=2, max_size=2))
+def test_recordings_of_two_transmissions_give_no_position(heimdall, folder, others):
+    """A glob that matches yesterday's files too must not name a place."""
+    for path in store(folder / "in", made(5, 1), others):
+        old = path.with_name(path.name.replace("T001000Z", "T000000Z"))
+        path.replace(old)
+    status, out, error = heimdall("in", "--stations", "stations.csv")
+    store(folder / "in", made(5))
+    assert (status, out) == (1, "")
+    assert all(name in error for name in others) or "another time" in error
+
+
+def test_position_and_files_are_told(heimdall, folder):
+    """The answer in a terminal, and the files for maps."""
+    status, out, error = heimdall("in", "--stations", "stations.csv", "--output", "out/here")
+    assert (status, error) == (0, "")
+    assert re.search(
+        r"^position +44\.6\d+, 7\.7\d+  \(44° 36\.\d\d' N, 7° 46\.\d\d' E, JN34\w\w\)", out
+    )
+    for name in ("68 %", "95 %"):
+        assert re.search(rf"^{name} +[\d.]+\sm by [\d.]+\sm, bearing \d+°$", out, re.MULTILINE)
+    for name in NAMES:
+        assert re.search(rf"^{name} +\S[\d.]+\sµs +\S\d\.\d\sσ +\d\d\sdB$", out, re.MULTILINE)
+    assert {path.name for path in (folder / "out/here").iterdir()} == set(FILES)
+    assert all(f"out/here/{name}" in out for name in FILES)
+
+
+def test_json_is_position_json(heimdall, folder):
+    """Scripts read standard output, which must hold nothing else."""
+    status, out, _ = heimdall("in", "--stations", "stations.csv", "--json", "--output", "out")
+    assert status == 0
+    assert json.loads(out) == json.loads((folder / "out/position.json").read_text())
+
+
+def test_kiwirecorders_own_positions_are_enough(heimdall, folder):
+    """A station list is a chore that its files make superfluous."""
+    (folder / "in/gnss_pos").mkdir()
+    for station in SCENARIO.stations:
+        place = f"{station.latitude_deg:f},{station.longitude_deg:f}"
+        text = f"d.x = struct('coord', [{place}], 'host', 'h', 'port', 8073);\n"
+        (folder / f"in/gnss_pos/{station.name.upper()}.txt").write_text(text)
+    status, out, _ = heimdall("in", "--json")
+    assert status == 0
+    assert json.loads(out)["ellipse_95"]["semi_major_m"] < 1_000
+    swapped = [(f"{s.latitude_deg},{s.longitude_deg}", f"{s.longitude_deg},{s.latitude_deg}")
+               for s in SCENARIO.stations]  # fmt: skip
+    list_stations(folder / "stations.csv", *swapped)
+    status, _, error = heimdall("in", "--stations", "stations.csv")
+    assert status == 1
+    assert "swapped" in error
+
+
+def test_nothing_heavy_is_imported_and_nothing_else_is_configured(folder):
+    """Whoever has three files must not wait for torch, or install a database."""
+    probe = (
+        "import sys; from heimdall_trainer.cli import app as cli\n"
+        "try: cli.main(['locate', 'in', '--stations', 'stations.csv', '--output', 'out'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'lightning', 'mlflow', 'timm', 'psycopg', 'minio', 'onnxruntime'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, cwd=folder
+    )
+    assert finished.stderr == ""
+    assert finished.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "value"),
+    [
+        ("", 2, "give recordings"),
+        ("in --session 5", 2, "give recordings"),
+        ("--session 5", 2, "'5' is no UUID"),
+        ("in --frequency_hz -1", 2, "--frequency_hz is -1"),
+        ("in --clock_uncertainty_s 0", 2, "--clock_uncertainty_s is 0"),
+        ("in --propagation tunnel", 2, '"tunnel"'),
+        ("elsewhere", 1, "there is no elsewhere"),
+        ("empty", 1, "empty: no recording"),
+        ("stations.csv", 1, "'.csv' is none of"),
+        ("in", 1, "0 of 4 .*Torino: its position is unknown"),
+        ("in --output stations.csv", 1, "--output stations.csv is a file"),
+        ("in --stations none.csv", 1, "none.csv: No such file"),
+        ("in --stations header.csv", 1, "header.csv, line 2: no 'name'"),
+        ("in --stations swapped.csv", 1, "line 2: .*latitude_deg is 151.2"),
+        ("in --stations twice.csv", 1, "'Torino' is there twice"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(heimdall, folder, words, status, value):
+    """Every message must say which file or flag to correct."""
+    (folder / "empty").mkdir()
+    (folder / "header.csv").write_text("station,lat,lon\nTorino,45,7\n")
+    (folder / "swapped.csv").write_text("name,latitude,longitude\nSydney,151.2,-33.9\n")
+    (folder / "twice.csv").write_text("name,latitude,longitude\nTorino,45,7\nTorino,45,7\n")
+    found, out, error = heimdall(*words.split())
+    assert (found, out) == (status, "")
+    assert len(error.splitlines()) == 1
+    assert re.search(value, error), error
+
+
+def test_each_unusable_file_has_its_line(heimdall, folder):
+    """Four damaged files must not take four attempts."""
+    first, second, third, _ = sorted((folder / "in").iterdir())
+    first.write_bytes(b"")
+    second.write_bytes(second.read_bytes()[:-7])
+    (third.parent / third.name.replace("T000000Z", "T000001Z")).write_bytes(third.read_bytes())
+    status, _, error = heimdall("in", "--stations", "stations.csv")
+    assert status == 1
+    *lines, summary = error.splitlines()
+    assert [bool(re.search(p.name, line)) for p, line in zip((first, second), lines, strict=False)]
+    assert f"both of {third.name.split('_')[2]!r}" in lines[2]
+    assert "3 of the recordings" in summary
+
+
+def test_noise_has_no_position(heimdall, folder):
+    """Three receivers of noise must not agree on a place."""
+    rng = np.random.default_rng(1)
+    for path in (folder / "in").iterdir():
+        changed(path, lambda b: b.__setitem__("iq", rng.integers(-900, 900, b["iq"].shape)))
+    status, out, error = heimdall("in", "--stations", "stations.csv")
+    assert (status, out) == (1, "")
+    assert "0 of 4 receivers hear one transmission" in error
+
+
+def test_receivers_without_a_lock_are_named(heimdall, folder):
+    """One may be spared of four, and two are too many."""
+    first, second, *_ = sorted((folder / "in").iterdir())
+    changed(first, lambda blocks: blocks.__setitem__("age_s", 255))
+    status, out, _ = heimdall("in", "--stations", "stations.csv")
+    assert status == 0
+    assert re.search(r"^Coazze .*not used: no GNSS lock", out, re.MULTILINE)
+    changed(second, lambda blocks: blocks.__setitem__("age_s", 255))
+    status, out, error = heimdall("in", "--stations", "stations.csv")
+    assert (status, out) == (1, "")
+    assert "2 of 4 are: Coazze: no GNSS lock" in error
+
+
+def test_recordings_of_two_frequencies_are_refused(heimdall, folder, session):
+    """They are of two transmitters, however alike these sound."""
+    (folder / f"in/20260101T000000Z_145000000_{NAMES[0]}_iq.wav").unlink()
+    store(folder / "in", session, NAMES[:1], frequency_hz=147_000_000)
+    status, _, error = heimdall("in", "--stations", "stations.csv")
+    assert status == 1
+    assert f"{NAMES[0]} to 147,000,000 Hz" in error
+
+
+@pytest.mark.parametrize("there", [(45.0, 0.5), (45.0, 0.0)])
+def test_receivers_on_a_line_or_at_one_place_claim_little(heimdall, folder, there):
+    """Times that no place explains must not give a small ellipse."""
+    latitude, step = there
+    lines = [f"{name},{latitude},{7 + step * n}" for n, name in enumerate(NAMES)]
+    (folder / "stations.csv").write_text("\n".join(["name,latitude,longitude", *lines]) + "\n")
+    status, out, _ = heimdall("in", "--stations", "stations.csv", "--json")
+    assert status == 0
+    assert json.loads(out)["ellipse_95"]["semi_major_m"] > 50_000
+
+
+def test_sessions_of_the_catalogue_are_located(
+    empty, catalogue, raw_iq_store, heimdall, session, monkeypatch
+):
+    """Recordings of unknown transmitters wait in the catalogue for exactly this."""
+    unknown = replace(
+        session, source=replace(session.source, latitude_deg=None, longitude_deg=None)
+    )
+    ingest(catalogue, raw_iq_store, [unknown], progress=False)
+    for name, value in empty.environment(defaults=False).items():
+        monkeypatch.setenv(name, value)
+    identity = str(session_id(unknown))
+    truth_deg = (session.source.latitude_deg, session.source.longitude_deg)
+    status, out, error = heimdall("--session", identity, "--json")
+    assert (status, error) == (0, "")
+    found = json.loads(out)
+    assert found["session"] == identity
+    assert away_m(found, truth_deg) < 1_000
+    status, by_filter, _ = heimdall("--since", "2025-12-31", "--json")
+    assert (status, by_filter) == (0, out)
+    status, _, error = heimdall("--since", "2026-12-31")
+    assert status == 1
+    assert "no such session" in error
+
+
+@real
+def test_the_transmitter_of_time_is_where_it_stands(heimdall, tmp_path):
+    """A real long-wave transmission at three receivers 500 to 1,000 km apart."""
+    (tmp_path / "stations.csv").write_text(
+        "name,latitude,longitude\nDF0KL,53.665337,7.282766\nF1JEK,45.779290,0.614638\n"
+        "HB9RYZ,47.1721,8.42683\nG7UAK,54.0695,-3.1408\n"
+    )
+    files = [*SHARED.glob("kiwisdr-dcf77-2017/*.wav"), *SHARED.glob("kiwisdr-no-gnss-lock/*.wav")]
+    status, out, error = heimdall(*files, "--stations", tmp_path / "stations.csv", "--json")
+    assert (status, error) == (0, "")
+    found = json.loads(out)
+    semi_major_m = found["ellipse_95"]["semi_major_m"]
+    assert away_m(found, DCF77) < semi_major_m < 30_000
+    assert found["frequency_hz"] == 77_500
+    (unused,) = [one for one in found["receivers"] if not one["used"]]
+    assert unused["name"] == "G7UAK"
+    assert "no GNSS lock" in unused["reason"]
+    assert math.isfinite(found["candidates"][0]["covariance_m2"][0][0])

@@ -1,0 +1,133 @@
+"""Recordings on disk with the positions of their receivers."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from heimdall_data.catalogue.session import Station
+from heimdall_data.errors import IngestError
+from heimdall_data.recordings.recording import Recording
+from heimdall_data.transmission import (
+    Transmission,
+    clock_problem,
+    find_station,
+    read_transmission,
+)
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+RECORDING = Recording(
+    iq=np.ones(8, np.complex64), sample_rate_hz=12_000.0, start_gps_ns=10**18, clock_sigma_s=1e-7
+)
+names = st.text("aAbBß", min_size=1, max_size=3)
+
+
+def sigmf(folder, name, *, position=None, uncertainty_s=1e-7):
+    """Write a recording as SigMF; positions are latitude and longitude."""
+    about = {"core:datatype": "cf32_le", "core:sample_rate": 12_000.0, "core:version": "1.2.0"}
+    if uncertainty_s is not None:
+        about["heimdall:clock_uncertainty_s"] = uncertainty_s
+    if position is not None:
+        about["core:geolocation"] = {"type": "Point", "coordinates": [*position[::-1]]}
+    captures = [{"core:sample_start": 0, "core:datetime": "2026-03-01T12:00:00.5Z"}]
+    meta = {"global": about, "captures": captures, "annotations": []}
+    path = folder / f"{name}.sigmf-meta"
+    path.write_text(json.dumps(meta))
+    path.with_suffix(".sigmf-data").write_bytes(np.ones(8, "<c8").tobytes())
+    return path
+
+
+def kiwirecorder(path, latitude_deg, longitude_deg):
+    """Write a receiver's position as kiwirecorder does."""
+    path.parent.mkdir(exist_ok=True)
+    place = f"[{latitude_deg:f},{longitude_deg:f}]"
+    path.write_text(f"d.x = struct('coord', {place}, 'host', 'h', 'port', 8073);\n")
+
+
+@given(st.lists(names, unique=True), names)
+def test_a_name_is_matched_exactly_or_by_the_only_one_of_another_case(known, wanted):
+    """A position of the wrong one of two receivers is worse than none."""
+    stations = [Station(name, 1.0, 2.0) for name in known]
+    found = find_station(wanted, stations)
+    alike = [name for name in known if name.casefold() == wanted.casefold()]
+    assert (found is not None) == (wanted in known or len(alike) == 1)
+    assert found is None or found.name == (wanted if wanted in known else alike[0])
+
+
+@given(st.floats(-90, 90), st.floats(-180, 180))
+def test_swapped_coordinates_are_told(tmp_path_factory, latitude_deg, longitude_deg):
+    """The commonest mistake of a list, where the recording itself knows better."""
+    assume(abs(longitude_deg) <= 90 and abs(latitude_deg - longitude_deg) > 1)
+    assume(max(abs(latitude_deg), abs(longitude_deg)) < 85)
+    folder = tmp_path_factory.mktemp("swapped")
+    path = sigmf(folder, "A", position=(latitude_deg, longitude_deg))
+    with pytest.raises(IngestError, match="'A' is listed at .* swapped"):
+        read_transmission([path], [Station("A", longitude_deg, latitude_deg)])
+
+
+def test_positions_come_from_the_best_place_that_has_one(tmp_path):
+    """In this order: the list, the recording, kiwirecorder's file, the catalogue."""
+    paths = [
+        sigmf(tmp_path, "listed", position=(1.0, 1.0)),
+        sigmf(tmp_path, "own", position=(2.0, 2.0)),
+    ]
+    paths += [
+        sigmf(tmp_path, name) for name in ("with_d", "beside", "catalogued", "nowhere", "unset")
+    ]
+    for name in ("listed", "own"):
+        kiwirecorder(tmp_path / f"{name}.txt", 9.0, 9.0)
+    kiwirecorder(tmp_path / "with_d.txt", 3.0, 3.0)
+    kiwirecorder(tmp_path / "gnss_pos/BESIDE.txt", 4.0, 4.0)
+    kiwirecorder(tmp_path / "gnss_pos/unset.txt", 0.0, 0.0)
+    (tmp_path / "notes.txt").write_text("of another kind")
+    warnings = []
+    found = read_transmission(
+        paths,
+        [Station("Listed", 0.5, 0.5)],
+        catalogued=lambda: [Station("catalogued", 5.0, 5.0)],
+        warn=warnings.append,
+    )
+    places = {station.name: station.position_deg for station in found.stations}
+    assert places == {
+        "listed": (0.5, 0.5),
+        "own": (2.0, 2.0),
+        "with_d": (3.0, 3.0),
+        "beside": (4.0, 4.0),
+        "catalogued": (5.0, 5.0),
+    }
+    assert set(found.unusable) == {"nowhere", "unset"}
+    assert set(found.recordings) == set(places)
+    assert "'Listed' is listed at 0.5" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [
+        ({}, ""),
+        ({"start_gps_ns": None}, "no GNSS lock"),
+        ({"clock_sigma_s": np.inf}, "no stated uncertainty"),
+        ({"clock_sigma_s": 0.5}, "uncertain by 0.5 s"),
+    ],
+)
+def test_a_useless_clock_says_why(changes, value):
+    """The remedy differs: another receiver, or a flag."""
+    assert value in clock_problem(replace(RECORDING, **changes))
+    assert bool(value) == bool(clock_problem(replace(RECORDING, **changes)))
+
+
+def test_an_uncertainty_may_be_given_for_those_that_state_none(tmp_path):
+    """SigMF has no field for it, so most recordings lack it."""
+    path = sigmf(tmp_path, "A", position=(1.0, 1.0), uncertainty_s=None)
+    assert "A" in read_transmission([path]).unusable
+    found = read_transmission([path], clock_sigma_s=1e-6)
+    assert found.recordings["A"].clock_sigma_s == 1e-6
+
+
+def test_frequencies_far_apart_are_not_one_transmission():
+    """Recordings of other transmitters fit no place, or a wrong one."""
+    tuned = [replace(RECORDING, center_frequency_hz=hz) for hz in (77_500.0, 77_900.0, 60_000.0)]
+    near = Transmission(recordings=dict(zip("AB", tuned, strict=False)), stations=(), unusable={})
+    assert near.frequency_hz == 77_700.0
+    with pytest.raises(IngestError, match="C to 60,000 Hz"):
+        Transmission(recordings=dict(zip("ABC", tuned, strict=True)), stations=(), unusable={})
