@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "heimdall-features": ROOT / "packages/heimdall-features",
     "heimdall-data": ROOT / "packages/heimdall-data",
+    "heimdall-locate": ROOT / "packages/heimdall-locate",
     "heimdall-simulation": ROOT / "packages/heimdall-simulation",
     "heimdall-models": ROOT / "packages/heimdall-models",
     "heimdall-export": ROOT / "packages/heimdall-export",
@@ -32,6 +33,7 @@ NAVIGATION = {
         "Tutorial": "docs/tutorial.md",
     },
     "How to": {
+        "Locate a transmitter": "docs/locate.md",
         "Bring your own data": "docs/data.md",
         "Train": "docs/TRAINING.md",
         "Train as a service": "docs/worker.md",

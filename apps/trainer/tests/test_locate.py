@@ -145,7 +145,7 @@ def test_position_and_files_are_told(heimdall, folder):
     for name in ("68 %", "95 %"):
         assert re.search(rf"^{name} +[\d.]+\sm by [\d.]+\sm, bearing \d+°$", out, re.MULTILINE)
     for name in NAMES:
-        assert re.search(rf"^{name} +\S[\d.]+\sµs +\S\d\.\d\sσ +\d\d\sdB$", out, re.MULTILINE)
+        assert re.search(rf"^{name} +\S[\d.]+\sµs +\S\d\.\d\s\S +\d\d\sdB$", out, re.MULTILINE)
     assert {path.name for path in (folder / "out/here").iterdir()} == set(FILES)
     assert all(f"out/here/{name}" in out for name in FILES)
 

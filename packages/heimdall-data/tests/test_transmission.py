@@ -62,7 +62,7 @@ def test_swapped_coordinates_are_told(tmp_path_factory, latitude_deg, longitude_
     assume(max(abs(latitude_deg), abs(longitude_deg)) < 85)
     folder = tmp_path_factory.mktemp("swapped")
     path = sigmf(folder, "A", position=(latitude_deg, longitude_deg))
-    with pytest.raises(IngestError, match="'A' is listed at .* swapped"):
+    with pytest.raises(IngestError, match=r"'A' is listed at .* swapped"):
         read_transmission([path], [Station("A", longitude_deg, latitude_deg)])
 
 

@@ -63,5 +63,5 @@ def test_a_summary_tells_all_candidates_and_receivers():
     told = summary(position)
     assert place_text(position.candidates[0]) in told
     assert re.search(r"^or +48\.\d+, 9\.\d+ .* with 30\s%$", told, re.MULTILINE)
-    assert re.search(r"^A +\S1\.5\sµs +\S0\.5\sσ +20\sdB$", told, re.MULTILINE)
+    assert re.search(r"^A +\S1\.5\sµs +\S0\.5\s\S +20\sdB$", told, re.MULTILINE)
     assert re.search(r"^Long name +not used: no clock$", told, re.MULTILINE)

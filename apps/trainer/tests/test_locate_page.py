@@ -1,0 +1,60 @@
+"""docs/locate.md is followed from recordings to a map, as it stands."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from heimdall_locate.sites import geodesic_m
+from heimdall_trainer.cli.app import main
+
+PARENTS = Path(__file__).resolve().parents
+BLOCK = re.compile(r"^```(\w*) ?([\w.]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PAGE = next((p / "docs/locate.md" for p in PARENTS if (p / "docs/locate.md").exists()), None)
+REAL = next((p / "shared/data" for p in PARENTS if (p / "shared/data").is_dir()), None)
+pytestmark = pytest.mark.skipif(PAGE is None, reason="docs/locate.md is not above this file")
+
+
+@pytest.mark.skipif(REAL is None, reason="the real recordings are not here")
+def test_the_page_goes_from_recordings_to_a_map(tmp_path, monkeypatch, capsys):
+    """An operator who follows it must see what it shows."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REAL / "kiwisdr-dcf77-2017", "recordings")
+    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    for _, name, text in blocks:
+        if name:
+            Path(name).write_text(text)
+    (line,) = [text for language, _, text in blocks if language == "sh"]
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(line)[1:])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    (shown,) = [text for language, _, text in blocks if language == "text"]
+    labels = [[row[:12] for row in text.splitlines() if row[:3] != "or "] for text in (said, shown)]
+    assert labels[0] == labels[1]
+    assert said.splitlines()[-1] == shown.splitlines()[-1]
+    found = json.loads(Path("found/position.json").read_text())
+    place = [float(value) for value in re.findall(r"-?\d+\.\d+", shown)[:2]]
+    away_m = geodesic_m(found["latitude_deg"], found["longitude_deg"], *place)
+    assert away_m < found["ellipse_95"]["semi_major_m"]
+    assert all(Path(name).is_file() for name in re.findall(r"found/[\w.]+", said))
+
+
+def test_what_the_page_says_of_trouble_is_what_is_said():
+    """A message that reads differently from the manual's is not recognised."""
+    text = PAGE.read_text(encoding="utf-8").partition("## Trouble")[2]
+    quoted = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    root = PAGE.parents[1]
+    source = (
+        "".join(
+            re.sub(r'"\s+f?"', "", file.read_text(encoding="utf-8"))
+            for package in ("locate", "data")
+            for file in (root / f"packages/heimdall-{package}/src").rglob("*.py")
+        )
+        .replace("{FEWEST_CLOCKS}", "3")
+        .replace("`kiwi`", "kiwi")
+    )
+    assert len(quoted) >= 6
+    assert [message for message in quoted if message not in source] == []
