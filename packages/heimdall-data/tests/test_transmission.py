@@ -97,7 +97,7 @@ def test_positions_come_from_the_best_place_that_has_one(tmp_path):
         "catalogued": (5.0, 5.0),
     }
     assert set(found.unusable) == {"nowhere", "unset"}
-    assert set(found.recordings) == set(places)
+    assert set(found.recordings) == set(places) | set(found.unusable)
     assert "'Listed' is listed at 0.5" in warnings[0]
 
 

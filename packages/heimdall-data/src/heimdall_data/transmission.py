@@ -44,11 +44,11 @@ class Transmission:
     """Recordings of one transmission. Too different frequencies are an `IngestError`."""
 
     recordings: Mapping[str, Recording]
-    """By station, those with a clock and a position."""
+    """By station; levels may be compared even without a clock or a position."""
     stations: tuple[Station, ...]
     """Every station whose position is known."""
     unusable: Mapping[str, str]
-    """Reason by station whose recording has no clock or no position."""
+    """Reason by station whose recording gives no time difference: no clock, or no position."""
 
     def __post_init__(self) -> None:
         tuned = {
@@ -122,8 +122,9 @@ def read_transmission(
             unusable[name] = f"its position is unknown ({hint})"
         if problem := clock_problem(recording):
             unusable[name] = problem
-    usable = {name: one for name, one in recordings.items() if name not in unusable}
-    return Transmission(recordings=usable, stations=tuple(stations.values()), unusable=unusable)
+    return Transmission(
+        recordings=recordings, stations=tuple(stations.values()), unusable=unusable
+    )
 
 
 def transmission_of(session: Session, reader: SessionReader) -> Transmission:
@@ -141,7 +142,7 @@ def transmission_of(session: Session, reader: SessionReader) -> Transmission:
         if (problem := clock_problem(recording))
     }
     return Transmission(
-        recordings={name: one for name, one in read.usable.items() if name not in unusable},
+        recordings=read.usable,
         stations=tuple(Station(name, *places[name]) for name in names),
         unusable=unusable,
     )

@@ -85,7 +85,7 @@ def measure_arrivals(
     at another time does not spoil the rest.
 
     Args:
-        recordings: By the name of the site; those with a clock are used.
+        recordings: By the name of the site; those with a clock that are not unusable are used.
         sites: Every receiver, in the order of the result. One without a recording has no arrival.
         unusable: By name, the reason why a receiver has no usable recording.
 
@@ -95,9 +95,9 @@ def measure_arrivals(
         FeatureError: A recording holds values that are not finite, or has no site.
     """
     reasons = {site.name: "no recording" for site in sites} | dict(unusable)
-    for name, recording in recordings.items():
-        reasons[name] = "" if recording.clock_locked else "no clock"
-    clocked = {n: r for n, r in recordings.items() if r.clock_locked}
+    clocked = {n: r for n, r in recordings.items() if r.clock_locked and n not in unusable}
+    for name in recordings.keys() - unusable.keys():
+        reasons[name] = "" if name in clocked else "no clock"
     _require_three(clocked, reasons)
     # A fraction of a hertz makes no difference to the band, and whole rates resample faster.
     rate_hz = float(math.floor(min(r.sample_rate_hz for r in clocked.values())))
@@ -147,24 +147,31 @@ def locate_recordings(
         frequency_hz: As for `locate`.
         altitude_m: As for `locate`.
         propagation: As for `locate`.
-        prior: As for `locate`.
+        prior: As for `locate`. With fewer than three arrivals it is the answer.
 
     Returns:
         The position, with a result for each site and for each unusable receiver.
 
     Raises:
-        LocateError: Fewer than three receivers can be used, or an argument of `locate` is invalid.
+        LocateError: Fewer than three receivers can be used and there is no prior, or an argument
+            of `locate` is invalid.
         FeatureError: A recording holds values that are not finite, or has no site.
     """
-    found = measure_arrivals(recordings, sites, unusable)
-    reasons = dict(zip((site.name for site in sites), found.reasons, strict=True))
-    reasons = {**unusable, **reasons}
-    if found.n_heard < FEWEST_CLOCKS:
-        others = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
-        raise LocateError(
-            f"{found.n_heard} of {len(reasons)} receivers hear one transmission, and a position "
-            f"takes {FEWEST_CLOCKS}: {others}"
-        )
+    try:
+        found = measure_arrivals(recordings, sites, unusable)
+        reasons = dict(zip((site.name for site in sites), found.reasons, strict=True))
+        reasons = {**unusable, **reasons}
+        if found.n_heard < FEWEST_CLOCKS:
+            others = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
+            raise LocateError(
+                f"{found.n_heard} of {len(reasons)} receivers hear one transmission, and a "
+                f"position takes {FEWEST_CLOCKS}: {others}"
+            )
+    except LocateError as error:
+        if prior is None:
+            raise
+        alone = f"an answer without arrival times: {error}"
+        return replace(prior, frequency_hz=frequency_hz, termination=alone)
     known = [delays_s.get(site.name, (0.0, 0.0)) for site in sites]
     position = locate(
         found.arrivals_s,
