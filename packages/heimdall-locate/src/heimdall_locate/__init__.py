@@ -1,5 +1,7 @@
 """Position of an unknown transmitter from times of arrival, with its uncertainty."""
 
+from heimdall_locate.calibration import Calibration, ReceiverDelay, calibrate
+from heimdall_locate.delays import PositionFault, Transmitter
 from heimdall_locate.errors import LocateError
 from heimdall_locate.locate import locate
 from heimdall_locate.map.page import map_html
@@ -23,15 +25,20 @@ from heimdall_locate.sites import Site
 
 __all__ = [
     "Arrivals",
+    "Calibration",
     "Candidate",
     "Cells",
     "Ellipse",
     "LocateError",
     "Position",
+    "PositionFault",
+    "ReceiverDelay",
     "ReceiverResult",
     "Site",
     "cot",
+    "Transmitter",
     "arrival_config",
+    "calibrate",
     "from_gaussians",
     "geojson",
     "kml",

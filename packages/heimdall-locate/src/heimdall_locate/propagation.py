@@ -124,7 +124,7 @@ def ranges_m(
     sites: Sequence[Site],
     latitude_deg: Float64,
     longitude_deg: Float64,
-    altitude_m: float,
+    altitude_m: float | Float64,
     propagation: Propagation,
 ) -> Float64:
     """Distances of points to receivers in metres, `(points, receivers)`.
