@@ -257,7 +257,7 @@ def test_receivers_without_a_lock_are_named(heimdall, folder):
     changed(second, lambda blocks: blocks.__setitem__("age_s", 255))
     status, out, error = heimdall("in", "--stations", "stations.csv")
     assert (status, out) == (1, "")
-    assert "2 of 4 are: Coazze: no GNSS lock" in error
+    assert "Coazze: no GNSS lock" in error
 
 
 def test_recordings_of_two_frequencies_are_refused(heimdall, folder, session):

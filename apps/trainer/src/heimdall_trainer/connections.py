@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from heimdall_data.cache.bucket import SharedCache
     from heimdall_data.embedded import EmbeddedStack
     from heimdall_data.object_store.settings import S3Settings
-    from heimdall_export.object_store.store import ArtifactStore
+    from heimdall_export.object_store.store import ArtifactStore, ModelStores
 
 SECRETS = frozenset(("s3_access_key", "s3_secret_key"))
 _PASSWORD = re.compile(
@@ -199,6 +199,21 @@ class Connections:
         if self.s3_endpoint_url:
             return "s3://heimdall-mlflow"
         return (self.state_directory() / "mlflow-artifacts").as_uri()
+
+    def model_stores(self, model: str) -> ModelStores | None:
+        """Return the object store and the registry behind a model's address; None for a path.
+
+        Raises:
+            TrainerError: No object store is configured.
+        """
+        from heimdall_export.object_store.store import S3_SCHEME, ModelStores
+        from heimdall_export.registry.published import SCHEME
+
+        if not model.startswith((S3_SCHEME, SCHEME)):
+            return None
+        return ModelStores(
+            s3=self.artifact_store(of_mlflow=False), tracking_uri=self.tracking_uri()
+        )
 
     def artifact_store(self, *, of_mlflow: bool = True) -> ArtifactStore:
         """Return the object store of MLflow's `s3://` artifacts, or that of the models.

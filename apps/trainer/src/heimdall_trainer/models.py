@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heimdall_evaluation.model_file import ModelFile, read_model
-from heimdall_export.object_store.store import S3_SCHEME, ModelStores
+from heimdall_export.object_store.store import S3_SCHEME
 from heimdall_export.registry.published import SCHEME
 from heimdall_export.serving.source import local_model
 from heimdall_features import ArrivalExtractor, FeatureExtractor
@@ -68,16 +68,6 @@ def beside(model: str, ending: str, folder: str, connections: Connections) -> Pa
     return path
 
 
-def stores_of(connections: Connections) -> ModelStores:
-    """Object store and registry of published models.
-
-    Raises:
-        TrainerError: No object store is configured.
-    """
-    s3 = connections.artifact_store(of_mlflow=False)
-    return ModelStores(s3=s3, tracking_uri=connections.tracking_uri())
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenedModel:
     """A model file, and the sessions with its receivers and features."""
@@ -115,7 +105,7 @@ def opened_model(
         with tempfile.TemporaryDirectory(prefix="heimdall-checkpoint-") as folder:
             yield _of_checkpoint(Path(model), config, load, Path(folder))
         return
-    stores = stores_of(connections) if is_address(model) else None
+    stores = connections.model_stores(model)
     with local_model(model if stores else Path(model), stores, None) as (path, published):
         version = f", version {published.version}" if published else ""
         file = read_model(Path(str(path)), f"{model}{version}" if stores else Path(model).name)

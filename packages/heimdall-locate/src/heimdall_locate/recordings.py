@@ -20,9 +20,11 @@ from heimdall_locate.position import Position, ReceiverResult
 from heimdall_locate.sites import Float64, Site, geodesic_m
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from heimdall_features import ClockedRecording
+
+    from heimdall_locate.calibration import Calibration
 
 FEWEST_CLOCKS: Final = 3
 """A position in the plane needs two time differences."""
@@ -46,13 +48,13 @@ class Arrivals:
     """Standard deviation by noise and misfit; NaN where there is no arrival."""
     snr_db: Float64
     """Signal to noise in the compared band; NaN where there is no arrival."""
-    reasons: tuple[str, ...]
-    """Reason why a site has no arrival; empty where it has one."""
+    reasons: Mapping[str, str]
+    """Reason by site why it has no arrival; empty where it has one."""
 
     @property
-    def n_heard(self) -> int:
-        """Number of sites with an arrival."""
-        return int(np.isfinite(self.arrivals_s).sum())
+    def heard(self) -> tuple[str, ...]:
+        """Names of the sites with an arrival."""
+        return tuple(name for name, why in self.reasons.items() if not why)
 
 
 def arrival_config(sites: Sequence[Site], sample_rate_hz: float) -> ArrivalConfig:
@@ -98,14 +100,14 @@ def measure_arrivals(
     clocked = {n: r for n, r in recordings.items() if r.clock_locked and n not in unusable}
     for name in recordings.keys() - unusable.keys():
         reasons[name] = "" if name in clocked else "no clock"
-    _require_three(clocked, reasons)
+    _require_three(clocked, reasons, "recorded at the same time with a clock")
     # A fraction of a hertz makes no difference to the band, and whole rates resample faster.
     rate_hz = float(math.floor(min(r.sample_rate_hz for r in clocked.values())))
     config = arrival_config([s for s in sites if s.name in clocked], rate_hz)
     together = _together(clocked, config.least_samples / rate_hz)
     for name in clocked.keys() - together:
         reasons[name] = "recorded at another time than the others, or too short"
-    _require_three(together, reasons)
+    _require_three(together, reasons, "recorded at the same time with a clock")
     config = arrival_config([s for s in sites if s.name in together], rate_hz)
     rows = ArrivalExtractor(config)({name: clocked[name] for name in together})
     found = dict(zip(config.receivers, rows.astype(np.float64), strict=True))
@@ -121,7 +123,7 @@ def measure_arrivals(
         arrivals_s=table[:, 1] * 1e-6,
         sigma_s=table[:, 2] * 1e-6,
         snr_db=table[:, 3],
-        reasons=tuple(reasons[site.name] for site in sites),
+        reasons={site.name: reasons[site.name] for site in sites},
     )
 
 
@@ -130,7 +132,7 @@ def locate_recordings(
     sites: Sequence[Site],
     *,
     unusable: Mapping[str, str] = MappingProxyType({}),
-    delays_s: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    calibration: Calibration | None = None,
     frequency_hz: float | None = None,
     altitude_m: float | None = None,
     propagation: str | None = None,
@@ -143,7 +145,7 @@ def locate_recordings(
         sites: As for `measure_arrivals`.
         unusable: By name, the reason why a receiver has no usable recording; one without a site
             may be among them.
-        delays_s: By name, a receiver's constant delay and its standard deviation.
+        calibration: Constant delays of receivers, by name.
         frequency_hz: As for `locate`.
         altitude_m: As for `locate`.
         propagation: As for `locate`.
@@ -159,20 +161,14 @@ def locate_recordings(
     """
     try:
         found = measure_arrivals(recordings, sites, unusable)
-        reasons = dict(zip((site.name for site in sites), found.reasons, strict=True))
-        reasons = {**unusable, **reasons}
-        if found.n_heard < FEWEST_CLOCKS:
-            others = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
-            raise LocateError(
-                f"{found.n_heard} of {len(reasons)} receivers hear one transmission, and a "
-                f"position takes {FEWEST_CLOCKS}: {others}"
-            )
+        reasons = {**unusable, **found.reasons}
+        _require_three(found.heard, reasons, "hear one transmission")
     except LocateError as error:
         if prior is None:
             raise
         alone = f"an answer without arrival times: {error}"
         return replace(prior, frequency_hz=frequency_hz, termination=alone)
-    known = [delays_s.get(site.name, (0.0, 0.0)) for site in sites]
+    delays_s, spreads_s = calibration.delays_at(sites) if calibration else (0.0, 0.0)
     position = locate(
         found.arrivals_s,
         sites,
@@ -182,8 +178,8 @@ def locate_recordings(
         clock_sigma_s=[
             recordings[s.name].clock_sigma_s if s.name in recordings else math.inf for s in sites
         ],
-        delays_s=[delay_s for delay_s, _ in known],
-        delay_spreads_s=[spread_s for _, spread_s in known],
+        delays_s=delays_s,
+        delay_spreads_s=spreads_s,
         snr_db=found.snr_db,
         propagation=propagation,
         prior=prior,
@@ -201,12 +197,12 @@ def locate_recordings(
     return replace(position, receivers=tuple(results))
 
 
-def _require_three(usable: Mapping[str, object] | set[str], reasons: Mapping[str, str]) -> None:
+def _require_three(usable: Collection[str], reasons: Mapping[str, str], do: str) -> None:
     if len(usable) < FEWEST_CLOCKS:
         others = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
         raise LocateError(
-            f"a position takes {FEWEST_CLOCKS} recordings with a clock that were made at the same "
-            f"time, and {len(usable)} of {len(reasons)} are: {others}"
+            f"{len(usable)} of {len(reasons)} receivers {do}, and a position takes "
+            f"{FEWEST_CLOCKS}: {others}"
         )
 
 

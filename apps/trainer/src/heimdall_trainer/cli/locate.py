@@ -23,11 +23,13 @@ from heimdall_trainer.errors import TrainerError, UsageError, is_expected, one_l
 from heimdall_trainer.flags import Switch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from heimdall_data import Station
     from heimdall_data.transmission import Transmission
-    from heimdall_locate import Position, Site
+    from heimdall_export import Predictor
+    from heimdall_features import ClockedRecording
+    from heimdall_locate import Calibration, Position, Site
 
 NOWHERE = Connections()
 NOT_HERE = Parameter(parse=False)
@@ -103,6 +105,7 @@ def locate(
     from heimdall_locate import write_position
     from heimdall_locate.summary import summary
 
+    learned = Learned.read(model, calibration, connections)
     if files:
         found = iter([("", _of_files(files, stations, clock_uncertainty_s, connections))])
     else:
@@ -111,7 +114,7 @@ def locate(
     for identity, transmission in found:
         sites = _sites(transmission)
         try:
-            position = _located(
+            position = learned.locate(
                 transmission,
                 sites,
                 frequency_hz=frequency_hz or transmission.frequency_hz,
@@ -206,22 +209,92 @@ def _sites(transmission: Transmission) -> list[Site]:
     ]
 
 
-def _located(
-    transmission: Transmission,
-    sites: list[Site],
-    *,
-    frequency_hz: float | None,
-    altitude_m: float | None,
-    propagation: str | None,
-) -> Position:
-    from heimdall_data.session_features import clocked
-    from heimdall_locate import locate_recordings
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What earlier sessions told about the receivers."""
 
-    return locate_recordings(
-        clocked(transmission.recordings),
-        sites,
-        unusable=transmission.unusable,
-        frequency_hz=frequency_hz,
-        altitude_m=altitude_m,
-        propagation=propagation,
-    )
+    predictor: Predictor | None = None
+    calibration: Calibration | None = None
+
+    @classmethod
+    def read(cls, model: str | None, calibration: Path | None, connections: Connections) -> Learned:
+        """Read a model and a calibration file; without a file, the model's calibration is used.
+
+        Raises:
+            ExportError: There is no such model, or it cannot be used.
+            LocateError: The calibration cannot be read.
+            TrainerError: No object store is configured for the model's address.
+        """
+        predictor = None
+        known = None if calibration is None else _calibration_of(calibration)
+        if model is not None:
+            from heimdall_export import Predictor
+            from heimdall_locate import Calibration
+
+            predictor = Predictor(model, warm_up=False, stores=connections.model_stores(model))
+            known = known or Calibration.from_metadata(predictor.metadata)
+        return cls(predictor=predictor, calibration=known)
+
+    def locate(
+        self,
+        transmission: Transmission,
+        sites: list[Site],
+        *,
+        frequency_hz: float | None,
+        altitude_m: float | None,
+        propagation: str | None,
+    ) -> Position:
+        """Position of the transmitter of some recordings.
+
+        Raises:
+            LocateError: Too few of them can be used.
+            TrainerError: The model knows none of their receivers.
+        """
+        from heimdall_data.session_features import clocked
+        from heimdall_locate import locate_recordings
+
+        recordings = clocked(transmission.recordings)
+        return locate_recordings(
+            recordings,
+            sites,
+            unusable=transmission.unusable,
+            calibration=self.calibration,
+            frequency_hz=frequency_hz,
+            altitude_m=altitude_m,
+            propagation=propagation,
+            prior=self._prior(transmission, recordings),
+        )
+
+    def _prior(
+        self, transmission: Transmission, recordings: Mapping[str, ClockedRecording]
+    ) -> Position | None:
+        """The model's answer from levels alone, by the receivers that it knows."""
+        if self.predictor is None:
+            return None
+        names = {each.name.casefold(): each.name for each in self.predictor.receivers}
+        heard = {
+            names[name.casefold()]: recordings.get(name, (one.iq, one.sample_rate_hz))
+            for name, one in transmission.recordings.items()
+            if name.casefold() in names
+        }
+        if not heard:
+            raise TrainerError(
+                f"the model knows none of {', '.join(transmission.recordings)}: its receivers are "
+                f"{', '.join(names.values())}"
+            )
+        return self.predictor.predict(heard, timing=False)
+
+
+def _calibration_of(path: Path) -> Calibration:
+    """Read a calibration file, and tell of receivers that cannot be where they are said to be."""
+    from heimdall_locate import Calibration
+
+    found = Calibration.load(path)
+    for one in found.receivers:
+        if one.position_fault is not None:
+            print(
+                f"warning: by the calibration, {one.name!r} is "
+                f"{one.position_fault.distance_m / 1000:.1f} km from its stated position",
+                file=sys.stderr,
+            )
+    return found
