@@ -10,9 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from heimdall_data import Station
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.ingest.new_session import session_id
 from heimdall_data.recordings.kiwi_wav import HEADER, block_layout
+from heimdall_export import export_onnx
+from heimdall_features import FeatureConfig, FeatureExtractor
+from heimdall_locate import Calibration, ReceiverDelay
 from heimdall_locate.sites import geodesic_m
 from heimdall_simulation import NORTHWEST_ITALY, simulate_sessions
 from heimdall_simulation.scenario import NO_MISHAPS
@@ -269,15 +274,31 @@ def test_recordings_of_two_frequencies_are_refused(heimdall, folder, session):
     assert f"{NAMES[0]} to 147,000,000 Hz" in error
 
 
-@pytest.mark.parametrize("there", [(45.0, 0.5), (45.0, 0.0)])
-def test_receivers_on_a_line_or_at_one_place_claim_little(heimdall, folder, there):
+def test_receivers_at_one_place_claim_little(heimdall, folder):
     """Times that no place explains must not give a small ellipse."""
-    latitude, step = there
-    lines = [f"{name},{latitude},{7 + step * n}" for n, name in enumerate(NAMES)]
+    lines = [f"{name},45.0,7.0" for name in NAMES]
     (folder / "stations.csv").write_text("\n".join(["name,latitude,longitude", *lines]) + "\n")
     status, out, _ = heimdall("in", "--stations", "stations.csv", "--json")
     assert status == 0
     assert json.loads(out)["ellipse_95"]["semi_major_m"] > 50_000
+
+
+def test_receivers_on_a_line_see_a_mirror_image(heimdall, tmp_path, monkeypatch):
+    """Two places explain the same times, and naming one of them alone would be a guess."""
+    monkeypatch.chdir(tmp_path)
+    line = tuple(Station(name, 45.0, 7.2 + 0.6 * n, 200.0) for n, name in enumerate(NAMES))
+    scenario = replace(SCENARIO, stations=line, latitude_deg=(45.4, 45.6))
+    session = next(iter(simulate_sessions(1, 3, scenario))).new_session
+    store(tmp_path / "in", session)
+    lines = [f"{each.name},{each.latitude_deg},{each.longitude_deg}" for each in line]
+    (tmp_path / "line.csv").write_text("\n".join(["name,latitude,longitude", *lines]) + "\n")
+    status, out, _ = heimdall("in", "--stations", "line.csv", "--json")
+    assert status == 0
+    found = json.loads(out)["candidates"]
+    truth_deg = (session.source.latitude_deg, session.source.longitude_deg)
+    assert len(found) >= 2
+    assert 0.3 < found[0]["probability"] < 0.7
+    assert min(away_m(one, truth_deg) for one in found) < 3_000
 
 
 def test_sessions_of_the_catalogue_are_located(
@@ -302,6 +323,76 @@ def test_sessions_of_the_catalogue_are_located(
     status, _, error = heimdall("--since", "2026-12-31")
     assert status == 1
     assert "no such session" in error
+
+
+class Constant(torch.nn.Module):
+    """A model that says the same of everything."""
+
+    def __init__(self, position_deg, sigma_m):
+        super().__init__()
+        self.position_deg = torch.tensor([position_deg])
+        self.sigma_m = torch.tensor([[sigma_m, sigma_m]])
+
+    def forward(self, mel_spectrogram):
+        """Position and sigma, once for each session."""
+        unused = 0 * mel_spectrogram.mean(dim=(1, 2, 3))[:, None]
+        return self.position_deg + unused, self.sigma_m + unused
+
+
+def model_file(path, position_deg, sigma_m, receivers):
+    """Write a model of these receivers that always gives the same answer."""
+    config = FeatureConfig(receivers=receivers, sample_rate_hz=48_000.0, n_frames=16)
+    sites = [{"name": name, "latitude": 45.0, "longitude": 8.0} for name in receivers]
+    metadata = {
+        **FeatureExtractor(config).metadata(),
+        "heimdall.receivers": json.dumps(sites),
+        "heimdall.region": json.dumps({"latitude_deg": 45.0, "longitude_deg": 8.0}),
+        "heimdall.run_id": "0123abcd",
+        "heimdall.created_at": "2026-11-20T12:00:00+00:00",
+    }
+    return export_onnx(Constant(position_deg, sigma_m), path, metadata=metadata)
+
+
+def test_a_model_tells_where_two_clocks_cannot(heimdall, folder):
+    """Its levels are the answer of last resort, and else one piece of evidence more."""
+    receivers = ("TORINO", "Coazze", "Montanaro", "Elsewhere")
+    model = model_file(folder / "model.onnx", (44.7, 7.8), 20_000.0, receivers)
+    words = ("in", "--stations", "stations.csv", "--model", model, "--json")
+    _, out, _ = heimdall(*words)
+    both = json.loads(out)
+    assert away_m(both, (44.6113, 7.772)) < 1_000
+    for path in (folder / "in").iterdir():
+        changed(path, lambda blocks: blocks.__setitem__("age_s", 255))
+    status, out, _ = heimdall(*words)
+    assert status == 0
+    levels = json.loads(out)
+    assert away_m(levels, (44.7, 7.8)) < 1
+    assert levels["ellipse_68"]["semi_major_m"] == pytest.approx(30_200, rel=0.02)
+    assert "without arrival times" in levels["termination"]
+    stranger = model_file(folder / "other.onnx", (44.7, 7.8), 20_000.0, ("Elsewhere",))
+    status, _, error = heimdall(*words[:3], "--model", stranger)
+    assert status == 1
+    assert "its receivers are Elsewhere" in error
+
+
+def test_a_calibration_corrects_a_late_receiver(heimdall, folder):
+    """A receiver that is always 30 us late would be a liar for ever."""
+    late = next((folder / "in").glob("*Torino*"))
+    changed(late, lambda blocks: blocks.__setitem__("gps_ns", blocks["gps_ns"] + 30_000))
+    known = {name: 30e-6 if name == "Torino" else 0.0 for name in NAMES}
+    delays = tuple(
+        ReceiverDelay(name=name, delay_s=late_s, delay_sigma_s=1e-8, spread_s=1e-7, n_sessions=50)
+        for name, late_s in known.items()
+    )
+    Calibration(delays, 50).save(folder / "delays.json")
+    words = ("in", "--stations", "stations.csv", "--json")
+    _, out, _ = heimdall(*words)
+    without = json.loads(out)
+    status, out, _ = heimdall(*words, "--calibration", "delays.json")
+    assert status == 0
+    found = json.loads(out)
+    assert away_m(found, (44.6113, 7.772)) < 500 < without["ellipse_95"]["semi_major_m"]
+    assert "Torino" in {r["name"] for r in without["receivers"] if abs(r["residual_us"]) > 5}
 
 
 @real

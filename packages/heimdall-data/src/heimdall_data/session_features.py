@@ -13,13 +13,13 @@ import numpy.typing as npt
 from heimdall_features import (
     ARRIVAL_COLUMNS,
     ArrivalExtractor,
-    ClockedRecording,
     FeatureError,
     FeatureExtractor,
 )
 
 from heimdall_data.distance import great_circle_m
 from heimdall_data.errors import DataError
+from heimdall_data.recordings.clocked import clocked
 from heimdall_data.session_reader import SessionReader, chosen_measurements
 
 if TYPE_CHECKING:
@@ -60,25 +60,6 @@ def require_reach(arrivals: ArrivalConfig, sessions: Iterable[Session]) -> None:
                 f"baseline_m is {arrivals.baseline_m:g}, and {one} and {other} are "
                 f"{apart_m / 1000:.0f} km apart; give the largest distance between two receivers"
             )
-
-
-def clocked(recordings: Mapping[str, Recording]) -> dict[str, ClockedRecording]:
-    """Recordings with a clock, by receiver, with starts in seconds after the earliest.
-
-    Seconds since 1980 in a float would be rounded to 240 ns: 70 m.
-    """
-    locked = {name: r for name, r in recordings.items() if r.clock_locked}
-    starts_ns = {name: r.start_gps_ns for name, r in locked.items() if r.start_gps_ns is not None}
-    first_ns = min(starts_ns.values(), default=0)
-    return {
-        name: ClockedRecording(
-            locked[name].iq,
-            locked[name].sample_rate_hz,
-            (start_ns - first_ns) * 1e-9,
-            clock_sigma_s=locked[name].clock_sigma_s,
-        )
-        for name, start_ns in starts_ns.items()
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -51,11 +51,7 @@ class Transmission:
     """Reason by station whose recording gives no time difference: no clock, or no position."""
 
     def __post_init__(self) -> None:
-        tuned = {
-            name: one.center_frequency_hz
-            for name, one in self.recordings.items()
-            if one.center_frequency_hz is not None
-        }
+        tuned = self._tuned_hz
         if tuned and max(tuned.values()) - min(tuned.values()) > MOST_APART_HZ:
             each = ", ".join(f"{name} to {hz:,.0f} Hz" for name, hz in tuned.items())
             raise IngestError(
@@ -64,9 +60,16 @@ class Transmission:
 
     @property
     def frequency_hz(self) -> float | None:
-        """Frequency that the receivers are tuned to; None if no recording has it."""
-        tuned = [one.center_frequency_hz for one in self.recordings.values()]
-        return median(known) if (known := [hz for hz in tuned if hz is not None]) else None
+        """Frequency that the usable receivers are tuned to; None if no recording has it."""
+        return median(self._tuned_hz.values()) if self._tuned_hz else None
+
+    @property
+    def _tuned_hz(self) -> dict[str, float]:
+        return {
+            name: one.center_frequency_hz
+            for name, one in self.recordings.items()
+            if one.center_frequency_hz is not None and name not in self.unusable
+        }
 
 
 def read_transmission(
@@ -122,9 +125,7 @@ def read_transmission(
             unusable[name] = f"its position is unknown ({hint})"
         if problem := clock_problem(recording):
             unusable[name] = problem
-    return Transmission(
-        recordings=recordings, stations=tuple(stations.values()), unusable=unusable
-    )
+    return Transmission(recordings=recordings, stations=tuple(stations.values()), unusable=unusable)
 
 
 def transmission_of(session: Session, reader: SessionReader) -> Transmission:

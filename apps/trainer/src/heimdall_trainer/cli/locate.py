@@ -10,7 +10,7 @@ import math
 import sys
 import uuid
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +23,7 @@ from heimdall_trainer.errors import TrainerError, UsageError, is_expected, one_l
 from heimdall_trainer.flags import Switch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from heimdall_data import Station
     from heimdall_data.transmission import Transmission
@@ -107,13 +107,14 @@ def locate(
 
     learned = Learned.read(model, calibration, connections)
     if files:
-        found = iter([("", _of_files(files, stations, clock_uncertainty_s, connections))])
+        found = iter([("", partial(_of_files, files, stations, clock_uncertainty_s, connections))])
     else:
         found = _of_sessions(session, only, connections)
     failed = []
-    for identity, transmission in found:
-        sites = _sites(transmission)
+    for identity, read in found:
         try:
+            transmission = read()
+            sites = _sites(transmission)
             position = learned.locate(
                 transmission,
                 sites,
@@ -169,8 +170,8 @@ def _of_files(
 
 def _of_sessions(
     ids: tuple[str, ...], only: SessionFilter, connections: Connections
-) -> Iterator[tuple[str, Transmission]]:
-    """The chosen sessions, by id.
+) -> Iterator[tuple[str, Callable[[], Transmission]]]:
+    """The chosen sessions: id, and what reads the recordings.
 
     Raises:
         UsageError: An id is no UUID.
@@ -197,7 +198,7 @@ def _of_sessions(
         )
     reader = SessionReader(s3)
     for session in sessions:
-        yield session.id, transmission_of(session, reader)
+        yield session.id, partial(transmission_of, session, reader)
 
 
 def _sites(transmission: Transmission) -> list[Site]:
@@ -250,7 +251,7 @@ class Learned:
             LocateError: Too few of them can be used.
             TrainerError: The model knows none of their receivers.
         """
-        from heimdall_data.session_features import clocked
+        from heimdall_data.recordings.clocked import clocked
         from heimdall_locate import locate_recordings
 
         recordings = clocked(transmission.recordings)
