@@ -10,34 +10,13 @@ from heimdall_trainer.cli.ingest import SimulationFlags
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.data import (
     arrival_config,
-    baseline_m,
     choose_sessions,
     clocks_warning,
     load_training_data,
 )
 from heimdall_trainer.errors import TrainerError
-from pyproj import Geod
 
 LONDON, PARIS = Station("London", 51.5, -0.1), Station("Paris", 48.85, 2.35)
-EIFFEL = Station("Eiffel", 48.858, 2.294)
-
-
-def test_the_baseline_is_the_longest_distance_and_a_little_more():
-    """A lag beyond it is never looked for; the demo's largest is 132 km, London to Paris 342."""
-    exact_m = Geod(ellps="WGS84").inv(-0.1, 51.5, 2.35, 48.85)[2]
-    found_m = baseline_m([EIFFEL, LONDON, PARIS])
-    assert 1.05 * exact_m <= found_m < 1.05 * exact_m + 1_000
-
-
-def test_a_corrected_position_keeps_the_cache():
-    """Whoever types one more digit must not compute a week of features again."""
-    moved = replace(PARIS, latitude_deg=48.850_01)
-    assert baseline_m([LONDON, PARIS]) == baseline_m([LONDON, moved])
-
-
-def test_receivers_on_one_hill_have_ten_kilometres():
-    """Between them there is next to no lag, and clocks and paths still err."""
-    assert baseline_m([PARIS, EIFFEL]) == 10_000
 
 
 def test_two_receivers_are_too_few():

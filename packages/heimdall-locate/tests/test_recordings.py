@@ -1,6 +1,7 @@
 """Arrival times from recordings, and the recordings that give none."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from heimdall_locate import LocateError, Site, arrival_config, measure_arrivals
 from heimdall_locate.sites import geodesic_m
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Geod
 
 RATE_HZ = 12_000.0
 N_SAMPLES = 24_000
@@ -65,6 +67,18 @@ def test_no_two_sites_are_further_apart_than_the_baseline(sites):
                 one.latitude_deg, one.longitude_deg, other.latitude_deg, other.longitude_deg
             )
             assert apart_m <= baseline_m
+
+
+def test_the_baseline_is_the_longest_distance_and_a_little_more():
+    """A lag beyond it is never looked for; from London to Paris there are 342 km."""
+    london, paris = Site("London", 51.5, -0.1), Site("Paris", 48.85, 2.35)
+    exact_m = Geod(ellps="WGS84").inv(-0.1, 51.5, 2.35, 48.85)[2]
+    found_m = arrival_config([london, paris], 48_000.0).baseline_m
+    assert 1.05 * exact_m <= found_m < 1.05 * exact_m + 1_000
+    moved = replace(paris, latitude_deg=48.850_01)
+    assert found_m == arrival_config([london, moved], 48_000.0).baseline_m, "computed anew"
+    near = replace(paris, name="Eiffel", latitude_deg=48.858)
+    assert arrival_config([near, paris], 48_000.0).baseline_m == 10_000
 
 
 @settings(max_examples=5, deadline=None)

@@ -7,17 +7,17 @@ that training finds what the cache has computed. Importing this module does not 
 from __future__ import annotations
 
 import difflib
-import itertools
-import math
 import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import heimdall_locate
 import numpy as np
 from heimdall_data import Catalogue, HeimdallDataset, choose_receivers, split_sessions
 from heimdall_data.split import dataset_fingerprint
 from heimdall_features import ArrivalConfig, FeatureConfig, NormalizationStats
+from heimdall_locate import Site
 from heimdall_models import Region
 
 from heimdall_trainer.errors import TrainerError, UsageError
@@ -39,7 +39,7 @@ FEWEST_CLOCKS = 3
 
 
 def arrival_config(receivers: Sequence[Station], sample_rate_hz: float) -> ArrivalConfig:
-    """Configuration of the arrival times at these receivers.
+    """Configuration of the arrival times at these receivers, as `heimdall locate` has it.
 
     Raises:
         TrainerError: There are too few for a position.
@@ -50,25 +50,8 @@ def arrival_config(receivers: Sequence[Station], sample_rate_hz: float) -> Arriv
             f"--features mel+timing takes {FEWEST_CLOCKS} receivers or more, and {len(receivers)} "
             f"are chosen ({names}); raise --n_receivers, or use --features mel"
         )
-    return ArrivalConfig(
-        receivers=tuple(station.name for station in receivers),
-        baseline_m=baseline_m(receivers),
-        sample_rate_hz=sample_rate_hz,
-    )
-
-
-def baseline_m(receivers: Sequence[Station]) -> float:
-    """Largest distance between two receivers on the ellipsoid plus 5 %, 10 km or more.
-
-    The margin covers errors of clocks and surveys. Rounding up to a whole kilometre keeps the
-    cache valid when a station's position is corrected by a metre.
-    """
-    from pyproj import Geod
-
-    inverse = Geod(ellps="WGS84").inv
-    pairs = itertools.combinations((station.position_deg for station in receivers), 2)
-    farthest_m = max(inverse(east, north, e, n)[2] for (north, east), (n, e) in pairs)
-    return float(max(10_000, math.ceil(1.05 * farthest_m / 1000) * 1000))
+    sites = [Site(each.name, *each.position_deg) for each in receivers]
+    return heimdall_locate.arrival_config(sites, sample_rate_hz)
 
 
 def clocks_warning(sessions_by_clocks: Mapping[int, int]) -> str | None:
