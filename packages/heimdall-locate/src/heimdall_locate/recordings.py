@@ -33,6 +33,8 @@ BASELINE_MARGIN: Final = 1.05
 that are longer than the geodesic or slower than light."""
 SHORTEST_BASELINE_M: Final = 10_000.0
 """Receivers in one town have lags of a few samples, which detours and clocks exceed."""
+MOST_SAMPLES: Final = 2**22
+"""Most samples that are compared, 22 s at 192 kHz and 6 min at 12 kHz: some 250 bytes each."""
 LONGEST_BASELINE_M: Final = 20_100_000.0
 """Half the Earth's circumference, the most that `ArrivalConfig` takes."""
 
@@ -104,12 +106,12 @@ def measure_arrivals(
     # A fraction of a hertz makes no difference to the band, and whole rates resample faster.
     rate_hz = float(math.floor(min(r.sample_rate_hz for r in clocked.values())))
     config = arrival_config([s for s in sites if s.name in clocked], rate_hz)
-    together = _together(clocked, config.least_samples / rate_hz)
-    for name in clocked.keys() - together:
+    together = _together(clocked, config.least_samples / rate_hz, MOST_SAMPLES / rate_hz)
+    for name in clocked.keys() - together.keys():
         reasons[name] = "recorded at another time than the others, or too short"
     _require_three(together, reasons, "recorded at the same time with a clock")
     config = arrival_config([s for s in sites if s.name in together], rate_hz)
-    rows = ArrivalExtractor(config)({name: clocked[name] for name in together})
+    rows = ArrivalExtractor(config)(together)
     found = dict(zip(config.receivers, rows.astype(np.float64), strict=True))
     nowhere = np.array([0.0, *[np.nan] * (rows.shape[1] - 1)])
     table = np.array([found.get(site.name, nowhere) for site in sites])
@@ -206,13 +208,15 @@ def _require_three(usable: Collection[str], reasons: Mapping[str, str], do: str)
         )
 
 
-def _together(recordings: Mapping[str, ClockedRecording], least_s: float) -> set[str]:
-    """Names of the most recordings that share a stretch of time, and of these the longest."""
+def _together(
+    recordings: Mapping[str, ClockedRecording], least_s: float, most_s: float
+) -> dict[str, ClockedRecording]:
+    """The most recordings that share a stretch of time, and of these the longest, cut to it."""
     spans = {
         name: (one.start_s, one.start_s + one.iq.shape[0] / one.sample_rate_hz)
         for name, one in recordings.items()
     }
-    best: tuple[int, float, set[str]] = (0, 0.0, set())
+    best: tuple[int, float, float, list[str]] = (0, 0.0, 0.0, [])
     for begin_s, _ in spans.values():
         inside = sorted(
             ((end, name) for name, (start, end) in spans.items() if start <= begin_s < end),
@@ -221,5 +225,15 @@ def _together(recordings: Mapping[str, ClockedRecording], least_s: float) -> set
         # The n recordings that end last share the time until the first of them ends.
         for n, (end_s, _) in enumerate(inside, 1):
             if end_s - begin_s >= least_s and (n, end_s - begin_s) > best[:2]:
-                best = (n, end_s - begin_s, {name for _, name in inside[:n]})
-    return best[2]
+                best = (n, end_s - begin_s, begin_s, [name for _, name in inside[:n]])
+    _, shared_s, begin_s, names = best
+    return {name: _cut(recordings[name], begin_s, min(shared_s, most_s)) for name in names}
+
+
+def _cut(recording: ClockedRecording, begin_s: float, duration_s: float) -> ClockedRecording:
+    """The samples in a stretch of time, and at most one more at each end."""
+    rate_hz = recording.sample_rate_hz
+    first = max(math.floor((begin_s - recording.start_s) * rate_hz), 0)
+    last = math.ceil((begin_s - recording.start_s + duration_s) * rate_hz)
+    start_s = recording.start_s + first / rate_hz
+    return replace(recording, iq=recording.iq[first:last], start_s=start_s)

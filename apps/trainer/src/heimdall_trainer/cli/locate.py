@@ -10,6 +10,7 @@ import math
 import sys
 import uuid
 from dataclasses import dataclass
+from datetime import datetime  # noqa: F401 - cyclopts reads the filter's types here
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal

@@ -173,7 +173,8 @@ class Catalogue:
         def found(connection: Connection) -> tuple[Session, ...]:
             members = belonging(connection, self.where)
             query = unlocated_query(only, members, by_id=ids is not None)
-            rows = connection.execute(query, only.parameters() | {"ids": ids})
+            chosen = None if ids is None else list(ids)
+            rows = connection.execute(query, only.parameters() | {"ids": chosen})
             return tuple(sessions_from_rows(rows, self._default_bucket))
 
         return self.read(found)
