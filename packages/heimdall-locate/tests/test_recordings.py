@@ -44,7 +44,7 @@ def deaf(seed=9, start_s=0.0):
     return ClockedRecording(iq, RATE_HZ, start_s)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(delays, st.permutations([0.0, 0.1, 0.25, 0.4]))
 def test_the_delays_come_back_whatever_the_starts(delays_s, starts_s):
     """Receivers start up to seconds apart; an error of a sample is 25 km."""
@@ -55,7 +55,6 @@ def test_the_delays_come_back_whatever_the_starts(delays_s, starts_s):
     assert np.abs(error_s / found.sigma_s).max() < 6
 
 
-@settings(deadline=None)
 @given(st.lists(places, min_size=2, max_size=6))
 def test_no_two_sites_are_further_apart_than_the_baseline(sites):
     """A longer lag than the search covers would be found at a wrong place, and believed."""
@@ -81,7 +80,7 @@ def test_the_baseline_is_the_longest_distance_and_a_little_more():
     assert arrival_config([near, paris], 48_000.0).baseline_m == 10_000
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.sampled_from("ABCD"))
 def test_a_receiver_without_the_transmission_is_named(name):
     """A dead antenna must not cost the position that the other three give."""
