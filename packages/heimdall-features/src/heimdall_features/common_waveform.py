@@ -3,7 +3,8 @@
 Each receiver hears the waveform with its own delay, carrier offset, phase, level and noise. The
 likelihood is greatest where the recordings, each weighted by its level over its noise, add up to
 the most power; bins in which the sum is mostly noise count less. One receiver at a time is moved
-to its best fit to the sum of the others, by Newton's method.
+to its best fit to the sum of the others, by Newton's method. Single precision is enough: rounding
+is 120 dB below the signal.
 
 The first guess comes from the ambiguity function: the cross-correlation of each short segment
 shows the lag, and the turn of its phase from segment to segment shows the remaining offset. The
@@ -350,7 +351,7 @@ def _block_means(spectrum: Complex64, block: int) -> Float64:
     """Mean power of each block of bins, without the remainder of the last."""
     whole = spectrum[: spectrum.size // block * block].reshape(-1, block)
     power = np.square(whole.real) + np.square(whole.imag)
-    return power.mean(axis=1, dtype=np.float64)
+    return np.asarray(power.mean(axis=1), dtype=np.float64)
 
 
 def _taper(n_samples: int, n_ramp: float, n_silent: float = 0.0) -> Float32:
