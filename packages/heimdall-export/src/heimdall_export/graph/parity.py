@@ -159,9 +159,12 @@ def _differences_m(
 ) -> NDArray[np.float64]:
     """Absolute differences of all columns; of the first four, positions and sigmas, in metres."""
     difference = np.abs(found - expected)
-    here = np.where(np.isfinite(expected[:, :2]), expected[:, :2], np.nan).tolist()
+    places = np.where(np.isfinite(expected[:, :2]), expected[:, :2], np.nan).tolist()
     with np.errstate(invalid="ignore"):  # infinity becomes NaN
-        apart_m = [offset_m(*one, (*there,)) for one, there in zip(here, found[:, :2], strict=True)]
+        apart_m = [
+            offset_m(latitude_deg, longitude_deg, (there[0], there[1]))
+            for (latitude_deg, longitude_deg), there in zip(places, found, strict=True)
+        ]
     difference[:, :2] = np.abs(apart_m)
     return difference
 
