@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from heimdall_data.errors import DataError
-from heimdall_simulation import NORTHWEST_ITALY
+from heimdall_simulation import NORTHWEST_ITALY, Propagation, simulate_truths
 from heimdall_trainer.cli.ingest import SimulationFlags
+from heimdall_trainer.errors import UsageError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,11 @@ settings = st.fixed_dictionaries(
         "echoes": st.integers(0, 3),
         "interferers": st.integers(0, 2),
         "recording_format": st.sampled_from(["npy", "kiwi_wav"]),
+        "frequency_hz": st.none() | st.sampled_from([198e3, 7.2e6, 145e6]),
+        "power_dbm": st.none() | st.floats(-20, 90),
+        "sample_rate_hz": st.sampled_from([48_000.0, 96_000.0]),
+        "duration_s": st.sampled_from([0.5, 1.0]),
+        "receiver_delay_us": st.sampled_from([0.0, 20.0]),
     },
 )
 
@@ -51,9 +57,61 @@ def test_own_stations_bring_their_own_region(places):
     assert scenario.name.startswith("scotland ")
 
 
+def test_long_wave_at_three_kiwisdrs_is_a_few_flags(tmp_path):
+    """A long-wave time signal far away: what users of KiwiSDRs have, and what they train for."""
+    csv = tmp_path / "kiwis.csv"
+    csv.write_text("name,latitude,longitude\nA,53.7,7.3\nB,45.8,0.6\nC,47.2,8.4\n")
+    scenario = SimulationFlags(
+        stations=csv,
+        frequency_hz=77_500.0,
+        power_dbm=75.0,
+        modulation=("am",),
+        bandwidth_hz=1_300.0,
+        sample_rate_hz=12_000.0,
+        duration_s=30.0,
+        receiver_delay_us=20.0,
+        recording_format="kiwi_wav",
+    ).scenario()
+    (truth,) = simulate_truths(1, 1, scenario)
+    assert (truth.source.frequency_hz, truth.source.radiated_dbm) == (77_500.0, 75.0)
+    assert (scenario.n_samples, scenario.channel_hz) == (360_000, 1_300.0)
+    assert scenario.propagation == Propagation.usual("ground_wave")
+    assert all(0 < abs(there.receiver_delay_s) < 1e-4 for there in truth.receptions)
+    assert all(5 < there.snr_db < 80 for there in truth.receptions)
+
+
+@given(st.sampled_from(["line_of_sight", "ground_wave"]), st.floats(3e4, 3e6))
+def test_propagation_may_be_chosen_whatever_the_frequency(wave, frequency_hz):
+    """Close by, long waves too go in a straight line."""
+    scenario = SimulationFlags(propagation=wave, frequency_hz=frequency_hz).scenario()
+    assert scenario.propagation.wave == wave
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"duration_s": -1.0}, "--duration_s is -1.0"),
+        ({"duration_s": float("inf")}, "--duration_s is inf"),
+        ({"sample_rate_hz": 0.0}, "--sample_rate_hz 0.0"),
+    ],
+)
+def test_a_length_that_is_none_is_wrong_usage(wrong, said):
+    """It has no number of samples that a scenario could refuse."""
+    with pytest.raises(UsageError, match=said):
+        SimulationFlags(**wrong).scenario()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"duration_s": 0.01}, "n_samples is 480; give 1024 or more"),
+        ({"frequency_hz": -5.0}, "frequency_hz -5"),
+        ({"frequency_hz": float("nan")}, "frequency_hz is .nan"),
+        ({"power_dbm": float("inf")}, "radiated_dbm is .inf"),
+        ({"bandwidth_hz": 10.0}, "bandwidth_hz is 10.0"),
+        ({"sample_rate_hz": 12_000.0}, "12000.0 Hz .* bandwidth_hz of less than 8000"),
+        ({"propagation": "sky_wave"}, r"sky_wave of frequency_hz 1.46e\+08"),
+        ({"receiver_delay_us": -3.0}, "receiver_delay_sigma_s is -3e-06"),
         ({"echoes": -1}, "n_echoes is -1; give 0 or more"),
         ({"delay_spread_us": 0.0}, "delay_spread_s is 0.0; give more than 0"),
         ({"interferers": 1, "interferer_offset_hz": 2e4}, "offset_hz of at most 16000"),

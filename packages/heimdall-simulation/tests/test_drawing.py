@@ -4,13 +4,30 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import DataError
-from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_truths
+from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, Propagation, simulate_truths
 from heimdall_simulation.drawing import session_truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Geod
 
 SOUND = replace(NORTHWEST_ITALY, mishaps=NO_MISHAPS)
+FAR_APART = SOUND.with_stations(
+    "central-europe",
+    (
+        Station("North Sea", 53.7, 7.3),
+        Station("Atlantic", 45.8, 0.6),
+        Station("Alps", 47.2, 8.4),
+        Station("Baltic", 54.4, 18.6),
+    ),
+)
+LONG_WAVE = replace(
+    FAR_APART, frequency_hz=(77_500.0, 77_500.0), raster_hz=1.0, modulations=("am",)
+).with_propagation(Propagation.usual("ground_wave"))
+SHORT_WAVE = replace(FAR_APART, frequency_hz=(5e6, 15e6), modulations=("am",)).with_propagation(
+    Propagation.usual("sky_wave")
+)
 seeds = st.integers(0, 2**40)
 few = settings(max_examples=20)
 
@@ -124,3 +141,59 @@ def test_negative_requests_are_rejected(n_sessions, seed, message):
     """A wrong sign must not give an empty data set."""
     with pytest.raises(DataError, match=message):
         list(simulate_truths(n_sessions, seed))
+
+
+def geodesics_s(truth):
+    """Travel times of light along the ellipsoid, `(stations,)`."""
+    north, east = truth.source.position_deg
+    places = [there.station.position_deg for there in truth.receptions]
+    along_m = [Geod(ellps="WGS84").inv(east, north, e, n)[2] for n, e in places]
+    return np.array(along_m) / 299_792_458.0
+
+
+@few
+@given(seeds)
+def test_ground_waves_follow_the_ellipsoid_slower_than_light(seed):
+    """A chord through the earth would be early by 3 us at 1,000 km, half a sky of other errors."""
+    truth = session_truth(0, seed, LONG_WAVE)
+    slowness = column([truth], "delay_s")[0] / geodesics_s(truth) - 1
+    assert np.all((slowness >= 8e-4 - 1e-9) & (slowness <= 3e-3 + 1e-9))
+    assert truth.source.frequency_hz == 77_500
+    assert np.unique(slowness).size == len(slowness)
+
+
+@few
+@given(seeds, st.integers(0, 20))
+def test_sky_waves_are_later_than_any_ground_wave(seed, index):
+    """By up to a millisecond, which an estimate along the ground takes for 300 km."""
+    truth = session_truth(index, seed, SHORT_WAVE)
+    excess_s = column([truth], "delay_s")[0] - geodesics_s(truth)
+    assert np.all(excess_s >= 5e-3 * geodesics_s(truth))
+    assert np.ptp(column([truth], "virtual_height_m")) < 100e3
+
+
+@few
+@given(seeds, st.floats(1e-7, 1e-3))
+def test_a_receivers_delay_is_its_own_and_never_changes(seed, sigma_s):
+    """A calibration on one session must hold in the next, whoever transmits."""
+    scenario = replace(LONG_WAVE, receiver_delay_sigma_s=sigma_s)
+    one, other = (column([session_truth(n, seed, scenario)], "receiver_delay_s") for n in (0, 7))
+    assert np.array_equal(one, other)
+    assert np.unique(one).size == one.size
+
+
+def test_receivers_delays_have_the_given_deviation():
+    """Calibration shrinks by it."""
+    many = tuple(Station(f"S{n}", 45.0, 8.0) for n in range(400))
+    scenario = replace(SOUND, stations=many, receiver_delay_sigma_s=1e-5)
+    delays = column(list(simulate_truths(1, 0, scenario)), "receiver_delay_s")
+    assert delays.std() == pytest.approx(1e-5, rel=0.1)
+
+
+@few
+@given(seeds)
+def test_the_ground_of_a_path_never_changes(seed):
+    """Sessions of one transmitter have one delay each path, however often it is heard."""
+    scenario = replace(LONG_WAVE, sessions_per_source=2)
+    one, other = (column([session_truth(n, seed, scenario)], "delay_s") for n in (0, 1))
+    assert np.array_equal(one, other)

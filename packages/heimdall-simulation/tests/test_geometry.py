@@ -1,7 +1,12 @@
 """Positions become metres as in surveying."""
 
 import numpy as np
-from heimdall_simulation.geometry import earth_centred_m, east_north_m, slant_range_m
+from heimdall_simulation.geometry import (
+    earth_centred_m,
+    east_north_m,
+    slant_range_m,
+    surface_distance_m,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,3 +49,22 @@ def test_altitude_lengthens_a_short_path_by_pythagoras(latitude, longitude, low_
     level_m = float(slant_range_m(here, 0.0, there, 0.0))
     sloping_m = slant_range_m(here, low_m, there, high_m)
     assert abs(sloping_m - np.hypot(level_m, high_m - low_m)) < 0.5
+
+
+@given(st.floats(-89, 89), st.floats(-180, 180), st.floats(-89, 89), st.floats(-180, 180))
+def test_the_way_along_the_ellipsoid_bends_as_the_ellipsoid_does(lat_a, lon_a, lat_b, lon_b):
+    """Schur: an arc that bends more has a shorter chord. Radii are from 6,335 km to 6,400 km."""
+    here, there = (lat_a, lon_a), (lat_b, lon_b)
+    chord_m = float(slant_range_m(here, 0.0, there, 0.0))
+    along_m = float(surface_distance_m(here, there))
+    tightest_m, widest_m = 6_335e3, 6_400e3
+    half = np.minimum(along_m / (2 * tightest_m), np.pi / 2)
+    assert 2 * tightest_m * np.sin(half) <= chord_m + 1e-6
+    assert chord_m <= 2 * widest_m * np.sin(along_m / (2 * widest_m)) + 1e-6
+
+
+def test_the_way_along_the_ellipsoid_agrees_with_surveyors():
+    """Flinders Peak to Buninyong: 54,972.271 m in the manual of Australia's datum (ICSM)."""
+    flinders = (-(37 + 57 / 60 + 3.7203 / 3600), 144 + 25 / 60 + 29.5244 / 3600)
+    buninyong = (-(37 + 39 / 60 + 10.1561 / 3600), 143 + 55 / 60 + 35.3839 / 3600)
+    assert abs(surface_distance_m(flinders, buninyong) - 54_972.271) < 1e-3

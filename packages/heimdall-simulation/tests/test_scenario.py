@@ -1,8 +1,19 @@
 """A scenario is valid once created; invalid settings give a clear error."""
 
+from dataclasses import replace
+
 import pytest
 from heimdall_data.errors import DataError
-from heimdall_simulation import MODULATIONS, NORTHWEST_ITALY, Interference, Mishaps, Scenario
+from heimdall_simulation import (
+    MODULATIONS,
+    NORTHWEST_ITALY,
+    Interference,
+    Mishaps,
+    Propagation,
+    Scenario,
+)
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(
@@ -26,12 +37,46 @@ from heimdall_simulation import MODULATIONS, NORTHWEST_ITALY, Interference, Mish
             "1024 samples are less than one gfsk burst",
         ),
         ({"interference": Interference(n_interferers=1, offset_hz=2e4)}, "at most 16000"),
+        ({"bandwidth_hz": 100.0}, "bandwidth_hz is 100.0; give 1200 or more"),
+        ({"receiver_delay_sigma_s": 1.0}, "receiver_delay_sigma_s is 1.0"),
+        ({"raster_hz": 0.0}, "raster_hz is 0.0"),
+        ({"frequency_hz": (2e4, 2e4)}, "frequency_hz 20000 is less than half the sample rate"),
+        ({"propagation": Propagation.usual("sky_wave")}, r"sky_wave of frequency_hz 1.46e\+08"),
+        ({"propagation": Propagation.usual("ground_wave")}, r"ground_wave of frequency_hz"),
     ],
 )
 def test_invalid_settings_are_rejected(changes, message):
     """The error of a region of one's own says what to correct."""
     with pytest.raises(DataError, match=message):
         Scenario(**changes)
+
+
+def test_names_of_earlier_versions_stay():
+    """Ids follow from names: sessions stored before must be found, not stored again."""
+    named = replace(NORTHWEST_ITALY, recording_format="kiwi_wav").distinctly_named()
+    assert named.name == "northwest-italy ee74371b"
+
+
+later = st.fixed_dictionaries(
+    {},
+    optional={
+        "bandwidth_hz": st.none() | st.floats(1200, 16_000),
+        "receiver_delay_sigma_s": st.floats(0, 1e-3),
+        "raster_hz": st.floats(1, 1e4),
+        "propagation": st.builds(
+            lambda least: Propagation(slowness=(least, 5e-3)), st.floats(0, 5e-3)
+        ),
+    },
+)
+
+
+@given(later, later)
+def test_later_settings_have_names_of_their_own(one, other):
+    """A ground wave's sessions must not replace those of a line of sight."""
+    assume(one and other)
+    named = [replace(NORTHWEST_ITALY, **changes) for changes in (one, other)]
+    names = [scenario.distinctly_named().name for scenario in named]
+    assert (names[0] == names[1]) == (named[0] == named[1])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from heimdall_simulation import (
     NORTHWEST_ITALY,
     Channel,
     Interference,
+    Propagation,
     simulate_session,
     simulate_sessions,
     simulate_truths,
@@ -29,6 +30,17 @@ EVERYTHING = replace(
     channel=Channel(rician_k_db=6.0, doppler_hz=20.0, n_echoes=3),
     interference=Interference(n_interferers=2, offset_hz=12_500.0),
 )
+LOW = replace(
+    SHORT,
+    frequency_hz=(77_500.0, 77_500.0),
+    raster_hz=100.0,
+    modulations=("am",),
+    bandwidth_hz=1_500.0,
+    receiver_delay_sigma_s=3e-5,
+).with_propagation(Propagation.usual("ground_wave"))
+SHORT_WAVE = replace(
+    EVERYTHING, frequency_hz=(6.9e6, 7.1e6), receiver_delay_sigma_s=1e-5
+).with_propagation(Propagation.usual("sky_wave"))
 DEFAULT_SESSIONS_SHA256 = "fddf4c9bddcb2c0caa531038e83a104b2b9560e8f1e7a3c81b8b64a4d5057fe7"
 seeds = st.integers(0, 2**32)
 
@@ -45,7 +57,7 @@ def pairs_of(session):
 
 
 @settings(max_examples=10)
-@given(seeds, st.sampled_from([SHORT, EVERYTHING]))
+@given(seeds, st.sampled_from([SHORT, EVERYTHING, LOW, SHORT_WAVE]))
 def test_a_seed_gives_the_same_bytes_for_any_number_of_sessions(seed, scenario):
     """A larger run must not change what was stored before, and truths need no samples."""
     two = list(simulate_sessions(2, seed, scenario))
@@ -74,20 +86,38 @@ def test_levels_agree_with_the_truth(seed):
         assert not 3 < truth.snr_db < 35 or abs(recording.snr_db - truth.snr_db) < 1.2
 
 
-def test_all_receivers_hear_the_same_waveform():
+@pytest.mark.parametrize("delay_sigma_s", [0.0, 1e-4])
+def test_all_receivers_hear_the_same_waveform(delay_sigma_s):
     """Without delays, offset and noise, the stations' recordings are equal, as timing needs."""
-    quiet = replace(SHORT, noise_figure_db=-60.0, noise_floor_dbfs=-125.0, clock_error_s=0.0)
+    quiet = replace(
+        SHORT,
+        noise_figure_db=-60.0,
+        noise_floor_dbfs=-125.0,
+        clock_error_s=0.0,
+        receiver_delay_sigma_s=delay_sigma_s,
+    )
     restored = []
     for truth, recording in pairs_of(simulate_session(1, 5, quiet)):
         if not -50 < truth.signal_dbfs < -1:
             continue
         cycles = np.arange(4096) * truth.frequency_offset_hz / 48_000
         still = samples_of(recording) * np.exp(-2j * np.pi * cycles - 1j * truth.phase_rad)
-        early = np.exp(2j * np.pi * np.fft.fftfreq(4096) * truth.delay_s * 48_000)
+        delay_s = truth.delay_s + truth.receiver_delay_s
+        early = np.exp(2j * np.pi * np.fft.fftfreq(4096) * delay_s * 48_000)
         # The edges wrap around from the other end, where the signal is another.
         restored.append(np.fft.ifft(np.fft.fft(still) * early)[500:-500])
     assert len(restored) >= 3
     assert np.abs(np.corrcoef(restored)).min() > 0.999
+
+
+def test_a_filtered_transmitter_keeps_to_its_band():
+    """Neighbouring channels of long wave are free of it."""
+    quiet = replace(LOW, noise_figure_db=-60.0, noise_floor_dbfs=-125.0)
+    for _, recording in pairs_of(simulate_session(0, 5, quiet)):
+        samples = samples_of(recording) * np.hanning(4096)
+        power = np.abs(np.fft.fft(samples)) ** 2
+        outside = np.abs(np.fft.fftfreq(4096, 1 / 48_000)) > 800
+        assert power[outside].sum() < 1e-3 * power.sum()
 
 
 def damaged(scenario, **mishaps):

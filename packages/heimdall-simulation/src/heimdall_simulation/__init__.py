@@ -12,6 +12,7 @@ Everything beyond FM over a constant, direct path is off unless a `Scenario` tur
 from heimdall_simulation.channel import Channel, Interference
 from heimdall_simulation.drawing import simulate_truths
 from heimdall_simulation.modulation import MODULATIONS, Modulation
+from heimdall_simulation.propagation import Propagation, Wave
 from heimdall_simulation.scenario import NO_MISHAPS, NORTHWEST_ITALY, Mishaps, Scenario
 from heimdall_simulation.sessions import SimulatedSession, simulate_session, simulate_sessions
 from heimdall_simulation.truth import (
@@ -35,12 +36,14 @@ __all__ = [
     "InterfererTruth",
     "Mishaps",
     "Modulation",
+    "Propagation",
     "ReceptionTruth",
     "RicianTruth",
     "Scenario",
     "SessionTruth",
     "SimulatedSession",
     "SourceTruth",
+    "Wave",
     "simulate_session",
     "simulate_sessions",
     "simulate_truths",

@@ -7,16 +7,18 @@ import numpy as np
 from heimdall_data.errors import SimulationError
 
 from heimdall_simulation.channel import drawn_detour_s, drawn_echoes, drawn_fading
-from heimdall_simulation.geometry import east_north_m, slant_range_m
-from heimdall_simulation.propagation import log_distance_loss_db, propagation_delay_s
+from heimdall_simulation.geometry import east_north_m
+from heimdall_simulation.propagation import (
+    LOWEST_REFLECTION_M,
+    log_distance_loss_db,
+    propagation_delay_s,
+    sky_path_m,
+)
 from heimdall_simulation.receiver import thermal_noise_dbm
 from heimdall_simulation.scenario import NORTHWEST_ITALY, Mishaps, Scenario
 from heimdall_simulation.seeds import Branch, generator
 from heimdall_simulation.truth import InterfererTruth, ReceptionTruth, SessionTruth, SourceTruth
 from heimdall_simulation.world import StationWorld, world_of
-
-_RASTER_HZ = 12_500
-"""Channel spacing of the 2 m band."""
 
 
 def simulate_truths(
@@ -34,7 +36,10 @@ def session_truth(index: int, seed: int, scenario: Scenario) -> SessionTruth:
     source = source_truth(index // scenario.sessions_per_source, seed, scenario)
     radiated_dbm = source.radiated_dbm + scenario.session_power_sigma_db * rng.standard_normal()
     world = world_of(scenario)
-    direct = [_reception(rng, source, radiated_dbm, station, scenario) for station in world]
+    height_m = _virtual_height_m(generator(Branch.IONOSPHERE, seed, index), scenario)
+    direct = [
+        _reception(rng, source, radiated_dbm, station, scenario, height_m) for station in world
+    ]
     everywhere = [
         _through_channel(
             generator(Branch.CHANNEL, seed, index, there.station.name), there, scenario
@@ -70,6 +75,7 @@ def session_truth(index: int, seed: int, scenario: Scenario) -> SessionTruth:
                 source,
                 everywhere,
                 scenario,
+                height_m,
             )
             for number in range(scenario.interference.n_interferers)
         ),
@@ -90,7 +96,8 @@ def _transmitter(rng: np.random.Generator, index: int, scenario: Scenario) -> So
         index=index,
         position_deg=(latitude_deg, rng.uniform(*scenario.longitude_deg)),
         altitude_m=rng.uniform(*scenario.antenna_height_m),
-        frequency_hz=float(round(rng.uniform(*scenario.frequency_hz) / _RASTER_HZ) * _RASTER_HZ),
+        frequency_hz=scenario.raster_hz
+        * round(rng.uniform(*scenario.frequency_hz) / scenario.raster_hz),
         offset_ppm=scenario.transmitter_offset_ppm * rng.standard_normal(),
         radiated_dbm=rng.uniform(*scenario.radiated_dbm),
         deviation_hz=rng.uniform(*scenario.deviation_hz),
@@ -114,6 +121,7 @@ def _interferer(
     source: SourceTruth,
     everywhere: Sequence[ReceptionTruth],
     scenario: Scenario,
+    height_m: float | None,
 ) -> InterfererTruth:
     """Draw a transmitter near the source's frequency, and its reception at every station."""
     interference = scenario.interference
@@ -130,7 +138,9 @@ def _interferer(
     receptions = [
         replace(
             _through_channel(
-                rng, _reception(rng, other, other.radiated_dbm, station, scenario), scenario
+                rng,
+                _reception(rng, other, other.radiated_dbm, station, scenario, height_m),
+                scenario,
             ),
             # A receiver's clock and mixer are the same for both transmitters.
             clock_error_s=of_source.clock_error_s,
@@ -159,16 +169,30 @@ def _reception(
     radiated_dbm: float,
     at: StationWorld,
     scenario: Scenario,
+    height_m: float | None,
 ) -> ReceptionTruth:
-    """Compute the link budget to one station, and draw the errors of its hardware."""
+    """Compute the link budget to one station, and draw the errors of its hardware.
+
+    `height_m` is the session's virtual height of reflection, if the waves are reflected.
+    """
     fading, clock, drift = rng.standard_normal(3)
-    station_m = at.station.altitude_m or 0.0
+    propagation = scenario.propagation
     distance_m = float(
-        slant_range_m(source.position_deg, source.altitude_m, at.station.position_deg, station_m)
+        propagation.distance_m(
+            source.position_deg,
+            source.altitude_m,
+            at.station.position_deg,
+            at.station.altitude_m or 0.0,
+        )
     )
+    path_m = distance_m
+    if height_m is not None:
+        height_m += propagation.height_sigma_m * rng.standard_normal()
+        height_m = max(height_m, LOWEST_REFLECTION_M)
+        path_m = float(sky_path_m(distance_m, height_m))
     path_loss_db = float(
         log_distance_loss_db(
-            distance_m,
+            path_m,
             source.frequency_hz,
             exponent=scenario.path_loss_exponent,
             reference_m=scenario.reference_m,
@@ -183,7 +207,7 @@ def _reception(
     return ReceptionTruth(
         station=at.station,
         distance_m=distance_m,
-        delay_s=float(propagation_delay_s(distance_m)),
+        delay_s=(1 + _slowness(source, at, scenario)) * float(propagation_delay_s(path_m)),
         clock_error_s=scenario.clock_error_s * clock,
         path_loss_db=path_loss_db,
         shadowing_db=shadowing_db,
@@ -193,7 +217,23 @@ def _reception(
         gain_db=scenario.noise_floor_dbfs - noise_dbm + at.gain_db,
         frequency_offset_hz=1e-6 * source.frequency_hz * (source.offset_ppm - mixer_ppm),
         phase_rad=rng.uniform(0, 2 * np.pi),
+        receiver_delay_s=at.delay_s,
+        virtual_height_m=height_m,
     )
+
+
+def _virtual_height_m(rng: np.random.Generator, scenario: Scenario) -> float | None:
+    heights_m = scenario.propagation.virtual_height_m
+    return None if heights_m is None else rng.uniform(*heights_m)
+
+
+def _slowness(source: SourceTruth, at: StationWorld, scenario: Scenario) -> float:
+    """Slowness of the path between two places, whose ground never changes."""
+    least, largest = scenario.propagation.slowness
+    if least == largest:
+        return least
+    places = (at.station.name, repr(source.position_deg))
+    return generator(Branch.GROUND, scenario.world_seed, *places).uniform(least, largest)
 
 
 def _verdict(draw: float, mishaps: Mishaps) -> tuple[str, str]:

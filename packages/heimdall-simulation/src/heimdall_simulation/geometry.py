@@ -30,12 +30,25 @@ def slant_range_m(
 ) -> NDArray[np.float64]:
     """Return the length of the straight line between two antennas, in metres.
 
-    A ray along the earth's surface is longer by `d^3 / (24 R^2)`: 8 m in 200 km. Shapes: positions
-    `(..., 2)` and heights `(...)`, which broadcast, give `(...)`.
+    The line along the earth is longer by `d^3 / (24 R^2)`: 8 m in 200 km, 1 km in 1,000 km.
+    Shapes: positions `(..., 2)` and heights `(...)`, which broadcast, give `(...)`.
     """
     apart = earth_centred_m(from_deg, from_height_m) - earth_centred_m(to_deg, to_height_m)
     distance: NDArray[np.float64] = np.linalg.norm(apart, axis=-1)
     return distance
+
+
+def surface_distance_m(from_deg: ArrayLike, to_deg: ArrayLike) -> NDArray[np.float64]:
+    """Return the length of the geodesic, the shortest line along the ellipsoid, in metres.
+
+    Shapes: positions `(..., 2)`, which broadcast, give `(...)`.
+    """
+    # Imported here: straight lines, the usual ones, do not need it.
+    from pyproj import Geod
+
+    here, there = np.broadcast_arrays(from_deg, to_deg)
+    ends = (here[..., 1], here[..., 0], there[..., 1], there[..., 0])
+    return np.asarray(Geod(ellps="WGS84").inv(*ends)[2], dtype=np.float64)
 
 
 def east_north_axes(origin_deg: ArrayLike) -> NDArray[np.float64]:

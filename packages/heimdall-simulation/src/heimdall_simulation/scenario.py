@@ -8,14 +8,20 @@ from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import SimulationError
 
 from heimdall_simulation.channel import Channel, Interference, require_order, require_within
-from heimdall_simulation.geometry import slant_range_m
 from heimdall_simulation.modulation import (
     MODULATIONS,
     PACKET_FORMATS,
     Modulation,
     channel_width_hz,
 )
-from heimdall_simulation.propagation import propagation_delay_s
+from heimdall_simulation.propagation import (
+    HIGHEST_GROUND_WAVE_HZ,
+    HIGHEST_SKY_WAVE_HZ,
+    Propagation,
+    flat_earth_m,
+    man_made_noise_db,
+)
+from heimdall_simulation.voice import AUDIO_BAND_HZ
 
 NORTHWEST_ITALY_STATIONS = (
     Station("Giaveno", 45.02, 7.29, 600.0),
@@ -35,6 +41,9 @@ _MARGIN_DEG = 0.1
 """Around stations: some ten kilometres."""
 _LEAST_GUARD_S = 2e-3
 """600 km of travel; larger regions have more."""
+_LARGEST_DEVIATION = 6
+"""In standard deviations, of a station's delay."""
+_LARGEST_DELAY_SIGMA_S = 1e-2
 _LEAST_SAMPLES = 1024
 """One segment of the level measurement (see `receiver`)."""
 
@@ -122,14 +131,24 @@ class Scenario:
     world_seed: int = 145
     """Seed of everything that never changes: shadowing maps, gains and mixers of the stations."""
     mishaps: Mishaps = field(default_factory=Mishaps)
+    propagation: Propagation = field(default_factory=Propagation, repr=False)
+    """Kind of wave; `with_propagation` also sets its usual losses and noise."""
+    bandwidth_hz: float | None = field(default=None, repr=False)
+    """Width of the transmitter's filter around the carrier; None: the modulation's own width."""
+    receiver_delay_sigma_s: float = field(default=0.0, repr=False)
+    """Standard deviation of the stations' constant delays (filters, cables, software), fixed and
+    unknown. Stations of one kind have one delay, which time differences do not contain."""
+    raster_hz: float = field(default=12_500.0, repr=False)
+    """Carriers are multiples of this; 12.5 kHz is the channel spacing of the 2 m band."""
 
     def __post_init__(self) -> None:
         for name in _RANGES:
             require_order(self, name)
         for name in _SPREADS:
             require_within(self, name)
-        for name in ("shadowing_decorrelation_m", "reference_m"):
+        for name in ("shadowing_decorrelation_m", "reference_m", "raster_hz"):
             require_within(self, name, positive=True)
+        require_within(self, "receiver_delay_sigma_s", 0, _LARGEST_DELAY_SIGMA_S)
         require_within(self, "sessions_per_source", 1)
         require_within(self, "n_samples", _LEAST_SAMPLES)
         if self.recording_format not in get_args(RecordingFormat):
@@ -146,18 +165,21 @@ class Scenario:
     @property
     def channel_hz(self) -> float:
         """Width of the widest possible signal."""
-        return max(channel_width_hz(name, self.deviation_hz[1]) for name in self.modulations)
+        widest_hz = max(channel_width_hz(name, self.deviation_hz[1]) for name in self.modulations)
+        return widest_hz if self.bandwidth_hz is None else min(widest_hz, self.bandwidth_hz)
 
     @property
     def guard_s(self) -> float:
         """Length of the period beyond the recording, so that no delay wraps into the recording."""
         corners = [(south, west) for south in self.latitude_deg for west in self.longitude_deg]
         stations = [[station.position_deg] for station in self.stations]
-        farthest_m = float(slant_range_m(stations, 0.0, corners, 0.0).max())
+        farthest_m = float(self.propagation.distance_m(stations, 0.0, corners, 0.0).max())
         # A tenth more for altitudes, clocks, and regions that are not a rectangle on the ground.
         return max(
             _LEAST_GUARD_S,
-            1.1 * float(propagation_delay_s(farthest_m)) + self.channel.longest_echo_s,
+            1.1 * self.propagation.longest_delay_s(farthest_m)
+            + self.channel.longest_echo_s
+            + _LARGEST_DEVIATION * self.receiver_delay_sigma_s,
         )
 
     def with_stations(self, name: str, stations: tuple[Station, ...]) -> Self:
@@ -173,6 +195,28 @@ class Scenario:
             longitude_deg=(min(longitudes) - _MARGIN_DEG, max(longitudes) + _MARGIN_DEG),
         )
 
+    def with_propagation(self, propagation: Propagation) -> Self:
+        """The same scenario with another kind of wave, and the losses and noise usual with it.
+
+        Ground waves weaken as in free space, and beyond the flat earth by 40 dB a decade; sky
+        waves as in free space along their path, without absorption. Both are heard in the noise
+        made by man in the country. A line of sight changes nothing else.
+        """
+        frequency_hz = self.frequency_hz[0]
+        if propagation.wave == "line_of_sight":
+            return replace(self, propagation=propagation)
+        is_ground = propagation.wave == "ground_wave"
+        return replace(
+            self,
+            propagation=propagation,
+            path_loss_exponent=4.0 if is_ground else 2.0,
+            reference_m=flat_earth_m(frequency_hz),
+            shadowing_sigma_db=2.0 if is_ground else 0.0,
+            shadowing_decorrelation_m=100e3,
+            fading_sigma_db=1.0 if is_ground else 6.0,
+            noise_figure_db=man_made_noise_db(frequency_hz),
+        )
+
     def distinctly_named(self) -> Self:
         """The same scenario with a name that no other scenario has, unless it is the demo's.
 
@@ -180,7 +224,12 @@ class Scenario:
         """
         if self == NORTHWEST_ITALY:
             return self
-        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:8]
+        text = repr(self)
+        # Scenarios without later settings keep the names that they had before.
+        for name in _LATER_SETTINGS:
+            if (value := getattr(self, name)) != getattr(NORTHWEST_ITALY, name):
+                text += f" {name}={value!r}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return replace(self, name=f"{self.name} {digest}")
 
     def _check_modulations(self) -> None:
@@ -204,11 +253,27 @@ class Scenario:
             raise SimulationError(
                 f"sample rate {self.sample_rate_hz} Hz leaves no noise beside a channel of "
                 f"{self.channel_hz:g} Hz; give more than {1.5 * self.channel_hz:g} Hz, "
-                "or less deviation"
+                "less deviation, or a bandwidth_hz of less than "
+                f"{self.sample_rate_hz / 1.5:g}"
+            )
+        if self.bandwidth_hz is not None:
+            # A narrower filter would leave nothing of a single sideband.
+            require_within(self, "bandwidth_hz", 4 * AUDIO_BAND_HZ[0])
+        least_hz, highest_hz = self.frequency_hz
+        if least_hz < self.sample_rate_hz / 2:
+            raise SimulationError(
+                f"frequency_hz {least_hz:g} is less than half the sample rate "
+                f"{self.sample_rate_hz:g}; the sampled band would begin below 0 Hz"
+            )
+        limit_hz = _HIGHEST_HZ.get(self.propagation.wave, highest_hz)
+        if highest_hz > limit_hz:
+            raise SimulationError(
+                f"a {self.propagation.wave} of frequency_hz {highest_hz:g}; such waves carry up to "
+                f"{limit_hz:g} Hz, so give another frequency or another wave"
             )
         offset_hz = self.interference.offset_hz
-        highest_hz = offset_hz + self.channel_hz / 2
-        if self.interference.n_interferers and highest_hz > self.sample_rate_hz / 2:
+        edge_hz = offset_hz + self.channel_hz / 2
+        if self.interference.n_interferers and edge_hz > self.sample_rate_hz / 2:
             raise SimulationError(
                 f"interferers {offset_hz:g} Hz from a channel of {self.channel_hz:g} Hz are "
                 f"outside the {self.sample_rate_hz:g} Hz sampled; give an offset_hz of at most "
@@ -224,6 +289,8 @@ _RANGES = (
     "radiated_dbm",
     "deviation_hz",
 )
+_HIGHEST_HZ = {"ground_wave": HIGHEST_GROUND_WAVE_HZ, "sky_wave": HIGHEST_SKY_WAVE_HZ}
+_LATER_SETTINGS = ("propagation", "bandwidth_hz", "receiver_delay_sigma_s", "raster_hz")
 _SPREADS = (
     "session_power_sigma_db",
     "shadowing_sigma_db",

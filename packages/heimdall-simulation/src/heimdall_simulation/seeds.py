@@ -25,6 +25,9 @@ class Branch(IntEnum):
     CHANNEL = 7
     INTERFERER = 8
     INTERFERER_WAVEFORM = 9
+    DELAY = 10
+    GROUND = 11
+    IONOSPHERE = 12
 
 
 def generator(branch: Branch, seed: int, *path: int | str) -> np.random.Generator:

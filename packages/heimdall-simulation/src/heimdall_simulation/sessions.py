@@ -148,7 +148,7 @@ def _recording(
 
 def _parameters(truth: ReceptionTruth) -> Reception:
     return Reception(
-        delay_s=truth.delay_s + truth.detour_s + truth.clock_error_s,
+        delay_s=truth.delay_s + truth.detour_s + truth.clock_error_s + truth.receiver_delay_s,
         frequency_offset_hz=truth.frequency_offset_hz,
         phase_rad=truth.phase_rad,
         signal_dbfs=truth.signal_dbfs,

@@ -62,7 +62,9 @@ class ReceptionTruth:
 
     station: Station
     distance_m: float
+    """Length of the straight line; along the ellipsoid for ground and sky waves."""
     delay_s: float
+    """Travel time of the wave."""
     clock_error_s: float
     """Additional delay of the signal by the station's own stamps."""
     path_loss_db: float
@@ -83,6 +85,10 @@ class ReceptionTruth:
     echoes: tuple[EchoTruth, ...] = ()
     detour_s: float = 0.0
     """Delay of the whole signal beyond that of the straight line."""
+    receiver_delay_s: float = 0.0
+    """The station's own constant delay, from its antenna to its stamps."""
+    virtual_height_m: float | None = None
+    """Height of a sky wave's mirror; None for other waves."""
 
     @property
     def snr_db(self) -> float:

@@ -47,11 +47,17 @@ def _sent(rng: np.random.Generator, source: SourceTruth, scenario: Scenario) -> 
     else:
         voice = modulating_signal(rng, n_period, rate_hz)
         if modulation == "fm":
-            return fm_baseband(voice, source.deviation_hz, rate_hz)
-        if modulation == "am":
+            sent = fm_baseband(voice, source.deviation_hz, rate_hz)
+            if scenario.bandwidth_hz is None:
+                return sent  # of power 1, exactly
+        elif modulation == "am":
             sent = am_baseband(voice, source.am_depth)
         else:
             sent = ssb_baseband(voice, upper=modulation == "usb")
+    if scenario.bandwidth_hz is not None:
+        spectrum = np.fft.fft(sent)
+        spectrum[np.abs(np.fft.fftfreq(n_period, 1 / rate_hz)) > scenario.bandwidth_hz / 2] = 0
+        sent = np.fft.ifft(spectrum)
     # Levels are mean powers of the recording, for every modulation.
     rms = np.sqrt(np.mean(np.abs(sent[: scenario.n_samples]) ** 2))
     scaled: Complex128 = sent / rms

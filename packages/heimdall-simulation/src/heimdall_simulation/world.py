@@ -1,4 +1,4 @@
-"""Shadowing map, gain and mixer of each station, the same in every session.
+"""Shadowing map, gain, mixer and delay of each station, the same in every session.
 
 Shadowing is the loss by hills and buildings beyond the mean path loss, as a map for each station.
 
@@ -73,6 +73,8 @@ class StationWorld:
     """Deviation from the nominal gain."""
     mixer_ppm: float
     """Fixed part of the oscillator's error."""
+    delay_s: float
+    """From the antenna to the time stamps."""
 
 
 @lru_cache(maxsize=4)
@@ -89,5 +91,7 @@ def world_of(scenario: Scenario) -> tuple[StationWorld, ...]:
         )
         gain_db = scenario.gain_sigma_db * rng.standard_normal()
         mixer_ppm = scenario.receiver_offset_ppm * rng.standard_normal()
-        world.append(StationWorld(station, shadows, gain_db, mixer_ppm))
+        delay = generator(Branch.DELAY, scenario.world_seed, station.name).standard_normal()
+        delay_s = scenario.receiver_delay_sigma_s * delay
+        world.append(StationWorld(station, shadows, gain_db, mixer_ppm, delay_s))
     return tuple(world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -51,6 +52,21 @@ class SourceFlags:
 class SimulationFlags:
     """A simulated scenario; the default is FM over still, direct paths, as in the demo."""
 
+    frequency_hz: float | None = None
+    """Carrier; when unset from 144 MHz to 146 MHz, in steps of 12.5 kHz."""
+    power_dbm: float | None = None
+    """Radiated power (EIRP); when unset from 30 dBm to 43 dBm."""
+    bandwidth_hz: float | None = None
+    """Width of the transmitter's filter; the modulation's own when unset."""
+    sample_rate_hz: float = 48_000.0
+    """Rate of the recordings, more than 1.5 times the bandwidth."""
+    duration_s: float = 0.5
+    """Length of the recordings, seconds."""
+    propagation: Literal["line_of_sight", "ground_wave", "sky_wave"] | None = None
+    """When unset a ground wave below 3 MHz, a sky wave below 30 MHz, else a line of sight."""
+    receiver_delay_us: float = 0.0
+    """Standard deviation of the receivers' constant delays, microseconds."""
+
     modulation: Annotated[
         tuple[Literal["fm", "am", "usb", "lsb", "gfsk", "4fsk"], ...], Parameter(negative="")
     ] = ("fm",)
@@ -80,7 +96,7 @@ class SimulationFlags:
             SimulationError: A value is out of its range.
             IngestError: The stations cannot be read.
         """
-        from heimdall_simulation import NORTHWEST_ITALY, Channel, Interference
+        from heimdall_simulation import NORTHWEST_ITALY, Channel, Interference, Propagation
 
         scenario = NORTHWEST_ITALY
         if self.stations is not None:
@@ -88,8 +104,29 @@ class SimulationFlags:
         if self.region is not None:
             south, north, west, east = self.region
             scenario = replace(scenario, latitude_deg=(south, north), longitude_deg=(west, east))
+        n_samples = self.duration_s * self.sample_rate_hz
+        if not (math.isfinite(n_samples) and self.duration_s > 0 and self.sample_rate_hz > 0):
+            raise UsageError(
+                f"--duration_s is {self.duration_s} and --sample_rate_hz {self.sample_rate_hz}; "
+                "give positive numbers"
+            )
+        if self.frequency_hz is not None:
+            # To the hertz: only drawn carriers keep to the channels of the 2 m band.
+            fixed = (self.frequency_hz, self.frequency_hz)
+            scenario = replace(scenario, frequency_hz=fixed, raster_hz=1.0)
+        if self.power_dbm is not None:
+            scenario = replace(scenario, radiated_dbm=(self.power_dbm, self.power_dbm))
+        wave = (
+            Propagation.usual(self.propagation)
+            if self.propagation
+            else Propagation.usual_at(scenario.frequency_hz[0])
+        )
         return replace(
-            scenario,
+            scenario.with_propagation(wave),
+            sample_rate_hz=self.sample_rate_hz,
+            n_samples=round(n_samples),
+            bandwidth_hz=self.bandwidth_hz,
+            receiver_delay_sigma_s=self.receiver_delay_us / 1e6,
             modulations=self.modulation,
             channel=Channel(
                 rician_k_db=self.rician_k_db,
