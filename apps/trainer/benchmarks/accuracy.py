@@ -5,11 +5,13 @@
 
 Sessions of seed 1 to learn from, a fifth of them to calibrate and to choose the epoch by; of
 seed 2, on sites of their own, to judge by. Conditions other than clean are seen by no training.
+Arrival times have the settings of `heimdall train`, and networks are trained by its pipeline.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
 import time
 from pathlib import Path
@@ -19,15 +21,13 @@ import numpy as np
 from accuracy_methods import (
     least_squares,
     level_methods,
-    region_of,
+    located,
     served,
-    timed,
-    trained_levels,
-    trained_timing,
+    trained,
 )
 from accuracy_page import write_page
 from accuracy_real import real_recordings
-from accuracy_sessions import CONDITIONS, sessions_of
+from accuracy_sessions import CONDITIONS, Parts, sessions_of
 from heimdall_models import error_m, localization_metrics
 
 LEARN_SHARE = 0.8
@@ -42,7 +42,7 @@ def arguments():
     parser.add_argument("--backbone", default="convnext_atto")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--timing-epochs", type=int, default=20)
+    parser.add_argument("--page", type=Path, help="folder to write to; docs/ when not given")
     return parser.parse_args()
 
 
@@ -51,9 +51,13 @@ def judged(answer, sessions):
     found = localization_metrics(
         answer.position_deg, answer.sigma_m, sessions.truth_deg, answer.correlation
     )
+    inside = answer.smallest_region(sessions.truth_deg)
     root_m = np.sqrt(np.square(answer.sigma_m).sum(axis=1))
     return {
         **found,
+        "coverage_68": float((inside <= 0.68).mean()),
+        "coverage_95": float((inside <= 0.95).mean()),
+        "nll": found["nll"] if answer.nll is None else float(answer.nll.mean()),
         "over_bound": found["error_m_median"] / float(np.median(sessions.bound_m)),
         "sharpness": float(np.median(root_m / sessions.bound_m)),
         "error_m": error_m(answer.position_deg, sessions.truth_deg),
@@ -65,40 +69,34 @@ def main():
     options = arguments()
     pl.seed_everything(42, verbose=False)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as temporary:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        multiprocessing.get_context("spawn").Pool() as pool,
+    ):
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        train = sessions_of("clean", options.train, 1, folder)
-        tests = {name: sessions_of(name, options.test, 2, folder) for name in CONDITIONS}
-    seconds = {"simulation": time.monotonic() - started}
-    n_learn = round(LEARN_SHARE * options.train)
-    learn, validation = train.rows(slice(n_learn)), train.rows(slice(n_learn, None))
-    region = region_of(learn)
-    methods = level_methods(learn, region)
-    module, seconds["spectrograms"] = trained_levels(
-        learn,
-        validation,
-        region,
-        backbone=options.backbone,
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-    )
-    timing, seconds["times"] = trained_timing(
-        learn, validation, region, epochs=options.timing_epochs
-    )
-    methods["network, mel"] = served(module.serving_net())
-    methods["time differences, least squares"] = least_squares(region)
-    methods["network, mel+timing"] = served(timed(module, timing))
-    answers = {
-        (condition, name): locate(sessions)
-        for condition, sessions in tests.items()
-        for name, locate in methods.items()
-    }
+        train = sessions_of("clean", options.train, 1, folder, pool)
+        tests = {name: sessions_of(name, options.test, 2, folder, pool) for name in CONDITIONS}
+        seconds = {"simulation": time.monotonic() - started}
+        n_learn = round(LEARN_SHARE * options.train)
+        learn, validation = train.rows(slice(n_learn)), train.rows(slice(n_learn, None))
+        parts = Parts.of(learn, validation)
+        model, stages = trained(parts, options, Path(temporary) / "checkpoints")
+        methods = level_methods(learn, parts.region)
+        methods["network, mel"] = served(model.module.serving_net())
+        methods["time differences, least squares"] = least_squares(parts.region)
+        methods["network, mel+timing"] = served(model.network)
+        methods["heimdall locate"] = located(pool)
+        answers = {
+            (condition, name): method(sessions)
+            for condition, sessions in tests.items()
+            for name, method in methods.items()
+        }
     results = {key: judged(answer, tests[key[0]]) for key, answer in answers.items()}
+    seconds["spectrograms"] = stages["training"]
+    seconds["times"] = stages["training on arrival times"]
     seconds["all"] = time.monotonic() - started
-    write_page(
-        options, n_learn, seconds, tests, answers, results, real_recordings(options.timing_epochs)
-    )
+    write_page(options, n_learn, seconds, tests, answers, results, real_recordings())
 
 
 if __name__ == "__main__":

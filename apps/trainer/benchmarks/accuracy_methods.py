@@ -1,53 +1,66 @@
-"""Every method as a function from sessions to positions with ellipses."""
+"""Every method as a function from sessions to positions with their uncertainty."""
 
 from __future__ import annotations
 
-import tempfile
-import time
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from accuracy_sessions import BASE
-from heimdall_models import (
-    EnsembleNet,
-    LocalizationConfig,
-    LocalizationModule,
-    Region,
-    ServingNet,
-)
+from accuracy_sessions import BASE, FREQUENCY_HZ
+from heimdall_locate import Site, locate
+from heimdall_models import EnsembleNet, Region, ServingNet
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
 from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.levels.received_power import ReceivedPower
-from heimdall_models.serving import TimedServingNet
-from heimdall_models.timing.module import TimingConfig, TimingModule
+from heimdall_models.metrics import offset_east_north_m
 from heimdall_models.timing.receivers import ReceiverSite
 from heimdall_models.trained import Trained
-from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.utils.data import DataLoader
+from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.pipeline import TrainingPipeline
 
 SITES = tuple(
     ReceiverSite(s.name, s.latitude_deg, s.longitude_deg, s.altitude_m or 0.0)
     for s in BASE.stations
+)
+PLACES = tuple(
+    Site(s.name, s.latitude_deg, s.longitude_deg, s.altitude_m or 0.0) for s in BASE.stations
 )
 BATCH = 100
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Positions `(n, 2)` degrees, sigmas `(n, 2)` m, correlations `(n,)`; some may be missing."""
+    """Positions with ellipses, or with posteriors of any shape."""
 
     position_deg: np.ndarray
+    """`(n, 2)`."""
     sigma_m: np.ndarray
+    """`(n, 2)`."""
     correlation: np.ndarray
+    """`(n,)`."""
+    nll: np.ndarray | None = None
+    """`(n,)`: nats of the truth, positions in kilometres; None for that of the ellipse."""
+    inside: np.ndarray | None = None
+    """`(n,)`: probability of the smallest region that holds the truth; None for ellipses."""
 
     @classmethod
-    def of_covariance(cls, position_deg, covariance_m2):
+    def of_covariance(cls, position_deg, covariance_m2, **posterior):
         """From covariances `(n, 2, 2)`."""
         sigma = np.sqrt(np.diagonal(covariance_m2, axis1=1, axis2=2))
         correlation = covariance_m2[:, 0, 1] / sigma.prod(axis=1)
-        return cls(position_deg, sigma, correlation)
+        return cls(position_deg, sigma, correlation, **posterior)
+
+    def smallest_region(self, truth_deg):
+        """Probability of the smallest region that holds each truth, `(n,)`."""
+        if self.inside is not None:
+            return self.inside
+        offset_m = offset_east_north_m(self.position_deg, truth_deg)
+        east, north = (offset_m / self.sigma_m).T
+        across = (north - self.correlation * east) ** 2 / (1 - self.correlation**2)
+        return -np.expm1(-(east**2 + across) / 2)
 
 
 def region_of(sessions):
@@ -65,11 +78,11 @@ def level_methods(train, region):
     )
 
     def method(estimator):
-        def locate(sessions):
+        def answer(sessions):
             heard = ReceivedPower.joined(ReceivedPower.of(part) for part in _parts(sessions.mel))
             return Answer.of_covariance(*estimator(heard.signal_db(noise), heard.present))
 
-        return locate
+        return answer
 
     return {name: method(fit(training)) for name, fit in LEVEL_BASELINES.items()}
 
@@ -77,59 +90,65 @@ def level_methods(train, region):
 def least_squares(region):
     """Time differences as textbooks solve them, clocks taken to be good to 0.1 us."""
 
-    def locate(sessions):
+    def answer(sessions):
         found = locate_by_time_differences(sessions.arrivals, SITES, region)
         return Answer.of_covariance(found.position_deg, found.covariance_m2)
 
-    return locate
+    return answer
 
 
-def trained_levels(train, validation, region, *, backbone, epochs, learning_rate):
-    """The network of spectrograms: its module, and how many seconds it took."""
-    started = time.monotonic()
-    mean, std = (
-        getattr(train.mel, name)(axis=(0, 3), keepdims=True)[0] for name in ("mean", "std")
+def located(pool):
+    """`heimdall locate`, without a model: the posterior's own density and regions."""
+
+    def answer(sessions):
+        tasks = zip(sessions.arrivals, sessions.truth_deg, strict=True)
+        found = pool.starmap(_located, tasks, chunksize=10)
+        position, covariance, nll, inside = map(np.array, zip(*found, strict=True))
+        return Answer.of_covariance(position, covariance, nll=nll, inside=inside)
+
+    return answer
+
+
+def _located(rows, truth_deg):
+    heard = rows[:, 0] > 0
+    position = locate(
+        np.where(heard, rows[:, 1] * 1e-6, np.nan),
+        PLACES,
+        sigma_s=rows[:, 2] * 1e-6,
+        frequency_hz=FREQUENCY_HZ,
     )
-    config = LocalizationConfig(
-        n_receivers=len(SITES), backbone=backbone, learning_rate=learning_rate, tilted=True
+    first = np.array([position.latitude_deg, position.longitude_deg])
+    candidates_deg = np.array([(c.latitude_deg, c.longitude_deg) for c in position.candidates])
+    offset_m = offset_east_north_m(np.broadcast_to(first, candidates_deg.shape), candidates_deg)
+    shares = np.array([candidate.probability for candidate in position.candidates])
+    spread_m2 = np.array([c.covariance_m2 for c in position.candidates])
+    spread_m2 += offset_m[:, :, None] * offset_m[:, None, :]
+    log_density = float(position.log_density(*truth_deg)) + 2 * math.log(1000)
+    inside = float(position.smallest_region(*truth_deg))
+    return first, np.einsum("c,cij->ij", shares, spread_m2), -log_density, inside
+
+
+def trained(parts, options, folder):
+    """The checkpoint of `heimdall train --features mel+timing`, and seconds of its stages."""
+    config = TrainingConfig(
+        features="mel+timing",
+        backbone=options.backbone,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        batch_size=64,
+        tilted=True,
+        accelerator="cpu",
+        checkpoint_dir=Path(folder),
     )
-    module = LocalizationModule(config, region, mean, std)
-    learn = _items(train)
-    module.learn_levels(learn)
-    with tempfile.TemporaryDirectory() as folder:
-        saver = ModelCheckpoint(folder, monitor="val/loss")
-        trainer = _trainer(epochs, [saver])
-        trainer.fit(
-            module,
-            DataLoader(learn, 64, shuffle=True),
-            DataLoader(_items(validation), BATCH),
-        )
-        best = Trained.open(saver.best_model_path).single.module
-    return best, time.monotonic() - started
-
-
-def trained_timing(train, validation, region, *, epochs, seed=42):
-    """The network of times: calibrated on the validation sessions; and its seconds."""
-    started = time.monotonic()
-    module = TimingModule(TimingConfig(seed=seed), region, SITES)
-    sides = [
-        [
-            {"arrivals": rows, "target": target}
-            for rows, target in zip(*_timed(sessions, region), strict=True)
-        ]
-        for sessions in (train, validation)
-    ]
-    trainer = _trainer(epochs, [], gradient_clip=1.0)
-    trainer.fit(module, DataLoader(sides[0], 128, shuffle=True), DataLoader(sides[1], 128))
-    module.eval()
-    module.calibrate(*_timed(validation, region))
-    return module.net, time.monotonic() - started
+    pipeline = TrainingPipeline(config, Connections())
+    checkpoint = pipeline.train(parts).checkpoint
+    return Trained.open(checkpoint).single, pipeline.timings
 
 
 def served(net):
     """A network as its model file answers: spectrograms, and times where it takes them."""
 
-    def locate(sessions):
+    def answer(sessions):
         levels_alone = isinstance(net, ServingNet | EnsembleNet)
         inputs = [sessions.mel] if levels_alone else [sessions.mel, sessions.arrivals]
         parts = []
@@ -140,38 +159,7 @@ def served(net):
         position, sigma, *rest = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Answer(position, sigma, rest[0] if rest else np.zeros(len(position)))
 
-    return locate
-
-
-def timed(module, timing):
-    """Spectrograms and times in one model."""
-    return TimedServingNet(module.serving_net(), timing).eval()
-
-
-def _trainer(epochs, callbacks, gradient_clip=1.0):
-    return pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        gradient_clip_val=gradient_clip,
-        logger=False,
-        callbacks=callbacks,
-        enable_checkpointing=bool(callbacks),
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-    )
-
-
-def _items(sessions):
-    return [
-        {"features": mel, "position_deg": position, "session_id": str(n)}
-        for n, (mel, position) in enumerate(zip(sessions.mel, sessions.truth_deg, strict=True))
-    ]
-
-
-def _timed(sessions, region):
-    target = torch.from_numpy(region.to_plane(sessions.truth_deg)).float()
-    return torch.from_numpy(sessions.arrivals), target
+    return answer
 
 
 def _parts(mel):

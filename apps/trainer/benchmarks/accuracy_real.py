@@ -6,28 +6,32 @@ three receivers, with the nuisances of every other training, and is asked once.
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
+from heimdall_data import Station
 from heimdall_data.recordings.decode import decode
-from heimdall_features import ArrivalConfig, ArrivalExtractor, ClockedRecording
+from heimdall_features import ArrivalExtractor, ClockedRecording
+from heimdall_locate import Site, locate
 from heimdall_models import Region, error_m
 from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
-from heimdall_models.timing.module import TimingConfig, TimingModule
 from heimdall_models.timing.network import region_prior
-from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges, ReceiverSite
-from torch.utils.data import DataLoader
+from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges, receiver_sites
+from heimdall_models.training.options import TrainingOptions
+from heimdall_models.training.timing import TimedParts, TimedSessions, train_timing
+from heimdall_trainer.data import arrival_config
 
 FOLDER = Path(__file__).parents[4] / "shared" / "data" / "kiwisdr-dcf77-2017"
 TRANSMITTER_DEG = (50.0152, 9.0112)
-SITES = (
-    ReceiverSite("DF0KL", 53.665337, 7.282766),
-    ReceiverSite("F1JEK", 45.779290, 0.614638),
-    ReceiverSite("HB9RYZ", 47.1721, 8.42683),
+FREQUENCY_HZ = 77_500.0
+STATIONS = (
+    Station("DF0KL", 53.665337, 7.282766, None),
+    Station("F1JEK", 45.779290, 0.614638, None),
+    Station("HB9RYZ", 47.1721, 8.42683, None),
 )
 RATE_HZ = 12_000.0
 REGION = Region(49.7, 6.0, 480_000.0)
@@ -36,29 +40,28 @@ N_DRAWN = 3_000
 SIGMA_US = (0.1, 10.0)
 
 
-def real_recordings(epochs):
-    """What is said of DCF77, as lines of the page; None where the recordings are not at hand."""
+@dataclass(frozen=True)
+class Found:
+    """Answer of one method."""
+
+    error_m: float
+    sigma_m: tuple[float, float]
+    """East and north."""
+    inside: float
+    """Probability of the smallest region that holds the truth."""
+
+
+def real_recordings():
+    """Arrivals at DCF77's receivers and every method's answer; None without the recordings."""
     if not FOLDER.is_dir():
         return None
     rows = _arrivals()
-    timing = _trained(epochs)
-    with torch.no_grad():
-        found = timing(torch.from_numpy(rows[None]), region_prior(1))
-    plain = locate_by_time_differences(rows[None], SITES, REGION)
-    truth = np.array([TRANSMITTER_DEG])
-    sigma, correlation = sigma_and_correlation(found.covariance)
-    target = torch.from_numpy(REGION.to_plane(truth)).float()
-    square = float(mahalanobis_squared(target - found.position, sigma, correlation))
-    sigma_m = sigma[0].numpy() * REGION.scale_m
-    position_deg = REGION.to_degrees(found.position.double().numpy())
-    return {
-        "rows": rows,
-        "error_m": float(error_m(position_deg, truth)[0]),
-        "plain_error_m": float(error_m(plain.position_deg, truth)[0]),
-        "plain_sigma_m": np.sqrt(np.diagonal(plain.covariance_m2[0])),
-        "sigma_m": sigma_m,
-        "inside": 1 - float(np.exp(-square / 2)),
+    found = {
+        "time differences, least squares": _least_squares(rows),
+        "network of times": _network(rows),
+        "heimdall locate": _located(rows),
     }
+    return SimpleNamespace(names=[s.name for s in STATIONS], rows=rows, found=found)
 
 
 def _arrivals():
@@ -75,45 +78,61 @@ def _arrivals():
         )
         for name, recording in recordings.items()
     }
-    apart_m = max(
-        float(error_m([(a.latitude_deg, a.longitude_deg)], [(b.latitude_deg, b.longitude_deg)])[0])
-        for a, b in itertools.combinations(SITES, 2)
-    )
-    config = ArrivalConfig(
-        receivers=tuple(site.name for site in SITES),
-        baseline_m=1.05 * apart_m,
-        sample_rate_hz=RATE_HZ,
-    )
-    return ArrivalExtractor(config)(heard)
+    return ArrivalExtractor(arrival_config(STATIONS, RATE_HZ))(heard)
 
 
-def _trained(epochs):
+def _least_squares(rows):
+    found = locate_by_time_differences(rows[None], receiver_sites(STATIONS), REGION)
+    covariance_m2 = found.covariance_m2[0]
+    truth = REGION.to_plane(np.array([TRANSMITTER_DEG]))[0]
+    offset_m = (truth - REGION.to_plane(found.position_deg)[0]) * REGION.scale_m
+    square = offset_m @ np.linalg.solve(covariance_m2, offset_m)
+    return _found(found.position_deg, np.sqrt(np.diagonal(covariance_m2)), _held(square))
+
+
+def _network(rows):
+    timing = _trained()
+    with torch.no_grad():
+        found = timing(torch.from_numpy(rows[None]), region_prior(1))
+    sigma, correlation = sigma_and_correlation(found.covariance)
+    target = torch.from_numpy(REGION.to_plane(np.array([TRANSMITTER_DEG]))).float()
+    square = float(mahalanobis_squared(target - found.position, sigma, correlation))
+    position_deg = REGION.to_degrees(found.position.double().numpy())
+    return _found(position_deg, sigma[0].numpy() * REGION.scale_m, _held(square))
+
+
+def _located(rows):
+    places = [Site(s.name, s.latitude_deg, s.longitude_deg) for s in STATIONS]
+    answer = locate(rows[:, 1] * 1e-6, places, sigma_s=rows[:, 2] * 1e-6, frequency_hz=FREQUENCY_HZ)
+    sigma_m = np.sqrt(np.diagonal(answer.candidates[0].covariance_m2))
+    position_deg = np.array([(answer.latitude_deg, answer.longitude_deg)])
+    return _found(position_deg, sigma_m, float(answer.smallest_region(*TRANSMITTER_DEG)))
+
+
+def _found(position_deg, sigma_m, inside):
+    error = float(error_m(position_deg, np.array([TRANSMITTER_DEG]))[0])
+    return Found(error, tuple(map(float, sigma_m)), inside)
+
+
+def _held(square):
+    return 1 - float(np.exp(-square / 2))
+
+
+def _trained():
     """The network for this geometry, from arrivals that are drawn and not recorded."""
-    pl.seed_everything(42, verbose=False)
     rng = np.random.default_rng(42)
     target = torch.from_numpy(rng.uniform(-0.7, 0.7, (N_DRAWN, 2))).float()
-    true_us = ReceiverRanges(REGION, SITES)(target)[0].double().numpy()
+    true_us = ReceiverRanges(REGION, receiver_sites(STATIONS))(target)[0].double().numpy()
     true_us *= 1e6 * REGION.scale_m / SPEED_OF_LIGHT_M_S
     sigma_us = np.exp(rng.uniform(*np.log(SIGMA_US), (N_DRAWN, 1))) * np.ones(true_us.shape)
     found_us = true_us + np.hypot(sigma_us, 0.1) * rng.standard_normal(true_us.shape)
     found_us -= found_us.mean(axis=1, keepdims=True)
     ones = np.ones(true_us.shape)
     rows = np.stack([ones, found_us, sigma_us, 20 * ones, 0 * ones], axis=-1).astype(np.float32)
-    module = TimingModule(TimingConfig(), REGION, SITES)
-    data = [
-        {"arrivals": row, "target": place}
-        for row, place in zip(torch.from_numpy(rows), target, strict=True)
-    ]
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
+    sides = (slice(-300), slice(-300, None))
+    parts = TimedParts(
+        *(TimedSessions(torch.from_numpy(rows)[side], target[side], N_DRAWN) for side in sides)
     )
-    trainer.fit(module, DataLoader(data[:-300], 128, shuffle=True), DataLoader(data[-300:], 128))
-    module.eval()
-    module.calibrate(torch.from_numpy(rows[-300:]), target[-300:])
-    return module.net
+    data = SimpleNamespace(receivers=STATIONS, region=REGION)
+    net, _ = train_timing(parts, data, TrainingOptions(accelerator="cpu"))
+    return net
