@@ -128,8 +128,8 @@ def _located(rows, truth_deg):
     return first, np.einsum("c,cij->ij", shares, spread_m2), -log_density, inside
 
 
-def trained(parts, options, folder):
-    """The checkpoint of `heimdall train --features mel+timing`, and seconds of its stages."""
+def trained(parts, options, folder, seed=42):
+    """The network of `heimdall train --features mel+timing`, and seconds of its stages."""
     config = TrainingConfig(
         features="mel+timing",
         backbone=options.backbone,
@@ -138,6 +138,7 @@ def trained(parts, options, folder):
         batch_size=64,
         tilted=True,
         accelerator="cpu",
+        seed=seed,
         checkpoint_dir=Path(folder),
     )
     pipeline = TrainingPipeline(config, Connections())

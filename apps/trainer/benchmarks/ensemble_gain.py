@@ -9,15 +9,15 @@ Conditions other than clean are seen by no training, nor by calibration.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
 import time
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from accuracy_methods import BATCH, region_of, served, timed, trained_levels, trained_timing
-from accuracy_sessions import CONDITIONS, sessions_of
+from accuracy_methods import BATCH, served, trained
+from accuracy_sessions import CONDITIONS, Parts, sessions_of
 from heimdall_models import EnsembleNet, TimedEnsembleNet, localization_metrics
 from heimdall_models.training.ensemble import member_seed
 
@@ -33,25 +33,15 @@ def arguments():
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--backbone", default="convnext_atto")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--timing-epochs", type=int, default=15)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     return parser.parse_args()
 
 
-def member(number, learn, validation, region, options):
+def member(number, parts, options, folder):
     """One network of spectrograms, and one that has times beside it."""
     seed = member_seed(42, number)
-    pl.seed_everything(seed, verbose=False)
-    module, _ = trained_levels(
-        learn,
-        validation,
-        region,
-        backbone=options.backbone,
-        epochs=options.epochs,
-        learning_rate=3e-4,
-    )
-    pl.seed_everything(seed, verbose=False)
-    timing, _ = trained_timing(learn, validation, region, epochs=options.timing_epochs, seed=seed)
-    return module.serving_net(), timed(module, timing)
+    model, _ = trained(parts, options, folder / f"member {number}", seed=seed)
+    return model.module.serving_net(), model.network
 
 
 def batches(sessions):
@@ -105,16 +95,18 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        train = sessions_of("clean", options.train, 1, folder)
-        tests = {name: sessions_of(name, options.test, 2, folder) for name in CONDITIONS}
-    n_learn = round(0.9 * options.train)
-    learn, validation = train.rows(slice(n_learn)), train.rows(slice(n_learn, None))
-    region = region_of(learn)
-    started = time.monotonic()
-    numbers = range(1, options.members + 1)
-    levels, times = zip(
-        *(member(number, learn, validation, region, options) for number in numbers), strict=True
-    )
+        with multiprocessing.get_context("spawn").Pool() as pool:
+            train = sessions_of("clean", options.train, 1, folder, pool)
+            tests = {name: sessions_of(name, options.test, 2, folder, pool) for name in CONDITIONS}
+        n_learn = round(0.9 * options.train)
+        learn, validation = train.rows(slice(n_learn)), train.rows(slice(n_learn, None))
+        parts = Parts.of(learn, validation)
+        started = time.monotonic()
+        checkpoints = Path(temporary) / "checkpoints"
+        numbers = range(1, options.members + 1)
+        levels, times = zip(
+            *(member(number, parts, options, checkpoints) for number in numbers), strict=True
+        )
     print(f"{options.members} members, {time.monotonic() - started:.0f} s of training")
     table(
         "mel", levels, EnsembleNet(levels).eval(), lambda e: e.calibrate(batches(validation)), tests
