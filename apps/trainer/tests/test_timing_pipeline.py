@@ -20,6 +20,7 @@ from heimdall_data.session_features import clocked
 from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE, TIME_DIFFERENCES
 from heimdall_export.serving.predictor import Predictor
 from heimdall_features import ArrivalExtractor
+from heimdall_locate import Calibration
 from heimdall_models import ModelError
 from heimdall_models.errors import TrainingError
 from heimdall_models.trained import Trained
@@ -27,6 +28,7 @@ from heimdall_models.training.checkpoint_files import note_finished
 from heimdall_models.training.resume import exported_network
 from heimdall_models.training.timing import TimedParts, TimedSessions, train_timing
 from heimdall_simulation import NORTHWEST_ITALY, Mishaps, simulate_sessions
+from heimdall_trainer.calibration import learned_delays
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.models import opened_model
@@ -167,6 +169,19 @@ def test_the_registered_model_loads_and_says_what_it_takes(connections, finished
     assert json.loads(metadata["heimdall.arrivals.config"])["receivers"] == list(heights)
 
 
+def test_the_model_file_has_delays_of_the_training_part(finished):
+    """`heimdall locate` subtracts them; what judges the model must not have taught it."""
+    metadata = onnxruntime.InferenceSession(finished.summary.onnx_path).get_modelmeta()
+    found = Calibration.from_metadata(metadata.custom_metadata_map)
+    assert {one.name for one in found.receivers} == set(STATIONS)
+    train = finished.data.train
+    assert found == learned_delays(finished.data)
+    assert found.n_sessions == len(TimedSessions.of(train, finished.data.region))
+    # Simulated receivers have no delay, and stand where they are said to.
+    assert all(abs(one.delay_s) < 5 * one.delay_sigma_s + 1e-7 for one in found.receivers)
+    assert not any(one.position_fault for one in found.receivers)
+
+
 def test_the_run_tells_of_both_networks(connections, finished):
     """Its final validation metrics are those of what was delivered."""
     run = MlflowClient(connections.tracking_uri()).get_run(finished.summary.run_id)
@@ -183,6 +198,11 @@ def test_a_checkpoint_is_exported_again_with_its_times(connections, finished):
     again = TrainingPipeline(
         replace(TIMED, export_only=True, checkpoint=(checkpoint,)), connections
     ).run()
+    again_metadata, metadata = (
+        onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+        for path in (again.summary.onnx_path, finished.summary.onnx_path)
+    )
+    assert again_metadata["heimdall.calibration"] == metadata["heimdall.calibration"]
     for name in ("position_deg", "sigma_m", "correlation"):
         np.testing.assert_array_equal(
             getattr(again.delivery.evaluated.evaluation, name),
@@ -222,6 +242,8 @@ def test_an_ensemble_with_times_is_one_file_that_tilts(connections, finished, en
     said = delivery.evaluated.evaluation
     assert delivery.parity.mean_difference < 1e-5
     assert delivery.metrics["test/error_m_median"] < 3_000
+    known = Trained.open(ensemble.checkpoint).members[0].calibration
+    assert known == learned_delays(finished.data).to_json()
     network = exported_network(Trained.open(ensemble.checkpoint), finished.data)
     features, arrivals = inputs(finished.data.test)
     with torch.inference_mode():

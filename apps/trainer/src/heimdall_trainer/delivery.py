@@ -34,6 +34,7 @@ from heimdall_export.registry.promotion import evaluation_tags
 from heimdall_export.registry.registry import register
 from heimdall_export.serving.metadata import Receiver
 from heimdall_features import ArrivalExtractor, FeatureExtractor
+from heimdall_locate import Calibration
 from heimdall_models import TimedServingNet
 from heimdall_models.trained import Trained
 from heimdall_models.training.resume import exported_network
@@ -94,13 +95,15 @@ def export_and_register(
         ExportError: The file does not agree with the network, or cannot be stored or registered.
         TrainerError: The model has other receivers than the data.
     """
-    network = exported_network(Trained.open(trained.checkpoint), data)
+    opened = Trained.open(trained.checkpoint)
+    network = exported_network(opened, data)
     path, region = export_file(
         network,
         data,
         trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
         run_id=tracker.run_id,
         opset=config.opset,
+        calibration=opened.members[0].calibration,
     )
     features, arrivals = _inputs_to_compare(data)
     parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
@@ -148,7 +151,13 @@ def export_and_register(
 
 
 def export_file(
-    network: Network, data: TrainingData, path: Path, *, run_id: str, opset: int
+    network: Network,
+    data: TrainingData,
+    path: Path,
+    *,
+    run_id: str,
+    opset: int,
+    calibration: str | None = None,
 ) -> tuple[Path, Region]:
     """Write the model file of a network in evaluation mode, with the contract's metadata.
 
@@ -158,6 +167,7 @@ def export_file(
         path: Of the file.
         run_id: MLflow's id of the run; empty without a run.
         opset: ONNX operator set.
+        calibration: JSON of the receivers' delays, as a checkpoint keeps it.
 
     Returns:
         The file, and the network's region, which differs from the data's if it was trained on
@@ -182,6 +192,7 @@ def export_file(
         "heimdall.run_id": run_id,
         "heimdall.created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **sigma_bounds_metadata(network, region.scale_m),
+        **({} if calibration is None else Calibration.from_json(calibration).metadata()),
     }
     written = export_onnx(
         network,

@@ -12,6 +12,7 @@ standard error.
 - `model`: `parameters`, `trainable_parameters`, `memory_bytes` before any batch
 - `epoch`: `epoch` from 1, `epochs`, `seconds`, `seconds_left` at most, `learning_rate`, and all
   metrics by their names in MLflow, such as `train/loss`
+- `delays`: `receivers`, a list of their constant delays as in calibration.json
 - `check`: `check`, `ok`, `said`, of a dry run
 - `result`: what `--summary` writes
 - `failed`: `error`

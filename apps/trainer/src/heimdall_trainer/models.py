@@ -142,7 +142,9 @@ def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path)
     )
     network = exported_network(trained, data)
     target = folder / f"{path.stem}.onnx"
-    written, _ = export_file(network, data, target, run_id="", opset=config.opset)
+    written, _ = export_file(
+        network, data, target, run_id="", opset=config.opset, calibration=first.calibration
+    )
     warn_of_other_sessions(trained, data)
     known = not of_other_sessions(trained, data)
     return OpenedModel(

@@ -35,6 +35,7 @@ from heimdall_models.training.resume import (
 )
 from heimdall_models.training.timing import timed_parts, train_timing, with_timing
 
+from heimdall_trainer.calibration import learned_delays
 from heimdall_trainer.console import (
     RunOutcome,
     RunSummary,
@@ -121,7 +122,7 @@ class TrainingPipeline:
         name = tracker.run_name if tracker else "untracked"
         return make_trainer(self.config, self._checkpoint_dir(name), tracker)
 
-    def train(self, data: TrainingParts, tracker: RunMetrics | None = None) -> TrainedModel:
+    def train(self, data: TrainingData, tracker: RunMetrics | None = None) -> TrainedModel:
         """Train a new network or ensemble, or resume an interrupted one.
 
         Raises:
@@ -177,13 +178,14 @@ class TrainingPipeline:
         self,
         trained: TrainedModel,
         timed: TimedParts,
-        data: TrainingParts,
+        data: TrainingData,
         tracker: RunMetrics | None,
     ) -> TrainedModel:
         """Train a network of times for a trained network of spectrograms; see `train`."""
         with self.stage("training on arrival times"):
+            calibration = learned_delays(data)
             timing = train_timing(timed, data, self.config, tracker)
-            whole = with_timing(trained, timing, data, self.config)
+            whole = with_timing(trained, timing, data, self.config, calibration.to_json())
         if tracker:
             # Later than every step of the spectrogram network: these are the run's final metrics.
             tracker.log_metrics(whole.metrics, step=self.config.epochs * len(data.train))

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 RUN_RECORD = "heimdall_run"
 """Key of the record of the run that wrote a checkpoint; it has no format number."""
+CALIBRATION = "heimdall_calibration"
+"""Key of the receivers' delays beside a timing network: text, which is not read here."""
 
 
 @dataclass(frozen=True, slots=True)

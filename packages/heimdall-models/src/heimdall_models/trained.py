@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from heimdall_models.checkpoint import (
+    CALIBRATION,
     ENSEMBLE,
     MODEL,
     RUN_RECORD,
@@ -77,6 +78,8 @@ class Member:
     sites: tuple[ReceiverSite, ...] | None = None
     """Receivers of the timing network, in channel order."""
     run: RunRecord = RunRecord()
+    calibration: str | None = None
+    """Delays of the timing network's receivers, as text of whoever learned them."""
 
     @property
     def receivers(self) -> tuple[str, ...] | None:
@@ -176,6 +179,8 @@ def save_ensemble(
         contents: dict[str, Any] = {MODEL.key: record, "state_dict": _on_cpu(member.module)}
         if member.timing is not None:
             contents[TIMING.key] = _timing_record(member.timing, member.sites or ())
+        if member.calibration is not None:
+            contents[CALIBRATION] = member.calibration
         members.append(contents)
     weight = float(network.disagreement_weight)
     ensemble = {**ENSEMBLE.begin(), "members": members, "disagreement_weight": weight}
@@ -184,11 +189,16 @@ def save_ensemble(
 
 
 def save_with_timing(
-    mel_checkpoint: Path, timing: TimingNet, sites: Sequence[ReceiverSite], to: Path
+    mel_checkpoint: Path,
+    timing: TimingNet,
+    sites: Sequence[ReceiverSite],
+    to: Path,
+    calibration: str | None = None,
 ) -> Path:
     """Write a copy of a checkpoint with a timing network added, whole or not at all.
 
-    Its sites are in channel order; an existing file at `to` is replaced.
+    Its sites are in channel order; an existing file at `to` is replaced. `calibration` is text
+    with the receivers' delays, which `Member` gives back.
 
     Raises:
         ModelError: If the checkpoint cannot be read or is of another region.
@@ -201,7 +211,10 @@ def save_with_timing(
             f"the timing network works in {timing.ranges.region}, {mel_checkpoint} in {region}; "
             "train both in one region"
         )
-    write_checkpoint({**contents, TIMING.key: _timing_record(timing, sites)}, to)
+    added: dict[str, Any] = {TIMING.key: _timing_record(timing, sites)}
+    if calibration is not None:
+        added[CALIBRATION] = calibration
+    write_checkpoint({**contents, **added}, to)
     return Path(to)
 
 
@@ -236,7 +249,8 @@ def _member(contents: dict[str, Any], name: str) -> Member:
             f"{name} names other receivers than its timing network has, another order of them, or "
             f"another region than {region}"
         )
-    return Member(name, module, timing, sites, run)
+    calibration = contents.get(CALIBRATION)
+    return Member(name, module, timing, sites, run, calibration and str(calibration))
 
 
 def _described(contents: dict[str, Any], name: str) -> tuple[LocalizationConfig, Region]:

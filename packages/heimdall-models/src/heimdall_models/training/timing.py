@@ -160,11 +160,15 @@ def with_timing(
     timing: tuple[TimingNet, LearningCurve],
     data: TrainingParts,
     config: TrainingOptions,
+    calibration: str | None = None,
 ) -> TrainedModel:
-    """The trained model with the network of times in its checkpoint and in its metrics."""
+    """The trained model with the network of times in its checkpoint and in its metrics.
+
+    `calibration` is text with the receivers' delays, which the checkpoint keeps.
+    """
     net, curve = timing
     path = trained.checkpoint.with_name(WITH_TIMING)
-    save_with_timing(trained.checkpoint, net, receiver_sites(data.receivers), path)
+    save_with_timing(trained.checkpoint, net, receiver_sites(data.receivers), path, calibration)
     network = TimedServingNet(Trained.open(path).single.module.serving_net(), net).eval()
     metrics = {**trained.metrics, **validated(network, data.validation, config)}
     curves = (*trained.more_curves, curve)
