@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from heimdall_models.ellipses import (
     covariance_of,
+    cut_to,
     mahalanobis_squared,
     outer,
     precision_of,
@@ -71,3 +72,22 @@ def test_a_stretched_covariance_is_a_covariance_again(sigma, tilt, changes):
     assert ee > 0
     assert ee * nn > en * en
     assert torch.allclose(stretched(before, *torch.zeros(3)), before)
+
+
+@given(sigmas, tilts, sigmas, tilts, tensors(number, number))
+def test_a_cut_ellipse_is_in_no_direction_wider_than_either(sigma, tilt, most, lean, direction):
+    """What was known before the times is not forgotten because of them."""
+    covariance, limit = covariance_of(sigma, tilt), covariance_of(most, lean)
+    cut = matrix(cut_to(covariance, precision_of(most, lean)))
+    # In units of the limit, so that directions count alike.
+    along = (direction / most).numpy()
+    for widest in (covariance, limit):
+        assert along @ cut @ along <= along @ matrix(widest) @ along * (1 + 1e-6) + 1e-9
+    assert np.linalg.eigvalsh(cut).min() > 0
+
+
+@given(sigmas, tilts, st.floats(0.01, 0.99))
+def test_an_ellipse_within_the_limit_is_not_touched(sigma, tilt, share):
+    """Models answer as they did wherever they were right."""
+    covariance = covariance_of(sigma, tilt)
+    assert torch.equal(cut_to(covariance * share, precision_of(sigma, tilt)), covariance * share)

@@ -115,6 +115,8 @@ def test_a_misfit_that_is_an_echo_is_worse_than_sigma_says():
         ({"noise_db": (0.1,)}, "noise_db is"),
         ({"noise_db": [0.1, 1.0, 30.0]}, "noise_db is"),
         ({"warmup_fraction": 1.0}, "warmup_fraction is 1.0"),
+        ({"receiver_delays_s": (math.inf,)}, "receiver_delays_s is"),
+        ({"receiver_delay_spreads_s": (-1e-6,)}, "receiver_delay_spreads_s is"),
         ({"warmup_fraction": math.nan}, "warmup_fraction is nan"),
     ],
 )

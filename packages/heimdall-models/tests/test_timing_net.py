@@ -119,8 +119,177 @@ def test_what_geometry_cannot_explain_widens_the_ellipse():
     before = located(rows, net)
     net.unexplained_limit.fill_(1.5)
     after = located(rows, net)
-    assert (before.unexplained > 1.5).all()
+    assert (before.unexplained < 1).all()
+    assert (after.unexplained > 1).all()
     assert (after.covariance[:, 0] > 2 * before.covariance[:, 0]).all()
+
+
+N_RECEIVERS = st.integers(2, 7)
+SEEDS = st.integers(0, 10_000)
+
+
+def any_rows(rng, n_heard):
+    """Arrival times of eight sessions from anywhere, of any sigma and misfit, of so many."""
+    rows = arrivals(REGION.to_degrees(rng.uniform(-1.5, 1.5, (8, 2))), seed=rng.integers(1 << 30))
+    rows[..., 1] += 10.0 ** rng.uniform(-2, 4, (8, 1)) * rng.standard_normal((8, 7))
+    rows[..., 2] = 10.0 ** rng.uniform(-2, 4, (8, 7))
+    rows[..., 4] = rng.exponential(20.0, (8, 7))
+    rows[:, n_heard:] = 0
+    return torch.from_numpy(rows)
+
+
+def any_prior(rng):
+    """Levels that may be anywhere, and sure or not."""
+    mean, sigma = rng.uniform(-2, 2, (8, 2)), np.exp(rng.uniform(-3, 1.5, (8, 2)))
+    tilt = rng.uniform(-0.9, 0.9, 8)
+    products = [sigma[:, 0] ** -2, -tilt / sigma.prod(axis=1), sigma[:, 1] ** -2]
+    precision = np.stack(products, axis=1) / (1 - tilt**2)[:, None]
+    return Gaussian(*(torch.from_numpy(part).float() for part in (mean, precision)))
+
+
+def doubtful_net(rng):
+    """A network that has learned anything at all, and doubts its ellipses."""
+    net = TimingNet(REGION, SITES).eval()
+    generator = torch.Generator().manual_seed(int(rng.integers(1 << 30)))
+    with torch.no_grad():
+        for parameter in [*net.noise.parameters(), *net.shape.parameters()]:
+            parameter += torch.randn(parameter.shape, generator=generator)
+        net.log_temperature.fill_(rng.uniform(-0.7, 2))
+        net.log_temperature_of_strangers.fill_(rng.uniform(-0.7, 2))
+        net.unexplained_limit.fill_(1.5)
+    return net
+
+
+@settings(max_examples=30)
+@given(SEEDS, N_RECEIVERS)
+def test_no_answer_is_wider_than_its_prior(seed, n_heard):
+    """Times can tell nothing; they cannot make a region larger than it is."""
+    rng = np.random.default_rng(seed)
+    net, rows, prior = doubtful_net(rng), any_rows(rng, n_heard), any_prior(rng)
+    with torch.no_grad():
+        ee, en, nn = net(rows, prior).covariance.double().unbind(dim=1)
+    p_ee, p_en, p_nn = prior.precision.double().unbind(dim=1)
+    # Covariance times precision: eigenvalues are squared widths over the prior's.
+    trace = ee * p_ee + 2 * en * p_en + nn * p_nn
+    determinant = (ee * nn - en.square()) * (p_ee * p_nn - p_en.square())
+    widest = trace / 2 + (trace.square() / 4 - determinant).clamp_min(0).sqrt()
+    assert (widest < 1 + 1e-3).all()
+
+
+@settings(max_examples=30)
+@given(SEEDS, N_RECEIVERS)
+def test_an_answer_beyond_its_prior_or_region_says_so(seed, n_heard):
+    """Far off and sure of it is the one answer that nobody can use."""
+    rng = np.random.default_rng(seed)
+    net, rows, prior = doubtful_net(rng), any_rows(rng, n_heard), any_prior(rng)
+    with torch.no_grad():
+        found = net(rows, prior)
+    beyond_prior = prior.distance(found.position) > 13.82  # 99.9 % of a Gaussian's truths
+    out_of_region = found.position.abs().amax(dim=1) > 1.15
+    assert (found.unexplained[beyond_prior | out_of_region] > 1).all()
+
+
+def test_an_honest_answer_is_not_called_unexplained():
+    """A warning that is always on is none: the law above must be able to fail."""
+    net = TimingNet(REGION, SITES).eval()
+    net.unexplained_limit.fill_(4.0)
+    assert (
+        located(arrivals(positions_deg(200, seed=15)), net).unexplained <= 1
+    ).float().mean() > 0.9
+
+
+@settings(max_examples=30)
+@given(SEEDS, st.floats(0, 100))
+def test_a_misfit_never_makes_times_more_certain(seed, misfit_db):
+    """Training sees misfits of a few dB, receivers have 60: what is learned must not run away."""
+    rng = np.random.default_rng(seed)
+    net, rows = doubtful_net(rng), torch.from_numpy(arrivals(positions_deg(8, seed=seed)))
+    doubted = rows.clone()
+    doubted[..., 4] = misfit_db
+    with torch.no_grad():
+        plain, other = (
+            net.explain(each, region_prior(8)).solution.log_determinant for each in (rows, doubted)
+        )
+    # Up to the geometry of another place, as the times weigh less against the prior.
+    assert (other < plain + 1).all()
+
+
+@settings(max_examples=20)
+@given(SEEDS)
+def test_learned_noise_is_at_least_half_of_sigma(seed):
+    """Nothing beats the bound of the samples, however well simulated sessions fit."""
+    rng = np.random.default_rng(seed)
+    net, rows = doubtful_net(rng), torch.from_numpy(arrivals(positions_deg(8), sigma_us=5.0))
+    with torch.no_grad():
+        net.noise[-1].bias.fill_(-100.0)
+        sure = net.explain(rows, region_prior(8)).solution.log_determinant
+        net.noise[-1].weight.zero_()
+        net.noise[-1].bias.fill_(0.0)
+        as_told = net.explain(rows, region_prior(8)).solution.log_determinant
+    # Four times the information on each axis, and what another place makes of it.
+    assert (sure < as_told + 2 * np.log(4) + 0.5).all()
+
+
+@settings(max_examples=20)
+@given(st.lists(st.floats(-50, 50), min_size=7, max_size=7))
+def test_known_delays_of_receivers_are_taken_off(delays_us):
+    """A cable or a filter delays every transmission by as much."""
+    rows = arrivals(positions_deg(20, seed=16))
+    late = rows.copy()
+    late[..., 1] += np.array(delays_us, np.float32)
+    net = TimingNet(REGION, SITES, [1e-6 * each for each in delays_us], [0.0] * 7).eval()
+    assert torch.allclose(located(late, net).position, located(rows).position, atol=1e-4)
+
+
+def test_doubt_about_a_delay_widens_the_ellipse_where_it_matters():
+    """Three kilometres of doubt about one receiver; six others are as good as ever."""
+    rows = arrivals(positions_deg(50, seed=17))
+    for n_heard, least in ((7, 1.0), (3, 3.0)):
+        rows[:, n_heard:] = 0
+        net = TimingNet(REGION, SITES, (), [1e-5, *[0.0] * 6]).eval()
+        wider = located(rows, net).covariance[:, 0] / located(rows).covariance[:, 0]
+        assert wider.median() > least
+
+
+@pytest.mark.parametrize(
+    ("delays_s", "spreads_s", "message"),
+    [
+        ([1e-6] * 6, (), "delays_s is .* each of 7 receivers"),
+        ((), [float("nan")] * 7, "delay_spreads_s is"),
+        ((), [-1e-6] * 7, "none may be negative"),
+    ],
+)
+def test_delays_that_are_none_are_refused(delays_s, spreads_s, message):
+    """With what was given."""
+    with pytest.raises(ModelError, match=message):
+        TimingNet(REGION, SITES, delays_s, spreads_s)
+
+
+class Levels(torch.nn.Module):
+    """A network of spectrograms that is lost: it answers as asked, whatever it hears."""
+
+    region = REGION
+
+    def __init__(self, position, sigma):
+        super().__init__()
+        self.answer = torch.tensor([[*position]]), torch.full((1, 2), sigma), None
+
+    def on_plane(self, mel_spectrogram):
+        """The same for every recording."""
+        del mel_spectrogram
+        return self.answer
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5), st.floats(0.1, 3))
+def test_lost_levels_do_not_take_times_out_of_the_region(east, north, sigma):
+    """Levels of a gain control are noise: three clocks must still be in the region, or say so."""
+    rows = arrivals(positions_deg(1), sigma_us=1e4)
+    rows[:, 3:] = 0
+    net = TimedServingNet(Levels((east, north), sigma), NET).eval()
+    with torch.no_grad():
+        position, covariance, unexplained = net.on_plane(torch.zeros(1), torch.from_numpy(rows))
+    assert (covariance[0, [0, 2]] < 0.41).all()  # 0.6 squared, and a ninth more
+    assert position.abs().max() < 1.15 or unexplained > 1
 
 
 def test_another_shape_is_refused():

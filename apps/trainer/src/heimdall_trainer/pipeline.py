@@ -184,7 +184,14 @@ class TrainingPipeline:
         """Train a network of times for a trained network of spectrograms; see `train`."""
         with self.stage("training on arrival times"):
             calibration = learned_delays(data)
-            timing = train_timing(timed, data, self.config, tracker)
+            timing = train_timing(
+                timed,
+                data,
+                self.config,
+                tracker,
+                folder=trained.checkpoint.parent,
+                resume=self.config.resume_training,
+            )
             whole = with_timing(trained, timing, data, self.config, calibration.to_json())
         if tracker:
             # Later than every step of the spectrogram network: these are the run's final metrics.

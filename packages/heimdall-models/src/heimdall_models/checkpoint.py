@@ -69,8 +69,18 @@ class Format:
         return contents
 
 
+def _without_delays(contents: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 of a timing network knew no delays of receivers, and left the region out."""
+    record = contents["heimdall_timing"]
+    state = {**record["state"], "region_share": torch.zeros(())}
+    n_receivers = len(state["ranges.receivers"])
+    for name in ("delays", "delay_spreads"):
+        state[name] = torch.zeros(n_receivers)
+    return {**contents, "heimdall_timing": {**record, "format": 2, "state": state}}
+
+
 MODEL = Format("heimdall_models")
-TIMING = Format("heimdall_timing")
+TIMING = Format("heimdall_timing", 2, {1: _without_delays})
 ENSEMBLE = Format("heimdall_ensemble")
 
 

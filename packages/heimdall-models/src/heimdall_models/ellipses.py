@@ -62,3 +62,34 @@ def stretched(covariance: Tensor, along: Tensor, shear: Tensor, across: Tensor) 
     second = north * (tilt * along.exp() + upright * shear)
     third = north * upright * across.exp()
     return torch.stack([first.square(), first * second, second.square() + third.square()], dim=-1)
+
+
+def cut_to(covariance: Tensor, precision: Tensor) -> Tensor:
+    """The covariances `(..., 3)`, cut where they are wider than those of `precision`, `(..., 3)`.
+
+    In no direction is the result wider than either; where the first is narrower in every
+    direction, it is returned as it is. In the frame in which the limit is a unit circle, the
+    ellipse keeps its axes, and those longer than 1 become 1.
+    """
+    ee, en, nn = covariance.double().unbind(dim=-1)
+    p_ee, p_en, p_nn = precision.double().unbind(dim=-1)
+    # The precision's Cholesky factor [[first, 0], [second, third]].
+    first = p_ee.sqrt()
+    second = p_en / first
+    third = (p_nn - second.square()).clamp_min(1e-12 * p_nn).sqrt()
+    # The covariance in that frame, [[a, b], [b, c]], and its eigenvalues.
+    a = first.square() * ee + 2 * first * second * en + second.square() * nn
+    b = third * (first * en + second * nn)
+    c = third.square() * nn
+    half = (a + c) / 2
+    apart = (((a - c) / 2).square() + b.square()).sqrt()
+    longest, shortest = half + apart, half - apart
+    low = shortest.clamp_max(1.0)
+    slope = (1 - low) / (2 * apart).clamp_min(1e-12)
+    a, b, c = low + slope * (a - shortest), slope * b, low + slope * (c - shortest)
+    # Back again.
+    north = c / third.square()
+    across = (b / third - second * north) / first
+    east = (a - second.square() * north - 2 * first * second * across) / first.square()
+    cut = torch.stack([east, across, north], dim=-1).to(covariance.dtype)
+    return torch.where((longest > 1).unsqueeze(-1), cut, covariance)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from heimdall_models.ellipses import precision_of, sigma_and_correlation
 from heimdall_models.errors import ModelError
+from heimdall_models.timing.network import REGION_SHARE, region_prior
 from heimdall_models.timing.solver import Gaussian
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from heimdall_models.region import Region
     from heimdall_models.timing.network import TimingNet
 
-LEVEL_DOUBT = 3.0
-"""Factor on the sigmas of levels where times give a position by themselves."""
+LEVEL_SHARE = 1 - REGION_SHARE
 
 
 class Standardize(nn.Module):
@@ -109,8 +109,9 @@ class TimedServingNet(nn.Module):
     """A model file that takes times of arrival beside the spectrograms.
 
     The position by levels is the timing network's prior: with fewer than two clocks in lock, it is
-    the answer. With three, which give a position by themselves, the sigmas of levels are tripled:
-    levels then add little, and may be far off where they are unlike those of training.
+    the answer. With three, which give a position by themselves, little of it counts: levels may be
+    far off where they are unlike those of training. The rest of the prior is the region's, so that
+    it never reaches far out of the region.
     """
 
     def __init__(self, levels: ServingNet, timing: TimingNet) -> None:
@@ -127,8 +128,9 @@ class TimedServingNet(nn.Module):
 
         Returns:
             As `ServingNet`, then the correlation of the errors east and north `(batch,)`, and
-            the mean square of what geometry leaves unexplained over its limit, `(batch,)`: above
-            1 the times are unlike those of training, and the ellipse is wider by that factor.
+            the unexplained part as `TimingNet.calibrated` has it, `(batch,)`: above 1 the times
+            are unlike those of training or the position is beyond the prior or the region, and
+            the ellipse is wider by that factor, up to the prior's.
         """
         position, covariance, unexplained = self.on_plane(mel_spectrogram, arrival_times)
         sigma, correlation = sigma_and_correlation(covariance)
@@ -139,11 +141,34 @@ class TimedServingNet(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The same in plane units, with covariances `(batch, 3)` as `ellipses` keeps them."""
         units, sigma, tilt = self.levels.on_plane(mel_spectrogram)
-        timed = arrival_times[..., :1].sum(dim=1) >= 3
-        doubted = sigma * torch.where(timed, LEVEL_DOUBT, 1.0)
         upright = sigma.new_zeros(()) if tilt is None else tilt
-        found = self.timing(arrival_times, Gaussian(units, precision_of(doubted, upright)))
-        return found.position, found.covariance, found.unexplained / self.timing.unexplained_limit
+        levels = Gaussian(units, precision_of(sigma, upright))
+        timed = arrival_times[..., :1].sum(dim=1) >= 3
+        prior = _partly(levels, timed, self.timing.region_share)
+        found = self.timing(arrival_times, prior)
+        return found.position, found.covariance, found.unexplained
+
+
+def _partly(levels: Gaussian, timed: Tensor, region_share: Tensor) -> Gaussian:
+    """The prior from levels and, in `timed` sessions `(batch, 1)`, mostly from the region.
+
+    Both are Gaussians to the power of their shares; the region's mean is zero.
+    """
+    # One row, so that an exported graph keeps its dynamic batch.
+    region = region_prior(1, timed.device).precision
+    told = LEVEL_SHARE * levels.precision.double()
+    precision = told + region_share.double() * region.double()
+    east, north = levels.mean.double().unbind(dim=-1)
+    told_ee, told_en, told_nn = told.unbind(dim=-1)
+    ee, en, nn = precision.unbind(dim=-1)
+    of_east, of_north = told_ee * east + told_en * north, told_en * east + told_nn * north
+    mean = torch.stack([nn * of_east - en * of_north, ee * of_north - en * of_east], dim=-1)
+    mean = mean / (ee * nn - en.square()).unsqueeze(-1)
+    dtype = levels.mean.dtype
+    return Gaussian(
+        torch.where(timed, mean.to(dtype), levels.mean),
+        torch.where(timed, precision.to(dtype), levels.precision),
+    )
 
 
 def plane_to_degrees(region: Region, units: Tensor) -> Tensor:

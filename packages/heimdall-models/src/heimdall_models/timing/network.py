@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from heimdall_models.ellipses import outer, sigma_and_correlation, stretched
+from heimdall_models.ellipses import cut_to, outer, sigma_and_correlation, stretched
 from heimdall_models.errors import ModelError
 from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges, ReceiverSite
 from heimdall_models.timing.solver import Gaussian, Problem, Solution
@@ -40,6 +40,9 @@ N_COLUMNS = 5
 """Columns of arrival times: heard, arrival and sigma in microseconds, SNR and misfit in dB."""
 REGION_SIGMA = 0.6
 """Deviation of transmitters anywhere in a region, plane units: a uniform square has 0.58."""
+REGION_SHARE = 8 / 9
+"""Share of the region in the prior where times give a position by themselves; levels have the rest,
+which in an infinite region would triple their deviations."""
 WIDE_S = 1e-6
 """Error assumed for the first solution, so that no detour hides it."""
 SHARPNESS = 6.0
@@ -48,6 +51,11 @@ PLAIN_ODDS = 1.0
 """Nats by which the position prefers no faults: a wrong detour costs more than a missed one."""
 MOST_STRETCH = 2.0
 """Largest learned change of an axis of the ellipse, in nats."""
+MOST_SHRUNK = math.log(2.0)
+"""Largest learned reduction of an arrival's sigma, in nats. The extractor's sigma is the bound that
+no processing of these samples beats; half of it allows for how well it knows the noise."""
+FARTHEST = -2 * math.log(0.001)
+"""Squared deviations from the prior within which 99.9 % of its truths are."""
 HIDDEN = 32
 GRID_POINTS = 24
 NO_LIMIT = 1e6
@@ -70,7 +78,8 @@ class TimingEstimate(NamedTuple):
     covariance: Tensor
     """East-east, east-north, north-north: `(batch, 3)`."""
     unexplained: Tensor
-    """Mean square that no explanation removes, in expected deviations; about 1; `(batch,)`."""
+    """Mean square that no explanation removes, in expected deviations; about 1; `(batch,)`.
+    Calibrated: as `TimingNet.calibrated` says."""
     doubt: Tensor
     """Probability of a fault in clocks or paths, `(batch,)`."""
     n_heard: Tensor
@@ -177,8 +186,12 @@ def _subsets(n_receivers: int) -> list[tuple[int, ...]]:
 class TimingNet(nn.Module):
     """Positions and covariances in plane units, from times of arrival at two sites or more.
 
+    Receivers may have constant delays `delays_s`, seconds by which their times are late, known to
+    standard deviations `delay_spreads_s`; both in channel order, or empty for none.
+
     Raises:
-        ModelError: If there are fewer, or one is too far from the region.
+        ModelError: If there are fewer sites, one is too far from the region, or delays are not one
+            finite number a site.
     """
 
     grid: Tensor
@@ -186,8 +199,20 @@ class TimingNet(nn.Module):
     log_temperature_of_strangers: Tensor
     usual: Tensor
     unexplained_limit: Tensor
+    region_share: Tensor
+    """`REGION_SHARE`, or 0 in networks of earlier versions."""
+    delays: Tensor
+    """Constant delays of the receivers, in channel order, plane units."""
+    delay_spreads: Tensor
+    """Standard deviations of what is left of them, likewise."""
 
-    def __init__(self, region: Region, sites: Sequence[ReceiverSite]) -> None:
+    def __init__(
+        self,
+        region: Region,
+        sites: Sequence[ReceiverSite],
+        delays_s: Sequence[float] = (),
+        delay_spreads_s: Sequence[float] = (),
+    ) -> None:
         super().__init__()
         if len(sites) < 2:
             raise ModelError(f"{len(sites)} receivers have no time difference; give two or more")
@@ -201,6 +226,17 @@ class TimingNet(nn.Module):
         self.register_buffer("log_temperature_of_strangers", torch.zeros(()))
         self.register_buffer("usual", torch.tensor(ALL_USUAL))
         self.register_buffer("unexplained_limit", torch.tensor(NO_LIMIT))
+        self.register_buffer("region_share", torch.tensor(REGION_SHARE))
+        for name, given_s in (("delays", delays_s), ("delay_spreads", delay_spreads_s)):
+            values = torch.tensor([*given_s] or [0.0] * len(sites), dtype=torch.float64)
+            if values.shape != (len(sites),) or not values.isfinite().all():
+                raise ModelError(
+                    f"{name}_s is {[*given_s]}; give a finite number of seconds for each of "
+                    f"{len(sites)} receivers, or none"
+                )
+            self.register_buffer(name, (values / self.unit_s).float())
+        if (self.delay_spreads < 0).any():
+            raise ModelError(f"delay_spreads_s is {[*delay_spreads_s]}; none may be negative")
         self.register_buffer("grid", region_grid(), persistent=False)
 
     def forward(self, arrivals: Tensor, prior: Gaussian) -> TimingEstimate:
@@ -211,16 +247,27 @@ class TimingNet(nn.Module):
             prior: Prior of the positions, from levels or the region. Where fewer than two
                 receivers were heard, it is the estimate.
         """
-        found = self.estimate(self.explain(arrivals, prior))
-        timed = (found.n_heard >= 2).to(found.doubt.dtype)
-        beyond, strange = self.beyond(found), strangeness(found, self.usual)
-        log_factor = torch.lerp(self.log_temperature, self.log_temperature_of_strangers, strange)
-        widening = 1 + timed * (beyond * log_factor.exp() - 1)
-        return found._replace(covariance=found.covariance * widening.unsqueeze(1))
+        return self.calibrated(self.estimate(self.explain(arrivals, prior)), prior)
 
-    def beyond(self, found: TimingEstimate) -> Tensor:
-        """Factor of covariances for times that geometry cannot explain, `(batch,)`."""
-        return (found.unexplained / self.unexplained_limit).clamp_min(1.0)
+    def calibrated(self, found: TimingEstimate, prior: Gaussian) -> TimingEstimate:
+        """The estimate with calibrated ellipses, none of them wider than the prior's.
+
+        Its `unexplained` is the largest of three shares of what is usual: the mean square that no
+        explanation removes, over its limit; the squared distance from the prior, over that of
+        99.9 % of its truths; the distance from the region's centre, over the reach of the grid.
+        The last two count above 1 only. Above 1 the ellipse is wider by that factor.
+        """
+        timed = (found.n_heard >= 2).to(found.doubt.dtype)
+        away = prior.distance(found.position) / FARTHEST
+        outside = found.position.abs().amax(dim=1) / REACH
+        far = torch.maximum(away, outside)
+        misfit = found.unexplained / self.unexplained_limit
+        unexplained = timed * torch.maximum(misfit, far * (far > 1))
+        strange = strangeness(found, self.usual)
+        log_factor = torch.lerp(self.log_temperature, self.log_temperature_of_strangers, strange)
+        widening = 1 + timed * (unexplained.clamp_min(1.0) * log_factor.exp() - 1)
+        covariance = cut_to(found.covariance * widening.unsqueeze(1), prior.precision)
+        return found._replace(covariance=covariance, unexplained=unexplained)
 
     def explain(self, arrivals: Tensor, prior: Gaussian) -> Explained:
         """Every explanation's solution; arguments as in `forward`."""
@@ -285,11 +332,17 @@ class TimingNet(nn.Module):
         heard, arrival_us, sigma_us, snr_db, misfit_db = arrivals.unbind(dim=-1)
         unit_us = 1e6 * self.unit_s
         sigma = (sigma_us / unit_us).clamp_min(1e-7)
+        misfit_db = misfit_db.clamp_min(0.0)
         inputs = torch.stack([sigma.log() / 4 + 2, snr_db / 20, misfit_db / 5], dim=-1)
-        widen = torch.tanh(self.noise(inputs).squeeze(-1) / MOST_STRETCH) * MOST_STRETCH
+        # A misfit, however far from those of training, makes no time more certain.
+        without = self.noise(inputs * inputs.new_tensor([1.0, 1.0, 0.0]))
+        learned = torch.maximum(self.noise(inputs), without).squeeze(-1)
+        widen = torch.tanh(learned / MOST_STRETCH) * MOST_STRETCH
         # The share of a misfit that is not noise: an echo does not average out.
-        beyond = self.coherent * misfit_db.clamp_min(0.0) * (math.log(10) / 20)
-        return heard, arrival_us / unit_us, (sigma * (widen + beyond).exp()).square()
+        beyond = self.coherent.abs() * misfit_db * (math.log(10) / 20)
+        noise = (sigma * (widen.clamp_min(-MOST_SHRUNK) + beyond).exp()).square()
+        times = arrival_us / unit_us - self.delays
+        return heard, times, noise + self.delay_spreads.square()
 
 
 def usual_of(found: TimingEstimate) -> Tensor:

@@ -45,6 +45,8 @@ STEP = "step.ckpt"
 """The newest state within an epoch."""
 WITH_TIMING = "with-timing.ckpt"
 """The best checkpoint with the network of times added; training cannot go on from it."""
+TIMING_FOLDER = "timing"
+"""Folder of the checkpoints of the network of times, below those of the spectrograms."""
 ENSEMBLE = "ensemble.ckpt"
 """The members in one file, beside their folders."""
 MEMBER = "member-"
@@ -278,15 +280,18 @@ def newest_checkpoint(folder: Path) -> Path:
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder that training can go on from, oldest first.
 
-    Excluded are states before a divergence, files with times or an ensemble, and the members of an
-    ensemble below the folder.
+    Excluded are states before a divergence, files with times or an ensemble, and, below the folder,
+    the members of an ensemble and the networks of times.
     """
     good = (
         path
         for path in folder.rglob("*.ckpt")
         if path.name not in (DIVERGED, WITH_TIMING)
         and not path.name.endswith(ENSEMBLE)
-        and not any(part.startswith(MEMBER) for part in path.relative_to(folder).parts[:-1])
+        and not any(
+            part.startswith(MEMBER) or part == TIMING_FOLDER
+            for part in path.relative_to(folder).parts[:-1]
+        )
     )
     return sorted(good, key=lambda path: path.stat().st_mtime_ns)
 

@@ -165,8 +165,8 @@ def pass_on_interrupts(trainer: pl.Trainer) -> Iterator[None]:
         raise
 
 
-def _outcome(trainer: pl.Trainer) -> TrainedModel:
-    saver = next(c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoints))
+def best_checkpoint(trainer: pl.Trainer, saver: BestCheckpoints) -> Path:
+    """The best checkpoint of an ended training; a TrainingError if there is none."""
     if not saver.best_model_path:
         for path, error in refused(trainer).items():
             raise TrainingError(
@@ -177,16 +177,22 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
             f"training ended after epoch {trainer.current_epoch} without a checkpoint: "
             "the validation loss was never finite; lower --learning_rate"
         )
+    return Path(saver.best_model_path)
+
+
+def _outcome(trainer: pl.Trainer) -> TrainedModel:
+    saver = next(c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoints))
+    path = best_checkpoint(trainer, saver)
     seen = next(c for c in trainer.callbacks if isinstance(c, EpochHistory))  # type: ignore[attr-defined]
     if not seen.epochs:  # It went on from its own end.
-        return TrainedModel(checkpoint=Path(saver.best_model_path))
+        return TrainedModel(checkpoint=path)
     # The epoch of the checkpoint: the disk may have been full at a better one.
     losses = [record.val_loss for record in seen.epochs]
     score = saver.best_model_score
     least = min(losses) if score is None else float(score)
     best = min(range(len(losses)), key=lambda at: abs(losses[at] - least))
     return TrainedModel(
-        checkpoint=Path(saver.best_model_path),
+        checkpoint=path,
         history=tuple(seen.epochs),
         best_epoch=seen.epochs[best].epoch,
         metrics={name: v for name, v in seen.metrics[best].items() if name.startswith("val/")},

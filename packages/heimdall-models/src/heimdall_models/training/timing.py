@@ -1,34 +1,48 @@
 """Training of the network of arrival times, beside that of spectrograms and after it.
 
 A session is a few numbers a receiver, so all of them fit in memory, and training takes seconds
-where the spectrograms take hours. Too few sessions are refused before those hours.
+where the spectrograms take hours. Too few sessions are refused before those hours. The epoch with
+the best validation is kept; an interrupted training goes on after its last whole epoch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from heimdall_models.calibration import LEAST_SESSIONS
+from heimdall_models.checkpoint import read_checkpoint
 from heimdall_models.errors import TrainingError
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.module import TimingConfig, TimingModule
 from heimdall_models.timing.receivers import receiver_sites
-from heimdall_models.trained import Trained, save_with_timing
-from heimdall_models.training.checkpoint_files import WITH_TIMING
+from heimdall_models.trained import RunRecord, Trained, save_with_timing
+from heimdall_models.training.batches import EpochOrder
+from heimdall_models.training.checkpoint_files import (
+    TIMING_FOLDER,
+    WITH_TIMING,
+    BestCheckpoints,
+    WholeCheckpoints,
+)
 from heimdall_models.training.curves import EpochRecord, LearningCurve
-from heimdall_models.training.fit import pass_on_interrupts, validated
+from heimdall_models.training.fit import best_checkpoint, pass_on_interrupts, validated
 from heimdall_models.training.history import log_epoch
+from heimdall_models.training.resume import RunKeeper, run_record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     from torch import Tensor
@@ -105,42 +119,44 @@ def train_timing(
     data: TrainingParts,
     config: TrainingOptions,
     tracker: RunMetrics | None = None,
+    *,
+    receiver_delays_s: Sequence[float] = (),
+    receiver_delay_spreads_s: Sequence[float] = (),
+    folder: Path | None = None,
+    resume: bool = False,
 ) -> tuple[TimingNet, LearningCurve]:
     """Train a network of times; calibrate it if the validation part has enough sessions.
 
+    Args:
+        parts: The sessions.
+        data: The split that they are of.
+        config: Options of the run.
+        tracker: Where metrics go.
+        receiver_delays_s: Constant delays of the receivers, in channel order; see `TimingConfig`.
+        receiver_delay_spreads_s: Their standard deviations.
+        folder: Folder of the run's checkpoints; those of this training go to `timing` below it.
+            Without one, they are not kept.
+        resume: Go on with a training of the same sessions, seed, receivers and delays there.
+
     Raises:
         KeyboardInterrupt: Ctrl-C.
-        ModelError: A receiver is too far from the region.
+        ModelError: A receiver is too far from the region, or delays are not one a receiver.
+        TrainingError: No epoch's loss was finite, or no checkpoint could be written.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
     sites = receiver_sites(data.receivers)
-    module = TimingModule(TimingConfig(seed=config.seed), data.region, sites)
-    history = _TimingEpochs(tracker)
-    trainer = pl.Trainer(
-        max_epochs=config.timing_epochs,
-        accelerator=config.accelerator,
-        devices=1,
-        callbacks=[history],
-        logger=False,
-        gradient_clip_val=GRADIENT_CLIP,
-        deterministic="warn",
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
+    module = TimingModule(
+        TimingConfig(
+            seed=config.seed,
+            receiver_delays_s=tuple(receiver_delays_s),
+            receiver_delay_spreads_s=tuple(receiver_delay_spreads_s),
+        ),
+        data.region,
+        sites,
     )
-    train: DataLoader[Any] = DataLoader(
-        parts.train,  # type: ignore[arg-type] # map-style, without torch in its bases
-        batch_size=min(LARGEST_BATCH, max(SMALLEST_BATCH, len(parts.train) // STEPS_PER_EPOCH)),
-        shuffle=True,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
-    validation: DataLoader[Any] | None = None
-    if len(parts.validation):
-        validation = DataLoader(parts.validation, batch_size=LARGEST_BATCH)  # type: ignore[arg-type]
-    with pass_on_interrupts(trainer):
-        trainer.fit(module, train, validation)
-    module.cpu()
+    with contextlib.ExitStack() as stack:
+        own = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        epochs = _fit(module, parts, data, config, tracker, own / TIMING_FOLDER, resume=resume)
     if len(parts.validation) >= LEAST_SESSIONS:
         module.calibrate(parts.validation.arrivals, parts.validation.target)
     else:
@@ -150,9 +166,81 @@ def train_timing(
             f"arrival times and calibration takes {LEAST_SESSIONS}; ellipses stay as training left "
             "them (raise --validation_split)",
         )
-    best = history.epochs[-1].epoch  # The last epoch's weights are kept.
-    curve = LearningCurve(name="arrival times", history=tuple(history.epochs), best_epoch=best)
-    return module.net.eval(), curve
+    return module.net.eval(), epochs
+
+
+def _fit(
+    module: TimingModule,
+    parts: TimedParts,
+    data: TrainingParts,
+    config: TrainingOptions,
+    tracker: RunMetrics | None,
+    folder: Path,
+    *,
+    resume: bool,
+) -> LearningCurve:
+    """Train, and leave the weights of the best epoch in the module, on the CPU."""
+    record = replace(run_record(data, config, tracker), run_id=None)
+    is_validated = len(parts.validation) > 0
+    history = _TimingEpochs(tracker)
+    saver = BestCheckpoints(
+        folder,
+        filename="epoch={epoch:03d}",
+        auto_insert_metric_name=False,
+        monitor="val/timing_nll" if is_validated else None,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+    trainer = pl.Trainer(
+        max_epochs=config.timing_epochs,
+        accelerator=config.accelerator,
+        devices=1,
+        callbacks=[history, saver, last, RunKeeper(record)],
+        plugins=[WholeCheckpoints()],
+        logger=False,
+        gradient_clip_val=GRADIENT_CLIP,
+        deterministic="warn",
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+    begun = _begun(folder, record, module) if resume else None
+    if begun is None:
+        for stale in folder.glob("*.ckpt"):
+            stale.unlink()
+    first_epoch = 0
+    if begun is not None:
+        progress = read_checkpoint(begun)["loops"]["fit_loop"]["epoch_progress"]
+        first_epoch = progress["current"]["processed"]
+    size = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(parts.train) // STEPS_PER_EPOCH))
+    train: DataLoader[Any] = DataLoader(
+        parts.train,  # type: ignore[arg-type] # map-style, without torch in its bases
+        batch_size=size,
+        sampler=EpochOrder(len(parts.train), config.seed, size, start=(first_epoch, 0)),
+    )
+    validation: DataLoader[Any] | None = None
+    if is_validated:
+        validation = DataLoader(parts.validation, batch_size=LARGEST_BATCH)  # type: ignore[arg-type]
+    with pass_on_interrupts(trainer):
+        trainer.fit(module, train, validation, ckpt_path=begun, weights_only=True)
+    module.cpu()
+    best = best_checkpoint(trainer, saver)
+    module.load_state_dict(read_checkpoint(best)["state_dict"])
+    at = int(best.stem.partition("=")[2])
+    return LearningCurve(name="arrival times", history=tuple(history.epochs), best_epoch=at)
+
+
+def _begun(folder: Path, record: RunRecord, module: TimingModule) -> Path | None:
+    """The last checkpoint of the same training in its folder; None if there is none."""
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return None
+    contents = read_checkpoint(path)
+    state, own = contents["state_dict"], module.state_dict()
+    given = [name for name in own if name.startswith(("net.delay", "net.ranges"))]
+    same = all(name in state and torch.equal(state[name], own[name]) for name in given)
+    return path if same and RunRecord.of(contents) == record else None
 
 
 def with_timing(
@@ -175,13 +263,22 @@ def with_timing(
     return replace(trained, checkpoint=path, metrics=metrics, more_curves=curves)
 
 
-class _TimingEpochs(pl.Callback):
+# A checkpoint to Lightning, so that those that are written contain their own epoch.
+class _TimingEpochs(Checkpoint):
     """Logs each epoch in one line, and hands its losses to the tracker."""
 
     def __init__(self, tracker: RunMetrics | None) -> None:
         self.epochs: list[EpochRecord] = []
         self._tracker = tracker
         self._started_s = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epochs so far, for a run that goes on."""
+        return {"epochs": [asdict(record) for record in self.epochs]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the epochs of a checkpoint."""
+        self.epochs = [EpochRecord(**record) for record in state_dict["epochs"]]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the epoch, whose validation is done."""
