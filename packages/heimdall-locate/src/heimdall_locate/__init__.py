@@ -6,7 +6,6 @@ from heimdall_locate.errors import LocateError
 from heimdall_locate.locate import locate
 from heimdall_locate.map.page import map_html
 from heimdall_locate.output import cot, geojson, kml, write_position
-from heimdall_locate.output import write_position
 from heimdall_locate.position import (
     Candidate,
     Cells,
@@ -35,17 +34,16 @@ __all__ = [
     "ReceiverDelay",
     "ReceiverResult",
     "Site",
-    "cot",
     "Transmitter",
     "arrival_config",
     "calibrate",
+    "cot",
     "from_gaussians",
     "geojson",
     "kml",
     "locate",
-    "map_html",
-    "write_position",
     "locate_recordings",
+    "map_html",
     "measure_arrivals",
     "write_position",
 ]
