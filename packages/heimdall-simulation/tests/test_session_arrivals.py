@@ -11,8 +11,8 @@ from heimdall_data.dataset import HeimdallDataset
 from heimdall_data.errors import DataError
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.prepare import Threads
+from heimdall_data.recordings.clocked import clocked
 from heimdall_data.recordings.recording import Recording
-from heimdall_data.session_features import clocked
 from heimdall_features import ArrivalConfig, FeatureConfig
 from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_session
 from heimdall_simulation.receiver import kiwi_wav_payload

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_data.session_features import clocked
+from heimdall_data.recordings.clocked import clocked
 from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE
 from heimdall_evaluation.evaluate import EvaluatedModel, evaluate_model
 from heimdall_evaluation.judging import (

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from heimdall_data.catalogue.session import Session
-    from heimdall_data.recordings.recording import Recording
+    from heimdall_data.recordings.recording import ReceiverPosition, Recording
     from heimdall_data.session_reader import SessionReader
 
 FARTHEST_M = 5_000
@@ -190,7 +190,7 @@ def _station(
 
 def _kiwirecorder_stations(folder: Path) -> tuple[Station, ...]:
     """Stations whose positions kiwirecorder stored; unset positions, which are 0, 0, are not."""
-    found = {}
+    found: dict[str, ReceiverPosition] = {}
     for place in (folder, folder / "gnss_pos"):
         if place.is_dir():
             found |= positions_from_gnss_pos(place)

@@ -70,10 +70,10 @@ def _lines(position: Position) -> Iterator[str]:
     yield f"propagation  {position.propagation}"
     yield f"answer       {position.termination}"
     yield ""
-    width = max(_LEAST_WIDTH, *(len(one.name) for one in position.receivers))
+    width = max(_LEAST_WIDTH, *(len(each.name) for each in position.receivers))
     yield f"{'receiver':{width}s}  {'residual':>12s}  {'in sigmas':>9s}  {'SNR':>6s}"
-    for one in position.receivers:
-        figures = receiver_figures(one)
+    for result in position.receivers:
+        figures = receiver_figures(result)
         numbers = f"{figures['residual']:>12s}  {figures['sigmas']:>9s}  {figures['snr']:>6s}"
-        remark = one.reason if one.used else f"not used: {one.reason}"
-        yield f"{one.name:{width}s}  {numbers}  {remark}"
+        remark = result.reason if result.used else f"not used: {result.reason}"
+        yield f"{result.name:{width}s}  {numbers}  {remark}"

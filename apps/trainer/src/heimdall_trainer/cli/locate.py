@@ -107,6 +107,7 @@ def locate(
     from heimdall_locate.summary import summary
 
     learned = Learned.read(model, calibration, connections)
+    found: Iterator[tuple[str, Callable[[], Transmission]]]
     if files:
         found = iter([("", partial(_of_files, files, stations, clock_uncertainty_s, connections))])
     else:
