@@ -16,7 +16,7 @@ import pytest
 import torch
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_data.ingest.ingest import ingest
-from heimdall_data.session_features import clocked
+from heimdall_data.recordings.clocked import clocked
 from heimdall_evaluation.baselines import SPECTROGRAMS_ALONE, TIME_DIFFERENCES
 from heimdall_export.serving.predictor import Predictor
 from heimdall_features import ArrivalExtractor
