@@ -20,7 +20,7 @@ from heimdall_models.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 LEVELS = (0.68, 0.95)
 LEAST_SESSIONS = 30
@@ -39,32 +39,6 @@ def best_factors(factors: NDArray[np.float64], found: NDArray[np.float64]) -> ND
     """The factors `(k,)` whose `shares`, `(k, 2)`, are nearest to the levels."""
     missed = np.abs(found - LEVELS).sum(axis=1)
     return np.asarray(factors[missed <= missed.min() + 1e-9])
-
-
-def temperature(mahalanobis_squared: ArrayLike, leverage: ArrayLike = 1.0) -> float:
-    """Factor on all covariances with which both ellipses hold their shares most nearly.
-
-    Args:
-        mahalanobis_squared: Squared distances of the truths of validation sessions, `(n,)`.
-        leverage: Power to which the factor is raised for each session's covariance, `(n,)` or
-            one for all; from 0 to 1.
-
-    Returns:
-        From e^-2 to e^2: the geometric middle of equally good ones, or the largest if too small.
-
-    Raises:
-        ModelError: If there are fewer than 30 sessions or a distance is not finite.
-    """
-    squares = np.asarray(mahalanobis_squared, dtype=np.float64).ravel()
-    require_enough(squares)
-    factors = np.exp(np.linspace(-2, 2, 801))
-    power = np.broadcast_to(np.asarray(leverage, dtype=np.float64), squares.shape)
-    found = shares(squares / factors[:, None] ** power)
-    best = best_factors(factors, found)
-    # If no factor is large enough, all are equally bad, and their middle would change nothing.
-    if best[-1] == factors[-1] and (found[-1] < LEVELS).all():
-        return float(best[-1])
-    return float(np.exp(np.log(best).mean()))
 
 
 def require_enough(values: NDArray[np.floating]) -> None:

@@ -70,12 +70,17 @@ class Format:
 
 
 def _without_delays(contents: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 of a timing network knew no delays of receivers, and left the region out."""
+    """Format 1 of a timing network knew no delays of receivers, and left the region out.
+
+    It had one temperature for every way of being strange.
+    """
     record = contents["heimdall_timing"]
     state = {**record["state"], "region_share": torch.zeros(())}
     n_receivers = len(state["ranges.receivers"])
     for name in ("delays", "delay_spreads"):
         state[name] = torch.zeros(n_receivers)
+    strange = "log_temperature_of_strangers"
+    state[strange] = state[strange].repeat(3)
     return {**contents, "heimdall_timing": {**record, "format": 2, "state": state}}
 
 

@@ -197,6 +197,7 @@ class TimingNet(nn.Module):
     grid: Tensor
     log_temperature: Tensor
     log_temperature_of_strangers: Tensor
+    """One for each way of `strangeness`."""
     usual: Tensor
     unexplained_limit: Tensor
     region_share: Tensor
@@ -223,7 +224,7 @@ class TimingNet(nn.Module):
         self.coherent = nn.Parameter(torch.tensor(0.5))
         self.shape = _perceptron(self.explanations.n_clocks + 7, 3)
         self.register_buffer("log_temperature", torch.zeros(()))
-        self.register_buffer("log_temperature_of_strangers", torch.zeros(()))
+        self.register_buffer("log_temperature_of_strangers", torch.zeros(3))
         self.register_buffer("usual", torch.tensor(ALL_USUAL))
         self.register_buffer("unexplained_limit", torch.tensor(NO_LIMIT))
         self.register_buffer("region_share", torch.tensor(REGION_SHARE))
@@ -263,8 +264,10 @@ class TimingNet(nn.Module):
         far = torch.maximum(away, outside)
         misfit = found.unexplained / self.unexplained_limit
         unexplained = timed * torch.maximum(misfit, far * (far > 1))
-        strange = strangeness(found, self.usual)
-        log_factor = torch.lerp(self.log_temperature, self.log_temperature_of_strangers, strange)
+        ways = strangeness(found, self.usual)
+        strange = ways.amax(dim=1)
+        mean = ways @ self.log_temperature_of_strangers / ways.sum(dim=1).clamp_min(1e-9)
+        log_factor = torch.lerp(self.log_temperature, mean, strange)
         widening = 1 + timed * (unexplained.clamp_min(1.0) * log_factor.exp() - 1)
         covariance = cut_to(found.covariance * widening.unsqueeze(1), prior.precision)
         return found._replace(covariance=covariance, unexplained=unexplained)
@@ -357,13 +360,13 @@ def usual_of(found: TimingEstimate) -> Tensor:
 
 
 def strangeness(found: TimingEstimate, usual: Tensor) -> Tensor:
-    """0 for sessions like those of `usual_of`, up to 1 for others, `(batch,)`.
+    """0 for sessions like those of `usual_of`, up to 1 for others, in three ways: `(batch, 3)`.
 
     1 is a quarter more doubt, an ellipse e times larger, or one receiver fewer.
     """
     doubt, log_sigma, n_heard = usual.unbind()
     ways = [(found.doubt - doubt) / FULLY, _log_sigma(found) - log_sigma, n_heard - found.n_heard]
-    return torch.stack(ways).amax(dim=0).clamp(0.0, 1.0)
+    return torch.stack(ways, dim=1).clamp(0.0, 1.0)
 
 
 def _log_sigma(found: TimingEstimate) -> Tensor:
