@@ -5,7 +5,12 @@ Importing this package loads NumPy only. Besides the names below there are
 as a module, extra `[torch]`) and `heimdall_features.testing` (signals and strategies for tests).
 """
 
-from heimdall_features.arrivals import ARRIVAL_COLUMNS, ArrivalConfig, ArrivalExtractor
+from heimdall_features.arrivals import (
+    ARRIVAL_COLUMNS,
+    ArrivalConfig,
+    ArrivalExtractor,
+    MeasuredArrivals,
+)
 from heimdall_features.augmentation import Augmentation, augment_features
 from heimdall_features.cepstrum import compute_mfcc
 from heimdall_features.clock import ClockedRecording
@@ -28,6 +33,7 @@ __all__ = [
     "FeatureConfig",
     "FeatureError",
     "FeatureExtractor",
+    "MeasuredArrivals",
     "NormalizationStats",
     "augment_features",
     "compute_mfcc",

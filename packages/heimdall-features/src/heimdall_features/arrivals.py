@@ -7,7 +7,7 @@ time of emission is unknown. One row per receiver carries what time differences 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,17 @@ class ArrivalConfig(ComparisonConfig, StoredSettings):
     def least_samples(self) -> int:
         """Samples that recordings must share: half a segment is longer than any lag."""
         return max(2048, math.ceil(128 * self.longest_lag_s * self.sample_rate_hz))
+
+
+class MeasuredArrivals(NamedTuple):
+    """Arrival times of one transmission; arrays have one value, or row, a receiver."""
+
+    rows: Float32
+    """As `ArrivalExtractor` returns them, `(receivers, 5)`."""
+    noise_s: NDArray[np.float64]
+    """Standard deviation from noise, for which all of a bad fit counts."""
+    coherent_s: NDArray[np.float64]
+    """Standard deviation from what does not average out (`coherent_error`)."""
 
 
 class ArrivalExtractor:
@@ -69,14 +80,22 @@ class ArrivalExtractor:
             FeatureError: A receiver is unknown, a recording is unfit, or those with clocks
                 share too little time.
         """
+        return self.measure(recordings).rows
+
+    def measure(self, recordings: Mapping[str, ClockedRecording | None]) -> MeasuredArrivals:
+        """Return the arrival times as a call does, and the two parts of their deviations.
+
+        Raises:
+            FeatureError: As a call.
+        """
         # Imported here: it loads SciPy.
         from heimdall_features.common_waveform import CommonWaveform
 
-        rows = np.zeros(self.shape, np.float32)
+        rows, parts_s = np.zeros(self.shape, np.float32), np.zeros((2, len(self.config.receivers)))
         config = self.config
         signals = common_signals(recordings, config, config.least_samples)
         if not signals:
-            return rows
+            return MeasuredArrivals(rows, *parts_s)
         waveform = CommonWaveform(
             np.array([signal.samples for signal in signals]),
             config.sample_rate_hz,
@@ -87,7 +106,8 @@ class ArrivalExtractor:
         heard = waveform.heard
         misfit, coherent = waveform.errors()
         # All of a bad fit counts as noise, which averages out, and what does not is added.
-        variance = np.maximum(misfit, 1.0) / np.maximum(waveform.information(), 1e-30) + coherent
+        noise = np.maximum(misfit, 1.0) / np.maximum(waveform.information(), 1e-30)
+        variance = noise + coherent
         late_s = waveform.delay_s + [signal.start_s for signal in signals]
         late_s -= np.average(late_s, weights=heard / variance) if heard.any() else 0.0
         columns = [
@@ -99,7 +119,8 @@ class ArrivalExtractor:
         ]
         channels = [config.receivers.index(signal.name) for signal in signals]
         rows[channels] = np.where(heard[:, None], np.stack(columns, axis=1), 0.0)
-        return rows
+        parts_s[:, channels] = np.where(heard, np.sqrt([noise, coherent]), 0.0)
+        return MeasuredArrivals(rows, *parts_s)
 
     def metadata(self) -> dict[str, str]:
         """Return the entries of a model file that `from_metadata` reads."""

@@ -46,6 +46,9 @@ class ErrorModel:
 
     path_s: float
     """Deviation of the regular error that the path adds."""
+    trust: float = 1.0
+    """Share, of the logarithm, of a measured coherent error in a path's deviation; the rest is
+    `path_s`. 1 where anything may be in the way."""
     worse: tuple[tuple[float, float], ...] = ()
     """Factors of the regular deviation, and the share of arrivals that have each."""
     detour: float = 0.05
@@ -56,6 +59,15 @@ class ErrorModel:
     """Share of arrivals that are wrong."""
     wrong_s: float = 1e-4
     """Half-width of a wrong arrival's error, both early and late."""
+
+    def paths_s(self, coherent_s: Float64) -> Float64:
+        """Deviation of each regular error, from the coherent error that was measured.
+
+        Both are estimates of one deviation. If both are log-normal, the best one is a weighted
+        geometric mean.
+        """
+        ratio = np.hypot(1.0, coherent_s / self.path_s)
+        return np.asarray(self.path_s * ratio**self.trust, dtype=np.float64)
 
     @lru_cache(maxsize=256)  # noqa: B019 - models are a few constants
     def log_table(self, sigma_s: float) -> Float64:

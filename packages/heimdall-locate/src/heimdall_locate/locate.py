@@ -89,6 +89,7 @@ def locate(
     altitude_m: float | None = None,
     frequency_hz: float | None = None,
     *,
+    coherent_s: ArrayLike = 0.0,
     clock_sigma_s: ArrayLike = GNSS_CLOCK_S,
     delays_s: ArrayLike = 0.0,
     delay_spreads_s: ArrayLike = 0.0,
@@ -102,10 +103,12 @@ def locate(
         arrivals_s: Times at which each receiver heard it, `(receivers,)`, on their common clock
             with any zero; NaN where it was not heard.
         sites: The receivers, in that order.
-        sigma_s: Standard deviation of each arrival by noise and misfit; None for 0.
+        sigma_s: Standard deviation of each arrival from noise; None for 0.
         altitude_m: Transmitter above the ellipsoid; None for a transmitter on the ground, as high
             as the receivers.
         frequency_hz: Carrier, which decides on the way of propagation.
+        coherent_s: Standard deviation of each arrival from echoes, filters and whatever else does
+            not average out, as it was measured. It is held against what the band lets expect.
         clock_sigma_s: Standard deviation of the receivers' clocks, one for all or one each.
         delays_s: Constant delay of each receiver, as a calibration knows it; it is subtracted.
         delay_spreads_s: Standard deviation of these.
@@ -120,6 +123,7 @@ def locate(
     named = {
         "arrivals_s": arrivals_s,
         "sigma_s": 0.0 if sigma_s is None else sigma_s,
+        "coherent_s": coherent_s,
         "clock_sigma_s": clock_sigma_s,
         "delays_s": delays_s,
         "delay_spreads_s": delay_spreads_s,
@@ -127,7 +131,7 @@ def locate(
     }
     figures = {name: _per_receiver(name, value, sites) for name, value in named.items()}
     heard = np.isfinite(figures["arrivals_s"])
-    for name in ("sigma_s", "clock_sigma_s", "delay_spreads_s"):
+    for name in ("sigma_s", "coherent_s", "clock_sigma_s", "delay_spreads_s"):
         if not (figures[name][heard] >= 0).all():
             raise LocateError(f"{name} is {figures[name].tolist()}; give deviations of 0 or more")
     heard &= np.isfinite(figures["clock_sigma_s"]) & np.isfinite(figures["sigma_s"])
@@ -150,7 +154,7 @@ def locate(
         (figures["arrivals_s"] - figures["delays_s"])[heard],
         [site for site, one in zip(sites, heard, strict=True) if one],
         np.hypot(figures["sigma_s"], figures["clock_sigma_s"])[heard],
-        np.hypot(figures["delay_spreads_s"], way.errors.path_s)[heard],
+        np.hypot(figures["delay_spreads_s"], way.errors.paths_s(figures["coherent_s"]))[heard],
         altitude_m,
         way,
         prior,

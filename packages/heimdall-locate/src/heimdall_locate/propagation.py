@@ -75,17 +75,19 @@ LINE_OF_SIGHT: Final = Propagation(
 GROUND_WAVE: Final = Propagation(
     "ground-wave",
     "ground wave, slowed by land (0.04 to 0.16 %), with sky wave mixed in",
-    ErrorModel(path_s=4e-6, detour=0.2, detours_s=(1e-5,), wrong_s=3e-4),
+    ErrorModel(path_s=4e-6, trust=0.5, detour=0.1, detours_s=(1e-5,), wrong_s=3e-4),
     heard_m=2_500e3,
     falloff=4.0,
 )
 """Ground of unequal conductivity adds about 1 us in 300 km, and receivers' filters and a weak sky
 wave a few more. Reflected 70 to 90 km up, the sky wave comes 30 to 100 us after the ground wave;
-mixed in with a tenth to a half of its amplitude, it makes the arrival late by that share."""
+mixed in with a tenth to a half of its amplitude, it makes the arrival late by that share. Aerials
+and filters tilt a band of a few kHz much more than they delay it, so a measured coherent error
+counts half."""
 SKY_WAVE: Final = Propagation(
     "sky-wave",
     "sky wave, virtual height of 110 to 420 km unknown",
-    ErrorModel(path_s=6e-5, detour=0.1, detours_s=(2e-4,), wrong_s=2e-3),
+    ErrorModel(path_s=6e-5, trust=0.5, detour=0.1, detours_s=(2e-4,), wrong_s=2e-3),
     heard_m=9_000e3,
     falloff=3.0,
 )

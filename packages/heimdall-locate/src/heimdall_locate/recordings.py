@@ -47,7 +47,9 @@ class Arrivals:
     arrivals_s: Float64
     """After an unknown zero common to all; NaN where there is none."""
     sigma_s: Float64
-    """Standard deviation by noise and misfit; NaN where there is no arrival."""
+    """Standard deviation from noise; NaN where there is no arrival."""
+    coherent_s: Float64
+    """Standard deviation from what does not average out; NaN where there is no arrival."""
     snr_db: Float64
     """Signal to noise in the compared band; NaN where there is no arrival."""
     reasons: Mapping[str, str]
@@ -111,9 +113,10 @@ def measure_arrivals(
         reasons[name] = "recorded at another time than the others, or too short"
     _require_three(together, reasons, "recorded at the same time with a clock")
     config = arrival_config([s for s in sites if s.name in together], rate_hz)
-    rows = ArrivalExtractor(config)(together)
-    found = dict(zip(config.receivers, rows.astype(np.float64), strict=True))
-    nowhere = np.array([0.0, *[np.nan] * (rows.shape[1] - 1)])
+    measured = ArrivalExtractor(config).measure(together)
+    columns = np.column_stack(measured)
+    found = dict(zip(config.receivers, columns, strict=True))
+    nowhere = np.array([0.0, *[np.nan] * (columns.shape[1] - 1)])
     table = np.array([found.get(site.name, nowhere) for site in sites])
     heard = table[:, 0] > 0
     table[~heard] = np.nan
@@ -123,7 +126,8 @@ def measure_arrivals(
     return Arrivals(
         sites=tuple(sites),
         arrivals_s=table[:, 1] * 1e-6,
-        sigma_s=table[:, 2] * 1e-6,
+        sigma_s=table[:, -2],
+        coherent_s=table[:, -1],
         snr_db=table[:, 3],
         reasons={site.name: reasons[site.name] for site in sites},
     )
@@ -177,6 +181,7 @@ def locate_recordings(
         found.sigma_s,
         altitude_m,
         frequency_hz,
+        coherent_s=np.nan_to_num(found.coherent_s),
         clock_sigma_s=[
             recordings[s.name].clock_sigma_s if s.name in recordings else math.inf for s in sites
         ],
