@@ -40,9 +40,10 @@ waves, and multipath in towns is of the same order."""
 SPREAD_FACTOR: Final = 10.0
 """It may be ten times larger or smaller (one standard deviation): aircraft receivers in line of
 sight agree within 0.1 us, and sky waves differ by 30 us and more."""
-DELAY_SCALES_S: Final = tuple(np.geomspace(1e-7, 1e-4, 10).tolist())
+DELAY_SCALES_S: Final = tuple(np.geomspace(1e-7, 1e-5, 7).tolist())
 """Scales of the delays of a network, equally likely: from 20 m of antenna cable, which take 0.1 us,
-to the filters of different makes, which differ by tens of microseconds."""
+to the filters of different makes, which differ by ten microseconds. Larger ones are learned too,
+but sessions that tell nothing must not leave a network with an uncertainty of more."""
 RECEIVER_FACTOR: Final = 2.5
 """The spread of a receiver differs from that of its network by this factor (one standard
 deviation): places are quiet or noisy, open or among houses."""
@@ -231,21 +232,19 @@ def _fitted_at(sessions: Sessions, delay_scale_s: float, start: Sequence[Fit]) -
         reduced = np.diag((counts * precision).sum(axis=0)) - (counts * precision).T @ share
         prior = np.diag(delay_weight / delay_scale_s**2)
         emission = (share * late).sum(axis=1, keepdims=True)
-        delay = np.linalg.solve(
-            reduced + prior, (counts * precision * (late - emission)).sum(axis=0)
-        )
+        moments = np.linalg.inv(reduced + prior)
+        delay = moments @ (counts * precision * (late - emission)).sum(axis=0)
         residual = late - (share * (late - delay)).sum(axis=1, keepdims=True) - delay
-        covariance = np.linalg.inv(_INFORMATION * reduced + prior)
         # Variance of the estimated emission and delay together.
         uncertainty = (
             1 / total
-            + np.diag(covariance)
-            - 2 * share @ covariance
-            + ((share @ covariance) * share).sum(axis=1, keepdims=True)
+            + np.diag(moments)
+            - 2 * share @ moments
+            + ((share @ moments) * share).sum(axis=1, keepdims=True)
         )
         square = (residual**2 + uncertainty) / variance
         weight = heard * (DEGREES + 1) / (DEGREES + square)
-        delay_square = (delay**2 + np.diag(covariance)) / delay_scale_s**2
+        delay_square = (delay**2 + np.diag(moments)) / delay_scale_s**2
         delay_weight = (DEGREES + 1) / (DEGREES + delay_square)
         # A Newton step of the logarithms of the scales, whose prior precision is `own`.
         away = log_scale - log_typical
@@ -260,6 +259,8 @@ def _fitted_at(sessions: Sessions, delay_scale_s: float, start: Sequence[Fit]) -
         )
         if np.abs(step).max() < _CONVERGED:
             break
+    # Given the weights, a t distribution seems to tell more than it does.
+    covariance = np.linalg.inv(_INFORMATION * reduced + prior)
     likelihood = counts * heard * _log_t(residual**2 / variance, variance)
     emission_volume = counts * np.log(_INFORMATION * total) / 2
     log_evidence = (
@@ -284,14 +285,15 @@ def independent_sigmas(covariance: Float64) -> Float64:
     """Standard deviations of independent errors whose differences vary as these do.
 
     The uncertainty that all delays share is none of a position: it is left out, as what their
-    mean, weighted by what is left, does not vary with.
+    mean, weighted by what is left, does not vary with. No receiver is the reference alone: none
+    counts as known ten times better than half of them.
     """
     variance = np.diag(covariance)
     for _ in range(50):
         share = (1 / variance) / (1 / variance).sum()
         shared = covariance @ share
-        left = np.diag(covariance) - 2 * shared + share @ shared
-        variance = np.maximum(left, 0.0) / (1 - share) + 1e-30
+        left = np.maximum(np.diag(covariance) - 2 * shared + share @ shared, 0.0) / (1 - share)
+        variance = np.maximum(left, max(np.median(left) / 100, 1e-24))
     return np.asarray(np.sqrt(variance))
 
 
