@@ -34,6 +34,7 @@ NAVIGATION = {
     },
     "How to": {
         "Locate a transmitter": "docs/locate.md",
+        "Calibrate the receivers": "docs/calibration.md",
         "Bring your own data": "docs/data.md",
         "Train": "docs/TRAINING.md",
         "Train as a service": "docs/worker.md",

@@ -144,8 +144,8 @@ class RunOutcome:
     run_name: str
 
 
-def require_writable(path: Path | None) -> None:
-    """Check before a run that its summary can be written after it.
+def require_writable(path: Path | None, flag: str = "summary") -> None:
+    """Check before a run that the file of a flag can be written after it.
 
     Raises:
         TrainerError: The folder is missing or not writable.
@@ -154,7 +154,7 @@ def require_writable(path: Path | None) -> None:
         return
     folder = path.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise TrainerError(f"--summary {path}: the folder {folder} is missing or not writable")
+        raise TrainerError(f"--{flag} {path}: the folder {folder} is missing or not writable")
 
 
 def write_json(path: Path, contents: Mapping[str, Any], note: str = "") -> None:

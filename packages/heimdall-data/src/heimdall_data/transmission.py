@@ -128,6 +128,41 @@ def read_transmission(
     return Transmission(recordings=recordings, stations=tuple(stations.values()), unusable=unusable)
 
 
+def recorded_together(
+    paths: Iterable[Path], *, clock_sigma_s: float | None = None
+) -> list[list[Path]]:
+    """Divide recordings of several sessions into those that were made at the same time.
+
+    Two belong together if they share half of the shorter one; of each receiver, there is one in a
+    group. Recordings without a time are a group of their own.
+
+    Raises:
+        IngestError: A path is missing or of no known format.
+        RecordingError: A file cannot be decoded.
+    """
+    groups: list[tuple[int, int, dict[str, Path]]] = []
+    undated: list[Path] = []
+    spans = []
+    for path in recording_paths(paths):
+        recording = read_recording(path, Details(clock_sigma_s=clock_sigma_s))
+        if recording.start_gps_ns is None:
+            undated.append(path)
+            continue
+        end_ns = recording.start_gps_ns + round(1e9 * recording.duration_s)
+        spans.append((recording.start_gps_ns, end_ns, recording.station or path.stem, path))
+    for start_ns, end_ns, station, path in sorted(spans):
+        for first_ns, last_ns, members in reversed(groups):
+            shared_ns = min(end_ns, last_ns) - max(start_ns, first_ns)
+            shorter_ns = min(end_ns - start_ns, last_ns - first_ns)
+            if station not in members and 2 * shared_ns >= shorter_ns:
+                members[station] = path
+                break
+        else:
+            groups.append((start_ns, end_ns, {station: path}))
+    together = [[*members.values()] for _, _, members in groups]
+    return [*together, *([path] for path in undated)]
+
+
 def transmission_of(session: Session, reader: SessionReader) -> Transmission:
     """Fetch the recordings of a session of the catalogue.
 

@@ -29,6 +29,7 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 COMMANDS = {
     "demo:demo": "Run the whole path on simulated recordings.",
     "locate:locate": "Locate an unknown transmitter from recordings.",
+    "calibrate:calibrate": "Delays of receivers, from known transmitters.",
     "train:train": "Train, export, register and evaluate a model.",
     "evaluate:evaluate": "Report on a model, on held-out recordings.",
     "compare:compare": "Two models on the same held-out recordings.",

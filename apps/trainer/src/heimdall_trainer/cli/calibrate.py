@@ -1,0 +1,194 @@
+"""`heimdall calibrate`: delays of receivers, from recordings of known transmitters."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from datetime import datetime  # noqa: F401 - for the annotations that the filter inherits
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from cyclopts import Parameter
+from heimdall_data.catalogue.session import SessionFilter
+
+from heimdall_trainer.config import FILTER
+from heimdall_trainer.connections import Connections
+from heimdall_trainer.errors import TrainerError, UsageError, one_line
+from heimdall_trainer.flags import Switch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heimdall_data.transmission import Transmission
+    from heimdall_locate import Calibration, Site, Transmitter
+
+    Known = tuple[str, Transmission, Transmitter]
+    """Name of a session for messages, its recordings, and the transmitter."""
+
+NOWHERE = Connections()
+MAX_PRINTED = 20
+"""Sessions without arrival times that are listed, at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFilter(SessionFilter):
+    """Conditions on the catalogue's sessions; `--stations` is a file here."""
+
+    stations: Annotated[tuple[str, ...] | None, Parameter(parse=False)] = None
+
+
+EVERY = KnownFilter()
+
+
+def calibrate(
+    *files: Path,
+    stations: Path | None = None,
+    latitude: float | None = None,
+    longitude: float | None = None,
+    altitude_m: float = 0.0,
+    frequency_hz: float | None = None,
+    clock_uncertainty_s: float | None = None,
+    only: Annotated[KnownFilter, FILTER] = EVERY,
+    output: Path | None = None,
+    json: Switch = False,
+    connections: Connections = NOWHERE,
+) -> None:
+    """Learn the constant delays of receivers from recordings of known transmitters.
+
+    `heimdall locate --calibration FILE` subtracts them. Without files, the approved sessions of
+    the catalogue are used. With files, all are of one transmitter; those that were recorded at
+    the same time are a session.
+
+    Parameters
+    ----------
+    files
+        Recordings with a clock, or folders of them.
+    stations
+        CSV with the columns name, latitude, longitude and perhaps altitude_m.
+    latitude
+        Latitude of the transmitter of the files, degrees north (WGS84).
+    longitude
+        Longitude of the transmitter of the files, degrees east (WGS84).
+    altitude_m
+        Its height above the WGS84 ellipsoid.
+    frequency_hz
+        Its carrier, which decides on the propagation; that of the recordings when unset.
+    clock_uncertainty_s
+        Standard deviation of the start in files that state a start and no uncertainty.
+    output
+        Write the calibration to this JSON file.
+    json
+        Print the calibration as JSON instead of a table.
+    """
+    from heimdall_trainer.calibration import delay_lines
+    from heimdall_trainer.console import require_writable
+
+    place = (latitude, longitude)
+    if bool(files) != (None not in place):
+        raise UsageError(
+            "--latitude and --longitude are of the transmitter of FILE...; give files and both, or "
+            "none of them for the catalogue's sessions"
+        )
+    if clock_uncertainty_s is not None and not 0 < clock_uncertainty_s < math.inf:
+        raise UsageError(f"--clock_uncertainty_s is {clock_uncertainty_s}; give a number above 0")
+    require_writable(output, "output")
+    from heimdall_locate import Transmitter
+
+    if latitude is not None and longitude is not None:
+        if only != EVERY:
+            raise UsageError("conditions choose sessions of the catalogue; leave them out")
+        transmitter = Transmitter(latitude, longitude, altitude_m, frequency_hz)
+        known = _of_files(files, stations, transmitter, clock_uncertainty_s)
+    else:
+        known = _of_catalogue(only, connections)
+    found = _learned(known)
+    if output is not None:
+        found.save(output)
+    print(found.to_json() if json else "\n".join(delay_lines(found)))
+    if output is not None and not json:
+        print(f"\n{found.n_sessions} sessions; written to {output}")
+
+
+def _of_files(
+    files: tuple[Path, ...], stations: Path | None, transmitter: Transmitter, sigma_s: float | None
+) -> Iterator[Known]:
+    from dataclasses import replace
+
+    from heimdall_data.ingest.session_files import stations_from_csv
+    from heimdall_data.transmission import read_transmission, recorded_together
+
+    listed = stations_from_csv(stations) if stations else ()
+    for group in recorded_together(files, clock_sigma_s=sigma_s):
+        transmission = read_transmission(
+            group,
+            listed,
+            clock_sigma_s=sigma_s,
+            warn=lambda warning: print(f"warning: {warning}", file=sys.stderr),
+        )
+        carrier_hz = transmitter.frequency_hz or transmission.frequency_hz
+        yield group[0].name, transmission, replace(transmitter, frequency_hz=carrier_hz)
+
+
+def _of_catalogue(only: SessionFilter, connections: Connections) -> Iterator[Known]:
+    from heimdall_data import Catalogue
+    from heimdall_data.session_reader import SessionReader
+    from heimdall_data.transmission import transmission_of
+    from heimdall_locate import Transmitter
+
+    from heimdall_trainer.calibration import carrier_hz
+
+    s3 = connections.need_s3()
+    with Catalogue(connections.need_database(), default_bucket=s3.raw_iq_bucket) as catalogue:
+        sessions = catalogue.sessions(only)
+    reader = SessionReader(s3)
+    for session in sessions:
+        transmitter = Transmitter(*session.position_deg, frequency_hz=carrier_hz(session))
+        yield f"session {session.id}", transmission_of(session, reader), transmitter
+
+
+def _learned(known: Iterator[Known]) -> Calibration:
+    """Calibration of sessions; those without arrival times at three receivers are told and left.
+
+    Raises:
+        TrainerError: None is left.
+    """
+    from heimdall_data.recordings.clocked import clocked
+    from heimdall_features import FeatureError
+    from heimdall_locate import LocateError, Site
+    from heimdall_locate import calibrate as calibration_of
+    from heimdall_locate.recordings import measure_arrivals
+
+    sites: dict[str, Site] = {}
+    rows, transmitters, left = [], [], []
+    for name, transmission, transmitter in known:
+        here = [Site(s.name, *s.position_deg, s.altitude_m or 0.0) for s in transmission.stations]
+        recordings = clocked(transmission.recordings)
+        try:
+            arrivals = measure_arrivals(recordings, here, transmission.unusable)
+        except (LocateError, FeatureError) as error:
+            left.append(f"{name}: {one_line(error)}")
+            continue
+        row = {}
+        for site, arrival_s, sigma_s in zip(
+            here, arrivals.arrivals_s.tolist(), arrivals.sigma_s.tolist(), strict=True
+        ):
+            sites.setdefault(site.name, site)
+            if math.isfinite(arrival_s):
+                clock_sigma_s = recordings[site.name].clock_sigma_s
+                row[site.name] = (arrival_s, math.hypot(sigma_s, clock_sigma_s))
+        rows.append(row)
+        transmitters.append(transmitter)
+    for why in left[:MAX_PRINTED]:
+        print(f"not used: {why}", file=sys.stderr)
+    if len(left) > MAX_PRINTED:
+        print(f"... and {len(left) - MAX_PRINTED} more not used", file=sys.stderr)
+    if not rows:
+        raise TrainerError(
+            f"none of {len(left)} sessions has arrival times at three receivers; record known "
+            "transmitters with GNSS clocks"
+        )
+    unknown = (math.nan, math.nan)
+    table = np.array([[row.get(name, unknown) for name in sites] for row in rows])
+    return calibration_of(table[..., 0], [*sites.values()], transmitters, table[..., 1])
