@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from heimdall_locate import Site, Transmitter, calibrate
 from heimdall_trainer.events import LOGGER, tell
 
 if TYPE_CHECKING:
-    from heimdall_data.catalogue.session import Session
+    from collections.abc import Sequence
+
+    from heimdall_data.catalogue.session import Session, Station
     from heimdall_locate import Calibration, ReceiverDelay
 
     from heimdall_trainer.data import TrainingData
@@ -44,6 +47,26 @@ def learned_delays(data: TrainingData) -> Calibration:
         if one.position_fault is not None:
             LOGGER.warning("%s", f"receiver {one.name}: {fault_note(one)}")
     return calibration
+
+
+def delays_of_channels(
+    calibration: Calibration, receivers: Sequence[Station]
+) -> tuple[list[float], list[float]]:
+    """Delays in seconds and their deviations beyond those of all receivers, in channel order.
+
+    The network of times learns the spread that receivers usually have.
+    """
+    known = [calibration.get(station.name) for station in receivers]
+    usual_s = float(np.median([one.spread_s for one in known if one] or [0.0]))
+    return (
+        [one.delay_s if one else 0.0 for one in known],
+        [
+            math.hypot(one.delay_sigma_s, math.sqrt(max(one.spread_s**2 - usual_s**2, 0.0)))
+            if one
+            else 0.0
+            for one in known
+        ],
+    )
 
 
 def carrier_hz(session: Session) -> float | None:

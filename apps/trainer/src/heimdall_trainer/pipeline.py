@@ -35,7 +35,7 @@ from heimdall_models.training.resume import (
 )
 from heimdall_models.training.timing import timed_parts, train_timing, with_timing
 
-from heimdall_trainer.calibration import learned_delays
+from heimdall_trainer.calibration import delays_of_channels, learned_delays
 from heimdall_trainer.console import (
     RunOutcome,
     RunSummary,
@@ -184,11 +184,14 @@ class TrainingPipeline:
         """Train a network of times for a trained network of spectrograms; see `train`."""
         with self.stage("training on arrival times"):
             calibration = learned_delays(data)
+            delays_s, spreads_s = delays_of_channels(calibration, data.receivers)
             timing = train_timing(
                 timed,
                 data,
                 self.config,
                 tracker,
+                receiver_delays_s=delays_s,
+                receiver_delay_spreads_s=spreads_s,
                 folder=trained.checkpoint.parent,
                 resume=self.config.resume_training,
             )
