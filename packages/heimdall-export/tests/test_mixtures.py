@@ -8,7 +8,9 @@ from heimdall_locate.sites import moved_deg
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
+from pyproj import Geod
 
+WGS84 = Geod(ellps="WGS84")
 places_m = st.tuples(st.floats(-100e3, 100e3), st.floats(-100e3, 100e3))
 covariances_m2 = st.builds(
     lambda east, north, r: (east**2, north**2, r * east * north),
@@ -74,7 +76,7 @@ def test_the_answer_is_the_files_mixture(predictor_of, features, drawn):
 @settings(deadline=None, max_examples=25)
 @given(mixtures)
 def test_sigmas_are_those_of_the_whole_mixture(predictor_of, features, drawn):
-    """Oracle: the second moment of many points, which are drawn without the formula.
+    """Oracle: the second moment of many points, with PROJ's geodesics between the candidates.
 
     A first candidate alone would claim metres where the other candidate is far away.
     """
@@ -82,11 +84,15 @@ def test_sigmas_are_those_of_the_whole_mixture(predictor_of, features, drawn):
     assume(len(set(weights)) == len(weights))
     means = [[float(axis) for axis in moved_deg(45.0, 8.0, *place)] for place in places]
     (found,) = predictor_of(weights, means, covariances).predict_features(features[:1])
-    rng, origin = np.random.default_rng(0), places[int(np.argmax(weights))]
-    points = [
-        rng.multivariate_normal(np.subtract(place, origin), [[e, b], [b, n]], 4_000)
-        for place, (e, n, b) in zip(places, covariances, strict=True)
-    ]
+    rng, points = np.random.default_rng(0), []
+    for (latitude_deg, longitude_deg), (east, north, both) in zip(means, covariances, strict=True):
+        bearing_deg, _, away_m = WGS84.inv(
+            found.longitude_deg, found.latitude_deg, longitude_deg, latitude_deg
+        )
+        turn = np.radians(bearing_deg)
+        offset = away_m * np.array([np.sin(turn), np.cos(turn)])
+        shape = np.linalg.cholesky([[east, both], [both, north]])
+        points.append(offset + rng.normal(size=(4_000, 2)) @ shape.T)
     shares = np.array(weights) / sum(weights)
     wanted = np.einsum("k,kni,knj->ij", shares / 4_000, points, points)
     assert found.sigma_east_m == pytest.approx(wanted[0, 0] ** 0.5, rel=0.1)
