@@ -20,7 +20,7 @@ from heimdall_models import Region, error_m
 from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.ellipses import mahalanobis_squared, sigma_and_correlation
 from heimdall_models.timing.network import region_prior
-from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges, receiver_sites
+from heimdall_models.timing.receivers import SPEED_IN_AIR_M_S, ReceiverRanges, receiver_sites
 from heimdall_models.training.options import TrainingOptions
 from heimdall_models.training.timing import TimedParts, TimedSessions, train_timing
 from heimdall_trainer.data import arrival_config
@@ -123,7 +123,7 @@ def _trained():
     rng = np.random.default_rng(42)
     target = torch.from_numpy(rng.uniform(-0.7, 0.7, (N_DRAWN, 2))).float()
     true_us = ReceiverRanges(REGION, receiver_sites(STATIONS))(target)[0].double().numpy()
-    true_us *= 1e6 * REGION.scale_m / SPEED_OF_LIGHT_M_S
+    true_us *= 1e6 * REGION.scale_m / SPEED_IN_AIR_M_S
     sigma_us = np.exp(rng.uniform(*np.log(SIGMA_US), (N_DRAWN, 1))) * np.ones(true_us.shape)
     found_us = true_us + np.hypot(sigma_us, 0.1) * rng.standard_normal(true_us.shape)
     found_us -= found_us.mean(axis=1, keepdims=True)

@@ -18,7 +18,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr
 
 Float64 = NDArray[np.float64]
 
@@ -76,6 +75,9 @@ class ErrorModel:
         Args:
             sigma_s: Deviation of the regular error.
         """
+        # Imported here: it takes 0.3 s.
+        from scipy.special import log_ndtr
+
         regular = 1 - self.detour - self.wrong - sum(share for _, share in self.worse)
         density = np.zeros(_N_ENTRIES)
         for factor, share in ((1.0, regular), *self.worse):

@@ -29,6 +29,8 @@ from heimdall_simulation.channel import require_order, require_within
 from heimdall_simulation.geometry import slant_range_m, surface_distance_m
 
 SPEED_OF_LIGHT_M_S = 299_792_458.0
+AIR = 3e-4
+"""Slowness of air near the ground: a refractivity of 300 N-units (ITU-R P.453)."""
 EARTH_RADIUS_M = 6_371_008.8
 """Mean radius (IUGG), for the shape of a sky wave's path."""
 HIGHEST_SKY_WAVE_HZ = 30e6
@@ -45,10 +47,10 @@ Wave = Literal["line_of_sight", "ground_wave", "sky_wave"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propagation:
-    """Kind of wave and its speed; by default a straight line at the speed of light in vacuum."""
+    """Kind of wave and its speed; by default a straight line through air."""
 
     wave: Wave = "line_of_sight"
-    slowness: tuple[float, float] = (0.0, 0.0)
+    slowness: tuple[float, float] = (AIR, AIR)
     """Additional travel time as a share of that in vacuum, uniform, for each path."""
     virtual_height_m: tuple[float, float] | None = None
     """Of a sky wave's reflection, uniform for each session; None for other waves."""
@@ -94,7 +96,9 @@ class Propagation:
         if wave == "ground_wave":
             return cls(wave=wave, slowness=(8e-4, 3e-3))
         if wave == "sky_wave":
-            return cls(wave=wave, virtual_height_m=(220e3, 400e3), height_sigma_m=10e3)
+            return cls(
+                wave=wave, slowness=(0.0, 0.0), virtual_height_m=(220e3, 400e3), height_sigma_m=10e3
+            )
         return cls(wave=wave)
 
     def distance_m(
@@ -166,5 +170,5 @@ def man_made_noise_db(frequency_hz: float) -> float:
 
 
 def propagation_delay_s(distance_m: ArrayLike) -> NDArray[np.float64]:
-    """Return the travel time in vacuum, in seconds; air is slower by 0.03 %."""
+    """Return the travel time in vacuum, in seconds."""
     return np.asarray(distance_m, dtype=np.float64) / SPEED_OF_LIGHT_M_S

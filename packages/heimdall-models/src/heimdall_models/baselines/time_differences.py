@@ -13,7 +13,7 @@ import torch
 
 from heimdall_models.errors import ModelError
 from heimdall_models.timing.network import N_COLUMNS, WIDE_S, region_grid, region_prior
-from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges, ReceiverSite
+from heimdall_models.timing.receivers import SPEED_IN_AIR_M_S, ReceiverRanges, ReceiverSite
 from heimdall_models.timing.solver import Problem
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def locate_by_time_differences(
         raise ModelError(
             f"arrivals must be (n, {len(sites)}, {N_COLUMNS}); got {tuple(rows.shape)}"
         )
-    unit_s = region.scale_m / SPEED_OF_LIGHT_M_S
+    unit_s = region.scale_m / SPEED_IN_AIR_M_S
     heard, times, sigma = rows[..., 0], *(rows[..., n] * 1e-6 / unit_s for n in (1, 2))
     prior = region_prior(len(rows)).double()
     with torch.no_grad():

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from heimdall_models.ellipses import cut_to, outer, sigma_and_correlation, stretched
 from heimdall_models.errors import ModelError
-from heimdall_models.timing.receivers import SPEED_OF_LIGHT_M_S, ReceiverRanges, ReceiverSite
+from heimdall_models.timing.receivers import SPEED_IN_AIR_M_S, ReceiverRanges, ReceiverSite
 from heimdall_models.timing.solver import Gaussian, Problem, Solution
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class TimingNet(nn.Module):
         super().__init__()
         if len(sites) < 2:
             raise ModelError(f"{len(sites)} receivers have no time difference; give two or more")
-        self.unit_s = region.scale_m / SPEED_OF_LIGHT_M_S
+        self.unit_s = region.scale_m / SPEED_IN_AIR_M_S
         self.ranges = ReceiverRanges(region, sites)
         self.explanations = Explanations(len(sites), self.unit_s)
         self.noise = _perceptron(3, 1)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from heimdall_models.region import Region
 
-SPEED_OF_LIGHT_M_S = 299_792_458.0
+SPEED_IN_AIR_M_S = 299_792_458.0 / 1.0003
 
 
 @dataclass(frozen=True, slots=True)
