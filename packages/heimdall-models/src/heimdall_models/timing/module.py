@@ -193,15 +193,16 @@ class TimingModule(lightning.LightningModule):
         regimes = [(USUAL_WEIGHT, plain, target)]
         generator = torch.Generator().manual_seed(config.seed)
         for name in (each for each in SHARES if getattr(config.nuisances, each) > 0):
-            shares: dict[str, Any] = {each: float(each == name) for each in SHARES}
-            alone = replace(config.nuisances, **shares)
+            only: dict[str, Any] = {each: float(each == name) for each in SHARES}
+            alone = replace(config.nuisances, **only)
             worse = [disturbed(arrivals, alone, generator) for _ in range(N_DISTURBED)]
             found, truth = self._estimates(torch.cat(worse)), target.repeat(N_DISTURBED, 1)
             heard = found.n_heard >= 2
             if heard.sum() >= LEAST_SESSIONS:
                 some = TimingEstimate(*(part[heard] for part in found))
                 regimes.append((1.0, some, truth[heard]))
-        logs = torch.linspace(math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]), N_TEMPERATURES)
+        least, largest = map(math.log, TEMPERATURES)
+        logs = torch.linspace(least, largest, N_TEMPERATURES)
         net.log_temperature.zero_()
         net.log_temperature_of_strangers.zero_()
         places = [net.log_temperature, *net.log_temperature_of_strangers]
