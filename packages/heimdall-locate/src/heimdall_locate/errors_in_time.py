@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
-GNSS_CLOCK_S: Final = 1e-7
-"""Standard deviation of a receiver's GNSS clock with its antenna's place: 0.1 us, or 30 m."""
+GNSS_CLOCK_S: Final = 6e-8
+"""Standard deviation of a receiver's clock that GNSS disciplines, 50 ns, with that of its aerial's
+stated place, 10 m."""
 SESSION_SCALES: Final = (
     (1.0, 0.99),
     (4.0, 2.5e-3),
@@ -50,8 +51,8 @@ class ErrorModel:
     `path_s`. 1 where anything may be in the way."""
     worse: tuple[tuple[float, float], ...] = ()
     """Factors of the regular deviation, and the share of arrivals that have each."""
-    detour: float = 0.05
-    """Share of arrivals that are late: one path in twenty is blocked, or its echo is stronger."""
+    detour: float = 0.2
+    """Share of arrivals that are late: one path in five is blocked, or its echo is stronger."""
     detours_s: tuple[float, ...] = (3e-7, 1e-6, 3e-6)
     """Means of late arrivals' excess delays, equally likely: from a street to a mountain."""
     wrong: float = 0.001

@@ -21,7 +21,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from heimdall_locate.errors import LocateError
 from heimdall_locate.errors_in_time import GNSS_CLOCK_S, SESSION_SCALES, lookup
-from heimdall_locate.position import DOMINANT, Candidate, Cells, Position, ReceiverResult
+from heimdall_locate.flight import Flight
+from heimdall_locate.position import (
+    DOMINANT,
+    Candidate,
+    Cells,
+    LogDensity,
+    Position,
+    ReceiverResult,
+)
 from heimdall_locate.propagation import (
     PROPAGATIONS,
     Paths,
@@ -53,6 +61,8 @@ _FORGOTTEN: Final = 1e-5
 """Probability below which a scale that is larger than cells is left out."""
 _TOO_FAR: Final = 50.0
 """Nats by which hearing the transmitter may be less likely than where it is likeliest."""
+_AIRBORNE_M: Final = 1_000.0
+"""Height above the receivers from which a transmitter is taken to fly."""
 _HIGHEST_M: Final = 100_000.0
 _FAR_OFF: Final = 5.0
 """Deviations beyond which a receiver is said not to agree."""
@@ -60,7 +70,7 @@ _AGREEING: Final = 3.0
 """Deviations within which receivers agree with the likeliest one."""
 _CORE: Final = 0.97
 """Probability of the region in which candidates are apart."""
-_BULK: Final = 0.9
+_PEAK: Final = 0.2
 """Share of a candidate, where it is densest, whose mean is its position."""
 _TOUCHING: Final = 2.2
 """Distance between the centres of touching cells, at most, in sides of the larger one."""
@@ -160,6 +170,7 @@ def locate(
         prior,
     )
     cells, log_evidence = model.search()
+    density: LogDensity = _Density(model, cells, log_evidence)
     candidates = _candidates(cells)
     residual_s, deviation_s = np.full((2, len(sites)), math.nan)
     residual_s[heard], deviation_s[heard] = model.residuals(candidates[0])
@@ -174,14 +185,17 @@ def locate(
             sites, heard.tolist(), residual_s, deviation_s, figures["snr_db"], strict=True
         )
     )
+    if altitude_m is not None and altitude_m - model.usual_altitude_m > _AIRBORNE_M:
+        density = Flight(cells)
+        candidates, cells = density.candidates(candidates), density.cells()
     return Position(
         candidates=candidates,
-        density=_Density(model, cells, log_evidence),
+        density=density,
         make_cells=lambda: cells,
         receivers=receivers,
         frequency_hz=frequency_hz,
         propagation=way.summary,
-        termination=_termination(candidates, int(heard.sum())),
+        termination=_termination(candidates, receivers),
     )
 
 
@@ -203,17 +217,20 @@ def _remark(used: bool, residual_s: float, sigma_s: float) -> str:  # noqa: FBT0
     return f"{abs(residual_s) / sigma_s:.0f} sigmas {'late' if residual_s > 0 else 'early'}"
 
 
-def _termination(candidates: Sequence[Candidate], n_heard: int) -> str:
+def _termination(candidates: Sequence[Candidate], receivers: Sequence[ReceiverResult]) -> str:
     """One sentence about the kind of answer."""
+    used = [one for one in receivers if one.used]
     first = candidates[0].probability
     if first >= DOMINANT:
-        found = f"one place explains the times of {n_heard} receivers"
+        found = f"one place explains the times of {len(used)} receivers"
     else:
         found = (
-            f"{len(candidates)} places explain the times of {n_heard} receivers, the first with "
+            f"{len(candidates)} places explain the times of {len(used)} receivers, the first with "
             f"{100 * first:.0f} %; ellipses are of the first alone"
         )
-    if n_heard == 3:
+    if odd := [one.name for one in used if one.reason]:
+        found += f"; not that of {', '.join(odd)}"
+    if len(used) == 3:
         found += "; with three receivers, nothing is left over to notice one that is wrong"
     return found
 
@@ -252,10 +269,14 @@ def _candidates(cells: Cells) -> tuple[Candidate, ...]:
             (cells.latitude_deg[mine], cells.longitude_deg[mine]),
         )
         densest = np.argsort(-cells.log_density[mine])
-        bulk = densest[: int(np.searchsorted(np.cumsum(probability[densest]), _BULK * share)) + 1]
-        weight = np.zeros(len(probability))
-        weight[bulk] = probability[bulk]
-        middle = weight @ offset / weight.sum()
+        above = np.cumsum(probability[densest]) - probability[densest]
+        peak_weight, weight = (
+            np.where(
+                np.isin(np.arange(len(densest)), densest[above < part * share]), probability, 0
+            )
+            for part in (_PEAK, _HELD)
+        )
+        middle = peak_weight @ offset / peak_weight.sum()
         away = offset - middle
         covariance = (weight[:, None] * away).T @ away / weight.sum()
         covariance += np.eye(2) * (weight @ cells.width_m[mine] ** 2) / weight.sum() / 12
@@ -311,8 +332,8 @@ class _Model:
         self.fixed_s = fixed_s
         """Deviation by paths and constant delays, which it does not."""
         self.given_altitude_m = altitude_m
-        usual_m = float(np.median([site.altitude_m for site in sites]))
-        self.altitude_m = usual_m if altitude_m is None else altitude_m
+        self.usual_altitude_m = float(np.median([site.altitude_m for site in sites]))
+        self.altitude_m = self.usual_altitude_m if altitude_m is None else altitude_m
         self.propagation = propagation
         self.prior = prior
         self.scales: tuple[tuple[float, float], ...] = SESSION_SCALES
