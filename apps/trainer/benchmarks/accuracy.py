@@ -86,7 +86,7 @@ def main():
         methods["network, mel"] = served(model.module.serving_net())
         methods["time differences, least squares"] = least_squares(parts.region)
         methods["network, mel+timing"] = served(model.network)
-        methods["heimdall locate"] = located(pool)
+        methods["heimdall locate --model"] = located(pool, methods["network, mel"])
         answers = {
             (condition, name): method(sessions)
             for condition, sessions in tests.items()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accuracy_sessions import BASE, FREQUENCY_HZ
-from heimdall_locate import Site, locate
+from heimdall_locate import Candidate, Site, from_gaussians, locate
 from heimdall_models import EnsembleNet, Region, ServingNet
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
 from heimdall_models.baselines.time_differences import locate_by_time_differences
@@ -29,6 +29,8 @@ PLACES = tuple(
     Site(s.name, s.latitude_deg, s.longitude_deg, s.altitude_m or 0.0) for s in BASE.stations
 )
 BATCH = 100
+CLOCK_S = 1e-7
+"""Deviation that the receivers claim for their clocks, under every condition."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,19 @@ def least_squares(region):
     return answer
 
 
-def located(pool):
-    """`heimdall locate`, without a model: the posterior's own density and regions."""
+def located(pool, levels):
+    """`heimdall locate --model`: the levels' answer as prior; its own density and regions."""
 
     def answer(sessions):
-        tasks = zip(sessions.arrivals, sessions.truth_deg, strict=True)
+        prior = levels(sessions)
+        tasks = zip(
+            sessions.arrivals,
+            sessions.truth_deg,
+            prior.position_deg,
+            prior.sigma_m,
+            prior.correlation,
+            strict=True,
+        )
         found = pool.starmap(_located, tasks, chunksize=10)
         position, covariance, nll, inside = map(np.array, zip(*found, strict=True))
         return Answer.of_covariance(position, covariance, nll=nll, inside=inside)
@@ -109,23 +119,25 @@ def located(pool):
     return answer
 
 
-def _located(rows, truth_deg):
+def _located(rows, truth_deg, prior_deg, sigma_m, correlation):
+    east, north = map(float, sigma_m)
+    across = float(correlation) * east * north
+    covariance_m2 = ((east**2, across), (across, north**2))
+    position = from_gaussians([Candidate(1.0, *map(float, prior_deg), covariance_m2)])
     heard = rows[:, 0] > 0
-    position = locate(
-        np.where(heard, rows[:, 1] * 1e-6, np.nan),
-        PLACES,
-        sigma_s=rows[:, 2] * 1e-6,
-        frequency_hz=FREQUENCY_HZ,
-    )
+    if heard.any():
+        position = locate(
+            np.where(heard, rows[:, 1] * 1e-6, np.nan),
+            PLACES,
+            sigma_s=rows[:, 2] * 1e-6,
+            frequency_hz=FREQUENCY_HZ,
+            clock_sigma_s=CLOCK_S,
+            prior=position,
+        )
     first = np.array([position.latitude_deg, position.longitude_deg])
-    candidates_deg = np.array([(c.latitude_deg, c.longitude_deg) for c in position.candidates])
-    offset_m = offset_east_north_m(np.broadcast_to(first, candidates_deg.shape), candidates_deg)
-    shares = np.array([candidate.probability for candidate in position.candidates])
-    spread_m2 = np.array([c.covariance_m2 for c in position.candidates])
-    spread_m2 += offset_m[:, :, None] * offset_m[:, None, :]
     log_density = float(position.log_density(*truth_deg)) + 2 * math.log(1000)
     inside = float(position.smallest_region(*truth_deg))
-    return first, np.einsum("c,cij->ij", shares, spread_m2), -log_density, inside
+    return first, np.array(position.covariance_m2), -log_density, inside
 
 
 def trained(parts, options, folder, seed=42):
