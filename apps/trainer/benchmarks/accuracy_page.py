@@ -203,7 +203,8 @@ def _draw(axis, region, truth_deg, answer):
 PAGE = """# Accuracy
 
 How accurate each method is, and how honest its ellipses are, for those who choose one.
-Everything below is the output of `nox -s accuracy -- --train {train} --test {test}`, made {made}, with fixed seeds.
+Everything below is the output of `nox -s accuracy -- --train {train} --test {test}`, made {made},
+with fixed seeds.
 
 - **Data**: {train} simulated sessions of seed 1, {learn} to learn from and the rest to calibrate
   and to choose the epoch; {test} of seed 2, on sites of their own, to evaluate under each of five
@@ -213,9 +214,9 @@ Everything below is the output of `nox -s accuracy -- --train {train} --test {te
   (`heimdall_trainer.data.arrival_config`). It sees only clean sessions; the network of times
   disturbs them itself (`TimingNuisances`). {levels:.1f} minutes for spectrograms, {times:.1f} for
   times.
-- **`heimdall locate --model`** is `heimdall_locate.locate` on the same arrival times, with the answer
-  of "network, mel" as its prior and nothing learned about times. Its density and its regions are
-  those of its posterior, whatever their shape.
+- **`heimdall locate --model`** is `heimdall_locate.locate` on the same arrival times, with the
+  answer of "network, mel" as its prior and nothing learned about times. Its density and its regions
+  are those of its posterior, whatever their shape.
 - **Precision**: a share of {test} sessions is known to {known_68:.1f} points at 68 % and to
   {known_95:.1f} at 95 %, one standard deviation.
 
@@ -224,7 +225,8 @@ Columns and conditions:
 - **over bound**: median error divided by the median root of the trace of the Cramér-Rao bound of
   time differences, without detours (`heimdall_simulation.cramer_rao`). An efficient estimator
   scores about 0.77 on this geometry.
-- **inside**: share of truths inside the 68 % and the 95 % ellipse; of `heimdall locate --model`, region.
+- **inside**: share of truths inside the 68 % and the 95 % ellipse; for `heimdall locate --model`, inside
+  the smallest region.
 - **NLL**: mean negative log-density of the truth in nats, positions in kilometres.
 - **sharpness**: median of the claimed root trace divided by the bound's. It exposes ellipses that
   are honest only by being huge.
