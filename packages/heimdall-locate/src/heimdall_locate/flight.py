@@ -20,8 +20,8 @@ Float64 = NDArray[np.float64]
 
 SPEED_M_S: Final = 230.0
 """Of an airliner, climbing or cruising."""
-LATENCIES_S: Final = (0.075, 0.225, 0.375, 0.525)
-"""Equally likely: 0 to 0.6 s in four steps."""
+LATENCIES_S: Final = (0.048, 0.15, 0.272, 0.469)
+"""Equally likely: the eighths of a half-normal distribution that the limit of 0.6 s cuts at 95 %."""
 _SIGMAS_M: Final = SPEED_M_S * np.array(LATENCIES_S) / np.sqrt(2)
 """Deviation of each axis after each latency, for an unknown heading."""
 _N_POINTS: Final = 2048
