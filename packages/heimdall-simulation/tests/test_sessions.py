@@ -41,7 +41,7 @@ LOW = replace(
 SHORT_WAVE = replace(
     EVERYTHING, frequency_hz=(6.9e6, 7.1e6), receiver_delay_sigma_s=1e-5
 ).with_propagation(Propagation.usual("sky_wave"))
-DEFAULT_SESSIONS_SHA256 = "fddf4c9bddcb2c0caa531038e83a104b2b9560e8f1e7a3c81b8b64a4d5057fe7"
+DEFAULT_SESSIONS_SHA256 = "19733378a46049aa0a787410524102d8babb11d087b2159e5f7b0d20fffac2e5"
 seeds = st.integers(0, 2**32)
 
 
