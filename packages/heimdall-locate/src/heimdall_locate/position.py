@@ -27,8 +27,8 @@ Covariance = tuple[tuple[float, float], tuple[float, float]]
 DOMINANT: Final = 0.95
 """Probability of the first candidate from which ellipses are of the whole posterior: with less,
 an ellipse around one candidate cannot hold 95 % of it."""
-_RINGS: Final = 32
-_SPOKES: Final = 32
+_N_POINTS: Final = 1024
+"""Cells of each Gaussian."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,13 +306,16 @@ def from_gaussians(candidates: Sequence[Candidate]) -> Position:
     return Position(candidates=ordered, density=density, make_cells=cells)
 
 
-def _rings() -> Float64:
-    """Points of equal probability under a standard normal distribution: `(n, 2)`."""
-    held = (np.arange(_RINGS) + 0.5) / _RINGS
-    # Each ring is turned against the last by the golden angle's share.
-    turn = 2 * np.pi * (np.arange(_SPOKES) + 0.618 * np.arange(_RINGS)[:, None]) / _SPOKES
-    radius = np.sqrt(-2 * np.log1p(-held))[:, None]
-    return np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=-1).reshape(-1, 2)
+def _spiral() -> Float64:
+    """Points of equal probability under a standard normal distribution: `(n, 2)`.
+
+    Each is a golden angle from the last, and all are at different distances, so that an ellipse
+    of any size holds its share of them.
+    """
+    number = np.arange(_N_POINTS)
+    radius = np.sqrt(-2 * np.log1p(-(number + 0.5) / _N_POINTS))
+    turn = math.pi * (3 - math.sqrt(5)) * number
+    return np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=-1)
 
 
-_UNIT: Final = _rings()
+_UNIT: Final = _spiral()
