@@ -53,6 +53,9 @@ _MOST_CELLS: Final = 1000
 """Most cells that are divided at once; the least probable stay wide."""
 _NODES: Final = np.array([-4.0, -1.6, -0.65, 0.0, 0.65, 1.6, 4.0])
 """Times of emission around each receiver's own, in its deviations."""
+_LIKELY_WAY: Final = 0.3
+"""Odds over the likeliest way's from which a way suggests times of emission. An arrival by any
+other is found by those that the rest suggest, unless all came by such a way."""
 _SAME: Final = 1.15
 """Ratio of deviations up to which two scales are one."""
 _RULED_OUT: Final = 0.02
@@ -382,7 +385,8 @@ class _Model:
         """Log-likelihood of the times, the time of emission integrated out: `(points,)`."""
         emitted_s = self.arrivals_s - paths.delay_s
         n_ways, n_points, n_receivers = emitted_s.shape
-        nodes = emitted_s[..., None] + sigma_s[:, None] * _NODES
+        is_likely = paths.log_share > paths.log_share.max(axis=0) + math.log(_LIKELY_WAY)
+        nodes = emitted_s[is_likely.any(axis=(1, 2)), ..., None] + sigma_s[:, None] * _NODES
         nodes = np.sort(np.moveaxis(nodes, 0, 1).reshape(n_points, -1), axis=1)
         log = np.empty(nodes.shape)
         step = max(1, _CHUNK // (nodes.shape[1] * n_receivers))
