@@ -51,7 +51,7 @@ METADATA = {
 }
 TRUTH_DEG = (44.8, 8.1)
 RATE_HZ = 48_000.0
-LIGHT_M_S = 299_792_458.0
+SPEED_IN_AIR_M_S = 299_792_458.0 / 1.0003
 EARTH_CENTRED = Transformer.from_crs("EPSG:4979", "EPSG:4978")
 
 
@@ -59,7 +59,7 @@ def delays_s(position_deg):
     """How long light takes to each receiver, by PROJ and not by our planes: `(receivers,)`."""
     here = np.array(EARTH_CENTRED.transform(*position_deg, 0.0))
     there = [EARTH_CENTRED.transform(s.latitude_deg, s.longitude_deg, s.altitude_m) for s in SITES]
-    return np.linalg.norm(np.array(there) - here, axis=1) / LIGHT_M_S
+    return np.linalg.norm(np.array(there) - here, axis=1) / SPEED_IN_AIR_M_S
 
 
 def recordings(starts_s=(0.0, 0.05, 0.12, 0.2), n_samples=70_000):

@@ -10,7 +10,7 @@ from heimdall_models.timing.solver import Gaussian, Problem, centred
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
-from timing_cases import LIGHT_M_S, REGION, SITES, arrivals, positions_deg, ranges_m
+from timing_cases import REGION, SITES, SPEED_IN_AIR_M_S, arrivals, positions_deg, ranges_m
 
 
 def test_exact_times_give_exact_positions():
@@ -29,7 +29,7 @@ def test_it_finds_what_scipy_finds():
 
     def left(unknown, times_us):
         position = REGION.to_degrees(unknown[None, :2])
-        return 1e6 * ranges_m(position)[0] / LIGHT_M_S + unknown[2] - times_us
+        return 1e6 * ranges_m(position)[0] / SPEED_IN_AIR_M_S + unknown[2] - times_us
 
     sigma_m = np.sqrt(np.trace(found.covariance_m2, axis1=1, axis2=2))
     for row, ours, start, claimed_m in zip(rows, found.position_deg, truth, sigma_m, strict=True):

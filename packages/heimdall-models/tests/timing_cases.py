@@ -20,7 +20,7 @@ SITES = tuple(
         "Cuneo": (44.39, 7.55, 560.0),
     }.items()
 )
-LIGHT_M_S = 299_792_458.0
+SPEED_IN_AIR_M_S = 299_792_458.0 / 1.0003
 _EARTH_CENTRED = pyproj.Transformer.from_crs("EPSG:4979", "EPSG:4978")
 
 
@@ -49,7 +49,7 @@ def arrivals(position_deg, sigma_us=0.1, late_us=0.0, seed=0):
     `late_us`, `(n, receivers)`, is what no sigma tells of.
     """
     rng = np.random.default_rng(seed)
-    true_us = 1e6 * ranges_m(position_deg) / LIGHT_M_S
+    true_us = 1e6 * ranges_m(position_deg) / SPEED_IN_AIR_M_S
     shape = true_us.shape
     found_us = true_us + late_us + sigma_us * rng.standard_normal(shape)
     found_us -= found_us.mean(axis=1, keepdims=True)
