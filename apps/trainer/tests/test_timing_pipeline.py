@@ -28,7 +28,7 @@ from heimdall_models.training.checkpoint_files import note_finished
 from heimdall_models.training.resume import exported_network
 from heimdall_models.training.timing import TimedParts, TimedSessions, train_timing
 from heimdall_simulation import NORTHWEST_ITALY, Mishaps, simulate_sessions
-from heimdall_trainer.calibration import learned_delays
+from heimdall_trainer.calibration import delays_of_channels, learned_delays
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.models import opened_model
@@ -286,9 +286,13 @@ def parts(finished):
 
 
 def test_the_same_seed_gives_the_same_network_of_times(finished, parts):
-    """Nuisances, order and weights included: it is the network that the run delivered."""
+    """Nuisances, order, delays and weights included: it is the network that the run delivered."""
     delivered = Trained.open(finished.summary.checkpoint).single.timing.state_dict()
-    again = train_timing(parts, finished.data, TIMED)[0].state_dict()
+    data = finished.data
+    delays_s, spreads_s = delays_of_channels(learned_delays(data), data.receivers)
+    again = train_timing(
+        parts, data, TIMED, receiver_delays_s=delays_s, receiver_delay_spreads_s=spreads_s
+    )[0].state_dict()
     assert delivered.keys() == again.keys()
     assert all(torch.equal(values, again[name]) for name, values in delivered.items())
     assert torch.isfinite(again["unexplained_limit"])
