@@ -225,8 +225,8 @@ Columns and conditions:
 - **over bound**: median error divided by the median root of the trace of the Cramér-Rao bound of
   time differences, without detours (`heimdall_simulation.cramer_rao`). An efficient estimator
   scores about 0.77 on this geometry.
-- **inside**: share of truths inside the 68 % and the 95 % ellipse; for `heimdall locate --model`, inside
-  the smallest region.
+- **inside**: share of truths inside the 68 % and the 95 % ellipse; for `heimdall locate --model`,
+  inside the smallest region.
 - **NLL**: mean negative log-density of the truth in nats, positions in kilometres.
 - **sharpness**: median of the claimed root trace divided by the bound's. It exposes ellipses that
   are honest only by being huge.

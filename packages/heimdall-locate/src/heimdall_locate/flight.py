@@ -21,7 +21,7 @@ Float64 = NDArray[np.float64]
 SPEED_M_S: Final = 230.0
 """Of an airliner, climbing or cruising."""
 LATENCIES_S: Final = (0.048, 0.15, 0.272, 0.469)
-"""Equally likely: the eighths of a half-normal distribution that the limit of 0.6 s cuts at 95 %."""
+"""Equally likely: a half-normal distribution, 95 % of which is below the limit of 0.6 s."""
 _SIGMAS_M: Final = SPEED_M_S * np.array(LATENCIES_S) / np.sqrt(2)
 """Deviation of each axis after each latency, for an unknown heading."""
 _N_POINTS: Final = 2048
