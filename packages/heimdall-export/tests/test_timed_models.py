@@ -156,12 +156,12 @@ def test_the_file_has_a_second_input_and_two_further_outputs(timed_path):
 def test_the_file_agrees_with_its_network(timed_path, timed_network, mel, rows):
     """A unit is 92 km here: 1e-5 of it is a metre, which is what times are good for.
 
-    The worst is a session without a position of its own, whose ellipse is of 23 km.
+    The worst is a session of two receivers, whose ellipse is of 23 km.
     """
     report = check_parity(timed_path, timed_network, mel, arrivals=rows, scale_m=REGION.scale_m)
     assert report.batch_sizes == (1, 4, 8, 16, 32, 64)
     assert 0 < report.mean_difference < 1e-5
-    assert report.worst_m < 50
+    assert report.worst_m < 100
     assert 0 < report.mean_correlation_difference < 1e-4
     assert report.max_correlation_difference < 1e-2
 
