@@ -53,9 +53,9 @@ def distance_text(metres: float) -> str:
     """Metres below a kilometre, kilometres above, three significant figures: `8.31 km`."""
     if not math.isfinite(metres):
         return "unknown"
-    if metres < 999.5:
+    if abs(metres) < 999.5:
         return f"{metres:.3g}{_SPACE}m"
-    digits = max(0, 2 - math.floor(math.log10(metres / 1000 * 1.0005)))
+    digits = max(0, 2 - math.floor(math.log10(abs(metres) / 1000 * 1.0005)))
     return f"{metres / 1000:,.{digits}f}{_SPACE}km"
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 
+from heimdall_locate.description import distance_text
+
 _SPACE = "\N{NO-BREAK SPACE}"
 _DASH = "\N{EM DASH}"
 
 
 def distance(metres: float) -> str:
     """Metres below a kilometre, kilometres above, three significant figures."""
-    if not math.isfinite(metres):
-        return _DASH
-    if abs(metres) < 999.5:
-        return f"{metres:.3g}{_SPACE}m"
-    kilometres = metres / 1000
-    digits = max(0, 2 - math.floor(math.log10(abs(kilometres) * 1.0005)))
-    return f"{kilometres:,.{digits}f}{_SPACE}km"
+    return distance_text(metres) if math.isfinite(metres) else _DASH
 
 
 def round_distance(metres: float) -> str:
