@@ -64,6 +64,8 @@ _FORGOTTEN: Final = 1e-5
 """Probability below which a scale that is larger than cells is left out."""
 _TOO_FAR: Final = 50.0
 """Nats by which hearing the transmitter may be less likely than where it is likeliest."""
+_VAGUE_M: Final = 500_000.0
+"""One deviation from which the posterior is not shaped like an ellipse."""
 _AIRBORNE_M: Final = 1_000.0
 """Height above the receivers from which a transmitter is taken to fly."""
 _HIGHEST_M: Final = 100_000.0
@@ -233,6 +235,8 @@ def _termination(candidates: Sequence[Candidate], receivers: Sequence[ReceiverRe
         )
     if odd := [one.name for one in used if one.reason]:
         found += f"; not that of {', '.join(odd)}"
+    if candidates[0].ellipse(1.0).semi_major_m > _VAGUE_M:
+        found += "; they hardly limit it: trust the region, not the ellipse"
     if len(used) == 3:
         found += "; with three receivers, nothing is left over to notice one that is wrong"
     return found

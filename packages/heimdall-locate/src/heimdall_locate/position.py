@@ -24,6 +24,8 @@ LogDensity = Callable[[Float64, Float64], Float64]
 """Nats per square metre at latitudes and longitudes in degrees, which have one shape."""
 Covariance = tuple[tuple[float, float], tuple[float, float]]
 
+_HALF_WAY_ROUND_M: Final = 20_003_931.0
+"""Half a meridian of WGS84."""
 DOMINANT: Final = 0.95
 """Probability of the first candidate from which ellipses are of the whole posterior: with less,
 an ellipse around one candidate cannot hold 95 % of it."""
@@ -183,7 +185,9 @@ class Position:
         order = np.argsort(away)
         held = np.cumsum(mass[order]) - mass[order] / 2
         square = float(np.interp(probability * held[-1], held, away[order]))
-        return first.ellipse(square)
+        # No place is farther away than the antipode.
+        farthest = (_HALF_WAY_ROUND_M / first.ellipse(1.0).semi_major_m) ** 2
+        return first.ellipse(min(square, farthest))
 
     def log_density(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> Float64:
         """Log of the posterior's density in nats per square metre; arguments broadcast."""

@@ -41,7 +41,7 @@ VIRTUAL_HEIGHTS_M: Final = (
     (420e3, 0.1),
 )
 """Virtual heights of reflection with their odds: the E layer, and the F layer by day and night."""
-SECOND_HOP: Final = 0.2
+SECOND_HOP: Final = 0.1
 """Share of sky-wave arrivals that come by one hop more than the distance needs."""
 NEAR_BY: Final = 0.3
 """Share of arrivals within `GROUND_WAVE_M` that are of the ground wave, on short waves."""
@@ -88,7 +88,7 @@ SKY_WAVE: Final = Propagation(
     "sky-wave",
     "sky wave, virtual height of 110 to 420 km unknown",
     ErrorModel(path_s=6e-5, trust=0.5, detour=0.1, detours_s=(2e-4,), wrong_s=2e-3),
-    heard_m=9_000e3,
+    heard_m=6_000e3,
     falloff=3.0,
 )
 """Heights differ by 20 to 30 km between paths of one session, which at an elevation of 20 to 40
