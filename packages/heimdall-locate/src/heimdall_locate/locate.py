@@ -81,6 +81,9 @@ _TOUCHING: Final = 2.2
 """Distance between the centres of touching cells, at most, in sides of the larger one."""
 _LEAST_CANDIDATE: Final = 0.005
 """Probability of the least candidate that is told."""
+_BULK: Final = 0.9
+"""Share of a candidate, where it is densest, that gives its covariance: without tails, which reach
+far, but with the ends of a bent region."""
 _HELD: Final = 0.68
 """Probability of the ellipse that a candidate's covariance is to fit."""
 _TINY: Final = 1e-7
@@ -281,7 +284,7 @@ def _candidates(cells: Cells) -> tuple[Candidate, ...]:
             np.where(
                 np.isin(np.arange(len(densest)), densest[above < part * share]), probability, 0
             )
-            for part in (_PEAK, _HELD)
+            for part in (_PEAK, _BULK)
         )
         middle = peak_weight @ offset / peak_weight.sum()
         away = offset - middle
