@@ -1,6 +1,7 @@
 """Recordings on disk with the positions of their receivers."""
 
 import json
+import wave
 from dataclasses import replace
 
 import numpy as np
@@ -107,6 +108,7 @@ def test_positions_come_from_the_best_place_that_has_one(tmp_path):
         ({}, ""),
         ({"start_gps_ns": None}, "no GNSS lock"),
         ({"clock_sigma_s": np.inf}, "no stated uncertainty"),
+        ({"clock_sigma_s": np.inf, "start_from_name": True}, "record again with --kiwi-wav"),
         ({"clock_sigma_s": 0.5}, "uncertain by 0.5 s"),
     ],
 )
@@ -122,6 +124,18 @@ def test_an_uncertainty_may_be_given_for_those_that_state_none(tmp_path):
     assert "A" in read_transmission([path]).unusable
     found = read_transmission([path], clock_sigma_s=1e-6)
     assert found.recordings["A"].clock_sigma_s == 1e-6
+
+
+def test_the_seconds_of_a_name_are_no_clock(tmp_path):
+    """Believed to a microsecond, they would give a wrong place with a small ellipse."""
+    path = tmp_path / "20260301T120000Z_77500_A_iq.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, 12_000, 0, "NONE", None))
+        file.writeframes(bytes(400))
+    assert "--kiwi-wav" in read_transmission([path], clock_sigma_s=1e-6).unusable["A"]
+    path.with_suffix(".json").write_text('{"start_time": "2026-03-01T12:00:00.25Z"}')
+    found = read_transmission([path], [Station("A", 1.0, 1.0)], clock_sigma_s=1e-6)
+    assert found.unusable == {}
 
 
 def test_frequencies_far_apart_are_not_one_transmission():

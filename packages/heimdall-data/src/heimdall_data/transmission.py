@@ -190,6 +190,8 @@ def clock_problem(recording: Recording) -> str:
         return ""
     if recording.start_gps_ns is None:
         return "no GNSS lock: the recording's time is unknown"
+    if recording.start_from_name:
+        return "its time is from its name alone, in whole seconds; record again with --kiwi-wav"
     if math.isinf(recording.clock_sigma_s):
         return "its time has no stated uncertainty; give it with --clock_uncertainty_s"
     return (

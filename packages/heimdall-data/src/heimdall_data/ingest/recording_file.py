@@ -58,8 +58,9 @@ class Details:
         if math.isfinite(recording.clock_sigma_s):
             return recording
         if self.start_gps_ns is not None:
-            recording = replace(recording, start_gps_ns=self.start_gps_ns)
-        if self.clock_sigma_s is not None and recording.start_gps_ns is not None:
+            recording = replace(recording, start_gps_ns=self.start_gps_ns, start_from_name=False)
+        is_timed = recording.start_gps_ns is not None and not recording.start_from_name
+        if self.clock_sigma_s is not None and is_timed:
             recording = replace(recording, clock_sigma_s=self.clock_sigma_s)
         return replace(recording, others=tuple(map(self.completed, recording.others)))
 

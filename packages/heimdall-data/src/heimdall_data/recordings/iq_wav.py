@@ -8,7 +8,9 @@ attributes of the file, and the frequency in a chunk `auxi` too.
 Neither states how accurate its time is. ka9q-radio counts samples from a time of its computer's
 clock, which may be as good as GNSS or as bad as NTP. UberSDR stamps packets when they arrive at the
 server (`audio.go`), which is milliseconds late. So a time is trusted only where the JSON file
-states its uncertainty. These keys of the JSON are read, and come before all other sources:
+states its uncertainty; whole seconds of a name are no clock at all.
+
+These keys of the JSON are read, and come before all other sources:
 `start_time` (as `gps_ns_from_text` reads it), `start_uncertainty_s`, `sample_rate_hz`,
 `frequency_hz`, `station`, `latitude`, `longitude` and `altitude_m`.
 
@@ -117,17 +119,21 @@ def _described(
     name: str,
 ) -> Recording:
     station = start_gps_ns = None
+    start_from_name = False
     frequency_hz = auxiliary_hz
     if named := iq_wav_name(name):
         station, frequency_hz, start_gps_ns = named
     elif plain := kiwi_name(name):  # also ka9q-radio's, for the programs of WSJT
         frequency_hz, start_gps_ns = plain.frequency_hz, gps_ns_from_utc(plain.start)
+        start_from_name = said.get("start_uncertainty_s") is None
     if "frequency" in attributes:
         frequency_hz = _finite(attributes["frequency"])
     if unix := _UNIX_SECONDS.fullmatch(attributes.get("unixstarttime", "")):
         start_gps_ns = _UNIX_EPOCH_NS + int(unix[1]) * 10**9 + int(unix[2])
+        start_from_name = False
     if (start := said.get("start_time")) is not None:
         start_gps_ns = gps_ns_from_text(str(start))
+        start_from_name = False
     if (frequency := said.get("frequency_hz")) is not None:
         frequency_hz = _finite(frequency)
     sigma_s = said.get("start_uncertainty_s")
@@ -136,6 +142,7 @@ def _described(
         sample_rate_hz=_finite(said.get("sample_rate_hz", rate_hz)),
         start_gps_ns=start_gps_ns,
         clock_sigma_s=math.inf if sigma_s is None else _finite(sigma_s),
+        start_from_name=start_from_name,
         center_frequency_hz=frequency_hz,
         station=str(said["station"]) if "station" in said else station,
         position=_position(said),

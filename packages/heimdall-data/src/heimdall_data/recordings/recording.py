@@ -97,6 +97,8 @@ class Recording:
     """Instant of the first sample, in whole nanoseconds since 1980-01-06; None: unknown."""
     clock_sigma_s: float = math.inf
     """Standard deviation of the start; infinite if it is not fit for time differences."""
+    start_from_name: bool = False
+    """True if a file's name alone has the start, in whole seconds: no clock, whoever vouches."""
     center_frequency_hz: float | None = None
     station: str | None = None
     """Name of the receiver, if the file or its name has it."""
