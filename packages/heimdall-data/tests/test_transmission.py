@@ -138,6 +138,33 @@ def test_the_seconds_of_a_name_are_no_clock(tmp_path):
     assert found.unusable == {}
 
 
+def test_an_unreadable_file_costs_its_receiver_alone(tmp_path):
+    """One text file renamed must not cost the answer of three good recordings."""
+    (tmp_path / "20260301T120000Z_77500_B_iq.wav").write_text("this is no recording")
+    sigmf(tmp_path, "A", position=(1.0, 1.0))
+    found = read_transmission([tmp_path])
+    assert set(found.recordings) == {"A"}
+    assert found.unusable == {
+        "B": "20260301T120000Z_77500_B_iq.wav: not a WAV file; copy or record it again"
+    }
+    (tmp_path / "A.wav").write_text("another of A")
+    warnings = []
+    assert "A" not in read_transmission([tmp_path], warn=warnings.append).unusable
+    assert "A.wav: not a WAV file" in warnings[0]
+
+
+def test_a_damaged_position_matters_only_where_the_list_has_none(tmp_path):
+    """Kiwirecorder's file of one receiver says nothing of the others."""
+    paths = [sigmf(tmp_path, name) for name in "AB"]
+    (tmp_path / "A.txt").write_text("d.A = struct('coord', [")
+    kiwirecorder(tmp_path / "B.txt", 1.0, 1.0)
+    warnings = []
+    found = read_transmission(paths, [Station("A", 2.0, 2.0)], warn=warnings.append)
+    assert found.unusable == {}
+    assert "A.txt" in warnings[0]
+    assert list(read_transmission(paths).unusable) == ["A"]
+
+
 def test_frequencies_far_apart_are_not_one_transmission():
     """Recordings of other transmitters fit no place, or a wrong one."""
     tuned = [replace(RECORDING, center_frequency_hz=hz) for hz in (77_500.0, 77_900.0, 60_000.0)]

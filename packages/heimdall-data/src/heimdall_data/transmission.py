@@ -20,9 +20,14 @@ from heimdall_features.clock import CLOCK_LIMIT_S
 
 from heimdall_data.catalogue.session import Station
 from heimdall_data.distance import great_circle_m
-from heimdall_data.errors import DataError, IngestError
+from heimdall_data.errors import DataError, IngestError, RecordingError
 from heimdall_data.ingest.new_session import ProblemsError
-from heimdall_data.ingest.recording_file import Details, read_recording, recording_paths
+from heimdall_data.ingest.recording_file import (
+    Details,
+    read_recording,
+    recording_paths,
+    station_in_name,
+)
 from heimdall_data.recordings.gnss_pos import positions_from_gnss_pos
 
 if TYPE_CHECKING:
@@ -82,7 +87,8 @@ def read_transmission(
 ) -> Transmission:
     """Read one recording of each receiver.
 
-    Names of stations are matched exactly, or else ignoring case.
+    Names of stations are matched exactly, or else ignoring case. A file that cannot be read is
+    left out, and its station, by the file's name, is unusable.
 
     Args:
         paths: Files, folders of files, and SigMF collections.
@@ -92,31 +98,40 @@ def read_transmission(
         warn: Called with a sentence if the list contradicts what a recording says.
 
     Raises:
-        IngestError: A path is missing or of no known format, two files are of one receiver, or
-            the list has latitude and longitude swapped.
-        RecordingError: A file cannot be decoded.
-        ProblemsError: Several of these.
+        IngestError: A path is missing, or the list has latitude and longitude swapped.
+        ProblemsError: Two files are of one receiver, or no file can be read.
     """
     files: dict[str, Path] = {}
     recordings: dict[str, Recording] = {}
+    unreadable: dict[Path, str] = {}
     problems = []
     for path in recording_paths(paths):
         try:
             recording = read_recording(path, Details(clock_sigma_s=clock_sigma_s))
         except DataError as error:
-            problems.append(str(error))
+            unreadable[path] = str(error)
             continue
         name = recording.station or path.stem
         first = files.setdefault(name, path)
         if first != path:
             problems.append(f"{path} and {first} are both of {name!r}; give one of each receiver")
         recordings[name] = recording
-    if problems:
+    problems = [*unreadable.values(), *problems]
+    if len(problems) > len(unreadable) or (problems and not recordings):
         raise ProblemsError(problems, f"{len(problems)} of the recordings cannot be used")
     stations: dict[str, Station] = {}
     unusable = {}
+    for path, problem in unreadable.items():
+        if (name := station_in_name(path)) in recordings:
+            warn(f"left out: {problem}")
+        else:
+            unusable[name] = problem
     for name, recording in recordings.items():
-        station = _station(name, files[name], recording, listed, catalogued, warn)
+        try:
+            station = _station(name, files[name], recording, listed, catalogued, warn)
+        except RecordingError as error:
+            unusable[name] = str(error)
+            continue
         if station is not None:
             stations[name] = Station(name, *station.position_deg, station.altitude_m)
         else:
@@ -129,22 +144,29 @@ def read_transmission(
 
 
 def recorded_together(
-    paths: Iterable[Path], *, clock_sigma_s: float | None = None
+    paths: Iterable[Path],
+    *,
+    clock_sigma_s: float | None = None,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> list[list[Path]]:
     """Divide recordings of several sessions into those that were made at the same time.
 
     Two belong together if they share half of the shorter one; of each receiver, there is one in a
-    group. Recordings without a time are a group of their own.
+    group. Recordings without a time are a group of their own. Files that cannot be read are left
+    out, and `warn` is called with the reason.
 
     Raises:
-        IngestError: A path is missing or of no known format.
-        RecordingError: A file cannot be decoded.
+        IngestError: A path is missing.
     """
     groups: list[tuple[int, int, dict[str, Path]]] = []
     undated: list[Path] = []
     spans = []
     for path in recording_paths(paths):
-        recording = read_recording(path, Details(clock_sigma_s=clock_sigma_s))
+        try:
+            recording = read_recording(path, Details(clock_sigma_s=clock_sigma_s))
+        except DataError as error:
+            warn(f"left out: {error}")
+            continue
         if recording.start_gps_ns is None:
             undated.append(path)
             continue
@@ -217,20 +239,25 @@ def _station(
     catalogued: Callable[[], Iterable[Station]],
     warn: Callable[[str], object],
 ) -> Station | None:
-    own = recording.position and Station(name, *recording.position)
-    own = own or find_station(name, _kiwirecorder_stations(path.parent))
     stated = find_station(name, listed)
+    own = recording.position and Station(name, *recording.position)
+    try:
+        own = own or find_station(name, _kiwirecorder_stations(path.parent, name))
+    except RecordingError as error:
+        if stated is None:
+            raise
+        warn(f"{error}; the list is used")
     if stated and own and (warning := _disagreement(stated, own)):
         warn(warning)
     return stated or own or find_station(name, catalogued())
 
 
-def _kiwirecorder_stations(folder: Path) -> tuple[Station, ...]:
-    """Stations whose positions kiwirecorder stored; unset positions, which are 0, 0, are not."""
+def _kiwirecorder_stations(folder: Path, name: str) -> tuple[Station, ...]:
+    """Stations of this name whose positions kiwirecorder stored; 0, 0 is an unset one."""
     found: dict[str, ReceiverPosition] = {}
     for place in (folder, folder / "gnss_pos"):
         if place.is_dir():
-            found |= positions_from_gnss_pos(place)
+            found |= positions_from_gnss_pos(place, name)
     return tuple(Station(name, *at) for name, at in found.items() if at[:2] != (0.0, 0.0))
 
 

@@ -172,7 +172,7 @@ def test_json_that_is_none_is_refused(content):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"RIFF", "b'RIFF'"),
+        (b"this is text", "not a WAV file"),
         (wav([[1, 2]])[:-1], "3 bytes of 4"),
         (wav([[1, 2]])[:36], "`data`"),
         (wav([[1, 2]]).replace(b"\2\0\x80\xbb", b"\1\0\x80\xbb"), "1 channel"),

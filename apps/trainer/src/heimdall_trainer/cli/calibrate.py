@@ -111,6 +111,10 @@ def calibrate(
         print(f"\n{found.n_sessions} sessions; written to {output}")
 
 
+def _warn(warning: str) -> None:
+    print(f"warning: {warning}", file=sys.stderr)
+
+
 def _of_files(
     files: tuple[Path, ...], stations: Path | None, transmitter: Transmitter, sigma_s: float | None
 ) -> Iterator[Known]:
@@ -120,13 +124,8 @@ def _of_files(
     from heimdall_data.transmission import read_transmission, recorded_together
 
     listed = stations_from_csv(stations) if stations else ()
-    for group in recorded_together(files, clock_sigma_s=sigma_s):
-        transmission = read_transmission(
-            group,
-            listed,
-            clock_sigma_s=sigma_s,
-            warn=lambda warning: print(f"warning: {warning}", file=sys.stderr),
-        )
+    for group in recorded_together(files, clock_sigma_s=sigma_s, warn=_warn):
+        transmission = read_transmission(group, listed, clock_sigma_s=sigma_s, warn=_warn)
         carrier_hz = transmitter.frequency_hz or transmission.frequency_hz
         yield group[0].name, transmission, replace(transmitter, frequency_hz=carrier_hz)
 

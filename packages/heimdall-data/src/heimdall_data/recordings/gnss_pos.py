@@ -22,11 +22,14 @@ _LINE = re.compile(rf"d\.\S+\s*=\s*struct\('coord',\s*\[{_NUMBER},{_NUMBER}\]", 
 _LONGEST_BYTES = 4096
 
 
-def positions_from_gnss_pos(folder: Path) -> dict[str, ReceiverPosition]:
+def positions_from_gnss_pos(
+    folder: Path, station: str | None = None
+) -> dict[str, ReceiverPosition]:
     """Return the position of each station that has a file in the folder.
 
     The file's name is the station's, because Octave's names have no hyphens. Text files that do
-    not begin with `d.` are left out.
+    not begin with `d.` are left out. With `station`, only the files of that name, in capital
+    letters or not, are read.
 
     Raises:
         RecordingError: The folder or a file cannot be read, or has no position on the globe.
@@ -35,6 +38,8 @@ def positions_from_gnss_pos(folder: Path) -> dict[str, ReceiverPosition]:
     try:
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() != ".txt" or not path.is_file():
+                continue
+            if station is not None and path.stem.casefold() != station.casefold():
                 continue
             with path.open("rb") as file:
                 text = file.read(_LONGEST_BYTES).decode(errors="replace").lstrip()

@@ -190,7 +190,7 @@ def _sidecar(content: bytes | None, name: str) -> Mapping[str, Any]:
 def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
     """The first chunk of each kind."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise RecordingError(f"{name}: begins with {data[:16]!r}, not a WAV file")
+        raise RecordingError(f"{name}: not a WAV file; copy or record it again")
     view = memoryview(data)
     chunks: dict[bytes, memoryview] = {}
     here = 12
@@ -201,8 +201,8 @@ def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
             size = len(data) - here
         if here + size > len(data):
             raise RecordingError(
-                f"{name}: truncated: {len(data) - here} bytes of {size} in chunk {kind!r}; copy "
-                f"the file again"
+                f"{name}: truncated: {len(data) - here} bytes of {size} in chunk "
+                f"`{kind.decode('ascii', 'replace')}`; copy the file again"
             )
         chunks.setdefault(kind, view[here : here + size])
         here += size + size % 2
