@@ -133,3 +133,12 @@ def test_fewer_than_three_recordings_are_refused(changes, value):
     }
     with pytest.raises(LocateError, match=value):
         measure_arrivals(recordings, SITES)
+
+
+@pytest.mark.parametrize(("names", "value"), [("AB", "add 1 receiver$"), ("A", "add 2 receivers$")])
+def test_too_few_good_recordings_say_how_many_are_missing(names, value):
+    """Nothing is wrong with those that are there, so there is no reason to tell."""
+    recordings = heard((0.0, 1e-4, 2e-4, 3e-4))
+    sites = [site for site in SITES if site.name in names]
+    with pytest.raises(LocateError, match=value):
+        measure_arrivals({name: recordings[name] for name in names}, sites)

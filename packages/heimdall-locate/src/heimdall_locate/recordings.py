@@ -207,6 +207,8 @@ def locate_recordings(
 def _require_three(usable: Collection[str], reasons: Mapping[str, str], do: str) -> None:
     if len(usable) < FEWEST_CLOCKS:
         others = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
+        missing = FEWEST_CLOCKS - len(usable)
+        others = others or f"add {missing} receiver{'s' * (missing > 1)}"
         raise LocateError(
             f"{len(usable)} of {len(reasons)} receivers {do}, and a position takes "
             f"{FEWEST_CLOCKS}: {others}"
