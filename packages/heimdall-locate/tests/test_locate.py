@@ -213,3 +213,34 @@ def test_a_receiver_that_heard_nothing_is_listed():
     unheard = locate(arrivals_s, ALPS, frequency_hz=VHF_HZ).receivers[4]
     assert replace(unheard, reason="") == replace(unheard, name="Cuneo", used=False, reason="")
     assert "no arrival" in unheard.reason
+
+
+def test_receivers_at_one_place_tell_nothing():
+    """Times are equal wherever the transmitter is, so the answer is as wide as they hear."""
+    sites = [Site(f"R{n}", 47.0, 8.0) for n in range(5)]
+    position = locate(times_s(sites, (47.1, 8.1), np.random.default_rng(0)), sites)
+    assert position.ellipse_95.semi_major_m > 100_000
+    assert position.smallest_region(47.1, 8.1) < 0.95
+
+
+def test_times_that_are_noise_give_a_wide_answer():
+    """Times a second apart contradict each other; no place explains them."""
+    position = locate(np.random.default_rng(0).uniform(0, 1, len(ALPS)), ALPS)
+    assert position.ellipse_95.semi_major_m > 100_000
+
+
+def test_at_a_pole():
+    """Meridians meet there; cells must not become slivers, nor the search slow."""
+    sites = [Site(f"R{n}", 89.6, 72.0 * n - 180) for n in range(5)]
+    truth = (89.8, 30.0)
+    arrivals_s = times_s(sites, truth, np.random.default_rng(0), altitude_m=0.0)
+    position = locate(arrivals_s, sites, frequency_hz=VHF_HZ)
+    assert error_m(position, truth) < 500
+    assert len(position.cells.width_m) < 20_000
+
+
+def test_an_infinite_spread_is_no_arrival():
+    """A receiver of unknown delay tells nothing."""
+    spreads_s = [np.inf, 0, 0, 0, 0, 0]
+    arrivals_s = times_s(ALPS, (45.0, 8.0), np.random.default_rng(0))
+    assert not locate(arrivals_s, ALPS, delay_spreads_s=spreads_s).receivers[0].used

@@ -96,6 +96,10 @@ class ErrorModel:
 def lookup(tables: Float64, error_s: Float64, sigma_s: Float64) -> Float64:
     """Log-densities of errors `(..., receivers)`, from `(receivers, entries)` of `log_table`."""
     position = np.arcsinh(error_s / sigma_s)
+    # Beyond the tables, Cauchy's distribution falls with the square of the error.
+    beyond = None
+    if position.size and max(position.max(), -position.min()) > _REACH:
+        beyond = 2 * np.maximum(np.abs(position) - _REACH, 0.0)
     position += _REACH
     position *= (_N_ENTRIES - 1) / (2 * _REACH)
     np.clip(position, 0.0, _N_ENTRIES - 1.001, out=position)
@@ -106,4 +110,4 @@ def lookup(tables: Float64, error_s: Float64, sigma_s: Float64) -> Float64:
     low = flat.take(index)
     index += 1
     found: Float64 = low + position * (flat.take(index) - low)
-    return found
+    return found if beyond is None else found - beyond

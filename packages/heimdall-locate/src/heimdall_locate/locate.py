@@ -13,6 +13,7 @@ programming problems", Econometrica 28 (1960), whose bounds are here a smoothed 
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -51,6 +52,12 @@ _FINE: Final = 0.3
 """Side of the smallest cells, in the light's way during the smallest deviation."""
 _MOST_CELLS: Final = 1000
 """Most cells that are divided at once; the least probable stay wide."""
+_MOST_LEFT: Final = 0.6
+"""Probability of the cells beyond `_MOST_CELLS` from which none is divided any more."""
+_LEAST_SCALE: Final = 0.1
+"""Least factor by which a candidate's covariance is fitted."""
+_SLIM: Final = 0.3
+"""Breadth of a cell, east to west, over its length, below which it is divided in two, not four."""
 _NODES: Final = np.array([-4.0, -1.6, -0.65, 0.0, 0.65, 1.6, 4.0])
 """Times of emission around each receiver's own, in its deviations."""
 _LIKELY_WAY: Final = 0.3
@@ -152,7 +159,8 @@ def locate(
     for name in ("sigma_s", "coherent_s", "clock_sigma_s", "delay_spreads_s"):
         if not (figures[name][heard] >= 0).all():
             raise LocateError(f"{name} is {figures[name].tolist()}; give deviations of 0 or more")
-    heard &= np.isfinite(figures["clock_sigma_s"]) & np.isfinite(figures["sigma_s"])
+    for name in ("sigma_s", "coherent_s", "clock_sigma_s", "delay_spreads_s"):
+        heard &= np.isfinite(figures[name])
     if not np.isfinite(figures["delays_s"][heard]).all():
         raise LocateError(f"delays_s is {figures['delays_s'].tolist()}; give finite ones")
     if altitude_m is not None and not abs(altitude_m) < _HIGHEST_M:
@@ -294,7 +302,9 @@ def _candidates(cells: Cells) -> tuple[Candidate, ...]:
         square = (away @ np.linalg.inv(covariance) * away).sum(axis=1)
         by_square = np.argsort(square)
         inside = np.cumsum(probability[by_square]) / share
-        covariance *= square[by_square][np.searchsorted(inside, _HELD)] / (-2 * math.log1p(-_HELD))
+        scale = square[by_square][np.searchsorted(inside, _HELD)] / (-2 * math.log1p(-_HELD))
+        # One cell that holds the most is at its own centre, but no point.
+        covariance *= max(scale, _LEAST_SCALE)
         latitude_deg, longitude_deg = moved_deg(
             cells.latitude_deg[peak], cells.longitude_deg[peak], *middle
         )
@@ -306,7 +316,9 @@ def _candidates(cells: Cells) -> tuple[Candidate, ...]:
                 ((covariance[0, 0], covariance[0, 1]), (covariance[1, 0], covariance[1, 1])),
             )
         )
-    return tuple(sorted(found, key=lambda one: -one.probability))
+    total = sum(one.probability for one in found)
+    scaled = [replace(one, probability=one.probability / total) for one in found]
+    return tuple(sorted(scaled, key=lambda one: -one.probability))
 
 
 def _log_sum(parts: list[Float64]) -> Float64:
@@ -411,34 +423,35 @@ class _Model:
             log[rows] = _log_sum(ways).sum(axis=2)
         highest = log.max(axis=1, keepdims=True)
         height = np.exp(log - highest)
-        area = ((height[:, 1:] + height[:, :-1]) / 2 * np.diff(nodes, axis=1)).sum(axis=1)
+        # Times that no receiver suggests, far from all, would weigh more than they do in truth.
+        step_s = np.minimum(np.diff(nodes, axis=1), self.propagation.errors.wrong_s)
+        area = ((height[:, 1:] + height[:, :-1]) / 2 * step_s).sum(axis=1)
         return np.asarray(highest[:, 0] + np.log(area), dtype=np.float64)
 
     def search(self) -> tuple[Cells, float]:
         """The posterior as cells, and the log of its integral over the Earth."""
         size_deg = _COARSEST_DEG
-        row, column = (
+        latitude_deg, longitude_deg = (
             axis.ravel()
             for axis in np.meshgrid(
-                np.arange(round(180 / size_deg)), np.arange(round(360 / size_deg)), indexing="ij"
+                np.arange(-90 + size_deg / 2, 90, size_deg),
+                np.arange(-180 + size_deg / 2, 180, size_deg),
+                indexing="ij",
             )
         )
+        heard = self.log_prior(latitude_deg, longitude_deg)[1]
+        is_near = heard > heard.max() - _TOO_FAR
+        latitude_deg, longitude_deg = latitude_deg[is_near], longitude_deg[is_near]
+        across_deg = np.full(len(latitude_deg), size_deg)
         leaves: list[Float64] = []
         while True:
-            latitude_deg = np.asarray((row + 0.5) * size_deg - 90, dtype=np.float64)
-            longitude_deg = np.asarray((column + 0.5) * size_deg - 180, dtype=np.float64)
-            if not leaves:
-                heard = self.log_prior(latitude_deg, longitude_deg)[1]
-                is_near = heard > heard.max() - _TOO_FAR
-                latitude_deg, longitude_deg = latitude_deg[is_near], longitude_deg[is_near]
-                row, column = row[is_near], column[is_near]
             width_m = size_deg * _M_PER_DEG
             log_density, parts = self.log_posterior(latitude_deg, longitude_deg, width_m)
-            log_area = 2 * math.log(width_m) + np.log(np.cos(np.radians(latitude_deg)))
+            slimness = across_deg / size_deg * np.cos(np.radians(latitude_deg))
+            log_area = 2 * math.log(width_m) + np.log(slimness)
             log_mass = log_density + log_area
-            level = np.stack(
-                [latitude_deg, longitude_deg, log_mass, log_density, np.full(len(row), width_m)]
-            )
+            widths_m = np.full(len(latitude_deg), width_m)
+            level = np.stack([latitude_deg, longitude_deg, log_mass, log_density, widths_m])
             before = np.concatenate([leaf[2] for leaf in leaves]) if leaves else np.empty(0)
             log_all = np.logaddexp.reduce(np.concatenate([before, log_mass]))
             finest_s = self._refine_scales(parts + log_area, width_m)
@@ -446,14 +459,34 @@ class _Model:
             order = np.argsort(log_mass)
             share = np.exp(log_mass[order] - log_all)
             is_probable = share > (_SMALL if width_m <= _NEARLY_FINE * finest_m else _TINY)
-            is_probable[: max(0, len(order) - _MOST_CELLS)] = False
+            n_left = max(0, len(order) - _MOST_CELLS)
+            # Dividing only a part of a wide region would draw probability into that part.
+            is_too_wide = share[:n_left].sum() > _MOST_LEFT
+            is_probable[:n_left] = False
             chosen = order[is_probable]
-            if width_m <= finest_m or not len(chosen):
+            if width_m <= finest_m or is_too_wide or not len(chosen):
                 leaves.append(level)
                 break
             leaves.append(level[:, order[~is_probable]])
-            row = (2 * row[chosen, None] + np.array([0, 0, 1, 1])).ravel()
-            column = (2 * column[chosen, None] + np.array([0, 1, 0, 1])).ravel()
+            # Near the poles, meridians are close enough already.
+            slim = chosen[slimness[chosen] < _SLIM]
+            wide = chosen[slimness[chosen] >= _SLIM]
+            halves = (slim, 0.0, -1), (slim, 0.0, 1)
+            quarters = tuple((wide, east, north) for north in (-1, 1) for east in (-0.25, 0.25))
+            latitude_deg, longitude_deg, across_deg = (
+                np.concatenate(axis)
+                for axis in zip(
+                    *(
+                        (
+                            latitude_deg[part] + north * size_deg / 4,
+                            longitude_deg[part] + east * across_deg[part],
+                            across_deg[part] / (2 if east else 1),
+                        )
+                        for part, east, north in halves + quarters
+                    ),
+                    strict=True,
+                )
+            )
             size_deg /= 2
         found = np.concatenate(leaves, axis=1)
         log_all = float(np.logaddexp.reduce(found[2]))
