@@ -380,3 +380,14 @@ def test_delays_of_real_receivers_hold_for_other_messages():
         return np.nanmean(np.abs(rest_s)), np.nanquantile(np.abs(rest_s), 0.9)
 
     assert np.less(left_s(delays_s), left_s(0.0)).all()
+
+
+def test_a_delay_of_400_digits_is_damage():
+    """JSON has integers that no float can hold."""
+    entry = '"name":"a","delay_s":1%s,"delay_sigma_s":0,"spread_s":0,"n_sessions":1' % ("0" * 400)
+    text = (
+        '{"format":"heimdall-calibration","version":1,"n_sessions":1,'
+        f'"receivers":[{{{entry},"position_fault":null}}]}}'
+    )
+    with pytest.raises(LocateError, match="damaged"):
+        Calibration.from_json(text)

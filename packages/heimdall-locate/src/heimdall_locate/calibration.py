@@ -114,7 +114,7 @@ class Calibration:
             )
         try:
             receivers, n_sessions = _contents(contents)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise LocateError(
                 f"{name} is damaged ({error}); make it anew with `heimdall calibrate`"
             ) from error
