@@ -242,6 +242,15 @@ def test_each_unusable_file_has_its_line(heimdall, folder):
     assert "3 of the recordings" in summary
 
 
+def test_an_unreadable_file_is_left_out_with_its_reason(heimdall, folder):
+    """Four good recordings give a position whatever else is in the folder."""
+    (folder / "in/notes.wav").write_text("this is no recording")
+    status, out, _ = heimdall("in", "--stations", "stations.csv", "--json")
+    assert status == 0
+    unused = {r["name"]: r["reason"] for r in json.loads(out)["receivers"] if not r["used"]}
+    assert unused == {"notes": "notes.wav: not a WAV file; copy or record it again"}
+
+
 def test_noise_has_no_position(heimdall, folder):
     """Three receivers of noise must not agree on a place."""
     rng = np.random.default_rng(1)
@@ -415,3 +424,17 @@ def test_the_transmitter_of_time_is_where_it_stands(heimdall, tmp_path):
     assert unused["name"] == "G7UAK"
     assert "no GNSS lock" in unused["reason"]
     assert math.isfinite(found["candidates"][0]["covariance_m2"][0][0])
+
+
+@real
+def test_a_swapped_line_is_told_with_the_answer(heimdall, tmp_path):
+    """Nothing else shows it: three receivers fit wherever they are said to be."""
+    (tmp_path / "stations.csv").write_text(
+        "name,latitude,longitude\nDF0KL,53.665337,7.282766\nF1JEK,45.779290,0.614638\n"
+        "HB9RYZ,8.42683,47.1721\n"
+    )
+    files = SHARED / "kiwisdr-dcf77-2017"
+    status, out, error = heimdall(files, "--stations", tmp_path / "stations.csv", "--json")
+    assert status == 0, error
+    assert "'HB9RYZ' is" in error
+    assert "'HB9RYZ' is" in json.loads(out)["termination"]

@@ -1,8 +1,10 @@
 """Recordings on disk with the positions of their receivers."""
 
 import json
+import tempfile
 import wave
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,7 +101,7 @@ def test_positions_come_from_the_best_place_that_has_one(tmp_path):
     }
     assert set(found.unusable) == {"nowhere", "unset"}
     assert set(found.recordings) == set(places) | set(found.unusable)
-    assert "'Listed' is listed at 0.5" in warnings[0]
+    assert "'listed' is listed at 0.5" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,31 @@ def test_a_damaged_position_matters_only_where_the_list_has_none(tmp_path):
     assert found.unusable == {}
     assert "A.txt" in warnings[0]
     assert list(read_transmission(paths).unusable) == ["A"]
+
+
+def test_swapped_names_are_told(tmp_path):
+    """Each position is right, and every time is another receiver's."""
+    paths = [sigmf(tmp_path, name) for name in "ABC"]
+    for name, latitude_deg in zip("ABC", (45.0, 46.0, 47.0), strict=True):
+        kiwirecorder(tmp_path / f"{name}.txt", latitude_deg, 8.0)
+    listed = [Station("A", 46.0, 8.0), Station("B", 45.0, 8.0), Station("C", 47.0, 8.0)]
+    with pytest.raises(IngestError, match="'A' and 'B' are swapped in stations"):
+        read_transmission(paths, listed)
+
+
+@given(st.integers(0, 3), st.booleans(), st.lists(st.floats(-1, 1), min_size=8, max_size=8))
+def test_a_swapped_line_is_doubted_and_others_are_not(swapped, is_swapped, away_deg):
+    """Without positions of the recorders, the other receivers are all that can contradict."""
+    places = [(45 + away_deg[n], 8 + away_deg[n + 4]) for n in range(4)]
+    if is_swapped:
+        places[swapped] = places[swapped][::-1]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [sigmf(Path(folder), name) for name in "ABCD"]
+        listed = [Station(name, *at) for name, at in zip("ABCD", places, strict=True)]
+        warnings = []
+        doubts = read_transmission(paths, listed, warn=warnings.append).doubts
+    assert list(doubts) == warnings
+    assert [f"'{'ABCD'[swapped]}'" in doubt for doubt in doubts] == [True] * is_swapped
 
 
 def test_frequencies_far_apart_are_not_one_transmission():

@@ -11,6 +11,7 @@ the folder of its option `-d`, and without one into a folder `gnss_pos` if there
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from dataclasses import dataclass
 from statistics import median
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 
 FARTHEST_M = 5_000
 """A receiver's own position may be that of its town hall; beyond this, one of the two is wrong."""
+SWAP_FACTOR = 5
+"""A receiver that swapping its latitude and longitude brings this much nearer to the others is
+doubtful: they stand within a region, and chance seldom puts a swapped place there."""
+SWAP_LEAST_M = 100_000
+"""Below this, receivers where latitude and longitude are nearly equal would be doubted."""
 MOST_APART_HZ = 1_000
 """Carriers further apart are not compared: receivers of one transmission are tuned alike."""
 
@@ -54,6 +60,8 @@ class Transmission:
     """Every station whose position is known."""
     unusable: Mapping[str, str]
     """Reason by station whose recording gives no time difference: no clock, or no position."""
+    doubts: tuple[str, ...] = ()
+    """Sentences on listed positions that nothing else confirms and that are unlikely."""
 
     def __post_init__(self) -> None:
         tuned = self._tuned_hz
@@ -95,10 +103,12 @@ def read_transmission(
         listed: Stations of a list that somebody wrote, whose positions come first.
         catalogued: Gives the catalogue's stations; called if nothing else has a position.
         clock_sigma_s: Standard deviation of the start, for files that do not state any.
-        warn: Called with a sentence if the list contradicts what a recording says.
+        warn: Called with a sentence if the list contradicts what a recording says, or if a
+            listed position is unlikely.
 
     Raises:
-        IngestError: A path is missing, or the list has latitude and longitude swapped.
+        IngestError: A path is missing, or the list has latitude and longitude swapped, or the
+            names of two receivers.
         ProblemsError: Two files are of one receiver, or no file can be read.
     """
     files: dict[str, Path] = {}
@@ -120,6 +130,7 @@ def read_transmission(
     if len(problems) > len(unreadable) or (problems and not recordings):
         raise ProblemsError(problems, f"{len(problems)} of the recordings cannot be used")
     stations: dict[str, Station] = {}
+    own: dict[str, Station] = {}
     unusable = {}
     for path, problem in unreadable.items():
         if (name := station_in_name(path)) in recordings:
@@ -127,11 +138,18 @@ def read_transmission(
         else:
             unusable[name] = problem
     for name, recording in recordings.items():
+        stated = find_station(name, listed)
         try:
-            station = _station(name, files[name], recording, listed, catalogued, warn)
+            said = _own_station(name, files[name], recording)
         except RecordingError as error:
-            unusable[name] = str(error)
-            continue
+            if stated is None:
+                unusable[name] = str(error)
+                continue
+            warn(f"{error}; the list is used")
+            said = None
+        if said is not None:
+            own[name] = said
+        station = stated or said or find_station(name, catalogued())
         if station is not None:
             stations[name] = Station(name, *station.position_deg, station.altitude_m)
         else:
@@ -140,7 +158,18 @@ def read_transmission(
             unusable[name] = f"its position is unknown ({hint})"
         if problem := clock_problem(recording):
             unusable[name] = problem
-    return Transmission(recordings=recordings, stations=tuple(stations.values()), unusable=unusable)
+    for sentence in _disagreements(stations, own):
+        warn(sentence)
+    doubts = [_swap_doubt(stations, name) for name in stations if name not in own]
+    doubts = [doubt for doubt in doubts if doubt]
+    for doubt in doubts:
+        warn(doubt)
+    return Transmission(
+        recordings=recordings,
+        stations=tuple(stations.values()),
+        unusable=unusable,
+        doubts=tuple(doubts),
+    )
 
 
 def recorded_together(
@@ -231,25 +260,47 @@ def find_station(name: str, stations: Iterable[Station]) -> Station | None:
     return found[0] if found else None
 
 
-def _station(
-    name: str,
-    path: Path,
-    recording: Recording,
-    listed: Sequence[Station],
-    catalogued: Callable[[], Iterable[Station]],
-    warn: Callable[[str], object],
-) -> Station | None:
-    stated = find_station(name, listed)
+def _own_station(name: str, path: Path, recording: Recording) -> Station | None:
+    """The receiver where its recording or kiwirecorder says that it is."""
     own = recording.position and Station(name, *recording.position)
-    try:
-        own = own or find_station(name, _kiwirecorder_stations(path.parent, name))
-    except RecordingError as error:
-        if stated is None:
-            raise
-        warn(f"{error}; the list is used")
-    if stated and own and (warning := _disagreement(stated, own)):
-        warn(warning)
-    return stated or own or find_station(name, catalogued())
+    return own or find_station(name, _kiwirecorder_stations(path.parent, name))
+
+
+def _disagreements(stations: Mapping[str, Station], own: Mapping[str, Station]) -> list[str]:
+    """Sentences on stations that are far from where their recorders say that they are.
+
+    Raises:
+        IngestError: Two names are swapped, or a latitude and a longitude.
+    """
+    far = [name for name in own if _apart_m(stations[name], own[name]) > FARTHEST_M]
+    for one, other in itertools.combinations(far, 2):
+        pairs = ((stations[one], own[other]), (stations[other], own[one]))
+        if all(_apart_m(*pair) <= FARTHEST_M for pair in pairs):
+            raise IngestError(
+                f"the names {one!r} and {other!r} are swapped in stations.csv: each is listed "
+                f"where the recorder of the other says that it is"
+            )
+    return [_disagreement(stations[name], own[name]) for name in far]
+
+
+def _apart_m(one: Station, other: Station) -> float:
+    return great_circle_m(one.position_deg, other.position_deg)
+
+
+def _swap_doubt(stations: Mapping[str, Station], name: str) -> str:
+    """A sentence if swapping latitude and longitude brings a station to the others, or nothing."""
+    here = stations[name].position_deg
+    others = [each.position_deg for other, each in stations.items() if other != name]
+    if len(others) < 2 or abs(here[1]) > 90:
+        return ""
+    middle = median(at[0] for at in others), median(at[1] for at in others)
+    far_m, near_m = great_circle_m(here, middle), great_circle_m(here[::-1], middle)
+    if far_m < SWAP_LEAST_M or SWAP_FACTOR * near_m > far_m:
+        return ""
+    return (
+        f"station {name!r} is {far_m / 1000:,.0f} km from the middle of the others, and would be "
+        f"{near_m / 1000:,.0f} km from it with latitude and longitude swapped; check its position"
+    )
 
 
 def _kiwirecorder_stations(folder: Path, name: str) -> tuple[Station, ...]:
@@ -262,10 +313,8 @@ def _kiwirecorder_stations(folder: Path, name: str) -> tuple[Station, ...]:
 
 
 def _disagreement(listed: Station, own: Station) -> str:
-    """A sentence if two positions of a station are far apart, or else nothing."""
-    apart_m = great_circle_m(listed.position_deg, own.position_deg)
-    if apart_m <= FARTHEST_M:
-        return ""
+    """A sentence on two positions of a station that are far apart."""
+    apart_m = _apart_m(listed, own)
     here, there = (f"{s.latitude_deg:.4f}, {s.longitude_deg:.4f}" for s in (listed, own))
     swapped = listed.position_deg[::-1]
     if great_circle_m(swapped, own.position_deg) <= FARTHEST_M:

@@ -9,7 +9,7 @@ import json as json_format
 import math
 import sys
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime  # noqa: F401 - cyclopts reads the filter's types here
 from functools import cache, partial
 from pathlib import Path
@@ -124,6 +124,8 @@ def locate(
                 altitude_m=altitude_m,
                 propagation=propagation,
             )
+            termination = "; ".join((position.termination, *transmission.doubts))
+            position = replace(position, termination=termination)
         except ValueError as error:
             if not (identity and is_expected(error)):
                 raise
