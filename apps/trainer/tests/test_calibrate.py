@@ -68,8 +68,9 @@ def test_files_of_a_known_transmitter_give_a_calibration(heimdall, tmp_path, ses
     store(tmp_path / "in", sessions[0])
     out = tmp_path / "calibration.json"
     words = (tmp_path / "in", "--stations", tmp_path / "stations.csv", *place(sessions[0]))
-    status, printed, _ = heimdall(*words, "--output", out)
-    assert status == 0
+    status, printed, said = heimdall(*words, "--output", out)
+    assert (status, said) == (0, "")
+    assert f"\n1 session; written to {out}" in printed
     found = Calibration.load(out)
     assert sorted(one.name for one in found.receivers) == sorted(NAMES)
     assert found.n_sessions == 1
@@ -148,8 +149,29 @@ def test_recordings_without_clocks_are_refused(heimdall, tmp_path, sessions):
         tmp_path / "in", "--stations", tmp_path / "stations.csv", *place(sessions[0])
     )
     assert status == 1
-    assert "none of 1 sessions" in said
+    assert "none of 1 session has" in said
     assert "2 of 4" in said or "2 of 2" in said
+
+
+def test_a_folder_for_the_calibration_is_refused_before_the_work(heimdall, tmp_path):
+    """Hours of reading must not end with a file that cannot be written."""
+    status, _, said = heimdall(
+        *(tmp_path / "none.wav", "--latitude", 45, "--longitude", 7, "--output", tmp_path)
+    )
+    assert status == 1
+    assert f"--output {tmp_path} is a folder" in said
+
+
+def test_a_swapped_transmitter_is_doubted(heimdall, tmp_path, sessions):
+    """Its delays would spoil every later position."""
+    store(tmp_path / "in", sessions[0])
+    source = sessions[0].source
+    status, _, said = heimdall(
+        *(tmp_path / "in", "--stations", tmp_path / "stations.csv"),
+        *("--latitude", source.longitude_deg, "--longitude", source.latitude_deg),
+    )
+    assert status == 0
+    assert "may be wrong, or its --latitude and --longitude swapped" in said
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings are not here")

@@ -211,7 +211,7 @@ def test_nothing_heavy_is_imported_and_nothing_else_is_configured(folder):
         ("in", 1, "0 of 4 .*Torino: its position is unknown"),
         ("in --output stations.csv", 1, "--output stations.csv is a file"),
         ("in --stations none.csv", 1, "none.csv: No such file"),
-        ("in --stations header.csv", 1, "header.csv, line 2: no 'name'"),
+        ("in --stations header.csv", 1, "header.csv: line 1 must be name,"),
         ("in --stations swapped.csv", 1, "line 2: .*latitude_deg is 151.2"),
         ("in --stations twice.csv", 1, "'Torino' is there twice"),
     ],

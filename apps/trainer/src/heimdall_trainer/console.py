@@ -148,10 +148,12 @@ def require_writable(path: Path | None, flag: str = "summary") -> None:
     """Check before a run that the file of a flag can be written after it.
 
     Raises:
-        TrainerError: The folder is missing or not writable.
+        TrainerError: It is a folder, or its folder is missing or not writable.
     """
     if path is None:
         return
+    if path.is_dir():
+        raise TrainerError(f"--{flag} {path} is a folder; give a file")
     folder = path.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise TrainerError(f"--{flag} {path}: the folder {folder} is missing or not writable")

@@ -87,6 +87,8 @@ def test_stations_come_back_from_a_spreadsheet(tmp_path_factory, stations):
         ("A,1,east", "line 2: .*'east'"),
         ("A,91,2", "line 2: .*latitude_deg is 91.0"),
         ("A,1,2\nA,3,4", "line 3: .*'A'"),
+        ('A,"53,6",2', "line 2: '53,6' has a decimal comma, write 53.6"),
+        ("A,53,6,7,2", "line 2: '7' is beyond .*decimal comma"),
     ],
 )
 def test_a_bad_line_of_stations_is_named(tmp_path, row, value):
@@ -95,5 +97,8 @@ def test_a_bad_line_of_stations_is_named(tmp_path, row, value):
     path.write_text(f"name,latitude,longitude\n{row}\n")
     with pytest.raises(IngestError, match=value):
         stations_from_csv(path)
+    (tmp_path / "bare.csv").write_text("A,53.6,7.2\nB,54,8\n")
+    with pytest.raises(IngestError, match=r"line 1 must be name,latitude,longitude.*no latitude"):
+        stations_from_csv(tmp_path / "bare.csv")
     with pytest.raises(IngestError, match=r"none\.csv: No such file"):
         stations_from_csv(tmp_path / "none.csv")

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     """Name of a session for messages, its recordings, and the transmitter."""
 
 NOWHERE = Connections()
+SUSPECT_SPREAD_S = 100e-6
+"""Times 30 km of path from session to session: more than paths and receivers do to ground waves
+and lines of sight, and what a transmitter at a wrong place does."""
 MAX_PRINTED = 20
 """Sessions without arrival times that are listed, at most."""
 
@@ -104,11 +107,22 @@ def calibrate(
     else:
         known = _of_catalogue(only, connections)
     found = _learned(known)
+    worst = max(found.receivers, key=lambda one: one.spread_s)
+    if files and worst.spread_s > SUSPECT_SPREAD_S:
+        _warn(
+            f"the times of {worst.name!r} spread by {1e6 * worst.spread_s:,.0f} us: the position "
+            f"of the transmitter ({latitude}, {longitude}) may be wrong, or its --latitude and "
+            f"--longitude swapped"
+        )
     if output is not None:
         found.save(output)
     print(found.to_json() if json else "\n".join(delay_lines(found)))
     if output is not None and not json:
-        print(f"\n{found.n_sessions} sessions; written to {output}")
+        print(f"\n{_sessions(found.n_sessions)}; written to {output}")
+
+
+def _sessions(number: int) -> str:
+    return f"{number} session{'s' * (number != 1)}"
 
 
 def _warn(warning: str) -> None:
@@ -185,7 +199,7 @@ def _learned(known: Iterator[Known]) -> Calibration:
         print(f"... and {len(left) - MAX_PRINTED} more not used", file=sys.stderr)
     if not rows:
         raise TrainerError(
-            f"none of {len(left)} sessions has arrival times at three receivers; record known "
+            f"none of {_sessions(len(left))} has arrival times at three receivers; record known "
             "transmitters with GNSS clocks"
         )
     unknown = (math.nan, math.nan)

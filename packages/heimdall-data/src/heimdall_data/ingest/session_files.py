@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 _FARTHEST_M = 5_000
 """A receiver's own position may be that of its town hall; beyond this, one of the two is wrong."""
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 
 log_warning = logging.getLogger(__name__).warning
 
@@ -179,6 +182,11 @@ def stations_from_csv(path: Path) -> tuple[Station, ...]:
         IngestError: The file cannot be read, lacks a column, or has a wrong or repeated row.
     """
     table = read_table(path)
+    if missing := {"name", "latitude", "longitude"} - table.columns.keys():
+        raise IngestError(
+            f"{path}: line 1 must be name,latitude,longitude[,altitude_m]; it has no "
+            f"{', '.join(sorted(missing))}"
+        )
     for problem in table.problems:
         raise IngestError(problem)
     stations: dict[str, Station] = {}
@@ -190,6 +198,9 @@ def stations_from_csv(path: Path) -> tuple[Station, ...]:
             station = Station(name, *place, None if altitude is None else float(altitude))
         except (KeyError, ValueError) as error:
             why = f"no {error}" if isinstance(error, KeyError) else str(error)
+            comma = next((c for c in row.cells.values() if _DECIMAL_COMMA.fullmatch(c)), None)
+            if comma is not None:
+                why = f"{comma!r} has a decimal comma, write {comma.replace(',', '.')}"
             raise IngestError(f"{row.where}: {why}; give name, latitude and longitude") from error
         check_station(station, row.where)
         if name in stations:

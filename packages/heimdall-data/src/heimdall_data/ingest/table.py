@@ -96,7 +96,8 @@ def _from_csv(text: str, path: Path) -> Table:
         unnamed = [cell for name, cell in named if not name]
         if unnamed:
             table.problems.append(
-                f"{where}: {unnamed[0]!r} is beyond the columns; is there a separator too many?"
+                f"{where}: {unnamed[0]!r} is beyond the columns; is there a separator or a decimal "
+                f"comma too many?"
             )
         else:
             table.rows.append(Row(where, dict(named)))
