@@ -64,6 +64,8 @@ class Known:
 
     id: str
     position_deg: tuple[float, float]
+    frequency_hz: float = FREQUENCY_HZ
+    measurements: tuple = ()
 
 
 class LearnedSessions:
