@@ -421,7 +421,7 @@ const paintHeat = () => {
         }
       }
       const share = (most / 255) ** 2;
-      if (share < 0.01) continue; // outside the 99 % region
+      if (share < 0.05) continue; // outside the 95 % region, where tails reach far
       out[to] = r; out[to + 1] = g; out[to + 2] = b; out[to + 3] = 22 + share * 184;
     }
   paper.putImageData(image, 0, 0);
