@@ -55,11 +55,12 @@ def real_recordings():
     """Arrivals at DCF77's receivers and every method's answer; None without the recordings."""
     if not FOLDER.is_dir():
         return None
-    rows = _arrivals()
+    measured = _arrivals()
+    rows = measured.rows
     found = {
         "time differences, least squares": _least_squares(rows),
         "network of times": _network(rows),
-        "heimdall locate": _located(rows),
+        "heimdall locate": _located(measured),
     }
     return SimpleNamespace(names=[s.name for s in STATIONS], rows=rows, found=found)
 
@@ -78,7 +79,7 @@ def _arrivals():
         )
         for name, recording in recordings.items()
     }
-    return ArrivalExtractor(arrival_config(STATIONS, RATE_HZ))(heard)
+    return ArrivalExtractor(arrival_config(STATIONS, RATE_HZ)).measure(heard)
 
 
 def _least_squares(rows):
@@ -101,9 +102,15 @@ def _network(rows):
     return _found(position_deg, sigma[0].numpy() * REGION.scale_m, _held(square))
 
 
-def _located(rows):
+def _located(measured):
     places = [Site(s.name, s.latitude_deg, s.longitude_deg) for s in STATIONS]
-    answer = locate(rows[:, 1] * 1e-6, places, sigma_s=rows[:, 2] * 1e-6, frequency_hz=FREQUENCY_HZ)
+    answer = locate(
+        measured.rows[:, 1] * 1e-6,
+        places,
+        sigma_s=measured.noise_s,
+        frequency_hz=FREQUENCY_HZ,
+        coherent_s=measured.coherent_s,
+    )
     sigma_m = np.sqrt(np.diagonal(answer.candidates[0].covariance_m2))
     position_deg = np.array([(answer.latitude_deg, answer.longitude_deg)])
     return _found(position_deg, sigma_m, float(answer.smallest_region(*TRANSMITTER_DEG)))
@@ -133,6 +140,7 @@ def _trained():
     parts = TimedParts(
         *(TimedSessions(torch.from_numpy(rows)[side], target[side], N_DRAWN) for side in sides)
     )
-    data = SimpleNamespace(receivers=STATIONS, region=REGION)
+    nobody = SimpleNamespace(sessions=[])
+    data = SimpleNamespace(receivers=STATIONS, region=REGION, train=nobody, validation=nobody)
     net, _ = train_timing(parts, data, TrainingOptions(accelerator="cpu"))
     return net
