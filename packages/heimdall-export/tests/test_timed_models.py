@@ -335,7 +335,7 @@ def test_recordings_too_short_for_times_are_answered_by_levels(predictor):
 def test_each_receivers_part_is_told(predictor):
     """An operator must see whose clock is out of lock, and who was not heard at all."""
     heard = recordings()
-    heard["Giovi"] = dataclasses.replace(heard["Giovi"], clock_locked=False)
+    heard["Giovi"] = dataclasses.replace(heard["Giovi"], clock_sigma_s=math.inf)
     del heard["Cuneo"]
     giaveno, giovi, milano, cuneo = predictor.predict(heard).receivers
     assert [one.name for one in (giaveno, giovi, milano, cuneo)] == [*NAMES]

@@ -244,3 +244,14 @@ def test_an_infinite_spread_is_no_arrival():
     spreads_s = [np.inf, 0, 0, 0, 0, 0]
     arrivals_s = times_s(ALPS, (45.0, 8.0), np.random.default_rng(0))
     assert not locate(arrivals_s, ALPS, delay_spreads_s=spreads_s).receivers[0].used
+
+
+@settings(max_examples=6)
+@given(ANYWHERE, SEEDS, st.floats(500, 40_000))
+def test_a_prior_narrower_than_the_first_cells_is_not_missed(truth, seed, sigma_m):
+    """A good level model would otherwise lead the search to a cell beside it, 50 km off."""
+    rng = np.random.default_rng(seed)
+    levels = from_gaussians([Candidate(1.0, *truth, ((sigma_m**2, 0.0), (0.0, 4 * sigma_m**2)))])
+    position = locate(times_s(ALPS, truth, rng), ALPS, frequency_hz=VHF_HZ, prior=levels)
+    assert error_m(position, truth) < 1_000
+    assert position.smallest_region(*truth) < 0.9995

@@ -51,8 +51,8 @@ class ErrorModel:
     `path_s`. 1 where anything may be in the way."""
     worse: tuple[tuple[float, float], ...] = ()
     """Factors of the regular deviation, and the share of arrivals that have each."""
-    detour: float = 0.2
-    """Share of arrivals that are late: one path in five is blocked, or its echo is stronger."""
+    detour: float = 0.1
+    """Share of arrivals that are late: one path in ten is blocked, or its echo is stronger."""
     detours_s: tuple[float, ...] = (3e-7, 1e-6, 3e-6)
     """Means of late arrivals' excess delays, equally likely: from a street to a mountain."""
     wrong: float = 0.001

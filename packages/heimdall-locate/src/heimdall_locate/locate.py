@@ -48,6 +48,12 @@ Float64 = NDArray[np.float64]
 _COARSEST_DEG: Final = 4.0
 _BLUR: Final = 0.6
 """Deviation of the delay within a cell, in light's travel times along its side."""
+_FINEST_FIRST_DEG: Final = 1 / 64
+"""Smallest side of the cells to begin with around a prior: 1.7 km."""
+_REACH_SIGMAS: Final = 5.0
+"""Deviations of a prior's longer axis that are searched."""
+_POLAR_DEG: Final = 85.0
+"""Latitude from which a box is all around the pole."""
 _FINE: Final = 0.3
 """Side of the smallest cells, in the light's way during the smallest deviation."""
 _MOST_CELLS: Final = 1000
@@ -321,6 +327,17 @@ def _candidates(cells: Cells) -> tuple[Candidate, ...]:
     return tuple(sorted(scaled, key=lambda one: -one.probability))
 
 
+def _box(place: Candidate, reach_m: float) -> tuple[float, float, float, float]:
+    """South, north, west and east of what is within reach of a place, in degrees."""
+    reach_deg = reach_m / _M_PER_DEG
+    south, north = place.latitude_deg - reach_deg, place.latitude_deg + reach_deg
+    if max(-south, north) >= _POLAR_DEG:
+        return max(south, -90.0), min(north, 90.0), -180.0, 180.0
+    across_deg = min(reach_deg / math.cos(math.radians(max(-south, north))), 180.0)
+    west, east = place.longitude_deg - across_deg, place.longitude_deg + across_deg
+    return south, north, west, east
+
+
 def _log_sum(parts: list[Float64]) -> Float64:
     """Log of the sum of exponentials."""
     return functools.reduce(np.logaddexp, parts)
@@ -430,18 +447,7 @@ class _Model:
 
     def search(self) -> tuple[Cells, float]:
         """The posterior as cells, and the log of its integral over the Earth."""
-        size_deg = _COARSEST_DEG
-        latitude_deg, longitude_deg = (
-            axis.ravel()
-            for axis in np.meshgrid(
-                np.arange(-90 + size_deg / 2, 90, size_deg),
-                np.arange(-180 + size_deg / 2, 180, size_deg),
-                indexing="ij",
-            )
-        )
-        heard = self.log_prior(latitude_deg, longitude_deg)[1]
-        is_near = heard > heard.max() - _TOO_FAR
-        latitude_deg, longitude_deg = latitude_deg[is_near], longitude_deg[is_near]
+        size_deg, latitude_deg, longitude_deg = self._first_cells()
         across_deg = np.full(len(latitude_deg), size_deg)
         leaves: list[Float64] = []
         while True:
@@ -493,6 +499,39 @@ class _Model:
         found[2] = np.exp(found[2] - log_all)
         found[3] -= log_all
         return Cells(*found), log_all
+
+    def _first_cells(self) -> tuple[float, Float64, Float64]:
+        """Side in degrees of the cells to begin with, and their centres.
+
+        They are all that the receivers may hear, or all around the prior, whose density a cell
+        wider than it would miss.
+        """
+        if self.prior is None:
+            boxes, size_deg = [(-90.0, 90.0, -180.0, 180.0)], _COARSEST_DEG
+        else:
+            ends = [(one, one.ellipse(1.0)) for one in self.prior.candidates]
+            finest_m = min(ellipse.semi_minor_m for _, ellipse in ends)
+            size_deg = _COARSEST_DEG
+            while size_deg * _M_PER_DEG > finest_m and size_deg > _FINEST_FIRST_DEG:
+                size_deg /= 2
+            boxes = [_box(one, _REACH_SIGMAS * ellipse.semi_major_m) for one, ellipse in ends]
+        found = set()
+        for south, north, west, east in boxes:
+            rows = np.arange(
+                math.floor((south + 90) / size_deg), math.ceil((north + 90) / size_deg)
+            )
+            columns = np.arange(
+                math.floor((west + 180) / size_deg), math.ceil((east + 180) / size_deg)
+            )
+            found |= {(row, column) for row in rows.tolist() for column in columns.tolist()}
+        row, column = np.array(sorted(found), dtype=np.float64).T
+        latitude_deg = (row + 0.5) * size_deg - 90
+        longitude_deg = (column + 0.5) * size_deg % 360 - 180
+        kept = np.abs(latitude_deg) < 90
+        latitude_deg, longitude_deg = latitude_deg[kept], longitude_deg[kept]
+        heard = self.log_prior(latitude_deg, longitude_deg)[1]
+        is_near = heard > heard.max() - _TOO_FAR
+        return size_deg, latitude_deg[is_near], longitude_deg[is_near]
 
     def _refine_scales(self, log_parts: Float64, width_m: float) -> float:
         """Smallest deviation that the posterior does not rule out; forget scales that it does."""
