@@ -146,4 +146,5 @@ def test_the_package_knows_neither_data_nor_trainer():
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
     ours = {name for name in imported if name.startswith("heimdall_")}
-    assert ours == {f"heimdall_{name}" for name in ("features", "models", "export", "evaluation")}
+    known = ("features", "locate", "models", "export", "evaluation")
+    assert ours == {f"heimdall_{name}" for name in known}
