@@ -3,22 +3,34 @@
 import contextlib
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file in UTF-8; an existing one is replaced.
+def write_whole(texts: Mapping[Path, str]) -> None:
+    """Write text files in UTF-8 under temporary names, then move all into place.
+
+    Existing files are replaced.
 
     Raises:
-        OSError: It cannot be written; nothing is left behind.
+        OSError: One cannot be written: the error's `filename`. Nothing is left behind.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    parts = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}.part") for path in texts}
+    now = Path()
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        for now, text in texts.items():
+            with parts[now].open(
+                "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+            ) as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for now, part in parts.items():
+            part.replace(now)
+    except OSError as error:
+        error.filename, error.filename2 = str(now), None
+        raise
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        for part in parts.values():
+            with contextlib.suppress(OSError):
+                part.unlink()

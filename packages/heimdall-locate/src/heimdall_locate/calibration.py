@@ -142,7 +142,7 @@ class Calibration:
         Raises:
             OSError: It cannot be written; nothing is left behind.
         """
-        write_whole(Path(path), self.to_json())
+        write_whole({Path(path): self.to_json()})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

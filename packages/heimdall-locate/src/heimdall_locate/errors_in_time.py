@@ -32,12 +32,11 @@ SESSION_SCALES: Final = (
     (256.0, 2.5e-3),
 )
 """Factors of all clocks' and noise's deviation, with the odds of each: one session in a hundred
-has a fault that concerns all receivers, of any size from half a microsecond to 30."""
+has a fault that concerns all receivers, of any size from a quarter of a microsecond to 15."""
 _REACH: Final = 12.0
 """Half-width of tables, as the inverse hyperbolic sine of an error in deviations: 80,000."""
 _N_ENTRIES: Final = 768
 _Z: Final = np.sinh(np.linspace(-_REACH, _REACH, _N_ENTRIES))
-_ROOT_2_PI: Final = math.sqrt(2 * math.pi)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +48,6 @@ class ErrorModel:
     trust: float = 1.0
     """Share, of the logarithm, of a measured coherent error in a path's deviation; the rest is
     `path_s`. 1 where anything may be in the way."""
-    worse: tuple[tuple[float, float], ...] = ()
-    """Factors of the regular deviation, and the share of arrivals that have each."""
     detour: float = 0.1
     """Share of arrivals that are late: one path in ten is blocked, or its echo is stronger."""
     detours_s: tuple[float, ...] = (3e-7, 1e-6, 3e-6)
@@ -79,10 +76,8 @@ class ErrorModel:
         # Imported here: it takes 0.3 s.
         from scipy.special import log_ndtr
 
-        regular = 1 - self.detour - self.wrong - sum(share for _, share in self.worse)
-        density = np.zeros(_N_ENTRIES)
-        for factor, share in ((1.0, regular), *self.worse):
-            density += share / (_ROOT_2_PI * factor * sigma_s) * np.exp(-((_Z / factor) ** 2) / 2)
+        regular = 1 - self.detour - self.wrong
+        density = regular / (math.sqrt(2 * math.pi) * sigma_s) * np.exp(-(_Z**2) / 2)
         for mean_s in self.detours_s:
             ratio = sigma_s / mean_s
             late = np.exp(ratio**2 / 2 - _Z * ratio + log_ndtr(_Z - ratio))

@@ -7,7 +7,6 @@ Source: RTCA DO-260B (2009), which allows up to 0.6 s of latency that is not com
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -71,14 +70,4 @@ class Flight:
 
     def candidates(self, places: Sequence[Candidate]) -> tuple[Candidate, ...]:
         """The same candidates with covariances that are wider by the flight."""
-        added = float((_SIGMAS_M**2).mean())
-        return tuple(
-            replace(
-                one,
-                covariance_m2=(
-                    (one.covariance_m2[0][0] + added, one.covariance_m2[0][1]),
-                    (one.covariance_m2[1][0], one.covariance_m2[1][1] + added),
-                ),
-            )
-            for one in places
-        )
+        return tuple(one.wider(float((_SIGMAS_M**2).mean())) for one in places)

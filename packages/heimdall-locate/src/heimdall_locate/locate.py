@@ -14,7 +14,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from heimdall_features.config import SPEED_OF_LIGHT_M_S
@@ -30,6 +30,7 @@ from heimdall_locate.position import (
     LogDensity,
     Position,
     ReceiverResult,
+    from_gaussians,
 )
 from heimdall_locate.propagation import (
     PROPAGATIONS,
@@ -43,17 +44,14 @@ from heimdall_locate.propagation import (
 )
 from heimdall_locate.sites import Site, cartesian_m, moved_deg, offset_m
 
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
+
 Float64 = NDArray[np.float64]
 
 _COARSEST_DEG: Final = 4.0
 _BLUR: Final = 0.6
 """Deviation of the delay within a cell, in light's travel times along its side."""
-_FINEST_FIRST_DEG: Final = 1 / 64
-"""Smallest side of the cells to begin with around a prior: 1.7 km."""
-_REACH_SIGMAS: Final = 5.0
-"""Deviations of a prior's longer axis that are searched."""
-_POLAR_DEG: Final = 85.0
-"""Latitude from which a box is all around the pole."""
 _FINE: Final = 0.3
 """Side of the smallest cells, in the light's way during the smallest deviation."""
 _MOST_CELLS: Final = 1000
@@ -162,10 +160,11 @@ def locate(
     }
     figures = {name: _per_receiver(name, value, sites) for name, value in named.items()}
     heard = np.isfinite(figures["arrivals_s"])
-    for name in ("sigma_s", "coherent_s", "clock_sigma_s", "delay_spreads_s"):
+    deviations = ("sigma_s", "coherent_s", "clock_sigma_s", "delay_spreads_s")
+    for name in deviations:
         if not (figures[name][heard] >= 0).all():
             raise LocateError(f"{name} is {figures[name].tolist()}; give deviations of 0 or more")
-    for name in ("sigma_s", "coherent_s", "clock_sigma_s", "delay_spreads_s"):
+    for name in deviations:
         heard &= np.isfinite(figures[name])
     if not np.isfinite(figures["delays_s"][heard]).all():
         raise LocateError(f"delays_s is {figures['delays_s'].tolist()}; give finite ones")
@@ -327,17 +326,6 @@ def _candidates(cells: Cells) -> tuple[Candidate, ...]:
     return tuple(sorted(scaled, key=lambda one: -one.probability))
 
 
-def _box(place: Candidate, reach_m: float) -> tuple[float, float, float, float]:
-    """South, north, west and east of what is within reach of a place, in degrees."""
-    reach_deg = reach_m / _M_PER_DEG
-    south, north = place.latitude_deg - reach_deg, place.latitude_deg + reach_deg
-    if max(-south, north) >= _POLAR_DEG:
-        return max(south, -90.0), min(north, 90.0), -180.0, 180.0
-    across_deg = min(reach_deg / math.cos(math.radians(max(-south, north))), 180.0)
-    west, east = place.longitude_deg - across_deg, place.longitude_deg + across_deg
-    return south, north, west, east
-
-
 def _log_sum(parts: list[Float64]) -> Float64:
     """Log of the sum of exponentials."""
     return functools.reduce(np.logaddexp, parts)
@@ -389,14 +377,24 @@ class _Model:
                 found.append(_Regular(sigma_s, float(sharp_s.min()), odds))
         return found
 
-    def log_prior(self, latitude_deg: Float64, longitude_deg: Float64) -> tuple[Float64, Float64]:
-        """Distances to receivers `(points, receivers)`, and the log of the prior's density."""
+    def log_prior(
+        self, latitude_deg: Float64, longitude_deg: Float64, width_m: float
+    ) -> tuple[Float64, Float64]:
+        """Distances to receivers `(points, receivers)`, and the log of the prior's density.
+
+        A given prior that is narrower than a cell is expected to be as wide as one.
+        """
         range_m = ranges_m(
             self.sites, latitude_deg, longitude_deg, self.altitude_m, self.propagation
         )
         log_prior = log_heard(range_m, self.given_altitude_m, self.propagation)
         if self.prior is not None:
-            log_prior += self.prior.log_density(latitude_deg, longitude_deg)
+            places, blur_m2 = self.prior.candidates, (_BLUR * width_m) ** 2
+            narrowest_m = min(one.ellipse(1.0).semi_minor_m for one in places)
+            prior = self.prior
+            if blur_m2 > (_FINE * narrowest_m) ** 2:
+                prior = from_gaussians([one.wider(blur_m2) for one in places])
+            log_prior += prior.log_density(latitude_deg, longitude_deg)
         return range_m, log_prior
 
     def log_posterior(
@@ -407,7 +405,7 @@ class _Model:
         Returns:
             `(points,)`, and `(scales, points)` of those scales that differ.
         """
-        range_m, log_prior = self.log_prior(latitude_deg, longitude_deg)
+        range_m, log_prior = self.log_prior(latitude_deg, longitude_deg, width_m)
         parts = []
         blur_s = _BLUR * width_m / SPEED_OF_LIGHT_M_S
         paths = distinct(paths_of(range_m, self.propagation), _INDISTINCT * blur_s)
@@ -447,7 +445,18 @@ class _Model:
 
     def search(self) -> tuple[Cells, float]:
         """The posterior as cells, and the log of its integral over the Earth."""
-        size_deg, latitude_deg, longitude_deg = self._first_cells()
+        size_deg = _COARSEST_DEG
+        latitude_deg, longitude_deg = (
+            axis.ravel()
+            for axis in np.meshgrid(
+                np.arange(-90 + size_deg / 2, 90, size_deg),
+                np.arange(-180 + size_deg / 2, 180, size_deg),
+                indexing="ij",
+            )
+        )
+        heard = self.log_prior(latitude_deg, longitude_deg, size_deg * _M_PER_DEG)[1]
+        is_near = heard > heard.max() - _TOO_FAR
+        latitude_deg, longitude_deg = latitude_deg[is_near], longitude_deg[is_near]
         across_deg = np.full(len(latitude_deg), size_deg)
         leaves: list[Float64] = []
         while True:
@@ -500,39 +509,6 @@ class _Model:
         found[3] -= log_all
         return Cells(*found), log_all
 
-    def _first_cells(self) -> tuple[float, Float64, Float64]:
-        """Side in degrees of the cells to begin with, and their centres.
-
-        They are all that the receivers may hear, or all around the prior, whose density a cell
-        wider than it would miss.
-        """
-        if self.prior is None:
-            boxes, size_deg = [(-90.0, 90.0, -180.0, 180.0)], _COARSEST_DEG
-        else:
-            ends = [(one, one.ellipse(1.0)) for one in self.prior.candidates]
-            finest_m = min(ellipse.semi_minor_m for _, ellipse in ends)
-            size_deg = _COARSEST_DEG
-            while size_deg * _M_PER_DEG > finest_m and size_deg > _FINEST_FIRST_DEG:
-                size_deg /= 2
-            boxes = [_box(one, _REACH_SIGMAS * ellipse.semi_major_m) for one, ellipse in ends]
-        found = set()
-        for south, north, west, east in boxes:
-            rows = np.arange(
-                math.floor((south + 90) / size_deg), math.ceil((north + 90) / size_deg)
-            )
-            columns = np.arange(
-                math.floor((west + 180) / size_deg), math.ceil((east + 180) / size_deg)
-            )
-            found |= {(row, column) for row in rows.tolist() for column in columns.tolist()}
-        row, column = np.array(sorted(found), dtype=np.float64).T
-        latitude_deg = (row + 0.5) * size_deg - 90
-        longitude_deg = (column + 0.5) * size_deg % 360 - 180
-        kept = np.abs(latitude_deg) < 90
-        latitude_deg, longitude_deg = latitude_deg[kept], longitude_deg[kept]
-        heard = self.log_prior(latitude_deg, longitude_deg)[1]
-        is_near = heard > heard.max() - _TOO_FAR
-        return size_deg, latitude_deg[is_near], longitude_deg[is_near]
-
     def _refine_scales(self, log_parts: Float64, width_m: float) -> float:
         """Smallest deviation that the posterior does not rule out; forget scales that it does."""
         mass = np.logaddexp.reduce(log_parts, axis=1)
@@ -558,7 +534,9 @@ class _Model:
             np.array([place.latitude_deg]),
             np.array([place.longitude_deg]),
         )
-        range_m, _ = self.log_prior(latitude_deg, longitude_deg)
+        range_m = ranges_m(
+            self.sites, latitude_deg, longitude_deg, self.altitude_m, self.propagation
+        )
         best: tuple[float, Float64, Float64] = (-math.inf, self.own_s, self.own_s)
         for regular in self.regular_s():
             tables = np.stack([self.propagation.errors.log_table(one) for one in regular.sigma_s])
@@ -583,13 +561,16 @@ class _Density:
     def __init__(self, model: _Model, cells: Cells, log_evidence: float) -> None:
         self.model, self.cells, self.log_evidence = model, cells, log_evidence
 
-    def __call__(self, latitude_deg: Float64, longitude_deg: Float64) -> Float64:
-        """Nats per square metre, `(points,)`."""
+    @functools.cached_property
+    def tree(self) -> "cKDTree":
+        """Tree of the cells' places, which takes a while to make."""
         from scipy.spatial import cKDTree
 
-        place_m = cartesian_m(self.cells.latitude_deg, self.cells.longitude_deg, 0.0)
-        points_m = cartesian_m(latitude_deg, longitude_deg, 0.0)
-        _, nearest = cKDTree(place_m).query(points_m)
+        return cKDTree(cartesian_m(self.cells.latitude_deg, self.cells.longitude_deg, 0.0))
+
+    def __call__(self, latitude_deg: Float64, longitude_deg: Float64) -> Float64:
+        """Nats per square metre, `(points,)`."""
+        _, nearest = self.tree.query(cartesian_m(latitude_deg, longitude_deg, 0.0))
         width_m = self.cells.width_m[nearest]
         found = np.empty(len(width_m))
         for width in np.unique(width_m):

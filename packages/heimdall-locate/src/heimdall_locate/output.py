@@ -5,7 +5,6 @@ version 2.2.0, OGC 07-147r2 (2008); MITRE, "Cursor on Target" event schema, vers
 `shape` detail (2003 to 2005).
 """
 
-import contextlib
 import html
 import json
 import math
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
+from heimdall_locate.atomic import write_whole
 from heimdall_locate.description import (
     coordinates_text,
     ellipse_text,
@@ -74,7 +74,13 @@ def write_position(
         "position.cot.xml": cot(position, time),
         "map.html": map_html(position, sites),
     }
-    return _write_all(Path(folder), texts)
+    paths = {Path(folder, name): text for name, text in texts.items()}
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_whole(paths)
+    except OSError as error:
+        raise LocateError(f"cannot write {error.filename}: {error.strerror}") from error
+    return tuple(paths)
 
 
 def geojson(position: Position, sites: Sequence[Site]) -> dict[str, Any]:
@@ -282,28 +288,3 @@ def _finite(value: object) -> object:
 
 def _zulu(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-
-
-def _write_all(folder: Path, texts: dict[str, str]) -> tuple[Path, ...]:
-    """Write files under temporary names, then move all into place."""
-    paths = tuple(folder / name for name in texts)
-    parts = [path.with_name(f".{path.name}.{uuid.uuid4().hex}.part") for path in paths]
-    now = folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, part, text in zip(paths, parts, texts.values(), strict=True):
-            now = path
-            with part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, part in zip(paths, parts, strict=True):
-            now = path
-            part.replace(path)
-    except OSError as error:
-        raise LocateError(f"cannot write {now}: {error.strerror}") from error
-    finally:
-        for part in parts:
-            with contextlib.suppress(OSError):
-                part.unlink()
-    return paths

@@ -60,6 +60,13 @@ class Candidate:
         bearing_deg = math.degrees(math.atan2(east, north)) % 180.0
         return Ellipse(float(major_m), float(minor_m), bearing_deg)
 
+    def wider(self, variance_m2: float) -> Candidate:
+        """The same candidate with this variance added in every direction."""
+        (east, across), (other, north) = self.covariance_m2
+        return replace(
+            self, covariance_m2=((east + variance_m2, across), (other, north + variance_m2))
+        )
+
     def squared_sigmas(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> Float64:
         """Squared Mahalanobis distance of points from this candidate."""
         offset = offset_m(self.latitude_deg, self.longitude_deg, (latitude_deg, longitude_deg))
