@@ -184,8 +184,9 @@ def _learned(known: Iterator[Known]) -> Calibration:
             left.append(f"{name}: {one_line(error)}")
             continue
         row = {}
+        deviations_s = np.hypot(arrivals.sigma_s, arrivals.coherent_s)
         for site, arrival_s, sigma_s in zip(
-            here, arrivals.arrivals_s.tolist(), arrivals.sigma_s.tolist(), strict=True
+            here, arrivals.arrivals_s.tolist(), deviations_s.tolist(), strict=True
         ):
             sites.setdefault(site.name, site)
             if math.isfinite(arrival_s):
