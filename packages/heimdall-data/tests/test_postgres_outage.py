@@ -1,10 +1,9 @@
 """A Postgres that stops while it is used, on a server of this file's own."""
 
 import multiprocessing
-import os
-import signal
 import threading
 
+import psutil
 import pytest
 from heimdall_data import Catalogue, HeimdallDataset, ObjectStore
 from heimdall_data.embedded import EmbeddedStack
@@ -43,7 +42,12 @@ class Outage:
 
     def __init__(self, stack, for_s):
         (number,) = (server.pid for server in stack.status().servers if server.name == "Postgres")
-        os.kill(number, signal.SIGKILL)
+        postgres = psutil.Process(number)
+        killed = [postgres, *postgres.children(recursive=True)]
+        for process in killed:
+            process.kill()
+        # What serves a connection answers for a moment after its parent has gone.
+        psutil.wait_procs(killed)
         self._back = threading.Timer(for_s, stack.start)
         self._back.start()
 
