@@ -26,13 +26,14 @@ GNSS_CLOCK_S: Final = 6e-8
 stated place, 10 m."""
 SESSION_SCALES: Final = (
     (1.0, 0.99),
-    (4.0, 2.5e-3),
-    (16.0, 2.5e-3),
-    (64.0, 2.5e-3),
-    (256.0, 2.5e-3),
+    (3.0, 2e-3),
+    (9.0, 2e-3),
+    (27.0, 2e-3),
+    (81.0, 2e-3),
+    (243.0, 2e-3),
 )
 """Factors of all clocks' and noise's deviation, with the odds of each: one session in a hundred
-has a fault that concerns all receivers, of any size from a quarter of a microsecond to 15."""
+has a fault that concerns all receivers, of any size from a fifth of a microsecond to 15."""
 _REACH: Final = 12.0
 """Half-width of tables, as the inverse hyperbolic sine of an error in deviations: 80,000."""
 _N_ENTRIES: Final = 768
