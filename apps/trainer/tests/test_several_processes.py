@@ -159,7 +159,10 @@ def child_of(pid):
 
 
 def test_two_processes_train_the_network_of_one(connections, quick, two, tmp_path):
-    """With the same batches: loss and all metrics after an epoch and after two."""
+    """With the same batches: loss and all metrics after an epoch and after two.
+
+    Sums of float32 have another order, and what that does to a median depends on the processor.
+    """
     config = replace(
         quick,
         epochs=10000,
@@ -180,7 +183,7 @@ def test_two_processes_train_the_network_of_one(connections, quick, two, tmp_pat
     told = [line for line in two[1] if line["event"] == "epoch"][:2]
     for line, alone in zip(told, history_of(trainer), strict=True):
         for name, value in alone.items():
-            assert line[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+            assert line[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
 class StopAfter(Callback):

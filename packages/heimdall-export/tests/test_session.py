@@ -33,3 +33,9 @@ def test_batches_are_full_but_for_the_last(session, features, n, batch_size):
     assert sum(sizes) == n
     assert set(sizes[:-1]) <= {batch_size}
     assert np.isfinite(sizes[-1])
+
+
+def test_products_of_bytes_do_not_overflow(session):
+    """On processors without VNNI they would, unless ONNX Runtime is asked for slower ones."""
+    options = session.get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"

@@ -66,6 +66,8 @@ def open_session(
         raise ExportError(f"no model file at {name}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
+    # Processors without VNNI add products of unsigned and signed bytes in 16 bits, which overflow.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if n_threads is not None:
         options.intra_op_num_threads = n_threads
     refusals = (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.InvalidProtobuf)
