@@ -78,6 +78,28 @@ def test_a_session_whose_recordings_are_not_in_the_catalogue_is_counted(filled):
     assert filled.rejected_counts()["no recordings"] == 1
 
 
+def test_levels_without_recordings_are_refused_by_name(filled, caplog):
+    """An S-meter's reading is no recording; its session must not look as if it were lost."""
+    execute(
+        filled,
+        "UPDATE heimdall.measurements m SET iq_data_location = NULL "
+        "FROM heimdall.websdr_stations s WHERE s.id = m.websdr_station_id AND s.name = 'Genova'",
+    )
+    (session,) = filled.sessions()
+    assert [m.station for m in session.measurements] == ["Torino"]
+    assert "levels without recordings" not in filled.rejected_counts()
+    (warning,) = caplog.messages
+    assert "signal_strength_db and no recording (Genova " in warning
+    execute(filled, "UPDATE heimdall.measurements SET iq_data_location = NULL")
+    assert filled.sessions() == []
+    assert filled.rejected_counts()["levels without recordings"] == 1
+    execute(filled, "UPDATE heimdall.measurements SET signal_strength_db = NULL")
+    caplog.clear()
+    assert filled.sessions() == []
+    assert filled.rejected_counts()["no recordings"] == 1
+    assert caplog.messages == []
+
+
 def test_a_session_comes_with_what_each_station_measured(filled, raw_iq_store):
     """Everything that a dataset needs, from one query."""
     (session,) = filled.sessions()

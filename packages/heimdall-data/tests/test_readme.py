@@ -32,7 +32,7 @@ def run(code, folder):
 
 def test_the_examples_go_from_nothing_to_a_sample(examples, tmp_path):
     """Examples are copied; one that does not work costs every reader an hour."""
-    first, _, samples, _ = examples
+    first, _, samples, *_ = examples
     assert "samples; left out:" in run(first, tmp_path)
     assert "(3, 128, 32) and 0 sessions excluded" in run(samples, tmp_path)
 
@@ -58,3 +58,22 @@ def test_files_of_ones_own_become_a_session(examples, tmp_path, real_recordings)
     (tmp_path / "stations.csv").write_text(STATIONS)
     shown = "\nprint(session.name, [m.station.name for m in session.measurements])"
     assert "['DF0KL', 'F1JEK', 'HB9RYZ']" in run(examples[1] + shown, tmp_path)
+
+
+def test_public_data_sets_are_read(examples, tmp_path):
+    """Whoever downloaded one of them begins here."""
+    powder, locards = tmp_path / "powder-frs", tmp_path / "locards"
+    powder.mkdir()
+    locards.mkdir()
+    (powder / "receivers.csv").write_text("name,latitude,longitude\na,40,-111\nb,40.1,-111\n")
+    (powder / "sessions.csv").write_text(
+        "timestamp,latitude,longitude,part,a,b\n2022-07-05 14:12:32,40,-111,train,-70,\n"
+    )
+    (locards / "sensors.csv").write_text("serial,latitude,longitude,height\n7,46.5,9,680\n")
+    (locards / "set_1.csv").write_text(
+        'latitude,longitude,geoAltitude,measurements\n46,9,8000,"[[7,860567,49]]"\n'
+    )
+    said = run(examples[4], tmp_path)
+    assert "(1, 2) levels" in said
+    assert "sessions_added=1" in said
+    assert said.endswith("7 46.5 9.0 680.0 0.0\n")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from heimdall_data.ingest.recording_file import read_recording as read_recording
     from heimdall_data.object_store.settings import S3Settings as S3Settings
     from heimdall_data.object_store.store import ObjectStore as ObjectStore
+    from heimdall_data.public.locards import read_locards as read_locards
+    from heimdall_data.public.powder_frs import read_powder_frs as read_powder_frs
     from heimdall_data.receivers import choose_receivers as choose_receivers
     from heimdall_data.recordings.gnss_pos import (
         positions_from_gnss_pos as positions_from_gnss_pos,
@@ -44,6 +46,8 @@ _NAMES = {
     "ingest.recording_file": "Details read_recording",
     "object_store.settings": "S3Settings",
     "object_store.store": "ObjectStore",
+    "public.locards": "read_locards",
+    "public.powder_frs": "read_powder_frs",
     "receivers": "choose_receivers",
     "recordings.gnss_pos": "positions_from_gnss_pos",
     "recordings.recording": "ReceiverPosition Recording",

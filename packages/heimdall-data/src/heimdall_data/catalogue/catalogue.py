@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from heimdall_data.catalogue.queries import (
+    LEVELS_ALONE,
     REJECTED,
     STATIONS,
     UNPLACED,
@@ -148,6 +149,16 @@ class Catalogue:
                     "out: %s; correct heimdall.websdr_stations",
                     self.where,
                     ", ".join(names),
+                )
+            alone: dict[str, int] = dict(connection.execute(f"{members}{LEVELS_ALONE}"))
+            if alone:
+                _log.warning(
+                    "%s: %d measurements have signal_strength_db and no recording (%s); they are "
+                    "left out, because nothing tells what their levels are relative to: see "
+                    "docs/data.md",
+                    self.where,
+                    sum(alone.values()),
+                    ", ".join(f"{name} {n}" for name, n in alone.items()),
                 )
             columns = read_columns(connection, only, members)
             read = partial(self._sessions_by_id, only, members)

@@ -108,6 +108,12 @@ SELECT m.recording_session_id AS session_id, m.* FROM heimdall.measurements m
 WHERE m.recording_session_id IS NOT NULL AND m.iq_data_location IS NOT NULL
 """
 
+_LEVELS_ALONE = """
+SELECT recording_session_id AS session_id, websdr_station_id FROM heimdall.measurements
+WHERE recording_session_id IS NOT NULL AND iq_data_location IS NULL
+  AND signal_strength_db IS NOT NULL
+"""
+_NO_LEVELS_ALONE = "SELECT NULL::uuid AS session_id, NULL::uuid AS websdr_station_id WHERE false"
 _BOTH = f"{_BY_COLUMN} UNION ALL {_BY_TASK} AND m.recording_session_id IS NULL"
 _UNCLAIMED = """
 SELECT EXISTS (SELECT FROM heimdall.measurements
@@ -116,7 +122,9 @@ SELECT EXISTS (SELECT FROM heimdall.measurements
 
 
 def belonging(connection: Connection, where: str) -> str:
-    """SQL of the subquery `belonging`: measurements, each with its session.
+    """SQL of two subqueries: measurements with recordings, and with levels alone.
+
+    Each row of `belonging` and of `levels_alone` has its session.
 
     Raises:
         CatalogueError: The database, described by `where`, lacks a column that we read.
@@ -124,11 +132,21 @@ def belonging(connection: Connection, where: str) -> str:
     present = columns_present(connection)
     check_columns(present, where)
     if "recording_session_id" not in present["measurements"]:
-        members = _BY_TASK
+        members, alone = _BY_TASK, _NO_LEVELS_ALONE
     else:
         unclaimed = connection.execute(_UNCLAIMED).fetchone() == (True,)
-        members = _BOTH if unclaimed else _BY_COLUMN
-    return f"WITH belonging AS NOT MATERIALIZED ({members})"
+        members, alone = _BOTH if unclaimed else _BY_COLUMN, _LEVELS_ALONE
+    return (
+        f"WITH belonging AS NOT MATERIALIZED ({members}), "
+        f"levels_alone AS NOT MATERIALIZED ({alone})"
+    )
+
+
+LEVELS_ALONE = """
+SELECT st.name, count(*) FROM levels_alone m
+JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id GROUP BY 1 ORDER BY 1
+"""
+"""Number of measurements of each station that have a level and no recording."""
 
 
 REJECTED = f"""
@@ -140,6 +158,8 @@ SELECT reason, count(*) FROM (
         WHEN src.latitude IS NULL OR src.longitude IS NULL THEN 'source without a position'
         WHEN NOT {on_earth("src")} THEN 'source at an impossible position'
         WHEN {_possible("s.session_start")} IS NOT TRUE THEN 'start at an impossible time'
+        WHEN recorded.session_id IS NULL AND s.id IN (SELECT session_id FROM levels_alone)
+            THEN 'levels without recordings'
         WHEN recorded.session_id IS NULL THEN 'no recordings'
         WHEN NOT recorded.placed THEN 'stations without a position'
     END AS reason
