@@ -348,7 +348,20 @@ class Constant(torch.nn.Module):
         return self.position_deg + unused, self.sigma_m + unused
 
 
-def model_file(path, position_deg, sigma_m, receivers):
+class TwoPlaces(Constant):
+    """One that says that there are two places, and which is likelier."""
+
+    def forward(self, mel_spectrogram):
+        """Position and sigma as `Constant`; weights, means and covariances."""
+        position, sigma = super().forward(mel_spectrogram)
+        unused = 0 * mel_spectrogram.mean(dim=(1, 2, 3))[:, None]
+        weights = torch.tensor([[0.7, 0.3]]) + unused
+        means = torch.tensor([[[45.2, 8.6], [44.63, 7.80]]]) + unused[..., None]
+        covariances = torch.tensor([[[6e7, 6e7, 0.0], [6e7, 6e7, 0.0]]]) + unused[..., None]
+        return position, sigma, weights, means, covariances
+
+
+def model_file(path, position_deg, sigma_m, receivers, kind=Constant):
     """Write a model of these receivers that always gives the same answer."""
     config = FeatureConfig(receivers=receivers, sample_rate_hz=48_000.0)
     sites = [{"name": name, "latitude": 45.0, "longitude": 8.0} for name in receivers]
@@ -359,7 +372,31 @@ def model_file(path, position_deg, sigma_m, receivers):
         "heimdall.run_id": "0123abcd",
         "heimdall.created_at": "2026-11-20T12:00:00+00:00",
     }
-    return export_onnx(Constant(position_deg, sigma_m), path, metadata=metadata)
+    return export_onnx(kind(position_deg, sigma_m), path, metadata=metadata)
+
+
+def test_a_model_s_places_are_weighed_by_the_clocks(heimdall, folder):
+    """The likelier place by levels is not where the times are from."""
+    receivers = ("TORINO", "Coazze", "Elsewhere")
+    model = model_file(folder / "m.onnx", (45.0, 8.3), 50_000.0, receivers, TwoPlaces)
+    words = ("in", "--stations", "stations.csv", "--model", model, "--json")
+    status, out, _ = heimdall(*words)
+    assert status == 0
+    assert away_m(json.loads(out), (44.6113, 7.772)) < 1_000
+    for path in (folder / "in").iterdir():
+        changed(path, lambda blocks: blocks.__setitem__("age_s", 255))
+    status, out, _ = heimdall(*words, "--output", folder / "out")
+    assert status == 0
+    levels = json.loads(out)
+    assert [one["probability"] for one in levels["candidates"]] == pytest.approx([0.7, 0.3])
+    assert away_m(levels, (45.2, 8.6)) < 10
+    drawn = json.loads((folder / "out" / "position.geojson").read_text(encoding="utf-8"))
+    places = [each for each in drawn["features"] if each["geometry"]["type"] == "Point"]
+    assert sum("probability" in each["properties"] for each in places) == 2
+    for name in ("position.kml", "map.html"):
+        text = (folder / "out" / name).read_text(encoding="utf-8")
+        assert "70" in text
+        assert "30" in text
 
 
 def test_a_model_tells_where_two_clocks_cannot(heimdall, folder):

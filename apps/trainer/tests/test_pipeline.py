@@ -62,12 +62,15 @@ def test_cp5_3_training_loss_falls_and_a_checkpoint_gives_the_same_outputs(
 
 
 def test_the_best_three_checkpoints_stay(finished):
-    """Disks fill up; but the best model must survive a bad last epoch."""
+    """Disks fill up; but the best model must survive a bad last epoch.
+
+    What is shipped of it has a checkpoint of its own.
+    """
     from pathlib import Path
 
     folder = Path(finished.summary.checkpoint).parent
-    names = sorted(path.name for path in folder.glob("*.ckpt"))
-    assert names == ["epoch=000.ckpt", "epoch=001.ckpt", "last.ckpt"]
+    names = {path.name for path in folder.glob("*.ckpt")}
+    assert names - {"calibrated.ckpt"} == {"epoch=000.ckpt", "epoch=001.ckpt", "last.ckpt"}
 
 
 def test_same_seed_same_weights(connections, quick, data):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from heimdall_evaluation.baselines import level_baselines
+from heimdall_evaluation.coverage import shares_inside
 from heimdall_evaluation.dataset import RecordedSession
 from heimdall_export.serving.metadata import Receiver
 from heimdall_models import Region
@@ -74,3 +75,20 @@ def test_every_level_baseline_is_in_the_report():
 def test_two_sessions_to_train_on_leave_the_report_without_baselines():
     """Nothing can be fitted to two places; the report is written all the same."""
     assert level_baselines(levels(2, 1), levels(12, 2), RECEIVERS, REGION) == ()
+
+
+@pytest.mark.filterwarnings("ignore:lbfgs")
+def test_ellipses_are_calibrated_on_the_validation_sessions_alone():
+    """One factor a method on all ellipses; judged sessions have no say, and positions stay."""
+    training, judged = levels(60, 1), levels(12, 2)
+    plain = level_baselines(training, judged, RECEIVERS, REGION)
+    held_out = levels(200, 3)
+    calibrated = level_baselines(training, judged, RECEIVERS, REGION, held_out)
+    alone = level_baselines(training, held_out, RECEIVERS, REGION, held_out)
+    for before, after, there in zip(plain, calibrated, alone, strict=True):
+        assert np.array_equal(before.position_deg, after.position_deg)
+        wider = after.sigma_m / before.sigma_m
+        assert wider == pytest.approx(np.full((12, 2), wider[0, 0]))
+        assert f"{wider[0, 0]:.2f} times" in after.explanation
+        low, high = shares_inside(there, np.array([s.position_deg for s in held_out.sessions]))
+        assert f"they hold {100 * low:.0f} / {100 * high:.0f} %" in after.explanation

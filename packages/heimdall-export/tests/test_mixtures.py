@@ -3,8 +3,15 @@
 import numpy as np
 import onnx
 import pytest
-from heimdall_export import ExportError, Predictor
+import torch
+from heimdall_export import ExportError, Predictor, check_parity, export_onnx
+from heimdall_export.contract import MIXTURE_OUTPUTS, OUTPUTS
+from heimdall_export.graph.quantize import quantize_model
+from heimdall_export.session import open_session
+from heimdall_locate import Site
+from heimdall_locate.output import geojson, kml
 from heimdall_locate.sites import moved_deg
+from heimdall_models import LocalizationNet, Region, ServingNet, Standardize
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -125,3 +132,90 @@ def test_a_long_ellipse_is_an_answer(predictor_of, features):
     assert found.sigma_east_m == pytest.approx(1.4e6)
     assert found.ellipse_68.semi_minor_m < found.ellipse_68.semi_major_m / 1000
     assert found.ellipse_68.bearing_deg == pytest.approx(45, abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def mixed(scale_m):
+    """A network whose levels leave several places: receivers read path loss, and rather loosely."""
+    torch.manual_seed(0)
+    mean = np.full((3, 128, 1), -60.0)
+    net = LocalizationNet(3, "test_convnext", n_components=4)
+    posterior = net.heads.posterior
+    receivers = torch.tensor([[-0.3, 0.2], [0.3, 0.1], [0.0, -0.3]])
+    apart = (posterior.places - receivers[:, None]).norm(dim=2)
+    posterior.mean_db.copy_(-60 - 30 * (apart + 0.05).log10())
+    posterior.own_variance.fill_(9.0)
+    posterior.noise.fill_(1e-12)
+    posterior.mean.fill_(-60.0)
+    posterior.std.fill_(20.0)
+    standardize = Standardize(mean, np.full_like(mean, 20.0))
+    return ServingNet(standardize, net, Region(45.0, 8.0, scale_m)).eval()
+
+
+@pytest.fixture(scope="module")
+def mixed_path(mixed, metadata, tmp_path_factory):
+    """Its model file."""
+    return export_onnx(mixed, tmp_path_factory.mktemp("mixed") / "model.onnx", metadata=metadata)
+
+
+def test_an_exported_mixture_is_the_network_s(mixed, mixed_path, features, scale_m):
+    """The fit is part of the graph, and runs for any batch."""
+    report = check_parity(mixed_path, mixed, features, scale_m=scale_m, batch_sizes=(1, 16))
+    assert 0 < report.mean_mixture_difference < 1e-4
+    session = open_session(mixed_path)
+    assert [end.name for end in session.get_outputs()] == [*OUTPUTS, *MIXTURE_OUTPUTS]
+
+
+def test_parity_sees_another_mixture(mixed_path, mixed, features, scale_m):
+    """The check above can fail."""
+    variance = mixed.net.heads.posterior.own_variance
+    variance.fill_(16.0)
+    try:
+        with pytest.raises(ExportError, match="differs from its network"):
+            check_parity(mixed_path, mixed, features, scale_m=scale_m, batch_sizes=(16,))
+    finally:
+        variance.fill_(9.0)
+
+
+def test_a_predictor_lists_the_places_that_the_network_weighs(mixed, mixed_path, features):
+    """The likelier first, and each in every file that a user opens."""
+    found = Predictor(mixed_path, n_threads=1).predict_features(features[:8])
+    with torch.no_grad():
+        _, _, weights, means, covariances = mixed(torch.from_numpy(features[:8]))
+    sites = [Site("Torino", 45.0, 8.0)]
+    for row, position in enumerate(found):
+        order = weights[row].argsort(descending=True).tolist()
+        kept = [at for at in order if weights[row, at] >= 1e-3]
+        assert len(position.candidates) == len(kept)
+        for one, at in zip(position.candidates, kept, strict=True):
+            assert one.probability == pytest.approx(weights[row, at].item(), abs=1e-3)
+            place = (one.latitude_deg, one.longitude_deg)
+            assert place == pytest.approx(means[row, at].tolist(), abs=1e-4)
+            assert one.covariance_m2[0][0] == pytest.approx(
+                covariances[row, at, 0].item(), rel=0.01
+            )
+        drawn = [each["properties"] for each in geojson(position, sites)["features"]]
+        assert sum("probability" in each for each in drawn) >= len(kept)
+        assert kml(position, sites).count("<Placemark>") > len(kept)
+    assert max(len(position.candidates) for position in found) > 1
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8"])
+def test_smaller_files_keep_the_mixture(mixed_path, features, tmp_path, kind):
+    """All outputs, and finite ones."""
+    path = quantize_model(mixed_path, tmp_path / "small.onnx", kind, features=features[:16])
+    session = open_session(path)
+    names = [end.name for end in session.get_outputs()]
+    assert names == [*OUTPUTS, *MIXTURE_OUTPUTS]
+    outputs = dict(zip(names, session.run(None, {"mel_spectrogram": features[:4]}), strict=True))
+    assert all(np.isfinite(values).all() for values in outputs.values())
+    assert outputs["weights"].sum(axis=1) == pytest.approx(np.ones(4), abs=1e-4)
+
+
+def test_a_broken_session_has_no_mixture(mixed_path, features):
+    """Of a batch, the others keep theirs."""
+    batch = features[:3].copy()
+    batch[1, 0, 3, 4] = np.nan
+    for values in open_session(mixed_path).run(None, {"mel_spectrogram": batch}):
+        assert np.isnan(values[1]).all()
+        assert np.isfinite(values[[0, 2]]).all()

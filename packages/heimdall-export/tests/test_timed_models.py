@@ -1,5 +1,6 @@
 """Models that take times of arrival beside the spectrograms: a real one, from network to map."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -164,6 +165,34 @@ def test_the_file_agrees_with_its_network(timed_path, timed_network, mel, rows):
     assert report.worst_m < 100
     assert 0 < report.mean_correlation_difference < 1e-4
     assert report.max_correlation_difference < 1e-2
+
+
+def test_a_timed_mixture_is_the_network_s(timed_network, timed_path, mel, rows, tmp_path):
+    """Mirror images, components of levels and repeats are told apart in the graph too."""
+    network = copy.deepcopy(timed_network)
+    network.levels.net.n_components = network.levels.net.heads.n_components = 3
+    path = export_onnx(
+        network,
+        tmp_path / "mixed.onnx",
+        input_shape=MEL.config.shape,
+        arrivals_shape=TIMES.shape,
+        metadata=METADATA,
+    )
+    report = check_parity(
+        path, network, mel, arrivals=rows, scale_m=REGION.scale_m, batch_sizes=(1, 64)
+    )
+    assert report.mean_mixture_difference < 1e-3
+    session = open_session(path)
+    names = [end.name for end in session.get_outputs()]
+    assert names[-3:] == ["weights", "means", "covariances"]
+    (alone,), (mixed,) = (
+        Predictor(file, n_threads=1).predict_many([recordings()]) for file in (timed_path, path)
+    )
+    assert mixed.candidates[0].probability > 0.99
+    away_m = Geod(ellps="WGS84").inv(
+        alone.longitude_deg, alone.latitude_deg, mixed.longitude_deg, mixed.latitude_deg
+    )[2]
+    assert away_m < 1
 
 
 def test_times_make_the_difference(timed_path, mel, rows):

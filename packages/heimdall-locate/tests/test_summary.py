@@ -61,7 +61,11 @@ def test_a_summary_tells_all_candidates_and_receivers():
         termination="two places",
     )
     told = summary(position)
-    assert place_text(position.candidates[0]) in told
+    first = place_text(position.candidates[0])
+    assert re.search(rf"^position +{re.escape(first)} with 70\s%$", told, re.MULTILINE)
+    assert re.search(r"^68 % of it +\d", told, re.MULTILINE)
+    alone = summary(replace(position, candidates=position.candidates[:1]))
+    assert re.search(r"^68 % +\d", alone, re.MULTILINE)
     assert re.search(r"^or +48\.\d+, 9\.\d+ .* with 30\s%$", told, re.MULTILINE)
     assert re.search(r"^A +\S1\.5\sµs +\S0\.5\s\S +20\sdB$", told, re.MULTILINE)
     assert re.search(r"^Long name +not used: no clock$", told, re.MULTILINE)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import resource
 import sys
 import time
 from dataclasses import replace
@@ -23,8 +24,8 @@ import torch
 from heimdall_features import FeatureConfig, FeatureExtractor
 from heimdall_models import LocalizationConfig, LocalizationModule, Region, localization_metrics
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
-from heimdall_models.baselines.levels import LevelMap
 from heimdall_models.levels.grid import Grid
+from heimdall_models.levels.level_map import LevelMap, TransmitPowers
 from heimdall_models.levels.received_power import ReceivedPower
 from heimdall_models.trained import Trained
 from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_sessions
@@ -49,6 +50,7 @@ def arguments():
     parser.add_argument("--epochs", type=int, default=0, help="0 only learns levels")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--backbone", default="convnext_atto")
+    parser.add_argument("--cost", action="store_true", help="only time the fits to many sessions")
     parser.add_argument("--keep", type=Path, help="folder in which simulated features are kept")
     return parser.parse_args()
 
@@ -127,7 +129,7 @@ def bound(train, test, names, region, options):
     offsets_m = np.stack([east_north_m(place, middle_deg) for place in places])
     worlds = {world.station.name: world for world in world_of(scenario)}
     mean_db = np.stack(
-        [true_levels_db(worlds[name], places, offsets_m, scenario) for name in names], axis=1
+        [true_levels_db(worlds[name], places, offsets_m, scenario) for name in names]
     )
     low_dbm, high_dbm = scenario.radiated_dbm
     power_variance = (high_dbm - low_dbm) ** 2 / 12 + scenario.session_power_sigma_db**2
@@ -135,8 +137,10 @@ def bound(train, test, names, region, options):
         region=region,
         grid=grid,
         mean_db=mean_db,
-        own_variance=np.full(mean_db.shape, max(options.fading**2, 0.1)),
-        common_variance=np.full(len(mean_db), power_variance),
+        own_variance=np.full(len(places), max(options.fading**2, 0.1)),
+        common_variance=np.zeros(len(places)),
+        powers=TransmitPowers.spaced(power_variance),
+        known=np.ones(len(names), dtype=bool),
     )
     power = ReceivedPower.joined(ReceivedPower.of(part) for part in np.array_split(test[0], 10))
     answer = true_map(power.signal_db(power.noise()), power.present)
@@ -224,9 +228,42 @@ def answered(name, module, test, started):
     module.train()
 
 
+COSTS = ((600, 7), (2_000, 30), (6_000, 7), (6_000, 30), (20_000, 7), (20_000, 30))
+"""Sessions and receivers."""
+
+
+def costs():
+    """Print how long the fits take, and the most memory that the process has had so far."""
+    print("| sessions | receivers | path-loss law, s | kriged map, s | most memory, GB |")
+    print("|---|---|---|---|---|")
+    region = Region(45.0, 8.2, 90_000.0)
+    for n_sessions, n_receivers in COSTS:
+        rng = np.random.default_rng(0)
+        places = rng.uniform(-0.9, 0.9, (n_sessions, 2))
+        receivers = rng.uniform(-0.9, 0.9, (n_receivers, 2))
+        distance = np.linalg.norm(places[:, None] - receivers, axis=-1)
+        waves = rng.normal(0, 6, (2, n_receivers))
+        levels = -30 * np.log10(distance + 0.01) + rng.normal(0, 4, (n_sessions, 1))
+        levels += 5 * np.sin(places @ waves) + rng.normal(0, 3, levels.shape)
+        present = rng.random(levels.shape) < 0.9
+        given = region.to_degrees(places), region.to_degrees(receivers), region
+        training = TrainingLevels(levels, present, *given)
+        seconds = []
+        for name in ("level likelihood, path-loss law", "level likelihood, kriged map"):
+            started = time.monotonic()
+            LEVEL_BASELINES[name](training)
+            seconds.append(time.monotonic() - started)
+        memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        row = f"| {n_sessions:,} | {n_receivers} | {seconds[0]:.0f} | {seconds[1]:.0f} |"
+        print(f"{row} {memory_gb:.1f} |", flush=True)
+
+
 def main():
     """Print the table."""
     options = arguments()
+    if options.cost:
+        costs()
+        return
     stations = {station.name: station for station in NORTHWEST_ITALY.stations}
     names = tuple(options.receivers.split(",")) if options.receivers else tuple(stations)
     train = heard(options.train, 1, options, names)

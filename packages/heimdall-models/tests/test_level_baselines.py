@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from heimdall_models import ModelError, Region, localization_metrics
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
-from heimdall_models.baselines.levels import LevelMap
 from heimdall_models.baselines.neighbours import fit_nearest_neighbours
 from heimdall_models.levels.grid import Grid
 from heimdall_models.levels.kriging import FieldLaw, KrigedField
+from heimdall_models.levels.level_map import ODDS, TEMPERATURES, LevelMap, TransmitPowers, Trust
 from heimdall_models.levels.path_loss import PathLossLaw, found_receivers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +24,7 @@ from level_world import (
     LevelWorld,
     path_loss_levels_db,
 )
+from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 N_TRAIN = 400
@@ -127,27 +128,85 @@ def test_without_any_receiver_a_map_answers_the_middle(name):
 def test_the_likelihood_is_the_gaussian_s_own(seed, up):
     """SciPy's multivariate normal with power in the covariance, against the closed form."""
     rng = np.random.default_rng(seed)
-    grid = Grid((-1.0, -1.0), (0.5, 0.5), (4, 3))
+    powers = TransmitPowers(rng.normal(0, 5, 4), rng.uniform(0, 40, 4), rng.dirichlet(np.ones(4)))
     level_map = LevelMap(
         region=REGION,
-        grid=grid,
-        mean_db=rng.normal(-80, 20, (12, 4)),
-        own_variance=rng.uniform(1, 20, (12, 4)),
+        grid=Grid((-1.0, -1.0), (0.5, 0.5), (4, 3)),
+        mean_db=rng.normal(-80, 20, (4, 12)),
+        own_variance=rng.uniform(1, 20, 12),
         common_variance=rng.uniform(0, 40, 12),
+        powers=powers,
+        known=np.arange(4) < 3,
     )
     level, present = rng.normal(-80, 20, 4), np.array(up)
     found = level_map.log_likelihood(np.where(present, level, 0.0)[None], present[None])[0]
-    constant = present.sum() * np.log(2 * np.pi) / 2
+    heard = present & level_map.known
     for cell in range(12):
-        covariance = np.diag(level_map.own_variance[cell]) + level_map.common_variance[cell]
-        expected = 0.0
-        if present.any():
-            expected = constant + multivariate_normal.logpdf(
-                level[present],
-                level_map.mean_db[cell][present],
-                covariance[np.ix_(present, present)],
-            )
-        assert found[cell] == pytest.approx(expected, abs=1e-8)
+        # In training's own season, for each Gaussian of the powers.
+        mean, n = level_map.mean_db[heard, cell], heard.sum()
+        expected = [] if n else [0.0]
+        for at, variance, share in zip(
+            powers.offset_db, powers.variance, powers.share, strict=True
+        ):
+            common = level_map.common_variance[cell] + variance
+            covariance = level_map.own_variance[cell] * np.eye(n) + common
+            if n:
+                density = multivariate_normal.logpdf(level[heard], mean + at, covariance)
+                expected.append(np.log(share) + density + n * np.log(2 * np.pi) / 2)
+        assert found[0, cell] == pytest.approx(logsumexp(expected), abs=1e-8)
+
+
+@cache
+def kriged_and_new():
+    """A map, and as many sessions that it was made without."""
+    return fitted("level likelihood, kriged map"), sessions().training(slice(N_TRAIN, None))
+
+
+def test_sessions_whose_gains_have_moved_cost_trust():
+    """The map's own law deserves more of it than sessions to whose every level 8 dB were added."""
+    level_map, new = kriged_and_new()
+    rows = np.arange(150)
+    moved = np.random.default_rng(4).normal(0, 8, new.levels_db.shape)
+    usual = Trust.of(new, [(level_map, rows)])
+    moved = Trust.of(replace(new, levels_db=new.levels_db + moved), [(level_map, rows)])
+    assert usual.odds > 1 > moved.odds
+    assert usual.temperature < 1.4
+
+
+@given(st.integers(1, 12), st.integers(0, 100))
+@settings(max_examples=10, deadline=None)
+def test_few_sessions_hardly_change_the_trust(n_sessions, first):
+    """A dozen sessions say little: the prior counts as twenty."""
+    level_map, new = kriged_and_new()
+    found = Trust.of(new, [(level_map, first + np.arange(n_sessions))])
+    most = n_sessions / (n_sessions + 20)
+    for value, prior, farthest in zip(found, Trust(), (0.02, 2.2, 3.0), strict=True):
+        assert abs(np.log(value / prior)) <= most * abs(np.log(farthest / prior)) + 1e-9
+
+
+def test_sessions_that_nobody_heard_say_nothing_of_trust():
+    """They would count as evidence for whatever fits the others."""
+    level_map, new = kriged_and_new()
+    present = new.present.copy()
+    present[30:] = False
+    silent = replace(new, present=present)
+    few = Trust.of(silent, [(level_map, np.arange(30))])
+    assert few == Trust.of(silent, [(level_map, np.arange(N_TRAIN))])
+    assert Trust.of(silent, [(level_map, np.arange(30, 60))]) == Trust()
+
+
+@given(st.integers(0, N_TRAIN - 1), st.sampled_from(ODDS), st.sampled_from(TEMPERATURES))
+@settings(max_examples=20, deadline=None)
+def test_trust_is_judged_by_the_posterior_that_it_makes(row, odds, temperature):
+    """Sums for all odds at once, against the posterior of one of them."""
+    level_map, new = kriged_and_new()
+    trusting = replace(level_map, trust=Trust(odds, temperature))
+    likelihood = level_map.log_likelihood(new.levels_db[[row]], new.present[[row]])
+    logits = trusting.posterior_logits(likelihood)[0]
+    at_truth = logits[level_map.grid.cell_of(new.places[[row]])[0]]
+    found = level_map.log_densities(new, np.array([row]))
+    at = ODDS.index(odds), TEMPERATURES.index(temperature)
+    assert found[0][at] == pytest.approx(at_truth - logsumexp(logits), abs=1e-8)
 
 
 def joint_prediction(field, training, place):
@@ -167,7 +226,7 @@ def joint_prediction(field, training, place):
     return mean, law.sill * np.eye(m) - gain @ towards[:, heard].T
 
 
-LAW = FieldLaw(SILL, RANGE, FADING, FADING + 5 * 16.0, 5)
+LAW = FieldLaw(SILL, RANGE, FADING, 16.0, 5)
 
 
 @settings(max_examples=20)
@@ -197,7 +256,8 @@ def test_the_law_of_a_field_is_found_in_its_sessions():
     """By marginal likelihood, within what 600 sessions of five fields can tell."""
     some = LevelWorld.drawn(600, 8)
     training = some.training(slice(None))
-    law = FieldLaw.of(some.places, some.levels_db - PathLossLaw.of(training).mean_db(some.places))
+    trend = PathLossLaw.of(training)
+    law = FieldLaw.of(training, trend, some.levels_db - trend.mean_db(some.places))
     assert law.sill == pytest.approx(SILL, rel=0.25)
     assert law.range == pytest.approx(RANGE, rel=0.3)
     assert law.own_noise == pytest.approx(FADING, rel=0.25)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 from heimdall_models import ModelError, Region, error_m, localization_metrics
-from heimdall_models.metrics import offset_east_north_m, sigma_saturation
+from heimdall_models.metrics import (
+    Posteriors,
+    offset_east_north_m,
+    posterior_scores,
+    region_shares,
+    sigma_factor,
+    sigma_saturation,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +21,7 @@ CONTRACT_NAMES = {
     *("error_m_median", "error_m_mean", "error_m_rmse", "error_m_p68", "error_m_p95"),
     *("accuracy_30m", "coverage_68", "coverage_95", "ece", "nll"),
 }
+OF_POSTERIORS = {"nll_mixture", "energy_score", "coverage_hdr_68", "coverage_hdr_95"}
 
 
 REGION = Region(45.0, 8.2, 1e5)
@@ -79,7 +87,7 @@ def test_three_errors_by_hand():
     north_deg = np.array([20.0, 30.0, 1000.0]) / 110_574.389 * 0.999999
     truth = np.stack([north_deg, np.zeros(3)], axis=1)
     metrics = localization_metrics([0.0, 0.0], [1000.0, 1000.0], truth)
-    assert set(metrics) == CONTRACT_NAMES
+    assert set(metrics) == CONTRACT_NAMES | OF_POSTERIORS
     assert metrics["error_m_median"] == pytest.approx(30, abs=0.01)
     assert metrics["error_m_mean"] == pytest.approx(350, abs=0.1)
     assert metrics["accuracy_30m"] == pytest.approx(2 / 3)
@@ -129,3 +137,112 @@ def test_a_latitude_beyond_a_pole_has_no_distance(beyond, sign, row):
         localization_metrics(position, sigma, truth)
     with pytest.raises(ModelError, match=f"1 of 5 positions .* row {row}, "):
         error_m(truth, position)
+
+
+def drawn_posteriors(n, seed=0, n_components=3):
+    """Mixtures of a few places, and a truth from each, in degrees; covariances in files' order."""
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(n_components), n)
+    means = rng.uniform(-0.6, 0.6, (n, n_components, 2))
+    sigma = rng.uniform(0.01, 0.2, (n, n_components, 2))
+    tilt = rng.uniform(-0.9, 0.9, (n, n_components))
+    chosen = (weights.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
+    mean, s, r = (part[np.arange(n), chosen] for part in (means, sigma, tilt))
+    east, north = rng.normal(size=(2, n))
+    along = np.stack([east, r * east + np.sqrt(1 - r**2) * north], axis=1)
+    truth = REGION.to_degrees(mean + s * along)
+    both = (tilt * sigma.prod(axis=-1))[..., None]
+    covariances = np.concatenate([sigma**2, both], axis=-1) * REGION.scale_m**2
+    return Posteriors(weights, REGION.to_degrees(means), covariances), truth
+
+
+@settings(max_examples=20, deadline=None)
+@given(tilts, st.floats(0.3, 3))
+def test_one_gaussian_s_scores_are_the_ellipse_s(tilt, claimed):
+    """A model without a mixture is compared with one that has it."""
+    metrics = localization_metrics(*simulated(500, claimed=claimed), tilt)
+    assert metrics["nll_mixture"] == pytest.approx(metrics["nll"])
+    for level in (68, 95):
+        assert metrics[f"coverage_hdr_{level}"] == pytest.approx(
+            metrics[f"coverage_{level}"], abs=0.01
+        )
+
+
+def test_honest_mixtures_hold_their_shares():
+    """Regions of two parts and more; truths are drawn from the mixtures."""
+    posteriors, truth = drawn_posteriors(4000)
+    region = posterior_scores(posteriors, truth).smallest_region
+    # Uniform: the largest step between both distributions, at the 0.1 % level of Kolmogorov.
+    apart = np.abs(np.sort(region) - (np.arange(4000) + 0.5) / 4000).max()
+    assert apart < 1.95 / math.sqrt(4000)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.5, 2))
+def test_sigmas_that_are_wrong_by_a_factor_get_it_back(wrong):
+    """From 1,000 sessions nearly; the prior of 30 holds it back a little."""
+    position, sigma, truth = simulated(1000)
+    assert sigma_factor([position, wrong * sigma], truth) == pytest.approx(1 / wrong, rel=0.1)
+    few = [position[:3], wrong * sigma[:3]]
+    assert sigma_factor(few, truth[:3]) == pytest.approx(1, rel=0.1)
+
+
+def test_shares_in_regions_are_those_of_the_mixture():
+    """Not those of its ellipses, which are about a position that may be anywhere."""
+    posteriors, truth = drawn_posteriors(2000)
+    middle = np.tile([REGION.latitude_deg, REGION.longitude_deg], (2000, 1))
+    outputs = [middle, np.full((2000, 2), 1e4), *posteriors]
+    assert region_shares(outputs, truth) == pytest.approx([0.68, 0.95], abs=0.03)
+
+
+def test_the_energy_score_is_that_of_samples():
+    """By its definition, with 200,000 draws."""
+    posteriors, truth = drawn_posteriors(3, seed=5)
+    scores = posterior_scores(posteriors, truth)
+    rng = np.random.default_rng(1)
+    for row in range(3):
+        weights, means, covariances = (part[row] for part in posteriors)
+        away = -offset_east_north_m(means, np.tile(truth[row], (3, 1)))
+        matrices = covariances[:, [0, 2, 2, 1]].reshape(3, 2, 2)
+        pairs = []
+        for _ in range(2):
+            chosen = rng.choice(3, 200_000, p=weights)
+            every = [
+                rng.multivariate_normal(*one, 200_000) for one in zip(away, matrices, strict=True)
+            ]
+            pairs.append(np.stack(every)[chosen, np.arange(200_000)])
+        one, other = pairs
+        apart = np.linalg.norm(one - other, axis=1).mean()
+        wanted = np.linalg.norm(one, axis=1).mean() - apart / 2
+        assert scores.energy_m[row] == pytest.approx(wanted, rel=0.01)
+
+
+def test_a_posterior_scores_best_where_it_is_true():
+    """Proper scores: neither one ellipse for two places nor too much certainty pays."""
+    posteriors, truth = drawn_posteriors(2000, seed=2)
+    weights, means, covariances = posteriors
+    honest = posterior_scores(posteriors, truth)
+    for lie in (
+        Posteriors(weights, means, covariances / 4),
+        Posteriors(weights, means, covariances * 4),
+        Posteriors(np.ones_like(weights), means, covariances),
+    ):
+        found = posterior_scores(lie, truth)
+        assert found.nll.mean() > honest.nll.mean()
+        assert found.energy_m.mean() > honest.energy_m.mean()
+
+
+@pytest.mark.parametrize(
+    ("weights", "covariances", "message"),
+    [
+        ([[1.0, math.nan]], [[[1, 1, 0]] * 2], "1 of 1 weights"),
+        ([[1.5, -0.5]], [[[1, 1, 0]] * 2], "1 of 1 weights"),
+        ([[0.5, 0.5]], [[[1, 1, 0], [1, 1, 2]]], "1 of 1 posteriors"),
+        ([[0.5, 0.5]], [[[1, 1, 0]] * 3], r"covariances \(1, 3, 3\) do not match"),
+    ],
+)
+def test_posteriors_that_are_none_are_refused(weights, covariances, message):
+    """With the first session of them."""
+    posteriors = Posteriors(np.array(weights), np.zeros((1, 2, 2)), np.array(covariances))
+    with pytest.raises(ModelError, match=message):
+        posterior_scores(posteriors, [[0.0, 0.0]])

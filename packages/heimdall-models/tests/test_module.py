@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 NAMES = {
     *("loss", "nll", "error_m_median", "error_m_mean", "error_m_rmse", "error_m_p68"),
     *("error_m_p95", "accuracy_30m", "coverage_68", "coverage_95", "ece", "sigma_saturation"),
+    *("nll_mixture", "energy_score", "coverage_hdr_68", "coverage_hdr_95"),
 }
 STATISTICS = (np.full((3, 128, 1), -80.0), np.full((3, 128, 1), 10.0))
 

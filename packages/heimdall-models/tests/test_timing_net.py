@@ -7,6 +7,7 @@ import torch
 from heimdall_models import LocalizationNet, ModelError, ServingNet, Standardize
 from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.ellipses import sigma_and_correlation
+from heimdall_models.mixtures import Mixture
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.network import TimingNet, region_prior
 from heimdall_models.timing.solver import Gaussian
@@ -332,3 +333,65 @@ def test_the_exported_file_says_what_the_network_says(tmp_path):
         assert np.abs(sigmas / said[1][:size].numpy() - 1).max() < 1e-2
         assert np.abs(tilts - said[2][:size].numpy()).max() < 1e-2
         assert np.allclose(unexplained, said[3][:size].numpy(), rtol=1e-2, atol=1e-3)
+
+
+def answers_with_alternatives(n_receivers, n=120):
+    """Estimate, mixture and truth of sessions that so many receivers heard."""
+    position_deg = positions_deg(n, seed=3)
+    rows = torch.from_numpy(arrivals(position_deg, sigma_us=0.2))
+    rows[:, n_receivers:] = 0
+    prior = region_prior(n)
+    generator = torch.Generator().manual_seed(0)
+    levels = Mixture(
+        torch.tensor([[0.7, 0.3]]).expand(n, 2),
+        0.4 * torch.randn(n, 2, 2, generator=generator),
+        torch.tensor([0.04, 0.01, 0.09]).expand(n, 2, 3),
+    )
+    with torch.no_grad():
+        alone = NET(rows, prior)
+        found, mixture = NET.with_alternatives(rows, prior, levels, alone)
+    return alone, found, mixture, levels, units(position_deg)
+
+
+def test_mirror_images_are_two_places():
+    """Three receivers allow two places: one ellipse around the wrong one is a lie."""
+    alone, found, mixture, _, truth = answers_with_alternatives(3)
+    two = mixture.weights.amax(dim=1) < 0.95
+    assert 0.02 < two.float().mean() < 0.5
+    single = Mixture(torch.ones(len(truth), 1), alone.position[:, None], alone.covariance[:, None])
+    gain = mixture.log_density(truth) - single.log_density(truth)
+    # Doubt costs little, and an ellipse at the wrong image much.
+    assert gain.min() > -1
+    assert gain.max() > 3
+    assert gain.mean() > 0.1
+    # One ellipse that claims to be of the whole posterior holds both.
+    spread, before = (each.covariance[two][:, [0, 2]].sum(dim=1) for each in (found, alone))
+    assert (spread > 1.5 * before).all()
+    assert (spread > 100 * before).any()
+
+
+def test_seven_receivers_leave_one_place():
+    """The answer is the one without alternatives."""
+    alone, found, mixture, _, _ = answers_with_alternatives(7)
+    assert (mixture.weights.amax(dim=1) > 0.999).all()
+    heaviest = mixture.means[torch.arange(len(mixture.means)), mixture.weights.argmax(dim=1)]
+    torch.testing.assert_close(heaviest, alone.position)
+    torch.testing.assert_close(found.position, alone.position)
+    torch.testing.assert_close(found.covariance, alone.covariance, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_receivers", [0, 1])
+def test_without_two_times_the_mixture_is_that_of_the_levels(n_receivers):
+    """One time has no difference."""
+    alone, found, mixture, levels, _ = answers_with_alternatives(n_receivers, n=8)
+    torch.testing.assert_close(mixture.weights, levels.weights, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(mixture.means, levels.means, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(mixture.covariances, levels.covariances, rtol=1e-3, atol=1e-4)
+    assert torch.equal(found.covariance, alone.covariance)
+
+
+def test_a_time_difference_chooses_among_the_levels_places():
+    """With two receivers each place of the levels is held against one hyperbola."""
+    _, _, mixture, levels, truth = answers_with_alternatives(2)
+    before, after = levels.log_density(truth).mean(), mixture.log_density(truth).mean()
+    assert after > before

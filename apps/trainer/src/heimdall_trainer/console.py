@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from heimdall_data.catalogue.table import SessionTable
 from heimdall_evaluation.evaluate import print_evaluation
 from heimdall_export.atomic import write_whole
+from heimdall_models.training.curves import LEVELS_LOSS, NETWORK_LOSS, SIGMA_FACTOR, TEMPERATURE
 from rich.console import Console
 
 from heimdall_trainer.errors import TrainerError
@@ -50,6 +51,8 @@ def print_closing(outcome: RunOutcome) -> None:
             out.print(f"  {line}", markup=False)
         if len(lines) > N_EXAMPLES:
             out.print(f"  and {len(lines) - N_EXAMPLES} more, in the report", markup=False)
+    if (beaten := about_levels(summary.metrics)) is not None:
+        out.print(beaten, markup=False)
     for name, value in (
         ("model file", f"{summary.onnx_uri}  (version {summary.model_version}, alias staging)"),
         ("local copy", summary.onnx_path),
@@ -59,6 +62,22 @@ def print_closing(outcome: RunOutcome) -> None:
         ("took", f"{summary.elapsed_seconds:.0f} s"),
     ):
         out.print(f"{name:11s} {value}", markup=False)
+
+
+def about_levels(metrics: Mapping[str, float]) -> str | None:
+    """What is shipped, and how it was calibrated on validation; None if not measured."""
+    if LEVELS_LOSS not in metrics:
+        return None
+    levels, network = metrics[LEVELS_LOSS], metrics[NETWORK_LOSS]
+    losses = f"val/loss {network:.4f}, by levels alone {levels:.4f}"
+    fitted, value = next((n, metrics[n]) for n in (SIGMA_FACTOR, TEMPERATURE) if n in metrics)
+    calibration = f"its regions are calibrated, {fitted} {value:.2f}"
+    if network < levels:
+        return f"on validation the network beats the posterior by levels: {losses}; {calibration}"
+    return (
+        f"on validation the network does not beat the posterior by levels: {losses}; the model "
+        f"takes levels alone from spectrograms; {calibration}"
+    )
 
 
 def tell_data(data: TrainingData) -> None:

@@ -263,6 +263,7 @@ def evaluate_part(
         receivers=_receivers(data),
         region=data.region,
         training=data.train.subset(data.train.sessions),  # without augmentation
+        validation=data.validation.subset(data.validation.sessions),
         part=part,
         trained_on=trained_on,
     )

@@ -13,8 +13,10 @@ from heimdall_export.contract import ARRIVALS, INPUT, OUTPUTS
 from heimdall_export.session import open_session, run_in_batches
 from heimdall_models import error_m
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
+from heimdall_models.calibration import ellipse_factor, shares
 from heimdall_models.ellipses import MOST_CORRELATED
 from heimdall_models.levels.received_power import LEAST_SESSIONS, ReceivedPower
+from heimdall_models.metrics import offset_east_north_m
 
 from heimdall_evaluation.results import BaselineResult
 
@@ -50,11 +52,16 @@ _EXPLANATIONS = {
 
 
 def level_baselines(
-    training: Dataset, dataset: Dataset, receivers: Sequence[Receiver], region: Region
+    training: Dataset,
+    dataset: Dataset,
+    receivers: Sequence[Receiver],
+    region: Region,
+    validation: Dataset | None = None,
 ) -> tuple[BaselineResult, ...]:
     """Fit every level baseline on training sessions without augmentation, and apply it to others.
 
-    Receivers are in channel order. There is no result if there are too few sessions to fit to.
+    Receivers are in channel order. There is no result if there are too few sessions to fit to. On
+    validation sessions, if there are any, ellipses are calibrated.
     """
     if len(training) < LEAST_SESSIONS:
         return ()
@@ -63,16 +70,38 @@ def level_baselines(
     levels = TrainingLevels(
         known.signal_db(noise),
         known.present,
-        np.array([session.position_deg for session in training.sessions]),
+        _truths_deg(training),
         np.array([(receiver.latitude_deg, receiver.longitude_deg) for receiver in receivers]),
         region,
     )
-    truth_deg = np.array([session.position_deg for session in dataset.sessions])
-    levels_db = asked.signal_db(noise)
-    answers = {name: fit(levels)(levels_db, asked.present) for name, fit in LEVEL_BASELINES.items()}
-    return tuple(
-        _result(name, _EXPLANATIONS[name], answer, truth_deg) for name, answer in answers.items()
+    levels_db, truth_deg = asked.signal_db(noise), _truths_deg(dataset)
+    held_out = _received_power(validation) if validation is not None and len(validation) else None
+    results = []
+    for name, fit in LEVEL_BASELINES.items():
+        method, explanation = fit(levels), _EXPLANATIONS[name]
+        answer = method(levels_db, asked.present)
+        if validation is not None and held_out is not None:
+            found = method(held_out.signal_db(noise), held_out.present)
+            factor, before, after = _calibration(found, _truths_deg(validation))
+            answer = answer._replace(covariance_m2=factor * answer.covariance_m2)
+            explanation += (
+                f" Its ellipses are {np.sqrt(factor):.2f} times as wide as it says, so that of "
+                f"{len(validation)} validation sessions they hold {after} %, where they held "
+                f"{before} %."
+            )
+        results.append(_result(name, explanation, answer, truth_deg))
+    return tuple(results)
+
+
+def _calibration(found: PositionEstimate, truth_deg: NDArray[np.float64]) -> tuple[float, str, str]:
+    """Factor on covariances, and shares in 68 and 95 % ellipses before and after, in per cent."""
+    error_m = offset_east_north_m(found.position_deg, truth_deg)[:, :, None]
+    squared = (error_m * np.linalg.solve(found.covariance_m2, error_m)).sum(axis=(1, 2))
+    factor = ellipse_factor(squared)
+    before, after = (
+        " / ".join(f"{100 * share:.0f}" for share in shares(squared / by)) for by in (1.0, factor)
     )
+    return factor, before, after
 
 
 def timing_baselines(
@@ -124,6 +153,10 @@ def _result(
         sigma_m=sigma_m,
         correlation=np.clip(correlation, -MOST_CORRELATED, MOST_CORRELATED),
     )
+
+
+def _truths_deg(dataset: Dataset) -> NDArray[np.float64]:
+    return np.array([session.position_deg for session in dataset.sessions])
 
 
 def _received_power(dataset: Dataset) -> ReceivedPower:

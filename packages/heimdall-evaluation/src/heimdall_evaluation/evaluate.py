@@ -56,6 +56,7 @@ def evaluate_model(
     receivers: Sequence[Receiver],
     region: Region,
     training: Dataset | None = None,
+    validation: Dataset | None = None,
     part: Part = "test",
     trained_on: Collection[str] | None = None,
 ) -> EvaluatedModel:
@@ -70,6 +71,7 @@ def evaluate_model(
         region: Plane in which the baselines compute.
         training: Sessions that the level baselines are fitted to, without augmentation; None for
             no level baselines.
+        validation: Sessions on which the level baselines' ellipses are calibrated, likewise.
         part: Side of the split that the sessions are.
         trained_on: Ids of the sessions that the model was trained on; None if not known.
 
@@ -97,6 +99,7 @@ def evaluate_model(
         n_present=np.stack([sample["present"] for sample in samples]).sum(axis=1),
         snr_db=np.array([_median_snr_db(session, names) for session in dataset.sessions]),
         correlation=predictions.correlation,
+        posteriors=predictions.posteriors,
         part=part,
         trained_on=None if trained_on is None else tuple(id_ in trained_on for id_ in session_ids),
     )
@@ -104,7 +107,7 @@ def evaluate_model(
     if dataset.arrivals is not None:
         baselines += timing_baselines(onnx_path, samples, receivers, region)
     if training is not None:
-        baselines += level_baselines(training, dataset, receivers, region)
+        baselines += level_baselines(training, dataset, receivers, region, validation)
     prefix = "val" if part == "validation" else part
     return EvaluatedModel(
         evaluation=evaluation,

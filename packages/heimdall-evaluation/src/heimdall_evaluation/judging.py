@@ -6,9 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_export.contract import ARRIVALS, INPUT
+from heimdall_export.contract import ARRIVALS, CORRELATIONS, INPUT, OUTPUTS
 from heimdall_export.session import Sample, open_session, run_in_batches
 from heimdall_models import localization_metrics
+
+from heimdall_evaluation.served import posteriors_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,9 +56,10 @@ def file_metrics(
     if not all(np.isfinite(values).all() for values in outputs.values()):
         figures = ("error_m_median", "nll", "coverage_68", "coverage_95")
         return dict.fromkeys(figures, math.nan)
-    correlation = outputs.get("correlations", 0.0)
+    position_deg, sigma_m = (outputs[name] for name in OUTPUTS)
+    correlation = outputs.get(CORRELATIONS, 0.0)
     return localization_metrics(
-        outputs["positions"], outputs["uncertainties"], truth_deg, correlation
+        position_deg, sigma_m, truth_deg, correlation, posteriors_of(outputs)
     )
 
 

@@ -99,11 +99,15 @@ def sigma_bounds_metadata(network: nn.Module, scale_m: float) -> dict[str, str]:
         network: One network, or several as one.
         scale_m: Metres in a unit of its plane.
     """
-    from heimdall_models.network import BoundedSigma
+    from heimdall_models.network import Heads
 
-    found = [module for module in network.modules() if isinstance(module, BoundedSigma)]
+    found = [
+        (heads.sigma, float(heads.sigma_factor))
+        for heads in network.modules()
+        if isinstance(heads, Heads)
+    ]
     if not found:
         return {}
-    least = min(math.exp(bounded.middle - bounded.half_range) for bounded in found)
-    largest = max(math.exp(bounded.middle + bounded.half_range) for bounded in found)
+    least = min(factor * math.exp(to.middle - to.half_range) for to, factor in found)
+    largest = max(factor * math.exp(to.middle + to.half_range) for to, factor in found)
     return {SIGMA_BOUNDS_KEY: json.dumps([least * scale_m, largest * scale_m])}

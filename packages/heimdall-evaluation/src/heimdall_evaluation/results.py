@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from heimdall_models import localization_metrics
+from heimdall_models.metrics import Posteriors, PosteriorScores, of_ellipses, posterior_scores
 from heimdall_models.training.curves import LearningCurve
 
 from heimdall_evaluation.errors import ReportError
@@ -75,6 +76,8 @@ class Evaluation:
     """(n,), NaN where it is not known; None if it is known of no session"""
     correlation: NDArray[np.float64] | None = None
     """(n,), of the errors east and north; None if no ellipse is tilted"""
+    posteriors: Posteriors | None = None
+    """mixtures of Gaussians; None if the ellipses are all there is"""
     part: Part = "test"
     """Side of the split that the sessions are"""
     trained_on: tuple[bool, ...] | None = None
@@ -82,6 +85,8 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         _check_columns(self, len(self))
+        if self.posteriors is not None:
+            _check_shape("posteriors", self.posteriors.weights[:, 0], (len(self),))
         for name in (*PAIRS, "error_m"):
             values = getattr(self, name)
             valid = np.isfinite(values) & ((values > 0) | (name != "sigma_m"))
@@ -112,7 +117,14 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """The contract's metrics, without a part of the split before their names."""
-        return localization_metrics(self.position_deg, self.sigma_m, self.truth_deg, self.tilt)
+        return localization_metrics(
+            self.position_deg, self.sigma_m, self.truth_deg, self.tilt, self.posteriors
+        )
+
+    def scores(self) -> PosteriorScores:
+        """Scores of each session's posterior; of the ellipse's Gaussian where that is all."""
+        posteriors = self.posteriors or of_ellipses(self.position_deg, self.sigma_m, self.tilt)
+        return posterior_scores(posteriors, self.truth_deg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

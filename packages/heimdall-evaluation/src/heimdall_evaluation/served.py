@@ -14,16 +14,18 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from heimdall_export.contract import MIXTURE_OUTPUTS
 from heimdall_features import ClockedRecording
+from heimdall_models.metrics import Posteriors
 
 from heimdall_evaluation.errors import ServingError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -48,6 +50,15 @@ class Predictions:
     """`(n, 2)`, east and north."""
     correlation: NDArray[np.float64]
     """`(n,)`, of the errors east and north; 0 for a model whose ellipses are upright."""
+    posteriors: Posteriors | None = None
+    """Mixtures of Gaussians; None for a model that answers with ellipses alone."""
+
+
+def posteriors_of(outputs: Mapping[str, NDArray[Any]]) -> Posteriors | None:
+    """Mixtures in a model's outputs by name; None if it returns none."""
+    if not {*MIXTURE_OUTPUTS} <= outputs.keys():
+        return None
+    return Posteriors(*(outputs[name] for name in MIXTURE_OUTPUTS))
 
 
 def predict_without_torch(
@@ -98,6 +109,7 @@ def predict_without_torch(
                 position_deg=found["positions"],
                 sigma_m=found["uncertainties"],
                 correlation=found.get("correlations", np.zeros(len(sessions))),
+                posteriors=posteriors_of({**found}),
             )
 
 

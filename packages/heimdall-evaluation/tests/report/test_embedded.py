@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from heimdall_evaluation.compare.pairs import subset
+from heimdall_evaluation.compare.significance import log_densities
 from heimdall_evaluation.errors import ReportError
 from heimdall_evaluation.report import render_report
 from heimdall_evaluation.report.embedded import embed, read_report
+from heimdall_evaluation.report.sentences import about_posterior
+from heimdall_models.metrics import Posteriors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +28,7 @@ BLOCK = '<script type="application/json" id="evaluation">{}</script>'
         (BLOCK.format("{"), "a damaged evaluation"),
         (BLOCK.format('{"format":1}'), r"a damaged evaluation \('model'\)"),
         (BLOCK.format("[" * 100_000), r"a damaged evaluation \(maximum recursion"),
-        (BLOCK.format('{"format":2}'), "format 2, this version reads 1"),
+        (BLOCK.format('{"format":3}'), "format 3, this version reads 2"),
     ],
 )
 def test_what_is_not_a_report_is_refused(text, said, tmp_path):
@@ -88,3 +93,42 @@ def test_a_page_gives_back_what_was_embedded(contents_of, tmp_path_factory, rows
         np.testing.assert_array_equal(value, wanted)
     assert (found.name, found.receivers) == ("convnext_atto", contents.receivers)
     assert found.region == contents.region
+
+
+def test_a_page_gives_back_a_mixture(contents_of, tmp_path):
+    """Comparisons by likelihood need all of it, and a page of a part of the sessions theirs."""
+    contents = contents_of(6, baselines=())
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(3), 6)
+    means = contents.evaluation.truth_deg[:, None] + rng.normal(0, 0.1, (6, 3, 2))
+    covariances = np.tile([1e8, 2e8, 1e7], (6, 3, 1))
+    posteriors = Posteriors(weights, means, covariances)
+    given_ = replace(contents.evaluation, posteriors=posteriors)
+    page = tmp_path / "page.html"
+    page.write_text(BLOCK.format(embed(replace(contents, evaluation=given_))))
+    found = read_report(page).evaluation
+    for one, other in zip(found.posteriors, posteriors, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.metrics() == given_.metrics()
+    assert found.metrics()["nll_mixture"] != found.metrics()["nll"]
+    some = subset(found, [4, 1])
+    np.testing.assert_allclose(some.scores().nll, found.scores().nll[[4, 1]])
+    np.testing.assert_allclose(log_densities(some), -some.scores().nll)
+    assert "An answer has 3" in about_posterior(found)
+
+
+def test_a_report_of_format_1_opens(contents_of, tmp_path):
+    """Reports are kept for years; those had no mixtures."""
+    contents = contents_of(3, baselines=())
+    report = json.loads(embed(contents))
+    assert report["sessions"].pop("posteriors") is None
+    page = tmp_path / "old.html"
+    page.write_text(BLOCK.format(json.dumps(report | {"format": 1})))
+    assert read_report(page).evaluation.posteriors is None
+
+
+def test_posteriors_of_other_sessions_are_refused(contents_of):
+    """One row for each session."""
+    posteriors = Posteriors(np.ones((2, 1)), np.zeros((2, 1, 2)), np.ones((2, 1, 3)))
+    with pytest.raises(ReportError, match=r"posteriors has shape \(2,\), expected \(3,\)"):
+        replace(contents_of(3).evaluation, posteriors=posteriors)

@@ -172,7 +172,7 @@ def locate_recordings(
     except LocateError as error:
         if prior is None:
             raise
-        alone = f"an answer without arrival times: {error}"
+        alone = f"{prior.termination}; without arrival times: {error}"
         return replace(prior, frequency_hz=frequency_hz, termination=alone)
     delays_s, spreads_s = calibration.delays_at(sites) if calibration else (0.0, 0.0)
     position = locate(

@@ -62,9 +62,13 @@ def locator(candidate: Candidate) -> str:
 
 def _lines(position: Position) -> Iterator[str]:
     first, *others = position.candidates
-    yield f"position     {place_text(first)}"
-    yield f"68 %         {ellipse_text(position.ellipse_68)}"
-    yield f"95 %         {ellipse_text(position.ellipse_95)}"
+    if others:
+        yield f"position     {place_text(first)} with {probability_text(first.probability)}"
+    else:
+        yield f"position     {place_text(first)}"
+    of_first = " of it" if others else ""
+    yield f"{'68 %' + of_first:11s}  {ellipse_text(position.ellipse_68)}"
+    yield f"{'95 %' + of_first:11s}  {ellipse_text(position.ellipse_95)}"
     for one in others:
         yield f"or           {place_text(one)} with {probability_text(one.probability)}"
     yield f"propagation  {position.propagation}"

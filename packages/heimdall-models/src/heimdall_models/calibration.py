@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LEVELS = (0.68, 0.95)
 LEAST_SESSIONS = 30
 """With fewer, a share of 68 % is known to 9 points at best."""
+PRIOR_SESSIONS = 30
+"""Sessions that count as much as the prior of an ellipse's factor, which is 1."""
 
 
 def shares(
@@ -39,6 +41,27 @@ def best_factors(factors: NDArray[np.float64], found: NDArray[np.float64]) -> ND
     """The factors `(k,)` whose `shares`, `(k, 2)`, are nearest to the levels."""
     missed = np.abs(found - LEVELS).sum(axis=1)
     return np.asarray(factors[missed <= missed.min() + 1e-9])
+
+
+def ellipse_factor(squared_sigmas: NDArray[np.floating]) -> float:
+    """Factor on covariances with which ellipses hold their shares most nearly, from e^-2 to e^2.
+
+    From squared distances in sigmas `(n,)`, in two dimensions; see `shrunk_factor`.
+    """
+    factors = np.exp(np.linspace(-2, 2, 161))
+    return shrunk_factor(factors, shares(squared_sigmas / factors[:, None]), len(squared_sigmas))
+
+
+def shrunk_factor(
+    factors: NDArray[np.float64], found: NDArray[np.float64], n_sessions: int
+) -> float:
+    """The factor whose `shares`, `(factors, 2)`, are nearest to the levels.
+
+    Of several equally good ones the geometric middle, raised to the power n / (n + 30): few
+    sessions leave ellipses as they are.
+    """
+    best = best_factors(factors, found)
+    return float(np.exp(np.log(best).mean() * n_sessions / (n_sessions + PRIOR_SESSIONS)))
 
 
 def require_enough(values: NDArray[np.floating]) -> None:

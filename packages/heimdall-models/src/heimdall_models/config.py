@@ -45,6 +45,9 @@ class LocalizationConfig:
     """Largest standard deviation the model may claim, in units of the region."""
     tilted: bool = False
     """Tilt the ellipses of levels; the model file then has a third output, `correlations`."""
+    n_components: int = 1
+    """Gaussians in an answer; with more than 1 the model file also has their `weights`, `means` and
+    `covariances`."""
     dropout: float = 0.5
     """Share of the backbone's vector that training leaves out at random."""
     drop_path: float = 0.0
@@ -72,6 +75,7 @@ class LocalizationConfig:
         for name in ("unfreeze_epoch", "unfreeze_every"):
             require(self, name, getattr(self, name) >= 0, "a whole number of at least 0")
         require(self, "n_receivers", self.n_receivers >= 1, "a whole number of at least 1")
+        require(self, "n_components", 1 <= self.n_components <= 32, "a whole number from 1 to 32")
         require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "0 or a positive number")
         require(self, "sigma_min", 0 < self.sigma_min < self.sigma_max, "above 0, below sigma_max")
         require(self, "sigma_max", self.sigma_max < math.inf, "finite")

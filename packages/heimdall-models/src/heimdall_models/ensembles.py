@@ -10,6 +10,9 @@ A mixture of calibrated members is too wide where they disagree, and members tha
 overconfidence remain overconfident together. So the weight of their disagreement is fitted on
 validation sessions; where they agree, it changes nothing.
 
+Members that answer with several Gaussians are merged Gaussian by Gaussian: they have learned the
+same maps, and trust them nearly alike, so each member's first is nearly always of the same peak.
+
 Sources: B. Lakshminarayanan, A. Pritzel and C. Blundell, "Simple and scalable predictive
 uncertainty estimation using deep ensembles", NIPS 2017, section 2.4, for the moments; R. Rahaman
 and A. H. Thiery, "Uncertainty quantification and deep ensembles", NeurIPS 2021, for calibrating
@@ -32,7 +35,14 @@ from heimdall_models.ellipses import (
     sigma_and_correlation,
 )
 from heimdall_models.errors import ModelError
-from heimdall_models.serving import ServingNet, TimedServingNet, as_served
+from heimdall_models.mixtures import Mixture
+from heimdall_models.serving import (
+    OnPlane,
+    ServingNet,
+    TimedServingNet,
+    as_served,
+    timed_as_served,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +66,18 @@ class Moments(NamedTuple):
     def merged(self, weight: Tensor | float = 1.0) -> Tensor:
         """Covariance of the mixture, `(..., 3)`, with a weight on the disagreement."""
         return self.covariance + weight * self.disagreement
+
+
+def merged_mixture(members: Sequence[Mixture], weight: Tensor | float) -> Mixture:
+    """Mixture of equally likely ones, merged component by component.
+
+    The covariance of a component's means among members has this weight.
+    """
+    weights, means, covariances = map(torch.stack, zip(*members, strict=True))
+    share = (weights / weights.sum(dim=0)).unsqueeze(-1)
+    mean = (share * means).sum(dim=0)
+    within = covariances + weight * outer(means - mean)
+    return Mixture(weights.mean(dim=0), mean, (share * within).sum(dim=0))
 
 
 def moments(positions: Tensor, covariances: Tensor) -> Moments:
@@ -141,27 +163,28 @@ class EnsembleNet(_Ensemble):
         """Outputs as those of `ServingNet`; no correlation where no member is tilted."""
         return as_served(self.region, *self.on_plane(mel_spectrogram))
 
-    def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def on_plane(self, mel_spectrogram: Tensor) -> OnPlane:
         """The same in plane units, as `ServingNet.on_plane`."""
-        found, tilted = self._found(mel_spectrogram)
+        found, tilted, mixtures = self._found(mel_spectrogram)
         sigma, correlation = sigma_and_correlation(found.merged(self.disagreement_weight))
-        return found.position, sigma, correlation if tilted else None
+        merged = [merged_mixture(mixtures, self.disagreement_weight)] if mixtures else []
+        return found.position, sigma, correlation if tilted else None, *merged
 
     def moments(self, *inputs: Tensor) -> Moments:
         """Moments of the members' answers; without correlation where no member is tilted."""
-        found, tilted = self._found(*inputs)
+        found, tilted, _ = self._found(*inputs)
         upright = found.disagreement.new_tensor([1.0, 0.0, 1.0])
         return found if tilted else found._replace(disagreement=found.disagreement * upright)
 
-    def _found(self, mel_spectrogram: Tensor) -> tuple[Moments, bool]:
-        """The members' moments, and whether one of their ellipses is tilted."""
+    def _found(self, mel_spectrogram: Tensor) -> tuple[Moments, bool, Sequence[Mixture]]:
+        """The members' moments, whether one of their ellipses is tilted, and their mixtures."""
         said = [cast("ServingNet", member).on_plane(mel_spectrogram) for member in self.members]
-        positions, sigmas, tilts = zip(*said, strict=True)
+        positions, sigmas, tilts, *mixtures = zip(*said, strict=True)
         upright = mel_spectrogram.new_zeros(())
         leaning = [upright if tilt is None else tilt for tilt in tilts]
         covariances = [*map(covariance_of, sigmas, leaning)]
         found = moments(torch.stack(positions), torch.stack(covariances))
-        return found, any(tilt is not None for tilt in tilts)
+        return found, any(tilt is not None for tilt in tilts), mixtures[0] if mixtures else ()
 
 
 class TimedEnsembleNet(_Ensemble):
@@ -175,26 +198,24 @@ class TimedEnsembleNet(_Ensemble):
 
     def forward(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> tuple[Tensor, ...]:
         """Outputs as those of `TimedServingNet`; the unexplained part is the members' mean."""
-        position, covariance, unexplained = self.on_plane(mel_spectrogram, arrival_times)
-        sigma, correlation = sigma_and_correlation(covariance)
-        return as_served(self.region, position, sigma, correlation, unexplained)
+        return timed_as_served(self.region, *self.on_plane(mel_spectrogram, arrival_times))
 
-    def on_plane(
-        self, mel_spectrogram: Tensor, arrival_times: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def on_plane(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> OnPlane:
         """The same in plane units, as `TimedServingNet.on_plane`."""
-        found, unexplained = self._found(mel_spectrogram, arrival_times)
-        return found.position, found.merged(self.disagreement_weight), unexplained
+        found, unexplained, mixtures = self._found(mel_spectrogram, arrival_times)
+        merged = [merged_mixture(mixtures, self.disagreement_weight)] if mixtures else []
+        return found.position, found.merged(self.disagreement_weight), unexplained, *merged
 
     def moments(self, *inputs: Tensor) -> Moments:
         """Moments of the members' answers, in plane units."""
         return self._found(*inputs)[0]
 
-    def _found(self, *inputs: Tensor) -> tuple[Moments, Tensor]:
-        """The members' moments, and the mean of what they leave unexplained."""
+    def _found(self, *inputs: Tensor) -> tuple[Moments, Tensor, Sequence[Mixture]]:
+        """The members' moments, the mean of what they leave unexplained, and their mixtures."""
         said = [cast("TimedServingNet", member).on_plane(*inputs) for member in self.members]
-        positions, covariances, unexplained = map(torch.stack, zip(*said, strict=True))
-        return moments(positions, covariances), unexplained.mean(dim=0)
+        positions, covariances, unexplained, *mixtures = zip(*said, strict=True)
+        found = moments(torch.stack(positions), torch.stack(covariances))
+        return found, torch.stack(unexplained).mean(dim=0), mixtures[0] if mixtures else ()
 
 
 def _require_same_features(members: Sequence[ServingNet], names: Sequence[str]) -> None:
@@ -208,6 +229,11 @@ def _require_same_features(members: Sequence[ServingNet], names: Sequence[str]) 
         if mean.shape != wanted.shape:
             raise ModelError(
                 f"{unlike} normalisation has shape {tuple(mean.shape)}, not {tuple(wanted.shape)}"
+            )
+        if member.n_components != members[0].n_components:
+            raise ModelError(
+                f"{unlike} answers have {member.n_components} components, not "
+                f"{members[0].n_components}"
             )
         apart_db = float((mean - wanted).abs().max())
         if not apart_db <= SAME_DB:

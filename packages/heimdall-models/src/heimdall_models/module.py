@@ -26,8 +26,9 @@ from heimdall_models.errors import ModelError
 from heimdall_models.execution import arrange
 from heimdall_models.levels.maps import levels_of
 from heimdall_models.losses import gaussian_nll
-from heimdall_models.metrics import localization_metrics, sigma_saturation
-from heimdall_models.network import LocalizationNet
+from heimdall_models.metrics import Posteriors, localization_metrics, sigma_saturation
+from heimdall_models.mixtures import Mixture
+from heimdall_models.network import LevelsAlone, LocalizationNet
 from heimdall_models.optimizer import adamw, warmup_cosine
 from heimdall_models.serving import ServingNet, Standardize
 
@@ -84,6 +85,7 @@ class LocalizationModule(lightning.LightningModule):
             dropout=config.dropout,
             drop_path=config.drop_path,
             tilted=config.tilted,
+            n_components=config.n_components,
         )
         arrange(self.net.backbone, config)
         self.loss_weight = 1.0
@@ -110,6 +112,10 @@ class LocalizationModule(lightning.LightningModule):
     def serving_net(self) -> ServingNet:
         """The module to export: dB in, degrees and metres out. It shares the weights."""
         return ServingNet(self.standardize, self.net, self.region).eval()
+
+    def levels_net(self) -> ServingNet:
+        """`serving_net` with the posterior by levels alone, without the backbone."""
+        return ServingNet(self.standardize, LevelsAlone(self.net), self.region).eval()
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's
         """Degrees to plane units, on the CPU because some devices have no float64."""
@@ -187,7 +193,7 @@ class LocalizationModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that makes the checkpoint self-contained, and the epoch's predictions."""
         checkpoint[MODEL.key] = model_record(self.config, self.region)
-        if self._predictions["train"].parts[0]:
+        if self._predictions["train"].parts:
             checkpoint[EPOCH_SO_FAR] = self._predictions["train"].state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -200,13 +206,15 @@ class LocalizationModule(lightning.LightningModule):
     def _judged(self, stage: str, batch: Batch, answer: Answer) -> Tensor:
         """The loss of a batch; its predictions are kept for the epoch's metrics."""
         judged = (*answer.ellipse, batch["target"])
-        self._predictions[stage].add(*judged, session_ids=batch["session_id"])
+        kept = (*judged, *(answer.mixture or ()))
+        self._predictions[stage].add(*kept, session_ids=batch["session_id"])
         return gaussian_nll(*judged)
 
     def _log_epoch(self, stage: str) -> None:
         """Metrics of all predictions of the epoch; every process logs the same figures."""
-        position, sigma, correlation, target = judged = self._predictions[stage].gathered()
+        position, sigma, correlation, target, *mixture = self._predictions[stage].gathered()
         self._predictions[stage] = EpochPredictions()
+        judged = (position, sigma, correlation, target)
         metrics = {
             "loss": float(gaussian_nll(*judged)),
             **localization_metrics(
@@ -214,6 +222,7 @@ class LocalizationModule(lightning.LightningModule):
                 sigma.double().numpy() * self.region.scale_m,
                 self.region.to_degrees(target.double().numpy()),
                 correlation.double().numpy(),
+                self._posteriors(Mixture(*mixture)) if mixture else None,
             ),
             "sigma_saturation": sigma_saturation(
                 sigma, self.config.sigma_min, self.config.sigma_max
@@ -221,6 +230,12 @@ class LocalizationModule(lightning.LightningModule):
         }
         for name, value in metrics.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in ("loss", "error_m_median"))
+
+    def _posteriors(self, mixture: Mixture) -> Posteriors:
+        """A mixture in plane units as metrics take it."""
+        weights, means, covariances = (part.double().numpy() for part in mixture)
+        file_order = covariances[..., [0, 2, 1]] * self.region.scale_m**2
+        return Posteriors(weights, self.region.to_degrees(means), file_order)
 
 
 def set_learning(net: LocalizationNet, config: LocalizationConfig, epoch: int) -> None:
@@ -273,18 +288,20 @@ def stages_of(backbone: nn.Module) -> list[list[str]]:
 class EpochPredictions:
     """Predictions of one epoch as they come, in plane units."""
 
-    parts: tuple[list[Tensor], ...] = field(default_factory=lambda: ([], [], [], []))
-    """Batches of position, sigma, correlation and target."""
+    parts: tuple[list[Tensor], ...] = ()
+    """Batches of position, sigma, correlation and target, and of the parts of a `Mixture`, if any;
+    empty before the first batch."""
     session_ids: list[str] = field(default_factory=list)
 
     def add(self, *predicted: Tensor, session_ids: Sequence[str] = ()) -> None:
         """Keep one batch of predictions, as `parts`: `(batch, 2)`, but correlations `(batch,)`."""
+        self.parts = self.parts or tuple([] for _ in predicted)
         for kept, values in zip(self.parts, predicted, strict=True):
             kept.append(values.detach().float())
         self.session_ids.extend(session_ids)
 
     def gathered(self) -> tuple[Tensor, ...]:
-        """Position, sigma, correlation and target of all processes on the CPU.
+        """Position, sigma, correlation and target of all processes on the CPU, and the mixture.
 
         `(n, 2)` each, but correlations `(n,)`. Every process must call this, and all get the same.
 

@@ -3,7 +3,8 @@
 A map of the level that each receiver reads from a transmitter anywhere, learned from the training
 sessions, gives a posterior over the plane. A timm backbone reads the spectrograms as an image with
 one channel per receiver. Two heads take the backbone's vector, the levels and the posterior, and
-correct the posterior: the mean by some of its sigmas, the sigmas by a factor.
+correct the posterior: the mean by some of its sigmas, the sigmas by a factor. The same correction
+moves a mixture of Gaussians, which has the posterior's peaks.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from heimdall_models.levels.maps import LearnedLevels
+    from heimdall_models.mixtures import Mixture
 
 IMAGE_SHAPE = (128, 32)
 """Mel bands and frames of the contract's features."""
@@ -114,6 +116,9 @@ class Answer(NamedTuple):
     correction: Tensor
     """Mean square of the correction in the posterior's sigmas, plus that of the logarithm of
     sigma's factor; zero before levels are learned. A scalar."""
+    mixture: Mixture | None = None
+    """The posterior in Gaussians, whose mean square about the position is sigma's; None in training
+    and with one component."""
 
     @property
     def ellipse(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,38 +129,76 @@ class Answer(NamedTuple):
 class Heads(nn.Module):
     """Position and ellipse: the posterior by levels, corrected; in float32."""
 
+    sigma_factor: Tensor
+
     def __init__(
-        self, n_receivers: int, width: int, dropout: float, sigma: BoundedSigma, *, tilted: bool
+        self,
+        n_receivers: int,
+        width: int,
+        dropout: float,
+        sigma: BoundedSigma,
+        *,
+        tilted: bool,
+        n_components: int,
     ) -> None:
         super().__init__()
         self.tilted = tilted
+        self.n_components = n_components
         self.posterior = LevelPosterior(n_receivers, IMAGE_SHAPE, INITIAL_SIGMA)
         self.levels = ReceiverLevels(n_receivers, LEVEL_WIDTH)
         self.dropout = nn.Dropout(dropout)
         self.position = nn.Linear(width + LEVEL_WIDTH, 2)
         self.spread = nn.Linear(width + LEVEL_WIDTH, 2)
         self.sigma = sigma
+        # By which sigmas are multiplied after training; see `training.fit.calibrated`.
+        self.register_buffer("sigma_factor", torch.ones(()))
         for head in (self.position, self.spread):
             nn.init.trunc_normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
 
-    def forward(self, features: Tensor, x: Tensor, target: Tensor | None = None) -> Answer:
-        """Answer from the backbone's vectors `(batch, width)` and input; see `LevelPosterior`."""
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *others: object
+    ) -> None:
+        # Older networks were not calibrated.
+        if f"{prefix}position.weight" in state_dict:
+            state_dict.setdefault(f"{prefix}sigma_factor", torch.ones(()))
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def forget(self) -> None:
+        """Correct nothing: the answer is the posterior by levels."""
+        for head in (self.position, self.spread):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, features: Tensor | None, x: Tensor, target: Tensor | None = None) -> Answer:
+        """Answer from the backbone's vectors `(batch, width)` and input; see `LevelPosterior`.
+
+        Without vectors, it is the posterior by levels, not corrected.
+        """
         # Without autocast: a bfloat16 position is 400 m coarse in a region of 100 km.
         device = x.device.type
         autocast = torch.is_autocast_enabled(device)
         with torch.autocast(device, enabled=False) if autocast else nullcontext():
-            mean, covariance = self.posterior(x.float(), target)
+            logits = self.posterior.logits(x.float(), target)
+            mean, covariance = self.posterior.moments(logits)
             spread, correlation = sigma_and_correlation(covariance)
             raw = self.sigma.raw(spread)
-            levels = self.levels(x.float(), torch.cat([mean, raw], dim=1))
-            both = torch.cat([self.dropout(features.float()), levels], dim=1)
-            shift = self.position(both)
-            sigma = self.sigma(raw + self.spread(both))
+            shift = change = torch.zeros_like(mean)
+            if features is not None:
+                levels = self.levels(x.float(), torch.cat([mean, raw], dim=1))
+                both = torch.cat([self.dropout(features.float()), levels], dim=1)
+                shift, change = self.position(both), self.spread(both)
+            sigma = self.sigma(raw + change)
             factor = sigma.log() - self.sigma(raw).log()
+            sigma = sigma * self.sigma_factor
             correction = (shift.square() + factor.square()).mean() * self.posterior.has_learned
             correlation = correlation * (MOST_TILTED if self.tilted else 0.0)
-            return Answer(mean + spread * shift, sigma, correlation, correction)
+            position = mean + spread * shift
+            mixture = None
+            if self.n_components > 1 and target is None:
+                found = self.posterior.mixture(logits, self.n_components)
+                mixture = found.moved(mean, position, sigma / spread)
+            return Answer(position, sigma, correlation, correction, mixture)
 
 
 class LocalizationNet(nn.Module):
@@ -167,10 +210,13 @@ class LocalizationNet(nn.Module):
         weights: None for random weights, a file (safetensors, or PyTorch's with tensors only), or
             `hub` for timm's hub.
         freeze_backbone: Train the heads alone.
-        sigma_min: Lower bound of the standard deviations in plane units; `sigma_max` is the upper.
+        sigma_min: Lower bound of the standard deviations in plane units, before calibration;
+            `sigma_max` is the upper.
         dropout: Share of the backbone's vector that is dropped at random, below 1.
         drop_path: Share of the backbone's blocks that are skipped at random, if it supports that.
         tilted: Tilt ellipses as the posterior by levels is; otherwise they are upright.
+        n_components: Gaussians that the posterior by levels is given as, beside its mean and
+            sigmas; with 1 there are only those.
 
     Raises:
         ModelError: If the backbone, its weights or the bounds cannot be used.
@@ -188,16 +234,22 @@ class LocalizationNet(nn.Module):
         dropout: float = 0.5,
         drop_path: float = 0.0,
         tilted: bool = False,
+        n_components: int = 1,
     ) -> None:
         super().__init__()
         if n_receivers < 1:
             raise ModelError(f"n_receivers is {n_receivers}; a network needs at least one")
+        if n_components < 1:
+            raise ModelError(f"n_components is {n_components}; an answer needs at least one")
         self.n_receivers = n_receivers
+        self.n_components = n_components
         self.backbone, width = trunk(
             backbone, n_receivers, IMAGE_SHAPE, weights=weights, drop_path=drop_path
         )
         bounds = BoundedSigma(sigma_min, sigma_max)
-        self.heads = Heads(n_receivers, width, dropout, bounds, tilted=tilted)
+        self.heads = Heads(
+            n_receivers, width, dropout, bounds, tilted=tilted, n_components=n_components
+        )
         self.backbone_is_frozen = False
         if freeze_backbone:
             self.freeze()
@@ -206,13 +258,13 @@ class LocalizationNet(nn.Module):
         """Positions and sigmas of normalised spectrograms `(batch, receivers, 128, 32)`, float32.
 
         Both are `(batch, 2)`, east and north in plane units. With `tilted`, then also the
-        correlation of both errors, `(batch,)`.
+        correlation of both errors, `(batch,)`. With several components, then also the three parts
+        of a `Mixture`.
 
         Raises:
             ModelError: If the input has another shape.
         """
-        answer = self.answer(x)
-        return answer.ellipse if self.heads.tilted else answer.ellipse[:2]
+        return self.outputs_of(self.answer(x))
 
     def answer_in_training(self, x: Tensor, target: Tensor) -> tuple[Answer, Tensor]:
         """Answer for sessions that levels are learned from, and a penalty to add to the loss.
@@ -233,12 +285,20 @@ class LocalizationNet(nn.Module):
         answer: Answer = self.heads(self.backbone(x).flatten(1), x, target)
         return answer
 
+    def answer_by_levels(self, x: Tensor) -> Answer:
+        """Answer of the posterior by levels alone, without the backbone."""
+        answer: Answer = self.heads(None, x)
+        return answer
+
+    def outputs_of(self, answer: Answer) -> tuple[Tensor, ...]:
+        """Outputs of `forward` for an answer."""
+        ellipse = answer.ellipse if self.heads.tilted else answer.ellipse[:2]
+        return (*ellipse, *(answer.mixture or ()))
+
     def learn_levels(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
         """Start from the posterior by these maps; see `LevelPosterior.learn`."""
         self.heads.posterior.learn(levels, mean, std)
-        for head in (self.heads.position, self.heads.spread):
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        self.heads.forget()
 
     def freeze(self) -> None:
         """Keep the backbone as it is: no gradients, no dropout, no running statistics."""
@@ -258,3 +318,16 @@ class LocalizationNet(nn.Module):
         if self.backbone_is_frozen:
             self.backbone.eval()
         return self
+
+
+class LevelsAlone(nn.Module):
+    """A network's posterior by levels, as what the network adds to it is judged by."""
+
+    def __init__(self, net: LocalizationNet) -> None:
+        super().__init__()
+        self.net = net
+        self.n_components = net.n_components
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Outputs as those of the network."""
+        return self.net.outputs_of(self.net.answer_by_levels(x))

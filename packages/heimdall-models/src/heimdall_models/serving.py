@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from heimdall_models.ellipses import precision_of, sigma_and_correlation
 from heimdall_models.errors import ModelError
+from heimdall_models.mixtures import Mixture
 from heimdall_models.timing.network import REGION_SHARE, region_prior
 from heimdall_models.timing.solver import Gaussian
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from heimdall_models.timing.network import TimingNet
 
 LEVEL_SHARE = 1 - REGION_SHARE
+OnPlane = tuple[Any, ...]
+"""Three tensors in plane units, and a `Mixture` where there is one."""
 
 
 class Standardize(nn.Module):
@@ -68,7 +71,8 @@ class Standardize(nn.Module):
 class ServingNet(nn.Module):
     """The contract's model file as a module.
 
-    `net` gives positions and sigmas in plane units and, if its ellipses are tilted, correlations.
+    `net` gives positions and sigmas in plane units, if its ellipses are tilted also correlations,
+    and if it has several components also the three parts of a `Mixture`.
     """
 
     def __init__(self, standardize: Standardize, net: nn.Module, region: Region) -> None:
@@ -86,23 +90,41 @@ class ServingNet(nn.Module):
 
         Returns:
             Latitude and longitude in degrees (WGS84), NaN beyond the Earth's limb; standard
-            deviations east and north in metres; and, if the network's ellipses are tilted, the
-            correlation of both errors, `(batch,)`.
+            deviations east and north in metres; if the network's ellipses are tilted, the
+            correlation of both errors, `(batch,)`; and if it has several components, their weights
+            `(batch, K)`, means `(batch, K, 2)` in degrees and covariances `(batch, K, 3)` in m²,
+            east-east, north-north, east-north.
         """
         return as_served(self.region, *self.on_plane(mel_spectrogram))
 
-    def on_plane(self, mel_spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The same in plane units; None for the correlation of upright ellipses."""
-        units, sigma, *tilt = self.net(self.standardize(mel_spectrogram))
-        return units, sigma, tilt[0] if tilt else None
+    @property
+    def n_components(self) -> int:
+        """Gaussians in an answer."""
+        return int(getattr(self.net, "n_components", 1))
+
+    def on_plane(self, mel_spectrogram: Tensor) -> OnPlane:
+        """The same in plane units; None for the correlation of upright ellipses.
+
+        A `Mixture` follows if there are several components.
+        """
+        units, sigma, *rest = self.net(self.standardize(mel_spectrogram))
+        mixture = [Mixture(*rest[-3:])] if len(rest) >= 3 else []
+        return units, sigma, rest[0] if len(rest) % 3 else None, *mixture
 
 
 def as_served(
-    region: Region, position: Tensor, sigma: Tensor, *others: Tensor | None
+    region: Region, position: Tensor, sigma: Tensor, *others: Tensor | Mixture | None
 ) -> tuple[Tensor, ...]:
     """Outputs of a model file, from an answer in plane units; without others that are None."""
-    rest = [each for each in others if each is not None]
-    return plane_to_degrees(region, position).float(), sigma * region.scale_m, *rest
+    outputs = [plane_to_degrees(region, position).float(), sigma * region.scale_m]
+    for each in others:
+        if isinstance(each, Mixture):
+            means = plane_to_degrees(region, each.means).float()
+            ee, en, nn = (each.covariances * region.scale_m**2).unbind(dim=-1)
+            outputs += [each.weights, means, torch.stack([ee, nn, en], dim=-1)]
+        elif each is not None:
+            outputs.append(each)
+    return tuple(outputs)
 
 
 class TimedServingNet(nn.Module):
@@ -130,23 +152,36 @@ class TimedServingNet(nn.Module):
             As `ServingNet`, then the correlation of the errors east and north `(batch,)`, and
             the unexplained part as `TimingNet.calibrated` has it, `(batch,)`: above 1 the times
             are unlike those of training or the position is beyond the prior or the region, and
-            the ellipse is wider by that factor, up to the prior's.
+            the ellipse is wider by that factor, up to the prior's. If the levels have several
+            components, weights, means and covariances follow: from three receivers on of the
+            distinct solutions of the times, such as mirror images, below of the levels' components
+            combined with the times.
         """
-        position, covariance, unexplained = self.on_plane(mel_spectrogram, arrival_times)
-        sigma, correlation = sigma_and_correlation(covariance)
-        return as_served(self.levels.region, position, sigma, correlation, unexplained)
+        return timed_as_served(self.levels.region, *self.on_plane(mel_spectrogram, arrival_times))
 
-    def on_plane(
-        self, mel_spectrogram: Tensor, arrival_times: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same in plane units, with covariances `(batch, 3)` as `ellipses` keeps them."""
-        units, sigma, tilt = self.levels.on_plane(mel_spectrogram)
+    def on_plane(self, mel_spectrogram: Tensor, arrival_times: Tensor) -> OnPlane:
+        """Position, covariance `(batch, 3)` as `ellipses` keeps it, and the unexplained part.
+
+        In plane units; a `Mixture` follows if the levels have one.
+        """
+        units, sigma, tilt, *mixture = self.levels.on_plane(mel_spectrogram)
         upright = sigma.new_zeros(()) if tilt is None else tilt
         levels = Gaussian(units, precision_of(sigma, upright))
         timed = arrival_times[..., :1].sum(dim=1) >= 3
         prior = _partly(levels, timed, self.timing.region_share)
         found = self.timing(arrival_times, prior)
-        return found.position, found.covariance, found.unexplained
+        if mixture:
+            of_levels = mixture[0]
+            found, *mixture = self.timing.with_alternatives(arrival_times, prior, of_levels, found)
+        return found.position, found.covariance, found.unexplained, *mixture
+
+
+def timed_as_served(
+    region: Region, position: Tensor, covariance: Tensor, unexplained: Tensor, *mixture: Mixture
+) -> tuple[Tensor, ...]:
+    """`as_served` of what `TimedServingNet.on_plane` returns."""
+    sigma, correlation = sigma_and_correlation(covariance)
+    return as_served(region, position, sigma, correlation, unexplained, *mixture)
 
 
 def _partly(levels: Gaussian, timed: Tensor, region_share: Tensor) -> Gaussian:
@@ -172,7 +207,7 @@ def _partly(levels: Gaussian, timed: Tensor, region_share: Tensor) -> Gaussian:
 
 
 def plane_to_degrees(region: Region, units: Tensor) -> Tensor:
-    """`Region.to_degrees` for tensors, in operations that ONNX Runtime has: float64 `(batch, 2)`.
+    """`Region.to_degrees` for tensors, in operations that ONNX Runtime has: float64 `(..., 2)`.
 
     The arctangent exists there in float32 only, so it is taken of the small angle from the
     region's centre: 1 cm at 200 km, below the 0.4 m step of a float32 degree.

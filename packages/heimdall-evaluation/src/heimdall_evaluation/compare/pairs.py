@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from heimdall_models import error_m
+from heimdall_models.metrics import Posteriors
 
 from heimdall_evaluation.errors import EvaluationError
 
@@ -93,7 +94,9 @@ def subset(evaluation: Evaluation, rows: Sequence[int]) -> Evaluation:
     columns: dict[str, Any] = {}
     for column in fields(evaluation):
         values = getattr(evaluation, column.name)
-        if isinstance(values, tuple):
+        if isinstance(values, Posteriors):
+            columns[column.name] = Posteriors(*(part[list(rows)] for part in values))
+        elif isinstance(values, tuple):
             columns[column.name] = tuple(values[k] for k in rows)
         elif isinstance(values, np.ndarray):
             columns[column.name] = values[list(rows)]

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from heimdall_evaluation.coverage import squared_sigmas
 from heimdall_evaluation.intervals import Interval, bootstrap
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Outcome:
 
     @property
     def nll_verdict(self) -> Verdict:
-        """The model with the higher likelihood, which judges the ellipse too."""
+        """The model with the higher likelihood, which judges the posterior too."""
         return self._better(self.nll, even=0.0)
 
     def _better(self, found: Paired, even: float) -> Verdict:
@@ -94,10 +93,8 @@ def outcome(a: Evaluation, b: Evaluation) -> Outcome:
 
 
 def log_densities(evaluation: Evaluation) -> NDArray[np.float64]:
-    """(n,): logarithm of the claimed density at the truth, in kilometres, as in `nll`."""
-    log_area = np.log(evaluation.sigma_m / 1000).sum(axis=1) + np.log1p(-(evaluation.tilt**2)) / 2
-    densities = -(squared_sigmas(evaluation) / 2 + log_area + math.log(2 * math.pi))
-    return np.asarray(densities, dtype=np.float64)
+    """(n,): logarithm of the claimed density at the truth, in kilometres, as in `nll_mixture`."""
+    return -evaluation.scores().nll
 
 
 def sign_change_p(differences: NDArray[np.float64], clusters: Sequence[str]) -> float:

@@ -30,8 +30,12 @@ _METRICS = {
     "accuracy_30m": "within 30 m",
     "coverage_68": "truths in the 68 % ellipse",
     "coverage_95": "truths in the 95 % ellipse",
+    "coverage_hdr_68": "truths in the 68 % region",
+    "coverage_hdr_95": "truths in the 95 % region",
     "ece": "calibration error",
-    "nll": "NLL, nats",
+    "nll": "NLL of the ellipse, nats",
+    "nll_mixture": "NLL of the posterior, nats",
+    "energy_score": "energy score",
 }
 
 

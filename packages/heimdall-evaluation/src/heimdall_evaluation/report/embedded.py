@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from heimdall_export.serving.metadata import Receiver
 from heimdall_models import Region
+from heimdall_models.metrics import Posteriors
 
 from heimdall_evaluation.errors import ReportError
 from heimdall_evaluation.results import PAIRS, Evaluation, ModelResult
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from heimdall_evaluation.results import ReportContents
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 had no mixtures."""
 _BLOCK = re.compile(r'<script type="application/json" id="evaluation">(.*?)</script>', re.DOTALL)
 _ARRAYS = (*PAIRS, "error_m", "n_present", "snr_db", "correlation")
 
@@ -44,6 +46,8 @@ def embed(contents: ReportContents) -> str:
             "part": evaluation.part,
             "trained_on": evaluation.trained_on,
             **{name: _listed(getattr(evaluation, name)) for name in _ARRAYS},
+            "posteriors": evaluation.posteriors
+            and [part.tolist() for part in evaluation.posteriors],
         },
     }
     return json.dumps(report, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
@@ -68,7 +72,7 @@ def read_report(path: str | os.PathLike[str]) -> ModelResult:
         )
     try:
         report: dict[str, Any] = json.loads(block[1])
-        if (version := report["format"]) == FORMAT:
+        if (version := report["format"]) in (1, FORMAT):
             return ModelResult(
                 name=str(report["model"]),
                 evaluation=_evaluation(report["sessions"]),
@@ -89,6 +93,8 @@ def _evaluation(sessions: dict[str, Any]) -> Evaluation:
         if columns[name] is not None:
             shape = (-1, 2) if name in PAIRS else (-1,)
             columns[name] = np.array(columns[name], dtype=np.float64).reshape(shape)  # null is NaN
+    if (parts := columns.get("posteriors")) is not None:
+        columns["posteriors"] = Posteriors(*(np.array(part, dtype=np.float64) for part in parts))
     columns["n_present"] = np.array(sessions["n_present"], dtype=np.int64)
     for name in ("session_ids", "source_names"):
         columns[name] = tuple(columns[name])

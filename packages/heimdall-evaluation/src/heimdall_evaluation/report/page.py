@@ -102,6 +102,7 @@ def _evaluated(contents: ReportContents) -> dict[str, Any]:
         },
         "about_trained_on": sentences.about_trained_on(evaluation),
         "pictures": charts.pictures(evaluation, contents.spectrograms),
+        "about_posterior": sentences.about_posterior(evaluation),
         "about_bounds": sentences.about_bounds(evaluation, contents.model.sigma_bounds_m),
     }
 

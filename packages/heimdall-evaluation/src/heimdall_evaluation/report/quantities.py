@@ -70,6 +70,6 @@ def file_size(n_bytes: int) -> str:
 def metric_text(name: str, value: float, otherwise: str) -> str:
     """A metric in the unit that its name implies, or `otherwise` if it has none."""
     short = name.rpartition("/")[2]
-    if short.startswith("error_m"):
+    if short.startswith(("error_m", "energy_score")):
         return distance(value)
     return percent(value) if short.startswith(("coverage", "accuracy")) else otherwise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_evaluation.coverage import at_bounds
-from heimdall_evaluation.report.quantities import count, distance, percent
+from heimdall_evaluation.report.quantities import count, decimal, distance, percent
 
 if TYPE_CHECKING:
     from heimdall_evaluation.results import Evaluation
@@ -41,6 +41,19 @@ def about_trained_on(evaluation: Evaluation, model: str = "the model") -> str:
         return f"{start} none of these sessions."
     sessions = count(len(flags), "session")
     return f"{start} {sum(flags)} of these {sessions}, so its errors look smaller than they are."
+
+
+def about_posterior(evaluation: Evaluation) -> str:
+    """Components of the answers, and how well they and their regions hold the truths."""
+    found = evaluation.metrics()
+    parts = 1 if evaluation.posteriors is None else evaluation.posteriors.weights.shape[1]
+    inside = [percent(found[f"coverage_hdr_{level}"]) for level in (68, 95)]
+    return (
+        f"An answer has {count(parts, 'component')}. The smallest regions that claim 68 and 95 % "
+        f"hold {inside[0]} and {inside[1]} of the truths. Negative log-likelihood: "
+        f"{decimal(found['nll_mixture'])} nats, of the ellipse alone {decimal(found['nll'])}; "
+        f"energy score {distance(found['energy_score'])}."
+    )
 
 
 def about_bounds(evaluation: Evaluation, bounds_m: tuple[float, float] | None) -> str:

@@ -25,7 +25,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from heimdall_export.contract import ARRIVALS, DEFAULT_OPSET, INPUT, OPSETS, OUTPUTS, TIMED_OUTPUTS
+from heimdall_export.contract import (
+    ARRIVALS,
+    CORRELATIONS,
+    DEFAULT_OPSET,
+    INPUT,
+    MIXTURE_OUTPUTS,
+    OPSETS,
+    OUTPUTS,
+    TIMED_OUTPUTS,
+)
 from heimdall_export.errors import ExportError
 from heimdall_export.graph.rewrite import fold_transposes
 from heimdall_export.graph.weighted_graph import LARGEST_FILE, WeightedGraph
@@ -62,7 +71,9 @@ def export_onnx(
             uncertainties in metres, float32 `(batch, 2)` each, and, if it has them, the
             correlations of the errors east and north, `(batch,)`. With `arrivals_shape` it also
             takes float32 `(batch, *arrivals_shape)`, and must return those correlations and the
-            unexplained part, float32 `(batch,)` each. Exported in evaluation mode.
+            unexplained part, float32 `(batch,)` each. A mixture of K Gaussians may follow: weights
+            `(batch, K)`, means `(batch, K, 2)` in degrees, covariances `(batch, K, 3)` in m².
+            Exported in evaluation mode.
         path: The file; an existing one is replaced as a whole.
         input_shape: Receivers, mel bands and frames.
         arrivals_shape: Receivers and columns of the arrival times; None for a network of
@@ -115,12 +126,20 @@ def _output_names(network: nn.Module, examples: tuple[Tensor, ...]) -> tuple[str
         raise ExportError(f"the network fails on an input of shape {shapes}: {error}") from error
     tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
     found = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in tensors]
+    n_mixture = len(MIXTURE_OUTPUTS)
+    n_components = tensors[-1].shape[1] if len(found) > n_mixture and tensors[-1].ndim == 3 else 0
     names: tuple[str, ...] = (*OUTPUTS, *TIMED_OUTPUTS)
     if len(examples) == 1:
         # A network of spectrograms may return correlations too; further outputs have no name.
-        names = names[: 3 if len(found) > 2 else 2]
+        names = (*OUTPUTS, CORRELATIONS)
+        names = names[: 3 if len(found) - n_mixture * bool(n_components) > 2 else 2]
     batch = len(examples[0])
-    wanted = {n: f"{torch.float32} {(batch, 2) if n in OUTPUTS else (batch,)}" for n in names}
+    kinds = dict.fromkeys(names, (batch,)) | dict.fromkeys(OUTPUTS, (batch, 2))
+    if n_components:
+        shapes_of = ((batch, n_components, *rest) for rest in ((), (2,), (3,)))
+        kinds |= dict(zip(MIXTURE_OUTPUTS, shapes_of, strict=True))
+        names = (*names, *MIXTURE_OUTPUTS)
+    wanted = {name: f"{torch.float32} {kinds[name]}" for name in names}
     if found[: len(names)] != [*wanted.values()]:
         required = ", ".join(f"{name} {kind}" for name, kind in wanted.items())
         raise ExportError(
@@ -177,10 +196,8 @@ class _NanGuard(nn.Module):
             sound = sound & _all((heard == 0) | ((heard == 1) & (sigma_us > 0)))
         for values in outputs:
             sound = sound & _all(values.isfinite())
-        return tuple(
-            torch.where(sound if output.ndim == 1 else sound[:, None], output, math.nan)
-            for output in outputs
-        )
+        by_ndim = {1: sound, 2: sound[:, None], 3: sound[:, None, None]}
+        return tuple(torch.where(by_ndim[output.ndim], output, math.nan) for output in outputs)
 
 
 def _all(holds: Tensor) -> Tensor:

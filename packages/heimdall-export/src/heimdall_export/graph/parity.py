@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from heimdall_locate.sites import offset_m
 
-from heimdall_export.contract import CORRELATIONS, OUTPUTS
+from heimdall_export.contract import CORRELATIONS, MIXTURE_OUTPUTS, OUTPUTS
 from heimdall_export.errors import ExportError
 from heimdall_export.graph.export import evaluating
 from heimdall_export.session import Sample, known_outputs, open_session, run_in_batches
@@ -33,6 +33,9 @@ _LARGEST_MEAN_DIFFERENCE = 1e-5
 """In network units."""
 _LARGEST_CORRELATION_DIFFERENCE = 1e-3
 """Mean difference of the errors' correlations, which lie between -1 and 1."""
+_LARGEST_MIXTURE_DIFFERENCE = 1e-3
+"""Mean difference of a component's weight, and of its place and sigmas in network units times its
+weight. Components are found step by step, which multiplies rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,9 @@ class ParityReport:
     mean_correlation_difference: float = 0.0
     """Mean absolute difference of correlations; the worst batch size. 0 where there are none."""
     max_correlation_difference: float = 0.0
+    mean_mixture_difference: float = 0.0
+    """Mean absolute difference of components' weights, and of their places and sigmas in network
+    units times their weights; the worst batch size. 0 where there is no mixture."""
 
 
 def check_parity(
@@ -79,7 +85,7 @@ def check_parity(
     Raises:
         ExportError: No features, features that are not finite or of another shape, a file that
             cannot be run, arrival times that are missing or not wanted, or a mean difference at
-            some batch size of 1e-5 or more, or of correlations of 1e-3 or more.
+            some batch size of 1e-5 or more, or of correlations or of a mixture of 1e-3 or more.
     """
     n = len(features)
     if n == 0:
@@ -96,19 +102,27 @@ def check_parity(
     wanted = {end.name: f"float32 {(n, *end.shape[1:])}" for end in session.get_inputs()}
     if given != wanted:
         raise ExportError(f"the inputs are {given}; for {n} samples the model takes {wanted}")
-    compared = {*OUTPUTS, CORRELATIONS}
-    outputs = [name for name in known_outputs(session) if name in compared]
-    expected = _rows(_network_answers(network, inputs, max(batch_sizes))[: len(outputs)], n)
-    differences = []
+    names = known_outputs(session)
+    compared = [name for name in names if name in {*OUTPUTS, CORRELATIONS}]
+    mixture = [name for name in names if name in MIXTURE_OUTPUTS]
+    answers = _network_answers(network, inputs, max(batch_sizes))
+    expected = dict(zip(names, answers, strict=False))
+    rows = _rows((expected[name] for name in compared), n)
+    differences, of_mixture = [], [0.0]
     for size in batch_sizes:
-        found = run_in_batches(session, _filled(inputs, size), batch_size=size, outputs=outputs)
-        differences.append(_differences_m(expected, _rows(found.values(), n)))
+        found = run_in_batches(session, _filled(inputs, size), batch_size=size, outputs=names)
+        differences.append(_differences_m(rows, _rows((found[name] for name in compared), n)))
+        if mixture:
+            ours, others = ([each[name][:n] for name in mixture] for each in (expected, found))
+            of_mixture.append(_mixture_difference(ours, others, scale_m))
     metres, correlations = np.split(np.asarray(differences), [4], axis=2)
     worst_m, mean_m = _worst_and_mean(metres)
     worst, mean = _worst_and_mean(correlations) if correlations.size else (0.0, 0.0)
+    in_mixture = float(np.max(of_mixture))
     for what, difference, limit in (
         (f"the mean and by {worst_m:.2g} m at worst", mean_m / scale_m, _LARGEST_MEAN_DIFFERENCE),
         ("the mean of correlations", mean, _LARGEST_CORRELATION_DIFFERENCE),
+        ("the mean of its mixture", in_mixture, _LARGEST_MIXTURE_DIFFERENCE),
     ):
         # Not `>=`: a NaN must fail as well.
         if not difference < limit:
@@ -124,6 +138,7 @@ def check_parity(
         worst_m=worst_m,
         mean_correlation_difference=mean,
         max_correlation_difference=worst,
+        mean_mixture_difference=in_mixture,
     )
 
 
@@ -167,6 +182,26 @@ def _differences_m(
         ]
     difference[:, :2] = np.abs(apart_m)
     return difference
+
+
+def _mixture_difference(
+    expected: Sequence[NDArray[np.float32]], found: Sequence[NDArray[np.float32]], scale_m: float
+) -> float:
+    """Mean absolute difference of two mixtures; see `ParityReport`. NaN if a figure is not finite.
+
+    Each is weights `(n, K)`, means in degrees and covariances in square metres.
+    """
+    weights, means, covariances = (part.astype(np.float64) for part in expected)
+    others, other_means, other_covariances = (part.astype(np.float64) for part in found)
+    if not all(np.isfinite(part).all() for part in (*expected, *found)):
+        return math.nan
+    places = zip(means.reshape(-1, 2).tolist(), other_means.reshape(-1, 2), strict=True)
+    apart_m = np.array([offset_m(here[0], here[1], (it[0], it[1])) for here, it in places])
+    sigmas_m = [np.sqrt(each[..., :2]) for each in (covariances, other_covariances)]
+    metres = np.concatenate([apart_m.reshape(means.shape), sigmas_m[0] - sigmas_m[1]], axis=-1)
+    in_units = weights[..., None] * metres / scale_m
+    both = np.concatenate([in_units, (weights - others)[..., None]], axis=-1)
+    return float(np.abs(both).mean())
 
 
 def _worst_and_mean(differences: NDArray[np.float64]) -> tuple[float, float]:

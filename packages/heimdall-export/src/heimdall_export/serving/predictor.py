@@ -45,6 +45,8 @@ _NO_ANSWER = (
 )
 
 
+_NEGLIGIBLE = 1e-3
+"""Weight below which a component of a mixture is no candidate."""
 _LARGEST_CORRELATION = 1 - 2**-24
 """Correlations are float32, in which a long ellipse may have exactly 1."""
 
@@ -257,7 +259,9 @@ class Predictor:
         found: list[Position | None] = []
         for is_finite, components, used, arrivals, unexplained, reason in rows:
             try:
-                position = from_gaussians([_candidate(*each) for each in components])
+                # Weights that are no share are left to be refused.
+                counted = [each for each in components if not 0 <= each[0] < _NEGLIGIBLE]
+                position = from_gaussians([_candidate(*each) for each in counted])
             except LocateError:
                 is_finite = False
             if not is_finite:

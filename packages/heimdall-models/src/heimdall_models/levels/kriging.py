@@ -4,11 +4,16 @@ Trend: the log-distance law. The rest is a Gaussian field for each receiver, all
 exponential covariance (Gudmundson's law of shadowing), independent of each other, observed with
 fading and with an unknown power that all receivers of a session share.
 
+Fields are projected on their values at `N_SUPPORTS` places: all places of few sessions, which is
+exact, or else those farthest from each other, and what is lost counts as fading. With P the
+precision of a session's levels, power eliminated, and F the fields' loadings on the places, the
+values are the solution of (1 + F^T P F) u = F^T P y, found by conjugate gradients.
+
 Independent fields of one covariance stay so under any rotation of the receivers. If the mean of
-the receivers is rotated into one component, power is in that one alone. Two factorisations serve
-any number of receivers: one with the noise of fading for the deviations from the mean, one with
-that of fading and power for the mean. An absent receiver's level is replaced by its conditional
-mean, which does not change the map; only the variance then counts it as present.
+the receivers is rotated into one component, power is in that one alone. So where all receivers
+are present, two factorisations solve the equations for any number of them: one with the noise of
+fading for the deviations from the mean, one with that of fading and power for the mean. They
+precondition the search where some are absent, and give the variance, as if none were.
 
 The field's law (sill, range, noise) is fitted by marginal likelihood. With the correlation matrix
 C = U diag(l) U^T of a range, values y along U of variance s (l + e), e being noise over sill, have
@@ -22,16 +27,19 @@ Sources: G. Matheron, "Principles of geostatistics", Economic Geology 58 (1963);
 "Correlation model for shadow fading in mobile radio systems", Electronics Letters 27 (1991);
 hyper-parameters by marginal likelihood: C. E. Rasmussen and C. K. I. Williams, "Gaussian
 Processes for Machine Learning" (2006), sections 2.2 and 5.4; the profile over the sill:
-K. V. Mardia and R. J. Marshall, Biometrika 71 (1984).
+K. V. Mardia and R. J. Marshall, Biometrika 71 (1984); the projection with what it loses as noise:
+E. Snelson and Z. Ghahramani, "Sparse Gaussian processes using pseudo-inputs", NIPS 2005; places
+far from each other: T. F. Gonzalez, Theoretical Computer Science 38 (1985).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
+from scipy.linalg.blas import dsyrk
 from scipy.optimize import minimize_scalar
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.spatial.distance import cdist
@@ -54,14 +62,18 @@ _RATIOS = (1e-3, 1e3)
 """Noise over sill; without any noise the matrices could not be factorised."""
 _LEAST_SILL = 1e-4
 """dB^2."""
-MAX_SESSIONS = 6_000
-"""A matrix of this size squared is factorised; of more sessions a random choice is used."""
+N_SUPPORTS = 1_500
+"""Places that the fields are projected on; time grows with their square times the sessions."""
+_JITTER = 1e-9
+"""Of the sill, so that places next to each other leave a matrix that can be factorised."""
 _VARIANCE_EVERY = 3
 """Cells a side that share one variance, which changes slowly and needs far more arithmetic."""
 _CELLS_AT_ONCE = 2_000
-_TOLERANCE = 1e-5
-_ROUNDS = 100
-"""Limit of steps of conjugate gradients; an absent level is still a fair guess after them."""
+_TOLERANCE = 1e-4
+_ROUNDS = 60
+"""Limit of steps of conjugate gradients; the map is fair after fewer."""
+_LEAST_PRESENCE = 0.5
+"""Share of its sessions in which a receiver that the law is fitted to was up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +84,26 @@ class FieldLaw:
     range: float
     own_noise: float
     """Noise of each receiver by itself: fading."""
-    mean_noise: float
-    """Noise of the sum of n receivers over the root of n: fading, plus power times n."""
+    power_variance: float
+    """Of transmit power, which moves all receivers alike."""
     n_receivers: int
-
-    @property
-    def power_variance(self) -> float:
-        """Variance of transmit power, in dB^2."""
-        return max(self.mean_noise - self.own_noise, 0.0) / self.n_receivers
+    """That were ever up."""
 
     @classmethod
-    def of(cls, places: NDArray[np.float64], residual: NDArray[np.float64]) -> FieldLaw:
-        """The likeliest law of fields observed at places `(n, 2)` as `(n, receivers)` in dB."""
-        chosen = np.random.default_rng(0).permutation(len(places))[:N_SITES]
-        places, residual = places[chosen], residual[chosen]
+    def of(
+        cls, training: TrainingLevels, trend: PathLossLaw, residual: NDArray[np.float64]
+    ) -> FieldLaw:
+        """The likeliest law of fields observed as `(n, receivers)` in dB, zero where absent."""
+        chosen = np.random.default_rng(0).permutation(len(residual))[:N_SITES]
+        places, up = training.places[chosen], training.present[chosen]
+        # A receiver that is seldom up has more invented values than true ones.
+        presence = up.mean(axis=0)
+        usual = presence >= min(_LEAST_PRESENCE, presence.max())
+        up, residual = up[:, usual], residual[chosen][:, usual]
+        # Absent values are the power that the session's other receivers imply.
+        ratio = trend.power_variance / trend.variance
+        power = residual.sum(axis=1, keepdims=True) * ratio
+        residual = np.where(up, residual, power / (1 + ratio * up.sum(axis=1, keepdims=True)))
         n_receivers = residual.shape[1]
         middle = residual.mean(axis=1, keepdims=True)
         mean = middle * np.sqrt(n_receivers)
@@ -102,7 +120,10 @@ class FieldLaw:
             return float((np.log(variance) + along[:, 0] ** 2 / variance).mean())
 
         mean_noise = _least(cost, (noise, noise + 1e3 * (1 + float(np.var(mean)))))
-        return cls(sill, length, noise, mean_noise, n_receivers)
+        power_variance = max(mean_noise - noise, 0.0) / n_receivers
+        # Absent values do not vary by themselves.
+        sill, noise = sill / presence[usual].mean(), noise / presence[usual].mean()
+        return cls(sill, length, noise, power_variance, int((presence > 0).sum()))
 
     def covariance(
         self, places: NDArray[np.float64], others: NDArray[np.float64]
@@ -110,10 +131,38 @@ class FieldLaw:
         """Covariance of one receiver's field between places `(n, 2)` and `(m, 2)`: `(n, m)`."""
         return np.asarray(self.sill * np.exp(cdist(places, others) / -self.range))
 
-    def factor(self, places: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
-        """Cholesky factor, lower, of the covariance of values at places with that noise."""
-        covariance = self.covariance(places, places) + noise * np.eye(len(places))
-        return np.asarray(cholesky(covariance, lower=True, overwrite_a=True))
+
+@dataclass(frozen=True, slots=True)
+class Loadings:
+    """Places that carry the fields, and how training sessions load on the fields there."""
+
+    law: FieldLaw
+    supports: NDArray[np.float64]
+    """`(supports, 2)`, plane units."""
+    root: NDArray[np.float64]
+    """Cholesky factor, lower, of the fields' covariance at the supports."""
+    of_sessions: NDArray[np.float64]
+    """`(n, supports)`: the fields at the sessions' places are these times independent values."""
+    noise: NDArray[np.float64]
+    """`(n,)` in dB^2: of a level by itself, fading and what the projection loses."""
+
+    @classmethod
+    def of(cls, places: NDArray[np.float64], law: FieldLaw) -> Loadings:
+        """Loadings of sessions at these places, `(n, 2)`."""
+        supports = _apart(places)
+        covariance = law.covariance(supports, supports)
+        covariance.flat[:: len(supports) + 1] += _JITTER * law.sill
+        root = np.asarray(cholesky(covariance, lower=True, overwrite_a=True))
+        none = np.empty((0, 0))
+        made = cls(law, supports, root, none, none)
+        loads = np.concatenate([made.at(part) for part in _parts(places)])
+        lost = np.maximum(law.sill - np.square(loads).sum(axis=1), 0.0)
+        return replace(made, of_sessions=loads, noise=law.own_noise + lost)
+
+    def at(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Loadings of fields at places `(n, 2)`: `(n, supports)`."""
+        covariance = self.law.covariance(self.supports, places)
+        return np.asarray(solve_triangular(self.root, covariance, lower=True).T)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,82 +170,136 @@ class KrigedField:
     """Every receiver's level anywhere in the plane, and its variance."""
 
     trend: PathLossLaw
-    law: FieldLaw
-    places: NDArray[np.float64]
-    """Places of the training sessions, `(n, 2)`."""
+    loadings: Loadings
     own: NDArray[np.float64]
-    """Cholesky factor with fading, `(n, n)`, lower."""
+    """Cholesky factor, lower, of the precision of the supports' values with fading alone."""
     mean: NDArray[np.float64]
-    """Cholesky factor with fading and power."""
-    weights: NDArray[np.float64]
-    """Weights of the sessions' covariances with a place, `(n, receivers)`."""
+    """The same with fading and power."""
+    values: NDArray[np.float64]
+    """Independent values that the fields are made of, `(supports, receivers)`."""
+
+    @property
+    def law(self) -> FieldLaw:
+        """The law of the fields."""
+        return self.loadings.law
 
     @classmethod
     def of(cls, training: TrainingLevels, law: FieldLaw | None = None) -> KrigedField:
         """The field estimated from training sessions; with the likeliest law if none is given."""
-        training = training.some(MAX_SESSIONS)
+        return next(cls.of_folds(training, np.zeros(len(training.levels_db), np.intp), 0, law))
+
+    @classmethod
+    def of_folds(
+        cls,
+        training: TrainingLevels,
+        fold: NDArray[np.intp],
+        n_folds: int,
+        law: FieldLaw | None = None,
+    ) -> Iterator[KrigedField]:
+        """The field of all sessions, then one without each fold, whose numbers are `(n,)`."""
         trend = PathLossLaw.of(training)
         places, up = training.places, training.present
-        residual = training.levels_db - trend.mean_db(places)
-        # Absent values are first the power that the session's other receivers imply.
-        ratio = trend.power_variance / trend.variance
-        total = np.where(up, residual, 0.0).sum(axis=1, keepdims=True)
-        power = total * ratio / (1 + ratio * up.sum(axis=1, keepdims=True))
-        residual = np.where(up, residual, power)
-        law = law or FieldLaw.of(places, residual)
-        own, mean = (law.factor(places, noise) for noise in (law.own_noise, law.mean_noise))
+        residual = np.where(up, training.levels_db - trend.mean_db(places), 0.0)
+        law = law or FieldLaw.of(training, trend, residual)
+        loadings = Loadings.of(places, law)
+        with_power = loadings.noise + law.power_variance * law.n_receivers
+        parts = [fold == number for number in range(n_folds)] or [fold == fold]
+        grams = [
+            [_gram(loadings.of_sessions[part], 1 / noise[part]) for part in parts]
+            for noise in (loadings.noise, with_power)
+        ]
+        nobody, start = np.zeros(len(fold), dtype=bool), None
+        for number, left_out in enumerate([nobody, *parts[:n_folds]]):
+            others = [each[: max(number - 1, 0)] + each[number:] for each in grams]
+            own, mean = (
+                np.asarray(cholesky(sum(each, np.eye(len(each[0]))), lower=True, overwrite_a=True))
+                for each in others
+            )
+            field = cls(trend, loadings, own, mean, np.empty(0))
+            start = field._solved(~left_out, residual, up, start)
+            yield replace(field, values=start)
 
-        def weights(residual: NDArray[np.float64]) -> NDArray[np.float64]:
-            middle = residual.mean(axis=1, keepdims=True)
-            apart = cho_solve((own, True), residual - middle)
-            return np.asarray(apart + cho_solve((mean, True), middle))
+    def _solved(
+        self,
+        kept: NDArray[np.bool_],
+        residual: NDArray[np.float64],
+        up: NDArray[np.bool_],
+        start: NDArray[np.float64] | None,
+    ) -> NDArray[np.float64]:
+        """The supports' values, from the sessions kept."""
+        up, residual = up[kept], residual[kept]
+        loads, noise = self.loadings.of_sessions[kept], self.loadings.noise[kept, None]
+        n_supports, n_receivers = loads.shape[1], up.shape[1]
+        ratio = self.law.power_variance / noise
+        shared = ratio / (1 + ratio * up.sum(axis=1, keepdims=True))
 
-        repaired = _repaired(weights, residual, ~up)
-        return cls(trend, law, places, own, mean, weights(repaired))
+        def precision(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            total = shared * values.sum(axis=1, keepdims=True)
+            return np.asarray(np.where(up, values - total, 0.0) / noise)
+
+        def equations(flat: NDArray[np.float64]) -> NDArray[np.float64]:
+            values = flat.reshape(n_supports, n_receivers)
+            heard = np.where(up, loads @ values, 0.0)
+            return np.asarray(values + loads.T @ precision(heard)).reshape(-1)
+
+        def as_if_all_present(flat: NDArray[np.float64]) -> NDArray[np.float64]:
+            values = flat.reshape(n_supports, n_receivers)
+            middle = values.mean(axis=1, keepdims=True)
+            apart = cho_solve((self.own, True), values - middle)
+            return np.asarray(apart + cho_solve((self.mean, True), middle)).reshape(-1)
+
+        shape = (n_supports * n_receivers,) * 2
+        found, _ = cg(
+            LinearOperator(shape, matvec=equations, dtype=np.float64),
+            (loads.T @ precision(residual)).reshape(-1),
+            None if start is None else start.reshape(-1),
+            M=LinearOperator(shape, matvec=as_if_all_present, dtype=np.float64),
+            rtol=_TOLERANCE,
+            maxiter=_ROUNDS,
+        )
+        return np.asarray(found.reshape(n_supports, n_receivers))
 
     def mean_db(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
         """Expected levels at the mean transmit power, `(cells, receivers)`."""
-        field = [self.law.covariance(part, self.places) @ self.weights for part in _parts(cells)]
-        return self.trend.mean_db(cells) + np.concatenate(field)
+        root = self.loadings.root
+        weights = solve_triangular(root, self.values, lower=True, trans="T")
+        supports = self.loadings.supports
+        field = [self.law.covariance(part, supports) @ weights for part in _parts(cells)]
+        return np.asarray(self.trend.mean_db(cells) + np.concatenate(field))
 
     def variances(self, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Variances in dB^2, `(cells,)`: of a level by itself, and shared by all receivers."""
         blocks, of_cell = grid.blocks(_VARIANCE_EVERY)
         pairs = []
         for part in _parts(blocks):
-            covariance = self.law.covariance(self.places, part)
-            solved = (solve_triangular(by, covariance, lower=True) for by in (self.own, self.mean))
-            pairs.append([self.law.sill - np.square(each).sum(axis=0) for each in solved])
+            loads = self.loadings.at(part).T
+            solved = (solve_triangular(by, loads, lower=True) for by in (self.own, self.mean))
+            unknown = self.law.sill - np.square(loads).sum(axis=0)
+            pairs.append([unknown + np.square(each).sum(axis=0) for each in solved])
         both = np.maximum(np.concatenate(pairs, axis=1), 0.0)
         own, mean = both[:, of_cell]
         shared = self.law.power_variance + (mean - own) / self.law.n_receivers
         return own + self.law.own_noise, shared
 
 
-def _repaired(
-    weights: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    residual: NDArray[np.float64],
-    absent: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Absent values replaced by the prediction from all others, by conjugate gradients.
+def _gram(loads: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over sessions of the weighted outer products of their loadings; its upper half is 0."""
+    # The transpose is in the order of memory that BLAS takes without a copy.
+    return np.asarray(dsyrk(1.0, (loads * np.sqrt(weights)[:, None]).T, lower=True))
 
-    In a Gaussian of precision G, values are the conditional mean of the others where the product
-    of G and all values is zero; `weights` is that product.
-    """
-    if not absent.any():
-        return residual
 
-    def at_absent(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        full = np.zeros_like(residual)
-        full[absent] = values
-        return weights(full)[absent]
-
-    n_absent = int(absent.sum())
-    precision = LinearOperator((n_absent, n_absent), matvec=at_absent, dtype=np.float64)
-    change, _ = cg(precision, -weights(residual)[absent], rtol=_TOLERANCE, maxiter=_ROUNDS)
-    repaired = residual.copy()
-    repaired[absent] += change
-    return repaired
+def _apart(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """All places `(n, 2)` without repetition, or `N_SUPPORTS` that are far from each other."""
+    places = np.unique(places, axis=0)
+    if len(places) <= N_SUPPORTS:
+        return places
+    chosen = np.zeros(N_SUPPORTS, dtype=np.intp)
+    nearest = np.full(len(places), np.inf)
+    for number in range(1, N_SUPPORTS):
+        apart = np.square(places - places[chosen[number - 1]]).sum(axis=1)
+        nearest = np.minimum(nearest, apart)
+        chosen[number] = nearest.argmax()
+    return np.asarray(places[chosen])
 
 
 def _parts(cells: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:

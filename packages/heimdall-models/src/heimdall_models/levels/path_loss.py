@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from heimdall_models.levels.received_power import TrainingLevels
 
 LEAST_DISTANCE_M = 200.0
-"""Distances count at least as this: nearer, the law does not hold."""
+LEAST_DISTANCE = 0.02
+"""Plane units. Distances count at least as this, or as 200 m in larger regions: nearer, the law
+does not hold."""
 _LEAST_VARIANCE = 1e-2
 """dB^2: neither measurements nor the law are better than this."""
 N_SESSIONS = 1_000
@@ -118,7 +120,9 @@ def _decades(
 ) -> NDArray[np.float64]:
     """Logarithms of the distances in metres, `(n, receivers)`."""
     distance_m = np.linalg.norm(places[:, None] - receivers, axis=-1) * scale_m
-    return np.asarray(np.log10(np.maximum(distance_m, LEAST_DISTANCE_M)))
+    return np.asarray(
+        np.log10(np.maximum(distance_m, min(LEAST_DISTANCE_M, LEAST_DISTANCE * scale_m)))
+    )
 
 
 def _within(values: NDArray[np.float64], up: NDArray[np.bool_]) -> NDArray[np.float64]:

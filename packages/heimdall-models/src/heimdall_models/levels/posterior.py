@@ -1,8 +1,7 @@
 """Posterior of a transmitter's place by its levels alone, over the cells of a learned map.
 
-The likelihood of `baselines.levels`, in torch, for batches and exported graphs: the session's
-unknown power is eliminated in closed form, here for each Gaussian of a mixture, and absent
-receivers weigh nothing. Before maps are learned, every cell is equally likely.
+`level_map.LevelMap` in torch, for batches and exported graphs. Before maps are learned, every cell
+is equally likely.
 """
 
 from __future__ import annotations
@@ -14,23 +13,18 @@ from torch import Tensor, nn
 
 from heimdall_models.ellipses import outer
 from heimdall_models.errors import ModelError
-from heimdall_models.levels.maps import (
-    GRID_SHAPE,
-    N_FOLDS,
-    LearnedLevels,
-    TransmitPowers,
-    folds_of,
-)
+from heimdall_models.levels.level_map import PRIOR_TRUST, SEASONS, TransmitPowers, Trust
+from heimdall_models.levels.maps import GRID_SHAPE, N_FOLDS, LearnedLevels, folds_of
 from heimdall_models.levels.received_power import FAINTEST, SILENT_SPREAD_DB
+from heimdall_models.mixtures import Mixture, fitted
 
 _KNOWS_NOTHING = 1e12
 """dB^2: the variance of a level without a map."""
 _LOUDEST_DB = 100.0
 """Decibels over full scale; a louder value is not a feature, and its power would overflow."""
 _LEAST_POWER = 1e-30
-SHARPNESS = 1.1
-"""Exponent of the position's weights: above 1 it is nearer to the likeliest place than the mean,
-for a smaller median error."""
+_LEAST_CELL = 1e-10
+"""Squared plane units: the least variance of places in a cell."""
 
 
 class LevelPosterior(nn.Module):
@@ -50,6 +44,9 @@ class LevelPosterior(nn.Module):
     power_db: Tensor
     power_variance: Tensor
     power_share: Tensor
+    season_share: Tensor
+    temperature: Tensor
+    sharpness: Tensor
 
     def __init__(self, n_receivers: int, image_shape: tuple[int, int], sigma: float) -> None:
         super().__init__()
@@ -70,9 +67,19 @@ class LevelPosterior(nn.Module):
             "power_db": torch.from_numpy(powers.offset_db).float(),
             "power_variance": torch.from_numpy(powers.variance).float(),
             "power_share": torch.from_numpy(powers.share).float(),
-        }
+        } | _trusted(PRIOR_TRUST)
         for name, value in initial.items():
             self.register_buffer(name, value)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *others: object
+    ) -> None:
+        # Maps that were learned before there were seasons answer as they did.
+        if f"{prefix}power_share" in state_dict:
+            before = _trusted(PRIOR_TRUST) | {"season_share": torch.eye(len(SEASONS))[0]}
+            for name, value in before.items():
+                state_dict.setdefault(f"{prefix}{name}", value)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def learn(self, levels: LearnedLevels, mean: Tensor, std: Tensor) -> None:
         """Use maps of training sessions, and the input's normalisation in dB, broadcastable to it.
@@ -95,6 +102,7 @@ class LevelPosterior(nn.Module):
             "power_variance": torch.from_numpy(levels.powers.variance),
             "power_share": torch.from_numpy(levels.powers.share),
         }
+        learned |= _trusted(levels.trust)
         for name, value in learned.items():
             getattr(self, name).copy_(value)
 
@@ -111,15 +119,27 @@ class LevelPosterior(nn.Module):
             target: In training, the truth `(batch, 2)` in plane units: each session is then
                 located on the map that was made without it.
         """
+        return self.moments(self.logits(x, target))
+
+    def logits(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+        """Log-probability of each cell up to a constant, `(batch, cells)`; see `forward`."""
         level_db, present = self.levels(x)
-        logits = self._log_likelihood(level_db, present, target)
-        mean = torch.softmax(SHARPNESS * logits, dim=1) @ self.places
+        return self._log_likelihood(level_db, present, target)
+
+    def moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, of `logits`."""
+        mean = torch.softmax(self.sharpness * logits, dim=1) @ self.places
         products = outer(self.places - mean.unsqueeze(1))
         covariance = (torch.softmax(logits, dim=1).unsqueeze(-1) * products).sum(dim=1)
-        east_size, north_size = self.cell_variance.clamp_min(1e-10)
+        east_size, north_size = self.cell_variance.clamp_min(_LEAST_CELL)
         # A transmitter is anywhere in its cell.
         size = torch.stack([east_size, torch.zeros_like(east_size), north_size])
         return mean, covariance + size
+
+    def mixture(self, logits: Tensor, n_components: int) -> Mixture:
+        """So many Gaussians near the posterior of `logits`, whose covariance is theirs."""
+        within = self.cell_variance.clamp_min(_LEAST_CELL)
+        return fitted(logits.softmax(dim=1), self.places, within, GRID_SHAPE, n_components)
 
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signal levels in dB, and 1 where they count, else 0: `(batch, receivers)` both."""
@@ -134,18 +154,46 @@ class LevelPosterior(nn.Module):
         return torch.log10(power.clamp_min(_LEAST_POWER)) * 10, present
 
     def _log_likelihood(self, level_db: Tensor, present: Tensor, target: Tensor | None) -> Tensor:
-        """Log-likelihood of all cells up to a constant, `(batch, cells)`."""
-        parts = self._sums(level_db * present, present, target)
-        n_present = present.sum(dim=1)[:, None, None]
-        # The middle axis: the Gaussians of the powers.
-        first, second, own, common = (part.unsqueeze(1) for part in parts)
-        offset = self.power_db[:, None]
-        part = (common + self.power_variance[:, None]) / own
-        shared = 1 + part * n_present
-        squares = second - 2 * offset * first + n_present * offset.square()
-        quadratic = (squares - part / shared * (first - n_present * offset).square()) / own
-        each = quadratic + n_present * own.log() + shared.log()
-        return torch.logsumexp(self.power_share.log()[:, None] - 0.5 * each, dim=1)
+        """Log-posterior of all cells up to a constant, `(batch, cells)`.
+
+        `LevelMap.log_likelihood` and `LevelMap.posterior_logits`, with as few logarithms and
+        exponentials as there can be.
+        """
+        first, second, variance, common = self._sums(level_db * present, present, target)
+        n_present = present.sum(dim=1, keepdim=True)
+        average = first / n_present.clamp_min(1)
+        scatter = (second - first * average).clamp_min(0)
+        weights, log_odds = [], []
+        for season, moved in enumerate(SEASONS):
+            own = variance + moved
+            # The middle axis: the Gaussians of the powers.
+            at, spread, share = (each[:, None] for each in self._powers(season))
+            joint = (own + n_present * common).unsqueeze(1) + n_present.unsqueeze(1) * spread
+            apart = n_present.unsqueeze(1) * (average.unsqueeze(1) - at).square() / joint
+            least = apart.amin(dim=1)
+            each = share * joint.rsqrt() * torch.exp(0.5 * (least.unsqueeze(1) - apart))
+            alone = scatter / own + (n_present - 1) * own.log() + least
+            likelihood = each.sum(dim=1).log() - 0.5 * alone
+            most = likelihood.amax(dim=1, keepdim=True)
+            likelihood = likelihood - most
+            tempered = (likelihood / self.temperature).exp()
+            weight = likelihood.exp() if season else tempered
+            odds = tempered.sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
+            log_odds.append(most / self.temperature + (odds * self.season_share[season]).log())
+            weights.append(weight)
+        odds = torch.softmax(torch.cat(log_odds, dim=1), dim=1)
+        parts = (odds[:, k : k + 1] * weight for k, weight in enumerate(weights))
+        mixed = sum(parts, odds.new_zeros(()))
+        return (mixed + _LEAST_POWER).log()
+
+    def _powers(self, season: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets, variances and shares of the powers' Gaussians; see `TransmitPowers`."""
+        if season == 0:
+            return self.power_db, self.power_variance, self.power_share
+        known = self.power_share[:-1] / self.power_share[:-1].sum()
+        mean = (known * self.power_db[:-1]).sum(dim=0, keepdim=True)
+        second = (known * (self.power_variance + self.power_db.square())[:-1]).sum(0, keepdim=True)
+        return mean, second - mean.square(), torch.ones_like(mean)
 
     def _sums(
         self, level_db: Tensor, present: Tensor, target: Tensor | None
@@ -170,3 +218,12 @@ class LevelPosterior(nn.Module):
         row = torch.arange(len(level), device=level.device)
         own, common = self.own_variance[fold + 1], self.common_variance[fold + 1]
         return first[fold + 1, row], second[fold + 1, row], own, common
+
+
+def _trusted(trust: Trust) -> dict[str, Tensor]:
+    """The buffers of a network that trusts its maps so far."""
+    return {
+        "season_share": torch.from_numpy(trust.season_share).float(),
+        "temperature": torch.tensor(trust.temperature),
+        "sharpness": torch.tensor(trust.sharpness),
+    }

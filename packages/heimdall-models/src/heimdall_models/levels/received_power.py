@@ -130,7 +130,11 @@ class TrainingLevels:
         """At most so many of the sessions: a random choice, always the same."""
         if len(self.levels_db) <= n_sessions:
             return self
-        return self.only(np.random.default_rng(0).permutation(len(self.levels_db))[:n_sessions])
+        return self.only(self.some_rows(n_sessions))
+
+    def some_rows(self, n_sessions: int) -> NDArray[np.intp]:
+        """Rows of `some`, in random order."""
+        return np.random.default_rng(0).permutation(len(self.levels_db))[:n_sessions]
 
     def only(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> TrainingLevels:
         """The sessions in these rows."""

@@ -20,8 +20,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from heimdall_models.ellipses import cut_to, outer, sigma_and_correlation, stretched
+from heimdall_models.ellipses import (
+    cut_to,
+    outer,
+    precision_of,
+    sigma_and_correlation,
+    stretched,
+)
 from heimdall_models.errors import ModelError
+from heimdall_models.mixtures import Mixture
 from heimdall_models.timing.receivers import SPEED_IN_AIR_M_S, ReceiverRanges, ReceiverSite
 from heimdall_models.timing.solver import Gaussian, Problem, Solution
 
@@ -64,6 +71,10 @@ ALL_USUAL = (1.0, 1e3, 0.0)
 """Usual doubt, log sigma and number of receivers before calibration: nothing is strange."""
 REACH = 1.15
 """Half-width of the grid of first guesses, in plane units."""
+SAME_PLACE = 4.5
+"""Squared distance of two solutions, in the sum of their covariances, up to which they are one."""
+NO_WEIGHT = 1e-9
+"""Weight of a solution that is an earlier one again."""
 FULLY = 0.25
 """Doubt beyond the usual from which a session is entirely strange."""
 QUANTILE = 0.95
@@ -293,12 +304,79 @@ class TimingNet(nn.Module):
         # The gradient of the last step alone is that of the solution.
         solution = problem.step(near)
         squares = problem.misfit(solution.position)
-        # Log-evidence, with the position and the time of emission integrated out.
-        log_weights = torch.where(heard.unsqueeze(1) > 0, weights.clamp_min(1e-12).log(), 0.0)
-        emission = weights.sum(dim=2).clamp_min(1e-12).log()
-        spent = squares + wide.distance(solution.position)
-        evidence = (log_weights.sum(dim=2) - emission - solution.log_determinant - spent) / 2
+        evidence = _log_evidence(problem, solution, squares, heard.unsqueeze(1))
         return Explained(heard, evidence + self.explanations.log_prior(heard), squares, solution)
+
+    def alternatives(self, arrivals: Tensor, prior: Gaussian, hypotheses: Mixture) -> Mixture:
+        """Places that the times allow, as many as there are hypotheses, before calibration.
+
+        With three receivers or more they are the distinct solutions of the times under `prior`,
+        such as two mirror images; with fewer, each hypothesis by itself combined with the times.
+        Either is weighted by its evidence. Only clocks explain errors here: detours move a place
+        less than alternatives are apart, and this costs a hundredth of `explain`.
+
+        Args:
+            arrivals: As in `forward`.
+            prior: As in `forward`, `(batch,)`.
+            hypotheses: The prior of sessions of fewer receivers.
+        """
+        heard, times, variance = self._times(arrivals)
+        timed = (heard.sum(dim=1) >= 3)[:, None]
+        by_grid = heard / (variance + (REACH / (GRID_POINTS - 1)) ** 2)
+        coarse = Problem(self.ranges, times[:, None], by_grid[:, None], prior.unsqueeze(1))
+        misfit, n_places = coarse.misfit(self.grid), hypotheses.weights.shape[1]
+        basins = self.grid[lowest_minima(misfit + coarse.prior.distance(self.grid), n_places)]
+        precision = precision_of(*sigma_and_correlation(hypotheses.covariances))
+        own = Gaussian(hypotheses.means, precision)
+        nearest = (misfit[:, None] + own.unsqueeze(2).distance(self.grid)).argmin(dim=2)
+        start = torch.where(timed[..., None], basins, self.grid[nearest])
+        each = Gaussian(
+            torch.where(timed[..., None], prior.mean[:, None], own.mean),
+            torch.where(timed[..., None], prior.precision[:, None], own.precision),
+        )
+        by_time = heard / (variance + (WIDE_S / self.unit_s) ** 2)
+        rough = Problem(self.ranges, times[:, None], by_time[:, None], each).solve(start, 5)
+        clock = self.explanations.log_clock.exp().square()[:, None]
+        weights = heard[:, None, None] / (variance[:, None, None] + clock)
+        problem = Problem(self.ranges, times[:, None, None], weights, each.unsqueeze(2))
+        solution = problem.solve(rough.position.unsqueeze(2).expand(-1, -1, len(clock), -1), 3)
+        squares = problem.misfit(solution.position)
+        evidence = _log_evidence(problem, solution, squares, heard[:, None, None])
+        logits = evidence + self.explanations.clock_logit.log_softmax(0)
+        share = logits.softmax(dim=2).unsqueeze(-1)
+        means = (share * solution.position).sum(dim=2)
+        spread = outer(solution.position - means.unsqueeze(2))
+        covariances = (share * (solution.covariance + spread)).sum(dim=2)
+        ee, en, nn = each.precision.unbind(dim=-1)
+        odds = torch.where(timed, 0.0, hypotheses.weights.log() + (ee * nn - en.square()).log() / 2)
+        odds = odds + logits.logsumexp(dim=2)
+        again = timed & repeats(means, covariances)
+        weights = torch.where(again, -1e4, odds).softmax(dim=1).clamp_min(NO_WEIGHT)
+        return Mixture(weights / weights.sum(dim=1, keepdim=True), means, covariances)
+
+    def with_alternatives(
+        self, arrivals: Tensor, prior: Gaussian, hypotheses: Mixture, found: TimingEstimate
+    ) -> tuple[TimingEstimate, Mixture]:
+        """The calibrated estimate with the covariance of the whole posterior, and its mixture.
+
+        With three receivers or more, the estimate is the one of the `alternatives` that is nearest.
+        """
+        others = self.alternatives(arrivals, prior, hypotheses)
+        timed = (found.n_heard >= 2).to(found.doubt.dtype)[:, None, None]
+        wider = others.covariances * (1 + timed * (self.log_temperature.exp() - 1))
+        away = (others.means - found.position.unsqueeze(1)).square().sum(dim=2)
+        away = torch.where(others.weights > 2 * NO_WEIGHT, away, away + 1e4)
+        places = torch.arange(away.shape[1], device=away.device)
+        is_found = places == away.argmin(dim=1, keepdim=True)
+        is_found = (is_found & (found.n_heard >= 3)[:, None])[..., None]
+        mixture = Mixture(
+            others.weights,
+            torch.where(is_found, found.position[:, None], others.means),
+            torch.where(is_found, found.covariance[:, None], wider),
+        )
+        whole = mixture.covariance_about(found.position)
+        covariance = torch.where((found.n_heard >= 2)[:, None], whole, found.covariance)
+        return found._replace(covariance=covariance), mixture
 
     def estimate(self, explained: Explained) -> TimingEstimate:
         """The weighted solutions as one Gaussian, not yet calibrated."""
@@ -346,6 +424,40 @@ class TimingNet(nn.Module):
         noise = (sigma * (widen.clamp_min(-MOST_SHRUNK) + beyond).exp()).square()
         times = arrival_us / unit_us - self.delays
         return heard, times, noise + self.delay_spreads.square()
+
+
+def _log_evidence(problem: Problem, solution: Solution, squares: Tensor, heard: Tensor) -> Tensor:
+    """Log-evidence of a solution that leaves these squares, up to the prior's normalisation.
+
+    The position and the time of emission are integrated out.
+    """
+    weights = problem.weights
+    log_weights = torch.where(heard > 0, weights.clamp_min(1e-12).log(), 0.0)
+    emission = weights.sum(dim=-1).clamp_min(1e-12).log()
+    spent = squares + problem.prior.distance(solution.position)
+    return (log_weights.sum(dim=-1) - emission - solution.log_determinant - spent) / 2
+
+
+def lowest_minima(cost: Tensor, n_minima: int) -> Tensor:
+    """The lowest local minima of a cost on the grid `(batch, points)`: `(batch, n_minima)`.
+
+    Where there are fewer, other points follow.
+    """
+    square = cost.reshape(-1, 1, GRID_POINTS, GRID_POINTS)
+    around = -nn.functional.max_pool2d(-square, 3, stride=1, padding=1)
+    height = torch.where(square <= around, square, square + 1e9).reshape(-1, GRID_POINTS**2)
+    return (-height).topk(n_minima, dim=1).indices
+
+
+def repeats(means: Tensor, covariances: Tensor) -> Tensor:
+    """True for places that are an earlier one of the same batch again, `(batch, places)`."""
+    n_places = means.shape[1]
+    east, north = (means.unsqueeze(2) - means.unsqueeze(1)).unbind(dim=-1)
+    ee, en, nn_ = (covariances.unsqueeze(2) + covariances.unsqueeze(1)).unbind(dim=-1)
+    square = nn_ * east.square() - 2 * en * east * north + ee * north.square()
+    near = square < SAME_PLACE * (ee * nn_ - en.square())
+    earlier = torch.ones(n_places, n_places, device=means.device).tril(-1)
+    return (near * earlier).amax(dim=2) > 0
 
 
 def usual_of(found: TimingEstimate) -> Tensor:

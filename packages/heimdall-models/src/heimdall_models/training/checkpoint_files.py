@@ -45,6 +45,9 @@ STEP = "step.ckpt"
 """The newest state within an epoch."""
 WITH_TIMING = "with-timing.ckpt"
 """The best checkpoint with the network of times added; training cannot go on from it."""
+CALIBRATED = "calibrated.ckpt"
+"""What is shipped of the best checkpoint: calibrated on validation sessions, and without its
+corrections of the posterior by levels if they do not help; likewise."""
 TIMING_FOLDER = "timing"
 """Folder of the checkpoints of the network of times, below those of the spectrograms."""
 ENSEMBLE = "ensemble.ckpt"
@@ -280,13 +283,13 @@ def newest_checkpoint(folder: Path) -> Path:
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder that training can go on from, oldest first.
 
-    Excluded are states before a divergence, files with times or an ensemble, and, below the folder,
-    the members of an ensemble and the networks of times.
+    Excluded are states before a divergence, files that were calibrated, with times, or of an
+    ensemble, and, below the folder, the members of an ensemble and the networks of times.
     """
     good = (
         path
         for path in folder.rglob("*.ckpt")
-        if path.name not in (DIVERGED, WITH_TIMING)
+        if path.name not in (DIVERGED, WITH_TIMING, CALIBRATED)
         and not path.name.endswith(ENSEMBLE)
         and not any(
             part.startswith(MEMBER) or part == TIMING_FOLDER

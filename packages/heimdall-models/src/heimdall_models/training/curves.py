@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LEVELS_LOSS, NETWORK_LOSS = "val/loss_by_levels", "val/loss_by_network"
+"""Losses of the posterior by levels alone and of the best epoch, both calibrated."""
+SIGMA_FACTOR, TEMPERATURE = "val/sigma_factor", "val/temperature"
+"""What ellipses, or mixtures, were calibrated by on validation sessions."""
+UNCALIBRATED = "_uncalibrated"
+"""Ends the name of a metric of validation before that."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
+from heimdall_models.calibration import shrunk_factor
+from heimdall_models.checkpoint import read_checkpoint, write_checkpoint
 from heimdall_models.errors import TrainingError
-from heimdall_models.metrics import localization_metrics
+from heimdall_models.metrics import region_shares, served_metrics, sigma_factor
 from heimdall_models.trained import Trained
 from heimdall_models.training.averaging import AveragedWeights
 from heimdall_models.training.batches import EpochSeeds, SessionBatches, make_loader
 from heimdall_models.training.checkpoint_files import (
+    CALIBRATED,
+    WITH_TIMING,
     BestCheckpoints,
     StepCheckpoints,
     WholeCheckpoints,
     refused,
+)
+from heimdall_models.training.curves import (
+    LEVELS_LOSS,
+    NETWORK_LOSS,
+    SIGMA_FACTOR,
+    TEMPERATURE,
+    UNCALIBRATED,
 )
 from heimdall_models.training.devices import (
     clear_memory_errors,
@@ -37,7 +50,9 @@ from heimdall_models.training.history import EpochHistory, MetresBar, TrackerLog
 from heimdall_models.training.resume import RunKeeper, run_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from heimdall_models.module import LocalizationModule
     from heimdall_models.training.curves import EpochRecord, LearningCurve
@@ -46,6 +61,8 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 N_CHECKPOINTS = 3
+_OF_OPTIMIZER = ("optimizer_states", "lr_schedulers")
+"""Entries of a checkpoint that training needs to go on."""
 
 # Lightning's advertisements and its advice about worker counts are not about our run.
 for _chatty in ("lightning.pytorch", "lightning.fabric"):
@@ -58,7 +75,7 @@ warnings.filterwarnings("ignore", message="Grad strides do not match bucket view
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """The best checkpoint of a run, and its learning curves."""
+    """What a run ships, and its learning curves."""
 
     checkpoint: Path
     history: tuple[EpochRecord, ...] = ()
@@ -122,14 +139,20 @@ def fit(
     options: TrainingOptions,
     resume_from: Path | None = None,
 ) -> TrainedModel:
-    """Train to the end or until nothing improves.
+    """Train to the end or until nothing improves; calibrate what comes of it.
 
     Raises:
         ModelError: Training diverged, or the backbone cannot be trained as it should be.
         KeyboardInterrupt: Ctrl-C; the state after the last step is kept.
         SystemExit: SIGTERM, likewise.
-        TrainingError: Training ended without a checkpoint, lost a process, or ran out of memory.
+        TrainingError: Training ended without a checkpoint, lost a process, or ran out of memory,
+            or cannot go on from that file.
     """
+    if resume_from is not None and resume_from.name in (CALIBRATED, WITH_TIMING):
+        raise TrainingError(
+            f"training cannot go on from {resume_from}, which is a finished model; give "
+            "--checkpoint last.ckpt beside it, or none"
+        )
     device = trainer.strategy.root_device
     # Not on a CPU: the process would be killed before it could report a lack of memory.
     if options.auto_batch_size and device.type != "cpu":
@@ -151,7 +174,83 @@ def fit(
     with clear_memory_errors(options), end_together(trainer), pass_on_interrupts(trainer):
         batches = SessionBatches(data, options)
         trainer.fit(module, datamodule=batches, ckpt_path=resume_from, weights_only=True)
-    return _outcome(trainer)
+    outcome = _outcome(trainer)
+    if not trainer.is_global_zero:
+        return outcome
+    return calibrated(outcome, data, options, run=run, step=trainer.global_step)
+
+
+def calibrated(
+    trained: TrainedModel,
+    data: TrainingParts,
+    options: TrainingOptions,
+    *,
+    run: RunMetrics | None = None,
+    step: int = 0,
+) -> TrainedModel:
+    """The best epoch or, where validation prefers it, the posterior by levels alone, calibrated.
+
+    So that regions hold their shares of the validation sessions most nearly, ellipses get a factor
+    on their sigmas, and mixtures another temperature of levels, which hardly moves sessions whose
+    levels fit nowhere. Then the smaller loss is chosen. The result is in a checkpoint of its own,
+    beside the best; if it cannot be written, the best is returned as it is. Metrics are the
+    result's; `run` gets those of `training.curves`.
+    """
+    module = Trained.open(trained.checkpoint).single.module
+    heads = module.net.heads
+    if not heads.posterior.has_learned:
+        return trained
+    networks = {LEVELS_LOSS: module.levels_net(), NETWORK_LOSS: module.serving_net()}
+
+    def answers(name: str) -> tuple[list[NDArray[Any]], NDArray[np.float64]]:
+        return answered(networks[name], data.validation, options, takes=("features",))
+
+    before = {name: answers(name) for name in networks}
+    if heads.n_components == 1:
+        fitted, buffer = SIGMA_FACTOR, heads.sigma_factor
+        values = {name: float(buffer) * sigma_factor(*before[name]) for name in networks}
+        after = {
+            name: ([position, values[name] / float(buffer) * sigma, *rest], truth_deg)
+            for name, ((position, sigma, *rest), truth_deg) in before.items()
+        }
+    else:
+        fitted, buffer = TEMPERATURE, heads.posterior.temperature
+        factors, at_first, values, after = np.exp(np.linspace(-0.6, 0.6, 9)), float(buffer), {}, {}
+        for name, (_, truth_deg) in before.items():
+            shares = []
+            for factor in factors:
+                buffer.fill_(at_first * factor)
+                shares.append(region_shares(*answers(name)))
+            values[name] = at_first * shrunk_factor(factors, np.array(shares), len(truth_deg))
+            buffer.fill_(values[name])
+            after[name] = answers(name)
+    metrics = {name: _metrics(*after[name]) for name in networks}
+    for found in metrics.values():
+        # In nats per axis and plane units, as in training.
+        found["val/loss"] = found["val/nll"] / 2 - math.log(data.region.scale_m / 1000)
+    losses = {name: found["val/loss"] for name, found in metrics.items()}
+    chosen = min(losses, key=losses.__getitem__)
+    buffer.fill_(values[chosen])
+    if chosen == LEVELS_LOSS:
+        heads.forget()
+    contents = read_checkpoint(trained.checkpoint) | {"state_dict": module.state_dict()}
+    path = trained.checkpoint.with_name(CALIBRATED)
+    try:
+        write_checkpoint({k: v for k, v in contents.items() if k not in _OF_OPTIMIZER}, path)
+    except OSError as error:
+        LOGGER.warning(
+            "%s could not be written, so the model is not calibrated: %s", path, error.strerror
+        )
+        return trained
+    told = losses | {fitted: values[chosen]}
+    told |= {
+        f"{name}{UNCALIBRATED}": value
+        for name, value in _metrics(*before[chosen]).items()
+        if name.startswith("val/coverage")
+    }
+    if run:
+        run.log_metrics(told, step=step)
+    return replace(trained, checkpoint=path, metrics={**trained.metrics, **metrics[chosen], **told})
 
 
 @contextlib.contextmanager
@@ -199,17 +298,34 @@ def _outcome(trainer: pl.Trainer) -> TrainedModel:
     )
 
 
-@torch.inference_mode()
 def validated(
     network: torch.nn.Module, dataset: SessionDataset, options: TrainingOptions
 ) -> dict[str, float]:
     """The contract's `val/` metrics of a network to export, on the validation part."""
+    return _metrics(*answered(network, dataset, options))
+
+
+@torch.inference_mode()
+def answered(
+    network: torch.nn.Module,
+    dataset: SessionDataset,
+    options: TrainingOptions,
+    *,
+    takes: Sequence[str] = ("features", "arrivals"),
+) -> tuple[list[NDArray[Any]], NDArray[np.float64]]:
+    """Outputs of a network to export, and the true positions in degrees, `(n, 2)`.
+
+    `takes` are the network's inputs, of those that the sessions have.
+    """
     answers, truth_deg = [], []
     for batch in make_loader(dataset, options):
-        inputs = [batch[name] for name in ("features", "arrivals") if name in batch]
+        inputs = [batch[name] for name in takes if name in batch]
         answers.append(network(*inputs))
         truth_deg.append(batch["position_deg"])
-    position, sigma, *others = (torch.cat(part).numpy() for part in zip(*answers, strict=True))
-    correlation = others[0] if others else 0.0
-    found = localization_metrics(position, sigma, torch.cat(truth_deg).numpy(), correlation)
-    return {f"val/{name}": value for name, value in found.items()}
+    outputs = [torch.cat(part).numpy() for part in zip(*answers, strict=True)]
+    return outputs, torch.cat(truth_deg).numpy()
+
+
+def _metrics(outputs: list[NDArray[Any]], truth_deg: NDArray[np.float64]) -> dict[str, float]:
+    """Metrics of a network's outputs by their names on validation."""
+    return {f"val/{name}": value for name, value in served_metrics(outputs, truth_deg).items()}
