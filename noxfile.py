@@ -146,3 +146,10 @@ def accuracy(session):
     """Every method's accuracy on simulated sessions, into docs/accuracy.md."""
     sync(session, "--all-packages", "--all-extras", "--all-groups")
     session.run("python", "apps/trainer/benchmarks/accuracy.py", *session.posargs)
+
+
+@nox.session
+def accuracy_real(session):
+    """Every method's accuracy on real measurements, into docs/accuracy-real.md."""
+    sync(session, "--all-packages", "--all-extras", "--all-groups")
+    session.run("python", "apps/trainer/benchmarks/accuracy_real.py", *session.posargs)

@@ -46,6 +46,7 @@ NAVIGATION = {
         "How it works": "docs/architecture.md",
         "Features": "docs/features.md",
         "How accurate it is": "docs/accuracy.md",
+        "How accurate on real data": "docs/accuracy-real.md",
     },
     "Packages": {
         name: str((path / "README.md").relative_to(ROOT)) for name, path in PACKAGES.items()

@@ -26,7 +26,6 @@ from accuracy_methods import (
     trained,
 )
 from accuracy_page import write_page
-from accuracy_real import real_recordings
 from accuracy_sessions import CONDITIONS, Parts, sessions_of
 from heimdall_models import error_m, localization_metrics
 
@@ -49,7 +48,11 @@ def arguments():
 def judged(answer, sessions):
     """Metrics of one method under one condition."""
     found = localization_metrics(
-        answer.position_deg, answer.sigma_m, sessions.truth_deg, answer.correlation
+        answer.position_deg,
+        answer.sigma_m,
+        sessions.truth_deg,
+        answer.correlation,
+        answer.posteriors,
     )
     inside = answer.smallest_region(sessions.truth_deg)
     root_m = np.sqrt(np.square(answer.sigma_m).sum(axis=1))
@@ -58,10 +61,17 @@ def judged(answer, sessions):
         "coverage_68": float((inside <= 0.68).mean()),
         "coverage_95": float((inside <= 0.95).mean()),
         "nll": found["nll"] if answer.nll is None else float(answer.nll.mean()),
+        **({} if answer.nll is None else {"nll_mixture": float(answer.nll.mean())}),
+        **({} if answer.inside is None else held(answer.inside)),
         "over_bound": found["error_m_median"] / float(np.median(sessions.bound_m)),
         "sharpness": float(np.median(root_m / sessions.bound_m)),
         "error_m": error_m(answer.position_deg, sessions.truth_deg),
     }
+
+
+def held(smallest_region):
+    """Shares of truths inside regions, of methods with posteriors of their own."""
+    return {f"coverage_hdr_{n}": float((smallest_region <= n / 100).mean()) for n in (68, 95)}
 
 
 def main():
@@ -96,7 +106,7 @@ def main():
     seconds["spectrograms"] = stages["training"]
     seconds["times"] = stages["training on arrival times"]
     seconds["all"] = time.monotonic() - started
-    write_page(options, n_learn, seconds, tests, answers, results, real_recordings())
+    write_page(options, n_learn, seconds, tests, answers, results)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from heimdall_models import EnsembleNet, Region, ServingNet
 from heimdall_models.baselines import LEVEL_BASELINES, TrainingLevels
 from heimdall_models.baselines.time_differences import locate_by_time_differences
 from heimdall_models.levels.received_power import ReceivedPower
-from heimdall_models.metrics import offset_east_north_m
+from heimdall_models.metrics import Posteriors, of_ellipses, offset_east_north_m
 from heimdall_models.timing.receivers import ReceiverSite
 from heimdall_models.trained import Trained
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
+from heimdall_trainer.console import about_levels
 from heimdall_trainer.pipeline import TrainingPipeline
 
 SITES = tuple(
@@ -47,6 +48,8 @@ class Answer:
     """`(n,)`: nats of the truth, positions in kilometres; None for that of the ellipse."""
     inside: np.ndarray | None = None
     """`(n,)`: probability of the smallest region that holds the truth; None for ellipses."""
+    posteriors: Posteriors | None = None
+    """Mixtures of a network that answers with several Gaussians."""
 
     @classmethod
     def of_covariance(cls, position_deg, covariance_m2, **posterior):
@@ -104,14 +107,10 @@ def located(pool, levels):
 
     def answer(sessions):
         prior = levels(sessions)
-        tasks = zip(
-            sessions.arrivals,
-            sessions.truth_deg,
-            prior.position_deg,
-            prior.sigma_m,
-            prior.correlation,
-            strict=True,
+        posteriors = prior.posteriors or of_ellipses(
+            prior.position_deg, prior.sigma_m, prior.correlation
         )
+        tasks = zip(sessions.arrivals, sessions.truth_deg, *posteriors, strict=True)
         found = pool.starmap(_located, tasks, chunksize=10)
         position, covariance, nll, inside = map(np.array, zip(*found, strict=True))
         return Answer.of_covariance(position, covariance, nll=nll, inside=inside)
@@ -119,11 +118,14 @@ def located(pool, levels):
     return answer
 
 
-def _located(rows, truth_deg, prior_deg, sigma_m, correlation):
-    east, north = map(float, sigma_m)
-    across = float(correlation) * east * north
-    covariance_m2 = ((east**2, across), (across, north**2))
-    position = from_gaussians([Candidate(1.0, *map(float, prior_deg), covariance_m2)])
+def _located(rows, truth_deg, weights, means_deg, covariances_m2):
+    candidates = [
+        Candidate(
+            float(weight), *map(float, mean), ((float(ee), float(en)), (float(en), float(nn)))
+        )
+        for weight, mean, (ee, nn, en) in zip(weights, means_deg, covariances_m2, strict=True)
+    ]
+    position = from_gaussians(candidates)
     heard = rows[:, 0] > 0
     if heard.any():
         position = locate(
@@ -149,13 +151,15 @@ def trained(parts, options, folder, seed=42):
         learning_rate=options.learning_rate,
         batch_size=64,
         tilted=True,
+        n_components=5,
         accelerator="cpu",
         seed=seed,
         checkpoint_dir=Path(folder),
     )
     pipeline = TrainingPipeline(config, Connections())
-    checkpoint = pipeline.train(parts).checkpoint
-    return Trained.open(checkpoint).single, pipeline.timings
+    outcome = pipeline.train(parts)
+    print(about_levels(outcome.metrics))
+    return Trained.open(outcome.checkpoint).single, pipeline.timings
 
 
 def served(net):
@@ -170,7 +174,9 @@ def served(net):
                 chunk = [torch.from_numpy(array[begin : begin + BATCH]) for array in inputs]
                 parts.append([out.double().numpy() for out in net(*chunk)])
         position, sigma, *rest = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Answer(position, sigma, rest[0] if rest else np.zeros(len(position)))
+        tilt = rest[0] if rest and rest[0].ndim == 1 else np.zeros(len(position))
+        posteriors = Posteriors(*rest[-3:]) if rest and rest[-1].ndim == 3 else None
+        return Answer(position, sigma, tilt, posteriors=posteriors)
 
     return answer
 
