@@ -195,7 +195,7 @@ def test_an_ensemble_is_not_resumed_on_other_sessions(connections, two, finished
     """New recordings came in meanwhile: its members could not be merged after all."""
     folder = Path(finished.summary.checkpoint).parent
     config = replace(two, checkpoint_dir=folder, resume_training=True)
-    message = r"member-1/epoch=00\d\.ckpt was trained on other sessions than this run's"
+    message = r"member-1/calibrated\.ckpt was trained on other sessions than this run's"
     with pytest.raises(TrainingError, match=message):
         TrainingPipeline(config, connections).train(other)
 

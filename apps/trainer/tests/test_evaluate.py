@@ -38,9 +38,8 @@ def test_every_name_of_a_model_leads_to_the_same_file(way, connections, quick, f
     name = names_of(finished)[way]
     with opened_model(name, quick, connections, lambda asked: finished.data) as opened:
         assert opened.file.path.read_bytes() == Path(finished.summary.onnx_path).read_bytes()
-        assert opened.file.summary.sigma_bounds_m == pytest.approx(
-            [0.01 * opened.file.region.scale_m, opened.file.region.scale_m]
-        )
+        largest_m = finished.summary.metrics["val/sigma_factor"] * opened.file.region.scale_m
+        assert opened.file.summary.sigma_bounds_m == pytest.approx([0.01 * largest_m, largest_m])
         assert opened.trained_on == {session.id for session in finished.data.train.sessions}
 
 

@@ -110,7 +110,8 @@ def test_what_cannot_be_written_is_shipped_uncalibrated(sessions, tmp_path, capl
     (tmp_path / "calibrated.ckpt").mkdir()
     found, _, _ = shipped(sessions, tmp_path, shift=0.0)
     assert found.checkpoint.name == "epoch=000.ckpt"
-    assert "so the model is not calibrated: Is a directory" in caplog.text
+    assert "calibrated.ckpt cannot be written (Is a directory)" in caplog.text
+    assert "not calibrated" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["calibrated.ckpt", "with-timing.ckpt"])

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from heimdall_data.catalogue.table import SessionTable
 from heimdall_evaluation.evaluate import print_evaluation
 from heimdall_export.atomic import write_whole
-from heimdall_models.training.curves import LEVELS_LOSS, NETWORK_LOSS, SIGMA_FACTOR, TEMPERATURE
+from heimdall_models.training.curves import (
+    LEVELS_LOSS,
+    NETWORK_LOSS,
+    SIGMA_FACTOR,
+    TEMPERATURE,
+    takes_levels_alone,
+)
 from rich.console import Console
 
 from heimdall_trainer.errors import TrainerError
@@ -72,7 +78,7 @@ def about_levels(metrics: Mapping[str, float]) -> str | None:
     losses = f"val/loss {network:.4f}, by levels alone {levels:.4f}"
     fitted, value = next((n, metrics[n]) for n in (SIGMA_FACTOR, TEMPERATURE) if n in metrics)
     calibration = f"its regions are calibrated, {fitted} {value:.2f}"
-    if network < levels:
+    if not takes_levels_alone(metrics):
         return f"on validation the network beats the posterior by levels: {losses}; {calibration}"
     return (
         f"on validation the network does not beat the posterior by levels: {losses}; the model "

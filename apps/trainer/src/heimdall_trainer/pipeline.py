@@ -25,6 +25,7 @@ from heimdall_models.training.checkpoint_files import (
     require_fresh,
     started_ensemble,
 )
+from heimdall_models.training.curves import takes_levels_alone
 from heimdall_models.training.devices import is_first
 from heimdall_models.training.ensemble import merged_model, train_ensemble
 from heimdall_models.training.fit import TrainedModel, fit, make_trainer
@@ -274,6 +275,8 @@ class TrainingPipeline:
         name = self.config.backbone
         if (n_members := max(self.config.ensemble, len(self.config.checkpoint))) > 1:
             name = f"{name}, ensemble of {n_members}"
+        if takes_levels_alone(trained.metrics):
+            name = f"{name}, by levels alone"
         found = read_model(delivery.path, name)
         model = replace(found, n_parameters=delivery.n_parameters).summary
         with self.stage("report"):

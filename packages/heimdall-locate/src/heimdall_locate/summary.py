@@ -74,7 +74,7 @@ def _lines(position: Position) -> Iterator[str]:
     yield f"propagation  {position.propagation}"
     yield f"answer       {position.termination}"
     yield ""
-    width = max(_LEAST_WIDTH, *(len(each.name) for each in position.receivers))
+    width = max([_LEAST_WIDTH, *(len(each.name) for each in position.receivers)])
     yield f"{'receiver':{width}s}  {'residual':>12s}  {'in sigmas':>9s}  {'SNR':>6s}"
     for result in position.receivers:
         figures = receiver_figures(result)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LEVELS_LOSS, NETWORK_LOSS = "val/loss_by_levels", "val/loss_by_network"
 """Losses of the posterior by levels alone and of the best epoch, both calibrated."""
@@ -30,3 +34,8 @@ class LearningCurve:
     name: str
     history: tuple[EpochRecord, ...]
     best_epoch: int | None = None
+
+
+def takes_levels_alone(metrics: Mapping[str, float]) -> bool:
+    """Whether a run's metrics say that it ships the posterior by levels without corrections."""
+    return LEVELS_LOSS in metrics and metrics[LEVELS_LOSS] <= metrics[NETWORK_LOSS]

@@ -18,7 +18,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
 from heimdall_models.calibration import shrunk_factor
-from heimdall_models.checkpoint import read_checkpoint, write_checkpoint
+from heimdall_models.checkpoint import read_checkpoint
 from heimdall_models.errors import TrainingError
 from heimdall_models.metrics import region_shares, served_metrics, sigma_factor
 from heimdall_models.trained import Trained
@@ -235,12 +235,10 @@ def calibrated(
         heads.forget()
     contents = read_checkpoint(trained.checkpoint) | {"state_dict": module.state_dict()}
     path = trained.checkpoint.with_name(CALIBRATED)
-    try:
-        write_checkpoint({k: v for k, v in contents.items() if k not in _OF_OPTIMIZER}, path)
-    except OSError as error:
-        LOGGER.warning(
-            "%s could not be written, so the model is not calibrated: %s", path, error.strerror
-        )
+    files = WholeCheckpoints()
+    files.save_checkpoint({k: v for k, v in contents.items() if k not in _OF_OPTIMIZER}, path)
+    if files.refused:
+        LOGGER.warning("the model is the best epoch's, not calibrated")
         return trained
     told = losses | {fitted: values[chosen]}
     told |= {
