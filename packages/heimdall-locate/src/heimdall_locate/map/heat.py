@@ -148,7 +148,8 @@ def _between(points: Float64, values: Float64, places: Float64) -> Float64:
     from scipy.spatial import Delaunay, QhullError  # not for those who draw no map
 
     try:
-        triangles = Delaunay(points)
+        # Joggled, as the search of a place stalls at triangles without an area.
+        triangles = Delaunay(points, qhull_options="Qbb QJ")
     except (QhullError, ValueError):
         return np.zeros(places.shape[:-1])  # too few points, or all on one line
     found = triangles.find_simplex(places)
