@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heimdall_models.metrics import SATURATED, offset_east_north_m
+from heimdall_models.metrics import SATURATED, mahalanobis_squared, offset_east_north_m
 
 from heimdall_evaluation.intervals import Interval, share
 
@@ -34,7 +34,7 @@ def radius_sigmas(probability: float) -> float:
 def squared_sigmas(evaluation: Evaluation) -> NDArray[np.float64]:
     """(n,): squared distance of truth from estimate in sigmas, as in the logged metrics."""
     offset_m = offset_east_north_m(evaluation.position_deg, evaluation.truth_deg)
-    return _squared_sigmas(offset_m, evaluation.sigma_m, evaluation.tilt)
+    return mahalanobis_squared(offset_m, evaluation.sigma_m, evaluation.tilt)
 
 
 def inside(evaluation: Evaluation, claimed: float) -> NDArray[np.bool_]:
@@ -60,7 +60,7 @@ def shares_inside(
     if not answered.any():
         return None
     offset_m = offset_east_north_m(baseline.position_deg[answered], truth_deg[answered])
-    squares = _squared_sigmas(offset_m, baseline.sigma_m[answered], baseline.tilt[answered])
+    squares = mahalanobis_squared(offset_m, baseline.sigma_m[answered], baseline.tilt[answered])
     low, high = (float((squares <= radius_sigmas(level) ** 2).mean()) for level in (0.68, 0.95))
     return low, high
 
@@ -89,11 +89,3 @@ def at_bounds(sigma_m: NDArray[np.float64], bounds_m: tuple[float, float]) -> tu
 def predicted_error_m(sigma_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,): root mean square error that sigmas (n, 2) promise."""
     return np.asarray(np.hypot(sigma_m[:, 0], sigma_m[:, 1]), dtype=np.float64)
-
-
-def _squared_sigmas(
-    offset_m: NDArray[np.float64], sigma_m: NDArray[np.float64], correlation: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    east, north = (offset_m / sigma_m).T
-    across = (north - correlation * east) ** 2 / (1 - correlation**2)
-    return np.asarray(east**2 + across, dtype=np.float64)

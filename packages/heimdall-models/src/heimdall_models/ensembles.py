@@ -11,7 +11,8 @@ overconfidence remain overconfident together. So the weight of their disagreemen
 validation sessions; where they agree, it changes nothing.
 
 Members that answer with several Gaussians are merged Gaussian by Gaussian: they have learned the
-same maps, and trust them nearly alike, so each member's first is nearly always of the same peak.
+same maps, so each member's first is of the same peak, unless members trust the maps unlike each
+other: of different temperatures, some sessions have their peaks in another order.
 
 Sources: B. Lakshminarayanan, A. Pritzel and C. Blundell, "Simple and scalable predictive
 uncertainty estimation using deep ensembles", NIPS 2017, section 2.4, for the moments; R. Rahaman

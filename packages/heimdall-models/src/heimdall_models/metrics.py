@@ -109,11 +109,11 @@ def localization_metrics(
     _refuse("correlations", tilt, ~(np.abs(tilt) < 1), "not between -1 and 1")
     offset_m = offset_east_north_m(position, truth)
     error = np.hypot(offset_m[:, 0], offset_m[:, 1])
-    mahalanobis_squared = _squared_sigmas(offset_m, sigma, tilt)
+    squared = mahalanobis_squared(offset_m, sigma, tilt)
     log_area = np.log(sigma / 1000).sum(axis=1) + np.log1p(-np.square(tilt)) / 2
-    nll = mahalanobis_squared / 2 + log_area + math.log(2 * math.pi)
-    coverage_68, coverage_95 = map(float, shares(mahalanobis_squared))
-    covered = shares(mahalanobis_squared, NOMINAL_LEVELS)
+    nll = squared / 2 + log_area + math.log(2 * math.pi)
+    coverage_68, coverage_95 = map(float, shares(squared))
+    covered = shares(squared, NOMINAL_LEVELS)
     scores = posterior_scores(posteriors or of_ellipses(position, sigma, tilt), truth)
     return {
         "error_m_median": float(np.median(error)),
@@ -133,10 +133,13 @@ def localization_metrics(
     }
 
 
-def _squared_sigmas(
+def mahalanobis_squared(
     offset_m: NDArray[np.float64], sigma_m: NDArray[np.float64], tilt: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Squared Mahalanobis distances of errors `(n, 2)`, `(n,)`."""
+    """Squared Mahalanobis distances, `(n,)`, of errors east and north `(n, 2)`.
+
+    From sigmas `(n, 2)` in the same unit, and correlations `(n,)`.
+    """
     east, north = (offset_m / sigma_m).T
     return np.asarray(np.square(east) + np.square(north - tilt * east) / (1 - np.square(tilt)))
 
@@ -171,7 +174,7 @@ def sigma_factor(outputs: Sequence[NDArray[Any]], truth_deg: NDArray[np.float64]
     See `calibration.ellipse_factor`.
     """
     position_deg, sigma_m, tilt, _ = _answers(outputs)
-    squared = _squared_sigmas(offset_east_north_m(position_deg, truth_deg), sigma_m, tilt)
+    squared = mahalanobis_squared(offset_east_north_m(position_deg, truth_deg), sigma_m, tilt)
     return math.sqrt(ellipse_factor(squared))
 
 

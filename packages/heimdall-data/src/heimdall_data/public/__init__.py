@@ -1,4 +1,4 @@
-"""Public data sets of real measurements, one module each, read from folders that users download.
+"""Public data sets of real measurements, one module each, which describes the folder it reads.
 
 Each reader refuses a file that is not in its format, naming file, line and column.
 """

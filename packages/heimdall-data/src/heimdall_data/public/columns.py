@@ -27,8 +27,8 @@ def read_rows(path: Path, columns: Iterable[str]) -> Table:
     table = read_table(path)
     if missing := [name for name in columns if name not in table.columns]:
         raise PublicDataError(
-            f"{path}, line 1: no column {', '.join(missing)}; give the folder as the data set is "
-            f"published (the columns are {', '.join(table.columns)})"
+            f"{path}, line 1: no column {', '.join(missing)}; give a file with it "
+            f"(the columns are {', '.join(table.columns)})"
         )
     for problem in table.problems:
         raise PublicDataError(problem)

@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from heimdall_models.levels.received_power import checked_levels
 
@@ -242,8 +243,8 @@ class LevelMap:
         From `log_likelihood`, `(n, seasons, cells)`, and the middles of these cells.
         """
         logits = self.posterior_logits(seasons)
-        mean = _weights(self.trust.sharpness * logits) @ cells
-        weights = _weights(logits)
+        mean = softmax(self.trust.sharpness * logits, axis=-1) @ cells
+        weights = softmax(logits, axis=-1)
         products = np.stack([cells[:, i] * cells[:, j] for i in (0, 1) for j in (0, 1)], axis=1)
         cross = (weights @ cells)[:, :, None] * mean[:, None]
         about = (weights @ products).reshape(-1, 2, 2) - cross - np.swapaxes(cross, 1, 2)
@@ -309,7 +310,10 @@ class LevelMap:
             seasons = self.log_likelihood(training.levels_db[[row]], training.present[[row]])
             logits = self.posterior_logits(seasons)
             means = np.concatenate(
-                [_weights(sharpness * logits) @ self.grid.cells for sharpness in SHARPNESSES]
+                [
+                    softmax(sharpness * logits, axis=-1) @ self.grid.cells
+                    for sharpness in SHARPNESSES
+                ]
             )
             found.append(np.hypot(*(means - places[row]).T))
         return np.reshape(found, (len(rows), len(SHARPNESSES)))
@@ -330,10 +334,3 @@ def _log_sum_exp(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     """Logarithm of the sum of exponentials over an axis, which stays, with length 1."""
     most = values.max(axis=axis, keepdims=True)
     return np.asarray(most + np.log(np.exp(values - most).sum(axis=axis, keepdims=True)))
-
-
-def _weights(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Exponentials over the last axis, divided by their sum."""
-    found = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    found /= found.sum(axis=-1, keepdims=True)
-    return np.asarray(found)
