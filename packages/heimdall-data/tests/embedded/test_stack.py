@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import urllib3
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_data.embedded.seaweed import BUCKETS
 from heimdall_data.embedded.state import (
@@ -140,7 +143,7 @@ def test_no_secret_is_on_a_command_line_or_in_a_log(stack):
 
 def test_only_the_owner_may_read_the_state(stack):
     """The data is behind passwords on the wire; on disk it is behind modes."""
-    closed = ("stack.json", "postgres", "s3", "postgres.log", "s3.log")
+    closed = ("stack.json", "postgres", "s3", "s3.pem", "postgres.log", "s3.log")
     modes = {name: (stack.state_dir / name).stat().st_mode & 0o077 for name in closed}
     assert modes == dict.fromkeys(closed, 0)
 
@@ -160,14 +163,97 @@ def test_the_store_has_the_buckets_and_makes_no_other_by_itself(stack):
 
 
 def test_objects_are_not_served_around_s3(stack):
-    """SeaweedFS has four more doors to the same bytes; they ask for a signature."""
+    """SeaweedFS has more doors to the same bytes, which hand out keys or delete buckets."""
     ObjectStore(stack.s3, BUCKETS[1]).put("secret", b"content")
-    port = load_settings(stack.state_dir).seaweed_ports["filer"]
-    with socket.create_connection((LOOPBACK, port)) as connection:
-        connection.sendall(
-            f"GET /buckets/{BUCKETS[1]}/secret HTTP/1.0\r\nHost: {LOOPBACK}\r\n\r\n".encode()
+    ports = load_settings(stack.state_dir).seaweed_ports
+    answers = [
+        urllib3.request(method, f"http://{LOOPBACK}:{ports[part]}{path}", retries=False).status
+        for method, part, path in (
+            ("GET", "filer", f"/buckets/{BUCKETS[1]}/secret"),
+            ("DELETE", "filer", f"/buckets/{BUCKETS[1]}?recursive=true"),
+            ("GET", "master", "/dir/assign"),
+            ("GET", "master", "/dir/lookup?fileId=1,01&read=yes"),
+            ("GET", "master", f"/col/delete?collection={BUCKETS[1]}"),
+            ("GET", "volume", "/1,01"),
         )
-        assert b" 401 " in connection.makefile("rb").readline()
+    ]
+    assert set(answers) <= {401, 404}
+    assert ObjectStore(stack.s3, BUCKETS[1]).get("secret") == b"content"
+
+
+@pytest.fixture
+def weed(stack, tmp_path_factory):
+    """A function: what SeaweedFS' own client prints as another user of the machine, if we can.
+
+    Without a second user its commands run as this one, with as little of a credential.
+    """
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    place.chmod(0o755)
+    shutil.copy(Path(sys.executable).parent / "weed", place)
+    ports = load_settings(stack.state_dir).seaweed_ports
+    master, filer = (f"{LOOPBACK}:{ports[x]}.{ports[f'{x}.grpc']}" for x in ("master", "filer"))
+    words = {
+        "shell": ["shell", f"-master={master}", f"-filer={filer}"],
+        "backup": ["backup", f"-server={master}", "-volumeId=1", "-dir=."],
+    }
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+    def weed(name, typed="", **environment):
+        prefix = [] if environment or os.geteuid() else drop
+        folder = Path(tempfile.mkdtemp(dir=place))
+        if prefix:
+            os.chown(folder, 65534, 65534)
+        with subprocess.Popen(
+            [*prefix, place / "weed", *words[name]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=folder,
+            env={**os.environ, **environment},
+        ) as process:
+            timer = threading.Timer(5, process.kill)  # it waits for the servers for ever
+            timer.start()
+            said = process.communicate(typed)[0]
+            timer.cancel()
+        return said, [path.name for path in folder.iterdir()]
+
+    yield weed
+    shutil.rmtree(place)
+
+
+def test_another_user_reaches_no_object_without_a_credential(stack, weed):
+    """Every user may connect to a port of loopback, and SeaweedFS trusts whoever does."""
+    store = ObjectStore(stack.s3, BUCKETS[0])
+    store.put("mine", b"recording")
+    said, _ = weed("shell", f"fs.ls /buckets/{BUCKETS[0]}\nfs.rm -rf /buckets/{BUCKETS[0]}\n")
+    assert "mine" not in said
+    assert weed("backup")[1] == []
+    assert store.get("mine") == b"recording"
+
+
+def test_the_owner_can_do_what_another_user_cannot(stack, weed):
+    """The test above can fail: with the server's certificate the same command succeeds."""
+    ObjectStore(stack.s3, BUCKETS[0]).put("mine", b"recording")
+    certificate = dict.fromkeys(
+        ("WEED_GRPC_CA", "WEED_GRPC_CLIENT_CERT", "WEED_GRPC_CLIENT_KEY"),
+        str(stack.state_dir / "s3.pem"),
+    )
+    assert "mine" in weed("shell", f"fs.ls /buckets/{BUCKETS[0]}\n", **certificate)[0]
+    assert any(name.endswith(".dat") for name in weed("backup", **certificate)[1])
+
+
+def test_sockets_are_for_the_owner_alone(stack):
+    """SeaweedFS puts some into `/tmp`, under names that anybody can work out."""
+    ports = load_settings(stack.state_dir).seaweed_ports.values()
+    sockets = [
+        path
+        for folder in (Path("/tmp"), stack.state_dir / "s3")
+        for path in folder.glob("*.sock")
+        if folder != Path("/tmp") or any(str(port) in path.name for port in ports)
+    ]
+    assert {path.name for path in sockets} >= {"filer.sock", "s3.sock"}
+    assert [path.stat().st_mode & 0o077 for path in sockets] == [0] * len(sockets)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -147,7 +147,8 @@ class Server(ABC):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
-                cwd="/",  # no directory that a user may want to remove or unmount
+                cwd=self.data,
+                umask=0o077,  # files and sockets for the owner alone
                 start_new_session=True,
             )
 
