@@ -269,7 +269,7 @@ def test_a_member_of_another_seed_is_not_taken_for_this_one(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ensemble": 0}, "--ensemble is 0; it must be a whole number of at least 1"),
+        ({"ensemble": 0}, "--ensemble is 0; it must be from 1 to 1,000"),
         ({"ensemble": 2, "export_only": True, "checkpoint": (Path("a"),)}, "--ensemble is 2; .*1"),
         ({"checkpoint": (Path("a"), Path("b"))}, "--checkpoint is .* one, or used with --export"),
         ({"ensemble": 2, "checkpoint": (Path("a"),)}, "left out: --checkpoint_dir tells"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from cyclopts import App, CoercionError, Parameter
 from heimdall_data.catalogue.session import SessionFilter
 from heimdall_export.contract import DEFAULT_OPSET, OPSETS
 from heimdall_models import LocalizationConfig, ModelError
-from heimdall_models.config import require
+from heimdall_models.config import require, require_within
 from heimdall_models.training.options import TrainingOptions
 
 from heimdall_trainer.errors import UsageError
@@ -87,10 +86,10 @@ class TrainingConfig(TrainingOptions):
             require(self, name, 0 < getattr(self, name) < 1, "a fraction between 0 and 1")
         total = self.validation_split + self.test_split
         require(self, "validation_split", total < 1, "less than 1 together with test_split")
-        require(self, "max_excluded", 0 <= self.max_excluded <= 1, "a fraction from 0 to 1")
+        require_within(self, 0, 1, "max_excluded")
         rate = self.sample_rate_hz
-        require(self, "sample_rate_hz", rate is None or 0 < rate < math.inf, "a positive rate")
-        require(self, "cache_gb", 0 < self.cache_gb < math.inf, "a positive number")
+        require(self, "sample_rate_hz", rate is None or 0 < rate <= 1e9, "above 0, at most 1e9")
+        require(self, "cache_gb", 0 < self.cache_gb <= 1e6, "above 0, at most 1,000,000")
         once = len(set(self.receivers)) == len(self.receivers)
         require(self, "receivers", once, "a list without repetition")
         require(self, "opset", self.opset in OPSETS, f"from {OPSETS[0]} to {OPSETS[-1]}")

@@ -1,6 +1,7 @@
 """A task takes the flags of the command line, and no addresses or secrets."""
 
 from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 from heimdall_trainer.cli.app import app
@@ -22,12 +23,19 @@ settings = st.fixed_dictionaries(
         "val_split": st.floats(0.01, 0.8),
         "augment": st.booleans(),
         "receivers": st.lists(names, min_size=1, max_size=4, unique=True),
-        "devices": st.integers(1, 8),
+        "devices": st.integers(1, 4),
         "experiment_name": names,
         "since": st.dates().map(str),
         "min_snr_db": st.integers(-20, 60),
     },
 )
+
+
+NUMBERS = [
+    name
+    for name, kind in get_type_hints(TrainingConfig).items()
+    if kind in (int, float, float | None)
+]
 
 
 def from_flags(settings):
@@ -49,6 +57,13 @@ def nested(depth):
         innermost.append([])
         innermost = innermost[0]
     return whole
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "devices"])
+def test_every_number_of_a_task_has_an_upper_bound(name):
+    """A task must not start processes until the machine stands still."""
+    with pytest.raises(UsageError, match=f"--{name} is .*; it must be "):
+        training_config({name: 10**12})
 
 
 @few

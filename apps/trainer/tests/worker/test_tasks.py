@@ -26,7 +26,7 @@ def test_a_task_reports_its_progress_and_its_summary_is_the_result(client, stand
     ("settings", "said"),
     [
         ({"epoch": 3}, "no flag is called 'epoch'; did you mean 'epochs'?"),
-        ({"epochs": 0}, "--epochs is 0; it must be a whole number of at least 1"),
+        ({"epochs": 0}, "--epochs is 0; it must be from 1 to 100,000"),
         ({"database_url": "postgresql://u:hidden@h/d"}, "come from the worker's environment"),
         ({"task_id": "../../elsewhere"}, "cannot name a folder"),
         ({"args": [{"epochs": 2}]}, "keyword arguments"),

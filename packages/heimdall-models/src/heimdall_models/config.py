@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, fields
 
 from heimdall_models.errors import ModelError, OptionError
+
+MOST_EPOCHS = 100_000
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
@@ -68,17 +69,15 @@ class LocalizationConfig:
     """Compile the backbone with torch.compile: takes minutes, and on a CPU gains nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "head_rate"):
-            require(self, name, 0 < getattr(self, name) < math.inf, "a positive number")
+        require(self, "learning_rate", 0 < self.learning_rate <= 10, "above 0, at most 10")
+        require(self, "head_rate", 0 < self.head_rate <= 1000, "above 0, at most 1,000")
         for name in ("dropout", "drop_path", "warmup_fraction"):
             require(self, name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
-        for name in ("unfreeze_epoch", "unfreeze_every"):
-            require(self, name, getattr(self, name) >= 0, "a whole number of at least 0")
-        require(self, "n_receivers", self.n_receivers >= 1, "a whole number of at least 1")
-        require(self, "n_components", 1 <= self.n_components <= 32, "a whole number from 1 to 32")
-        require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "0 or a positive number")
+        require_within(self, 0, MOST_EPOCHS, "unfreeze_epoch", "unfreeze_every")
+        require_within(self, 1, 1000, "n_receivers")
+        require_within(self, 1, 32, "n_components")
+        require_within(self, 0, 1000, "weight_decay", "sigma_max")
         require(self, "sigma_min", 0 < self.sigma_min < self.sigma_max, "above 0, below sigma_max")
-        require(self, "sigma_max", self.sigma_max < math.inf, "finite")
         if self.freeze_backbone and self.unfreezes:
             raise ModelError(
                 "freeze_backbone keeps the backbone frozen to the end; leave it out to unfreeze "
@@ -121,6 +120,17 @@ class LocalizationConfig:
                     f"the model's configuration has {field.name} {value!r}, not {field.type}"
                 )
         return cls(**values)
+
+
+def require_within(options: object, least: float, most: float, *names: str) -> None:
+    """Refuse the options of these names that are not from `least` to `most`.
+
+    Raises:
+        OptionError: One of them is not, or is NaN.
+    """
+    for name in names:
+        within = least <= getattr(options, name) <= most
+        require(options, name, within, f"from {least:,} to {most:,}")
 
 
 def require(options: object, name: str, holds: bool, what: str) -> None:  # noqa: FBT001

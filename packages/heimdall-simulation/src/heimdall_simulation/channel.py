@@ -75,7 +75,7 @@ class Channel:
             require_within(self, "rician_k_db", -1000, 1000)
         require_within(self, "echoes_db", -1000, 1000)
         require_within(self, "doppler_hz")
-        require_within(self, "n_echoes")
+        require_within(self, "n_echoes", 0, 1000)
         require_within(self, "blocked_share", 0, 1)
         require_within(self, "detour_s", 0, 1e-4)  # 30 km
         require_within(self, "delay_spread_s", 0, 1e-3, positive=True)
@@ -170,6 +170,6 @@ class Interference:
     """EIRP, uniform in dB."""
 
     def __post_init__(self) -> None:
-        require_within(self, "n_interferers")
+        require_within(self, "n_interferers", 0, 100)
         require_within(self, "offset_hz")
         require_order(self, "radiated_dbm")

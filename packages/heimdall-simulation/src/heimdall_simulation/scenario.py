@@ -149,8 +149,8 @@ class Scenario:
         for name in ("shadowing_decorrelation_m", "reference_m", "raster_hz"):
             require_within(self, name, positive=True)
         require_within(self, "receiver_delay_sigma_s", 0, _LARGEST_DELAY_SIGMA_S)
-        require_within(self, "sessions_per_source", 1)
-        require_within(self, "n_samples", _LEAST_SAMPLES)
+        require_within(self, "sessions_per_source", 1, 10**9)
+        require_within(self, "n_samples", _LEAST_SAMPLES, 10**8)
         if self.recording_format not in get_args(RecordingFormat):
             raise SimulationError(
                 f"recording_format is {self.recording_format!r}; give one of "

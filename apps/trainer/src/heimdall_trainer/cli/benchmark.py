@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
@@ -27,14 +28,17 @@ DEFAULTS = TrainingConfig()
 NOWHERE = Connections()
 PROVIDERS = ("OpenVINOExecutionProvider", "TensorrtExecutionProvider", "CUDAExecutionProvider")
 """Measured besides the CPU, if this ONNX Runtime has them."""
-BatchSizes = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")]
+BatchSizes = Annotated[
+    tuple[Annotated[int, Parameter(validator=Number(gte=1, lte=65_536))], ...],
+    Parameter(consume_multiple=True, negative=""),
+]
 
 
 def benchmark(
     model: str,
     /,
     *,
-    seconds: float = 5.0,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=3600))] = 5.0,
     batch_sizes: BatchSizes = (1, 8, 32),
     output: Path | None = None,
     config: TrainingConfig = DEFAULTS,

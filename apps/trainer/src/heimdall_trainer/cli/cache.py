@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from heimdall_data.catalogue.session import SessionFilter
 
 from heimdall_trainer.config import FILTER, TrainingConfig
@@ -50,7 +51,7 @@ EVERY = CacheChoice()
 def build(
     *,
     choice: CacheChoice = EVERY,
-    workers: int | None = None,
+    workers: Annotated[int | None, Parameter(validator=Number(gte=1, lte=10_000))] = None,
     engine: Literal["local", "ray"] = "local",
     ray_address: Annotated[str | None, Parameter(env_var="RAY_ADDRESS")] = None,
     connections: Connections = NOWHERE,
@@ -69,8 +70,6 @@ def build(
         Ray cluster as host:6379, or auto for the one on this machine; one starts when unset.
     """
     config = TrainingConfig(**vars(choice))
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers is {workers}; it must be at least 1")
     from heimdall_data import ObjectStore
     from heimdall_data.prepare import Engine, Threads
 

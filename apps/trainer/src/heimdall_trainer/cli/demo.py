@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from heimdall_trainer.cli.ingest import SimulationFlags, open_servers
+from heimdall_trainer.cli.ingest import MOST_SIMULATED, SimulationFlags, open_servers
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.flags import ConfigFile
@@ -28,7 +29,7 @@ N_STATIONS = 7
 class DemoConfig:
     """Size of a demonstration."""
 
-    sessions: int = 900
+    sessions: Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_SIMULATED))] = 900
     """Simulated recording sessions, a tenth of which have something missing."""
     epochs: int = 40
     """Most passes over the training sessions."""
@@ -59,14 +60,6 @@ def demo(
         YAML file of these flags, such as `epochs: 20`.
     """
     del config_file  # read before the other flags had their values
-    state = Connections(state_dir=state_dir).state_directory()
-    from heimdall_data.embedded import EmbeddedStack
-
-    from heimdall_trainer.console import print_closing
-    from heimdall_trainer.events import tell
-    from heimdall_trainer.pipeline import TrainingPipeline
-
-    tell("stage", "starting Postgres and S3 …", stage="servers", state="begun")
     timed = config.features == "mel+timing"
     training = TrainingConfig(
         epochs=config.epochs,
@@ -82,6 +75,14 @@ def demo(
         validation_split=0.15,
         test_split=0.15,
     )
+    state = Connections(state_dir=state_dir).state_directory()
+    from heimdall_data.embedded import EmbeddedStack
+
+    from heimdall_trainer.console import print_closing
+    from heimdall_trainer.events import tell
+    from heimdall_trainer.pipeline import TrainingPipeline
+
+    tell("stage", "starting Postgres and S3 …", stage="servers", state="begun")
     # Servers of this seed alone, so that its recordings are mixed with no others.
     folder = f"seed-{config.seed}" + ("-timing" if timed else "")
     with EmbeddedStack(state / "demo" / folder) as stack:

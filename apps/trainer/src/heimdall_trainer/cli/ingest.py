@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
+from heimdall_models.training.options import N_SEEDS
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
@@ -27,6 +29,7 @@ MAX_WARNINGS = 20
 STATIONS = Parameter(help="CSV with the columns name, latitude, longitude and perhaps altitude_m.")
 StationsFile = Annotated[Path | None, STATIONS]
 FAR = Parameter(help="A transmitter may be over 3,000 km from every station.")
+MOST_SIMULATED = 10_000_000
 DRY = Parameter(help="Only check, and ask the catalogue where one is configured.")
 
 
@@ -248,8 +251,8 @@ def manifest(
 @app.command
 def simulated(
     *,
-    sessions: int,
-    seed: int = 42,
+    sessions: Annotated[int, Parameter(validator=Number(gte=0, lte=MOST_SIMULATED))],
+    seed: Annotated[int, Parameter(validator=Number(gte=0, lt=N_SEEDS))] = 42,
     radio: SimulationFlags = AS_IN_THE_DEMO,
     connections: Connections = NOWHERE,
 ) -> None:

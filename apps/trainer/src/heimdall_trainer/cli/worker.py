@@ -12,6 +12,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
@@ -26,7 +27,7 @@ def worker(
     result_backend: Annotated[str | None, Parameter(env_var="CELERY_RESULT_BACKEND")] = None,
     queue: str = "heimdall",
     name: str = "heimdall",
-    lease: float = 120.0,
+    lease: Annotated[float, Parameter(validator=Number(gte=1, lte=86_400))] = 120.0,
     job: Annotated[Path | None, Parameter(show=False)] = None,
     connections: Connections = NOWHERE,
 ) -> None:
@@ -60,8 +61,6 @@ def worker(
         )
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
         raise UsageError(f"--name is {name!r}; it must be letters, digits, dots, - and _")
-    if not 1 <= lease < float("inf"):
-        raise UsageError(f"--lease is {lease}; it must be a number of seconds of at least 1")
     if find_spec("celery") is None:
         raise TrainerError(
             "the worker needs Celery, which is not installed: install heimdall-trainer[worker]"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import os
 import re
 from dataclasses import dataclass
 from typing import Literal
 
-from heimdall_models.config import LocalizationConfig, require
+from heimdall_models.config import MOST_EPOCHS, LocalizationConfig, require, require_within
 
 N_SEEDS = 2**32
 """NumPy's generator takes as many."""
+PROCESSES_PER_CORE = 4
+"""Most processes that one machine starts to train or to load; more only wait for each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +65,24 @@ class TrainingOptions(LocalizationConfig):
 
     def __post_init__(self) -> None:
         LocalizationConfig.__post_init__(self)
-        for name in ("epochs", "batch_size", "patience", "num_nodes", "ensemble", "timing_epochs"):
-            require(self, name, getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in ("num_workers", "seed", "checkpoint_every_steps"):
-            require(self, name, getattr(self, name) >= 0, "a whole number of at least 0")
-        require(self, "seed", self.seed < N_SEEDS, f"less than {N_SEEDS:,}")
-        for name in ("checkpoint_every_minutes", "gradient_clip"):
-            require(self, name, 0 <= getattr(self, name) < math.inf, "0 or a positive number")
+        require_within(self, 1, MOST_EPOCHS, "epochs", "patience", "timing_epochs")
+        require_within(self, 1, 65_536, "batch_size")
+        require_within(self, 1, 1000, "num_nodes", "ensemble")
+        require_within(self, 0, N_SEEDS - 1, "seed")
+        require_within(self, 0, 10**9, "checkpoint_every_steps")
+        require_within(self, 0, 10**6, "checkpoint_every_minutes", "gradient_clip")
+        most = PROCESSES_PER_CORE * (os.cpu_count() or 1)
+        require(
+            self,
+            "num_workers",
+            0 <= self.num_workers <= most,
+            f"from 0 to {most}, {PROCESSES_PER_CORE} for each core of this machine",
+        )
         require(self, "ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
-        counted = re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d*)+", self.devices)
+        counted = re.fullmatch(r"auto|-1|([1-9]\d{0,3})|\d{1,3}(,\d{0,3})+", self.devices)
         require(self, "devices", counted is not None, "auto, a count, or a list such as 0,1")
+        count = int((counted and counted[1]) or 1)
+        each = f"at most {most}, {PROCESSES_PER_CORE} processes for each core of this machine"
+        require(self, "devices", count <= most, each)
         listed = self.devices.rstrip(",").split(",")
         require(self, "devices", len(set(listed)) == len(listed), "a list without repetition")
