@@ -1,10 +1,12 @@
 """The command line as a user meets it: in a process of its own, by what it prints and returns."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
+from heimdall_trainer.connections import Connections
 
 DATABASE = "postgresql://nobody@127.0.0.1:1/{}"
 S3 = {
@@ -66,6 +68,25 @@ def test_help_loads_none_of_the_heavy_libraries():
 def test_wrong_usage_ends_with_status_2_and_the_remedy(run_heimdall, arguments, remedy):
     """A misspelt flag or value costs a user seconds, not an hour of training."""
     assert remedy in one_line(run_heimdall(*arguments.split()), 2)
+
+
+def test_others_can_change_nothing_that_a_command_writes(tmp_path):
+    """Containers and systemd run without a umask, in folders that everybody may write."""
+    tmp_path.chmod(0o777)
+    subprocess.run(
+        [sys.executable, "-m", "heimdall_trainer", "models", "list"],
+        env={**os.environ, "HEIMDALL_STATE_DIR": str(tmp_path)},
+        umask=0,
+        check=True,
+    )
+    before = os.umask(0)
+    try:
+        folder = Connections(state_dir=tmp_path).state_folder("reports")
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o077 == 0
+    assert (tmp_path / "mlflow.db").exists()
+    assert [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o022] == []
 
 
 def test_nothing_configured_names_the_ways_out(run_heimdall):

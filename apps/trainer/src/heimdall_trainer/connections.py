@@ -165,6 +165,16 @@ class Connections:
             )
         return path
 
+    def state_folder(self, name: str) -> Path:
+        """Return a folder of the state directory, made for its owner alone where it is missing.
+
+        Raises:
+            TrainerError: The state directory cannot be made or written.
+        """
+        path = self.state_directory() / name
+        path.mkdir(exist_ok=True, mode=0o700)
+        return path
+
     @classmethod
     def to_stack(cls, stack: EmbeddedStack) -> Connections:
         """Return the connections to a running embedded stack."""
@@ -198,7 +208,7 @@ class Connections:
             return self.mlflow_artifact_root
         if self.s3_endpoint_url:
             return "s3://heimdall-mlflow"
-        return (self.state_directory() / "mlflow-artifacts").as_uri()
+        return self.state_folder("mlflow-artifacts").as_uri()
 
     def model_stores(self, model: str) -> ModelStores | None:
         """Return the object store and the registry behind a model's address; None for a path.

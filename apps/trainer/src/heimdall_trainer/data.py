@@ -112,7 +112,7 @@ class TrainingData:
 
 def cache_directory(connections: Connections) -> Path:
     """Directory of the computed features."""
-    return connections.state_directory() / "features"
+    return connections.state_folder("features")
 
 
 def choose_sessions(

@@ -52,7 +52,7 @@ def tracked_run(
             artifact_store=connections.artifact_store(),
             experiment_name=config.experiment_name,
             run_name_prefix=config.run_name_prefix,
-            outbox=connections.state_directory() / "mlflow-outbox",
+            outbox=connections.state_folder("mlflow-outbox"),
             run_id=run_id,
         )
 

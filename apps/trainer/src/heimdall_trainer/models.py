@@ -63,9 +63,7 @@ def beside(model: str, ending: str, folder: str, connections: Connections) -> Pa
     """Path of a file about a model: beside it, or in a folder of the state directory."""
     if not is_address(model):
         return Path(model).with_suffix(ending)
-    path = connections.state_directory() / folder / f"{file_name(model)}{ending}"
-    path.parent.mkdir(exist_ok=True)
-    return path
+    return connections.state_folder(folder) / f"{file_name(model)}{ending}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

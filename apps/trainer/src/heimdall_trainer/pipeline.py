@@ -270,8 +270,7 @@ class TrainingPipeline:
         delivery: Delivery,
         tracker: MLflowTracker,
     ) -> Path:
-        path = self.connections.state_directory() / "reports" / f"{tracker.run_name}.html"
-        path.parent.mkdir(exist_ok=True)
+        path = self.connections.state_folder("reports") / f"{tracker.run_name}.html"
         name = self.config.backbone
         if (n_members := max(self.config.ensemble, len(self.config.checkpoint))) > 1:
             name = f"{name}, ensemble of {n_members}"
@@ -317,7 +316,7 @@ class TrainingPipeline:
 
     def _checkpoint_dir(self, run_name: str) -> Path:
         folder = self.config.checkpoint_dir
-        return folder or self.connections.state_directory() / "checkpoints" / run_name
+        return folder or self.connections.state_folder("checkpoints") / run_name
 
     def _resume_from(self) -> Path:
         if self.config.checkpoint:

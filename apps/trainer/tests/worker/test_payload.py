@@ -1,14 +1,15 @@
 """A task takes the flags of the command line, and no addresses or secrets."""
 
 from dataclasses import fields
-from typing import get_type_hints
+from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from heimdall_trainer.cli.app import app
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
-from heimdall_trainer.worker.payload import training_config
+from heimdall_trainer.worker.payload import in_folder, refuse_outside, training_config
 from hypothesis import given
 from hypothesis import settings as limited
 from hypothesis import strategies as st
@@ -31,11 +32,17 @@ settings = st.fixed_dictionaries(
 )
 
 
+def typed(kind):
+    """The type, and those that it is made of."""
+    return {kind}.union(*map(typed, get_args(kind)))
+
+
 NUMBERS = [
     name
     for name, kind in get_type_hints(TrainingConfig).items()
     if kind in (int, float, float | None)
 ]
+PATHS = [name for name, kind in get_type_hints(TrainingConfig).items() if Path in typed(kind)]
 
 
 def from_flags(settings):
@@ -137,3 +144,33 @@ def test_an_export_is_export_only():
     assert training_config({"checkpoint": "a.ckpt"}, export=True).export_only
     with pytest.raises(UsageError, match="checkpoint"):
         training_config({}, export=True)
+
+
+@pytest.mark.parametrize("name", [*PATHS, "weights"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../other/../../etc", "link/passwd", "../other/checkpoints/last.ckpt"]
+)
+def test_a_task_uses_no_path_outside_its_folders(tmp_path, name, path):
+    """Whoever may send tasks must not write anywhere, nor learn which files there are."""
+    folder = tmp_path / "jobs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "link").symlink_to("/etc")
+    config = in_folder(training_config({name: path}), folder)
+    if path.endswith("last.ckpt") and name in ("checkpoint", "weights"):
+        refuse_outside(config, folder, [])  # Another task's checkpoint may be read.
+        return
+    with pytest.raises(UsageError, match="may not use the path"):
+        refuse_outside(config, folder, [])
+    refuse_outside(config, folder, [tmp_path, Path("/etc")])
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"weights": "hub"}, {"checkpoint_dir": "mine"}, {"checkpoint": "mine/a.ckpt"}]
+)
+def test_paths_of_a_task_are_in_its_folder(tmp_path, settings):
+    """A worker's own working directory is nothing that a sender knows."""
+    config = in_folder(training_config(settings), tmp_path)
+    refuse_outside(config, tmp_path, [])
+    assert config.weights == settings.get("weights")
+    given = [path for path in (config.checkpoint_dir, *config.checkpoint) if path]
+    assert all(path.is_relative_to(tmp_path / "mine") for path in given)

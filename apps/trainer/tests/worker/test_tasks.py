@@ -30,6 +30,7 @@ def test_a_task_reports_its_progress_and_its_summary_is_the_result(client, stand
         ({"database_url": "postgresql://u:hidden@h/d"}, "come from the worker's environment"),
         ({"task_id": "../../elsewhere"}, "cannot name a folder"),
         ({"args": [{"epochs": 2}]}, "keyword arguments"),
+        ({"weights": "/etc/shadow"}, "may not use the path '/etc/shadow'"),
     ],
 )
 def test_a_bad_task_fails_at_once_and_is_not_tried_again(client, standing, settings, said):

@@ -23,13 +23,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from heimdall_models.config import HUB
 from heimdall_models.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-HUB = "hub"
-"""Value of `weights` that asks timm's hub instead of a file."""
 _WRAPPERS = ("state_dict_ema", "state_dict", "model_ema", "model")
 """Keys under which training scripts keep the weights, averaged ones first."""
 

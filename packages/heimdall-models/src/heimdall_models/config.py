@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 
 from heimdall_models.errors import ModelError, OptionError
 
+HUB = "hub"
+"""Value of `weights` that asks timm's hub instead of a file."""
 MOST_EPOCHS = 100_000
 
 _TYPES: dict[str, type | tuple[type, ...]] = {

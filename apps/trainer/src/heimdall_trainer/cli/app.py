@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    # Nobody else may change what a command writes, even where containers set no umask.
+    os.umask(os.umask(0o077) | 0o022)
     words = [word for word in words if word != "--debug"]
     # As at Ctrl-C, the stack unwinds: servers stop and temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))

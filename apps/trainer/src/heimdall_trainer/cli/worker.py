@@ -28,6 +28,10 @@ def worker(
     queue: str = "heimdall",
     name: str = "heimdall",
     lease: Annotated[float, Parameter(validator=Number(gte=1, lte=86_400))] = 120.0,
+    allow: Annotated[
+        tuple[Path, ...],
+        Parameter(env_var="HEIMDALL_WORKER_ALLOW", consume_multiple=True, negative=""),
+    ] = (),
     job: Annotated[Path | None, Parameter(show=False)] = None,
     connections: Connections = NOWHERE,
 ) -> None:
@@ -48,6 +52,9 @@ def worker(
         Name of this worker, before @ and the machine's name; each on a machine needs its own.
     lease
         Seconds after which Redis gives the task of a silent worker to another one.
+    allow
+        Folders that tasks may read and write, such as a shared disk for checkpoints. Without it a
+        task writes into its own folder alone, and reads those of other tasks.
     """
     if job is not None:
         from heimdall_trainer.worker.training_process import run_job
@@ -77,6 +84,7 @@ def worker(
         environment=os.environ | connections.environment(),
         queue=queue,
         lease_s=lease,
+        allowed=allow,
     )
     service.serve(name)
 

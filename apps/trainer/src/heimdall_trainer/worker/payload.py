@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cyclopts
 from heimdall_data.catalogue.session import FilterError
+from heimdall_models.config import HUB
 
 from heimdall_trainer.config import TrainingConfig, whole_numbers_only
 from heimdall_trainer.connections import Connections, masked
@@ -14,7 +16,7 @@ from heimdall_trainer.errors import UsageError, one_line
 from heimdall_trainer.flags import Entry, plain, set_flags
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 ENVIRONMENT_ONLY = {"broker_url", "result_backend", *(each.name for each in fields(Connections))}
 DEFAULTS = TrainingConfig()
@@ -53,6 +55,43 @@ def training_config(settings: Mapping[str, object], *, export: bool = False) -> 
         return command(*bound.args, **bound.kwargs)  # type: ignore[no-any-return]
     except (cyclopts.CycloptsError, FilterError) as error:
         raise UsageError(one_line(error)) from error
+
+
+def in_folder(config: TrainingConfig, folder: Path) -> TrainingConfig:
+    """Return the configuration with its relative paths below a task's folder."""
+    weights = config.weights
+    return replace(
+        config,
+        checkpoint=tuple(folder / path for path in config.checkpoint),
+        checkpoint_dir=config.checkpoint_dir and folder / config.checkpoint_dir,
+        summary=config.summary and folder / config.summary,
+        weights=weights if weights in (None, HUB) else str(folder / weights),
+    )
+
+
+def refuse_outside(config: TrainingConfig, folder: Path, allowed: Sequence[Path]) -> None:
+    """Refuse paths of a task outside the folders that it may use, without looking at them.
+
+    Args:
+        config: The task's configuration, by `in_folder`.
+        folder: The task's folder. It reads checkpoints of other tasks, in the folder above, too.
+        allowed: Further folders that it may read and write.
+
+    Raises:
+        UsageError: A path is outside; the message names it.
+    """
+    weights = () if config.weights in (None, HUB) else (Path(config.weights),)
+    written = [path for path in (config.checkpoint_dir, config.summary) if path is not None]
+    for paths, roots in (
+        ((*config.checkpoint, *weights), (folder.parent, *allowed)),
+        (written, (folder, *allowed)),
+    ):
+        for path in paths:
+            if not any(path.resolve().is_relative_to(root.resolve()) for root in roots):
+                raise UsageError(
+                    f"a task may not use the path {str(path)!r}; its own folder is {folder}, and "
+                    "`heimdall worker --allow FOLDER` allows another"
+                )
 
 
 def _entry(name: str, value: object) -> Entry:

@@ -38,7 +38,7 @@ from heimdall_models.training.device_locks import (
 from kombu.exceptions import OperationalError
 
 from heimdall_trainer.errors import TrainerError, UsageError
-from heimdall_trainer.worker.payload import training_config
+from heimdall_trainer.worker.payload import in_folder, refuse_outside, training_config
 from heimdall_trainer.worker.training_process import read_json, write_json
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
         environment: Environment of a training process.
         queue: Name of the queue.
         lease_s: Seconds after which Redis gives the task of a silent worker to another one.
+        allowed: Folders that tasks may read and write besides their own.
     """
 
     process: subprocess.Popen[bytes] | None = None
@@ -110,12 +111,14 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
         environment: Mapping[str, str],
         queue: str = "heimdall",
         lease_s: float = 120.0,
+        allowed: Sequence[Path] = (),
     ) -> None:
         super().__init__("heimdall", set_as_current=False)
         self.state_directory = state_directory
         self.command = tuple(command)
         self.environment = {**environment, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         self.lease_s = lease_s
+        self.allowed = tuple(allowed)
         is_redis = broker_url.startswith(("redis", "valkey", "sentinel"))
         lease = {
             "visibility_timeout": lease_s,
@@ -234,8 +237,9 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
             Reject: The task goes to another worker.
         """
         config = self._checked(arguments, settings)
-        folder = self.app.state_directory / "jobs" / self.request.id
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = self._folder
+        for made in (folder.parent, folder):
+            made.mkdir(exist_ok=True, mode=0o700)
         self._reported = (None, 0.0)
         with contextlib.ExitStack() as held:
             lock = None if self._is_trained_elsewhere() else locked(folder / "running.lock")
@@ -260,6 +264,10 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
         self._store(outcome["summary"])
         return outcome["summary"]  # type: ignore[no-any-return]
 
+    @property
+    def _folder(self) -> Path:
+        return self.app.state_directory / "jobs" / self.request.id  # type: ignore[no-any-return]
+
     def _checked(self, arguments: tuple[Any, ...], settings: Mapping[str, Any]) -> TrainingConfig:
         try:
             if arguments:
@@ -269,9 +277,11 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
                     f"task id {self.request.id!r} cannot name a folder; use at most 128 letters, "
                     "digits, dots, hyphens and underscores, without a dot at the start"
                 )
-            return training_config(settings, export=self._export)
+            config = in_folder(training_config(settings, export=self._export), self._folder)
+            refuse_outside(config, self._folder, self.app.allowed)
         except ValueError as error:
             raise JobRefused(str(error)) from None
+        return config
 
     def _device(self, device: str) -> IO[str]:
         """Lock a device, once no other training uses it."""

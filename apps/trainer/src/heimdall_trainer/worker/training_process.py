@@ -22,7 +22,7 @@ from heimdall_export.atomic import write_whole
 
 from heimdall_trainer.errors import TrainerError, describe
 from heimdall_trainer.events import LOGGER
-from heimdall_trainer.worker.payload import training_config
+from heimdall_trainer.worker.payload import in_folder, training_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ def run_job(
     """
     if (job := read_json(folder / "job.json")) is None:
         raise TrainerError(f"{folder} is not the folder of a task: it has no job.json")
-    config = training_config(job["settings"], export=job["export"])
+    config = in_folder(training_config(job["settings"], export=job["export"]), folder)
     given = config.checkpoint_dir
     own = folder / "checkpoints" if given is None else given / folder.name
     config = replace(config, checkpoint_dir=own)
