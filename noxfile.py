@@ -122,6 +122,26 @@ def test_wheel(session, package, group, folder):
 
 
 @nox.session
+def coverage(session):
+    """Line and branch coverage of every module: `nox -s coverage -- heimdall-features` for one."""
+    sync(session, "--all-packages", "--all-extras", "--all-groups")
+    found = pathlib.Path(session.create_tmp(), "found").resolve()
+    shutil.rmtree(found, ignore_errors=True)
+    settings = f"--rcfile={ROOT / 'pyproject.toml'}"
+    for package in session.posargs or PACKAGES:
+        for folder in suites(package).values():
+            with session.chdir(PACKAGES[package]):
+                session.run(
+                    *("coverage", "run", settings, "-m", "pytest", "-q", folder),
+                    env={"COVERAGE_FILE": str(found / package)},
+                    success_codes=[0, 1],  # a test that fails still covers
+                )
+    total = {"COVERAGE_FILE": str(found / "all")}
+    session.run("coverage", "combine", "--quiet", "--keep", settings, str(found), env=total)
+    session.run("coverage", "report", settings, env=total)
+
+
+@nox.session
 def bench(session):
     """Every package's benchmarks: `nox -s bench -- heimdall-features` for one package."""
     for package in session.posargs or PACKAGES:
