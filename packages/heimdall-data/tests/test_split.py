@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from heimdall_data.catalogue.session import Session
@@ -120,6 +120,41 @@ def test_a_hundred_metres_is_a_hundred_metres(latitude, longitude, azimuth, apar
     pair = [session(0, "a", (latitude, longitude)), session(1, "b", (north, east))]
     split = split_sessions(pair, fractions=(1.0, 0.0, 0.0))
     assert split.report.n_groups["train"] == (1 if apart_m < 100 else 2)
+
+
+def n_groups(*sessions, by):
+    """How many groups these sessions are divided into."""
+    return split_sessions(sessions, by=by, fractions=(1.0, 0.0, 0.0)).report.n_groups["train"]
+
+
+def test_cells_north_and_south_of_the_equator_are_two():
+    """A cell is a quarter of a degree everywhere; twice that around zero is another split."""
+    corners = [(north, east) for north in (-0.1, 0.1) for east in (-0.1, 0.1)]
+    places = [session(i, f"source {i}", place) for i, place in enumerate(corners)]
+    assert n_groups(*places, by="region") == 4
+    assert n_groups(places[0], session(9, "near", (-0.2, -0.01)), by="region") == 1
+    assert n_groups(places[0], session(9, "next", (-0.26, -0.1)), by="region") == 2
+
+
+@given(st.integers(-12, 14))
+def test_a_day_is_a_day_in_utc_whatever_the_zone(hours):
+    """A propagation day must not be divided because a client connects from elsewhere."""
+    zone = timezone(timedelta(hours=hours))
+    minutes = (0, 23 * 60 + 59, 24 * 60)  # the first and last of one day, and the next
+    first, last, after = (
+        replace(session(i, "a"), start=(EPOCH + timedelta(minutes=n)).astimezone(zone))
+        for i, n in enumerate(minutes)
+    )
+    assert n_groups(first, last, by="time") == 1
+    assert n_groups(last, after, by="time") == 2
+
+
+def test_a_source_that_moved_is_where_it_was_first():
+    """A corrected position must not move a source's old sessions to another side."""
+    here, there = (45.0, 7.0), (46.0, 8.0)
+    moved = [session(0, "a", here), session(1, "a", there)]
+    assert n_groups(*moved, session(2, "b", here), by="source") == 1
+    assert n_groups(*moved, session(2, "b", there), by="source") == 2
 
 
 def test_fractions_are_met_as_well_as_chance_allows():

@@ -62,6 +62,17 @@ def test_far_errors_still_cost_more_the_farther_they_are(error, sigma, tilt):
     assert far > near
 
 
+@given(sigmas)
+def test_the_tail_goes_on_where_the_square_ends(sigma):
+    """A step in the loss would be a place where training gets stuck."""
+    edge = sigma * FAR_SIGMAS
+    inside, outside = (
+        upright(pair(0.0), pair(sigma), pair(edge * factor)) for factor in (0.999, 1.001)
+    )
+    # One step of the square: the derivative z dz of z^2 / 2.
+    assert (outside - inside).item() == pytest.approx(0.002 * FAR_SIGMAS**2, rel=0.05)
+
+
 @given(st.lists(st.tuples(plain, sigmas, plain), min_size=1, max_size=20))
 def test_loss_is_torch_s(rows):
     """Another implementation agrees, constant included, so figures compare."""

@@ -93,6 +93,16 @@ def test_three_errors_by_hand():
     assert metrics["accuracy_30m"] == pytest.approx(2 / 3)
 
 
+def test_percentiles_and_rmse_of_a_ladder_by_hand():
+    """Errors of 0, 1, ... 100 m: the percentiles are their own numbers."""
+    north_deg = np.arange(101) / 110_574.389
+    truth = np.stack([north_deg, np.zeros(101)], axis=1)
+    metrics = localization_metrics([0.0, 0.0], [50.0, 50.0], truth)
+    assert metrics["error_m_p68"] == pytest.approx(68, abs=0.01)
+    assert metrics["error_m_p95"] == pytest.approx(95, abs=0.01)
+    assert metrics["error_m_rmse"] == pytest.approx(math.sqrt(100 * 201 / 6), abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("position", "sigma", "truth", "message"),
     [
