@@ -1,8 +1,10 @@
 """A catalogue with a few simulated sessions on the real servers, for the tests that train."""
 
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -29,6 +31,34 @@ def own_registry():
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     else:
         os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Hears who is asked for by HTTPS, and lets nothing pass."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), None)
+        self.asked = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def finish_request(self, request, client_address):
+        """Keep the first line, and hang up."""
+        self.asked.append(request.recv(300).partition(b"\r\n")[0].decode())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def https_proxy():
+    """All tests and their processes have it, so that no command can call home unnoticed."""
+    with Proxy() as proxy, pytest.MonkeyPatch.context() as patch:
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            patch.setenv(name, f"http://127.0.0.1:{proxy.server_address[1]}")
+        for name in ("NO_PROXY", "no_proxy"):
+            patch.setenv(name, "127.0.0.1,localhost")
+        yield proxy
+        proxy.shutdown()
+    assert proxy.asked == []
 
 
 @pytest.fixture(scope="session")

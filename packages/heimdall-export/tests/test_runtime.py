@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -35,6 +38,23 @@ def changed(onnx_path, metadata, tmp_path):
         return tmp_path / "changed.onnx"
 
     return change
+
+
+@pytest.mark.parametrize(
+    ("opened", "reports"),
+    [
+        ("from heimdall_export.session import open_session as opened", False),
+        # This test can fail: ONNX Runtime alone does.
+        ("from onnxruntime import InferenceSession as opened", True),
+    ],
+)
+def test_onnx_runtime_reports_on_nobody(onnx_path, tmp_path, opened, reports):
+    """It gives the user an id that lasts, and sends what it runs to its makers."""
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    program = f"import sys; {opened}; opened(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", program, onnx_path], env=environment, check=True)
+    assert bool(list(tmp_path.rglob("deviceid"))) == reports
 
 
 def test_it_says_what_the_contracts_example_says(predictor, onnx_path, recordings_of):

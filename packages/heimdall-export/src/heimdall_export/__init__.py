@@ -7,8 +7,12 @@ ONNX), `mlflow` and `s3`.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# ONNX Runtime reports on its users to its makers, unless told not to before it is loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from heimdall_export.errors import ExportError
