@@ -1,4 +1,4 @@
-"""No command asks a host that the user did not name: `https_proxy` in conftest.py hears all tests."""
+"""No command asks a host that the user did not name: `https_proxy` in conftest.py hears them."""
 
 import subprocess
 import sys
