@@ -137,7 +137,8 @@ def coverage(session):
                     success_codes=[0, 1],  # a test that fails still covers
                 )
     total = {"COVERAGE_FILE": str(found / "all")}
-    session.run("coverage", "combine", "--quiet", "--keep", settings, str(found), env=total)
+    files = map(str, found.iterdir())
+    session.run("coverage", "combine", "--quiet", "--keep", settings, *files, env=total)
     session.run("coverage", "report", settings, env=total)
 
 
