@@ -8,6 +8,7 @@ import pytest
 from heimdall_data import HeimdallDataset, ObjectStore
 from heimdall_data.cache.disk import FeatureCache
 from heimdall_data.errors import BucketUnusable
+from heimdall_data.recordings.decode import decode
 from heimdall_data.session_features import FeatureSource
 from heimdall_data.testing.fixtures import (
     NPY,
@@ -16,6 +17,7 @@ from heimdall_data.testing.fixtures import (
     new_recording,
     one_receiver_session,
 )
+from heimdall_features.outside_json import LARGEST_BYTES
 
 IMPOSSIBLE_KEYS = [
     "../other/secret",
@@ -73,6 +75,57 @@ def test_missing_and_truncated_objects_exclude_their_sessions_with_the_reason(
     reasons = {found.session_id: found.reason for found in exclusions}
     assert "no object '1.npy'" in reasons["1"]
     assert "2.npy" in reasons["2"]
+
+
+def test_an_object_that_breaks_its_parser_excludes_its_session_alone(
+    six, s3_settings, raw_iq_store
+):
+    """NumPy takes a shape of (True,) for one, and raised a TypeError that ended the run."""
+    text = b"{'descr': '<c8', 'fortran_order': False, 'shape': (True,)}\n"
+    raw_iq_store.put("1.npy", b"\x93NUMPY\x01\x00" + bytes([len(text), 0]) + text + bytes(8))
+    usable, exclusions = HeimdallDataset(six, ONE_RECEIVER, s3_settings).prepare(progress=False)
+    assert len(usable) == 5
+    assert [found.session_id for found in exclusions] == ["1"]
+    assert "1.npy: a shape of (True,)" in exclusions[0].reason
+
+
+def test_a_recording_that_memory_does_not_suffice_for_is_tried_again(
+    six, s3_settings, tmp_path, monkeypatch
+):
+    """Its size is limited, so this machine is short; a larger one, or a quieter day, decodes it."""
+
+    def decoded(*_, name, **__):
+        if name == "1.npy":
+            raise MemoryError
+        return decode(NPY, None, name=name, sample_rate_hz=12_500.0)
+
+    dataset = HeimdallDataset(six, ONE_RECEIVER, s3_settings, cache_dir=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("heimdall_data.session_reader.decode", decoded)
+        _, exclusions = dataset.prepare(progress=False)
+    assert [found.session_id for found in exclusions] == ["1"]
+    assert "1.npy: this machine lacks the memory" in exclusions[0].reason
+    assert dataset.prepare(progress=False)[1] == []
+
+
+def test_an_interrupt_while_decoding_is_no_reason_to_exclude(six, s3_settings, monkeypatch):
+    """Ctrl-C ends the run, and must not count against whatever was being read."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("heimdall_data.recordings.decode.recording_from_npy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        HeimdallDataset(six, ONE_RECEIVER, s3_settings).prepare(progress=False)
+
+
+def test_an_object_beyond_the_limit_is_not_fetched(s3_settings, raw_iq_store):
+    """A hundred gigabytes under a recording's key would fill any memory before they are decoded."""
+    raw_iq_store.put("a.sigmf-data", bytes(8))
+    raw_iq_store.put("a.sigmf-meta", bytes(LARGEST_BYTES + 1))
+    session = one_receiver_session(0, s3_settings.raw_iq_bucket, "a.sigmf-data", "sigmf")
+    _, exclusions = HeimdallDataset([session], ONE_RECEIVER, s3_settings).prepare(progress=False)
+    assert f"has {LARGEST_BYTES + 1} bytes, more than the {LARGEST_BYTES}" in exclusions[0].reason
 
 
 def test_an_object_replaced_after_its_version_was_asked_is_cached_as_what_it_is(

@@ -1,6 +1,7 @@
 """Recordings on disk with the positions of their receivers."""
 
 import json
+import tarfile
 import tempfile
 import wave
 from dataclasses import replace
@@ -153,6 +154,18 @@ def test_an_unreadable_file_costs_its_receiver_alone(tmp_path):
     warnings = []
     assert "A" not in read_transmission([tmp_path], warn=warnings.append).unusable
     assert "A.wav: not a WAV file" in warnings[0]
+
+
+def test_a_file_that_breaks_its_parser_costs_its_receiver_alone(tmp_path):
+    """An archive with a size of a hundred digits ended `heimdall locate` with a traceback."""
+    sigmf(tmp_path, "A", position=(1.0, 1.0))
+    with tarfile.open(tmp_path / "B.sigmf", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("B.sigmf-data")
+        member.pax_headers = {"size": "9" * 100}
+        archive.addfile(member)
+    found = read_transmission([tmp_path])
+    assert set(found.recordings) == {"A"}
+    assert "B.sigmf: " in found.unusable["B"]
 
 
 def test_a_damaged_position_matters_only_where_the_list_has_none(tmp_path):

@@ -1,8 +1,18 @@
 """Errors of this package: all are a `DataError`, and say what is wrong and what to do."""
 
+import re
+
+_LONG_LINE = re.compile(r"(.{600}).+(.{300})")
+
 
 class DataError(ValueError):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Long lines are cut in the middle: a message names values of files, which may be megabytes.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_LONG_LINE.sub(r"\1 [...] \2", message))
 
 
 class CatalogueError(DataError):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_reader import ObjectVersions, SessionRecordings
 
-DECODING_VERSION = 3
+DECODING_VERSION = 4
 """Raise it if decoding or alignment gives other samples, so that old entries are not used."""
 BATCH_THREADS = 8
 """Chosen by measurement on 2 cores, with the store on them or a few milliseconds away."""

@@ -1,9 +1,9 @@
 """The recordings of a session, fetched, decoded and cut to the same span of true time.
 
 A recording that is missing or cannot be decoded is left out with its reason, and the session's
-others are kept. The same applies to a recording in another bucket than the configured one, if
-that bucket is missing or closed to us. A store that does not answer is an error for the caller,
-as nobody knows what it holds.
+others are kept, whatever its decoding raised. The same applies to a recording in another bucket
+than the configured one, if that bucket is missing or closed to us. A store that does not answer is
+an error for the caller, as nobody knows what it holds.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from heimdall_features import FeatureError
 from heimdall_features.clock import Span, common_span
+from heimdall_features.outside_json import LARGEST_BYTES
 
 from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable, RecordingError
 from heimdall_data.object_store.store import ObjectStore
 from heimdall_data.recordings.decode import decode
+from heimdall_data.recordings.recording import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_MOST_STRETCHES = 10_000
-"""The most that are compared: metadata may claim any number at the same time."""
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f]")
 
 ObjectVersion = tuple[str, int] | None
@@ -96,20 +95,47 @@ def align(recordings: Mapping[str, Recording]) -> dict[str, Recording]:
 
 def _longest_common(recordings: Mapping[str, Recording]) -> dict[str, Recording]:
     """The stretch of each recording with a clock that belongs to the longest time in common."""
-    # Each entry is a time that the receivers so far share, and the stretch of each of them.
+    # Each entry is a time that the receivers so far share, and the stretch of each of them; both
+    # lists are in order of time, without overlaps, and so is what they share.
     common: list[tuple[int, int, dict[str, Recording]]] = [(-(2**63), 2**63, {})]
     for name, recording in recordings.items():
         if recording.clock_locked:
-            overlaps = (
-                (max(begin_ns, start_ns), min(end_ns, stop_ns), {**stretches, name: stretch})
-                for begin_ns, end_ns, stretches in common
-                for stretch in (recording, *recording.others)
-                if stretch.clock_locked and (start_ns := stretch.start_gps_ns) is not None
-                for stop_ns in (start_ns + round(stretch.duration_s * 1e9),)
-                if max(begin_ns, start_ns) < min(end_ns, stop_ns)
-            )
-            common = nlargest(_MOST_STRETCHES, overlaps, key=lambda each: each[1] - each[0])
-    return dict(recordings) | (common[0][2] if common else {})
+            stretches = _in_order(recording)
+            shared = []
+            here = there = 0
+            while here < len(common) and there < len(stretches):
+                (begin_ns, end_ns, others), (start_ns, stop_ns, stretch) = (
+                    common[here],
+                    stretches[there],
+                )
+                span_ns = max(begin_ns, start_ns), min(end_ns, stop_ns)
+                if span_ns[0] < span_ns[1]:
+                    shared.append((*span_ns, {**others, name: stretch}))
+                if end_ns < stop_ns:
+                    here += 1
+                else:
+                    there += 1
+            common = shared
+    longest = max(common, key=lambda each: each[1] - each[0], default=None)
+    return dict(recordings) | (longest[2] if longest else {})
+
+
+def _in_order(recording: Recording) -> list[tuple[int, int, Recording]]:
+    """Start, end and samples of the stretches with a clock, each where those before it ended.
+
+    Metadata may claim any number at the same time.
+    """
+    timed = [
+        (start_ns, start_ns + round(stretch.duration_s * 1e9), stretch)
+        for stretch in (recording, *recording.others)
+        if stretch.clock_locked and (start_ns := stretch.start_gps_ns) is not None
+    ]
+    found: list[tuple[int, int, Recording]] = []
+    for start_ns, stop_ns, stretch in sorted(timed, key=lambda each: each[:2]):
+        begin_ns = max(start_ns, found[-1][1]) if found else start_ns
+        if begin_ns < stop_ns:
+            found.append((begin_ns, stop_ns, stretch))
+    return found
 
 
 def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str, Measurement]:
@@ -186,6 +212,10 @@ class SessionReader:
                 self._raise_if_ours(error, measurement)
                 unusable[name] = str(error)
                 cacheable = False
+            except MemoryError:
+                # Its size is limited: another machine, or this one tomorrow, may decode it.
+                unusable[name] = f"{measurement.key}: this machine lacks the memory to decode it"
+                cacheable = False
             versions[name] = tuple(seen)
         if len(usable) > 1:
             try:
@@ -225,8 +255,9 @@ class SessionReader:
                     f"invalid location of the recording in the catalogue: {key!r} in bucket "
                     f"{measurement.bucket!r}; correct measurements.iq_data_location"
                 )
+            most_bytes = MAX_BYTES if key == measurement.key else LARGEST_BYTES
             try:
-                data, found = self._store(measurement.bucket).get_with_version(key)
+                data, found = self._store(measurement.bucket).get_with_version(key, most_bytes)
             except ObjectMissing as error:
                 missing = missing or error
                 versions.append(None)

@@ -1,4 +1,7 @@
-"""The dispatch on `iq_data_format`."""
+"""The dispatch on `iq_data_format`, and the limits of what is decoded."""
+
+import io
+import tarfile
 
 import pytest
 from heimdall_data.errors import RecordingError
@@ -31,3 +34,25 @@ def test_an_empty_object_is_refused_in_every_format(form):
     """A failed upload leaves an empty object; its name is what the operator needs."""
     with pytest.raises(RecordingError, match="sessions/1/a: empty, 0 bytes"):
         decode(b"", form, name="sessions/1/a", sample_rate_hz=1.0)
+
+
+@pytest.mark.parametrize("size", ["nan", "9" * 30])
+def test_any_exception_of_a_parser_is_an_error_with_the_name(size):
+    """Python's own parsers raise more than they document; one object must not end a run."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.sigmf-data")
+        member.pax_headers = {"size": size}
+        archive.addfile(member)
+    with pytest.raises(RecordingError, match="sessions/1/a: "):
+        decode(stream.getvalue(), "sigmf", name="sessions/1/a")
+
+
+def test_a_value_of_megabytes_is_not_in_the_message():
+    """It goes to the log, the report and the database of every run."""
+    meta = b'{"global": {"core:datatype": "' + b"x" * 10**6 + b'"}, "captures": []}'
+    with pytest.raises(
+        RecordingError, match=r"sessions/1/a: .*xxx \[\.\.\.\] x.*ci16_le"
+    ) as caught:
+        decode(bytes(8), "sigmf", name="sessions/1/a", metadata=meta)
+    assert len(str(caught.value)) < 1_000

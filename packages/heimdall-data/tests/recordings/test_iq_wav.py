@@ -182,3 +182,11 @@ def test_an_unusable_file_is_refused_with_the_value(data, message):
     """The message must say what is wrong with the file."""
     with pytest.raises(RecordingError, match=message):
         recording_from_iq_wav(data, NAME)
+
+
+def test_a_file_of_empty_chunks_is_refused():
+    """Each takes some hundred bytes of memory, and a file has room for millions."""
+    chunks = b"".join(struct.pack("<II", number, 0) for number in range(1, 2000))
+    data = struct.pack("<4sI4s", b"RIFF", len(chunks) + 4, b"WAVE") + chunks
+    with pytest.raises(RecordingError, match=f"{NAME}: more than 1000 chunks"):
+        recording_from_iq_wav(data, NAME)

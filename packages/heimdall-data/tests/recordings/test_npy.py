@@ -95,6 +95,20 @@ def test_a_header_with_a_huge_shape_takes_no_memory(promised):
         tracemalloc.stop()
 
 
+odd_lengths = st.sampled_from(["True", "False", "2.0", "None", "-8", "'8'", "(8,)", "8j", "[]"])
+
+
+@given(st.lists(odd_lengths | st.just("8"), max_size=3), st.sampled_from(["c8", "f4", "i2"]))
+def test_a_shape_that_is_no_row_of_whole_numbers_is_refused(lengths, dtype):
+    """NumPy takes True for 1, and raised a TypeError far from the file's name."""
+    assume(set(lengths) != {"8"})
+    shape = "".join(f"{length}, " for length in lengths)
+    text = f"{{'descr': '<{dtype}', 'fortran_order': False, 'shape': ({shape})}}\n".encode()
+    data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(64)
+    with pytest.raises(RecordingError, match=NAME):
+        decoded(data)
+
+
 @given(hnp.scalar_dtypes() | st.just(np.dtype([("i", "f4"), ("q", "f4")])))
 def test_every_other_type_is_refused_by_its_name(dtype):
     """The message must say what to store instead."""

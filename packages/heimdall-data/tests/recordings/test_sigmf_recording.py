@@ -19,7 +19,8 @@ from heimdall_data.recordings.recording import (
     gps_ns_from_text,
     utc_text,
 )
-from heimdall_data.recordings.sigmf_recording import CLOCK_KEY, sigmf_archive
+from heimdall_data.recordings.sigmf_recording import CLOCK_KEY, MOST_CAPTURES, sigmf_archive
+from heimdall_features.outside_json import LARGEST_BYTES
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -318,4 +319,62 @@ def test_a_sparse_archive_takes_no_memory():
         }
         tar.addfile(member, io.BytesIO(b""))
     with pytest.raises(RecordingError, match="0 data and 0 metadata"):
+        decoded(stream.getvalue())
+
+
+def test_metadata_of_many_megabytes_are_not_parsed():
+    """Parsed, they take many times their size: 300 MB took 1.8 GB."""
+    described = meta(**{"core:description": "x" * LARGEST_BYTES})
+    with pytest.raises(RecordingError, match=f"more than {LARGEST_BYTES}"):
+        decoded(SAMPLES, described)
+
+
+def test_metadata_that_are_deeply_nested_are_refused():
+    """They exhaust the stack of the parser."""
+    with pytest.raises(RecordingError, match="too deeply nested"):
+        decoded(SAMPLES, b"[" * 10**5 + b"]" * 10**5)
+
+
+def test_a_million_captures_are_refused_and_ten_thousand_read(monkeypatch):
+    """A million took 20 s; a receiver that hops ten times a second for minutes is real."""
+    hops = [{"core:sample_start": n, "core:frequency": n + 1} for n in range(MOST_CAPTURES)]
+    hopping = decoded(bytes(4 * MOST_CAPTURES), meta(captures=hops))
+    assert len(hopping.others) == MOST_CAPTURES - 1
+    monkeypatch.setattr(Recording, "cut", lambda *_: pytest.fail("a capture was read"))
+    with pytest.raises(RecordingError, match=f"10001 captures, more than {MOST_CAPTURES}"):
+        decoded(SAMPLES, meta(captures=[{}] * (MOST_CAPTURES + 1)))
+
+
+@pytest.mark.parametrize("key", ["core:sample_rate", "core:offset", "core:trailing_bytes"])
+def test_a_boolean_is_no_number(key):
+    """Python takes True for 1: a rate of 1 Hz."""
+    with pytest.raises(RecordingError, match="True"):
+        decoded(SAMPLES, meta(**{key: True}))
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_headers_of_an_archive_are_read_up_to_a_limit(monkeypatch, kind):
+    """60,000 members took 7 s, and headers that continue one another exhaust the stack."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for _ in range(1000):
+            member = tarfile.TarInfo("a.sigmf-data")
+            member.type = kind
+            tar.addfile(member)
+    read, frombuf = [], tarfile.TarInfo.frombuf.__func__
+    counted = classmethod(lambda *arguments: read.append(1) or frombuf(*arguments))
+    monkeypatch.setattr(tarfile.TarInfo, "frombuf", counted)
+    with pytest.raises(RecordingError, match=f"{NAME}: .*more than 100 members"):
+        decoded(stream.getvalue())
+    assert len(read) <= 101
+
+
+def test_a_long_header_of_an_archive_is_not_parsed():
+    """Python's parser takes the square of its length: 100 kB of digits took 24 s."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        member = tarfile.TarInfo("x")
+        member.type, member.size = tarfile.XHDTYPE, 10**5
+        tar.addfile(member, io.BytesIO(b"1" * 10**5))
+    with pytest.raises(RecordingError, match="a header of 100000 bytes"):
         decoded(stream.getvalue())

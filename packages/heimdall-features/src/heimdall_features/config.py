@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Final, Literal, Self, SupportsFloat, get_args
 
 from heimdall_features.errors import FeatureError
+from heimdall_features.outside_json import parsed_json
 
 SPEED_OF_LIGHT_M_S: Final = 299_792_458.0
 ALGORITHM_VERSION: Final = 1
@@ -55,8 +56,8 @@ class StoredSettings:
             FeatureError: The text is not that JSON, or settings are unknown, missing or invalid.
         """
         try:
-            values = json.loads(text)
-        except (TypeError, ValueError, RecursionError) as error:
+            values = parsed_json(text)
+        except (TypeError, ValueError) as error:
             raise FeatureError(f"{text!r:.200} is not the JSON of a {cls.__name__}") from error
         if not isinstance(values, dict):
             raise FeatureError(f"{text!r:.200} is not the JSON of a {cls.__name__}")

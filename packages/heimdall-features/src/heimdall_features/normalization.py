@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_features.errors import FeatureError
+from heimdall_features.outside_json import parsed_json
 
 STEPS_PER_DB: Final = 1 << 16
 """Half a step is 8 millionths of a dB, the rounding error of float32 at -140 dB."""
@@ -130,12 +131,12 @@ class NormalizationStats:
             FeatureError: The text is not that JSON, or no levels have these sums.
         """
         try:
-            found = json.loads(text)
+            found = parsed_json(text)
             stats = cls(
                 tuple(found["counts"]),
                 *(tuple(map(tuple, found[field.name])) for field in fields(cls)[1:]),
             )
-        except (TypeError, ValueError, KeyError, RecursionError) as error:
+        except (TypeError, ValueError, KeyError) as error:
             raise FeatureError(f"normalisation statistics are JSON, not {text!r:.200}") from error
         stats._require_sums()
         return stats

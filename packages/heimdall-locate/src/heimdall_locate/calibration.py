@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
+from heimdall_features.outside_json import parsed_json
 from numpy.typing import NDArray
 
 from heimdall_locate.atomic import write_whole
@@ -101,9 +102,9 @@ class Calibration:
             LocateError: It is damaged, of a newer version, or no calibration.
         """
         try:
-            contents = json.loads(text)
+            contents = parsed_json(text)
             known, version = contents["format"] == FORMAT, contents["version"]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise LocateError(
                 f"{name} is no calibration; make one with `heimdall calibrate`"
             ) from error

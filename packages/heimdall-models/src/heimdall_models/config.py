@@ -106,7 +106,7 @@ class LocalizationConfig:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
             raise ModelError(f"{text[:80]!r} is not a model's configuration")

@@ -200,7 +200,7 @@ class Region:
         names = {field.name for field in fields(cls)}
         try:
             values = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             values = None
         numbers = values.values() if isinstance(values, dict) and set(values) == names else [None]
         if not all(isinstance(value, int | float) for value in numbers):

@@ -11,7 +11,6 @@ Source: The Signal Metadata Format Specification, v1.2, "SigMF Collection format
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -20,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_features.outside_json import LARGEST_BYTES, parsed_json
 
 from heimdall_data.errors import IngestError
-from heimdall_data.recordings.decode import decode, require_finite
+from heimdall_data.recordings.decode import decode, decoding, require_finite
 from heimdall_data.recordings.iq_wav import WavNotes, iq_wav_name, recording_from_iq_wav
 from heimdall_data.recordings.kiwi_wav import is_kiwi_wav, kiwi_name
-from heimdall_data.recordings.recording import MAX_SAMPLES
+from heimdall_data.recordings.recording import MAX_BYTES
 from heimdall_data.recordings.sigmf_recording import sigmf_archive, sigmf_metadata
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 _PAIR = (".sigmf-data", ".sigmf-meta")
 _FORMATS = {".npy": "npy", ".wav": "kiwi_wav"} | dict.fromkeys((".sigmf", *_PAIR), "sigmf")
-_MAX_BYTES = 16 * MAX_SAMPLES + 2**20
-"""The longest recording that is decoded, in the widest type. Larger files are not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +175,9 @@ def _read_file(path: Path, details: Details) -> _Read:
     payload, beside = _content(path)
     is_foreign = form == "kiwi_wav" and not is_kiwi_wav(payload)
     if is_foreign:
-        decoded = recording_from_iq_wav(payload, path.name, WavNotes(beside, _attributes(path)))
-        require_finite(decoded, path.name)
+        with decoding(path.name):
+            decoded = recording_from_iq_wav(payload, path.name, WavNotes(beside, _attributes(path)))
+            require_finite(decoded, path.name)
     else:
         decoded = decode(
             payload,
@@ -233,11 +232,11 @@ def _content(path: Path) -> tuple[bytes, bytes | None]:
         sidecar = path.with_suffix(".json")
         payload = _read(path)
         is_described = not is_kiwi_wav(payload) and sidecar.is_file()
-        return payload, _read(sidecar) if is_described else None
+        return payload, _read(sidecar, LARGEST_BYTES) if is_described else None
     if path.suffix.lower() not in _PAIR:
         return _read(path), None
     meta, data = path.with_suffix(".sigmf-meta"), path.with_suffix(".sigmf-data")
-    metadata = _read(meta)
+    metadata = _read(meta, LARGEST_BYTES)
     about = sigmf_metadata(metadata, data.name)["global"]
     foreign = about.get("core:dataset")
     if foreign is not None:
@@ -254,14 +253,14 @@ def _is_plain_name(name: object) -> bool:
     return not re.search("[\ud800-\udfff]", name)  # no name of a file in UTF-8
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most_bytes: int = MAX_BYTES) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a device or a pipe may never end
             raise IngestError(f"{path}: not a file; give the path of a recording")
-        if (size := path.stat().st_size) > _MAX_BYTES:
+        if (size := path.stat().st_size) > most_bytes:
             raise IngestError(
-                f"{path}: {size} bytes, more than the {_MAX_BYTES} of {MAX_SAMPLES} samples; cut "
-                f"it into several"
+                f"{path}: {size} bytes, more than the {most_bytes} that are read; cut the "
+                f"recording into several"
             )
         return path.read_bytes()
     except OSError as error:
@@ -321,14 +320,14 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _in_collection(path: Path) -> list[Path]:
     """The metadata files of a collection's recordings, which must match its hashes."""
-    content = _read(path)
+    content = _read(path, LARGEST_BYTES)
     try:
-        streams = json.loads(content)["collection"]["core:streams"]
+        streams = parsed_json(content)["collection"]["core:streams"]
         # Version 1.0 of the format has pairs instead of objects.
         hashes = dict(
             (each["name"], each["hash"]) if isinstance(each, dict) else each for each in streams
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise IngestError(f"{path}: not a SigMF collection ({error!r}); write it again") from error
     if not hashes:
         raise IngestError(f"{path}: core:streams lists no recording; write it again")
@@ -337,7 +336,7 @@ def _in_collection(path: Path) -> list[Path]:
         if not _is_plain_name(name):
             raise IngestError(f"{path}: lists {name!r}, not the name of a recording beside it")
         meta = path.with_name(f"{name}.sigmf-meta")
-        if hashlib.sha512(_read(meta)).hexdigest() != str(expected).lower():
+        if hashlib.sha512(_read(meta, LARGEST_BYTES)).hexdigest() != str(expected).lower():
             raise IngestError(
                 f"{meta}: its SHA-512 is not the one in {path.name}; restore it, or make the "
                 f"collection again"

@@ -19,6 +19,10 @@ class BrokenObject(OSError):
     """The store began to send an object, and the bytes that arrived are not the object."""
 
 
+class OversizedObject(ValueError):
+    """The object is larger than what was asked for may be."""
+
+
 class Fault(Enum):
     """Kind of a fault, which decides how long a request is retried."""
 
@@ -68,6 +72,8 @@ def store_error(error: Exception, store: str, bucket: str, key: str) -> StoreErr
         return ObjectUnreadable(
             f"object {what} of {store} does not arrive whole ({error}); store it again"
         )
+    if isinstance(error, OversizedObject):
+        return ObjectUnreadable(f"object {what} of {store} has {error}; cut it into several")
     if isinstance(error, ValueError):
         return ObjectUnreadable(
             f"{what} of the object store {store} is not a valid name ({error}); correct it"

@@ -17,7 +17,13 @@ from minio.error import S3Error
 from urllib3.exceptions import ProtocolError
 
 from heimdall_data.errors import ObjectMissing
-from heimdall_data.object_store.errors import FAULTS, BrokenObject, missing_bucket, store_error
+from heimdall_data.object_store.errors import (
+    FAULTS,
+    BrokenObject,
+    OversizedObject,
+    missing_bucket,
+    store_error,
+)
 from heimdall_data.object_store.retry import Retry
 
 if TYPE_CHECKING:
@@ -77,13 +83,18 @@ class ObjectStore:
         """
         return self.get_with_version(key)[0]
 
-    def get_with_version(self, key: str) -> tuple[bytes, StoredObject]:
-        """Return the object's bytes and their version; errors as of `get`."""
+    def get_with_version(
+        self, key: str, most_bytes: int | None = None
+    ) -> tuple[bytes, StoredObject]:
+        """Return the object's bytes and their version; errors as of `get`.
+
+        An object of more than `most_bytes` is an `ObjectUnreadable`, and not fetched.
+        """
 
         def read(client: Minio) -> tuple[bytes, StoredObject]:
             response = client.get_object(self.bucket, key)
             try:
-                data = _download(response, self.settings)
+                data = _download(response, self.settings, most_bytes)
             except BaseException:
                 response.close()  # the rest of the object is still arriving
                 raise
@@ -189,10 +200,12 @@ def _tag(etag: str | None) -> str:
     return (etag or "").strip('"')
 
 
-def _download(response: BaseHTTPResponse, settings: S3Settings) -> bytes:
+def _download(response: BaseHTTPResponse, settings: S3Settings, most_bytes: int | None) -> bytes:
     """All bytes of an object whose headers have arrived, at no less than the least rate."""
     started_s = time.monotonic()
     size = response.headers.get("content-length")
+    if most_bytes is not None and int(size or 0) > most_bytes:
+        raise OversizedObject(f"{size} bytes, more than the {most_bytes} that are read")
     chunks: list[bytes] = []
     n_bytes = 0
     try:

@@ -10,12 +10,12 @@ Data Set", Sensors 21 (2021), doi 10.3390/s21165516 (CC BY-SA 4.0).
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_features.outside_json import parsed_json
 
 from heimdall_data.public.columns import PublicDataError, number, place_deg, read_rows
 
@@ -122,10 +122,10 @@ def _measurements(row: Row) -> list[tuple[str, int]]:
     """Serial and time of arrival in ns of each measurement."""
     text = row.cells.get("measurements", "")
     try:
-        found = json.loads(text)
+        found = parsed_json(text)
         # 64 bits, which the difference of any two in seconds fits.
         measured = [(str(serial), int(np.int64(int(time_ns)))) for serial, time_ns, *_ in found]
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise PublicDataError(
             f"{row.where}, column 'measurements': {text[:80]!r} is not a list of [serial, time in "
             f"ns, level] ({error}); correct it"

@@ -5,6 +5,7 @@ Ingestion also knows the formats by suffix: `ingest.recording_file`, `ingest.new
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from heimdall_data.recordings.npy import recording_from_npy
 from heimdall_data.recordings.sigmf_recording import recording_from_sigmf
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from heimdall_data.recordings.recording import Recording
@@ -46,19 +48,43 @@ def decode(
     """
     if not data:
         raise RecordingError(f"{name}: empty, 0 bytes; store the recording again")
-    match format or "npy":
-        case "npy":
-            recording = recording_from_npy(data, name, sample_rate_hz)
-        case "sigmf":
-            recording = recording_from_sigmf(data, metadata, name)
-        case "kiwi_wav":
-            recording = recording_from_kiwi_wav(data, name, start)
-        case _:
-            raise RecordingError(
-                f"{name}: unknown iq_data_format {format!r}; known are {', '.join(FORMATS)}"
-            )
-    require_finite(recording, name)
+    with decoding(name):
+        match format or "npy":
+            case "npy":
+                recording = recording_from_npy(data, name, sample_rate_hz)
+            case "sigmf":
+                recording = recording_from_sigmf(data, metadata, name)
+            case "kiwi_wav":
+                recording = recording_from_kiwi_wav(data, name, start)
+            case _:
+                raise RecordingError(
+                    f"{name}: unknown iq_data_format {format!r}; known are {', '.join(FORMATS)}"
+                )
+        require_finite(recording, name)
     return recording
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Context in which any exception is a `RecordingError` about the recording of this name.
+
+    `MemoryError` stays as it is: another machine may decode the same recording.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except RecordingError as error:
+        if name in str(error):
+            raise
+        raise RecordingError(f"{name}: {error}") from error
+    # The bytes are anybody's, and go through parsers of NumPy, tar and JSON: whatever one of them
+    # raises, the other recordings must be read.
+    except Exception as error:
+        raise RecordingError(
+            f"{name}: cannot be decoded ({type(error).__name__}: {error}); store it again, or "
+            f"leave it out"
+        ) from error
 
 
 def require_finite(recording: Recording, name: str) -> None:

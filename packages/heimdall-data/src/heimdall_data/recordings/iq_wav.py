@@ -21,7 +21,6 @@ Specifications 1.0" (1991), for WAV.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
@@ -30,6 +29,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from heimdall_features.outside_json import parsed_json
 
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.kiwi_wav import kiwi_name
@@ -57,6 +57,8 @@ _NAME = re.compile(
     r"(?P<station>.+)_(?P<frequency_hz>\d+)_(?P<start>\d{4}-\d\d-\d\dT[\d:.]+Z)\.wav$",
     re.IGNORECASE | re.ASCII,
 )
+_MOST_CHUNKS = 1000
+"""Recorders write five."""
 _UNIX_SECONDS = re.compile(r"(\d{1,10})\.(\d{9})", re.ASCII)
 _UNIX_EPOCH_NS = gps_ns_from_utc(datetime(1970, 1, 1, tzinfo=UTC))
 
@@ -176,8 +178,8 @@ def _finite(value: object) -> float:
 
 def _sidecar(content: bytes | None, name: str) -> Mapping[str, Any]:
     try:
-        said = {} if content is None else json.loads(content)
-    except (ValueError, RecursionError) as error:
+        said = {} if content is None else parsed_json(content)
+    except ValueError as error:
         raise RecordingError(
             f"{name}: the JSON beside it cannot be read ({type(error).__name__}: {error}); correct "
             f"or remove it"
@@ -193,8 +195,10 @@ def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
         raise RecordingError(f"{name}: not a WAV file; copy or record it again")
     view = memoryview(data)
     chunks: dict[bytes, memoryview] = {}
-    here = 12
+    here, n_chunks = 12, 0
     while here + _CHUNK.size <= len(data):
+        if (n_chunks := n_chunks + 1) > _MOST_CHUNKS:
+            raise RecordingError(f"{name}: more than {_MOST_CHUNKS} chunks; record it again")
         kind, size = _CHUNK.unpack_from(data, here)
         here += _CHUNK.size
         if kind == b"data" and size in _UNFINISHED:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import math
-import tokenize
 
 import numpy as np
 
@@ -25,16 +24,6 @@ _READERS = {
     # Version 3 differs from 2 only in the encoding of field names, and fields are refused.
     (3, 0): np.lib.format.read_array_header_2_0,
 }
-# Raised by NumPy's parser on damaged headers; some of them were found by fuzzing.
-_UNREADABLE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    RecursionError,
-    SyntaxError,
-    tokenize.TokenError,
-)
 
 
 def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> Recording:
@@ -53,7 +42,8 @@ def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> 
     try:
         read_header = _READERS[np.lib.format.read_magic(stream)]
         shape, fortran_order, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
-    except _UNREADABLE as error:
+    # NumPy evaluates the text, which also raises SyntaxError, TypeError, RecursionError and others.
+    except Exception as error:
         reason = str(error).partition("\n")[0][:120]
         raise RecordingError(
             f"{name}: not a NumPy file of version 1 to 3 ({len(data)} bytes: {reason}); "
@@ -89,6 +79,8 @@ def _checked_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str
     if not (len(shape) == 1 if is_complex else len(shape) == 2 and 2 in shape):
         wanted = "(n,)" if is_complex else "(2, n) or (n, 2)"
         raise RecordingError(f"{name}: {dtype} of shape {shape}; a recording is {wanted}")
+    if any(type(length) is not int for length in shape):
+        raise RecordingError(f"{name}: a shape of {shape}, which are not whole numbers; save again")
     n_values = math.prod(shape)
     n_samples = n_values if is_complex else n_values // 2
     if not 0 < n_samples <= MAX_SAMPLES:

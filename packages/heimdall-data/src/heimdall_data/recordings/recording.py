@@ -29,6 +29,9 @@ ComplexSamples = npt.NDArray[np.complex64]
 
 MAX_SAMPLES = 2**27
 """The longest recording that is decoded: 1 GiB in memory, eleven minutes at 200 kHz."""
+MAX_BYTES = 16 * MAX_SAMPLES + 2**20
+"""The largest file with samples that is read: that many of the widest type."""
+SAMPLE_RATES_HZ = (1.0, 1e12)
 INT16_FULL_SCALE = np.float32(32768)
 WEEK_NS = 604_800 * 10**9
 # GPS time 0, on a UTC clock with today's leap seconds.
@@ -115,8 +118,12 @@ class Recording:
                 f"a recording needs complex64 samples of shape (n,) with n > 0, "
                 f"not {self.iq.dtype} of shape {self.iq.shape}"
             )
-        if not 0 < self.sample_rate_hz < float("inf"):
-            raise RecordingError(f"a sample rate must be positive, not {self.sample_rate_hz!r} Hz")
+        least_hz, most_hz = SAMPLE_RATES_HZ
+        if not least_hz <= self.sample_rate_hz <= most_hz:
+            raise RecordingError(
+                f"the sample rate is {self.sample_rate_hz!r} Hz; it must be {least_hz:g} to "
+                f"{most_hz:g} Hz"
+            )
         if not self.clock_sigma_s >= 0:
             raise RecordingError(
                 f"a clock's uncertainty must be 0 or more, not {self.clock_sigma_s!r} s"

@@ -21,10 +21,11 @@ import math
 import re
 import tarfile
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
+from heimdall_features.outside_json import parsed_json
 
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.recording import (
@@ -39,6 +40,11 @@ from heimdall_data.recordings.recording import (
 CLOCK_KEY = "heimdall:clock_uncertainty_s"
 """Standard deviation of `core:datetime` in seconds."""
 
+MOST_CAPTURES = 10_000
+_MOST_HEADERS = 100
+"""Of an archive, which has two members with up to two headers each."""
+_LARGEST_HEADER_BYTES = 4096
+"""Of a header that continues another. Python's parser takes the square of its length."""
 _DATATYPE = re.compile(r"([cr])(f32|f64|[iu](?:8|16|32))(_le|_be)?")
 
 _Captures = list[tuple[int, dict[str, Any]]]
@@ -83,19 +89,30 @@ def sigmf_metadata(metadata: bytes, name: str) -> dict[str, Any]:
         RecordingError: They are not JSON, or have another form.
     """
     try:
-        meta = json.loads(metadata)
+        meta = parsed_json(metadata)
         if isinstance(meta["global"], dict) and isinstance(meta["captures"], list):
             return dict(meta)
         why = "global is not an object, or captures not a list"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
     raise RecordingError(f"{name}: the SigMF metadata cannot be read ({why}); write them again")
 
 
 def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
     """Samples and metadata of the one recording in an archive, an uncompressed tar."""
+    numbers = count(1)
+
+    class Header(tarfile.TarInfo):
+        def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+            if next(numbers) > _MOST_HEADERS:
+                raise tarfile.ReadError(f"more than {_MOST_HEADERS} members")
+            if not self.isreg() and self.size > _LARGEST_HEADER_BYTES:
+                raise tarfile.ReadError(f"a header of {self.size} bytes")
+            found: tarfile.TarInfo | None = super()._proc_member(archive)  # type: ignore[misc]
+            return found
+
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:", tarinfo=Header) as archive:
             # A sparse member would claim more than the archive contains.
             files = [m for m in archive.getmembers() if m.isreg() and not m.issparse()]
             samples, meta = (
@@ -131,6 +148,8 @@ def _checked_type(about: dict[str, Any], name: str) -> np.dtype[Any]:
 
 def _captures(about: dict[str, Any], captures: list[dict[str, Any]]) -> _Captures:
     """The captures, or one without metadata from sample 0 on."""
+    if len(captures) > MOST_CAPTURES:
+        raise ValueError(f"{len(captures)} captures, more than {MOST_CAPTURES}")
     # Indices are absolute over all files of a recording; core:offset is the first one of this.
     offset = _count(about, "core:offset", 0)
     placed = [(_count(each, "core:sample_start", offset) - offset, each) for each in captures]
@@ -163,7 +182,7 @@ def _without_foreign_bytes(
 
 def _count(values: dict[str, Any], key: str, default: int) -> int:
     value = values.get(key, default)
-    if not isinstance(value, int) or value < 0:
+    if type(value) is not int or value < 0:
         raise ValueError(f"{key} is {value!r}, not a whole number of 0 or more")
     return value
 
@@ -187,7 +206,9 @@ def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
 
 def _recording(iq: ComplexSamples, about: dict[str, Any], captures: _Captures) -> Recording:
     """The longest stretch of samples without a gap, and the others beside it."""
-    rate_hz = float(about["core:sample_rate"])
+    rate_hz = _number(about, "core:sample_rate")
+    if rate_hz is None:
+        raise ValueError("no core:sample_rate")
     whole = Recording(iq=iq, sample_rate_hz=rate_hz)
     ends = [first for first, _ in captures[1:]] + [len(iq)]
     timed: tuple[int, int, float] | None = None

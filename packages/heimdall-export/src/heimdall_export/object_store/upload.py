@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import urllib3
+from heimdall_features.outside_json import parsed_json
 from minio.error import S3Error
 
 from heimdall_export.contract import MODEL_FOLDER
@@ -256,7 +257,7 @@ def add_to_sidecar(client: Minio, uri: str, name: str, value: object) -> str:
     with store_errors(f"add {name!r} to {sidecar} in bucket {bucket!r}"):
         old = b"".join(chunks_of(client, bucket, sidecar))
         try:
-            entries = {**json.loads(old), name: value}
+            entries = {**parsed_json(old), name: value}
         except (ValueError, TypeError) as error:
             raise ExportError(
                 f"the sidecar {sidecar} is not a JSON object: {old[:100]!r}"

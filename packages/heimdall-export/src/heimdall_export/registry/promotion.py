@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from heimdall_features.outside_json import parsed_json
+
 from heimdall_export.contract import PRODUCTION, REGISTERED_MODEL
 from heimdall_export.errors import ExportError
 from heimdall_export.registry.registry import list_versions, version_in
@@ -82,7 +84,7 @@ def refuse_worse(candidate: RegisteredVersion, present: RegisteredVersion | None
 def _tested_metrics(version: RegisteredVersion) -> dict[str, float]:
     text = version.tags.get(_METRICS_TAG, "{}")
     try:
-        found = {name: float(value) for name, value in json.loads(text).items()}
+        found = {name: float(value) for name, value in parsed_json(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ExportError(
             f"tag {_METRICS_TAG!r} of version {version.version} holds no metrics: {text:.100}; "
@@ -117,7 +119,7 @@ def moves(tracking: str | MlflowClient, model_name: str = REGISTERED_MODEL) -> t
     with mlflow_errors(f"read the moves of {model_name!r}"):
         text = client.get_registered_model(model_name).tags.get(_LOG_TAG, "[]")
     try:
-        return tuple(Move(**entry) for entry in json.loads(text))
+        return tuple(Move(**entry) for entry in parsed_json(text))
     except (ValueError, TypeError) as error:
         raise ExportError(
             f"tag {_LOG_TAG!r} of {model_name!r} is not a log: {text:.100}; delete the tag"

@@ -7,10 +7,11 @@ hundred others: one request of an interface that MLflow keeps stable ("REST API"
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from heimdall_features.outside_json import parsed_json
 
 from heimdall_export.contract import DELETING
 from heimdall_export.errors import ExportError
@@ -142,7 +143,7 @@ def _get(tracking_uri: str, endpoint: str, fields: Mapping[str, str]) -> dict[st
             f"the registry at {place} is out of reach: {type(error).__name__}; is it running?"
         ) from error
     try:
-        found: dict[str, Any] = {**json.loads(answer.data)}
+        found: dict[str, Any] = {**parsed_json(answer.data)}
     except (ValueError, TypeError) as error:
         raise ExportError(
             f"the server at {place} answers with status {answer.status} and is no MLflow; "

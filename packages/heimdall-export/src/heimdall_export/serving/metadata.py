@@ -6,9 +6,10 @@ next. A file that does not name its format has format 1; a later format is named
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from heimdall_features.outside_json import parsed_json
 
 from heimdall_export.contract import ARRIVAL_KEYS, METADATA_KEYS, RECEIVERS_KEY, REGION_KEY
 from heimdall_export.errors import ExportError
@@ -48,7 +49,7 @@ def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
                 float(entry["longitude"]),
                 float(entry.get("altitude", 0.0)),
             )
-            for entry in json.loads(metadata[RECEIVERS_KEY])
+            for entry in parsed_json(metadata[RECEIVERS_KEY])
         )
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise _invalid(metadata, RECEIVERS_KEY, "a list of name, latitude, longitude") from error
@@ -57,7 +58,7 @@ def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
 def region_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The area that the model was trained for; `ExportError` if it is not a JSON object."""
     try:
-        region: dict[str, Any] = {**json.loads(metadata[REGION_KEY])}
+        region: dict[str, Any] = {**parsed_json(metadata[REGION_KEY])}
     except (ValueError, TypeError) as error:
         raise _invalid(metadata, REGION_KEY, "a JSON object") from error
     return region

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from heimdall_features.outside_json import parsed_json
 
 from heimdall_export.atomic import whole_file
 from heimdall_export.errors import ExportError
@@ -118,7 +119,7 @@ def _fetched(uri: str, store: ArtifactStore, folder: Path, sha256: str | None) -
 def _sidecar(client: Minio, bucket: str, key: str) -> dict[str, object]:
     text = _with_retries(lambda: b"".join(chunks_of(client, bucket, key)))
     try:
-        entries = json.loads(text)
+        entries = parsed_json(text)
         return {"size": int(entries["size"]), "sha256": str(entries["sha256"])}
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ExportError(
