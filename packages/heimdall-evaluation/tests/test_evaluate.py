@@ -12,7 +12,7 @@ from heimdall_evaluation.dataset import RecordedSession, RecordedSessions
 from heimdall_evaluation.errors import EvaluationError
 from heimdall_evaluation.evaluate import evaluate_model
 from heimdall_evaluation.judging import file_metrics
-from heimdall_evaluation.model_file import read_model
+from heimdall_evaluation.model_file import SIGMA_BOUNDS_KEY, read_model
 from heimdall_features import ClockedRecording, FeatureExtractor
 from heimdall_models import localization_metrics
 from hypothesis import given, settings
@@ -121,6 +121,14 @@ def test_what_is_not_a_model_file_is_named(tmp_path, tiny_model):
     for name in ("region", "receivers"):
         with pytest.raises(EvaluationError, match=rf"other\.onnx.*heimdall\.{name}"):
             getattr(other, name)
+
+
+@pytest.mark.parametrize("bounds", ["[" * 10**5, "9" * 5000, "[1]", "[null, 1]", "{}", "[1e999"])
+def test_damaged_bounds_of_sigma_are_named(tmp_path, tiny_model, bounds):
+    """The report is drawn last, after the whole evaluation."""
+    path = tiny_model(tmp_path / "odd.onnx", metadata={SIGMA_BOUNDS_KEY: bounds})
+    with pytest.raises(EvaluationError, match=rf"odd\.onnx: {SIGMA_BOUNDS_KEY}"):
+        _ = read_model(path).summary
 
 
 def test_the_readmes_examples_run(model, tmp_path, monkeypatch, capsys):

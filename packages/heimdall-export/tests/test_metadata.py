@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from heimdall_export import ExportError, Predictor
 from heimdall_export.contract import METADATA_KEYS
+from heimdall_export.model_files import require_small_metadata
 from heimdall_export.serving.metadata import (
     FORMAT,
     FORMAT_KEY,
@@ -17,7 +18,16 @@ from heimdall_export.serving.metadata import (
     region_of,
     require_metadata,
 )
-from hypothesis import assume, given
+from heimdall_export.session import open_session
+from heimdall_features import (
+    ArrivalConfig,
+    ArrivalExtractor,
+    FeatureConfig,
+    FeatureError,
+    FeatureExtractor,
+)
+from heimdall_locate import Calibration, LocateError
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v*/*.onnx.xz"))
@@ -141,3 +151,110 @@ def test_every_key_that_is_missing_is_named(present):
         require_metadata(dict.fromkeys(present, ""))
     for key in METADATA_KEYS:
         assert (key in str(refused.value)) is (key not in present)
+
+
+DEEP = "[" * 10**5 + "]" * 10**5
+SOUND = {
+    **FeatureConfig(receivers=("A", "B"), sample_rate_hz=12_500.0).metadata(),
+    **ArrivalConfig(receivers=("A", "B"), baseline_m=1e6, sample_rate_hz=12_500.0).metadata(),
+    "heimdall.receivers": json.dumps([{"name": "A", "latitude": 45.0, "longitude": 8.0}]),
+    "heimdall.region": json.dumps({"latitude_deg": 45.0, "longitude_deg": 8.0, "scale_m": 8e4}),
+    "heimdall.calibration": json.dumps({
+        "format": "heimdall-calibration", "version": 1, "n_sessions": 3,
+        "receivers": [{"name": "A", "delay_s": 1e-6, "delay_sigma_s": 1e-7, "spread_s": 1e-7,
+                       "n_sessions": 3, "position_fault": None}],
+    }),
+    FORMAT_KEY: "1",
+}  # fmt: skip
+odd_values = st.sampled_from([
+    None, True, 0, -1, 10**30, 10**400, 1e308, float("nan"), float("inf"), "", "x", [], {}, [[]],
+    [True], {"": {}}, ["A", "A"], "9" * 5000,
+])  # fmt: skip
+odd_texts = st.sampled_from([DEEP, '{"a":' * 10**5, "9" * 5000, "[1e999]", "NaN", "{", "", "[[]]"])
+
+
+@st.composite
+def damaged(draw):
+    """Metadata of a sound model with one value of one entry, or a whole entry, replaced."""
+    key = draw(st.sampled_from(sorted(SOUND)))
+    try:
+        box = [json.loads(SOUND[key])]
+    except ValueError:
+        box = []
+    if not box or draw(st.booleans()):
+        return SOUND | {key: draw(odd_texts)}
+    holder, place = box, 0
+    while isinstance(holder[place], dict | list) and holder[place] and draw(st.integers(0, 9)):
+        holder = holder[place]
+        keys = [*holder] if isinstance(holder, dict) else range(len(holder))
+        place = draw(st.sampled_from(keys))
+    holder[place] = draw(odd_values)
+    return SOUND | {key: json.dumps(box[0])}
+
+
+@settings(deadline=None)
+@given(damaged())
+def test_damaged_metadata_are_read_or_an_error_of_ours(metadata):
+    """A service that is given a hostile file must name it, and go on with the others."""
+    refused = (ExportError, FeatureError, LocateError)
+    for read in (
+        lambda: migrated(metadata),
+        lambda: receivers_of(metadata),
+        lambda: region_of(metadata),
+        lambda: FeatureExtractor.from_metadata(metadata),
+        lambda: ArrivalExtractor.from_metadata(metadata),
+        lambda: Calibration.from_metadata(metadata),
+    ):
+        try:
+            said = str(read())
+        except refused as error:
+            said = str(error)
+        assert said
+
+
+def entry(key, value):
+    """An entry of a model file's metadata, as it is in the file."""
+    fields = b"".join(
+        b"%c%s%s" % (tag, length(text), text) for tag, text in ((10, key), (18, value))
+    )
+    return b"\x72" + length(fields) + fields
+
+
+def length(content):
+    """The number of bytes as protobuf writes it, in five bytes."""
+    return bytes(
+        len(content) >> shift & 127 | (128 if shift < 28 else 0) for shift in range(0, 35, 7)
+    )
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_metadata_of_many_megabytes_are_not_opened(onnx_path, tmp_path, as_file):
+    """Opening 300 MB of them took 1.8 GB."""
+    contents = onnx_path.read_bytes() + 20 * entry(b"key", bytes(2**20))
+    model = tmp_path / "large.onnx" if as_file else contents
+    if as_file:
+        model.write_bytes(contents)
+    with pytest.raises(ExportError, match="bytes of metadata"):
+        open_session(model)
+    assert open_session(onnx_path.read_bytes() + entry(b"key", bytes(2**20)))
+
+
+def test_weights_are_not_counted_as_metadata(tmp_path):
+    """A model may have gigabytes of them."""
+    graph = b"\x3a" + length(bytes(2**25)) + bytes(2**25)
+    require_small_metadata(graph + entry(b"key", b"value"))
+    with pytest.raises(ExportError, match="more than"):
+        require_small_metadata(graph + 100_001 * b"\x08\x01")
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_have_small_metadata(contents):
+    """What is no model at all is refused by ONNX Runtime, with its own reason."""
+    require_small_metadata(contents)
+
+
+@pytest.mark.parametrize("bad", [entry(b"a", b"\xff"), entry(b"\xff", b"a")])
+def test_metadata_that_are_not_text_are_refused(onnx_path, bad):
+    """ONNX Runtime gives them as they are, and Python's decoding raised."""
+    with pytest.raises(ExportError, match="not text"):
+        Predictor(onnx_path.read_bytes() + bad)

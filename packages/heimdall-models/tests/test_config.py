@@ -55,6 +55,8 @@ def test_a_value_out_of_range_is_named(field, data):
     [
         ("{", "is not a model's configuration"),
         ("[1]", "is not a model's configuration"),
+        ("[" * 10**5, "is not a model's configuration"),
+        ("9" * 5000, "is not a model's configuration"),
         ('{"backbones": "resnet18"}', "unknown fields backbones"),
         ('{"n_receivers": "3"}', "n_receivers '3', not int"),
         ('{"dropout": null}', "dropout None, not float"),

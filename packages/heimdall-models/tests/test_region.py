@@ -87,6 +87,9 @@ def test_beyond_the_limb_there_is_no_position(region, away_m, azimuth):
                 "{",
                 '{"latitude_deg": 1}',
                 '{"latitude_deg": "a", "longitude_deg": 0, "scale_m": 9}',
+                f'{{"latitude_deg": 1{"0" * 400}, "longitude_deg": 0, "scale_m": 9}}',
+                "[" * 10**5,
+                "9" * 5000,
             )
         ),
     ],

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError
 from heimdall_export.contract import RECEIVERS_KEY, REGION_KEY
-from heimdall_export.model_files import model_size
+from heimdall_export.model_files import model_size, require_small_metadata
 from heimdall_export.serving.metadata import migrated, receivers_of
+from heimdall_features.outside_json import parsed_json
 from heimdall_models import Region
 
 from heimdall_evaluation.errors import EvaluationError
@@ -43,11 +44,16 @@ class ModelFile:
 
     @property
     def summary(self) -> ModelSummary:
-        """Name, size and bounds for a report."""
+        """Name, size and bounds for a report; raises EvaluationError if the bounds are damaged."""
         bounds = None
         if entry := self.metadata.get(SIGMA_BOUNDS_KEY):
-            least, largest = json.loads(entry)
-            bounds = float(least), float(largest)
+            try:
+                least, largest = map(float, parsed_json(entry))
+            except (ValueError, TypeError, OverflowError) as error:
+                raise EvaluationError(
+                    f"{self.name}: {SIGMA_BOUNDS_KEY} is {entry:.100}, not two numbers"
+                ) from error
+            bounds = least, largest
         return ModelSummary(
             name=self.name,
             n_parameters=self.n_parameters,
@@ -77,17 +83,20 @@ def read_model(path: Path, name: str | None = None) -> ModelFile:
 
     Raises:
         EvaluationError: It cannot be read, or is not an ONNX file.
+        ExportError: Its metadata are larger than those of any model, or of a newer format.
     """
     try:
+        require_small_metadata(path)
         model = onnx.load(path, load_external_data=False)
+        entries = {entry.key: entry.value for entry in model.metadata_props}
     except OSError as error:
         raise EvaluationError(f"cannot read model file {path}: {error.strerror}") from error
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:
         raise EvaluationError(f"{path} is not an ONNX file: {error}") from error
     return ModelFile(
         path=path,
         name=name or path.name,
-        metadata=migrated({entry.key: entry.value for entry in model.metadata_props}),
+        metadata=migrated(entries),
         n_parameters=sum(math.prod(weights.dims) for weights in model.graph.initializer),
     )
 

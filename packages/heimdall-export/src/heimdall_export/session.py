@@ -11,6 +11,7 @@ import numpy as np
 
 from heimdall_export.contract import ARRIVALS, INPUT, MIXTURE_OUTPUTS, OUTPUTS, TIMED_OUTPUTS
 from heimdall_export.errors import ExportError
+from heimdall_export.model_files import require_small_metadata
 
 if TYPE_CHECKING:
     import os
@@ -64,6 +65,10 @@ def open_session(
     name = "the model" if isinstance(contents, bytes) else contents
     if isinstance(contents, str) and not Path(contents).is_file():
         raise ExportError(f"no model file at {name}")
+    try:
+        require_small_metadata(contents)
+    except OSError as error:
+        raise ExportError(f"cannot read the model file {name}: {error.strerror}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     # Processors without VNNI add products of unsigned and signed bytes in 16 bits, which overflow.

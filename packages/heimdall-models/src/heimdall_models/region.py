@@ -205,7 +205,10 @@ class Region:
         numbers = values.values() if isinstance(values, dict) and set(values) == names else [None]
         if not all(isinstance(value, int | float) for value in numbers):
             raise ModelError(f"{text[:80]!r} is not a region; expected the numbers {sorted(names)}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except OverflowError as error:  # whole numbers of hundreds of digits
+            raise ModelError(f"{text[:80]!r} is not a region: {error}") from error
 
 
 def _wrapped(longitude_deg: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ next. A file that does not name its format has format 1; a later format is named
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
             )
             for entry in parsed_json(metadata[RECEIVERS_KEY])
         )
-    except (AttributeError, TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
         raise _invalid(metadata, RECEIVERS_KEY, "a list of name, latitude, longitude") from error
 
 
@@ -78,7 +79,7 @@ def migrated(entries: Mapping[str, str], steps: Sequence[Step] = STEPS) -> dict[
     found = entries.get(FORMAT_KEY, "1")
     # A later format may be followed by the version that wrote it: "2, heimdall-export 0.4.0".
     number, _, writer = found.partition(", ")
-    if not (number.isascii() and number.isdecimal() and int(number) >= 1):
+    if not re.fullmatch(r"0*[1-9][0-9]{0,9}", number):
         raise ExportError(
             f"the model has {FORMAT_KEY} {found[:100]!r}; it must be a number above 0"
         )

@@ -101,7 +101,10 @@ class Predictor:
         """
         with local_model(model, stores, cache_dir) as (file, self.published):
             self._session = open_session(file, n_threads=n_threads)
-        metadata = migrated(self._session.get_modelmeta().custom_metadata_map)
+        try:
+            metadata = migrated(self._session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise ExportError(f"the model's metadata are not text ({error})") from error
         require_metadata(metadata)
         self.metadata: Mapping[str, str] = metadata
         self._outputs = known_outputs(self._session)
