@@ -465,3 +465,33 @@ def test_a_recording_at_an_impossible_time_is_of_its_sessions_time(filled):
     execute(filled, "UPDATE heimdall.measurements SET timestamp = 'infinity'")
     (session,) = filled.sessions()
     assert [item.start for item in session.measurements] == [None, None]
+
+
+def test_a_statement_timeout_is_told_from_a_lost_server(database_url):
+    """A server's limit strikes again however often the query is repeated."""
+    limited = make_conninfo(database_url, options="-c statement_timeout=100ms")
+    asked = []
+    with Catalogue(limited) as catalogue:
+        with pytest.raises(CatalogueError, match=r"statement timeout\); raise statement_timeout"):
+            catalogue.read(
+                lambda connection: connection.execute(asked.append(1) or "SELECT pg_sleep(5)")
+            )
+        assert catalogue.read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+    assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("state", "n_asked", "told"),
+    [("53100", 1, "refuses: full"), ("55P03", 1, "refuses: full"), ("40001", 3, "lost database")],
+)
+def test_only_what_may_pass_is_asked_again(database_url, state, n_asked, told):
+    """A full disk is no restart; a conflict with a replica's replay is over the next time."""
+    asked = []
+
+    def query(connection):
+        asked.append(1)
+        connection.execute(f"DO $$ BEGIN RAISE SQLSTATE '{state}' USING MESSAGE = 'full'; END $$")
+
+    with Catalogue(database_url) as catalogue, pytest.raises(CatalogueError, match=told):
+        catalogue.read(query)
+    assert len(asked) == n_asked

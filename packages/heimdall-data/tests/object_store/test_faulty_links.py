@@ -4,12 +4,16 @@ A proxy before a real server misbehaves on command.
 """
 
 import threading
+import time
 from dataclasses import replace
+from datetime import timedelta
 
+import minio.time
 import pytest
 from heimdall_data import HeimdallDataset, ObjectStore
 from heimdall_data.errors import ObjectMissing, ObjectUnreadable, StoreError
-from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER
+from heimdall_data.object_store.store import MOST_BROKEN
+from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER, one_receiver_session
 
 
 class NeverWaited(threading.Event):
@@ -115,3 +119,45 @@ def test_a_missing_object_is_not_waited_for(raw_iq_store):
     store = ObjectStore(raw_iq_store.settings, raw_iq_store.bucket, interrupted=NeverWaited())
     with pytest.raises(ObjectMissing):
         store.get("key")
+
+
+def test_a_store_that_damages_every_object_is_told_at_once_and_given_up_after_a_few(
+    proxy, through, s3_settings, raw_iq_store, caplog
+):
+    """Each object took 15 s in silence, and the run ended with every session excluded."""
+    for number in range(40):
+        raw_iq_store.put(f"{number}.npy", NPY)
+    sessions = [one_receiver_session(n, s3_settings.raw_iq_bucket, f"{n}.npy") for n in range(40)]
+    proxy.flip_left = 10**6
+    dataset = HeimdallDataset(sessions, ONE_RECEIVER, through)
+    with pytest.raises(StoreError, match=rf"{MOST_BROKEN} objects in a row .*{proxy.url}.*MD5"):
+        dataset.prepare(workers=1, progress=False)
+    told = [record.getMessage() for record in caplog.records if "arrive" in record.msg]
+    assert "'0.npy'" in told[0] or "'1.npy'" in told[0]
+    assert len(told) <= MOST_BROKEN + 2  # one more for each thread
+    assert proxy.connections <= 4 * (MOST_BROKEN + 2)
+
+
+def test_damaged_objects_among_whole_ones_exclude_themselves_alone(proxy, through, raw_iq_store):
+    """A disk that rots is no reason to end a night's run."""
+    raw_iq_store.put("key", NPY)
+    store = ObjectStore(replace(through, patience_s=0.01), through.raw_iq_bucket)
+    for _ in range(MOST_BROKEN):
+        for _ in range(MOST_BROKEN - 1):
+            proxy.flip_left = 10**6
+            with pytest.raises(ObjectUnreadable):
+                store.get("key")
+        proxy.flip_left = 0
+        assert store.get("key") == NPY
+
+
+def test_a_wrong_clock_is_told_from_wrong_credentials(raw_iq_store, monkeypatch):
+    """A laptop that slept says that the password is wrong, and nobody looks at its clock."""
+    raw_iq_store.put("key", b"x")
+    hour = timedelta(hours=1)
+    of_client, of_machine = minio.time.utcnow, time.time
+    monkeypatch.setattr("minio.time.utcnow", lambda: of_client() + hour)
+    monkeypatch.setattr("time.time", lambda: of_machine() + hour.total_seconds())
+    for ask in (lambda: raw_iq_store.get("key"), raw_iq_store.bucket_exists):
+        with pytest.raises(StoreError, match=r"clock says .*:.*:.* GMT, and the store's .* GMT"):
+            ask()

@@ -6,7 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import urllib3
-from heimdall_data.object_store.errors import FAULTS, BrokenObject, Fault, classify
+from heimdall_data.object_store.errors import (
+    FAULTS,
+    BrokenObject,
+    DamagedObject,
+    Fault,
+    classify,
+)
 from heimdall_data.object_store.retry import ANSWERED, Retry
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,3 +149,18 @@ def test_only_an_answer_makes_a_store_known(number):
     assert url not in ANSWERED
     Retry(url + "-up", 0.0).call(int)
     assert url + "-up" in ANSWERED
+
+
+@given(st.lists(outages, max_size=3))
+def test_an_object_with_other_bytes_is_fetched_four_times(faults):
+    """What the link damaged comes whole the next time; what the store damaged never does."""
+    left, n_requests = list(faults), []
+
+    def request():
+        n_requests.append(1)
+        raise left.pop() if left else DamagedObject("another MD5 sum")
+
+    ANSWERED.add("http://known")
+    with pytest.raises(DamagedObject):
+        Retry("http://known", 60.0, Pauses()).call(request)
+    assert len(n_requests) == len(faults) + 4

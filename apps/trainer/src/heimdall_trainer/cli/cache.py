@@ -12,7 +12,7 @@ from heimdall_data.catalogue.session import SessionFilter
 
 from heimdall_trainer.config import FILTER, TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.errors import UsageError
+from heimdall_trainer.errors import TrainerError, UsageError
 from heimdall_trainer.flags import command_group
 
 if TYPE_CHECKING:
@@ -106,6 +106,11 @@ def build(
         print(f"unusable: session {exclusion.session_id}: {exclusion.reason}", file=sys.stderr)
     if len(exclusions) > MAX_PRINTED:
         print(f"... and {len(exclusions) - MAX_PRINTED} more unusable", file=sys.stderr)
+    if exclusions and not len(usable):
+        raise TrainerError(
+            f"none of the {len(exclusions)} sessions can be used, the first because: "
+            f"{exclusions[0].reason}; correct that, and build again"
+        )
 
 
 @app.command

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _CONNECT_S = 5
+_MAY_PASS = ("08", "40", "53300", "57P")
+"""SQLSTATEs of servers that restart or are full, and of conflicts; others are answers to stay."""
 _log = logging.getLogger(__name__)
 # The pool would warn of each attempt to reconnect; the error at the end is enough.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
@@ -272,7 +274,14 @@ class Catalogue:
                 f"{self.where} went away and did not come back within {self._patience_s:g} s; "
                 "check that the server runs, and start again"
             ) from error
+        except psycopg.errors.QueryCanceled as error:
+            raise CatalogueError(
+                f"{self.where} stopped a query before its end ({first_line(error)}); raise "
+                f"statement_timeout of user {self._user!r}, or choose fewer sessions"
+            ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            if error.sqlstate is not None and not error.sqlstate.startswith(_MAY_PASS):
+                raise CatalogueError(f"{self.where} refuses: {first_line(error)}") from error
             raise _ConnectionLost(
                 f"lost {self.where}: {first_line(error)}; check that the server runs"
             ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
 
 import urllib3
@@ -12,11 +14,17 @@ from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable
 # The client raises ValueError for invalid names of buckets and keys.
 FAULTS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
 _MISSING = ("NoSuchKey", "NoSuchObject", "NoSuchVersion")
+_TOLERATED_SKEW_S = 300.0
+"""Stores refuse signatures that differ from their own clock by more than 5 to 15 minutes."""
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 
 
 class BrokenObject(OSError):
     """The store began to send an object, and the bytes that arrived are not the object."""
+
+
+class DamagedObject(BrokenObject):
+    """All bytes arrived, and they are not those of which the store states the MD5 sum."""
 
 
 class OversizedObject(ValueError):
@@ -30,6 +38,7 @@ class Fault(Enum):
     OUTAGE = "the store may come back"
     SILENCE = "an outage in which each further request costs seconds"
     OBJECT = "the store answers, but one object does not arrive"
+    DAMAGED = "an object arrives with other bytes, as it does again unless the link damaged it"
 
 
 def classify(error: Exception) -> Fault:
@@ -42,7 +51,7 @@ def classify(error: Exception) -> Fault:
     if isinstance(error, (InvalidResponseError, ServerError)):
         return Fault.OUTAGE  # a gateway's page of HTML, or a status without a body
     if isinstance(error, BrokenObject):
-        return Fault.OBJECT
+        return Fault.DAMAGED if isinstance(error, DamagedObject) else Fault.OBJECT
     cause = _innermost(error)
     if isinstance(cause, (urllib3.exceptions.NameResolutionError, ValueError)):
         return Fault.PERMANENT
@@ -59,6 +68,13 @@ def store_error(error: Exception, store: str, bucket: str, key: str) -> StoreErr
             return ObjectMissing(f"no object {what} of {store}")
         if error.code == "NoSuchBucket":
             return missing_bucket(store, bucket)
+        if error.code == "RequestTimeTooSkewed" or (error.code in _REFUSED and _is_skewed(error)):
+            theirs = error.response.headers.get("date", "another time")
+            return StoreError(
+                f"{store} refuses requests because this machine's clock says "
+                f"{formatdate(time.time(), usegmt=True)}, and the store's {theirs}; set the wrong "
+                "clock, or start NTP"
+            )
         if error.code in _REFUSED:
             # Our keys may be right, and another's bucket closed to them.
             kind = BucketUnusable if error.code == "AccessDenied" else StoreError
@@ -84,6 +100,15 @@ def store_error(error: Exception, store: str, bucket: str, key: str) -> StoreErr
         f"no usable answer from the object store {store} ({reason}); "
         "check HEIMDALL_S3_ENDPOINT_URL and that the server runs"
     )
+
+
+def _is_skewed(error: S3Error) -> bool:
+    """Return True if the clock of the store differs from ours: answers to HEAD name no reason."""
+    try:
+        there = parsedate_to_datetime(error.response.headers["date"])
+    except (KeyError, ValueError):
+        return False
+    return abs(there.timestamp() - time.time()) > _TOLERATED_SKEW_S
 
 
 def missing_bucket(store: str, bucket: str) -> BucketUnusable:

@@ -31,6 +31,8 @@ _FIRST_CONTACT_S = 2.0
 # For one object that does not come while the store answers: long enough for a store that starts
 # and does not know yet where its objects are, and short beside an outage.
 _OBJECT_S = 15.0
+_DAMAGED_ATTEMPTS = 4
+"""At an object that arrives with other bytes each time."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
@@ -57,17 +59,19 @@ class Retry:
         """Return the answer to a request, or raise its last error if waiting did not help."""
         failing_since_s = object_failing_since_s = math.inf
         pause_s = _FIRST_PAUSE_S
+        n_damaged = 0
         while True:
             try:
                 answer = request()
             except FAULTS as error:
                 fault = classify(error)
-                if fault is Fault.PERMANENT:
+                n_damaged += fault is Fault.DAMAGED
+                if fault is Fault.PERMANENT or n_damaged == _DAMAGED_ATTEMPTS:
                     raise
                 now_s = time.monotonic()
                 first = failing_since_s == math.inf
                 failing_since_s = min(failing_since_s, now_s)
-                if fault is Fault.OBJECT:
+                if fault in (Fault.OBJECT, Fault.DAMAGED):
                     object_failing_since_s = min(object_failing_since_s, now_s)
                     until_s = object_failing_since_s + min(_OBJECT_S, self.patience_s)
                 else:

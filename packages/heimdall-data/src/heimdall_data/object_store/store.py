@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import re
 import time
@@ -16,11 +17,14 @@ from typing import TYPE_CHECKING, TypeVar
 from minio.error import S3Error
 from urllib3.exceptions import ProtocolError
 
-from heimdall_data.errors import ObjectMissing
+from heimdall_data.errors import ObjectMissing, ObjectUnreadable, StoreError
 from heimdall_data.object_store.errors import (
     FAULTS,
     BrokenObject,
+    DamagedObject,
+    Fault,
     OversizedObject,
+    classify,
     missing_bucket,
     store_error,
 )
@@ -35,9 +39,12 @@ if TYPE_CHECKING:
 
     from heimdall_data.object_store.settings import S3Settings
 
+MOST_BROKEN = 8
+"""Objects in a row that do not arrive whole, until the store counts as broken."""
 _CHUNK_BYTES = 1 << 20
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"
+_log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 
 
@@ -68,6 +75,8 @@ class ObjectStore:
         self.bucket = bucket
         self._interrupted = interrupted
         self._of_process: dict[int, tuple[Minio, Retry]] = {}
+        self._n_broken = 0
+        """Objects in a row that did not arrive whole."""
 
     def __reduce__(self) -> tuple[type[ObjectStore], tuple[S3Settings, str]]:
         return (ObjectStore, (self.settings, self.bucket))
@@ -79,7 +88,8 @@ class ObjectStore:
             ObjectMissing: There is none under `key`.
             ObjectUnreadable: It does not arrive whole, or the name is invalid.
             BucketUnusable: The bucket is missing or closed to us.
-            StoreError: The store cannot be reached or refuses us.
+            StoreError: The store cannot be reached, refuses us, or sent several objects in a row
+                that are not whole.
         """
         return self.get_with_version(key)[0]
 
@@ -90,19 +100,44 @@ class ObjectStore:
 
         An object of more than `most_bytes` is an `ObjectUnreadable`, and not fetched.
         """
+        is_told = False
 
         def read(client: Minio) -> tuple[bytes, StoredObject]:
+            nonlocal is_told
             response = client.get_object(self.bucket, key)
             try:
                 data = _download(response, self.settings, most_bytes)
-            except BaseException:
+            except BaseException as error:
                 response.close()  # the rest of the object is still arriving
+                if isinstance(error, BrokenObject) and not is_told:
+                    is_told = True
+                    _log.warning(
+                        "object %r in bucket %r of %s does not arrive whole (%s); trying again",
+                        key,
+                        self.bucket,
+                        self.settings.endpoint_url,
+                        error,
+                    )
                 raise
             finally:
                 response.release_conn()
             return data, StoredObject(key, len(data), _tag(response.headers.get("etag")))
 
-        return self._call(key, read)
+        try:
+            found = self._call(key, read)
+        except ObjectUnreadable as error:
+            fault = error.__cause__
+            if isinstance(fault, Exception) and classify(fault) in (Fault.OBJECT, Fault.DAMAGED):
+                self._n_broken += 1
+            if self._n_broken >= MOST_BROKEN:
+                raise StoreError(
+                    f"{self._n_broken} objects in a row of the object store "
+                    f"{self.settings.endpoint_url} do not arrive, the last with: {error}. It is "
+                    "the store, or a proxy before it, that damages them: check it"
+                ) from error
+            raise
+        self._n_broken = 0
+        return found
 
     def put(self, key: str, data: bytes) -> None:
         """Store `data` under `key`, whole or not at all; replace an object that is there."""
@@ -228,5 +263,5 @@ def _download(response: BaseHTTPResponse, settings: S3Settings, most_bytes: int 
     if settings.check_md5 and not encrypted and not own_key and _MD5.fullmatch(tag):
         found = hashlib.md5(body, usedforsecurity=False).hexdigest()
         if found != tag:
-            raise BrokenObject(f"its content has the MD5 sum {found}, its entity tag is {tag}")
+            raise DamagedObject(f"its content has the MD5 sum {found}, its entity tag is {tag}")
     return body

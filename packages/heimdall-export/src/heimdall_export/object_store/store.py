@@ -185,9 +185,11 @@ def store_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except S3Error as error:
+        remedy = "check the address, the credentials and their permissions"
+        if error.code == "RequestTimeTooSkewed":
+            remedy = "set this machine's clock or the store's (NTP)"
         raise ExportError(
-            f"cannot {doing}: the object store refuses with {error.code}, {error.message}; check "
-            "the address, the credentials and their permissions"
+            f"cannot {doing}: the object store refuses with {error.code}, {error.message}; {remedy}"
         ) from error
     except (MinioException, urllib3.exceptions.HTTPError) as error:
         raise ExportError(
