@@ -197,7 +197,7 @@ def test_a_shared_build_that_cannot_work_ends_in_one_line(command, there, bucket
 
 def test_a_build_of_which_nothing_can_be_used_has_failed(there, command, total):
     """A script that builds and then trains must stop here."""
-    process = command("build", *RECEIVERS, "--sample_rate_hz", "4e6")
+    process = command("build", *RECEIVERS, "--sample_rate_hz", "1e8")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"{total} unusable" in out

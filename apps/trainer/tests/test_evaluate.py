@@ -20,6 +20,8 @@ from heimdall_trainer.data import load_training_data
 from heimdall_trainer.delivery import sessions_of_part
 from heimdall_trainer.mlflow_run import sessions_trained_on
 from heimdall_trainer.models import evaluate_file, file_name, opened_model
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag
 
 
 def names_of(finished):
@@ -123,6 +125,20 @@ def test_a_run_that_nobody_recorded_leaves_open_what_it_was_trained_on(connectio
     assert sessions_trained_on("", connections) is None
     assert sessions_trained_on("0" * 32, connections) is None
     assert "sessions that the model was trained on are not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("profile", ["[" * 10**5, "no JSON", "[]", '{"sessions": [[]]}'])
+def test_a_run_that_names_its_sessions_in_another_form_leaves_them_open(
+    connections, capsys, profile
+):
+    """Anyone may write to the tracking server, and the evaluation is still worth having."""
+    client = MlflowClient(connections.tracking_uri())
+    run_id = client.create_run("0").info.run_id
+    tag = InputTag("mlflow.data.context", "training")
+    told = Dataset("d", "1", "local", "{}", profile=profile)
+    client.log_inputs(run_id, [DatasetInput(told, [tag])])
+    assert sessions_trained_on(run_id, connections) is None
+    assert f"run {run_id} names them in another form" in capsys.readouterr().err
 
 
 def test_files_about_a_stored_model_have_names_that_a_disk_takes():

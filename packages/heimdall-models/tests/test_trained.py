@@ -218,6 +218,7 @@ def test_receivers_in_another_order_than_the_network_s_are_refused(tmp_path, spe
         ("heimdall_timing", {"format": 9}, "format 9"),
         ("heimdall_timing", {"sites": "[{}]"}, "receivers"),
         ("heimdall_timing", {"sites": "no json"}, "receivers"),
+        ("heimdall_timing", {"sites": "[" * 10**5}, "receivers"),
         ("heimdall_timing", {"state": {}}, "no weights of a timing network"),
         ("heimdall_models", {"region": Region(-30.0, 150.0, 92e3).to_json()}, "km"),
         ("heimdall_models", {"region": Region(45.3, 8.6, 60e3).to_json()}, "45.3"),

@@ -157,5 +157,15 @@ def sessions_trained_on(run_id: str, connections: Connections) -> frozenset[str]
         return None
     for given in run.inputs.dataset_inputs:
         if any(t.key == "mlflow.data.context" and t.value == "training" for t in given.tags):
-            return frozenset(json.loads(given.dataset.profile or "{}").get("sessions", ()))
+            try:
+                return frozenset(json.loads(given.dataset.profile or "{}").get("sessions", ()))
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                LOGGER.warning(
+                    "the sessions that the model was trained on are not known: run %s names them "
+                    "in another form (%s: %s)",
+                    run_id,
+                    type(error).__name__,
+                    error,
+                )
+                return None
     return None

@@ -236,7 +236,7 @@ def _member(contents: dict[str, Any], name: str) -> Member:
     record = contents[TIMING.key]
     try:
         sites = tuple(ReceiverSite(**entry) for entry in json.loads(record["sites"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{name} does not say where its receivers are: {error}") from error
     timing = TimingNet(region, sites).eval()
     expected = timing.ranges.receivers.clone()
