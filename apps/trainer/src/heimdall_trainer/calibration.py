@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_features.names import shown
 from heimdall_locate import Site, Transmitter, calibrate
 
 from heimdall_trainer.events import LOGGER, tell
@@ -77,13 +78,14 @@ def carrier_hz(session: Session) -> float | None:
 
 def delay_lines(calibration: Calibration) -> list[str]:
     """A table of the delays, one receiver a line."""
-    width = max(8, *(len(one.name) for one in calibration.receivers))
+    width = max(8, *(len(shown(one.name)) for one in calibration.receivers))
     names = ("delay us", "+- us", "spread us", "sessions")
     return [
         f"{'receiver':{width}s}" + "".join(f"  {name:>9s}" for name in names),
         *(
-            f"{one.name:{width}s}  {1e6 * one.delay_s:9.3f}  {1e6 * one.delay_sigma_s:9.3f}  "
-            f"{1e6 * one.spread_s:9.3f}  {one.n_sessions:9d}  {fault_note(one)}".rstrip()
+            f"{shown(one.name):{width}s}  {1e6 * one.delay_s:9.3f}  "
+            f"{1e6 * one.delay_sigma_s:9.3f}  {1e6 * one.spread_s:9.3f}  "
+            f"{one.n_sessions:9d}  {fault_note(one)}".rstrip()
             for one in calibration.receivers
         ),
     ]

@@ -95,11 +95,12 @@ class TrainingConfig(TrainingOptions):
         require(self, "opset", self.opset in OPSETS, f"from {OPSETS[0]} to {OPSETS[-1]}")
         # MLflow and the file system would refuse these too, but after the training.
         for name, letters, what in (
-            ("experiment_name", r"(?!\s*$)[^\x00-\x1f]+", "a name on one line"),
-            ("model_name", r"(?!\s*$)[^/:\x00-\x1f]+", "a name on one line without / and :"),
-            ("run_name_prefix", r"[^/\x00-\x1f]*", "the begin of a file's name, without /"),
+            ("experiment_name", r"(?!\s*$).+", "a printable name on one line"),
+            ("model_name", r"(?!\s*$)[^/:]+", "a printable name on one line without / and :"),
+            ("run_name_prefix", r"[^/]*", "the begin of a file's name, without /"),
         ):
-            require(self, name, re.fullmatch(letters, getattr(self, name)) is not None, what)
+            value = getattr(self, name)
+            require(self, name, bool(re.fullmatch(letters, value)) and value.isprintable(), what)
         n_given = len(self.checkpoint)
         if self.export_only:
             require(self, "checkpoint", n_given >= 1, "given with --export_only")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from heimdall_data.catalogue.table import SessionTable
 from heimdall_evaluation.evaluate import print_evaluation
 from heimdall_export.atomic import write_whole
+from heimdall_features.names import shown
 from heimdall_models.training.curves import (
     LEVELS_LOSS,
     NETWORK_LOSS,
@@ -54,7 +55,7 @@ def print_closing(outcome: RunOutcome) -> None:
     ):
         out.print(f"{what}: {len(lines) or 'none'}", markup=False)
         for line in lines[:N_EXAMPLES]:
-            out.print(f"  {line}", markup=False)
+            out.print(f"  {shown(line)}", markup=False)
         if len(lines) > N_EXAMPLES:
             out.print(f"  and {len(lines) - N_EXAMPLES} more, in the report", markup=False)
     if (beaten := about_levels(summary.metrics)) is not None:
@@ -64,10 +65,10 @@ def print_closing(outcome: RunOutcome) -> None:
         ("local copy", summary.onnx_path),
         ("MLflow run", f"{outcome.run_name}  ({summary.run_id})"),
         ("checkpoint", summary.checkpoint),
-        ("report", summary.report),
+        ("report", summary.report or "none"),
         ("took", f"{summary.elapsed_seconds:.0f} s"),
     ):
-        out.print(f"{name:11s} {value}", markup=False)
+        out.print(f"{name:11s} {shown(str(value))}", markup=False)
 
 
 def about_levels(metrics: Mapping[str, float]) -> str | None:
@@ -90,7 +91,7 @@ def tell_data(data: TrainingData) -> None:
     """Log sessions and recordings of each receiver on each side of the split, and the region."""
     parts = {side: getattr(data, side) for side in SIDES}
     heard = {side: _heard(part, data) for side, part in parts.items()}
-    width = max(len("recordings of"), *(len(station.name) + 2 for station in data.receivers))
+    width = max(len("recordings of"), *(len(shown(each.name)) + 2 for each in data.receivers))
 
     def row(head: str, cells: Iterable[object]) -> str:
         return f"{head:{width}s}" + "".join(f"{cell!s:>12s}" for cell in cells)
@@ -99,7 +100,10 @@ def tell_data(data: TrainingData) -> None:
         row("", parts),
         row("sessions", map(len, parts.values())),
         "recordings of",
-        *(row(f"  {s.name}", (heard[side][s.name] for side in parts)) for s in data.receivers),
+        *(
+            row(f"  {shown(s.name)}", (heard[side][s.name] for side in parts))
+            for s in data.receivers
+        ),
         f"region of {data.region.scale_m / 1000:.0f} km around "
         f"{data.region.latitude_deg:.3f}, {data.region.longitude_deg:.3f}",
         f"{len(data.exclusions)} sessions excluded as unusable, "
@@ -156,6 +160,7 @@ class RunSummary:
     elapsed_seconds: float
     excluded_sessions: tuple[Mapping[str, str], ...]
     report: str | None = None
+    """Page on this machine; None if it could not be written, which a warning tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +170,7 @@ class RunOutcome:
     summary: RunSummary
     delivery: Delivery
     data: TrainingData
-    report: Path
+    report: Path | None
     run_name: str
 
 

@@ -1,5 +1,9 @@
 """Errors of the trainer, and the errors that a user may see as one line."""
 
+from __future__ import annotations
+
+import re
+
 
 class TrainerError(ValueError):
     """A setting, an address or a file that the trainer cannot work with."""
@@ -14,9 +18,11 @@ def is_expected(error: BaseException) -> bool:
     return type(error).__module__.startswith("heimdall_") or isinstance(error, OSError)
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error on one line."""
-    return " ".join(str(error).split())
+def one_line(error: BaseException | str) -> str:
+    """The message of an error on one line, with control characters escaped."""
+    from heimdall_features.names import shown  # loads NumPy, needless for --help
+
+    return shown(re.sub(r"[ \t\n]+", " ", str(error)).strip())
 
 
 def describe(error: BaseException) -> str:

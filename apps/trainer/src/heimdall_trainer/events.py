@@ -2,8 +2,8 @@
 
 All events and the log messages of our libraries go through the logger `heimdall_trainer.run`, to
 which a program that runs the pipeline can add a handler. Standard output gets the text of each
-event or, with `--log_format json`, one object with the keys below. Warnings and errors go to
-standard error.
+event or, with `--log_format json`, one object with the keys below. Warnings and errors, each on one
+line, go to standard error. Control characters, which names may have, are escaped in all of them.
 
 - all: `event`, `time` (UTC)
 - `stage`: `stage`, `state` (`begun`, `done`), and `seconds` when done
@@ -78,13 +78,15 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one event; errors of `print` (full disk, closed pipe) end the run."""
-        text = record.getMessage()
+        from heimdall_features.names import shown, shown_lines  # loads NumPy, needless for --help
+
+        text = shown_lines(record.getMessage())
         if record.levelno >= logging.ERROR:
-            print(f"heimdall: {text}", file=sys.stderr, flush=True)
+            print(f"heimdall: {shown(text)}", file=sys.stderr, flush=True)
         elif not _is_first_process():
             return
         elif record.levelno >= logging.WARNING:
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+            print(f"warning: {shown(text)}", file=sys.stderr, flush=True)
         elif line := _json(record) if self.form == "json" else text:
             if (bars := sys.modules.get("tqdm")) is None:
                 print(line, flush=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from heimdall_data.split import dataset_fingerprint
 from heimdall_export.errors import ExportError, OutOfReach
+from heimdall_features.names import shown
 from heimdall_models.trained import Trained
 from heimdall_models.training.history import PartOfRun
 
@@ -89,7 +90,7 @@ def describe_run(
     tracker.log_params(
         {
             **{name: value for name, value in settings.items() if value is not None},
-            "receivers": ",".join(station.name for station in data.receivers),
+            "receivers": ",".join(shown(station.name) for station in data.receivers),
             "sample_rate_hz": data.features.sample_rate_hz,
             "n_train": len(data.train),
             "n_validation": len(data.validation),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 from heimdall_evaluation.model_file import read_model
+from heimdall_export.errors import ExportError
 from heimdall_models import LocalizationModule, LocalizationNet
 from heimdall_models.execution import arrange
 from heimdall_models.trained import Trained
@@ -47,8 +48,8 @@ from heimdall_trainer.console import (
 )
 from heimdall_trainer.data import load_training_data
 from heimdall_trainer.delivery import Delivery, export_and_register, write_report
-from heimdall_trainer.errors import UsageError
-from heimdall_trainer.events import tell
+from heimdall_trainer.errors import UsageError, describe
+from heimdall_trainer.events import LOGGER, tell
 from heimdall_trainer.mlflow_run import describe_run, new_steps, tracked_run
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ class TrainingPipeline:
             excluded_sessions=tuple(
                 {"id": left.session_id, "reason": left.reason} for left in data.exclusions
             ),
-            report=str(report),
+            report=None if report is None else str(report),
         )
         if config.summary:
             write_json(
@@ -269,27 +270,39 @@ class TrainingPipeline:
         data: TrainingData,
         delivery: Delivery,
         tracker: MLflowTracker,
-    ) -> Path:
+    ) -> Path | None:
+        """Write the report and store it with the run; None, with a warning, if it has no page."""
         path = self.connections.state_folder("reports") / f"{tracker.run_name}.html"
         name = self.config.backbone
         if (n_members := max(self.config.ensemble, len(self.config.checkpoint))) > 1:
             name = f"{name}, ensemble of {n_members}"
         if takes_levels_alone(trained.metrics):
             name = f"{name}, by levels alone"
-        found = read_model(delivery.path, name)
-        model = replace(found, n_parameters=delivery.n_parameters).summary
-        with self.stage("report"):
-            write_report(
-                path,
-                data,
-                model,
-                delivery.evaluated,
-                seed=self.config.seed,
-                timings=self.timings,
-                trained=trained,
+        try:
+            with self.stage("report"):
+                found = read_model(delivery.path, name)
+                model = replace(found, n_parameters=delivery.n_parameters).summary
+                write_report(
+                    path,
+                    data,
+                    model,
+                    delivery.evaluated,
+                    seed=self.config.seed,
+                    timings=self.timings,
+                    trained=trained,
+                )
+                tracker.log_artifact(path)
+        except Exception as error:  # noqa: BLE001 - the model is registered: no page is worth the run
+            reason = describe(error)
+            LOGGER.warning(
+                "the run has no report in MLflow (%s); the model is registered, and `heimdall "
+                "evaluate %s` makes a report of it",
+                reason,
+                delivery.uri,
             )
-            tracker.log_artifact(path)
-        return path
+            with contextlib.suppress(ExportError):
+                tracker.set_tags({"report.error": reason})
+        return path if path.exists() else None
 
     def _given(self, data: TrainingData, tracker: MLflowTracker) -> TrainedModel:
         """The checkpoint that `--export_only` exports; several are merged into an ensemble."""

@@ -17,6 +17,8 @@ from heimdall_evaluation.report import render_report
 from heimdall_evaluation.report.charts import distance_axis
 from heimdall_evaluation.results import SessionSpectrograms
 from heimdall_export.serving.metadata import Receiver
+from heimdall_features.names import is_printable, shown
+from heimdall_features.testing import hostile_names
 from heimdall_models.training.curves import LearningCurve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 TAGS = re.compile(r"<(\w+)[\s>]")
-HOSTILE = "<script>alert('x')</script>\"&$\\frac{1}{0}$"
+HOSTILE = "<script>alert('x')</script>\"&$\\frac{1}{0}$\x1b[2J\r\x07\u202e\uffff\udc80"
 
 
 class Loads(HTMLParser):
@@ -82,7 +84,7 @@ def page_of(tmp_path, request, whole):
     return render
 
 
-@given(name=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30))
+@given(name=st.text(st.characters(), min_size=1, max_size=30) | hostile_names())
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -91,6 +93,7 @@ def test_no_name_can_put_markup_on_the_page(name, contents_of, page_of, plain_ta
     """Station and source names come from a database that anyone may have typed into."""
     page = page_of(contents_of(3, receivers=(Receiver(name, 45.0, 8.0),), command=name))
     assert TAGS.findall(page) == plain_tags
+    assert all(map(is_printable, page.split("\n")))
 
 
 def test_hostile_names_are_shown_and_not_run(contents_of, page_of):
@@ -117,7 +120,8 @@ def test_hostile_names_are_shown_and_not_run(contents_of, page_of):
         )
     )
     assert Loads(page).scripts == Loads(page_of(contents_of(6))).scripts == 2
-    assert HOSTILE in text_of(page)
+    assert shown(HOSTILE) in text_of(page)
+    assert all(map(is_printable, page.split("\n")))
 
 
 def test_the_page_needs_nothing_but_itself(contents, page_of):

@@ -71,3 +71,16 @@ def recordings(draw: DrawFn, config: FeatureConfig) -> dict[str, tuple[Samples, 
         kept = iq.real.astype(np.float32) if config.spectrum == "one-sided" else iq
         found[name] = (kept, config.sample_rate_hz)
     return found
+
+
+HOSTILE = (
+    "\0\x07\x08\t\n\r\x1b\x1f\x7f\x80\x85\x9b\xad\u061c\u200b\u200d\u200e\u2028\u2029"
+    "\u202a\u202e\u2060\u2066\u2069\ufeff\ufdd0\ufffe\uffff\udc80\ud800\U000e0001\U0010ffff"
+)
+"""Characters that no name may have: one or more of each kind."""
+
+
+def hostile_names(characters: str = HOSTILE) -> st.SearchStrategy[str]:
+    """Strategy: short names with one of the characters somewhere among ordinary ones."""
+    ordinary = st.text("aZ7 -<&>\"'{%\\é東", max_size=4)
+    return st.tuples(ordinary, st.sampled_from(characters), ordinary).map("".join)

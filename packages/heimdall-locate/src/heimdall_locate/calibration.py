@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
+from heimdall_features.names import json_text
 from heimdall_features.outside_json import parsed_json
 from numpy.typing import NDArray
 
@@ -92,7 +93,7 @@ class Calibration:
             "n_sessions": self.n_sessions,
             "receivers": [asdict(one) for one in self.receivers],
         }
-        return json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(contents, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, name: str = "the calibration") -> Self:
@@ -125,7 +126,7 @@ class Calibration:
 
     def metadata(self) -> dict[str, str]:
         """The entry of a model file that `from_metadata` reads."""
-        return {METADATA_KEY: json.dumps(json.loads(self.to_json()), ensure_ascii=False)}
+        return {METADATA_KEY: json_text(json.loads(self.to_json()))}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Self | None:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from heimdall_features.names import shown
+
 from heimdall_locate.position import Candidate, Ellipse, Position, ReceiverResult
 from heimdall_locate.sites import Site
 
@@ -128,7 +130,7 @@ def receiver_text(result: ReceiverResult) -> str:
     figures = receiver_figures(result)
     parts = [
         "used" if result.used else "not used",
-        result.reason,
+        shown(result.reason),
         figures["residual"] and f"residual {figures['residual']}",
         figures["sigmas"],
         figures["snr"] and f"SNR {figures['snr']}",

@@ -6,16 +6,16 @@ version 2.2.0, OGC 07-147r2 (2008); MITRE, "Cursor on Target" event schema, vers
 """
 
 import html
-import json
 import math
 import os
-import re
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
+
+from heimdall_features.names import json_text, shown
 
 from heimdall_locate.atomic import write_whole
 from heimdall_locate.description import (
@@ -39,7 +39,6 @@ COT_VALID_FOR: Final = timedelta(days=1)
 leave, but the recording says nothing about the day after."""
 COT_UNKNOWN: Final = "9999999.0"
 """An unknown height or error, as in Cursor on Target."""
-_NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write_position(
@@ -100,8 +99,8 @@ def geojson(position: Position, sites: Sequence[Site]) -> dict[str, Any]:
         if rank == 1:
             properties |= {
                 "frequency_hz": position.frequency_hz,
-                "propagation": position.propagation,
-                "termination": position.termination,
+                "propagation": shown(position.propagation),
+                "termination": shown(position.termination),
             }
         features.append(_point(one.longitude_deg, one.latitude_deg, properties))
         for probability, ellipse in shown_ellipses(position, rank):
@@ -125,9 +124,9 @@ def geojson(position: Position, sites: Sequence[Site]) -> dict[str, Any]:
     for site, result in placed_receivers(position, sites):
         properties = {
             "kind": "receiver",
-            "name": site.name,
+            "name": shown(site.name),
             "used": result.used,
-            "reason": result.reason,
+            "reason": shown(result.reason),
             "residual_us": result.residual_us,
             "sigma_us": result.sigma_us,
             "snr_db": result.snr_db,
@@ -250,10 +249,10 @@ def _point(longitude_deg: float, latitude_deg: float, properties: dict[str, Any]
 def _child(
     parent: ElementTree.Element, tag: str, text: str = "", **attributes: str
 ) -> ElementTree.Element:
-    """A new last child; characters that XML cannot hold become replacement characters."""
-    legal = {key: _NOT_IN_XML.sub("\ufffd", value) for key, value in attributes.items()}
+    """A new last child; control characters, most of which XML cannot hold, are escaped."""
+    legal = {key: shown(value) for key, value in attributes.items()}
     element = ElementTree.SubElement(parent, tag, legal)
-    element.text = _NOT_IN_XML.sub("\ufffd", text) or None
+    element.text = shown(text) or None
     return element
 
 
@@ -274,7 +273,7 @@ def _as_xml(root: ElementTree.Element) -> str:
 
 
 def _as_json(value: object) -> str:
-    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return json_text(_finite(value), indent=1) + "\n"
 
 
 def _finite(value: object) -> object:

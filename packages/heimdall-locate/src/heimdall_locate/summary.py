@@ -8,6 +8,8 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING
 
+from heimdall_features.names import shown
+
 from heimdall_locate.description import (
     coordinates,
     ellipse_text,
@@ -71,13 +73,14 @@ def _lines(position: Position) -> Iterator[str]:
     yield f"{'95 %' + of_first:11s}  {ellipse_text(position.ellipse_95)}"
     for one in others:
         yield f"or           {place_text(one)} with {probability_text(one.probability)}"
-    yield f"propagation  {position.propagation}"
-    yield f"answer       {position.termination}"
+    yield f"propagation  {shown(position.propagation)}"
+    yield f"answer       {shown(position.termination)}"
     yield ""
-    width = max([_LEAST_WIDTH, *(len(each.name) for each in position.receivers)])
+    width = max([_LEAST_WIDTH, *(len(shown(each.name)) for each in position.receivers)])
     yield f"{'receiver':{width}s}  {'residual':>12s}  {'in sigmas':>9s}  {'SNR':>6s}"
     for result in position.receivers:
         figures = receiver_figures(result)
         numbers = f"{figures['residual']:>12s}  {figures['sigmas']:>9s}  {figures['snr']:>6s}"
-        remark = result.reason if result.used else f"not used: {result.reason}"
-        yield f"{result.name:{width}s}  {numbers}  {remark}"
+        reason = shown(result.reason)
+        remark = reason if result.used else f"not used: {reason}"
+        yield f"{shown(result.name):{width}s}  {numbers}  {remark}"

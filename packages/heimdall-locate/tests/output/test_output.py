@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from heimdall_features.names import is_printable, shown
+from heimdall_features.testing import hostile_names
 from heimdall_locate import (
     Candidate,
     LocateError,
@@ -18,7 +21,8 @@ from heimdall_locate import (
     kml,
     write_position,
 )
-from hypothesis import given
+from heimdall_locate.summary import summary
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 KML = "{http://www.opengis.net/kml/2.2}"
@@ -34,24 +38,35 @@ def named(name):
     return position, [Site(name, 1.0, 2.1)]
 
 
-@given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\uffff\ufffe")))
+@given(st.text(st.characters()) | hostile_names())
 def test_any_name_survives_in_every_format(name):
-    """Operators name receivers as they like: &, <, quotes, emoji."""
+    """Operators name receivers as they like: &, <, quotes, emoji; control characters are escaped.
+
+    Raw, they would make the file unreadable as a whole, or its name in a map another one.
+    """
     position, sites = named(name)
     features = json.loads(json.dumps(geojson(position, sites)))["features"]
-    assert features[-1]["properties"]["name"] == name
+    assert features[-1]["properties"]["name"] == shown(name)
     marks = ElementTree.fromstring(kml(position, sites)).findall(f".//{KML}Placemark")
-    assert (marks[-1].findtext(f"{KML}name") or "") == name
+    assert (marks[-1].findtext(f"{KML}name") or "") == shown(name)
     remarks = ElementTree.fromstring(cot(position, NOON)).findtext("detail/remarks")
-    assert remarks.removesuffix(name).rstrip().endswith(".")
+    assert remarks.removesuffix(shown(name)).rstrip().endswith(".")
 
 
-@given(st.text(max_size=20))
-def test_no_name_breaks_the_xml(name):
-    """A control character in a name would make the file unreadable as a whole."""
-    position, sites = named(name.encode("utf-8", "replace").decode())
-    ElementTree.fromstring(kml(position, sites))
-    ElementTree.fromstring(cot(position, NOON))
+@settings(max_examples=25, deadline=None)
+@given(name=hostile_names())
+def test_no_file_and_no_line_has_a_raw_control_character(name, tmp_path_factory):
+    """Files are opened in terminals, and text may run backwards; programs still get the name."""
+    position, sites = named(name)
+    folder = tmp_path_factory.mktemp("out")
+    for path in write_position(position, sites, folder, time=NOON):
+        text = path.read_text("utf-8")
+        if path.suffix == ".html":  # the coasts are data, of any characters
+            text = re.sub(r'id="world">.*?</script>', "", text, flags=re.DOTALL)
+        assert all(map(is_printable, text.split("\n"))), path
+    kept = json.loads((folder / "position.json").read_text("utf-8"))
+    assert kept["receivers"][0]["name"] == name
+    assert all(map(is_printable, summary(position).split("\n")))
 
 
 @given(st.floats(-90, 90), st.floats(-180, 180), st.floats(1, 1e13))

@@ -76,10 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status, message = INTERRUPTED, "interrupted"
     except Exception as error:  # noqa: BLE001 - the outermost edge: one line, never a traceback
         if debug:
-            traceback.print_exc()
+            from heimdall_features.names import shown_lines
+
+            print(shown_lines(traceback.format_exc()), end="", file=sys.stderr)
         status, message = FAILED, one_line(error)
         if len(getattr(error, "problems", ())) > 1:  # Of an ingestion; a line for each.
-            print(error, file=sys.stderr)
+            print(*map(one_line, error.problems), sep="\n", file=sys.stderr)
             message = error.summary  # type: ignore[attr-defined]
         elif isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
             status, message = WRONG_USAGE, f"{origins.explain(message)} (see heimdall --help)"
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             message = f"{describe(error)} (run again with --debug to see where, and report it)"
     if message:
         sys.stdout.flush()
-        print(f"heimdall: {message}", file=sys.stderr, flush=True)
+        print(f"heimdall: {one_line(message)}", file=sys.stderr, flush=True)
     sys.exit(status)
 
 

@@ -15,6 +15,7 @@ from cyclopts.validators import Number
 
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
+from heimdall_trainer.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,7 +97,7 @@ def benchmark(
         machine |= {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__}
         figures = as_json(contenders, rows) | {"machine": machine}
         write_whole(target, json.dumps(figures, indent=2))
-        print(f"\nfigures     {target}")
+        print(f"\nfigures     {one_line(str(target))}")
         if opened.uri:
             _publish(opened, figures, target, connections)
 

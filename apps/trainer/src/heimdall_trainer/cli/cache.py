@@ -12,7 +12,7 @@ from heimdall_data.catalogue.session import SessionFilter
 
 from heimdall_trainer.config import FILTER, TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.errors import TrainerError, UsageError
+from heimdall_trainer.errors import TrainerError, UsageError, one_line
 from heimdall_trainer.flags import command_group
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ def build(
         f"{len(exclusions)} unusable; {', and '.join(where)}"
     )
     for exclusion in exclusions[:MAX_PRINTED]:
-        print(f"unusable: session {exclusion.session_id}: {exclusion.reason}", file=sys.stderr)
+        print(
+            f"unusable: session {exclusion.session_id}: {one_line(exclusion.reason)}",
+            file=sys.stderr,
+        )
     if len(exclusions) > MAX_PRINTED:
         print(f"... and {len(exclusions) - MAX_PRINTED} more unusable", file=sys.stderr)
     if exclusions and not len(usable):

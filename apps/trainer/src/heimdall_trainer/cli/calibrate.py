@@ -16,6 +16,7 @@ from heimdall_data.catalogue.session import SessionFilter
 from heimdall_trainer.config import FILTER
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError, UsageError, one_line
+from heimdall_trainer.events import LOGGER
 from heimdall_trainer.flags import Switch
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def calibrate(
         found.save(output)
     print(found.to_json() if json else "\n".join(delay_lines(found)))
     if output is not None and not json:
-        print(f"\n{_sessions(found.n_sessions)}; written to {output}")
+        print(f"\n{_sessions(found.n_sessions)}; written to {one_line(str(output))}")
 
 
 def _sessions(number: int) -> str:
@@ -126,7 +127,7 @@ def _sessions(number: int) -> str:
 
 
 def _warn(warning: str) -> None:
-    print(f"warning: {warning}", file=sys.stderr)
+    LOGGER.warning("%s", warning)
 
 
 def _of_files(
@@ -195,7 +196,7 @@ def _learned(known: Iterator[Known]) -> Calibration:
         rows.append(row)
         transmitters.append(transmitter)
     for why in left[:MAX_PRINTED]:
-        print(f"not used: {why}", file=sys.stderr)
+        print(f"not used: {one_line(why)}", file=sys.stderr)
     if len(left) > MAX_PRINTED:
         print(f"... and {len(left) - MAX_PRINTED} more not used", file=sys.stderr)
     if not rows:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
+from heimdall_trainer.errors import one_line
 from heimdall_trainer.flags import ConfigFile
 
 DEFAULTS = TrainingConfig()
@@ -50,7 +51,7 @@ def evaluate(
 
     evaluated, page = evaluate_file(model, config, connections, report, split)
     print_evaluation(evaluated)
-    print(f"report      {page}")
+    print(f"report      {one_line(str(page))}")
     if config.summary:
         found = evaluated.evaluation
         summary = {

@@ -15,6 +15,7 @@ from heimdall_models.training.options import N_SEEDS
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
+from heimdall_trainer.events import LOGGER
 from heimdall_trainer.flags import Switch, command_group
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def _check_or_store(
     from heimdall_data.ingest.ingest import look_ahead
 
     for warning in warnings[:MAX_WARNINGS]:
-        print(f"warning: {warning}", file=sys.stderr)
+        LOGGER.warning("%s", warning)
     if (n_more := len(warnings) - MAX_WARNINGS) > 0:
         print(f"... and {n_more} more warnings", file=sys.stderr)
     if not dry_run:

@@ -21,6 +21,7 @@ from heimdall_data.catalogue.session import SessionFilter
 from heimdall_trainer.config import FILTER
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError, UsageError, is_expected, one_line
+from heimdall_trainer.events import LOGGER
 from heimdall_trainer.flags import Switch
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def locate(
             print(f"session      {identity}")
         print(summary(position))
         if written:
-            print(f"\nfiles        {', '.join(map(str, written))}")
+            print(f"\nfiles        {one_line(', '.join(map(str, written)))}")
     if failed:
         raise TrainerError(f"{len(failed)} sessions could not be located")
 
@@ -168,7 +169,7 @@ def _of_files(
         stations_from_csv(stations) if stations else (),
         catalogued=catalogued,
         clock_sigma_s=sigma_s,
-        warn=lambda warning: print(f"warning: {warning}", file=sys.stderr),
+        warn=partial(LOGGER.warning, "%s"),
     )
 
 

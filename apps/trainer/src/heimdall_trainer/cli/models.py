@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from heimdall_trainer.cli.benchmark import benchmark
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.errors import UsageError
+from heimdall_trainer.errors import UsageError, one_line
 from heimdall_trainer.flags import Switch, command_group
 
 app = command_group("models", "List, show, promote, roll back and delete models.")
@@ -49,9 +49,9 @@ def show(
     print(f"version {found.version} of {model_name} ({', '.join(found.aliases) or 'no alias'})")
     print(f"run {found.run_id}")
     for name, value in sorted(found.tags.items()):
-        print(f"{name:20s}  {value}")
+        print(f"{one_line(name):20s}  {one_line(value)}")
     for move in moves(uri, model_name):
-        print(f"{move.at}  {move.by} {move.action}: version {move.version}  {move.why}")
+        print(f"{move.at}  {move.by} {move.action}: version {move.version}  {one_line(move.why)}")
 
 
 @app.command

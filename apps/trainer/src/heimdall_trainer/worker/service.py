@@ -37,7 +37,7 @@ from heimdall_models.training.device_locks import (
 )
 from kombu.exceptions import OperationalError
 
-from heimdall_trainer.errors import TrainerError, UsageError
+from heimdall_trainer.errors import TrainerError, UsageError, one_line
 from heimdall_trainer.worker.payload import in_folder, refuse_outside, training_config
 from heimdall_trainer.worker.training_process import read_json, write_json
 
@@ -280,7 +280,7 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
             config = in_folder(training_config(settings, export=self._export), self._folder)
             refuse_outside(config, self._folder, self.app.allowed)
         except ValueError as error:
-            raise JobRefused(str(error)) from None
+            raise JobRefused(one_line(error)) from None
         return config
 
     def _device(self, device: str) -> IO[str]:

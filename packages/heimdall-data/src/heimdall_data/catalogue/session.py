@@ -7,6 +7,7 @@ WGS84, latitude first; times are aware and in UTC.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -59,6 +60,10 @@ class SessionFilter:
         for name in ("lowest_hz", "highest_hz", "min_snr_db", "max_error_margin_m"):
             if not math.isfinite(getattr(self, name) or 0.0):
                 raise FilterError(f"{name}={getattr(self, name)} is not a finite number")
+        for name in ("stations", "sources", "source_types"):
+            for value in getattr(self, name) or ():
+                if re.search("[\0\ud800-\udfff]", value):
+                    raise FilterError(f"{name}: {value!r} is not text that a database can hold")
 
     def parameters(self) -> dict[str, object]:
         """Parameters of the query: the conditions by name, with lists for tuples."""

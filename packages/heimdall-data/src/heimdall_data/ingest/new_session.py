@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+from heimdall_features.names import is_printable
+
 from heimdall_data.errors import IngestError
 
 if TYPE_CHECKING:
@@ -229,8 +231,8 @@ def _check_choice(value: str, allowed: tuple[str, ...], where: str) -> None:
 
 
 def _check_name(value: str, where: str) -> None:
-    text = value.encode(errors="ignore").decode()  # file names in old encodings are not Unicode
-    if text != value or not value.strip() or "\0" in value or len(value) > _MAX_NAME:
+    if not value.strip() or not is_printable(value) or len(value) > _MAX_NAME:
         raise IngestError(
-            f"{where} is {value[:80]!r}; it must be Unicode text of 1 to {_MAX_NAME} characters"
+            f"{where} is {value[:80]!r}; it must be text of 1 to {_MAX_NAME} characters, without "
+            "control and invisible ones"
         )

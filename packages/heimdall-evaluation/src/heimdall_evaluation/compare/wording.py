@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
+from heimdall_features.names import shown
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -93,7 +94,7 @@ def print_comparison(pair: Pair, found: Outcome, fair: Outcome | None, page: Pat
     """Print metrics side by side and the outcome; arguments as for `render_comparison`."""
     out = Console(highlight=False, soft_wrap=True)
     for letter, side in pair.sides:
-        out.print(f"{letter}           {side.name}", markup=False)
+        out.print(f"{letter}           {shown(side.name)}", markup=False)
     values = (Column(letter, justify="right") for letter, _ in pair.sides)
     title = f"{found.n_sessions} sessions"
     table = Table("metric", *values, title=title, title_justify="left")
@@ -105,7 +106,7 @@ def print_comparison(pair: Pair, found: Outcome, fair: Outcome | None, page: Pat
         without = f"{headline(fair)} {about_errors(fair)}"
         lines.append(f"Without those that a model is known to be trained on: {without}")
     for line in [*lines, f"report      {page}"]:
-        out.print(_plain_spaces(line), markup=False)
+        out.print(shown(_plain_spaces(line)), markup=False)
 
 
 def comparison_summary(

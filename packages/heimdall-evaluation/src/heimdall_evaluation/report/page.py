@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jinja2
 import numpy as np
 from heimdall_export.atomic import write_whole
+from heimdall_features.names import shown
 
 from heimdall_evaluation.coverage import coverage, shares_inside, squared_sigmas
 from heimdall_evaluation.errors import ReportError
@@ -57,7 +58,7 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
 
 
 def write_page(template: str, path: Path, **values: object) -> Path:
-    """Write a page, whole or not at all; its template escapes every value.
+    """Write a page, whole or not at all; every value is escaped, control characters included.
 
     Raises:
         ReportError: It cannot be written there.
@@ -65,6 +66,7 @@ def write_page(template: str, path: Path, **values: object) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("heimdall_evaluation.report"),
         autoescape=True,
+        finalize=lambda value: shown(value) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

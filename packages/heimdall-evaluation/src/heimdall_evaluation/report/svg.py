@@ -14,7 +14,9 @@ from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
+from heimdall_features.names import shown
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -106,9 +108,13 @@ def render(
 ) -> str:
     """Return a figure as one `<svg>` element, with every text in it escaped; call it in `style`.
 
+    Control characters are escaped too: XML cannot hold most of them.
+
     The name is unique on the page, so that the ids of two figures differ. The description is for
     those who cannot see the figure. Notes are texts to show over the element with that gid.
     """
+    for text in figure.findobj(Text):
+        text.set_text(shown(text.get_text()))
     written = io.StringIO()
     no_dates = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name}):
@@ -119,7 +125,9 @@ def render(
     body = body.replace("xlink:href", "href")
     root = ElementTree.fromstring(f'<svg viewBox="{box}">{body}')  # noqa: S314 - our own drawing
     _simplify(root, notes or {})
-    root.attrib.update({"id": name, "class": "figure", "role": "img", "aria-label": description})
+    root.attrib.update(
+        {"id": name, "class": "figure", "role": "img", "aria-label": shown(description)}
+    )
     text = ElementTree.tostring(root, encoding="unicode").replace("\n", " ")
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
@@ -142,7 +150,7 @@ def _simplify(root: ElementTree.Element, notes: Mapping[str, str]) -> None:
             attributes.pop("id", None)
         if gid in notes:
             title = ElementTree.Element("title")
-            title.text = notes[gid]
+            title.text = shown(notes[gid])
             element.insert(0, title)
             attributes["class"] = "noted"
         role, _, anchor = gid.partition("@")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
+from heimdall_features.names import shown, shown_lines
 
 from heimdall_export.contract import EXPERIMENT, INPUT, RUN_NAME_PREFIX
 from heimdall_export.errors import ExportError, OutOfReach
@@ -257,8 +258,8 @@ def _batches(entries: Iterable[tuple[str, Any]], what: str) -> Iterator[list[tup
 
 
 def _without_secrets(entries: Iterable[tuple[str, Any]], what: str) -> list[tuple[str, str]]:
-    """Names and values as text; `ExportError` if one may be a secret, which is not repeated."""
-    texts = {name: str(value) for name, value in entries}
+    """Names and values as `shown` text; `ExportError` if one may be a secret, not repeated."""
+    texts = {shown(name): shown_lines(str(value)) for name, value in entries}
     for name, text in texts.items():
         if _SECRET_NAME.search(name) or _PASSWORD_IN_ADDRESS.search(text):
             raise ExportError(f"{what} {name!r} may hold a secret; leave it out of the run")

@@ -1,7 +1,7 @@
 """The page of a position: a map to zoom, the position to copy, and a table of receivers.
 
 The page's own script is the only one that its security policy lets run, and every text that comes
-from outside is escaped.
+from outside is escaped, control characters included.
 """
 
 import base64
@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from string import Template
 from typing import Any
+
+from heimdall_features.names import shown
 
 from heimdall_locate.description import (
     coordinates,
@@ -47,7 +49,7 @@ def map_html(position: Position, sites: Sequence[Site]) -> str:
     )
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     first = position.candidates[0]
-    page = Template(template).substitute(
+    return Template(template).substitute(
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         style=style,
         script=script,
@@ -63,8 +65,6 @@ def map_html(position: Position, sites: Sequence[Site]) -> str:
         no_receivers="" if position.receivers else " hidden",
         receivers="".join(_receiver_rows(position)),
     )
-    # Python's UTF-8 has no lone surrogates, which a file's name may have brought.
-    return page.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _data(value: object) -> str:
@@ -93,7 +93,7 @@ def _contents(position: Position, sites: Sequence[Site]) -> dict[str, Any]:
     receivers = [
         {
             "at": [site.latitude_deg, site.longitude_deg],
-            "name": site.name,
+            "name": shown(site.name),
             "used": result.used,
             "about": receiver_text(result),
             "residual_us": result.residual_us if _known(result) else None,
@@ -161,7 +161,7 @@ def _findings(position: Position) -> Iterator[str]:
         )
     for name, text in (("Propagation", position.propagation), ("Search", position.termination)):
         if text:
-            yield f"<li><b>{name}</b> {escape(text)}</li>\n"
+            yield f"<li><b>{name}</b> {escape(shown(text))}</li>\n"
 
 
 def _alternative(position: Position, sites: Sequence[Site]) -> str:
@@ -195,12 +195,13 @@ def _receiver_rows(position: Position) -> Iterator[str]:
     for result in position.receivers:
         figures = receiver_figures(result)
         state = "used" if result.used else "not used"
+        name = escape(shown(result.name))
         yield (
-            f'<tr class="{state.replace(" ", "-")}"><th scope="row">{escape(result.name)}</th>'
+            f'<tr class="{state.replace(" ", "-")}"><th scope="row">{name}</th>'
             f'<td data-of="Used"><b>{state}</b></td>'
             + "".join(
                 f'<td class="figure" data-of="{name}">{figures[key] or "&ndash;"}</td>'
                 for key, name in (("residual", "Residual"), ("sigmas", "In sigmas"), ("snr", "SNR"))
             )
-            + f'<td data-of="Remark">{escape(result.reason)}</td></tr>\n'
+            + f'<td data-of="Remark">{escape(shown(result.reason))}</td></tr>\n'
         )
