@@ -133,7 +133,9 @@ def test_such_names_are_escaped_in_json_and_every_other_command(hostile, run_hei
         assert "Traceback" not in told.stderr, told.stderr
 
 
-def test_a_report_that_cannot_be_written_does_not_fail_the_run(connections, quick, tmp_path, capsys):
+def test_a_report_that_cannot_be_written_does_not_fail_the_run(
+    connections, quick, tmp_path, capsys
+):
     """The model is registered by then; only the page is missing, and that is said."""
     there = replace(connections, state_dir=tmp_path)
     (tmp_path / "reports").write_text("a file where the folder should be")

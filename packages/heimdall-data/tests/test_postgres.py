@@ -1,5 +1,6 @@
 """The catalogue on a real Postgres: which sessions are samples, and every way it can fail."""
 
+import logging
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -408,6 +409,51 @@ def test_a_connection_that_is_always_cut_is_an_error_in_the_end(filled, database
                 connection.execute("SELECT 7"),
             )
         )
+
+
+@pytest.fixture
+def narrow(filled, as_role, database_url):
+    """Address of the filled catalogue for a role with one connection, and that connection."""
+    grants = (
+        "GRANT USAGE ON SCHEMA heimdall TO {}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA heimdall TO {}",
+    )
+    with as_role(*grants) as reader, reader.transaction() as connection:
+        role = connection.info.user
+    url = make_conninfo(database_url, user=role, password="reader")
+    with psycopg.connect(url) as holder:
+        limit = sql.SQL("ALTER ROLE {} CONNECTION LIMIT 1").format(sql.Identifier(role))
+        execute(filled, limit)
+        yield url, holder
+
+
+def test_a_server_without_a_free_connection_is_waited_for(narrow, filled):
+    """Many trainings begin at once in the evening, and the first ones end soon."""
+    url, holder = narrow
+    freeing = logging.Handler()
+    freeing.emit = lambda record: holder.close()
+    log = logging.getLogger("heimdall_data.catalogue.catalogue")
+    log.addHandler(freeing)
+    try:
+        with Catalogue(url) as reader:
+            assert reader.sessions() == filled.sessions()
+    finally:
+        log.removeHandler(freeing)
+    assert holder.closed
+
+
+def test_a_server_that_never_has_a_free_connection_is_an_error_in_the_end(narrow):
+    """`check HEIMDALL_DATABASE_URL` would send an operator to the wrong place."""
+    url, holder = narrow
+    told = r"too many connections for role .*raise max_connections or the role's limit"
+    with Catalogue(url, patience_s=0.1) as reader, pytest.raises(CatalogueError, match=told):
+        reader.stations()
+    holder.close()
+    with Catalogue(url, patience_s=1) as one, Catalogue(url, patience_s=1) as other:
+        assert len(other.stations()) == 2
+        other.close()
+        with one.transaction(), pytest.raises(CatalogueError, match=f"no free connection.*{told}"):
+            other.stations()
 
 
 def cut(database_url, number):

@@ -11,6 +11,7 @@ import sys
 import time
 from copy import copy
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
@@ -21,6 +22,7 @@ from heimdall_models.execution import arrange
 from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import (
     ENSEMBLE,
+    exclusive,
     newest_checkpoint,
     newest_of_members,
     require_fresh,
@@ -54,7 +56,6 @@ from heimdall_trainer.mlflow_run import describe_run, new_steps, tracked_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from heimdall_export.tracking.run import MLflowTracker
     from heimdall_models.training.parts import RunMetrics, TrainingParts
@@ -219,19 +220,32 @@ class TrainingPipeline:
         """Take every step in order, as one MLflow run.
 
         Raises:
-            ValueError: A step failed; the MLflow run is then marked as failed.
+            ValueError: A step failed, and the MLflow run is marked as failed; or another training
+                holds the folder of checkpoints.
             SystemExit: In all training processes but the first, which does the rest alone.
         """
         started = time.monotonic()
         self.check()
-        data = self.load_data()
-        tell_data(data)
         if not is_first():
-            self.train(data)
+            self.train(self.load_data())
             sys.exit(0)
         config, connections = self.config, self.connections
         resumed = self._resume_from() if config.resume_training else None
-        with tracked_run(config, connections, resumed) as tracker:
+        with contextlib.ExitStack() as held:
+            # Before the run of MLflow goes on, which the training that holds the folder may own.
+            folders = set[Path]()
+            if resumed is not None:
+                folders.add(self._folder_of(resumed))
+            if config.checkpoint_dir is not None and not config.export_only:
+                folders.add(config.checkpoint_dir.resolve())
+            for folder in folders:
+                held.enter_context(exclusive(folder))
+            data = self.load_data()
+            tell_data(data)
+            tracker = held.enter_context(tracked_run(config, connections, resumed))
+            own = self._checkpoint_dir(tracker.run_name).resolve()
+            if own not in folders and not config.export_only:
+                held.enter_context(exclusive(own))
             describe_run(tracker, config, data, connections)
             trained = (
                 self._given(data, tracker)
@@ -326,6 +340,11 @@ class TrainingPipeline:
             return started_ensemble(folder)
         require_fresh(folder)
         return folder
+
+    def _folder_of(self, checkpoint: Path) -> Path:
+        """Folder of the training that a checkpoint to resume from is of."""
+        folder = checkpoint.resolve().parent
+        return folder.parent if self.config.ensemble > 1 else folder
 
     def _checkpoint_dir(self, run_name: str) -> Path:
         folder = self.config.checkpoint_dir

@@ -2,7 +2,8 @@
 
 If the database cannot be opened at first, the address or the password is wrong, or no server
 runs: that is an error at once. A server that has been reached before is waited for, since servers
-are restarted. No message or `repr` shows a password.
+are restarted, and so is one whose connections are all in use. No message or `repr` shows a
+password.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 import weakref
 from functools import partial
 from importlib import resources
@@ -47,6 +49,11 @@ _ATTEMPTS = 3
 _CONNECT_S = 5
 _MAY_PASS = ("08", "40", "53300", "57P")
 """SQLSTATEs of servers that restart or are full, and of conflicts; others are answers to stay."""
+_RETRY_S = 0.5
+"""Between two attempts at a server without a free connection."""
+_FULL = ("too many clients", "too many connections", "connection slots are reserved")
+"""Postgres' messages about its limits of connections: of a server, of a role or database."""
+_MAKE_ROOM = "raise max_connections or the role's limit, or use fewer --num_workers"
 _log = logging.getLogger(__name__)
 # The pool would warn of each attempt to reconnect; the error at the end is enough.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
@@ -270,9 +277,15 @@ class Catalogue:
                 "grant it, or use another user in HEIMDALL_DATABASE_URL"
             ) from error
         except PoolTimeout as error:
+            reason = self._refusal()
+            if reason is None or _is_full(reason):
+                raise CatalogueError(
+                    f"{self.where} had no free connection within {self._patience_s:g} s "
+                    f"({reason or 'this process uses all of its own'}); {_MAKE_ROOM}"
+                ) from error
             raise CatalogueError(
-                f"{self.where} went away and did not come back within {self._patience_s:g} s; "
-                "check that the server runs, and start again"
+                f"{self.where} went away and did not come back within {self._patience_s:g} s "
+                f"({reason}); check that the server runs, and start again"
             ) from error
         except psycopg.errors.QueryCanceled as error:
             raise CatalogueError(
@@ -311,19 +324,38 @@ class Catalogue:
 
     def _require_open(self) -> None:
         """Connect once without a pool, which would try for long and hide the reason."""
+        deadline_s = time.monotonic() + self._patience_s
+        has_waited = False
+        while (reason := self._refusal()) is not None:
+            is_full = _is_full(reason)
+            if is_full and time.monotonic() < deadline_s:
+                if not has_waited:
+                    _log.warning("%s: %s; waiting for a free connection", self.where, reason)
+                has_waited = True
+                time.sleep(_RETRY_S)
+                continue
+            remedy = "check HEIMDALL_DATABASE_URL and that the server runs"
+            raise CatalogueError(
+                f"cannot open {self.where} as user {self._user!r} ({reason}); "
+                f"{_MAKE_ROOM if is_full else remedy}"
+            )
+        self._has_opened = True
+
+    def _refusal(self) -> str | None:
+        """Reason why a connection cannot be opened now; None if it can."""
         try:
             psycopg.connect(self._url, connect_timeout=_CONNECT_S).close()
         except psycopg.OperationalError as error:
-            # Without the addresses that libpq lists, and without its advice.
+            # Without the addresses that libpq lists, and without its advice. No chain: libpq's own
+            # message may quote the connection string.
             lines = str(error).strip().splitlines() or [type(error).__name__]
             line = next((line for line in lines if "failed: " in line), lines[0])
-            # The chain is cut: libpq's own message may quote the connection string.
-            raise CatalogueError(
-                f"cannot open {self.where} as user {self._user!r} "
-                f"({line.rpartition('failed: ')[2].strip()}); "
-                "check HEIMDALL_DATABASE_URL and that the server runs"
-            ) from None
-        self._has_opened = True
+            return line.rpartition("failed: ")[2].strip()
+        return None
+
+
+def _is_full(reason: str) -> bool:
+    return any(text in reason for text in _FULL)
 
 
 def _configure(connection: Connection) -> None:

@@ -113,8 +113,8 @@ def render(
     The name is unique on the page, so that the ids of two figures differ. The description is for
     those who cannot see the figure. Notes are texts to show over the element with that gid.
     """
-    for text in figure.findobj(Text):
-        text.set_text(shown(text.get_text()))
+    for label in figure.findobj(Text):
+        label.set_text(shown(label.get_text()))
     written = io.StringIO()
     no_dates = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name}):

@@ -6,14 +6,20 @@ training ends after the step. It may reach only one of several processes: they a
 step, and all stop at the same one.
 
 Each member of an ensemble has a folder, `member-1` and on, with the checkpoints of any run and a
-note of its final one, so that an interrupted run does not train it again.
+note of its final one, so that an interrupted run does not train it again. A training holds its
+folder, so that two never write into one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import logging
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,7 +37,6 @@ from heimdall_models.training.batches import is_within_epoch
 from heimdall_models.training.divergence import DIVERGED
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
     from types import FrameType
 
@@ -54,6 +59,7 @@ ENSEMBLE = "ensemble.ckpt"
 """The members in one file, beside their folders."""
 MEMBER = "member-"
 NOTE = "finished.json"
+LOCK = ".training.lock"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 NOTHING, DUE = 0, 1
 """Smaller than any signal number, so that the maximum over processes is a signal if any came."""
@@ -270,6 +276,46 @@ def _resume_at_validation(fit_loop: dict[str, Any]) -> None:
     for which in ("total", "current"):
         batches[which]["completed"] = batches[which]["processed"]
         validation[which].update(ready=1, started=1, processed=0, completed=0)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder of checkpoints, which is made where it is missing, against other trainings.
+
+    The lock is this process's alone: its children do not have it, and the system releases it when
+    the process ends, even if it was killed. A folder in which this user can make no file needs
+    none. A process may hold a folder once.
+
+    Raises:
+        TrainingError: Another process holds the folder; the message names it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not `device_locks.locked`, whose lock a killed training's loaders would go on holding.
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:
+        yield
+        return
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                holder = os.read(descriptor, 1000).decode(errors="replace") or "another process"
+                raise TrainingError(
+                    f"{folder} is in use by a training, {holder}: wait until it ends, or give "
+                    "another --checkpoint_dir"
+                ) from None
+            reason = error.strerror
+            LOGGER.warning(
+                "%s cannot be locked (%s): start no other training there", folder, reason
+            )
+        with contextlib.suppress(OSError):  # only the name in the message above would be missing
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def newest_checkpoint(folder: Path) -> Path:
