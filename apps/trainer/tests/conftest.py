@@ -104,6 +104,27 @@ def run_heimdall(tmp_path):
     return run
 
 
+@pytest.fixture
+def heimdall_here(tmp_path, monkeypatch, capfd):
+    """As `run_heimdall`, in this process: seconds sooner."""
+    from heimdall_trainer.cli.app import main
+
+    for name in [name for name in os.environ if name.startswith(("HEIMDALL_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, connections, **variables):
+        for name, value in (connections.environment(defaults=False) | variables).items():
+            monkeypatch.setenv(name, value)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        told = capfd.readouterr()
+        return subprocess.CompletedProcess(words, ended.value.code, told.out, told.err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def quick():
     """The smallest training that still goes through everything."""

@@ -1,11 +1,15 @@
 """What a user does wrong, at the command line, on real servers: one line, and nothing half-done."""
 
+import contextlib
 import io
+import os
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import psycopg
 import pytest
+import torch
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_session
@@ -47,6 +51,44 @@ def test_what_cannot_be_reached_is_named_with_its_variable(heimdall, variables, 
     assert status == 1
     assert said in line
     assert "geheim" not in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--backbone", "test_convnext", "--resume_training", "--checkpoint", "evil.ckpt"),
+        ("train", "--backbone", "test_convnext", "--resume_training", "--checkpoint_dir", "."),
+        ("train", "--ensemble", "2", "--resume_training", "--checkpoint_dir", "."),
+        ("train", "--backbone", "test_convnext", "--export_only", "--checkpoint", "evil.ckpt"),
+        ("train", "--backbone", "test_convnext", "--weights", "evil.ckpt"),
+        ("train", "--backbone", "test_convnext", "--weights", "bare.pth"),
+        ("evaluate", "evil.ckpt"),
+        ("compare", "evil.ckpt", "other.ckpt"),
+        ("models", "benchmark", "evil.ckpt"),
+        ("locate", "a.wav", "--model", "evil.ckpt"),
+    ],
+)
+def test_code_in_a_checkpoint_is_refused_and_not_run(words, connections, heimdall_here, tmp_path):
+    """A file that a stranger sends to be judged must not be a program on our machine."""
+    ran = tmp_path / "ran"
+
+    class Malice:
+        def __reduce__(self):
+            return os.mkdir, (str(ran),)
+
+    (tmp_path / "member-1").mkdir()
+    for name in ("evil.ckpt", "other.ckpt", "member-1/last.ckpt"):
+        torch.save({"state_dict": {}, "heimdall_models": {}, "x": Malice()}, tmp_path / name)
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Malice()))
+    told = heimdall_here(*words, connections=connections)
+    assert told.returncode == 1
+    assert not ran.exists()
+    (line,) = [line for line in told.stderr.splitlines() if line.startswith("heimdall: ")]
+    assert "run code" in line or "cannot load evil.ckpt" in line, line
+    assert "unexpected" not in line
+    with contextlib.suppress(AttributeError):  # this test can fail: such a file is a program
+        torch.load(tmp_path / "evil.ckpt", weights_only=False)
+    assert ran.exists()
 
 
 def test_a_wrong_database_password_is_said_and_not_shown(heimdall, database_url):

@@ -111,7 +111,7 @@ def test_a_training_with_such_names_ends_with_a_model_and_a_report(
         lines_of(value)
 
 
-def test_such_names_are_escaped_in_json_and_every_other_command(hostile, run_heimdall):
+def test_such_names_are_escaped_in_json_and_every_other_command(hostile, heimdall_here):
     """The receivers of a calibration and of errors come from the same rows."""
     for words in (
         ("train", "--dry_run", "--log_format", "json", "--backbone", "test_convnext"),
@@ -127,7 +127,7 @@ def test_such_names_are_escaped_in_json_and_every_other_command(hostile, run_hei
         ("train", "--experiment_name", f"a{ALIEN}"),
         (f"no{ALIEN}command",),
     ):
-        told = run_heimdall(*words, connections=hostile)
+        told = heimdall_here(*words, connections=hostile)
         lines_of(told.stdout)
         lines_of(told.stderr)
         assert "Traceback" not in told.stderr, told.stderr

@@ -1,9 +1,13 @@
 """Training that was stopped anywhere goes on as if nothing had happened, bit for bit."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +16,9 @@ from heimdall_models.errors import TrainingError
 from heimdall_models.training.checkpoint_files import checkpoints_in, newest_checkpoint
 from heimdall_models.training.fit import fit
 from heimdall_trainer.pipeline import TrainingPipeline
+from heimdall_trainer.worker.training_process import run_job
 from lightning.pytorch import Callback
+from mlflow import MlflowClient
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +230,59 @@ def test_another_backbone_is_refused_before_the_data(connections, quick, straigh
     config = replace(quick, resume_training=True, checkpoint=(straight[1].checkpoint,))
     with pytest.raises(TrainingError, match="was trained with backbone test_convnext, and this"):
         TrainingPipeline(config, connections).check()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from heimdall_models.training.checkpoint_files import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold():
+    """Hold a folder of checkpoints in another process, as a training there does; its number."""
+    holders = []
+
+    def held(folder):
+        words = [sys.executable, "-c", HOLD, str(folder)]
+        holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        holders.append(holder)
+        assert holder.stdout.readline() == "held\n"
+        return holder.pid
+
+    yield held
+    for holder in holders:
+        holder.communicate()
+
+
+def test_a_second_resume_is_refused_and_leaves_the_run_alone(connections, quick, finished, hold):
+    """Two that go on from one checkpoint would overwrite each other, and mark one run as failed."""
+    checkpoint = Path(finished.summary.checkpoint).with_name("last.ckpt")
+    before = sorted(path.stat().st_mtime_ns for path in checkpoint.parent.iterdir())
+    number = hold(checkpoint.parent)
+    config = replace(quick, resume_training=True, checkpoint=(checkpoint,))
+    with pytest.raises(TrainingError, match=f"in use by a training, process {number} on"):
+        TrainingPipeline(config, connections).run()
+    fresh = replace(quick, backbone="test_convnext", checkpoint_dir=checkpoint.parent)
+    with pytest.raises(TrainingError, match=f"in use by a training, process {number} on"):
+        TrainingPipeline(fresh, connections).run()
+    run = MlflowClient(connections.tracking_uri()).get_run(finished.summary.run_id)
+    assert run.info.status == "FINISHED"
+    names = [path for path in checkpoint.parent.iterdir() if not path.name.startswith(".")]
+    assert sorted(path.stat().st_mtime_ns for path in names)[-1] in before
+
+
+def test_a_task_whose_folder_is_in_use_says_so(connections, hold, tmp_path):
+    """A broker may give a task to a second worker while the first still trains."""
+    folder = tmp_path / "task"
+    number = hold(folder / "checkpoints")
+    job = {"settings": {"backbone": "test_convnext", "epochs": 1}, "export": False}
+    (folder / "job.json").write_text(json.dumps(job))
+    with pytest.raises(TrainingError):
+        run_job(folder, connections, lambda *given: TrainingPipeline(*given).run())
+    error = json.loads((folder / "outcome.json").read_text())["error"]
+    assert f"in use by a training, process {number} on" in error
