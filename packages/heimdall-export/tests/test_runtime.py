@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -192,3 +193,28 @@ def test_another_systems_model_is_refused_by_its_ends(tmp_path):
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m")
     with pytest.raises(ExportError, match=r"\['x'\].*\['y'\]"):
         Predictor(tmp_path / "m")
+
+
+def repeated(value, n_samples):
+    """A recording that takes no memory."""
+    return np.broadcast_to(np.complex64(value), n_samples)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "counted"), [(1_500, 1_200_000), (12_500, 1_200_000), (200_000, 19_200_000)]
+)
+def test_a_session_of_too_many_samples_is_refused_before_any_work(onnx_path, rate_hz, counted):
+    """A small request that is resampled to hours kept a service busy for a minute.
+
+    By hand: three times 32 s at the model's 12.5 kHz, or at the recordings' higher rate.
+    """
+    predictor = Predictor(onnx_path, most_samples=1_000_000)
+    half_minute = (repeated(0.1, 32 * rate_hz), rate_hz)
+    longer = (repeated(0.1, 64 * rate_hz), rate_hz)
+    session = {"Torino": half_minute, "Genova": longer, "Milano-Baggio": half_minute}
+    tracemalloc.start()
+    with pytest.raises(ExportError, match=f"have {counted} samples at .* the most are 1000000"):
+        predictor.predict(session)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 1_000_000

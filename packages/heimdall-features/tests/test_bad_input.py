@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from heimdall_features import FeatureConfig, FeatureError, FeatureExtractor
+from heimdall_features import Blocks, FeatureConfig, FeatureError, FeatureExtractor
+from heimdall_features.resample import rate_ratio, resampled
+from heimdall_features.signal import LARGEST_SAMPLE, open_source, require_full_scale
 from heimdall_features.testing import noise
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -84,7 +86,8 @@ def test_one_bad_sample_anywhere_is_found(where, value, rate_hz):
         (np.zeros((2, 1000), complex), r"not \(2, 1000\)"),
         ([1j] * 1000, "not list"),
         (np.full(1000, "a"), "not <U1"),
-        (IQ * np.float32(1e30), "overflowing samples"),
+        (IQ * np.float32(1e30), "samples reach .*e\\+30, and full scale is 1"),
+        (np.round(IQ * 300), "samples reach .*, and full scale is 1"),
     ],
 )
 def test_an_unfit_recording_is_rejected(iq, message):
@@ -113,9 +116,64 @@ def test_a_missing_rate_or_recording_is_rejected(recordings, message):
         EXTRACT(recordings)
 
 
-def test_zeros_give_the_floor():
-    """A dead antenna gives zeros: a finite level without any signal."""
-    assert (EXTRACT({"A": (np.zeros(1000, np.complex64), 48e3)})[0] == -140).all()
+@given(st.sampled_from(["<i2", "i1"]), st.floats(0.01, 1), st.booleans())
+def test_integers_written_as_floats_are_rejected(dtype, level, streamed):
+    """They would be up to 90 dB too strong, and an answer would be more certain."""
+    counts = level * np.iinfo(dtype).max * IQ / np.abs(IQ).max()
+    assume(np.abs(counts).max() > 2 * LARGEST_SAMPLE)
+    counts = np.round(counts)
+    recording = Blocks([counts[:300], counts[300:]], 1000) if streamed else counts
+    with pytest.raises(FeatureError, match=r"^receiver 'A': samples reach .*full scale is 1"):
+        EXTRACT({"A": (recording, 48e3)})
+
+
+@given(st.sampled_from([(192e3, 48e3), (12.5e3, 12e3), (12e3, 48e3)]), st.integers(0, 2**32 - 1))
+def test_a_clipped_recording_is_accepted_at_any_rate(rates_hz, seed):
+    """A receiver that is overdriven is heard all the same, also after other filters than ours."""
+    rate_hz, wanted_hz = rates_hz
+    corners = np.random.default_rng(seed).choice([-1.0, 1.0], (2, 20_000))
+    clipped = (corners[0] + 1j * corners[1]) * np.exp(2j * np.pi * 0.01 * np.arange(20_000))
+    source = resampled(open_source(clipped, "two-sided"), rate_ratio(rate_hz, wanted_hz))
+    filtered = source.read(0, source.n_samples)
+    assert np.abs(filtered.view(np.float32)).max() < LARGEST_SAMPLE / 2
+    require_full_scale(filtered)
+
+
+def test_noise_of_variance_one_is_accepted():
+    """Many files on the web are scaled so; their level is that of full scale."""
+    noises = np.random.default_rng(0).normal(size=2_000_000).view(complex)
+    assert np.isfinite(EXTRACT({"A": (noises, 48e3)})).all()
+
+
+SILENT = np.zeros(1000, np.complex64)
+
+
+@given(st.floats(0, 1e-10))
+def test_silence_at_all_receivers_is_rejected(level):
+    """A model would answer with a position, though nobody heard anything."""
+    quiet = {"A": (SILENT + np.complex64(level), 48e3), "B": (SILENT, 48e3)}
+    with pytest.raises(FeatureError, match="only silence from 'A', 'B'"):
+        EXTRACT(quiet)
+    features, refused = EXTRACT.each(quiet)
+    assert (features == EXTRACT.config.fill_db).all()
+    assert set(refused) == {"A", "B"}
+
+
+def test_one_silent_receiver_is_at_the_floor():
+    """It heard nothing, which says something about where the transmitter is."""
+    recordings = {"A": (SILENT, 48e3), "B": (IQ, 48e3)}
+    features, refused = EXTRACT.each(recordings)
+    assert (features[0] == -140).all()
+    assert not refused
+    np.testing.assert_array_equal(EXTRACT(recordings), features)
+
+
+def test_an_error_names_only_the_first_of_many_unknown_receivers():
+    """The answer to a request of a megabyte must not be as large."""
+    many = {f"{n:03}" + 100 * "x": (IQ, 48e3) for n in range(300)}
+    with pytest.raises(FeatureError, match=r"'000xxx.*'004xxx.* and 295 more; known") as raised:
+        EXTRACT(many)
+    assert len(str(raised.value)) < 400
 
 
 def test_a_constant_is_a_carrier():

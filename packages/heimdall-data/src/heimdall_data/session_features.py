@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from heimdall_data.session_reader import ObjectVersions, SessionRecordings
 
 DECODING_VERSION = 4
-"""Raise it if decoding or alignment gives other samples, so that old entries are not used."""
+"""Raise it if decoding or alignment gives other samples, or recordings are refused that were used,
+so that old entries are not used."""
 BATCH_THREADS = 8
 """Chosen by measurement on 2 cores, with the store on them or a few milliseconds away."""
 

@@ -204,3 +204,15 @@ def test_a_manifest_gives_warnings_and_refusals_with_their_lines(npy, tmp_path, 
     with pytest.raises(ManifestError, match=r"line 2: source 'Beacon' at 8.0, 45.0 is 5\d\d\d km"):
         read_manifest(tmp_path / "m.csv", [TORINO], progress=False)
     assert read_manifest(tmp_path / "m.csv", [TORINO], progress=False, allow_far=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0, "is silent"), (3e-5, None), (1 + 1j, None), (300, "50 dB above full scale")],
+)
+def test_a_level_that_no_receiver_gives_is_a_warning(npy, value, expected):
+    """Preparation leaves such recordings out, weeks later."""
+    np.save(npy, np.full(100, value, np.complex64))
+    found = warnings([npy], beacon())
+    assert len(found) == (expected is not None)
+    assert expected is None or (expected in found[0] and "'Torino'" in found[0])

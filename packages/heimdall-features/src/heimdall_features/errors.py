@@ -19,9 +19,10 @@ def naming(receiver: str) -> Iterator[None]:
 
 
 def require_known(names: Iterable[object], receivers: tuple[str, ...]) -> None:
-    """Raise a `FeatureError` that lists the names that are not configured receivers."""
-    if unknown := sorted(map(str, set(names) - set(receivers))):
-        raise FeatureError(f"unknown receivers {unknown}; known: {receivers}")
+    """Raise a `FeatureError` with the first names that are not configured receivers."""
+    if unknown := sorted(f"{name!s:.50}" for name in set(names) - set(receivers)):
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise FeatureError(f"unknown receivers {unknown[:5]}{more}; known: {receivers}")
 
 
 def require_limits(settings: Mapping[str, float | None], *, signed: str) -> None:

@@ -49,8 +49,22 @@ class FeatureExtractor:
             float32 `(receivers, n_mels, n_frames)`, dB relative to full scale.
 
         Raises:
-            FeatureError: A receiver is unknown, or a recording is unfit; the error names it.
+            FeatureError: A receiver is unknown, or a recording is unfit; the error names it. Or
+                all recordings are silent: nothing is above `floor_db`.
         """
+        features = self._features(recordings)
+        self._require_signal(features, [n for n, one in recordings.items() if one is not None])
+        return features
+
+    def _require_signal(self, features: Float32, heard: list[str]) -> None:
+        channels = [self.config.receivers.index(name) for name in heard]
+        if heard and (features[channels] <= np.float32(self.config.floor_db)).all():
+            raise FeatureError(
+                f"only silence from {', '.join(map(repr, heard))}: nothing is above "
+                f"{self.config.floor_db:g} dB; check the antenna, and that full scale is 1"
+            )
+
+    def _features(self, recordings: Mapping[str, tuple[Samples | Blocks, float] | None]) -> Float32:
         require_known(recordings, self.config.receivers)
         sources = {
             name: self._source(name, recording)
@@ -87,7 +101,8 @@ class FeatureExtractor:
         """Return the features of recordings, each computed alone, and the errors of unusable ones.
 
         Recordings are as for a call, cut to the same time; lengths may differ by the rounding to
-        whole samples. The channel of an unusable recording is filled.
+        whole samples. The channel of an unusable recording is filled. A silent recording is
+        usable, unless all are silent.
 
         Raises:
             FeatureError: A receiver is unknown.
@@ -98,9 +113,15 @@ class FeatureExtractor:
         for name, recording in recordings.items():
             channel = self.config.receivers.index(name)
             try:
-                features[channel] = self({name: recording})[channel]
+                features[channel] = self._features({name: recording})[channel]
             except FeatureError as error:
                 refused[name] = error
+        heard = [name for name in recordings if name not in refused]
+        try:
+            self._require_signal(features, heard)
+        except FeatureError as error:
+            refused |= dict.fromkeys(heard, error)
+            features[:] = self.config.fill_db
         return features, refused
 
     def cut(

@@ -28,6 +28,8 @@ RATE_TOLERANCE: Final = 1e-6
 """Typical error of a receiver's clock: one part per million."""
 RATIO_LIMIT: Final = 200
 """2.4 MHz to 12 kHz; a larger ratio means a rate in kHz by mistake."""
+UPSAMPLING_LIMIT: Final = 32
+"""12 kHz to 384 kHz. A lower rate than that is a mistake, and makes much work of few samples."""
 STOPBAND_DB: Final = 80.0
 HALF_LENGTH: Final = 36
 """Samples of the lower rate that the filter covers on either side."""
@@ -39,10 +41,10 @@ def rate_ratio(rate_hz: float, wanted_hz: float, tolerance: float = RATE_TOLERAN
     """Ratio of small whole numbers near `wanted / rate`, within a relative tolerance.
 
     Raises:
-        FeatureError: The rates differ by more than a factor of 200.
+        FeatureError: The rate is more than 200 times or less than a 32nd of the wanted one.
     """
     exact = Fraction(wanted_hz) / Fraction(rate_hz)
-    if not Fraction(1, RATIO_LIMIT) <= exact <= RATIO_LIMIT:
+    if not Fraction(1, RATIO_LIMIT) <= exact <= UPSAMPLING_LIMIT:
         raise FeatureError(f"cannot resample {rate_hz} Hz to {wanted_hz} Hz; is the rate in Hz?")
     # Doubling the terms finds a ratio at most twice as long as the shortest.
     near, terms = Fraction(round(exact)), 1

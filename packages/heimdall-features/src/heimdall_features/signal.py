@@ -16,6 +16,10 @@ from heimdall_features.errors import FeatureError
 
 LARGEST_RATE_HZ = 1e15
 """Above the rate of any receiver; larger integers may not fit into a float."""
+LARGEST_SAMPLE = 8.0
+"""Largest I or Q of a recording with full scale 1, with a margin: a clipped recording reaches 3.1
+after rotation and `resample`'s filter, and noise that was scaled to a variance of 1 reaches 6.
+Integers of a converter that were not scaled exceed it, except those of three bits."""
 
 Samples = NDArray[np.inexact[Any]]
 
@@ -38,8 +42,12 @@ class ArraySource:
         self.n_samples = samples.shape[0]
 
     def read(self, start: int, stop: int) -> Samples:
-        """Return `(stop - start,)` samples as float32 or complex64."""
-        return _single_precision(self._samples[start:stop])
+        """Return `(stop - start,)` samples as float32 or complex64.
+
+        Raises:
+            FeatureError: They are not scaled to full scale 1.
+        """
+        return require_full_scale(_single_precision(self._samples[start:stop]))
 
 
 class BlockSource:
@@ -95,7 +103,10 @@ def open_source(samples: Samples | Blocks, spectrum: Spectrum) -> Source:
     """
     if isinstance(samples, Blocks):
         # A generator, so that blocks are checked as they arrive and not collected first.
-        checked = (_require_form(block, spectrum) for block in samples.blocks)
+        checked = (
+            require_full_scale(_single_precision(_require_form(block, spectrum)))
+            for block in samples.blocks
+        )
         return BlockSource(Blocks(checked, samples.n_samples))
     return ArraySource(_require_form(samples, spectrum))
 
@@ -106,6 +117,23 @@ def require_rate(rate_hz: float) -> float:
     if not is_number or isinstance(rate_hz, bool) or not 0 < rate_hz < LARGEST_RATE_HZ:
         raise FeatureError(f"the sample rate is {rate_hz!r}; it must be a positive number of Hz")
     return float(rate_hz)
+
+
+def require_full_scale(samples: Samples) -> Samples:
+    """Return contiguous samples, whose full scale must be 1; NaN and infinity pass.
+
+    Raises:
+        FeatureError: A sample is larger than any of a recording with full scale 1.
+    """
+    parts = samples.view(samples.real.dtype)
+    # Infinite samples are refused with NaN, by those who need finite ones.
+    peak = max(parts.max(initial=0), -parts.min(initial=0))
+    if LARGEST_SAMPLE < peak < np.inf:
+        raise FeatureError(
+            f"samples reach {peak:.6g}, and full scale is 1; divide by the largest value of the "
+            "receiver's converter, as in iq / 32768 for 16 bits"
+        )
+    return samples
 
 
 def _require_form(samples: Samples, spectrum: Spectrum) -> Samples:

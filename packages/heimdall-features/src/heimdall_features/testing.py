@@ -66,7 +66,7 @@ def recordings(draw: DrawFn, config: FeatureConfig) -> dict[str, tuple[Samples, 
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     found: dict[str, tuple[Samples, float]] = {}
     for name in names:
-        level = 10 ** (draw(st.floats(-4, 0)))
+        level = 10 ** (draw(st.floats(-1.5, -0.5)))
         iq = level * (noise(rng, n_samples) + draw(st.floats(0, 10)) * tone(0.1, 1.0, n_samples))
         kept = iq.real.astype(np.float32) if config.spectrum == "one-sided" else iq
         found[name] = (kept, config.sample_rate_hz)

@@ -98,7 +98,7 @@ def measure_arrivals(
     Raises:
         LocateError: Fewer than three recordings have a clock or share the time that lags over
             these distances need.
-        FeatureError: A recording holds values that are not finite, or has no site.
+        FeatureError: A recording has no site, or samples that are not finite or not scaled to 1.
     """
     reasons = {site.name: "no recording" for site in sites} | dict(unusable)
     clocked = {n: r for n, r in recordings.items() if r.clock_locked and n not in unusable}
@@ -163,7 +163,7 @@ def locate_recordings(
     Raises:
         LocateError: Fewer than three receivers can be used and there is no prior, or an argument
             of `locate` is invalid.
-        FeatureError: A recording holds values that are not finite, or has no site.
+        FeatureError: A recording has no site, or samples that are not finite or not scaled to 1.
     """
     try:
         found = measure_arrivals(recordings, sites, unusable)

@@ -234,10 +234,16 @@ class Learned:
         predictor = None
         known = None if calibration is None else _calibration_of(calibration)
         if model is not None:
+            from heimdall_data.recordings.recording import MAX_SAMPLES
             from heimdall_export import Predictor
             from heimdall_locate import Calibration
 
-            predictor = Predictor(model, warm_up=False, stores=connections.model_stores(model))
+            predictor = Predictor(
+                model,
+                warm_up=False,
+                stores=connections.model_stores(model),
+                most_samples=MAX_SAMPLES,
+            )
             known = known or Calibration.from_metadata(predictor.metadata)
         return cls(predictor=predictor, calibration=known)
 

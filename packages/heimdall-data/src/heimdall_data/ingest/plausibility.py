@@ -30,6 +30,8 @@ _MOST_LATE_S = 900
 """Clocks are wrong by less, and time zones differ by more."""
 _NAMED_WITHIN_S = 1
 """Names of files have whole seconds."""
+_LARGEST_DB = 6
+"""Twice the power of a recording whose I and Q are always at full scale."""
 
 
 def copies(sessions: Iterable[NewSession]) -> Iterator[str]:
@@ -84,7 +86,7 @@ def check_plausible(session: NewSession, *, allow_far: bool = False) -> None:
 def plausibility_warnings(session: NewSession) -> Iterator[str]:
     """Describe the unlikely values of a session that `check_plausible` accepts."""
     where = f"{session.where}: " if session.where else ""
-    for found in (_far_stations, _unlikely_frequencies, _unlikely_times):
+    for found in (_far_stations, _unlikely_frequencies, _unlikely_times, _unlikely_levels):
         for warning in found(session):
             yield f"{where}session {session.name!r} of {session.source.name!r}: {warning}"
 
@@ -166,3 +168,14 @@ def _unlikely_times(session: NewSession) -> Iterator[str]:
     first = min(ended, key=ended.__getitem__, default="")
     if began and began[last] > ended[first]:
         yield f"recordings of {first!r} and {last!r} have no time in common; are they one session?"
+
+
+def _unlikely_levels(session: NewSession) -> Iterator[str]:
+    for station, file in _files(session):
+        if file.level_db is None:
+            yield f"the recording of {station!r} is silent, all zero ({file.path.name})"
+        elif file.level_db > _LARGEST_DB:
+            yield (
+                f"the recording of {station!r} is {file.level_db:.0f} dB above full scale and will "
+                f"not be used ({file.path.name}); divide it by the converter's largest value"
+            )
