@@ -1,5 +1,6 @@
 """One bucket of a real object store, and stores that are not there."""
 
+import http.server
 import pickle
 import re
 import socketserver
@@ -8,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from heimdall_data.embedded.state import LOOPBACK, free_ports
-from heimdall_data.errors import DataError, ObjectMissing, StoreError
+from heimdall_data.errors import DataError, ObjectMissing, ObjectUnreadable, StoreError
 from heimdall_data.object_store.settings import S3Settings
 from heimdall_data.object_store.store import ObjectStore
 from hypothesis import HealthCheck, assume, given, settings
@@ -106,6 +107,60 @@ def test_a_server_that_hangs_up_is_named():
         with pytest.raises(StoreError, match=where):
             ObjectStore(nowhere(endpoint_url=where), "bucket").bucket_exists()
         server.shutdown()
+
+
+MINIO_SAYS = """<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>{code}</Code><Message>{message}</Message><Key>key</Key><BucketName>b</BucketName>
+<Resource>/b/key</Resource><RequestId>17</RequestId><HostId>dd9025</HostId></Error>"""
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind", "told"),
+    [
+        (507, "XMinioStorageFull", "reached its minimum free drive", StoreError, "no space for"),
+        (400, "XMinioAdminBucketQuotaExceeded", "Bucket quota", StoreError, "raise the quota"),
+        (
+            *(400, "AuthorizationHeaderMalformed", "expecting 'eu-1'", StoreError),
+            "expecting 'eu-1'.*HEIMDALL_S3_REGION",
+        ),
+        (
+            400,
+            "XMinioInvalidObjectName",
+            "unsupported",
+            ObjectUnreadable,
+            "'key' in bucket 'iq-",
+        ),
+        (503, "XMinioServerNotInitialized", "wait", StoreError, "XMinioServerNotInitialized"),
+    ],
+)
+def test_what_only_minio_answers_is_understood(status, code, message, kind, told):
+    """Operators run MinIO; its full disk is no outage, and its strict names cost one recording."""
+    n_asked = []
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self):
+            """Refuse as MinIO does."""
+            n_asked.append(self.path)
+            self.rfile.read(int(self.headers["content-length"]))
+            body = MINIO_SAYS.format(code=code, message=message).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Print nothing."""
+
+    with socketserver.ThreadingTCPServer((LOOPBACK, 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = nowhere(endpoint_url=f"http://{LOOPBACK}:{server.server_address[1]}")
+        with pytest.raises(kind, match=told) as caught:
+            ObjectStore(settings, "iq-bucket").put("key", b"x")
+        server.shutdown()
+    assert type(caught.value) is kind
+    # Only a server that starts is asked again.
+    assert (len(n_asked) > 1) == (status == 503)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable
 # The client raises ValueError for invalid names of buckets and keys.
 FAULTS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
 _MISSING = ("NoSuchKey", "NoSuchObject", "NoSuchVersion")
+_FULL = ("XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded")
+_BAD_NAMES = ("XMinioInvalidObjectName", "InvalidObjectName", "KeyTooLongError")
+_OTHER_REGION = ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 _TOLERATED_SKEW_S = 300.0
 """Stores refuse signatures that differ from their own clock by more than 5 to 15 minutes."""
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
@@ -46,6 +49,8 @@ def classify(error: Exception) -> Fault:
     if isinstance(error, S3Error):
         if error.code == "InternalError":
             return Fault.OBJECT
+        if error.code in _FULL:  # MinIO's status for it is that of an outage
+            return Fault.PERMANENT
         status = error.response.status
         return Fault.OUTAGE if status >= 500 or status in (408, 429) else Fault.PERMANENT
     if isinstance(error, (InvalidResponseError, ServerError)):
@@ -82,7 +87,18 @@ def store_error(error: Exception, store: str, bucket: str, key: str) -> StoreErr
                 f"{store} refuses our credentials for bucket {bucket!r} ({error.code}); "
                 "check HEIMDALL_S3_ACCESS_KEY and HEIMDALL_S3_SECRET_KEY"
             )
-        kind = ObjectUnreadable if classify(error) is Fault.OBJECT else StoreError
+        if error.code in _FULL:
+            return StoreError(
+                f"{store} has no space for {what} ({error.code}); delete objects, or raise the "
+                "quota"
+            )
+        if error.code in _OTHER_REGION:
+            return StoreError(
+                f"{store} is in another region than requests are signed for ({error.message}); set "
+                "HEIMDALL_S3_REGION"
+            )
+        is_one = classify(error) is Fault.OBJECT or error.code in _BAD_NAMES
+        kind = ObjectUnreadable if is_one else StoreError
         return kind(f"{store} answers {error.code} for {what}")
     if isinstance(error, BrokenObject):
         return ObjectUnreadable(
