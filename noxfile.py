@@ -1,6 +1,8 @@
 """Every check this repository knows. `nox` alone formats, types, and tests the built packages."""
 
+import json
 import pathlib
+import re
 import shutil
 import signal
 
@@ -21,6 +23,45 @@ PACKAGES = {
     nox.project.load_toml(p / "pyproject.toml")["project"]["name"]: p for p in MEMBERS.values()
 }
 IMPORT_NAMES = {name: name.replace("-", "_") for name in PACKAGES}
+
+# Modules whose small faults tests must find, each with the files under `tests` that judge it.
+JUDGES = {
+    "heimdall-features": {
+        "config": "test_config.py",
+        "mel": "test_mel.py",
+        "cepstrum": "test_cepstrum.py",
+        "arrivals": "test_arrivals.py",
+        "frames": "test_frames.py",
+        "spectrum": "test_spectrogram.py test_golden.py",
+        "resample": "test_resample.py",
+        "signal": "test_signal.py test_bad_input.py",
+        "extractor": "test_extractor.py test_bad_input.py",
+        "normalization": "test_normalization.py",
+    },
+    "heimdall-models": {
+        "losses": "test_losses.py",
+        "metrics": "test_metrics.py",
+        "calibration": "test_calibration.py",
+        "region": "test_region.py",
+    },
+    "heimdall-data": {"split": "test_split.py"},
+    "heimdall-export": {
+        "registry/registry": "test_registry.py test_deletion.py",
+        "registry/promotion": "test_promotion.py",
+        "registry/deletion": "test_deletion.py",
+    },
+}
+MUTMUT = """[mutmut]
+source_paths = src
+only_mutate = src/{package}/{module}.py
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = --hypothesis-seed=0
+timeout_constant = 10
+use_git_change_detection = false
+do_not_mutate_patterns = raise [A-Z]
+    ^\\s*f?"[^"]*"\\)?$
+"""
+"""Wording of messages is free. Draws of Hypothesis are not, so that a table can be repeated."""
 
 
 def project(package):
@@ -174,3 +215,51 @@ def accuracy_real(session):
     """Every method's accuracy on real measurements, into docs/accuracy-real.md."""
     sync(session, "--all-packages", "--all-extras", "--all-groups")
     session.run("python", "apps/trainer/benchmarks/accuracy_real.py", *session.posargs)
+
+
+@nox.session
+def mutants(session):
+    """Small faults that the tests of a module find: `nox -s mutants -- mel losses` for some.
+
+    mutmut makes one fault at a time and runs the tests that reach it, forked after the imports.
+    It leaves properties and values outside functions as they are.
+    """
+    sync(session, "--all-packages", "--all-extras", "--all-groups")
+    table = ["module                         mutants  killed      %"]
+    survivors = []
+    for package, modules in JUDGES.items():
+        for module in modules:
+            if session.posargs and module not in session.posargs:
+                continue
+            codes, alive = mutated(session, package, module)
+            n, n_killed = len(codes), len(codes) - len(alive)
+            name = f"{IMPORT_NAMES[package]}.{module}"
+            table.append(f"{name:30} {n:7} {n_killed:7} {100 * n_killed / n:6.1f}")
+            survivors += alive
+    print(*survivors, *table, sep="\n")
+
+
+def mutated(session, package, module):
+    """The exit code of the tests by mutant, and the difference of each that none of them finds."""
+    place = pathlib.Path(session.create_tmp(), package, module).resolve()
+    shutil.rmtree(place, ignore_errors=True)
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "setup.cfg")
+    shutil.copytree(PACKAGES[package], place, ignore=ignored)
+    name = IMPORT_NAMES[package]
+    tests = "\n    ".join(f"tests/{each}" for each in JUDGES[package][module].split())
+    (place / "setup.cfg").write_text(MUTMUT.format(package=name, module=module, tests=tests))
+    for path in (place / "src" / name).rglob("*.py"):
+        # What was computed without a fault must not hide it.
+        uncached = re.sub(r"@functools\.(lru_)?cache.*\n", "", path.read_text("utf-8"))
+        path.write_text(uncached, "utf-8")
+    with session.chdir(place):
+        session.run("mutmut", "run", "--max-children=1", silent=True)
+        meta = place / "mutants" / "src" / name / f"{module}.py.meta"
+        codes = json.loads(meta.read_text("utf-8"))["exit_code_by_key"]
+        # 0: the tests passed; 33: none of them comes here.
+        alive = [
+            session.run("mutmut", "show", mutant, silent=True, log=False)
+            for mutant, code in codes.items()
+            if code in {0, 33}
+        ]
+    return codes, alive
