@@ -73,3 +73,70 @@ def test_silent_bands_are_rejected(config, message):
     """The predecessor's settings had some; no scale has more bands than bins."""
     with pytest.raises(FeatureError, match=message):
         filter_bank(config)
+
+
+def test_bins_are_in_the_order_of_the_fft():
+    """By hand: eight samples at 8 Hz, both sides of the carrier or one."""
+    both = SpectrumConfig(sample_rate_hz=8, n_fft=8, hop_length=8)
+    one = SpectrumConfig(sample_rate_hz=8, n_fft=8, hop_length=8, spectrum="envelope")
+    assert bin_frequencies_hz(both).tolist() == [0, 1, 2, 3, -4, -3, -2, -1]
+    assert bin_frequencies_hz(one).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("scale", ["radio", "htk", "slaney"])
+@given(st.floats(0, 5e3), st.floats(6e3, 24e3))
+def test_bands_start_and_end_where_they_are_told_to(scale, low_hz, high_hz):
+    """Interference outside the limits must not be heard."""
+    limits = {"f_min_hz": low_hz, "f_max_hz": high_hz, "n_mels": 20}
+    edges_hz = band_edges_hz(SpectrumConfig(spectrum="one-sided", mel_scale=scale, **limits))
+    np.testing.assert_allclose(edges_hz[[0, -1]], [low_hz, high_hz], atol=1e-6)
+    assert (np.diff(edges_hz) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("first_mel", "last_mel"), [(0, 12), (3, 15), (0, 42), (3, 42), (14, 42), (15, 42), (21, 42)]
+)
+def test_slaneys_scale_is_linear_to_1_khz_and_then_logarithmic(first_mel, last_mel):
+    """By hand: 200 Hz in three mels; 15 mels to 1 kHz; 27 more to 6.4 kHz."""
+    hz = {mel: 1000 * 6.4 ** ((mel - 15) / 27) if mel > 15 else 200 * mel / 3 for mel in range(43)}
+    config = SpectrumConfig(
+        spectrum="one-sided",
+        mel_scale="slaney",
+        f_min_hz=hz[first_mel],
+        f_max_hz=hz[last_mel],
+        n_mels=last_mel - first_mel - 1,
+    )
+    expected_hz = [hz[mel] for mel in range(first_mel, last_mel + 1)]
+    np.testing.assert_allclose(band_edges_hz(config), expected_hz, rtol=1e-9, atol=1e-9)
+
+
+def test_htks_scale_is_kept_where_the_radio_scale_departs_from_it():
+    """A model that was trained on HTK's bands must go on with them."""
+    htk, radio = (
+        SpectrumConfig(mel_scale=scale, sample_rate_hz=192e3) for scale in ("htk", "radio")
+    )
+    mels = 2595 * np.log10(1 + 96_000 / 700) * np.linspace(-1, 1, 130)
+    expected_hz = np.copysign(700 * (10 ** (np.abs(mels) / 2595) - 1), mels)
+    np.testing.assert_allclose(band_edges_hz(htk), expected_hz, rtol=1e-9, atol=1e-9)
+    assert np.diff(band_edges_hz(radio)).min() > 1.2 * np.diff(expected_hz).min()
+
+
+@given(st.sampled_from([512, 1024, 2048]), st.sampled_from([192e3, 1e6, 2.4e6]))
+def test_the_radio_scale_is_as_curved_as_the_fft_allows(n_fft, rate_hz):
+    """Its narrowest band is as wide as a bin: a linear scale would waste bands far out."""
+    config = SpectrumConfig(n_fft=n_fft, sample_rate_hz=rate_hz, n_mels=n_fft // 16)
+    assert np.diff(band_edges_hz(config)).min() == pytest.approx(rate_hz / n_fft, rel=1e-9)
+
+
+@pytest.mark.parametrize("spectrum", ["two-sided", "one-sided"])
+def test_slaneys_norm_makes_the_area_of_every_band_one(spectrum):
+    """A flat spectrum then has one level in all bands, in power per hertz."""
+    config = SpectrumConfig(n_fft=1 << 14, n_mels=10, mel_norm="slaney", spectrum=spectrum)
+    areas = filter_bank(config).sum(axis=0) * config.sample_rate_hz / config.n_fft
+    np.testing.assert_allclose(areas, 1.0, rtol=1e-3)
+
+
+def test_a_filter_bank_cannot_be_changed():
+    """It is shared by all who have the same configuration."""
+    with pytest.raises(ValueError, match="read-only"):
+        filter_bank(SpectrumConfig())[0] = 1.0

@@ -106,6 +106,53 @@ def test_gradients_are_those_of_finite_differences():
     torch.testing.assert_close(position.grad, -slope / 4)
 
 
+@pytest.mark.parametrize("error", [0.0, 0.5, 999.0, 2_000.0, 5e4])
+def test_the_gradient_of_sigma_is_that_of_the_formula(error):
+    """By hand: z^2 / 2 + log sigma, and F^2 (1 / 2 + log(z / F)) + log sigma far away."""
+    sigma = torch.full((1, 2), 0.25, requires_grad=True)
+    upright(torch.zeros(1, 2), sigma, torch.full((1, 2), error * 0.25)).backward()
+    slope = (1 - min(error, FAR_SIGMAS) ** 2) / 0.25
+    torch.testing.assert_close(sigma.grad, torch.full((1, 2), slope / 2))
+
+
+@pytest.mark.parametrize(
+    ("error", "square"),
+    [(999.0, 999.0**2 / 2), (2_000.0, 1e6 * (0.5 + math.log(2))), (-5e4, 1e6 * 4.412023)],
+)
+def test_the_square_turns_into_a_logarithm_at_a_thousand_sigmas(error, square):
+    """By hand, with sigma 2: value and slope continue, or training would jump."""
+    loss = upright(pair(0.0), pair(2.0), pair(2 * error)).item()
+    assert loss == pytest.approx(square + math.log(2) + math.log(2 * math.pi) / 2, rel=1e-6)
+
+
+def test_an_error_along_east_shifts_north_by_a_thousand_sigmas_at_most():
+    """By hand: correlation 0.6, 5000 sigmas east; north is 600 sigmas off, of 0.8 each."""
+    sigma, target = torch.tensor([[1.0, 3.0]]), torch.tensor([[5_000.0, 0.0]])
+    loss = gaussian_nll(torch.zeros(1, 2), sigma, torch.tensor([0.6]), target).item()
+    squares = 1e6 * (0.5 + math.log(5)) + (600 / 0.8) ** 2 / 2
+    logs = math.log(3 * 0.8)
+    assert loss == pytest.approx((squares + logs + math.log(2 * math.pi)) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("tilt", "limit"), [(1.0, 0.999), (-1.0, -0.999), (0.9995, 0.999)])
+def test_a_correlation_counts_up_to_its_limit(tilt, limit):
+    """An ellipse without width has no likelihood; below the limit it is as it is."""
+    target = torch.tensor([[0.3, -0.4]])
+    found, expected, wider = (
+        gaussian_nll(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([each]), target)
+        for each in (tilt, limit, 0.998 * limit)
+    )
+    assert found == expected
+    assert found != wider
+
+
+def test_a_sigma_counts_from_the_floor_on():
+    """Exactly the floor, and not a thousand times it."""
+    below, at, above = (upright(pair(0.0), pair(s), pair(0.001)) for s in (0.0, 1e-3, 2e-3))
+    assert below == at
+    assert at != above
+
+
 @pytest.mark.parametrize("wrong", range(4))
 def test_shapes_that_differ_are_refused(wrong):
     """A broadcast would train on nonsense."""
