@@ -7,10 +7,13 @@ import pytest
 import torch
 from heimdall_models import ModelError, Region, error_m, localization_metrics
 from heimdall_models.metrics import (
+    WGS84,
     Posteriors,
+    mahalanobis_squared,
     offset_east_north_m,
     posterior_scores,
     region_shares,
+    served_metrics,
     sigma_factor,
     sigma_saturation,
 )
@@ -256,3 +259,154 @@ def test_posteriors_that_are_none_are_refused(weights, covariances, message):
     posteriors = Posteriors(np.array(weights), np.zeros((1, 2, 2)), np.array(covariances))
     with pytest.raises(ModelError, match=message):
         posterior_scores(posteriors, [[0.0, 0.0]])
+
+
+def east_of(distances_m, azimuth_deg=90.0):
+    """Places at these distances from 45 N 8 E, by PROJ's way there and not its way back."""
+    n = len(distances_m)
+    longitude, latitude, _ = WGS84.fwd([8.0] * n, [45.0] * n, [azimuth_deg] * n, distances_m)
+    return np.stack([latitude, longitude], axis=1)
+
+
+def test_a_hundred_errors_by_hand():
+    """Errors of 0, 10, ... 1000 m and ellipses of 100 m: 68 % end at 151 m and 95 % at 245 m."""
+    metrics = localization_metrics([45.0, 8.0], [100.0, 100.0], east_of(np.arange(101) * 10.0))
+    expected = {
+        "error_m_median": 500,
+        "error_m_mean": 500,
+        "error_m_rmse": math.sqrt(100 * 201 / 6 * 100),
+        "error_m_p68": 680,
+        "error_m_p95": 950,
+        "coverage_68": 16 / 101,
+        "coverage_95": 25 / 101,
+        "nll": 2 * math.log(0.1) + math.log(2 * math.pi) + 100 * 201 / 6 / 100 / 2,
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+def test_accuracy_is_of_errors_up_to_30_m():
+    """Beside the limit, on both sides."""
+    truth = east_of([29.99, 30.01, 5000.0, 1.0])
+    assert localization_metrics([45.0, 8.0], [10.0, 10.0], truth)["accuracy_30m"] == 0.5
+
+
+@pytest.mark.parametrize(("level", "ece"), [(0.0, 9.5 / 19), (0.52, 5 / 19), (0.999, 9.5 / 19)])
+def test_the_calibration_error_of_one_session_by_hand(level, ece):
+    """It is inside the ellipses above its level: 0.05 + ... + 0.50 and 0.45 + ... + 0.05 amiss."""
+    truth = east_of([100 * math.sqrt(-2 * math.log1p(-level))])
+    found = localization_metrics([45.0, 8.0], [100.0, 100.0], truth)["ece"]
+    assert found == pytest.approx(ece)
+
+
+@pytest.mark.parametrize(
+    ("azimuth_deg", "unit"), [(0, (0, 1)), (90, (1, 0)), (210, (-0.5, -0.866))]
+)
+def test_offsets_are_east_and_north_from_the_estimate(azimuth_deg, unit):
+    """An azimuth counts clockwise from north."""
+    offset_m = offset_east_north_m(np.array([[45.0, 8.0]]), east_of([2000.0], azimuth_deg))
+    assert offset_m[0] == pytest.approx(2000 * np.array(unit), abs=0.1)
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9), tilts), min_size=1, max_size=5))
+def test_distances_in_sigmas_are_those_of_the_inverse_covariance(rows):
+    """By the definition, with NumPy's inverse."""
+    east, north, tilt = np.array(rows).T
+    sigma_m, offset_m = np.tile([2.0, 5.0], (len(rows), 1)), np.stack([east, north], axis=1)
+    expected = [
+        each @ np.linalg.inv([[4.0, 10 * r], [10 * r, 25.0]]) @ each
+        for each, r in zip(offset_m, tilt, strict=True)
+    ]
+    np.testing.assert_allclose(mahalanobis_squared(offset_m, sigma_m, tilt), expected, rtol=1e-9)
+
+
+def test_a_networks_outputs_are_read_in_their_order():
+    """Two outputs, or three with correlations, or six with a mixture, or five without them."""
+    position, sigma, truth = simulated(40, tilt=0.7)
+    tilt = np.full(40, 0.7)
+    mixture = tuple(drawn_posteriors(40)[0])
+    for outputs, expected in (
+        ([position, sigma], localization_metrics(position, sigma, truth)),
+        ([position, sigma, tilt], localization_metrics(position, sigma, truth, tilt)),
+        (
+            [position, sigma, *mixture],
+            localization_metrics(position, sigma, truth, 0.0, Posteriors(*mixture)),
+        ),
+        (
+            [position, sigma, tilt, *mixture],
+            localization_metrics(position, sigma, truth, tilt, Posteriors(*mixture)),
+        ),
+    ):
+        assert served_metrics(outputs, truth) == expected
+
+
+def test_a_mixtures_density_is_that_of_its_parts():
+    """By hand: 3/4 of a Gaussian of 1 km at the truth, 1/4 of one of 2 km that is 2 km north."""
+    means = np.stack([[45.0, 8.0], east_of([2000.0], 180.0)[0]])[None]
+    covariances = np.array([[[1e6, 1e6, 0.0], [4e6, 4e6, 0.0]]])
+    posteriors = Posteriors(np.array([[6.0, 2.0]]), means, covariances)
+    density = (0.75 + 0.25 * math.exp(-0.5) / 4) / (2 * math.pi)
+    found = posterior_scores(posteriors, [[45.0, 8.0]])
+    assert found.nll[0] == pytest.approx(-math.log(density), abs=1e-4)
+
+
+def test_the_energy_score_of_a_round_gaussian_by_hand():
+    """Distances in the plane are Rayleigh's: sigma sqrt(pi / 2), and sqrt 2 times it of a pair."""
+    gaussian = Posteriors(np.ones((1, 1)), np.array([[[45.0, 8.0]]]), np.array([[[9e4, 9e4, 0.0]]]))
+    expected = 300 * math.sqrt(math.pi / 2) * (1 - math.sqrt(2) / 2)
+    found = posterior_scores(gaussian, [[45.0, 8.0]])
+    assert found.energy_m[0] == pytest.approx(expected, rel=1e-3)
+    assert found.smallest_region[0] == 0
+
+
+@pytest.mark.parametrize("sigmas", [0.2, 1.0, 1.7])
+@pytest.mark.parametrize(("azimuth_deg", "sigma_m"), [(90.0, 2000.0), (0.0, 1000.0)])
+def test_the_region_of_one_gaussian_is_its_ellipse(sigmas, azimuth_deg, sigma_m):
+    """Also if it is tilted, by 0.8; 512 points tell probabilities to a 512th."""
+    covariance = np.array([[[4e6, 1e6, 1.6e6]]])
+    gaussian = Posteriors(np.ones((1, 1)), np.array([[[45.0, 8.0]]]), covariance)
+    truth = east_of([sigmas * sigma_m], azimuth_deg)
+    found = posterior_scores(gaussian, truth).smallest_region[0]
+    assert found == pytest.approx(1 - math.exp(-(sigmas**2) / (1 - 0.8**2) / 2), abs=3 / 512)
+
+
+@pytest.mark.parametrize("n_sessions", [1, 64, 65])
+def test_sessions_are_scored_alike_in_any_number(n_sessions):
+    """They are taken 64 at a time."""
+    posteriors, truth = drawn_posteriors(n_sessions, seed=3)
+    together = posterior_scores(posteriors, truth)
+    last = posterior_scores(Posteriors(*(part[-1:] for part in posteriors)), truth[-1:])
+    for all_of, one in zip(together, last, strict=True):
+        assert all_of.shape == (n_sessions,)
+        assert all_of[-1] == pytest.approx(one[0])
+
+
+@pytest.mark.parametrize(
+    ("weights", "covariance", "message"),
+    [
+        ([[0.0, 0.0]], [1, 1, 0], "1 of 1 weights"),
+        ([[math.inf, 1.0]], [1, 1, 0], "1 of 1 weights"),
+        ([[1.0]], [0, 1, 0], "1 of 1 posteriors"),
+        ([[1.0]], [1, 0, 0], "1 of 1 posteriors"),
+        ([[1.0]], [-1, -1, 0], "1 of 1 posteriors"),
+        ([[1.0]], [1, 1, 1], "1 of 1 posteriors"),
+        ([[1.0]], [math.inf, 1, 0], "1 of 1 posteriors"),
+        ([[1.0], [1.0]], [1, 1, 0], r"weights \(2, 1\) do not match 1 truths"),
+        ([1.0], [1, 1, 0], r"weights \(1,\) do not match 1 truths"),
+    ],
+)
+def test_weights_and_covariances_up_to_their_limits(weights, covariance, message):
+    """What is no distribution has no score."""
+    shape = np.shape(weights)[-1]
+    posteriors = Posteriors(
+        np.array(weights), np.zeros((1, shape, 2)), np.array([[covariance] * shape], float)
+    )
+    with pytest.raises(ModelError, match=message):
+        posterior_scores(posteriors, [[0.0, 0.0]])
+
+
+def test_the_first_bad_row_is_the_one_that_is_named():
+    """And how many there are."""
+    sigma = np.ones((4, 2))
+    sigma[[1, 3]] = [[-7, 1], [0, 1]]
+    with pytest.raises(ModelError, match=r"^2 of 4 sigmas .* row 1, is \[-7.0, 1.0\]"):
+        localization_metrics(np.zeros((4, 2)), sigma, np.zeros((4, 2)))
