@@ -1,8 +1,6 @@
 """Errors of this package: all are a `DataError`, and say what is wrong and what to do."""
 
-import re
-
-_LONG_LINE = re.compile(r"(.{600}).+(.{300})")
+_LONGEST_LINE = 1000
 
 
 class DataError(ValueError):
@@ -12,7 +10,11 @@ class DataError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_LONG_LINE.sub(r"\1 [...] \2", message))
+        lines = (
+            line if len(line) <= _LONGEST_LINE else f"{line[:600]} [...] {line[-300:]}"
+            for line in message.split("\n")
+        )
+        super().__init__("\n".join(lines))
 
 
 class CatalogueError(DataError):

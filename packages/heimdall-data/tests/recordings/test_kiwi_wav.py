@@ -232,3 +232,11 @@ def test_the_real_recordings_have_their_known_rates(real_recordings, station, ra
     assert recording.sample_rate_hz == pytest.approx(rate, abs=6e-4)
     assert (recording.start_utc - START).total_seconds() == pytest.approx(start - 56, abs=1e-4)
     assert recording.n_dropped_samples == PAIRS
+
+
+def test_millions_of_blocks_without_samples_to_speak_of_are_refused():
+    """Fitting their stamps takes more memory than any recording."""
+    one = block(0, 0, np.zeros((1, 2), "<i2"))
+    data = wav(stamps_s(1))[:36] + one * (2**20 + 1)
+    with pytest.raises(RecordingError, match="1048577 blocks of 1 samples"):
+        decoded(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])

@@ -114,6 +114,12 @@ def test_text_that_is_no_instant_is_refused(text):
         gps_ns_from_text(text)
 
 
+def test_an_instant_of_thousands_of_characters_is_not_taken_apart():
+    """The time for it grows with the square of its length: 100 kB took a minute."""
+    with pytest.raises(ValueError, match="of 2021 characters is no instant"):
+        gps_ns_from_text("2026-03-01T12:00:00." + 2000 * "0" + "\n")
+
+
 @pytest.mark.parametrize("sigma_s", [-1e-9, np.nan])
 def test_an_impossible_uncertainty_is_refused(sigma_s):
     """It would weigh the receiver's time without bound."""

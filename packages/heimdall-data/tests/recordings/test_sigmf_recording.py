@@ -5,6 +5,7 @@ import io
 import json
 import math
 import tarfile
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -378,3 +379,17 @@ def test_a_long_header_of_an_archive_is_not_parsed():
         tar.addfile(member, io.BytesIO(b"1" * 10**5))
     with pytest.raises(RecordingError, match="a header of 100000 bytes"):
         decoded(stream.getvalue())
+
+
+@pytest.mark.parametrize("datatype", ["ci8", "cu8", "ci16_le", "cf32_le"])
+def test_decoding_takes_little_more_memory_than_its_samples(datatype):
+    """A file of 256 MB of 8-bit samples took 3 GB, for which the kernel kills processes."""
+    n_samples = 2**18
+    data = bytes(n_samples * {"8": 2, "6": 4, "2": 8}[datatype.split("_")[0][-1]])
+    described = meta(datatype)
+    tracemalloc.start()
+    try:
+        assert len(decoded(data, described).iq) == n_samples
+        assert tracemalloc.get_traced_memory()[1] < 20 * n_samples
+    finally:
+        tracemalloc.stop()

@@ -38,6 +38,8 @@ from heimdall_data.recordings.recording import (
 HEADER = struct.Struct("<4sI4s4sIHHIIHH")
 STAMP_BYTES = 10
 _CHUNK = struct.Struct("<4sI")
+_MOST_BLOCKS = 2**20
+"""Fitting takes a hundred bytes for each. Receivers send 512 samples a block: 2**18 at most."""
 _FIRST_UNLOCKED_AGE = 252
 """The receiver counts up to 251 s since the last GNSS solution; 252 means that or any longer time,
 254 no recent solution, and 255 never one."""
@@ -176,9 +178,10 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     _, data_bytes = _CHUNK.unpack_from(data, HEADER.size + _CHUNK.size + STAMP_BYTES)
     layout = block_layout(min(data_bytes, body) // 4)
     blocks = np.frombuffer(data, layout, body // layout.itemsize, HEADER.size)
-    if not 0 < len(blocks) * data_bytes // 4 <= MAX_SAMPLES:
+    if not 0 < len(blocks) * data_bytes // 4 <= MAX_SAMPLES or len(blocks) > _MOST_BLOCKS:
         raise RecordingError(
-            f"{name}: {len(blocks)} blocks of {data_bytes // 4} samples, not 1 to {MAX_SAMPLES}"
+            f"{name}: {len(blocks)} blocks of {data_bytes // 4} samples; a recording has 1 to "
+            f"{MAX_SAMPLES} samples in up to {_MOST_BLOCKS} blocks"
         )
     good = (
         (blocks["kiwi"] == b"kiwi")

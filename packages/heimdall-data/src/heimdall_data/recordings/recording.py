@@ -36,6 +36,7 @@ INT16_FULL_SCALE = np.float32(32768)
 WEEK_NS = 604_800 * 10**9
 # GPS time 0, on a UTC clock with today's leap seconds.
 _GPS_EPOCH = datetime(1980, 1, 6, tzinfo=UTC) - timedelta(seconds=18)
+_LONGEST_INSTANT = 100
 _GPS_SECONDS = re.compile(r"\d{9,10}(\.\d+)?", re.ASCII)
 _FRACTION = re.compile(r"(.{10,}\d\d:?\d\d:?\d\d)[.,](\d+)(.*)", re.ASCII)
 
@@ -55,6 +56,8 @@ def gps_ns_from_text(text: str) -> int:
         ValueError: It is neither.
         OverflowError: In UTC it is not in the years 1 to 9999.
     """
+    if len(text) > _LONGEST_INSTANT:  # the patterns take the square of a text's length
+        raise ValueError(f"{text[:80]!r}... of {len(text)} characters is no instant")
     if _GPS_SECONDS.fullmatch(text):
         return int(Decimal(text) * 10**9)
     fraction_ns = 0

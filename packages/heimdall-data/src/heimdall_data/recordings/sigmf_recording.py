@@ -25,6 +25,7 @@ from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from heimdall_features.outside_json import parsed_json
 
 from heimdall_data.errors import RecordingError
@@ -201,7 +202,14 @@ def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
             return values.astype(np.float32).view(np.complex64)
     half_range = 2.0 ** (8 * dtype.itemsize - 1)
     centre = half_range if dtype.kind == "u" else 0.0
-    return ((values - centre) / half_range).astype(np.float32).view(np.complex64)
+    # Exact in the smallest type that has room for all integers, and in place: samples of 8 bits
+    # would take 24 bytes of memory.
+    scaled: npt.NDArray[np.floating[Any]] = values.astype(
+        np.float32 if dtype.itemsize <= 2 else np.float64
+    )
+    scaled -= centre
+    scaled /= half_range
+    return scaled.astype(np.float32, copy=False).view(np.complex64)
 
 
 def _recording(iq: ComplexSamples, about: dict[str, Any], captures: _Captures) -> Recording:
