@@ -1,7 +1,12 @@
 """A disk that is full while a network is trained: what goes on, and what is never lost."""
 
+import os
+import re
 import resource
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from heimdall_data import S3Settings
@@ -10,8 +15,10 @@ from heimdall_models.errors import TrainingError
 from heimdall_models.trained import Trained
 from heimdall_models.training.fit import TrainedModel, fit
 from heimdall_trainer.delivery import upload
+from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.pipeline import TrainingPipeline
 from lightning.pytorch import Callback
+from mlflow import MlflowClient
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +109,90 @@ def test_a_store_that_is_gone_at_the_upload_costs_no_training(connections, tmp_p
     assert f"the model file is {kept}" in said
     assert f"--export_only --checkpoint {trained.checkpoint}` uploads and registers" in said
     assert kept.is_file()
+
+
+PROGRAM = Path(__file__).with_name("full_disk_program.py")
+IN_A_SMALL_DISK = """
+mount -t tmpfs -o size=40m small "$0" && mkdir "$0/state" && "$@"
+status=$?
+rm -f "$0/filling"
+find "$0" -name ".*.part" -o -name "heimdall-*" -o -name "*.ckpt" -o -name "*.html"
+exit $status
+"""
+
+
+@pytest.fixture
+def train_in(connections, quick, tmp_path):
+    """Train on a disk of 40 MB that is full from a stage on; the process, and the MLflow run."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    in_space = ["unshare", "-rm", "sh", "-c"]
+    if subprocess.run([*in_space, 'mount -t tmpfs x "$0"', str(disk)], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    kept = replace(
+        connections, state_dir=disk / "state", mlflow_tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"
+    )
+    env = {**os.environ, **kept.environment(defaults=False), "TMPDIR": str(disk)}
+
+    def run(stage):
+        words = ["train", "--backbone", "test_convnext", "--epochs", "1", "--batch_size", "8"]
+        words += ["--receivers", *quick.receivers, "--val_split", "0.25", "--test_split", "0.25"]
+        told = subprocess.run(
+            [*in_space, IN_A_SMALL_DISK, str(disk), sys.executable, str(PROGRAM), str(disk)]
+            + [stage, *words],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        client = MlflowClient(kept.mlflow_tracking_uri)
+        every = [each.experiment_id for each in client.search_experiments()]
+        (found,) = client.search_runs(every)
+        assert "Traceback" not in told.stderr
+        return told, found
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("stage", "said", "kept"),
+    [
+        ("data", r"no checkpoint could be written: .*No space left on device; make room", ""),
+        (
+            "export and evaluation",
+            r"cannot write the model to .*No space left on device; nothing is lost: .*"
+            r"`heimdall train --export_only --checkpoint .*calibrated.ckpt` exports",
+            "last.ckpt",
+        ),
+    ],
+)
+def test_a_disk_that_is_full_at_a_stage_ends_the_run_in_order(train_in, stage, said, kept):
+    """One line says what is full; what was done before stays, and nothing half-done does."""
+    told, run = train_in(stage)
+    assert told.returncode == 1
+    (error,) = [line for line in told.stderr.splitlines() if line.startswith("heimdall: ")]
+    assert re.search(said, error), error
+    assert run.info.status == "FAILED"
+    left = [Path(line).name for line in told.stdout.splitlines() if line.startswith("/")]
+    assert kept in [*left, ""]
+    assert not [name for name in left if name.endswith(".part") or name.startswith("heimdall-")]
+
+
+def test_a_disk_that_is_full_at_the_report_costs_the_report_alone(train_in):
+    """The model is in the store and the registry by then."""
+    told, run = train_in("report")
+    assert told.returncode == 0, told.stderr
+    assert run.info.status == "FINISHED"
+    assert "No space left on device" in run.data.tags["report.error"]
+    assert "report      none" in told.stdout
+    assert "warning: the run has no report in MLflow (cannot write" in told.stderr
+    left = [Path(line).name for line in told.stdout.splitlines() if line.startswith("/")]
+    assert not [name for name in left if name.endswith((".part", ".html"))]
+
+
+def test_a_log_on_a_full_disk_ends_the_run_in_order(connections, quick, tmp_path):
+    """`heimdall train > run.log`: an error that names no file would be a riddle."""
+    with Path("/dev/full").open("w") as full, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with pytest.raises(TrainerError, match=r"log cannot be written: No space left on device"):
+            TrainingPipeline(quick, replace(connections, state_dir=tmp_path)).run()

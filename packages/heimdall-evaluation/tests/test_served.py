@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -152,3 +153,16 @@ def _pid_written_below(folder: Path, parent: subprocess.Popen) -> int:
             if text := written.read_text():
                 return int(text)
     raise AssertionError(parent.communicate()[1])
+
+
+def test_a_full_temporary_folder_is_named_and_left_empty(tmp_path, tiny_model, recorded, temporary):
+    """NumPy's own message is `24000 requested and 10736 written`, hours after the start."""
+    model, sessions = tiny_model(tmp_path / "m.onnx"), list(recorded(2))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
+    try:
+        with pytest.raises(ServingError, match=f"cannot be written to {temporary}.* set TMPDIR"):
+            predict_without_torch(model, sessions)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(temporary.iterdir()) == []

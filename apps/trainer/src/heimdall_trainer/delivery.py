@@ -97,14 +97,22 @@ def export_and_register(
     """
     opened = Trained.open(trained.checkpoint)
     network = exported_network(opened, data)
-    path, region = export_file(
-        network,
-        data,
-        trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
-        run_id=tracker.run_id,
-        opset=config.opset,
-        calibration=opened.members[0].calibration,
-    )
+    try:
+        path, region = export_file(
+            network,
+            data,
+            trained.checkpoint.with_name(f"{tracker.run_name}.onnx"),
+            run_id=tracker.run_id,
+            opset=config.opset,
+            calibration=opened.members[0].calibration,
+        )
+    except ExportError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise ExportError(
+            f"{error}; nothing is lost: with room on the disk, `heimdall train --export_only "
+            f"--checkpoint {trained.checkpoint}` exports and registers what was trained"
+        ) from error
     features, arrivals = _inputs_to_compare(data)
     parity = check_parity(path, network, features, arrivals=arrivals, scale_m=region.scale_m)
     precisions: Mapping[str, float] = {}

@@ -29,6 +29,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from heimdall_trainer.errors import TrainerError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -77,7 +79,15 @@ class _Lines(logging.Handler):
     form: LogFormat = "text"
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one event; errors of `print` (full disk, closed pipe) end the run."""
+        """Print one event; a TrainerError, which ends the run, at a full disk or a closed pipe."""
+        try:
+            self._print(record)
+        except OSError as error:
+            raise TrainerError(
+                f"the run's log cannot be written: {error.strerror} (standard output or error)"
+            ) from error
+
+    def _print(self, record: logging.LogRecord) -> None:
         from heimdall_features.names import shown, shown_lines  # loads NumPy, needless for --help
 
         text = shown_lines(record.getMessage())

@@ -76,8 +76,8 @@ def predict_without_torch(
         batch_size: Sessions in one call of the network.
 
     Raises:
-        ServingError: There is no model file or no session, or the child process failed; the
-            message ends with its last output.
+        ServingError: There is no model file or no session, the temporary folder is full, or the
+            child process failed; the message ends with its last output.
     """
     model = Path(onnx_path).resolve()
     if not model.is_file():
@@ -126,7 +126,13 @@ def _written(
             if not isinstance(one, ClockedRecording):
                 one = ClockedRecording(*one, clock_sigma_s=math.inf)
             file = f"{index}-{channel}.npy"
-            np.save(folder / file, np.asarray(one.iq), allow_pickle=False)
+            try:
+                np.save(folder / file, np.asarray(one.iq), allow_pickle=False)
+            except OSError as error:
+                raise ServingError(
+                    f"recordings to evaluate cannot be written to {folder.parent} "
+                    f"({error.strerror or error}); make room there, or set TMPDIR"
+                ) from error
             clock = float(one.sample_rate_hz), float(one.start_s), float(one.clock_sigma_s)
             files[receiver] = (file, *clock)
         yield session_id, files
