@@ -7,7 +7,6 @@ folder first.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from heimdall_evaluation.model_file import ModelFile, read_model
 from heimdall_export.object_store.store import S3_SCHEME
 from heimdall_export.registry.published import SCHEME
 from heimdall_export.serving.source import local_model
+from heimdall_export.temporary import TemporaryFolder
 from heimdall_features import ArrivalExtractor, FeatureExtractor
 from heimdall_models.trained import Trained
 from heimdall_models.training.resume import (
@@ -100,8 +100,8 @@ def opened_model(
     """
     load = load or (lambda wanted: load_training_data(wanted, connections))
     if model.endswith(".ckpt") and not is_address(model):
-        with tempfile.TemporaryDirectory(prefix="heimdall-checkpoint-") as folder:
-            yield _of_checkpoint(Path(model), config, load, Path(folder))
+        with TemporaryFolder("checkpoint") as folder:
+            yield _of_checkpoint(Path(model), config, load, folder)
         return
     stores = connections.model_stores(model)
     with local_model(model if stores else Path(model), stores, None) as (path, published):

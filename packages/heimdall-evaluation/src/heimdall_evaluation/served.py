@@ -11,13 +11,13 @@ import json
 import math
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from heimdall_export.contract import MIXTURE_OUTPUTS
+from heimdall_export.temporary import TemporaryFolder
 from heimdall_features import ClockedRecording
 from heimdall_models.metrics import Posteriors
 
@@ -82,8 +82,7 @@ def predict_without_torch(
     model = Path(onnx_path).resolve()
     if not model.is_file():
         raise ServingError(f"no model file at {onnx_path}; export one first")
-    with tempfile.TemporaryDirectory(prefix="heimdall-serving-") as temporary:
-        folder = Path(temporary)
+    with TemporaryFolder("serving") as folder:
         sessions = list(_written(folder, recordings))
         if not sessions:
             raise ServingError("no session to predict; the held-out part of the split is empty")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,17 +69,18 @@ def benchmark(
     from heimdall_export.atomic import write_whole
     from heimdall_export.benchmark import as_json
     from heimdall_export.benchmark import benchmark as measure
+    from heimdall_export.temporary import TemporaryFolder
 
     from heimdall_trainer.models import beside, opened_model
 
     target = output or beside(model, ".benchmark.json", "benchmarks", connections)
     with (
         opened_model(model, config, connections) as opened,
-        tempfile.TemporaryDirectory(prefix="heimdall-benchmark-") as folder,
+        TemporaryFolder("benchmark") as folder,
     ):
         train = opened.data.train
         sample = calibration_sample(train.subset(train.sessions))  # without augmentation
-        files = list(_files(opened, Path(folder), sample))
+        files = list(_files(opened, folder, sample))
         contenders = [*_networks(config, opened), *files]
         print(*_costs(files), sep="\n")
         print("\n| contender | threads | batch | median ms | p95 ms | per second | times faster |")

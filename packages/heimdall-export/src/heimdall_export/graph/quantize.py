@@ -24,7 +24,6 @@ al., "Data-free quantization through weight equalization and bias correction", I
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -46,6 +45,7 @@ from heimdall_export.graph.rewrite import (
 from heimdall_export.graph.weighted_graph import WeightedGraph
 from heimdall_export.serving.metadata import PRECISION_KEY
 from heimdall_export.session import Sample, open_session, run_batches
+from heimdall_export.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     import os
@@ -229,8 +229,8 @@ def _seen(
     watched.CopyFrom(graph.model)
     own = [name for name in names if name not in inputs]
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in own)
-    with tempfile.TemporaryDirectory(prefix="heimdall-calibrate-") as folder:
-        path = Path(folder, "watched.onnx")
+    with TemporaryFolder("calibrate") as folder:
+        path = folder / "watched.onnx"
         WeightedGraph(watched, graph.weights).write(path)
         session = open_session(path)
     takes = {end.name: tuple(end.shape[1:]) for end in session.get_inputs()}

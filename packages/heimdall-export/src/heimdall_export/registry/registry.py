@@ -7,7 +7,6 @@ who still read it.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from heimdall_export.contract import ARRIVALS, DELETING, INPUT, REGISTERED_MODEL, STAGING
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import weights_beside
+from heimdall_export.temporary import TemporaryFolder
 from heimdall_export.tracking.client import mlflow_errors, open_client
 
 # The client comes first: it sets the environment before MLflow is imported.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import onnx
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from numpy.typing import NDArray
 
     from heimdall_export.tracking.run import MLflowTracker
@@ -76,10 +76,10 @@ def register(
     """
     client = tracker.client
     with mlflow_errors(f"register {model_name!r}"):
-        if _registered(client, model_name) is None:
+        if registered(client, model_name) is None:
             client.create_registered_model(model_name)
-        with tempfile.TemporaryDirectory(prefix="heimdall-register-") as temporary:
-            folder = Path(temporary, _ARTIFACT)
+        with TemporaryFolder("register") as temporary:
+            folder = temporary / _ARTIFACT
             save_mlflow_model(Path(onnx_path), folder, input_example=input_example)
             tracker.log_artifact(folder, _ARTIFACT)
         source = f"runs:/{tracker.run_id}/{_ARTIFACT}"
@@ -153,7 +153,8 @@ def _shape(end: onnx.ValueInfoProto) -> tuple[int, ...]:
     return tuple(size.dim_value or -1 for size in end.type.tensor_type.shape.dim)
 
 
-def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
+def registered(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """The registered model of this name, or None; MLflow's own errors pass through."""
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
@@ -172,11 +173,12 @@ def list_versions(
     """
     client = open_client(tracking) if isinstance(tracking, str) else tracking
     with mlflow_errors(f"list the versions of {model_name!r}"):
-        model = _registered(client, model_name)
-        if model is None:
-            return ()
-        quoted = model_name.replace("'", "''")
-        found = client.search_model_versions(f"name = '{quoted}'")
+        model = registered(client, model_name)
+        return () if model is None else versions_of(client, model)
+
+
+def versions_of(client: MlflowClient, model: RegisteredModel) -> tuple[RegisteredVersion, ...]:
+    """Every version of a model, newest first; MLflow's own errors pass through."""
     return tuple(
         RegisteredVersion(
             version=str(one.version),
@@ -186,8 +188,24 @@ def list_versions(
             ),
             tags=dict(one.tags),
         )
-        for one in sorted(found, key=lambda one: int(one.version), reverse=True)
+        for one in search_versions(client, model.name)
     )
+
+
+def search_versions(client: MlflowClient, name: str | None = None) -> list[ModelVersion]:
+    """Every version of a model, or of all models, as MLflow has it, newest first.
+
+    MLflow's own errors pass through.
+    """
+    quoted = "" if name is None else name.replace("'", "''")
+    of_name = None if name is None else f"name = '{quoted}'"
+    found: list[ModelVersion] = []
+    token: str | None = ""
+    while token is not None:
+        page = client.search_model_versions(of_name, page_token=token or None)
+        found += page
+        token = page.token or None
+    return sorted(found, key=lambda one: int(one.version), reverse=True)
 
 
 def find_version(tracking: str | MlflowClient, model_name: str, version: str) -> RegisteredVersion:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -27,6 +26,7 @@ from heimdall_export.object_store.store import (
     store_errors,
 )
 from heimdall_export.registry.published import SCHEME, PublishedModel, find_published
+from heimdall_export.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     import os
@@ -68,9 +68,7 @@ def local_model(
         return
     store = (stores or ModelStores.from_environment()).need_s3()
     with contextlib.ExitStack() as temporary:
-        folder = cache_dir or temporary.enter_context(
-            tempfile.TemporaryDirectory(prefix="heimdall-model-")
-        )
+        folder = cache_dir or temporary.enter_context(TemporaryFolder("model"))
         yield _fetched(uri, store, Path(folder), sha256), published
 
 

@@ -1,0 +1,111 @@
+"""Locks that end with their process, and temporary folders that are removed even after `kill -9`.
+
+The operating system releases a lock when the last process that holds it ends, however it ends. So
+what a lock belongs to is abandoned if it can be locked, and in use if not, without a look at
+process numbers, which mean something else in every container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if sys.platform != "win32":  # There, folders stay after a killed process.
+    import fcntl
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_NAMES = "heimdall-*.*"
+"""The dot is in no name that `tempfile` makes, and earlier versions, which locked nothing, used."""
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file or folder; False if another process, or another opening, holds it.
+
+    Raises:
+        OSError: The file system has no locks.
+    """
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class TemporaryFolder:
+    """A folder for this process, as a context manager: removed at its end, or by the next one.
+
+    A process that is killed leaves its folder; whichever makes one next, of the same user, removes
+    it.
+    """
+
+    def __init__(self, purpose: str) -> None:
+        self._purpose = purpose
+        self._descriptor = -1
+
+    def __enter__(self) -> Path:
+        remove_abandoned()
+        # It gets its name when it is locked, so that nobody takes it for an abandoned one.
+        made = Path(tempfile.mkdtemp(prefix=".heimdall-"))
+        random = made.name.removeprefix(".heimdall-")
+        self._path = made.with_name(f"heimdall-{self._purpose}.{random}")
+        try:
+            self._descriptor = os.open(made, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # Without locks it is not taken for abandoned.
+                lock(self._descriptor)
+            made.rename(self._path)
+        except BaseException:
+            self._close(made)
+            raise
+        return self._path
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close(self._path)
+
+    def fileno(self) -> int:
+        """Descriptor that holds the lock; a process that inherits it keeps the folder in use."""
+        return self._descriptor
+
+    def _close(self, path: Path) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def abandoned_folders() -> tuple[Path, ...]:
+    """Temporary folders of this user whose process was killed."""
+    return _abandoned(remove=False)
+
+
+def remove_abandoned() -> tuple[Path, ...]:
+    """Remove the temporary folders of this user whose process was killed, and return them."""
+    return _abandoned(remove=True)
+
+
+def _abandoned(*, remove: bool) -> tuple[Path, ...]:
+    if sys.platform == "win32":
+        return ()
+    found = []
+    for path in sorted(Path(tempfile.gettempdir()).glob(_NAMES)):
+        with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            opened.callback(os.close, descriptor)
+            if os.fstat(descriptor).st_uid == os.geteuid() and lock(descriptor):
+                found.append(path)
+                if remove:
+                    shutil.rmtree(path, ignore_errors=True)
+    return tuple(found)
