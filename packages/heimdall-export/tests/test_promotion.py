@@ -133,12 +133,25 @@ def test_a_record_that_is_none_is_told(tracking_uri, two):
         moves(tracking_uri, two)
 
 
-def test_what_cannot_be_recorded_is_not_done(tracking_uri, two):
-    """An error after the move would say that nothing had happened."""
+def test_a_record_that_somebody_edited_is_written_anew(tracking_uri, two):
+    """The tag is a copy of the journal; a slip of the hand must not cost the history."""
     promote(tracking_uri, two, "1")
+    client = MlflowClient(tracking_uri)
+    client.set_registered_model_tag(two, "production.log", "x")
     promote(tracking_uri, two, "2", force=True)
-    MlflowClient(tracking_uri).set_registered_model_tag(two, "production.log", "x")
-    for act in (lambda: promote(tracking_uri, two, "1"), lambda: rollback(tracking_uri, two)):
-        with pytest.raises(ExportError, match=r"production\.log"):
-            act()
-        assert "production" in list_versions(tracking_uri, two)[0].aliases
+    log = json.loads(client.get_registered_model(two).tags["production.log"])
+    assert [entry["version"] for entry in log] == ["1", "2"]
+
+
+def test_the_record_of_an_earlier_heimdall_is_taken_over(tracking_uri, two):
+    """It kept the tag alone; the way back must lead along it."""
+    client = MlflowClient(tracking_uri)
+    by = {"at": "2026-01-01T00:00:00+00:00", "by": "ann", "why": ""}
+    log = [{"action": "promote", "version": number, **by} for number in "12"]
+    client.set_registered_model_tag(two, "production.log", json.dumps(log))
+    client.set_registered_model_alias(two, "production", "2")
+    assert [(move.version, move.by) for move in moves(tracking_uri, two)] == [
+        ("1", "ann"),
+        ("2", "ann"),
+    ]
+    assert rollback(tracking_uri, two) == "1"

@@ -1,20 +1,21 @@
 """Deletion of a registered version with everything that was stored of it.
 
-First the version is marked and loses its aliases, so that no service is led to it any more; then
-its files are deleted, the model before the sidecar that has its hash; last the version itself, the
-only record of where the files were. After an interruption the version stays marked as being
-deleted, and the same call goes on.
+First the deletion is decided, which keeps the version out of production from then on; it is marked
+and loses its aliases, so that no service is led to it any more; then its files are deleted, the
+model before the sidecar that has its hash; last the version itself, the only record of where the
+files were. After an interruption the version stays marked as being deleted, and the same call goes
+on.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heimdall_export.contract import DELETING, PRODUCTION
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import SUFFIX
 from heimdall_export.object_store.store import split_address, store_errors
-from heimdall_export.registry.registry import find_version, list_versions
+from heimdall_export.registry.production import Decision, Production
+from heimdall_export.registry.registry import list_versions, version_in
 from heimdall_export.tracking.client import mlflow_errors, open_client, with_driver
 
 if TYPE_CHECKING:
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from heimdall_export.object_store.store import ArtifactStore
+    from heimdall_export.registry.production import Seen
     from heimdall_export.registry.registry import RegisteredVersion
 
 
 def require_deletable(tracking_uri: str, model_name: str, version: str) -> RegisteredVersion:
     """The version; `ExportError` if it is in production, is missing, or cannot be looked up."""
-    found = find_version(tracking_uri, model_name, version)
-    if PRODUCTION in found.aliases:
+    return _deletable(Production(open_client(tracking_uri), model_name).read(), model_name, version)
+
+
+def _deletable(seen: Seen, model_name: str, version: str) -> RegisteredVersion:
+    found = version_in(seen.versions, model_name, version)
+    if seen.state.production == version:
         raise ExportError(
             f"version {version} of {model_name!r} is in production; promote another one or roll "
             "back first"
@@ -56,29 +62,47 @@ def delete_version(
     Raises:
         ExportError: As `require_deletable`, or a store refuses or is out of reach; then repeat it.
     """
-    found = require_deletable(tracking_uri, model_name, version)
     client = open_client(tracking_uri)
-    with mlflow_errors(f"mark version {version} of {model_name!r}"):
-        client.set_model_version_tag(model_name, version, "stage", DELETING)
-        for alias in found.aliases:
-            client.delete_registered_model_alias(model_name, alias)
-    deleted = []
-    uri = found.tags.get("onnx_uri")
-    others = [v for v in list_versions(client, model_name) if v.version != version]
-    if uri and not any(other.tags.get("onnx_uri") == uri for other in others):
-        deleted += _delete_objects(objects, uri)
-    if found.run_id:
-        with mlflow_errors(f"find the versions of run {found.run_id}"):
-            same_run = client.search_model_versions(f"run_id = '{found.run_id}'")
-        if len(same_run) == 1:
-            deleted += _delete_artifacts(client, tracking_uri, found.run_id, artifact_store)
-    with mlflow_errors(f"delete version {version} of {model_name!r}"):
-        client.delete_model_version(model_name, version)
+
+    def choose(seen: Seen) -> Decision:
+        _deletable(seen, model_name, version)
+        return Decision(version=version, is_deletion=True)
+
+    deleted: list[str] = []
+
+    def act() -> None:
+        versions = list_versions(client, model_name)
+        found = version_in(versions, model_name, version)
+        with mlflow_errors(f"take the aliases of version {version} of {model_name!r}"):
+            for alias in found.aliases:
+                client.delete_registered_model_alias(model_name, alias)
+        uri = found.tags.get("onnx_uri")
+        others = [v for v in versions if v.version != version]
+        if uri and not any(other.tags.get("onnx_uri") == uri for other in others):
+            deleted.extend(delete_objects(objects, uri))
+        if found.run_id:
+            with mlflow_errors(f"find the versions of run {found.run_id}"):
+                same_run = client.search_model_versions(f"run_id = '{found.run_id}'")
+            if len(same_run) == 1:
+                deleted.extend(
+                    _delete_artifacts(client, tracking_uri, found.run_id, artifact_store)
+                )
+        with mlflow_errors(f"delete version {version} of {model_name!r}"):
+            client.delete_model_version(model_name, version)
+
+    Production(client, model_name).decide(choose, act)
     return (*deleted, f"models:/{model_name}/{version}")
 
 
-def _delete_objects(objects: Minio, uri: str) -> list[str]:
-    """Delete the model, its weights, then the sidecar, which keeps the name from reuse."""
+def delete_objects(objects: Minio, uri: str) -> list[str]:
+    """Delete the model, its weights, then the sidecar, which keeps the name from reuse.
+
+    Returns:
+        Their addresses.
+
+    Raises:
+        ExportError: The address is no model's, or the store refuses or is out of reach.
+    """
     try:
         bucket, key = split_address(uri)
     except ExportError as error:

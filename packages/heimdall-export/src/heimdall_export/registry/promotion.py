@@ -4,8 +4,8 @@ A version may go into production only with test metrics that are no worse than t
 there. Metrics compare only if they were measured on the same sessions, so a version carries a hash
 of those it was tested on.
 
-Every move is recorded in a tag of the registered model, `production.log`: who moved the alias,
-when, to which version, and why. Rollback goes back along this log.
+Every move is recorded: who moved production, when, to which version, and why. Rollback goes back
+along this record.
 """
 
 from __future__ import annotations
@@ -15,32 +15,28 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from heimdall_features.outside_json import parsed_json
-
-from heimdall_export.contract import PRODUCTION, REGISTERED_MODEL
+from heimdall_export.contract import REGISTERED_MODEL
 from heimdall_export.errors import ExportError
-from heimdall_export.registry.registry import list_versions, version_in
-from heimdall_export.tracking.client import mlflow_errors, open_client
+from heimdall_export.registry.production import Decision, Move, Production, stack_of, unchanged
+from heimdall_export.registry.registry import version_in
+from heimdall_export.tracking.client import open_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from mlflow import MlflowClient
 
+    from heimdall_export.registry.production import Seen
     from heimdall_export.registry.registry import RegisteredVersion
 
 _METRICS_TAG = "metrics"
 _TESTED_TAG = "test_sessions"
 _JUDGED = ("test/error_m_median", "test/nll")
 """Error and uncertainty; lower is better in both."""
-_LOG_TAG = "production.log"
-_MOST_MOVES = 20
 _LONGEST_REASON = 100
-"""Twenty moves then fit into the longest tag of MLflow's database."""
 
 
 def evaluation_tags(metrics: Mapping[str, float], test_sessions: Iterable[str]) -> dict[str, str]:
@@ -97,33 +93,14 @@ def _tested_metrics(version: RegisteredVersion) -> dict[str, float]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
-    """One change of the version in production; the fields are those of an entry of the log."""
-
-    action: Literal["promote", "rollback"]
-    version: str
-    at: str
-    """ISO 8601, UTC."""
-    by: str
-    why: str
-
-
 def moves(tracking: str | MlflowClient, model_name: str = REGISTERED_MODEL) -> tuple[Move, ...]:
-    """The last twenty moves of production, oldest first.
+    """All moves of production, oldest first.
 
     `tracking` is the registry's address or an open client of it; `ExportError` if it cannot be
-    reached or has no such model.
+    reached.
     """
     client = open_client(tracking) if isinstance(tracking, str) else tracking
-    with mlflow_errors(f"read the moves of {model_name!r}"):
-        text = client.get_registered_model(model_name).tags.get(_LOG_TAG, "[]")
-    try:
-        return tuple(Move(**entry) for entry in parsed_json(text))
-    except (ValueError, TypeError) as error:
-        raise ExportError(
-            f"tag {_LOG_TAG!r} of {model_name!r} is not a log: {text:.100}; delete the tag"
-        ) from error
+    return Production(client, model_name).read().state.moves
 
 
 def promote(
@@ -138,85 +115,65 @@ def promote(
         ExportError: There is no such version, it is not fit or is being deleted, or the registry
             cannot be reached.
     """
-    client = open_client(tracking_uri)
-    known = list_versions(client, model_name)
-    candidate = version_in(known, model_name, version)
-    if candidate.is_being_deleted:
-        raise ExportError(
-            f"version {version} of {model_name!r} is being deleted; `heimdall models delete "
-            f"{version}` finishes that"
-        )
-    present = _in_production(known)
-    if not force:
-        refuse_worse(candidate, present)
-    log = moves(client, model_name)
-    if present and present.version not in (version, *_stack(log)[-1:]):
-        moved = _move("promote", present.version, "moved without heimdall")
-        log = (*log, replace(moved, by=""))
-    # The alias first: if interrupted before the log is written, repeating the command writes it.
-    _move_alias(client, model_name, version, known)
-    _record(client, model_name, (*log, _move("promote", version, reason)))
+
+    def choose(seen: Seen) -> Decision:
+        candidate = version_in(seen.versions, model_name, version)
+        if version not in seen.usable:
+            raise ExportError(
+                f"version {version} of {model_name!r} is being deleted; `heimdall models delete "
+                f"{version}` finishes that"
+            )
+        present = seen.state.production
+        if not force:
+            refuse_worse(candidate, next((v for v in seen.versions if v.version == present), None))
+        move = _move("promote", version, reason)
+        return Decision(version=version, instead_of=present, moves=(move,))
+
+    Production(open_client(tracking_uri), model_name).decide(choose)
 
 
 def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL, *, reason: str = "") -> str:
     """Return production to the version that was there before the present one.
 
+    Of two that roll back the same version at once, or of one that was interrupted and is repeated,
+    only one has an effect.
+
     Returns:
         The version that is now in production.
 
     Raises:
-        ExportError: Nothing is in production, or nothing was before it.
+        ExportError: Nothing is in production, or nothing was before it, or somebody put another
+            version into production meanwhile.
     """
-    client = open_client(tracking_uri)
-    known = list_versions(client, model_name)
-    present = _in_production(known)
-    if present is None:
-        raise ExportError(f"no version of {model_name!r} is in production; promote one")
-    log = moves(client, model_name)
-    usable = {one.version for one in known if not one.is_being_deleted} - {present.version}
-    earlier = [version for version in _stack(log) if version in usable]
-    if not earlier:
-        raise ExportError(
-            f"version {present.version} of {model_name!r} has no predecessor in production; "
-            "promote the version that you want"
-        )
-    # The log first: repeated after an interruption, a rollback goes to the same version.
-    _record(client, model_name, (*log, _move("rollback", earlier[-1], reason)))
-    _move_alias(client, model_name, earlier[-1], known)
-    return earlier[-1]
+    production = Production(open_client(tracking_uri), model_name)
+    bad: list[str] = []
+    """The version to leave: what was in production at the first look."""
 
+    def choose(seen: Seen) -> Decision:
+        present = seen.state.production
+        if present is None:
+            raise ExportError(f"no version of {model_name!r} is in production; promote one")
+        for last in [*seen.journal.valid.values()][-1:]:
+            is_unfinished = last.is_open or production.disagreements(seen)
+            if last.is_rollback and (is_unfinished or [last.decision.instead_of] == bad):
+                return unchanged(seen.state)
+        bad[:] = bad or [present]
+        if bad != [present]:
+            raise ExportError(
+                f"version {present} of {model_name!r} went into production while version {bad[0]} "
+                "was to be rolled back; repeat it if that one is to go, too"
+            )
+        usable = seen.usable - {present}
+        earlier = [version for version in stack_of(seen.state.moves) if version in usable]
+        if not earlier:
+            raise ExportError(
+                f"version {present} of {model_name!r} has no predecessor in production; "
+                "promote the version that you want"
+            )
+        move = _move("rollback", earlier[-1], reason)
+        return Decision(version=earlier[-1], instead_of=present, moves=(move,))
 
-def _in_production(known: Sequence[RegisteredVersion]) -> RegisteredVersion | None:
-    return next((one for one in known if PRODUCTION in one.aliases), None)
-
-
-def _stack(log: Sequence[Move]) -> list[str]:
-    """Versions in production one after the other, without those that were rolled back."""
-    stack: list[str] = []
-    for move in log:
-        while move.action == "rollback" and stack and stack[-1] != move.version:
-            stack.pop()
-        if stack[-1:] != [move.version]:
-            stack.append(move.version)
-    return stack
-
-
-def _move_alias(
-    client: MlflowClient, model_name: str, version: str, known: Sequence[RegisteredVersion]
-) -> None:
-    """Move the alias, which services read, then the tags `stage`."""
-    with mlflow_errors(f"put version {version} of {model_name!r} into production"):
-        client.set_registered_model_alias(model_name, PRODUCTION, version)
-        client.set_model_version_tag(model_name, version, "stage", "Production")
-        for other in known:
-            if other.version != version and other.tags.get("stage") == "Production":
-                client.set_model_version_tag(model_name, other.version, "stage", "Archived")
-
-
-def _record(client: MlflowClient, model_name: str, log: Sequence[Move]) -> None:
-    with mlflow_errors(f"record a move of {model_name!r}"):
-        text = json.dumps([asdict(move) for move in log[-_MOST_MOVES:]])
-        client.set_registered_model_tag(model_name, _LOG_TAG, text)
+    return str(production.decide(choose).version)
 
 
 def _move(action: Literal["promote", "rollback"], version: str, reason: str) -> Move:

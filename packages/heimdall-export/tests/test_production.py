@@ -1,0 +1,258 @@
+"""One owner of production: processes at once, killed, stopped, on every backend of MLflow."""
+
+import itertools
+import json
+import random
+import re
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from heimdall_export import ExportError, list_versions, promote, rollback
+from heimdall_export.registry.production import Decision, Entry, Move, state_after
+from heimdall_export.registry.promotion import moves
+from heimdall_export.tracking.client import open_client
+from hypothesis import given
+from hypothesis import strategies as st
+
+AT_ONCE = 4
+ROUNDS = 2
+WRITES = range(1, 8)
+"""More than any act has; one that is not reached kills nobody."""
+
+versions = st.sampled_from("123")
+AT = {"at": "2026-01-01T00:00:00+00:00", "by": "ann", "why": ""}
+FIRST = Entry(id="first", decision=Decision(version=None, instead_of=""))
+
+
+def moved(version, instead_of, action):
+    """A decision that moves production."""
+    move = Move(action=action, version=version, **AT)
+    return Decision(version=version, instead_of=instead_of, moves=(move,))
+
+
+decisions = st.builds(
+    moved, versions, st.none() | versions, st.sampled_from(["promote", "rollback"])
+) | st.builds(Decision, version=versions, is_deletion=st.just(True))
+journals = st.lists(decisions, max_size=30).map(
+    lambda made: [FIRST, *(Entry(id=str(n), decision=each) for n, each in enumerate(made))]
+)
+
+
+@given(journals)
+def test_what_was_deleted_is_never_in_production(journal):
+    """Services load it when they restart."""
+    for length in range(len(journal) + 1):
+        state = state_after(journal[:length])
+        assert state.production not in state.deleted
+
+
+@given(journals)
+def test_the_history_ends_in_the_version_in_production(journal):
+    """A history that ends elsewhere sends a rollback to the wrong version."""
+    state = state_after(journal)
+    assert [move.version for move in state.moves[-1:]] == [state.production] * bool(state.moves)
+    assert (state.production is None) == (not state.moves)
+
+
+@given(journals, st.data())
+def test_a_decision_that_is_recorded_twice_counts_once(journal, data):
+    """MLflow's client repeats a request whose answer it did not get."""
+    again = data.draw(st.sampled_from(journal))
+    place = data.draw(st.integers(journal.index(again) + 1, len(journal)))
+    repeated = [*journal[:place], again, *journal[place:]]
+    assert state_after(repeated) == state_after(journal)
+
+
+@given(journals, journals)
+def test_later_decisions_do_not_undo_the_validity_of_earlier_ones(journal, later):
+    """Who was told that a promotion succeeded must find it in the history for ever."""
+    more = [replace(entry, id=f"later {entry.id}") for entry in later]
+    before = state_after(journal)
+    after = state_after([*journal, *more])
+    assert [*after.valid][: len(before.valid)] == [*before.valid]
+    assert after.moves[: len(before.moves)] == before.moves
+
+
+class Contenders:
+    """Processes that decide about one model, on one backend."""
+
+    def __init__(self, address, model):
+        self.address, self.model = address, model
+        self.client = open_client(address)
+        self.client.create_registered_model(model)
+        script = Path(__file__).with_name("contender.py")
+        self._process = subprocess.Popen(
+            [sys.executable, script, address, model],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def let(self, *orders, go_on=None):
+        """Have an order each carried out at once, or a stopped process go on; what was done."""
+        order = [*orders] if go_on is None else go_on
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return [*iter(lambda: json.loads(next(self._process.stdout)), None)]
+
+    def register(self, number):
+        """Add versions; their numbers."""
+        tags = {"stage": "Staging"}
+        made = [
+            self.client.create_model_version(self.model, "s3://nowhere/model", tags=tags)
+            for _ in range(number)
+        ]
+        return [str(one.version) for one in made]
+
+    def check(self):
+        """Production as everybody sees it: one version, which exists; what was done to it."""
+        there = {found.version: found for found in list_versions(self.client, self.model)}
+        done = moves(self.client, self.model)
+        model = self.client.get_registered_model(self.model)
+        present = str(model.aliases["production"])
+        assert present in there
+        assert [n for n, v in there.items() if v.tags["stage"] == "Production"] == [present]
+        assert done[-1].version == present
+        log = json.loads(model.tags["production.log"])
+        assert log == [asdict(move) for move in done[-20:]]
+        return there, done
+
+    def end(self):
+        """End the process that starts the others."""
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._process.stdout.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres", "http"])
+def contenders(request, tracking_uri, model_name):
+    """On SQLite, on Postgres, and on a server whose database is out of reach."""
+    address = tracking_uri
+    if request.param != "sqlite":
+        server = request.getfixturevalue("mlflow_server")
+        address = server.uri if request.param == "http" else server.database_url
+    there = Contenders(address, model_name)
+    yield there
+    there.end()
+
+
+on_sqlite = pytest.mark.parametrize("contenders", ["sqlite"], indirect=True)
+REFUSED = (
+    "is in production; promote another|has no version|is being deleted|no predecessor|"
+    "went into production while|not found"
+)
+
+
+def test_many_at_once_leave_one_production_and_a_history_of_what_succeeded(contenders):
+    """A night's script and two operators; services must load one model, and rollback find back."""
+    chance = random.Random(contenders.model)
+    contenders.let({"steps": [["promote", contenders.register(4)[0]]]})
+    told = []
+    for _ in range(ROUNDS):
+        contenders.register(2)
+        there = [found.version for found in list_versions(contenders.client, contenders.model)]
+        acts = [(what, n) for n in there for what in ("promote", "promote", "delete")]
+        acts += [("rollback", None)] * len(there)
+        told += contenders.let(*({"steps": chance.sample(acts, 3)} for _ in range(AT_ONCE)))
+        there, done = contenders.check()
+        succeeded = [one for one in told if one["error"] is None]
+        places = {move.why: place for place, move in enumerate(done)}
+        promoted = [one for one in succeeded if one["act"] == "promote"]
+        for one in promoted:
+            assert done[places[one["reason"]]].version == one["version"]
+        for one, other in itertools.permutations(promoted, 2):
+            if one["ended"] < other["began"]:
+                assert places[one["reason"]] < places[other["reason"]]
+        assert not {one["version"] for one in succeeded if one["act"] == "delete"} & {*there}
+        for one in told:
+            assert one["error"] is None or re.search(REFUSED, one["error"]), one
+    assert len(told) == ROUNDS * AT_ONCE * 3
+    assert {one["act"] for one in succeeded} == {"promote", "rollback", "delete"}
+
+
+def test_of_promoting_and_deleting_a_version_at_once_one_succeeds(contenders):
+    """Both did: the model was gone, and nothing in production."""
+    contenders.let({"steps": [["promote", contenders.register(1)[0]]]})
+    for _ in range(4):
+        (number,) = contenders.register(1)
+        told = contenders.let(*({"steps": [[what, number]]} for what in ("promote", "delete")))
+        (done,) = [one["act"] for one in told if one["error"] is None]
+        there, _ = contenders.check()
+        assert (number in there) == (done == "promote")
+
+
+@on_sqlite
+@pytest.mark.parametrize("what", ["promote", "rollback", "delete"])
+def test_what_was_killed_at_any_step_is_mended_by_the_next_call(contenders, what):
+    """Machines lose power; nobody must have to know what state that leaves."""
+    contenders.let({"steps": [["promote", n] for n in contenders.register(2)]})
+    killed = []
+    for at in WRITES:
+        *_, before = contenders.register(3)
+        contenders.let({"steps": [["promote", before]]})
+        number, other = contenders.register(2)
+        order = {"steps": [[what, number]], "at": at, "signal": "SIGKILL"}
+        killed += ["killed" in one for one in contenders.let(order)]
+        assert [one["error"] for one in contenders.let({"steps": [["delete", other]]})] == [None]
+        there, _ = contenders.check()
+        assert other not in there
+        if what == "delete" and number in there:
+            contenders.let({"steps": [["delete", number]]})
+            assert number not in contenders.check()[0]
+    assert killed[0]
+    assert not killed[-1]
+
+
+@on_sqlite
+@pytest.mark.parametrize("at", range(1, 6))
+def test_one_that_was_slow_does_not_undo_what_others_did_meanwhile(contenders, at):
+    """A laptop that was asleep wakes up in the middle of its promotion."""
+    slow, fast, first = contenders.register(3)
+    contenders.let({"steps": [["promote", first]]})
+    order = {"steps": [["promote", slow]], "at": at, "signal": "SIGSTOP"}
+    (stopped,) = contenders.let(order)
+    contenders.let({"steps": [["promote", fast], ["delete", first]]})
+    contenders.check()
+    contenders.let(go_on=stopped["stopped"])
+    _, done = contenders.check()
+    assert sorted(move.version for move in done[1:]) == sorted([slow, fast])
+    if at > 1:
+        assert done[-1].version == fast
+
+
+@on_sqlite
+def test_a_rollback_that_is_typed_twice_or_by_two_goes_back_once(contenders):
+    """In an incident, two operators act; the bad version must not come back."""
+    numbers = contenders.register(3)
+    contenders.let({"steps": [["promote", number] for number in numbers]})
+    told = contenders.let(*({"steps": [["rollback", None]]} for _ in range(2)))
+    assert [one["error"] for one in told] == [None, None]
+    versions = [one["version"] for one in told]
+    assert versions in ([numbers[1]] * 2, [numbers[1], numbers[0]], [numbers[0], numbers[1]])
+    contenders.check()
+
+
+@on_sqlite
+def test_a_model_that_was_made_anew_under_its_name_starts_a_new_history(contenders):
+    """Its versions count from 1 again, and the old ones' decisions are not about them."""
+    for _ in range(2):
+        first, second = contenders.register(2)
+        contenders.let({"steps": [["promote", first], ["delete", second]]})
+        there, done = contenders.check()
+        assert ([*there], [move.version for move in done]) == (["1"], ["1"])
+        contenders.client.delete_registered_model(contenders.model)
+        contenders.client.create_registered_model(contenders.model)
+
+
+@on_sqlite
+def test_an_entry_that_is_none_is_told(contenders):
+    """The journal is versions of a model, which can be edited by hand."""
+    (number,) = contenders.register(1)
+    promote(contenders.address, contenders.model, number, force=True)
+    contenders.client.set_model_version_tag(f"{contenders.model}.production", "2", "entry", "{}")
+    with pytest.raises(
+        ExportError, match=r"version 2 of '.*\.production' is no decision .*: \{\};"
+    ):
+        rollback(contenders.address, contenders.model)
