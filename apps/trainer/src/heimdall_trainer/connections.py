@@ -198,6 +198,10 @@ class Connections:
             for variable in hint.__metadata__[0].env_var
         }
 
+    def outbox(self) -> Path:
+        """Return the folder where runs claim to live, and keep what MLflow has not taken."""
+        return self.state_folder("mlflow-outbox")
+
     def tracking_uri(self) -> str:
         """Return MLflow's address."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.state_directory() / 'mlflow.db'}"

@@ -53,7 +53,7 @@ def tracked_run(
             artifact_store=connections.artifact_store(),
             experiment_name=config.experiment_name,
             run_name_prefix=config.run_name_prefix,
-            outbox=connections.state_folder("mlflow-outbox"),
+            outbox=connections.outbox(),
             run_id=run_id,
         )
 

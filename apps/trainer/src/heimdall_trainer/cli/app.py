@@ -38,6 +38,7 @@ COMMANDS = {
     "stack:app": "Embedded Postgres and S3: up, down, status.",
     "models:app": "Registered models: list, show, promote, rollback, delete.",
     "worker:worker": "Train what a job queue asks for, with Celery.",
+    "doctor:doctor": "What killed processes left: list it, or mend it.",
 }
 
 

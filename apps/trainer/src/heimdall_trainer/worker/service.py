@@ -16,10 +16,8 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from functools import partial
 from signal import SIGKILL, SIGTERM
@@ -29,6 +27,8 @@ from celery import Celery, Task, bootsteps, states
 from celery.concurrency.thread import TaskPool
 from celery.exceptions import BackendStoreError, Ignore, Reject
 from celery.worker import state as worker_state
+from heimdall_export.temporary import TemporaryFolder
+from heimdall_export.tracking.claims import abandoned
 from heimdall_models.training.device_locks import (
     claimed_devices,
     lock_file,
@@ -255,7 +255,7 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
                 end.unlink()  # The same task was sent again after it had failed.
             if not end.exists():
                 devices = claimed_devices(config, visible_gpus(self.app.environment))
-                locks += [held.enter_context(self._device(device)) for device in devices]
+                locks += [held.enter_context(self._device(device, folder)) for device in devices]
             while not end.exists():
                 self._train(folder, [each.fileno() for each in locks])
         outcome: Mapping[str, Any] = read_json(end)
@@ -283,11 +283,11 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
             raise JobRefused(one_line(error)) from None
         return config
 
-    def _device(self, device: str) -> IO[str]:
+    def _device(self, device: str, folder: Path) -> IO[str]:
         """Lock a device, once no other training uses it."""
         while (lock := locked(lock_file(self.app.state_directory, device))) is None:
             self._report({"stage": f"waiting for device {device}"})
-            self._end_if_told()
+            self._end_if_told(folder)
             time.sleep(POLL_S)
         return lock
 
@@ -301,26 +301,22 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
                 f"the training or its worker was killed {MAX_CRASHES} times, most often for lack "
                 "of memory; lower batch_size or free memory"
             )
+            self._mark_killed_run(folder)
             write_json(end, {"error": error})
             crashes.unlink()
             return
-        self._end_if_told()
+        self._end_if_told(folder)
         # Counted before it is known how it ends: the worker may be killed, too.
         write_json(crashes, n_started + 1)
-        note = folder / "scratch.txt"
-        if note.exists():  # Of a worker that was killed.
-            shutil.rmtree(note.read_text(encoding="utf-8"), ignore_errors=True)
         # Not in the task's folder: loaders put sockets there, whose paths must be short.
-        with tempfile.TemporaryDirectory(
-            "", "heimdall-job-", ignore_cleanup_errors=True
-        ) as scratch:
-            note.write_text(scratch, encoding="utf-8")
+        temporary = TemporaryFolder("job")
+        with temporary as scratch:
             self.app.process = process = subprocess.Popen(  # noqa: S603 - our own command
                 (*self.app.command, str(folder)),
                 stdin=subprocess.PIPE,
-                env=self.app.environment | {"TMPDIR": scratch},
+                env=self.app.environment | {"TMPDIR": str(scratch)},
                 start_new_session=True,
-                pass_fds=locks,
+                pass_fds=(*locks, temporary.fileno()),
             )
             told = False
             try:
@@ -340,21 +336,34 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
         if told or process.returncode == 128 + SIGTERM or end.exists():
             crashes.unlink()
         if not end.exists():
-            self._end_if_told()
+            self._end_if_told(folder)
             status = process.returncode
             LOG.warning("task %s: the training ended with status %s", self.request.id, status)
 
     def _is_revoked(self) -> bool:
         return self.request.id in worker_state.revoked
 
-    def _end_if_told(self) -> None:
+    def _end_if_told(self, folder: Path) -> None:
         """End the task if it was revoked, and hand it back if the worker ends."""
         if self._is_revoked():
+            self._mark_killed_run(folder)
             mark = partial(self.backend.mark_as_revoked, request=self.request)
             self._reached(lambda: mark(self.request.id, "revoked"))
             raise Ignore
         if self.app.closing:
             raise Reject("the worker ends", requeue=True)
+
+    def _mark_killed_run(self, folder: Path) -> None:
+        """Have the run of a training that was killed marked in MLflow, by a process that has it."""
+        with abandoned(self.app.state_directory / "mlflow-outbox") as runs:
+            if not runs:
+                return
+        write_json(folder / "job.json", {"is_over": True})
+        command = (*self.app.command, str(folder))
+        ended = subprocess.run(command, env=self.app.environment, check=False)  # noqa: S603
+        if ended.returncode:
+            text = "task %s: MLflow may show its run as running; `heimdall doctor --fix` mends that"
+            LOG.warning(text, self.request.id)
 
     def _reached(self, call: Callable[[], object]) -> bool:
         """Call the result backend; False, with a warning in the log, if it does not answer."""

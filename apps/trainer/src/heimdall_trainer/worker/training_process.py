@@ -56,6 +56,8 @@ def run_job(
 ) -> None:
     """Carry out the order in a task's folder, and write the outcome into the folder.
 
+    An order that is over only has the run of its killed training marked in MLflow.
+
     Args:
         folder: The task's folder; its name is the id of the task.
         connections: Addresses of all servers.
@@ -66,6 +68,12 @@ def run_job(
     """
     if (job := read_json(folder / "job.json")) is None:
         raise TrainerError(f"{folder} is not the folder of a task: it has no job.json")
+    if job.get("is_over"):
+        from heimdall_export.tracking.client import open_client
+        from heimdall_export.tracking.run import end_killed_runs
+
+        end_killed_runs(open_client(connections.tracking_uri()), connections.outbox())
+        return
     config = in_folder(training_config(job["settings"], export=job["export"]), folder)
     given = config.checkpoint_dir
     own = folder / "checkpoints" if given is None else given / folder.name

@@ -5,6 +5,9 @@ Everything goes through one explicit client; MLflow's global state is left alone
 If the tracking server fails, training continues and no metric is lost: `_Outbox` keeps unsent
 messages on disk, one line of JSON each, and sends them in order later. Each message carries its own
 time and step, and MLflow records a repeated message once, so it is safe to send one again.
+
+In the same folder a run claims that it lives (`heimdall_export.tracking.claims`). One that was
+killed is marked as KILLED by the next run with the folder.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import logging
 import os
 import re
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -29,17 +33,20 @@ from heimdall_features.names import shown, shown_lines
 from heimdall_export.contract import EXPERIMENT, INPUT, RUN_NAME_PREFIX
 from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_export.object_store.store import ensure_bucket, store_errors, temporary_environment
+from heimdall_export.tracking.claims import abandoned, claim, is_claimed, release
 from heimdall_export.tracking.client import NO_RETRIES, mlflow_errors, open_client, store_artifact
 
 # The client comes first: it silences MLflow before it is imported.
 from mlflow.data.code_dataset_source import CodeDatasetSource  # isort: skip
 from mlflow.data.schema import TensorDatasetSchema  # isort: skip
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag  # isort: skip
+from mlflow.exceptions import MlflowException  # isort: skip
 from mlflow.types import Schema, TensorSpec  # isort: skip
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import IO
 
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -108,23 +115,35 @@ class MLflowTracker:
         `artifact_root` is the address of a new experiment's artifacts, whose bucket is made where
         it is missing; an existing experiment keeps its own. `run_id` resumes an interrupted run,
         in its own experiment. `outbox` is a folder that keeps messages while the server is down; a
-        later run with the same folder sends them. Without one, a server that dies is an error.
+        later run with the same folder sends them, and marks runs that were killed. Without one, a
+        server that dies is an error, and a killed run is RUNNING for ever.
 
         Raises:
-            ExportError: The tracking server cannot be reached or refuses.
+            ExportError: The tracking server cannot be reached or refuses, or the run to resume is
+                going on in another process.
         """
         self.tracking_uri = tracking_uri
         self.artifact_store = artifact_store
+        self._claim: IO[str] | None = None
         self.client = open_client(tracking_uri)
         if outbox is not None:
             _send_kept(self.client, outbox)
+            try:
+                end_killed_runs(self.client, outbox)
+            except ExportError as unable:
+                _LOG.warning("%s", unable)
+            if run_id is not None:
+                self._claim = claim(outbox, run_id)
         self.is_resumed = run_id is not None
         self.logged: frozenset[tuple[str, int]] = frozenset()
         if run_id is None:
             with mlflow_errors(f"begin a run in experiment {experiment_name!r}"):
                 experiment_id = self._experiment(experiment_name, artifact_root)
                 name = f"{run_name_prefix}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
-                run = self.client.create_run(experiment_id, run_name=name)
+                tags = {"heimdall.host": socket.gethostname(), "heimdall.pid": str(os.getpid())}
+                run = self.client.create_run(experiment_id, run_name=name, tags=tags)
+                if outbox is not None:
+                    self._claim = claim(outbox, str(run.info.run_id))
         else:
             with mlflow_errors(f"resume run {run_id}"):
                 run = self._resumed(run_id)
@@ -229,12 +248,14 @@ class MLflowTracker:
         last = Message(doing=f"mark run {self.run_id} as {status}", status=status)
         if self._outbox is None:
             send(self.client, self.run_id, last)
-        elif not self._outbox.finish(last):
+            return
+        if not self._outbox.finish(last):
             _LOG.warning(
                 "MLflow has not taken all of run %s; the next run sends the rest from %s",
                 self.run_id,
                 self._outbox.path,
             )
+        release(self._outbox.path.parent, self.run_id, self._claim)
 
     def _send(self, message: Message) -> None:
         if self._outbox is None:
@@ -354,12 +375,42 @@ class _Outbox:
             ) from error
 
 
+def end_killed_runs(client: MlflowClient, folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Mark runs that claimed to live in a folder, and whose process was killed, as KILLED.
+
+    Returns:
+        Their ids. A run that this MLflow does not know stays claimed, for the one that does.
+
+    Raises:
+        ExportError: MLflow is out of reach, or refuses.
+    """
+    ended = []
+    with abandoned(folder) as runs:
+        for run_id, held in runs.items():
+            with mlflow_errors(f"mark run {run_id}, whose process was killed"):
+                try:
+                    run = client.get_run(run_id)
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                        raise
+                    continue
+                if run.info.status == "RUNNING":
+                    client.set_terminated(run_id, "KILLED")
+                    _LOG.warning("marked run %s, whose process was killed, as KILLED", run_id)
+                    ended.append(run_id)
+            release(folder, run_id, held)
+    return tuple(ended)
+
+
 def _send_kept(client: MlflowClient, folder: str | os.PathLike[str]) -> None:
     """Send the messages that earlier runs left; a file that MLflow still refuses stays.
 
-    A message that was cut off in writing, because its run was killed, is left out.
+    A message that was cut off in writing, because its run was killed, is left out. Runs that are
+    going on send theirs themselves.
     """
     for path in sorted(Path(folder).glob("*.jsonl")):
+        if is_claimed(folder, path.stem):
+            continue
         try:
             for message in _messages(path):
                 send(client, path.stem, message)

@@ -1,0 +1,204 @@
+"""What killed processes left in MLflow and in the object store: found, told and mended.
+
+Nothing is mended that may be in use. A run counts as killed if its claim says so
+(`heimdall_export.tracking.claims`), a model file as forgotten if its run was killed or failed
+before it registered the file and no version of any model names it. What cannot be known here is
+told alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from heimdall_export.contract import EXPERIMENT, MODEL_FOLDER, REGISTERED_MODEL
+from heimdall_export.object_store.store import chunks_of, store_errors
+from heimdall_export.registry.deletion import delete_objects
+from heimdall_export.registry.production import Production
+from heimdall_export.registry.registry import list_versions, search_versions
+from heimdall_export.tracking.claims import abandoned, is_claimed
+from heimdall_export.tracking.client import mlflow_errors, open_client
+from heimdall_export.tracking.run import end_killed_runs
+
+# The client comes first: it sets the environment before MLflow is imported.
+from mlflow.exceptions import MlflowException  # isort: skip
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    from minio import Minio
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_UNFINISHED = ("KILLED", "FAILED")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """Something that a killed process left."""
+
+    kind: Literal["run", "production", "version", "model file"]
+    name: str
+    text: str
+    """What is wrong, and what to do where it is not mended."""
+    mend: Callable[[], object] | None = None
+    """Mends it; None where that is for a person to decide."""
+
+
+def find_leftovers(
+    tracking_uri: str,
+    claims: str | os.PathLike[str],
+    *,
+    objects: Minio | None = None,
+    bucket: str = "",
+    experiment_name: str = EXPERIMENT,
+    model_name: str = REGISTERED_MODEL,
+) -> Iterator[Leftover]:
+    """Yield what killed processes left; what is mended before the next is asked for, stays out.
+
+    Args:
+        tracking_uri: Address of the tracking server and registry.
+        claims: Folder in which the runs of this machine claim to live, `outbox` of `MLflowTracker`.
+        objects: Object store of the model files; they are not looked at when None.
+        bucket: Their bucket.
+        experiment_name: Experiment whose runs are looked at.
+        model_name: Registered model whose versions and production are looked at.
+
+    Raises:
+        ExportError: MLflow or the object store refuses, or is out of reach.
+    """
+    client = open_client(tracking_uri)
+    yield from _runs(client, claims, experiment_name)
+    production = Production(client, model_name)
+    seen = production.read()
+    for text in production.disagreements(seen):
+        yield Leftover(
+            kind="production", name=model_name, text=text, mend=partial(production.mend, seen)
+        )
+    yield from _versions(client, model_name)
+    if objects is not None:
+        yield from _files(client, claims, objects, bucket)
+
+
+def _runs(
+    client: MlflowClient, claims: str | os.PathLike[str], experiment_name: str
+) -> Iterator[Leftover]:
+    with abandoned(claims) as found:
+        killed = [*found]
+    runs = [_run(client, run_id) for run_id in killed]
+    mend = partial(end_killed_runs, client, claims)
+    for run in runs:
+        if run is not None and run.info.status == "RUNNING":
+            text = f"run {run.info.run_id} is RUNNING, but its process was killed"
+            yield Leftover(kind="run", name=run.info.run_id, text=text, mend=mend)
+    with mlflow_errors(f"list the runs of experiment {experiment_name!r}"):
+        experiment = client.get_experiment_by_name(experiment_name)
+        if experiment is None:
+            return
+        running = client.search_runs(
+            [experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
+        )
+    for run in running:
+        run_id = run.info.run_id
+        if run_id in killed or is_claimed(claims, run_id):
+            continue
+        where = run.data.tags.get("heimdall.host", "another machine or by an earlier heimdall")
+        text = (
+            f"run {run_id} is RUNNING and was begun on {where}; only there can be told whether it "
+            "lives: run `heimdall doctor` there, or end the run in MLflow if you know that it died"
+        )
+        yield Leftover(kind="run", name=run_id, text=text)
+
+
+def _versions(client: MlflowClient, model_name: str) -> Iterator[Leftover]:
+    for found in list_versions(client, model_name):
+        number, text = found.version, ""
+        if found.is_being_deleted:
+            text = f"`heimdall models delete {number}`, which was interrupted, must be repeated"
+        elif found.tags.get("stage") == "Staging":
+            run = _run(client, found.run_id)
+            if run is not None and run.info.status in _UNFINISHED:
+                text = (
+                    f"its run {found.run_id} ended as {run.info.status} after it had registered it "
+                    "and may have no report; evaluate it, or delete it"
+                )
+        if text:
+            name = f"models:/{model_name}/{number}"
+            yield Leftover(kind="version", name=name, text=f"version {number}: {text}")
+
+
+def _files(
+    client: MlflowClient, claims: str | os.PathLike[str], objects: Minio, bucket: str
+) -> Iterator[Leftover]:
+    """Model files that no version names.
+
+    The runs are looked at after the files, and the versions after the runs: a file that a run was
+    about to register is registered by then, or the run is still going on.
+    """
+    with store_errors(f"list the models in bucket {bucket!r}"):
+        found = objects.list_objects(bucket, f"{MODEL_FOLDER}/", recursive=True)
+        stems = {str(each.object_name).rpartition(".")[0] for each in found}
+    addresses = {f"s3://{bucket}/{stem}.onnx": f"{stem}.json" for stem in stems}
+    suspects = {}
+    for uri in addresses.keys() - _named(client):
+        run_id = _run_id_of(objects, bucket, addresses[uri])
+        suspects[uri] = run_id, _run(client, run_id)
+    for uri in sorted(suspects.keys() - _named(client)):
+        run_id, run = suspects[uri]
+        text, mend = f"no version names {uri}", None
+        if run is None:
+            text += f", and this MLflow does not know its run {run_id!r}; is it of another one?"
+        elif run.info.status not in _UNFINISHED and not _was_killed(claims, run_id):
+            if run.info.status == "RUNNING":
+                continue
+            text += (
+                f", and its run {run_id} ended as {run.info.status}; delete it if nobody uses it"
+            )
+        elif run.data.tags.get("onnx_uri") == uri:
+            text += f", but its run {run_id} registered it; delete it if nobody uses it"
+        else:
+            text += f", and its run {run_id} was killed or failed before it registered it"
+            mend = partial(delete_objects, objects, uri)
+        yield Leftover(kind="model file", name=uri, text=text, mend=mend)
+
+
+def _named(client: MlflowClient) -> set[str]:
+    """Addresses of the files of all versions of all models."""
+    with mlflow_errors("list all versions"):
+        return {one.tags.get("onnx_uri", "") for one in search_versions(client)}
+
+
+def _run_id_of(objects: Minio, bucket: str, sidecar: str) -> str:
+    """The run that a sidecar names; empty if there is none."""
+    from minio.error import S3Error
+
+    with store_errors(f"read {sidecar} in bucket {bucket!r}"):
+        try:
+            entries = json.loads(b"".join(chunks_of(objects, bucket, sidecar)))
+        except S3Error as error:
+            if error.code != "NoSuchKey":
+                raise
+            return ""
+        except ValueError:
+            return ""
+    return str(entries.get("run_id", "")) if isinstance(entries, dict) else ""
+
+
+def _run(client: MlflowClient, run_id: str) -> Run | None:
+    if not run_id:
+        return None
+    with mlflow_errors(f"look for run {run_id}"):
+        try:
+            return client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+
+def _was_killed(claims: str | os.PathLike[str], run_id: str) -> bool:
+    with abandoned(claims) as killed:
+        return run_id in killed

@@ -1,0 +1,185 @@
+"""What killed processes leave in MLflow and the object store, and what is done about it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from heimdall_export import ExportError, MLflowTracker, register, upload_model
+from heimdall_export.registry.leftovers import find_leftovers
+from heimdall_export.tracking.claims import abandoned, claim, is_claimed, release
+from mlflow import MlflowClient
+
+KILLED = """
+import os, sys
+from heimdall_export import MLflowTracker
+run = MLflowTracker(sys.argv[1], artifact_root=sys.argv[2], outbox=sys.argv[3],
+                    experiment_name=sys.argv[4])
+print(run.run_id, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def begin(tracking_uri, tmp_path, model_name):
+    """Begins a run in this test's experiment, with an outbox in this test's folder."""
+    where = {"artifact_root": tmp_path.as_uri(), "outbox": tmp_path / "outbox"}
+
+    def one(**changes):
+        return MLflowTracker(tracking_uri, experiment_name=model_name, **where | changes)
+
+    return one
+
+
+@pytest.fixture
+def killed(begin, tracking_uri, tmp_path, model_name):
+    """The id of a run whose process was killed."""
+    begin().end()  # makes the experiment here, where MLflow is loaded already
+    words = (tracking_uri, tmp_path.as_uri(), str(tmp_path / "outbox"), model_name)
+    done = subprocess.run([sys.executable, "-c", KILLED, *words], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -9
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def look(tracking_uri, tmp_path, model_name, client, models_bucket):
+    """What is found."""
+    return lambda: [
+        *find_leftovers(
+            tracking_uri,
+            tmp_path / "outbox",
+            objects=client,
+            bucket=models_bucket,
+            experiment_name=model_name,
+            model_name=model_name,
+        )
+    ]
+
+
+def status(tracking_uri, run_id):
+    """How MLflow shows a run."""
+    return MlflowClient(tracking_uri).get_run(run_id).info.status
+
+
+def test_a_killed_run_is_ended_by_the_next_and_a_living_one_is_not(begin, killed, tracking_uri):
+    """MLflow showed it as running for ever; but a run must never be ended while it trains."""
+    living = begin()
+    assert status(tracking_uri, killed) == "KILLED"
+    begin().end()
+    assert status(tracking_uri, living.run_id) == "RUNNING"
+    living.end()
+    assert status(tracking_uri, living.run_id) == "FINISHED"
+
+
+def test_a_killed_run_can_be_resumed_and_a_living_one_cannot(begin, killed):
+    """Two processes in one run would write each other's metrics."""
+    resumed = begin(run_id=killed)
+    assert resumed.run_id == killed
+    with pytest.raises(ExportError, match=f"run {killed} is going on in another process"):
+        begin(run_id=killed)
+    resumed.end()
+    begin(run_id=killed).end()
+
+
+def test_a_run_of_another_machine_is_told_and_left_alone(begin, look, tmp_path, tracking_uri):
+    """Whether it lives is known there alone."""
+    elsewhere = begin(outbox=tmp_path / "of another machine")
+    (found,) = look()
+    assert (found.kind, found.name, found.mend) == ("run", elsewhere.run_id, None)
+    assert os.uname().nodename in found.text
+    elsewhere.end()
+    assert look() == []
+
+
+def test_the_messages_of_a_living_run_are_left_to_it(begin, tmp_path):
+    """Sent and removed by another, they would be missing where they are still added to."""
+    run = begin()
+    path = tmp_path / "outbox" / f"{run.run_id}.jsonl"
+    path.write_text('{"doing": "record", "metrics": [["a", 1.0, 1, 1]]}\n')
+    begin().end()
+    assert path.exists()
+    run.end()
+    path.write_text('{"doing": "record", "metrics": [["a", 1.0, 1, 1]]}\n')
+    begin().end()
+    assert not path.exists()
+
+
+def test_a_file_that_a_killed_run_did_not_register_is_found_and_deleted(
+    begin, killed, look, client, models_bucket, onnx_path, keys, model_name
+):
+    """It costs money for ever; but one that a version names, or may soon, stays."""
+    upload = (client, models_bucket, onnx_path)
+    forgotten = upload_model(*upload, run_id=killed, metrics={}, versions={})
+    run = begin()
+    kept = upload_model(*upload, run_id=run.run_id, metrics={}, versions={})
+    register(run, onnx_path, model_name=model_name, tags={"onnx_uri": kept.uri})
+    soon = upload_model(*upload, run_id=run.run_id, metrics={}, versions={})
+    foreign = upload_model(*upload, run_id="0" * 32, metrics={}, versions={})
+    found = {one.name: one for one in look()}
+    assert set(found) == {forgotten.uri, foreign.uri}
+    assert "does not know its run" in found[foreign.uri].text
+    assert found[foreign.uri].mend is None
+    found[forgotten.uri].mend()
+    stems = {key.rpartition(".")[0] for key in keys(client, models_bucket)}
+    assert stems == {model.key.removesuffix(".onnx") for model in (kept, soon, foreign)}
+    run.end()
+    assert {one.name for one in look()} == {foreign.uri, soon.uri}
+
+
+def test_a_version_of_a_killed_run_and_an_unfinished_deletion_are_told(
+    begin, look, onnx_path, model_name, tracking_uri
+):
+    """Whether the model is any good is for a person to decide."""
+    run = begin()
+    for _ in range(2):
+        register(run, onnx_path, model_name=model_name, tags={})
+    assert look() == []
+    run.end("KILLED")
+    MlflowClient(tracking_uri).set_model_version_tag(model_name, "2", "stage", "Deleting")
+    second, first = look()
+    assert "`heimdall models delete 2`, which was interrupted" in second.text
+    assert f"its run {run.run_id} ended as KILLED" in first.text
+    assert (first.mend, second.mend) == (None, None)
+
+
+def test_a_production_that_was_not_carried_out_is_found_and_mended(
+    begin, look, onnx_path, model_name, tracking_uri, monkeypatch
+):
+    """A process was killed between the decision and the alias."""
+    from heimdall_export import promote
+
+    with begin() as run:
+        register(run, onnx_path, model_name=model_name, tags={})
+
+    def ctrl_c(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            promote(tracking_uri, model_name, "1", force=True)
+    alias, *_ = found = look()
+    assert "version 1 was put into production, the alias is None" in alias.text
+    for one in found:
+        one.mend()
+    assert look() == []
+    found = MlflowClient(tracking_uri).get_model_version_by_alias(model_name, "production")
+    assert found.tags["stage"] == "Production"
+
+
+def test_a_claim_ends_with_its_file(tmp_path):
+    """The operating system closes the files of a killed process."""
+    assert not is_claimed(tmp_path, "run")
+    held = claim(tmp_path, "run")
+    assert is_claimed(tmp_path, "run")
+    with abandoned(tmp_path) as runs:
+        assert [*runs] == []
+    held.close()
+    assert not is_claimed(tmp_path, "run")
+    with abandoned(tmp_path) as runs:
+        assert [*runs] == ["run"]
+        with pytest.raises(ExportError, match="run run is going on in another process"):
+            claim(tmp_path, "run")
+        release(tmp_path, "run", runs["run"])
+    with abandoned(tmp_path) as runs:
+        assert [*runs] == []
