@@ -18,6 +18,8 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from heimdall_features.outside_json import parsed_json
+
 from heimdall_export.contract import REGISTERED_MODEL
 from heimdall_export.errors import ExportError
 from heimdall_export.registry.production import Decision, Move, Production, stack_of, unchanged
