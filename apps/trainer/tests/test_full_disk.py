@@ -138,8 +138,16 @@ def train_in(connections, quick, tmp_path):
         words = ["train", "--backbone", "test_convnext", "--epochs", "1", "--batch_size", "8"]
         words += ["--receivers", *quick.receivers, "--val_split", "0.25", "--test_split", "0.25"]
         told = subprocess.run(
-            [*in_space, IN_A_SMALL_DISK, str(disk), sys.executable, str(PROGRAM), str(disk)]
-            + [stage, *words],
+            [
+                *in_space,
+                IN_A_SMALL_DISK,
+                str(disk),
+                sys.executable,
+                str(PROGRAM),
+                str(disk),
+                stage,
+                *words,
+            ],
             env=env,
             capture_output=True,
             text=True,
