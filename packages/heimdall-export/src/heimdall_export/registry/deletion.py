@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from heimdall_export.contract import PRODUCTION
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import SUFFIX
 from heimdall_export.object_store.store import split_address, store_errors
@@ -34,7 +35,7 @@ def require_deletable(tracking_uri: str, model_name: str, version: str) -> Regis
 
 def _deletable(seen: Seen, model_name: str, version: str) -> RegisteredVersion:
     found = version_in(seen.versions, model_name, version)
-    if seen.state.production == version:
+    if seen.state.production == version or PRODUCTION in found.aliases:
         raise ExportError(
             f"version {version} of {model_name!r} is in production; promote another one or roll "
             "back first"

@@ -2,10 +2,11 @@
 
 MLflow can neither compare and set nor lock. What every backend of it does atomically, in SQLite, in
 Postgres and over HTTP, is to add a version under the next number. So each decision about production
-(promote, roll back, delete) is one version of the registered model `{model}.production`, whose
-numbers put all decisions of all machines in one order. Whoever reads the journal from its beginning
-finds the same decisions valid: a promotion or rollback only if the version that it replaces is in
-production and the new one is not deleted; a deletion only if its version is not in production.
+(promote, roll back, delete) is one version of the registered model `{model}.production-journal`,
+whose numbers put all decisions of all machines in one order. Whoever reads the journal from its
+beginning finds the same decisions valid: a promotion or rollback only if the version that it
+replaces is in production and the new one is not deleted; a deletion only if its version is not in
+production.
 
 The alias `production`, the tags `stage` and the tag `production.log` are copies for others to read.
 Who decides, writes them until they agree with the journal. A process that is killed on the way
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     from heimdall_export.registry.registry import RegisteredVersion
 
-JOURNAL_SUFFIX = ".production"
+JOURNAL_SUFFIX = ".production-journal"
 _LOG_TAG = "production.log"
 _MOST_MOVES = 20
 """With reasons of 100 characters, as many as fit into the longest tag of MLflow's database."""
