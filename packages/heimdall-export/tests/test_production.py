@@ -251,10 +251,7 @@ def test_an_entry_that_is_none_is_told(contenders):
     """The journal is versions of a model, which can be edited by hand."""
     (number,) = contenders.register(1)
     promote(contenders.address, contenders.model, number, force=True)
-    contenders.client.set_model_version_tag(
-        f"{contenders.model}.production-journal", "2", "entry", "{}"
-    )
-    with pytest.raises(
-        ExportError, match=r"version 2 of '.*\.production' is no decision .*: \{\};"
-    ):
+    journal = f"{contenders.model}.production-journal"
+    contenders.client.set_model_version_tag(journal, "2", "entry", "{}")
+    with pytest.raises(ExportError, match=r"version 2 of .* is no decision .*: \{\}; delete"):
         rollback(contenders.address, contenders.model)
