@@ -12,10 +12,12 @@ import sys
 import termios
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from heimdall_models.training.history import duration
 from heimdall_trainer.console import tell_data
+from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.events import LOGGER, logged_as, tell
 from heimdall_trainer.pipeline import TrainingPipeline
 from tqdm import tqdm
@@ -175,6 +177,16 @@ def test_a_line_is_whole_while_a_bar_is_drawn(capsys):
     said = capsys.readouterr()
     assert said.out == "epoch 1/2\n"
     assert "50%" in said.err
+
+
+def test_a_log_that_cannot_be_written_is_named(monkeypatch):
+    """`heimdall train > run.log` on a full disk: an error without a file would be a riddle."""
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - closing fails, too
+    monkeypatch.setattr(sys, "stdout", full)
+    with pytest.raises(TrainerError, match="log cannot be written: No space left on device"):
+        tell("note", "epoch 1/2")
+    with contextlib.suppress(OSError):
+        full.close()
 
 
 def test_not_a_number_is_null(capsys):

@@ -157,7 +157,7 @@ def _pid_written_below(folder: Path, parent: subprocess.Popen) -> int:
 
 def test_a_full_temporary_folder_is_named_and_left_empty(tmp_path, tiny_model, recorded, temporary):
     """NumPy's own message is `24000 requested and 10736 written`, hours after the start."""
-    model, sessions = tiny_model(tmp_path / "m.onnx"), list(recorded(2))
+    model, sessions = tiny_model(tmp_path / "m.onnx"), recorded(2).items()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
     try:
