@@ -114,7 +114,7 @@ def test_a_training_with_such_names_ends_with_a_model_and_a_report(
 def test_such_names_are_escaped_in_json_and_every_other_command(hostile, heimdall_here):
     """The receivers of a calibration and of errors come from the same rows."""
     for words in (
-        ("train", "--dry_run", "--log_format", "json", "--backbone", "test_convnext"),
+        ("train", "--dry_run", "--backbone", "test_convnext"),
         ("calibrate",),
         ("cache", "build"),
         ("train", "--stations", "Torin\x1b"),
@@ -125,6 +125,7 @@ def test_such_names_are_escaped_in_json_and_every_other_command(hostile, heimdal
         ("train", "--config", f"no{ALIEN}file.yaml"),
         ("train", "--checkpoint", f"no{ALIEN}file.ckpt", "--resume_training"),
         ("train", "--experiment_name", f"a{ALIEN}"),
+        ("train", "--print_config", "--sources", f"a{ALIEN}", "b\u202e"),
         (f"no{ALIEN}command",),
     ):
         told = heimdall_here(*words, connections=hostile)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter, Token
 
 from heimdall_trainer.connections import SECRETS, holds_password, masked
-from heimdall_trainer.errors import UsageError
+from heimdall_trainer.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -232,6 +232,7 @@ class Origins:
             values: The command's parameters by name.
         """
         import yaml
+        from heimdall_features.names import is_printable  # loads NumPy, needless for --help
 
         lines = [HEAD]
         for name, (parameter, *path), origin in self.settings:
@@ -243,12 +244,14 @@ class Origins:
             shown: object = typed if is_list else next(iter(typed), None)
             if hidden:
                 shown = ", ".join(masked(name, str(item)) for item in items)
+            # YAML would leave some control characters as they are, such as those of direction.
+            plainly = is_printable("".join(map(str, items)))
             text = yaml.safe_dump(
-                shown, default_flow_style=True, width=float("inf"), allow_unicode=True
+                shown, default_flow_style=True, width=float("inf"), allow_unicode=plainly
             )
             text = text.removesuffix("...\n").strip()
             line = f"{'# ' if hidden else ''}{name}: {text}"
-            lines.append(f"{line:44s} # {origin}\n")
+            lines.append(f"{line:44s} # {one_line(origin)}\n")
         return "".join(lines)
 
 

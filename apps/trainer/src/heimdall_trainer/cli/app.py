@@ -81,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
             print(shown_lines(traceback.format_exc()), end="", file=sys.stderr)
         status, message = FAILED, one_line(error)
-        if len(problems := getattr(error, "problems", ())) > 1:  # Of an ingestion; a line for each.
-            print(*map(one_line, problems), sep="\n", file=sys.stderr)
+        if len(getattr(error, "problems", ())) > 1:  # Of an ingestion; a line for each.
+            print(*map(one_line, str(error).split("\n")), sep="\n", file=sys.stderr)
             message = error.summary  # type: ignore[attr-defined]
         elif isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
             status, message = WRONG_USAGE, f"{origins.explain(message)} (see heimdall --help)"
