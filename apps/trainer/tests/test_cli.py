@@ -27,7 +27,7 @@ def one_line(finished, status):
 def test_help_names_every_command(run_heimdall):
     """A user who types `heimdall --help` must see what there is."""
     said = run_heimdall("--help").stdout
-    every = "demo locate stack ingest cache train evaluate compare models worker"
+    every = "demo locate stack ingest cache train evaluate compare models worker doctor"
     for command in every.split():
         assert re.search(rf"^  {command}:", said, re.MULTILINE), said
 

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from heimdall_export import ExportError
@@ -68,6 +69,24 @@ def test_a_sidecar_that_is_not_an_object_is_left_alone(client, models_bucket, co
     with pytest.raises(ExportError, match="not a JSON object"):
         add_to_sidecar(client, f"s3://{models_bucket}/x.onnx", "benchmark", {})
     assert client.get_object(models_bucket, "x.json").data == contents
+
+
+def test_a_model_that_is_deleted_meanwhile_does_not_get_its_sidecar_back(
+    client, uploaded, s3_settings, models_bucket, keys, faulty
+):
+    """It would be the file of a version that is no more."""
+    key = uploaded.key.replace(".onnx", ".json")
+
+    def delete_first(handler):
+        client.remove_object(models_bucket, key)
+        handler.answer(*handler.upstream())
+
+    place = s3_settings.endpoint_url.removeprefix("http://")
+    with faulty.faulty_store(place, [(f"PUT {models_bucket}/{key}", delete_first)]) as (address, _):
+        through = replace(s3_settings, endpoint_url=f"http://{address}").client()
+        with pytest.raises(ExportError, match=r"\.json in bucket .* changed or deleted meanwhile"):
+            add_to_sidecar(through, uploaded.uri, "benchmark", {"p95": 1})
+    assert keys(client, models_bucket) == [uploaded.key]
 
 
 def test_a_model_that_is_not_there_is_told(client, models_bucket):

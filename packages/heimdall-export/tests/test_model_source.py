@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from heimdall_export import (
@@ -280,3 +281,29 @@ def test_secrets_are_not_in_what_a_traceback_shows(artifact_store):
     stores = ModelStores(s3=artifact_store, tracking_uri="http://me:hunter2@mlflow.example")
     assert artifact_store.secret_key not in repr(stores)
     assert "hunter2" not in repr(stores)
+
+
+def deleted_before(client, keys):
+    """A fault: the version's objects are deleted as the request arrives."""
+
+    def act(handler):
+        for bucket, key in keys:
+            client.remove_object(bucket, key)
+        handler.answer(*handler.upstream())
+
+    return act
+
+
+def test_a_version_that_is_deleted_while_it_is_fetched_is_told(
+    published, uploaded, stores, client, s3_settings, models_bucket, faulty, tmp_path
+):
+    """Somebody cleans up during an evaluation; half a model must be nowhere."""
+    key = f"{models_bucket}/{uploaded.key}"
+    gone = [(models_bucket, uploaded.key), (models_bucket, sidecar_of(uploaded))]
+    faults = [(f"GET {key}", deleted_before(client, gone))]
+    place = s3_settings.endpoint_url.removeprefix("http://")
+    with faulty.faulty_store(place, faults) as (address, _):
+        through = replace(stores, s3=replace(stores.s3, endpoint_url=f"http://{address}"))
+        with pytest.raises(ExportError, match=r"version 1 of .* was deleted: its file s3://"):
+            Predictor(f"models:/{published}@staging", stores=through, cache_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@
 
 A pretended epoch writes a checkpoint. `experiment_name` says what happens before the second epoch,
 or before the first of a resumed training: `hold` waits until the state directory has a file
-`release`, `crash` kills the process, `fail` raises an error.
+`release`, `hold in MLflow` does so with a run, `crash` kills the process, `fail` raises an error.
 """
 
 import os
@@ -41,6 +41,7 @@ def train(config, connections):
     state = connections.state_directory()
     occupied = state / "occupied"
     occupied.open("x").close()  # Fails where somebody else is training.
+    (state / "scratch.txt").write_text(os.environ["TMPDIR"])
     try:
         epochs(config, state)
     finally:
@@ -70,9 +71,18 @@ def happens(what, state):
     if what == "crash":
         (state / "occupied").unlink()
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hold in MLflow":
+        from heimdall_export import MLflowTracker
+
+        there = Connections(state_dir=state)
+        run = MLflowTracker(
+            there.tracking_uri(), artifact_root=there.artifact_root(), outbox=there.outbox()
+        )
+        tell("run", run_id=run.run_id)
+        tell("epoch", epoch=2, epochs=3, seconds_left=1.0)
     if what == "fail":
         raise TrainerError("the catalogue is empty")
-    while what == "hold" and not (state / "release").exists():
+    while what.startswith("hold") and not (state / "release").exists():
         time.sleep(0.02)
 
 

@@ -79,7 +79,7 @@ def test_a_task_that_is_revoked_while_it_trains_stops(client, standing, how):
     """The device is free for the next one, the checkpoint stays, and nothing else does."""
     sent = standing.hold(client)
     folder = standing.path / "jobs" / sent.id
-    scratch = Path((folder / "scratch.txt").read_text())
+    scratch = Path((standing.path / "scratch.txt").read_text())
     sent.revoke(**how)
     sent.end()
     if "signal" in how:

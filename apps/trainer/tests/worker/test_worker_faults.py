@@ -1,6 +1,8 @@
 """What happens when brokers, workers and machines fail; the trainings only pretend."""
 
 import pytest
+from heimdall_trainer.connections import Connections
+from mlflow import MlflowClient
 
 
 @pytest.fixture
@@ -8,6 +10,20 @@ def held(client, place):
     """A worker with a task that holds, and the task."""
     process = place.start_worker()
     return process, place.hold(client)
+
+
+def test_a_run_whose_training_was_killed_and_called_off_is_ended_in_mlflow(client, place, until):
+    """Nobody is left to say so, and MLflow showed it as running for ever."""
+    place.start_worker()
+    sent = client.send(experiment_name="hold in MLflow")
+    until(lambda: sent.status == "PROGRESS" and sent.result["epoch"] == 2, "a run in MLflow")
+    run_id = sent.result["run_id"]
+    runs = MlflowClient(Connections(state_dir=place.path).tracking_uri())
+    assert runs.get_run(run_id).info.status == "RUNNING"
+    sent.revoke(terminate=True, signal="SIGKILL")
+    until(lambda: runs.get_run(run_id).info.status == "KILLED", "the run to be ended")
+    sent.end()
+    assert sent.status == "REVOKED"
 
 
 def test_a_broker_that_restarts_does_not_disturb_a_training(broker, client, held, place, until):

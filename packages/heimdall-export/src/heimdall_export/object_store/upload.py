@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from minio import Minio
 
 _STORED = (200, 201, 204)
-_NAME_TAKEN = (409, 412)
+_NOT_SO = (404, 409, 412)
+"""Where the condition is not met; 404 where the object to replace is gone."""
+_NEW = {"If-None-Match": "*"}
 _MOST_NAMES = 60
 _WAITS_S = (0.2, 0.5, 1.4)
 """Before the second attempt and those after it."""
@@ -169,7 +171,7 @@ def _stored(
             key = stem + suffix
             # Registered before the act, because an interrupted one may have been carried out.
             undo.callback(_withdraw, client, bucket, key, sha256)
-            is_new = _put_new(client, bucket, key, file)
+            is_new = _put(client, bucket, key, file, _NEW)
             found = _object_sha256(client, bucket, key)
             if found == sha256:
                 continue
@@ -204,8 +206,10 @@ def _object_sha256(client: Minio, bucket: str, key: str) -> str:
     return digest.hexdigest()
 
 
-def _put_new(client: Minio, bucket: str, key: str, file: BinaryIO) -> bool:
-    """Store an object under a name that is free, in four attempts; False if the name is taken.
+def _put(
+    client: Minio, bucket: str, key: str, file: BinaryIO, condition: Mapping[str, str]
+) -> bool:
+    """Store an object if the store finds the condition true, in four attempts; else False.
 
     If a connection broke, an earlier attempt may have stored the object: compare it.
     """
@@ -213,7 +217,7 @@ def _put_new(client: Minio, bucket: str, key: str, file: BinaryIO) -> bool:
         "Content-Type": _JSON if key.endswith(".json") else "application/octet-stream",
         # Without it a file would go in chunks of unknown number, which S3 does not take.
         "Content-Length": str(file.seek(0, io.SEEK_END)),
-        "If-None-Match": "*",
+        **condition,
     }
     timeout = urllib3.Timeout(connect=10.0, read=60.0)
     reason = ""
@@ -229,7 +233,7 @@ def _put_new(client: Minio, bucket: str, key: str, file: BinaryIO) -> bool:
         except urllib3.exceptions.HTTPError as error:
             reason = type(error).__name__
             continue
-        if answer.status in _STORED + _NAME_TAKEN:
+        if answer.status in _STORED + _NOT_SO:
             return answer.status in _STORED
         reason = f"status {answer.status}, {answer.data[:300].decode(errors='replace')}"
         if answer.status not in TRANSIENT_STATUS:
@@ -248,13 +252,15 @@ def add_to_sidecar(client: Minio, uri: str, name: str, value: object) -> str:
 
     Raises:
         ExportError: There is no sidecar, or it is not a JSON object; the entry identifies the
-            model, or JSON cannot hold it (NaN, infinity); or the store refuses or is out of reach.
+            model, or JSON cannot hold it (NaN, infinity); the sidecar was changed or deleted
+            meanwhile; or the store refuses or is out of reach.
     """
     if name in _IDENTITY:
         raise ExportError(f"{name!r} identifies the model of a sidecar; it cannot be changed")
     bucket, key = split_address(uri)
     sidecar = f"{key.removesuffix('.onnx')}.json"
     with store_errors(f"add {name!r} to {sidecar} in bucket {bucket!r}"):
+        state = client.stat_object(bucket, sidecar).etag
         old = b"".join(chunks_of(client, bucket, sidecar))
         try:
             entries = {**parsed_json(old), name: value}
@@ -266,5 +272,10 @@ def add_to_sidecar(client: Minio, uri: str, name: str, value: object) -> str:
             new = json.dumps(entries, indent=2, sort_keys=True, allow_nan=False).encode()
         except (ValueError, TypeError) as error:
             raise ExportError(f"JSON cannot hold {name!r}: {error}; give null instead") from error
-        client.put_object(bucket, sidecar, io.BytesIO(new), len(new), _JSON)
+        # A version that is deleted meanwhile must not get its sidecar back.
+        if not _put(client, bucket, sidecar, io.BytesIO(new), {"If-Match": f'"{state}"'}):
+            raise ExportError(
+                f"{sidecar} in bucket {bucket!r} was changed or deleted meanwhile; {name!r} was "
+                "not added, try again if the model is still there"
+            )
     return f"s3://{bucket}/{sidecar}"

@@ -69,7 +69,16 @@ def local_model(
     store = (stores or ModelStores.from_environment()).need_s3()
     with contextlib.ExitStack() as temporary:
         folder = cache_dir or temporary.enter_context(TemporaryFolder("model"))
-        yield _fetched(uri, store, Path(folder), sha256), published
+        try:
+            path = _fetched(uri, store, Path(folder), sha256)
+        except ExportError as error:
+            if published is None or getattr(error.__cause__, "code", "") != "NoSuchKey":
+                raise
+            raise ExportError(
+                f"version {published.version} of {published.name!r} was deleted: its file {uri} "
+                "is gone; use another version"
+            ) from error
+        yield path, published
 
 
 def _fetched(uri: str, store: ArtifactStore, folder: Path, sha256: str | None) -> Path:
