@@ -497,6 +497,8 @@ def read(case, folder, said):
         try:
             found = act()
         except (DataError, FeatureError) as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise error.__cause__ from None
             said["errors"] += 1
             if "cannot be decoded" in str(error) and error.__cause__ is not None:
                 said[f"by the last resort: {place(error.__cause__)}"] += 1

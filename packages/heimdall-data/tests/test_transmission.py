@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError
+from heimdall_data.recordings.decode import decode
 from heimdall_data.recordings.recording import Recording
 from heimdall_data.transmission import (
     Transmission,
@@ -166,6 +167,22 @@ def test_a_file_that_breaks_its_parser_costs_its_receiver_alone(tmp_path):
     found = read_transmission([tmp_path])
     assert set(found.recordings) == {"A"}
     assert "B.sigmf: " in found.unusable["B"]
+
+
+def test_a_file_that_memory_does_not_suffice_for_costs_its_receiver_alone(tmp_path, monkeypatch):
+    """The others may still give a position."""
+
+    def decoded(*arguments, name, **options):
+        if name.startswith("B"):
+            raise MemoryError
+        return decode(*arguments, name=name, **options)
+
+    monkeypatch.setattr("heimdall_data.ingest.recording_file.decode", decoded)
+    for name in "AB":
+        sigmf(tmp_path, name, position=(1.0, 1.0))
+    found = read_transmission([tmp_path])
+    assert set(found.recordings) == {"A"}
+    assert "B.sigmf-meta: this machine lacks the memory" in found.unusable["B"]
 
 
 def test_a_damaged_position_matters_only_where_the_list_has_none(tmp_path):

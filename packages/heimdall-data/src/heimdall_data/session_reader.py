@@ -214,7 +214,10 @@ class SessionReader:
                 cacheable = False
             except MemoryError:
                 # Its size is limited: another machine, or this one tomorrow, may decode it.
-                unusable[name] = f"{measurement.key}: this machine lacks the memory to decode it"
+                unusable[name] = (
+                    f"{measurement.key}: this machine lacks the memory to decode it; use a larger "
+                    "one, or cut the recording into several"
+                )
                 cacheable = False
             versions[name] = tuple(seen)
         if len(usable) > 1:

@@ -172,21 +172,29 @@ def _read_file(path: Path, details: Details) -> _Read:
     rate_hz = details.sample_rate_hz
     if form == "npy" and not (rate_hz and 0 < rate_hz < math.inf):
         raise IngestError(f"{path}: a NumPy file needs a sample rate, not {rate_hz} Hz")
-    payload, beside = _content(path)
-    is_foreign = form == "kiwi_wav" and not is_kiwi_wav(payload)
-    if is_foreign:
-        with decoding(path.name):
-            decoded = recording_from_iq_wav(payload, path.name, WavNotes(beside, _attributes(path)))
-            require_finite(decoded, path.name)
-    else:
-        decoded = decode(
-            payload,
-            form,
-            name=path.name,
-            sample_rate_hz=rate_hz,
-            start=details.start,
-            metadata=beside,
-        )
+    try:
+        payload, beside = _content(path)
+        is_foreign = form == "kiwi_wav" and not is_kiwi_wav(payload)
+        if is_foreign:
+            with decoding(path.name):
+                decoded = recording_from_iq_wav(
+                    payload, path.name, WavNotes(beside, _attributes(path))
+                )
+                require_finite(decoded, path.name)
+        else:
+            decoded = decode(
+                payload,
+                form,
+                name=path.name,
+                sample_rate_hz=rate_hz,
+                start=details.start,
+                metadata=beside,
+            )
+    except MemoryError as error:
+        raise IngestError(
+            f"{path}: this machine lacks the memory to decode it; use a larger one, or cut the "
+            f"recording into several"
+        ) from error
     if details.start_gps_ns is not None and decoded.others:
         raise IngestError(
             f"{path}: one start is given for {1 + len(decoded.others)} captures with gaps between "

@@ -247,6 +247,8 @@ def _download(response: BaseHTTPResponse, settings: S3Settings, most_bytes: int 
         while chunk := response.read1(_CHUNK_BYTES):
             chunks.append(chunk)
             n_bytes += len(chunk)
+            if most_bytes is not None and n_bytes > most_bytes:
+                raise OversizedObject(f"more than the {most_bytes} bytes that are read")
             taken_s = time.monotonic() - started_s
             if taken_s > settings.stall_s + n_bytes / settings.least_bytes_per_s:
                 raise TimeoutError(f"{n_bytes} of {size} bytes arrived in {taken_s:.0f} s")
