@@ -24,7 +24,7 @@ from heimdall_models.training.history import duration
 
 from heimdall_trainer.console import tell_data
 from heimdall_trainer.data import load_training_data
-from heimdall_trainer.errors import TrainerError, describe
+from heimdall_trainer.errors import TrainerError, describe, one_line
 from heimdall_trainer.events import tell
 from heimdall_trainer.pipeline import TrainingPipeline
 
@@ -68,7 +68,7 @@ def dry_run(config: TrainingConfig, connections: Connections) -> None:
             tell("check", f"FAILED   {name:14s} {said}", check=name, ok=False, said=said)
             failed.append(name)
             return None
-        tell("check", f"ok       {name:14s} {said}", check=name, ok=True, said=said)
+        tell("check", f"ok       {name:14s} {one_line(said)}", check=name, ok=True, said=said)
         passed.append(name)
         return found
 
