@@ -57,6 +57,7 @@ only_mutate = src/{package}/{module}.py
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = --hypothesis-seed=0
 timeout_constant = 10
+process_isolation = forkserver
 use_git_change_detection = false
 do_not_mutate_patterns = raise [A-Z]
     ^\\s*f?"[^"]*"\\)?$
@@ -253,7 +254,9 @@ def mutated(session, package, module):
         uncached = re.sub(r"@functools\.(lru_)?cache.*\n", "", path.read_text("utf-8"))
         path.write_text(uncached, "utf-8")
     with session.chdir(place):
-        session.run("mutmut", "run", "--max-children=1", silent=True)
+        # Threads of PyTorch do not survive the forks.
+        alone = {"OMP_NUM_THREADS": "1"}
+        session.run("mutmut", "run", "--max-children=1", silent=True, env=alone)
         meta = place / "mutants" / "src" / name / f"{module}.py.meta"
         codes = json.loads(meta.read_text("utf-8"))["exit_code_by_key"]
         # 0: the tests passed; 33: none of them comes here.
