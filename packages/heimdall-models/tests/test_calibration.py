@@ -43,6 +43,7 @@ def test_shares_are_of_both_levels_for_every_row():
     """By hand: 68 % end at 2.28 and 95 % at 5.99."""
     distances = np.array([[1.0, 2.2, 3.0, 7.0], [2.3, 5.9, 6.1, 6.2]])
     np.testing.assert_array_equal(shares(distances), [[0.5, 0.75], [0.0, 0.5]])
+    np.testing.assert_array_equal(shares(distances[0]), [0.5, 0.75])
 
 
 def test_both_levels_count_for_the_best_factor():

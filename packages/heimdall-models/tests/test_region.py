@@ -106,3 +106,85 @@ def test_a_far_position_is_refused_by_name(latitude, turn):
     longitude = (turn + 8.0 + 180) % 360 - 180
     with pytest.raises(ModelError, match=re.escape(f"({latitude:.4f}, {longitude:.4f})")):
         Region(latitude, 8.0, 9e4).to_plane([[latitude, 8.0], [latitude, longitude]])
+
+
+@given(centres, units)
+def test_the_ellipsoid_falls_below_the_plane_as_proj_says(region, point):
+    """East, north and up of PROJ's topocentric frame, written by others."""
+    latitude, longitude = region.to_degrees(point)
+    proj = Transformer.from_pipeline(
+        "+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad +step +proj=cart "
+        f"+ellps=WGS84 +step +proj=topocentric +ellps=WGS84 +lat_0={region.latitude_deg!r} "
+        f"+lon_0={region.longitude_deg!r}"
+    )
+    east_m, north_m, up_m = proj.transform(longitude, latitude, 0.0)
+    assert np.abs(np.array([east_m, north_m]) - point * region.scale_m).max() < 1e-5
+    assert region.fall_m(*(point * region.scale_m)) == pytest.approx(-up_m, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside"),
+    [
+        ((85.0, 0.0, 1e4), (85.001, 0.0, 1e4)),
+        ((-85.0, 0.0, 1e4), (-85.001, 0.0, 1e4)),
+        ((0.0, 180.0, 1e4), (0.0, 180.001, 1e4)),
+        ((0.0, -180.0, 1e4), (0.0, -180.001, 1e4)),
+        ((0.0, 0.0, 1_000.0), (0.0, 0.0, 999.0)),
+        ((0.0, 0.0, 500_000.0), (0.0, 0.0, 500_001.0)),
+    ],
+)
+def test_a_region_is_accepted_up_to_its_limits(inside, outside):
+    """A limit that is off by one refuses a harbour, or accepts a plane that does not fit."""
+    Region(*inside)
+    with pytest.raises(ModelError, match=r"region|Region"):
+        Region(*outside)
+
+
+def test_a_plane_serves_1000_km():
+    """By hand: chords of the equator of 999 and 1001 km."""
+    region = Region(0.0, 0.0, 1e5)
+    near, far = (np.degrees(2 * np.arcsin(chord / 2 / 6_378_137.0)) for chord in (999e3, 1001e3))
+    assert region.to_plane([0.0, near])[0] == pytest.approx(9.96, abs=0.01)
+    with pytest.raises(ModelError, match="is 1001 km from the region's centre"):
+        region.to_plane([[0.0, near], [0.0, far]])
+
+
+def test_a_region_around_points_by_hand():
+    """In their middle, 5 % wider than the farthest; of one point, a kilometre."""
+    region = Region.around([10.0, 12.0, 11.0], [179.0, -179.0, 179.5])
+    assert (region.latitude_deg, region.longitude_deg) == (11.0, -180.0)
+    centred = Region(11.0, -180.0, 1e3)
+    reach = 1e3 * np.abs(centred.to_plane([[10.0, 179.0], [12.0, -179.0]])).max()
+    assert region.scale_m == pytest.approx(1.05 * reach)
+    assert Region.around([10.0], [20.0]) == Region(10.0, 20.0, 1_000.0)
+
+
+@given(centres, units)
+def test_longitudes_are_from_minus_180_to_180(region, point):
+    """A map that gets 181 degrees draws it on the other side of the world, or not at all."""
+    assert -180 - 1e-9 <= region.to_degrees(point)[1] < 180
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"latitude_deg": 1, "longitude_deg": 0, "scale_m": 9000, "unit": 1}',
+        '{"latitude_deg": 1, "longitude_deg": null, "scale_m": 9000}',
+        "[1, 2, 9000]",
+        "null",
+    ],
+)
+def test_json_of_anything_else_is_no_region(text):
+    """The message quotes the text, and the names that are expected."""
+    wanted = re.escape(f"{text!r} is not a region") + ".*'latitude_deg', 'longitude_deg', 'scale_m'"
+    with pytest.raises(ModelError, match=wanted):
+        Region.from_json(text)
+
+
+@pytest.mark.parametrize("position", [[91.0, 0.0], [-90.1, 0.0], [np.nan, 0.0], [0.0, np.inf]])
+def test_a_place_that_is_not_on_earth_has_no_plane(position):
+    """A pole itself is on Earth, and so is any longitude."""
+    region = Region(85.0, 0.0, 5e5)
+    region.to_plane([[90.0, 0.0], [85.0, 360.0]])
+    with pytest.raises(ModelError, match="is not a latitude and longitude"):
+        region.to_plane([[85.0, 0.0], position])
