@@ -69,7 +69,7 @@ def is_claimed(folder: str | os.PathLike[str], run_id: str) -> bool:
     path = Path(folder, f"{run_id}{_ENDING}")
     if not path.exists():
         return False
-    with contextlib.suppress(*_NO_LOCKS), _alone(path.parent), path.open() as file:
+    with contextlib.suppress(*_NO_LOCKS), _alone(path.parent), path.open("r+") as file:
         return not lock(file.fileno())
     return True
 
@@ -85,7 +85,7 @@ def abandoned(folder: str | os.PathLike[str]) -> Iterator[dict[str, IO[str]]]:
         if Path(folder).is_dir():
             with contextlib.suppress(*_NO_LOCKS), _alone(Path(folder)):
                 for path in sorted(Path(folder).glob(f"*{_ENDING}")):
-                    file = opened.enter_context(path.open())
+                    file = opened.enter_context(path.open("r+"))
                     if lock(file.fileno()):
                         found[path.name.removesuffix(_ENDING)] = file
         yield found

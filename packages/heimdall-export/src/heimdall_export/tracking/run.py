@@ -256,6 +256,7 @@ class MLflowTracker:
                 self._outbox.path,
             )
         release(self._outbox.path.parent, self.run_id, self._claim)
+        self._claim = None
 
     def _send(self, message: Message) -> None:
         if self._outbox is None:
