@@ -13,12 +13,17 @@ from datetime import UTC, datetime
 import mlflow.data
 import pytest
 from heimdall_export import ArtifactStore, ExportError, MLflowTracker, TrackedDataset
+from heimdall_features.names import shown_lines
+from heimdall_features.testing import hostile_names
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 NESTED = st.recursive(
-    st.integers() | st.booleans() | st.text(st.characters(codec="ascii", exclude_characters=":@")),
+    st.integers()
+    | st.booleans()
+    | st.text(st.characters(codec="ascii", exclude_characters=":@"))
+    | hostile_names(),
     lambda inner: st.dictionaries(st.sampled_from("abcdefg"), inner, max_size=3),
     max_leaves=10,
 )
@@ -46,7 +51,7 @@ def status(tracker):
 @on_disk
 @given(params=st.dictionaries(st.sampled_from("abcdefg"), NESTED, max_size=4))
 def test_every_parameter_is_kept_under_its_path(tracking_uri, tmp_path, params):
-    """A run that forgets a setting cannot be repeated."""
+    """A run that forgets a setting cannot be repeated; control characters are escaped."""
     with begin(tracking_uri, tmp_path) as tracker:
         tracker.log_params(params)
     kept = tracker.client.get_run(tracker.run_id).data.params
@@ -54,7 +59,7 @@ def test_every_parameter_is_kept_under_its_path(tracking_uri, tmp_path, params):
         found = params
         for step in name.split("."):
             found = found[step]
-        assert value == str(found)
+        assert value == shown_lines(str(found))
     assert len(kept) == sum(1 for _ in leaves(params))
 
 
