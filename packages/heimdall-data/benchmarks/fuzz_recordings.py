@@ -563,7 +563,7 @@ def main():
     parser.add_argument(
         "--memory_mib",
         type=int,
-        default=64,
+        default=128,
         help="what an input of at most some MB may take, beside what the process took before",
     )
     parser.add_argument("--keep", type=Path)
