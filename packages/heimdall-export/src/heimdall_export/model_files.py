@@ -68,8 +68,8 @@ def require_small_metadata(model: str | os.PathLike[str] | bytes) -> None:
                 n_bytes += file.tell() - start
             if n_bytes > _LARGEST_METADATA or n_fields > _MOST_FIELDS:
                 raise ExportError(
-                    f"the model file has {n_bytes} bytes of metadata in {n_fields} fields, more "
-                    f"than {_LARGEST_METADATA} in {_MOST_FIELDS}; it is no model of ours, do not "
+                    f"the model file has {n_bytes} bytes of metadata and {n_fields} fields, more "
+                    f"than {_LARGEST_METADATA} or {_MOST_FIELDS}; it is no model of ours, do not "
                     "use it"
                 )
 
