@@ -75,7 +75,7 @@ def delete_version(
         versions = list_versions(client, model_name)
         found = version_in(versions, model_name, version)
         with mlflow_errors(f"take the aliases of version {version} of {model_name!r}"):
-            for alias in found.aliases:
+            for alias in {*found.aliases} - {PRODUCTION}:  # which is on its way elsewhere
                 client.delete_registered_model_alias(model_name, alias)
         uri = found.tags.get("onnx_uri")
         others = [v for v in versions if v.version != version]
