@@ -40,3 +40,9 @@ def test_invalid_levels_are_rejected(log_mel, n_mfcc, message):
     """Fewer coefficients or a NaN would otherwise reach the network unnoticed."""
     with pytest.raises(FeatureError, match=message):
         compute_mfcc(log_mel, n_mfcc)
+
+
+def test_thirteen_coefficients_of_float32_are_the_default():
+    """As in the literature; the network computes in float32."""
+    mfcc = compute_mfcc(np.zeros((40, 5)))
+    assert (mfcc.shape, mfcc.dtype) == ((13, 5), np.float32)
