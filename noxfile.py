@@ -47,6 +47,7 @@ JUDGES = {
     "heimdall-data": {"split": "test_split.py"},
     "heimdall-export": {
         "registry/registry": "test_registry.py test_deletion.py",
+        "registry/production": "test_production.py",
         "registry/promotion": "test_promotion.py",
         "registry/deletion": "test_deletion.py",
     },
