@@ -424,6 +424,7 @@ NOT_FINITE = {"Torino": (np.full(20_000, np.nan, np.complex64), 12_500.0)}
         (question({"Torino": (SILENT, 240.0)}), "is the rate in Hz"),
         (question({"Torino": (LONG, 1_500.0)}), "samples at 12500 Hz, and the most are 8388608"),
         (question({f"R{n}": (SILENT[:1], 12_500.0) for n in range(300)}), "and 295 more"),
+        ({"Torino": {str(n): 1 for n in range(1_100)}}, "more than 1000 fields"),
         ([1, 2], "Input should be an object"),
         ("Torino", "Input should be an object"),
     ],

@@ -79,12 +79,16 @@ os.kill(os.getpid(), 9)
 
 
 def test_what_only_looks_like_one_of_ours_stays(own_place, tmp_path_factory):
-    """Earlier versions locked nothing, and a link may lead anywhere."""
+    """Users unpack releases and keep backups there, and a link may lead anywhere."""
+    with TemporaryFolder("mine") as folder:
+        (mark,) = folder.iterdir()
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "precious").touch()
+    (elsewhere / mark.name).touch()
     (own_place / "heimdall-register-abc123").mkdir()
-    (own_place / "heimdall-link.abc123").symlink_to(elsewhere)
-    (own_place / "heimdall-file.abc123").touch()
+    (own_place / "heimdall-0.3.0-source").mkdir()
+    (own_place / "heimdall-link-abc123").symlink_to(elsewhere)
+    (own_place / "heimdall-file-abc123").touch()
     assert remove_abandoned() == ()
-    assert len([*own_place.iterdir()]) == 3
+    assert len([*own_place.iterdir()]) == 4
     assert (elsewhere / "precious").exists()

@@ -1,5 +1,6 @@
 """A task takes the flags of the command line, and no addresses or secrets."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -162,6 +163,28 @@ def test_a_task_uses_no_path_outside_its_folders(tmp_path, name, path):
     with pytest.raises(UsageError, match="may not use the path"):
         refuse_outside(config, folder, [])
     refuse_outside(config, folder, [tmp_path, Path("/etc")])
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\x1bb", "\udc80"])
+def test_a_path_that_no_file_can_have_is_refused_at_once(tmp_path, path):
+    """It would end the training after its first epoch."""
+    config = in_folder(training_config({"checkpoint_dir": path}), tmp_path)
+    with pytest.raises(UsageError, match="must be printable"):
+        refuse_outside(config, tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"devices": "999999"},
+        {"devices": ",".join(map(str, range(900)))},
+        {"devices": 4, "num_workers": 4 * (os.cpu_count() or 1)},
+    ],
+)
+def test_devices_and_their_loaders_have_one_bound(settings):
+    """Each training process starts loaders of its own."""
+    with pytest.raises(UsageError, match=r"processes for each core|auto, a count, or"):
+        training_config(settings)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ if sys.platform != "win32":  # There, folders stay after a killed process.
 if TYPE_CHECKING:
     from types import TracebackType
 
-_NAMES = "heimdall-*.*"
-"""The dot is in no name that `tempfile` makes, and earlier versions, which locked nothing, used."""
+_NAMES = "heimdall-*-*"
+_MARK = ".heimdall-temporary"
+"""Name of an empty file in our folders; people have folders of their own called `heimdall-0.2`."""
 
 
 def lock(descriptor: int) -> bool:
@@ -53,17 +54,15 @@ class TemporaryFolder:
 
     def __enter__(self) -> Path:
         remove_abandoned()
-        # It gets its name when it is locked, so that nobody takes it for an abandoned one.
-        made = Path(tempfile.mkdtemp(prefix=".heimdall-"))
-        random = made.name.removeprefix(".heimdall-")
-        self._path = made.with_name(f"heimdall-{self._purpose}.{random}")
+        self._path = Path(tempfile.mkdtemp(prefix=f"heimdall-{self._purpose}-"))
         try:
-            self._descriptor = os.open(made, os.O_RDONLY)
+            self._descriptor = os.open(self._path, os.O_RDONLY)
             with contextlib.suppress(OSError):  # Without locks it is not taken for abandoned.
                 lock(self._descriptor)
-            made.rename(self._path)
+            # Marked when it is locked, so that nobody takes it for an abandoned one.
+            (self._path / _MARK).touch()
         except BaseException:
-            self._close(made)
+            self._close()
             raise
         return self._path
 
@@ -73,14 +72,14 @@ class TemporaryFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close(self._path)
+        self._close()
 
     def fileno(self) -> int:
         """Descriptor that holds the lock; a process that inherits it keeps the folder in use."""
         return self._descriptor
 
-    def _close(self, path: Path) -> None:
-        shutil.rmtree(path, ignore_errors=True)
+    def _close(self) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -104,7 +103,8 @@ def _abandoned(*, remove: bool) -> tuple[Path, ...]:
         with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             opened.callback(os.close, descriptor)
-            if os.fstat(descriptor).st_uid == os.geteuid() and lock(descriptor):
+            is_ours = os.fstat(descriptor).st_uid == os.geteuid() and (path / _MARK).exists()
+            if is_ours and lock(descriptor):
                 found.append(path)
                 if remove:
                     shutil.rmtree(path, ignore_errors=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import cyclopts
 from heimdall_data.catalogue.session import FilterError
+from heimdall_features.names import is_printable
 from heimdall_models.config import HUB
 
 from heimdall_trainer.config import TrainingConfig, whole_numbers_only
@@ -87,6 +88,8 @@ def refuse_outside(config: TrainingConfig, folder: Path, allowed: Sequence[Path]
         (written, (folder, *allowed)),
     ):
         for path in paths:
+            if not is_printable(str(path)):
+                raise UsageError(f"a task's path is {str(path)!r}; it must be printable text")
             if not any(path.resolve().is_relative_to(root.resolve()) for root in roots):
                 raise UsageError(
                     f"a task may not use the path {str(path)!r}; its own folder is {folder}, and "

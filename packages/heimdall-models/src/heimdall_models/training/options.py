@@ -11,7 +11,7 @@ from heimdall_models.config import MOST_EPOCHS, LocalizationConfig, require, req
 
 N_SEEDS = 2**32
 """NumPy's generator takes as many."""
-PROCESSES_PER_CORE = 4
+PROCESSES_PER_CORE = 8
 """Most processes that one machine starts to train or to load; more only wait for each other."""
 
 
@@ -71,18 +71,15 @@ class TrainingOptions(LocalizationConfig):
         require_within(self, 0, N_SEEDS - 1, "seed")
         require_within(self, 0, 10**9, "checkpoint_every_steps")
         require_within(self, 0, 10**6, "checkpoint_every_minutes", "gradient_clip")
-        most = PROCESSES_PER_CORE * (os.cpu_count() or 1)
-        require(
-            self,
-            "num_workers",
-            0 <= self.num_workers <= most,
-            f"from 0 to {most}, {PROCESSES_PER_CORE} for each core of this machine",
-        )
         require(self, "ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
-        counted = re.fullmatch(r"auto|-1|([1-9]\d{0,3})|\d{1,3}(,\d{0,3})+", self.devices)
+        counted = re.fullmatch(r"auto|-1|[1-9]\d{0,3}|\d{1,3}(,\d{0,3})+", self.devices)
         require(self, "devices", counted is not None, "auto, a count, or a list such as 0,1")
-        count = int((counted and counted[1]) or 1)
-        each = f"at most {most}, {PROCESSES_PER_CORE} processes for each core of this machine"
-        require(self, "devices", count <= most, each)
         listed = self.devices.rstrip(",").split(",")
         require(self, "devices", len(set(listed)) == len(listed), "a list without repetition")
+        most = PROCESSES_PER_CORE * (os.cpu_count() or 1)
+        each = f"{PROCESSES_PER_CORE} processes for each core of this machine"
+        n_devices = int(self.devices) if self.devices.isdecimal() else len(listed)
+        require(self, "devices", n_devices <= most, f"at most {most}, {each}")
+        of_each = most // n_devices
+        within = 0 <= self.num_workers <= of_each
+        require(self, "num_workers", within, f"from 0 to {of_each}, {each}")
