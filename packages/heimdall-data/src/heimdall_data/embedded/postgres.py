@@ -5,7 +5,8 @@ socket, as that would limit the length of the state directory's path.
 
 Postgres refuses to run as root, so for root it runs as `nobody`. Directories above the state
 directory or above the programs may be closed to others (`/root` is): instead of opening them,
-the server keeps the one capability that lets it pass. `setpriv` of util-linux does both.
+the server keeps the one capability that lets it pass. `setpriv` of util-linux does both. Other
+processes of `nobody` can then change the server's files: see SECURITY.md.
 
 Source: capabilities(7), section "Ambient capabilities"; setpriv(1).
 """
