@@ -16,7 +16,6 @@ from heimdall_models.errors import TrainingError
 from heimdall_models.training.checkpoint_files import checkpoints_in, newest_checkpoint
 from heimdall_models.training.fit import fit
 from heimdall_trainer.pipeline import TrainingPipeline
-from heimdall_trainer.worker.training_process import run_job
 from lightning.pytorch import Callback
 from mlflow import MlflowClient
 
@@ -282,7 +281,11 @@ def test_a_task_whose_folder_is_in_use_says_so(connections, hold, tmp_path):
     number = hold(folder / "checkpoints")
     job = {"settings": {"backbone": "test_convnext", "epochs": 1}, "export": False}
     (folder / "job.json").write_text(json.dumps(job))
-    with pytest.raises(TrainingError):
-        run_job(folder, connections, lambda *given: TrainingPipeline(*given).run())
+    command = [sys.executable, "-m", "heimdall_trainer", "worker", "--job", folder]
+    # It ends when its standard input does, as with its worker.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, env=os.environ | connections.environment()
+    ) as task:
+        assert task.wait() == 1
     error = json.loads((folder / "outcome.json").read_text())["error"]
     assert f"in use by a training, process {number} on" in error
