@@ -1,6 +1,8 @@
 """What killed processes leave in MLflow and the object store, and what is done about it."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +10,8 @@ import pytest
 from heimdall_export import ExportError, MLflowTracker, register, upload_model
 from heimdall_export.registry.leftovers import find_leftovers
 from heimdall_export.tracking.claims import abandoned, claim, is_claimed, release
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 KILLED = """
@@ -91,6 +95,74 @@ def test_a_run_of_another_machine_is_told_and_left_alone(begin, look, tmp_path, 
     assert look() == []
 
 
+def spare(run, look, tracking_uri):
+    """Have a living run looked at by the doctor, who must tell it and leave it alone."""
+    (found,) = look()
+    assert (found.kind, found.name, found.mend) == ("run", run.run_id, None)
+    assert status(tracking_uri, run.run_id) == "RUNNING"
+
+
+def test_a_killed_run_that_was_resumed_elsewhere_is_left_alone(
+    begin, killed, look, tmp_path, tracking_uri, client, models_bucket, onnx_path
+):
+    """The claim of the process that died says nothing about the one that goes on."""
+    elsewhere = begin(run_id=killed, outbox=tmp_path / "of another machine")
+    upload_model(client, models_bucket, onnx_path, run_id=killed, metrics={}, versions={})
+    tags = elsewhere.client.get_run(killed).data.tags
+    assert tags["heimdall.pid"] == str(os.getpid())
+    spare(elsewhere, look, tracking_uri)
+    begin().end()
+    spare(elsewhere, look, tracking_uri)
+    elsewhere.end()
+    assert status(tracking_uri, killed) == "FINISHED"
+
+
+def test_a_copy_of_a_claim_is_none(
+    begin, look, tmp_path, tracking_uri, client, models_bucket, onnx_path
+):
+    """Homes are synchronized, backups restored, and virtual machines copied."""
+    (tmp_path / "original").mkdir()
+    run = begin(outbox=tmp_path / "original")
+    shutil.copytree(tmp_path / "original", tmp_path / "outbox")
+    upload_model(client, models_bucket, onnx_path, run_id=run.run_id, metrics={}, versions={})
+    spare(run, look, tracking_uri)
+    begin().end()
+    spare(run, look, tracking_uri)
+    run.end()
+
+
+def test_a_claim_that_was_replaced_under_a_living_run_is_none(begin, look, tmp_path, tracking_uri):
+    """A restored file is not the one that the process has locked."""
+    run = begin()
+    (path,) = (tmp_path / "outbox").glob("*.claim")
+    shutil.copyfile(path, tmp_path / "restored")
+    (tmp_path / "restored").replace(path)
+    spare(run, look, tracking_uri)
+    begin().end()
+    spare(run, look, tracking_uri)
+    run.end()
+
+
+def test_the_end_of_a_run_that_was_resumed_elsewhere_is_not_sent_late(
+    begin, tmp_path, tracking_uri
+):
+    """It failed while the server was down; what it measured counts, its end does not any more."""
+    run = begin()
+    run.end("FAILED")
+    claim_id = run.client.get_run(run.run_id).data.tags["heimdall.claim"]
+    lines = (
+        {"doing": "record", "metrics": [["a", 1.0, 1, 1]]},
+        {"doing": "end", "status": "FAILED", "claim_id": claim_id},
+    )
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    elsewhere = begin(run_id=run.run_id, outbox=tmp_path / "of another machine")
+    (tmp_path / "outbox" / f"{run.run_id}.jsonl").write_text(text)
+    begin().end()
+    found = run.client.get_run(run.run_id)
+    assert (found.info.status, found.data.metrics) == ("RUNNING", {"a": 1.0})
+    elsewhere.end()
+
+
 def test_the_messages_of_a_living_run_are_left_to_it(begin, tmp_path):
     """Sent and removed by another, they would be missing where they are still added to."""
     run = begin()
@@ -170,16 +242,47 @@ def test_a_production_that_was_not_carried_out_is_found_and_mended(
 def test_a_claim_ends_with_its_file(tmp_path):
     """The operating system closes the files of a killed process."""
     assert not is_claimed(tmp_path, "run")
-    held = claim(tmp_path, "run")
+    held = claim(tmp_path, "run", "first")
     assert is_claimed(tmp_path, "run")
     with abandoned(tmp_path) as runs:
         assert [*runs] == []
     held.close()
     assert not is_claimed(tmp_path, "run")
     with abandoned(tmp_path) as runs:
-        assert [*runs] == ["run"]
+        assert {name: ended.id for name, ended in runs.items()} == {"run": "first"}
         with pytest.raises(ExportError, match="run run is going on in another process"):
-            claim(tmp_path, "run")
-        release(tmp_path, "run", runs["run"])
+            claim(tmp_path, "run", "second")
+    claim(tmp_path, "run", "third").close()
+    with abandoned(tmp_path) as runs:
+        assert runs["run"].id == "third"
+        release(tmp_path, "run", runs["run"].file)
+    with abandoned(tmp_path) as runs:
+        assert [*runs] == []
+
+
+places = st.fixed_dictionaries(
+    {}, optional={"host": st.text(), "boot": st.text(), "device": st.integers()}
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(changes=places | st.builds(dict, inode=st.integers()))
+def test_a_lock_counts_on_the_machine_that_holds_it(tmp_path, changes):
+    """Some file systems keep locks on each machine alone; what was before a restart is over."""
+    claim(tmp_path, "run", "id").close()
+    path = tmp_path / "run.claim"
+    made = json.loads(path.read_text())
+    path.write_text(json.dumps(made | changes))
+    differs = {name for name, value in changes.items() if value != made[name]}
+    is_over = differs <= {"host"} or ("boot" in differs and differs <= {"boot", "device"})
+    with abandoned(tmp_path) as runs:
+        assert [*runs] == ["run"] * is_over
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(text=st.sampled_from(["", "{}", "[]", "7", '{"id": "a"}', "\ud800"]) | st.text())
+def test_a_claim_that_cannot_be_read_is_left_alone(tmp_path, text):
+    """A full disk, or an earlier heimdall, whose claims were empty."""
+    (tmp_path / "run.claim").write_text(text, errors="surrogatepass")
     with abandoned(tmp_path) as runs:
         assert [*runs] == []

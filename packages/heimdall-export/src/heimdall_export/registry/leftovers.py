@@ -1,6 +1,6 @@
 """What killed processes left in MLflow and in the object store: found, told and mended.
 
-Nothing is mended that may be in use. A run counts as killed if its claim says so
+Nothing is mended that may be in use. A run counts as killed if its newest claim says so
 (`heimdall_export.tracking.claims`), a model file as forgotten if its run was killed or failed
 before it registered the file and no version of any model names it. What cannot be known here is
 told alone.
@@ -20,7 +20,7 @@ from heimdall_export.registry.production import Production
 from heimdall_export.registry.registry import list_versions, search_versions
 from heimdall_export.tracking.claims import abandoned, is_claimed
 from heimdall_export.tracking.client import mlflow_errors, open_client
-from heimdall_export.tracking.run import end_killed_runs
+from heimdall_export.tracking.run import end_killed_runs, is_killed
 
 # The client comes first: it sets the environment before MLflow is imported.
 from mlflow.exceptions import MlflowException  # isort: skip
@@ -87,13 +87,13 @@ def _runs(
     client: MlflowClient, claims: str | os.PathLike[str], experiment_name: str
 ) -> Iterator[Leftover]:
     with abandoned(claims) as found:
-        killed = [*found]
-    runs = [_run(client, run_id) for run_id in killed]
+        pass  # Held no longer than to look, so that a run can be resumed meanwhile.
+    runs = {run_id: _run(client, run_id) for run_id in found}
+    killed = [run_id for run_id, run in runs.items() if run and is_killed(run, found[run_id])]
     mend = partial(end_killed_runs, client, claims)
-    for run in runs:
-        if run is not None and run.info.status == "RUNNING":
-            text = f"run {run.info.run_id} is RUNNING, but its process was killed"
-            yield Leftover(kind="run", name=run.info.run_id, text=text, mend=mend)
+    for run_id in killed:
+        text = f"run {run_id} is RUNNING, but its process was killed"
+        yield Leftover(kind="run", name=run_id, text=text, mend=mend)
     with mlflow_errors(f"list the runs of experiment {experiment_name!r}"):
         experiment = client.get_experiment_by_name(experiment_name)
         if experiment is None:
@@ -107,8 +107,9 @@ def _runs(
             continue
         where = run.data.tags.get("heimdall.host", "another machine or by an earlier heimdall")
         text = (
-            f"run {run_id} is RUNNING and was begun on {where}; only there can be told whether it "
-            "lives: run `heimdall doctor` there, or end the run in MLflow if you know that it died"
+            f"run {run_id} is RUNNING and was begun or resumed on {where}; only there, with its "
+            "state directory, can be told whether it lives: run `heimdall doctor` there, or end "
+            "the run in MLflow if you know that it died"
         )
         yield Leftover(kind="run", name=run_id, text=text)
 
@@ -151,7 +152,7 @@ def _files(
         text, mend = f"no version names {uri}", None
         if run is None:
             text += f", and this MLflow does not know its run {run_id!r}; is it of another one?"
-        elif run.info.status not in _UNFINISHED and not _was_killed(claims, run_id):
+        elif run.info.status not in _UNFINISHED and not _was_killed(claims, run):
             if run.info.status == "RUNNING":
                 continue
             text += (
@@ -199,6 +200,7 @@ def _run(client: MlflowClient, run_id: str) -> Run | None:
             raise
 
 
-def _was_killed(claims: str | os.PathLike[str], run_id: str) -> bool:
-    with abandoned(claims) as killed:
-        return run_id in killed
+def _was_killed(claims: str | os.PathLike[str], run: Run) -> bool:
+    with abandoned(claims) as found:
+        ended = found.get(run.info.run_id)
+        return ended is not None and is_killed(run, ended)

@@ -7,7 +7,8 @@ messages on disk, one line of JSON each, and sends them in order later. Each mes
 time and step, and MLflow records a repeated message once, so it is safe to send one again.
 
 In the same folder a run claims that it lives (`heimdall_export.tracking.claims`). One that was
-killed is marked as KILLED by the next run with the folder.
+killed is marked as KILLED by the next run with the folder, unless it was resumed elsewhere, which
+the tag `heimdall.claim` tells.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import re
 import socket
 import time
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from heimdall_export.object_store.store import ArtifactStore
+    from heimdall_export.tracking.claims import Claim
 
 _LONGEST_DIGEST = 36
 _SECRET_NAME = re.compile(
@@ -61,6 +64,8 @@ _SECRET_NAME = re.compile(
 _PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 _LONGEST_VALUE = 5000
 """Characters that MLflow keeps of a tag; a parameter may have 6000."""
+_CLAIM_TAG = "heimdall.claim"
+"""Id of the newest claim of a run."""
 _BATCH = 100
 """Parameters or tags in one request; metrics may be 1000."""
 _PAUSE_S = 60.0
@@ -125,6 +130,11 @@ class MLflowTracker:
         self.tracking_uri = tracking_uri
         self.artifact_store = artifact_store
         self._claim: IO[str] | None = None
+        self._tags = {
+            "heimdall.host": socket.gethostname(),
+            "heimdall.pid": str(os.getpid()),
+            _CLAIM_TAG: uuid.uuid4().hex,
+        }
         self.client = open_client(tracking_uri)
         if outbox is not None:
             _send_kept(self.client, outbox)
@@ -133,17 +143,16 @@ class MLflowTracker:
             except ExportError as unable:
                 _LOG.warning("%s", unable)
             if run_id is not None:
-                self._claim = claim(outbox, run_id)
+                self._claim = claim(outbox, run_id, self._tags[_CLAIM_TAG])
         self.is_resumed = run_id is not None
         self.logged: frozenset[tuple[str, int]] = frozenset()
         if run_id is None:
             with mlflow_errors(f"begin a run in experiment {experiment_name!r}"):
                 experiment_id = self._experiment(experiment_name, artifact_root)
                 name = f"{run_name_prefix}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
-                tags = {"heimdall.host": socket.gethostname(), "heimdall.pid": str(os.getpid())}
-                run = self.client.create_run(experiment_id, run_name=name, tags=tags)
+                run = self.client.create_run(experiment_id, run_name=name, tags=self._tags)
                 if outbox is not None:
-                    self._claim = claim(outbox, str(run.info.run_id))
+                    self._claim = claim(outbox, str(run.info.run_id), self._tags[_CLAIM_TAG])
         else:
             with mlflow_errors(f"resume run {run_id}"):
                 run = self._resumed(run_id)
@@ -170,6 +179,8 @@ class MLflowTracker:
         run = self.client.get_run(run_id)
         if run.info.lifecycle_stage == "deleted":
             raise ExportError(f"run {run_id} was deleted in MLflow; restore it")
+        # First, so that whoever finds the run RUNNING knows of this process.
+        self.client.log_batch(run_id, tags=[RunTag(*tag) for tag in self._tags.items()])
         self.client.update_run(run_id, status="RUNNING")
         history = (self.client.get_metric_history(run_id, name) for name in run.data.metrics)
         self.logged = frozenset((seen.key, seen.step) for seen in itertools.chain(*history))
@@ -245,7 +256,8 @@ class MLflowTracker:
         Raises:
             ExportError: MLflow cannot be reached, and there is no outbox.
         """
-        last = Message(doing=f"mark run {self.run_id} as {status}", status=status)
+        doing = f"mark run {self.run_id} as {status}"
+        last = Message(doing=doing, status=status, claim_id=self._tags[_CLAIM_TAG])
         if self._outbox is None:
             send(self.client, self.run_id, last)
             return
@@ -300,6 +312,8 @@ class Message:
     tags: Sequence[tuple[str, str]] = ()
     status: str | None = None
     """Final status of the run; sent alone."""
+    claim_id: str = ""
+    """Claim that ends with the status; a run that was resumed since is left as it is."""
 
 
 def send(client: MlflowClient, run_id: str, message: Message) -> None:
@@ -387,7 +401,7 @@ def end_killed_runs(client: MlflowClient, folder: str | os.PathLike[str]) -> tup
     """
     ended = []
     with abandoned(folder) as runs:
-        for run_id, held in runs.items():
+        for run_id, ended_claim in runs.items():
             with mlflow_errors(f"mark run {run_id}, whose process was killed"):
                 try:
                     run = client.get_run(run_id)
@@ -395,12 +409,17 @@ def end_killed_runs(client: MlflowClient, folder: str | os.PathLike[str]) -> tup
                     if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                         raise
                     continue
-                if run.info.status == "RUNNING":
+                if is_killed(run, ended_claim):
                     client.set_terminated(run_id, "KILLED")
                     _LOG.warning("marked run %s, whose process was killed, as KILLED", run_id)
                     ended.append(run_id)
-            release(folder, run_id, held)
+            release(folder, run_id, ended_claim.file)
     return tuple(ended)
+
+
+def is_killed(run: Run, ended: Claim) -> bool:
+    """True if MLflow shows a run as running whose newest claim is this one, which has ended."""
+    return run.info.status == "RUNNING" and run.data.tags.get(_CLAIM_TAG) == ended.id
 
 
 def _send_kept(client: MlflowClient, folder: str | os.PathLike[str]) -> None:
@@ -414,12 +433,18 @@ def _send_kept(client: MlflowClient, folder: str | os.PathLike[str]) -> None:
             continue
         try:
             for message in _messages(path):
-                send(client, path.stem, message)
+                if message.status is None or message.claim_id == _newest_claim(client, path.stem):
+                    send(client, path.stem, message)
         except (ExportError, TypeError) as error:
             _LOG.warning("the messages of run %s stay in %s: %s", path.stem, path, error)
         else:
             path.unlink(missing_ok=True)
             _LOG.warning("sent MLflow the messages that run %s had left", path.stem)
+
+
+def _newest_claim(client: MlflowClient, run_id: str) -> str:
+    with mlflow_errors(f"look for run {run_id}"):
+        return str(client.get_run(run_id).data.tags.get(_CLAIM_TAG, ""))
 
 
 def _messages(path: Path) -> list[Message]:
