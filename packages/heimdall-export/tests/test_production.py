@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from heimdall_export import ExportError, list_versions, promote, rollback
-from heimdall_export.registry.production import Decision, Entry, Move, state_after
+from heimdall_export.registry.production import Decision, Entry, Move, State, state_after
 from heimdall_export.registry.promotion import moves
 from heimdall_export.tracking.client import open_client
 from hypothesis import given
@@ -74,6 +74,18 @@ def test_later_decisions_do_not_undo_the_validity_of_earlier_ones(journal, later
     after = state_after([*journal, *more])
     assert [*after.valid][: len(before.valid)] == [*before.valid]
     assert after.moves[: len(before.moves)] == before.moves
+
+
+@given(st.lists(st.text(max_size=4), max_size=30))
+def test_the_log_fits_into_its_tag_and_ends_in_the_newest_move(reasons):
+    """Postgres refuses a longer one, and JSON needs twelve characters for a rare letter."""
+    made = [Move(action="promote", version="1", **AT | {"why": why * 25}) for why in reasons]
+    newest = [asdict(move) for move in made[-20:]]
+    text = State(moves=tuple(made)).log
+    log = json.loads(text)
+    assert len(text) <= 5000
+    assert log == newest[len(newest) - len(log) :]
+    assert log == newest or len(json.dumps(newest[-len(log) - 1 :])) > 5000
 
 
 class Contenders:
@@ -244,6 +256,20 @@ def test_a_model_that_was_made_anew_under_its_name_starts_a_new_history(contende
         assert ([*there], [move.version for move in done]) == (["1"], ["1"])
         contenders.client.delete_registered_model(contenders.model)
         contenders.client.create_registered_model(contenders.model)
+
+
+@pytest.mark.parametrize("contenders", ["postgres"], indirect=True)
+def test_long_reasons_in_any_script_are_kept(contenders, monkeypatch):
+    """One that was too long for the tag made every later promotion and rollback fail."""
+    monkeypatch.setenv("LOGNAME", "ж" * 1000)
+    numbers = contenders.register(3)
+    for number in numbers * 4:
+        promote(contenders.address, contenders.model, number, reason="ж" * 1000, force=True)
+    assert rollback(contenders.address, contenders.model) == numbers[1]
+    done = moves(contenders.client, contenders.model)
+    assert [move.why for move in done] == ["ж" * 100] * 12 + [""]
+    model = contenders.client.get_registered_model(contenders.model)
+    assert json.loads(model.tags["production.log"])[-1] == asdict(done[-1])
 
 
 @on_sqlite

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 JOURNAL_SUFFIX = ".production-journal"
 _LOG_TAG = "production.log"
 _MOST_MOVES = 20
-"""With reasons of 100 characters, as many as fit into the longest tag of MLflow's database."""
+_LONGEST_LOG = 5000
+"""Characters in the longest tag of a model that MLflow's databases take."""
 _SOURCE = "heimdall:///journal"
 """MLflow wants an address of every version."""
 _ABOUT = (
@@ -127,8 +128,11 @@ class State:
 
     @property
     def log(self) -> str:
-        """Content of the tag `production.log`."""
-        return json.dumps([asdict(move) for move in self.moves[-_MOST_MOVES:]])
+        """Content of the tag `production.log`: the newest moves, as many as the tag takes."""
+        newest = [asdict(move) for move in self.moves[-_MOST_MOVES:]]
+        while len(text := json.dumps(newest)) > _LONGEST_LOG:
+            del newest[0]
+        return text
 
 
 def state_after(entries: Iterable[Entry]) -> State:

@@ -39,6 +39,8 @@ _TESTED_TAG = "test_sessions"
 _JUDGED = ("test/error_m_median", "test/nll")
 """Error and uncertainty; lower is better in both."""
 _LONGEST_REASON = 100
+_LONGEST_USER = 100
+"""An environment variable may set it to anything."""
 
 
 def evaluation_tags(metrics: Mapping[str, float], test_sessions: Iterable[str]) -> dict[str, str]:
@@ -184,4 +186,5 @@ def _move(action: Literal["promote", "rollback"], version: str, reason: str) -> 
     except (OSError, KeyError):  # a container may have no name for its user
         by = f"user {os.getuid()}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Move(action=action, version=version, at=now, by=by, why=reason[:_LONGEST_REASON])
+    by, why = by[:_LONGEST_USER], reason[:_LONGEST_REASON]
+    return Move(action=action, version=version, at=now, by=by, why=why)
