@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import re
+import sqlite3
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -232,6 +233,39 @@ def test_one_that_was_slow_does_not_undo_what_others_did_meanwhile(contenders, a
     assert sorted(move.version for move in done[1:]) == sorted([slow, fast])
     if at > 1:
         assert done[-1].version == fast
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("minutes_ago", "by_hand", "after"),
+    [(1, None, "2"), (1, "3", "2"), (11, None, "1"), (11, "3", "3")],
+)
+def test_a_refused_command_only_carries_out_what_may_be_on_its_way(
+    contenders, minutes_ago, by_hand, after
+):
+    """A typing error must not put a version into production that somebody decided against."""
+    contenders.let({"steps": [["promote", contenders.register(4)[0]]]})
+    contenders.let({"steps": [["promote", "2"]], "at": 2, "signal": "SIGKILL"})
+    put_back(contenders, minutes_ago)
+    if by_hand is not None:
+        contenders.client.set_registered_model_alias(contenders.model, "production", by_hand)
+    with pytest.raises(ExportError, match="no version '99'"):
+        promote(contenders.address, contenders.model, "99")
+    model = contenders.client.get_registered_model(contenders.model)
+    assert str(model.aliases["production"]) == after
+    contenders.let({"steps": [["delete", "4"]]})
+    _, done = contenders.check()
+    assert [move.version for move in done] == ["1", "2", "3"][: 3 if after == "3" else 2]
+
+
+def put_back(contenders, minutes):
+    """Have the decisions of a model be some minutes older."""
+    with sqlite3.connect(contenders.address.removeprefix("sqlite:///")) as database:
+        database.execute(
+            "UPDATE model_versions SET creation_time = creation_time - ? WHERE name = ?",
+            (minutes * 60_000, f"{contenders.model}.production-journal"),
+        )
+    database.close()
 
 
 @on_sqlite

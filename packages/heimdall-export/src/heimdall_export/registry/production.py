@@ -13,12 +13,15 @@ Who decides, writes them until they agree with the journal. A process that is ki
 leaves them for the next decision, and one that was slow and overwrites newer ones sees that when it
 looks again, and corrects it. There is no lock that could be left behind.
 
-Others may move the alias too. Where it disagrees with a journal whose decisions are all carried
-out, such a move is taken into the journal; while one is being carried out, the journal wins.
+Others may move the alias too, and such a move is taken into the journal. But the journal wins while
+a decision may be on its way, at most ten minutes, and afterwards if the alias is where a decision
+that was never carried out found it. A command that is refused changes nothing, except that it
+carries out what may be on its way.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import time
@@ -127,6 +130,11 @@ class State:
     """Entries of the valid decisions by their ids, in order."""
 
     @property
+    def is_open(self) -> bool:
+        """True while the author of a decision may still be writing."""
+        return any(entry.is_open for entry in self.valid.values())
+
+    @property
     def log(self) -> str:
         """Content of the tag `production.log`: the newest moves, as many as the tag takes."""
         newest = [asdict(move) for move in self.moves[-_MOST_MOVES:]]
@@ -212,8 +220,9 @@ class Production:
     ) -> Decision:
         """Record a decision and carry it out, unless `choose` refuses.
 
-        `choose` is asked again about what there is then if others decided in between. `act` is
-        what else belongs to the decision; it is done when services see the decision.
+        `choose` is asked again about what there is then if others decided in between. If it
+        refuses, only decisions of others that may be on their way are carried out. `act` is what
+        else belongs to the decision; it is done when services see the decision.
 
         Raises:
             ExportError: `choose` refuses, or MLflow does or is out of reach. In the last case the
@@ -224,7 +233,8 @@ class Production:
             try:
                 decision = choose(seen)
             except ExportError:
-                self.mend(seen)
+                if seen.journal.is_open:
+                    self.mend(seen)
                 raise
             if seen.found is not None:
                 self._record(seen, seen.found, is_done=True)
@@ -303,16 +313,17 @@ class Production:
         """Move of the alias that is not in the journal, although nobody is carrying one out."""
         if journal.production == _aliased(model):
             return None
-        entries = [*journal.valid.values()]
-        last = next(entry for entry in reversed(entries) if not entry.decision.is_deletion)
-        was_written = last.is_done or model.tags.get(_LOG_TAG, "[]") == journal.log
-        is_quiet = was_written and not any(entry.is_open for entry in entries)
-        if journal.production is not None and not is_quiet:
+        if journal.production is not None and journal.is_open:
             return None
         # Asked again: the journal is newer than the answer above.
         version = _aliased(self._client.get_registered_model(self.model_name))
         if version == journal.production or version in journal.deleted:
             return None
+        if journal.production is not None and model.tags.get(_LOG_TAG, "[]") != journal.log:
+            newest = (e for e in reversed(journal.valid.values()) if not e.decision.is_deletion)
+            not_done = itertools.takewhile(lambda entry: not entry.is_done, newest)
+            if version in {entry.decision.instead_of for entry in not_done}:
+                return None  # where the killed one left it
         moves = () if version is None else (_moved_elsewhere(version),)
         return Decision(version=version, instead_of=journal.production, moves=moves)
 
