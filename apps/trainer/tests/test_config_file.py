@@ -219,6 +219,8 @@ def test_a_password_is_masked_wherever_an_address_has_it(address, shown):
         ("database_url: postgresql://u:geheim@h/d", "x.yaml:1 HEIMDALL_DATABASE_URL"),
         ("seed: 4294967296", "seed 4294967296 x.yaml:1"),
         ("model_name: a/b", "model_name 'a/b'"),
+        ("model_name: a.production-journal", "model_name 'a.production-journal'"),
+        ("model_name: a'b\"c", "model_name quotes"),
         ("experiment_name: ''", "experiment_name ''"),
         ("run_name_prefix: ../b", "run_name_prefix '../b'"),
         ("augment: []", "x.yaml:1 'augment'"),

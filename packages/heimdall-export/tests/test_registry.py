@@ -18,7 +18,7 @@ from heimdall_export import (
     rollback,
 )
 from heimdall_export.registry.promotion import moves
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
@@ -120,6 +120,38 @@ def test_rollback_without_production_says_what_to_do(tracking_uri, three):
     """Nothing was promoted yet."""
     with pytest.raises(ExportError, match=r"no version of .* is in production; promote one"):
         rollback(tracking_uri, three)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(name=st.text("ab'\"\\`%;-# é", min_size=1))
+@example(name="l'été")
+@example(name='5" dish')
+def test_a_model_is_found_under_every_name_that_is_allowed(tracking_uri, model_name, name):
+    """A model that is trained and cannot be promoted is found out after the training."""
+    assume(not {"'", '"'} <= {*name})
+    own = f"{name}{model_name}{uuid.uuid4()}{name}"
+    client = MlflowClient(tracking_uri)
+    client.create_registered_model(own)
+    client.create_model_version(own, "s3://nowhere/model")
+    promote(tracking_uri, own, "1", force=True)
+    assert [found.version for found in list_versions(tracking_uri, own)] == ["1"]
+    assert [move.version for move in moves(tracking_uri, own)] == ["1"]
+
+
+@pytest.mark.parametrize("name", ["a.production-journal", "a'b\"c"])
+def test_a_name_that_cannot_be_kept_apart_or_found_is_refused(
+    tracker, tracking_uri, onnx_path, model_name, name
+):
+    """Versions of such a model would be decisions about another, or be found by nobody."""
+    own = f"{model_name}{name}"
+    with pytest.raises(ExportError, match=f"model name .{model_name}.* must be a name"):
+        register(tracker, onnx_path, model_name=own, tags={})
+    MlflowClient(tracking_uri).create_registered_model(own)
+    MlflowClient(tracking_uri).create_model_version(own, "s3://nowhere/model")
+    with pytest.raises(ExportError, match=f"model name .{model_name}.* must be a name"):
+        promote(tracking_uri, own, "1", force=True)
 
 
 def test_a_name_that_a_prompt_has_is_refused(tracker, tracking_uri, onnx_path, model_name):

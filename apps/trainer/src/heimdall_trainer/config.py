@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CoercionError, Parameter
 from heimdall_data.catalogue.session import SessionFilter
-from heimdall_export.contract import DEFAULT_OPSET, OPSETS
+from heimdall_export.contract import DEFAULT_OPSET, OPSETS, allowed_model_name
 from heimdall_models import LocalizationConfig, ModelError
 from heimdall_models.config import require, require_within
 from heimdall_models.training.options import TrainingOptions
@@ -101,6 +101,8 @@ class TrainingConfig(TrainingOptions):
         ):
             value = getattr(self, name)
             require(self, name, bool(re.fullmatch(letters, value)) and value.isprintable(), what)
+        allowed = allowed_model_name(self.model_name)
+        require(self, "model_name", not allowed, allowed)
         n_given = len(self.checkpoint)
         if self.export_only:
             require(self, "checkpoint", n_given >= 1, "given with --export_only")

@@ -27,6 +27,8 @@ MODEL_FOLDER = "models/localization"
 EXPERIMENT = "heimdall-localization"
 RUN_NAME_PREFIX = "rf-localization"
 REGISTERED_MODEL = "heimdall-localization-onnx"
+JOURNAL_SUFFIX = ".production-journal"
+"""End of the name of the registered model that is the journal of a model's production."""
 STAGING = "staging"
 PRODUCTION = "production"
 DELETING = "Deleting"
@@ -35,3 +37,12 @@ OPSETS = range(14, 27)
 """Operator sets that we write and that ONNX Runtime 1.29 to 1.31 runs."""
 DEFAULT_OPSET = 20
 """The first operator set with GELU; 17 and newer are equally fast."""
+
+
+def allowed_model_name(name: str) -> str:
+    """What the name of a registered model must be; empty if it is."""
+    if name.endswith(JOURNAL_SUFFIX):
+        return f"a name that does not end in {JOURNAL_SUFFIX}, the end of our journals' names"
+    if "'" in name and '"' in name:
+        return "a name with one kind of quotes, because MLflow finds no name with both"
+    return ""

@@ -33,10 +33,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from heimdall_features.outside_json import parsed_json
 
-from heimdall_export.contract import DELETING, PRODUCTION
+from heimdall_export.contract import DELETING, JOURNAL_SUFFIX, PRODUCTION
 from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_export.registry.registry import (
     registered,
+    require_model_name,
     search_versions,
     version_in,
     versions_of,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
     from heimdall_export.registry.registry import RegisteredVersion
 
-JOURNAL_SUFFIX = ".production-journal"
 _LOG_TAG = "production.log"
 _MOST_MOVES = 20
 _LONGEST_LOG = 5000
@@ -194,9 +194,10 @@ class Seen:
 
 
 class Production:
-    """The production of one registered model."""
+    """The production of one registered model; `ExportError` if its name is not allowed."""
 
     def __init__(self, client: MlflowClient, model_name: str) -> None:
+        require_model_name(model_name)
         self.model_name = model_name
         self._client = client
         self._journal = f"{model_name}{JOURNAL_SUFFIX}"

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_export.contract import ARRIVALS, DELETING, INPUT, REGISTERED_MODEL, STAGING
+from heimdall_export.contract import (
+    ARRIVALS,
+    DELETING,
+    INPUT,
+    REGISTERED_MODEL,
+    STAGING,
+    allowed_model_name,
+)
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import weights_beside
 from heimdall_export.temporary import TemporaryFolder
@@ -71,9 +78,10 @@ def register(
         The version's number.
 
     Raises:
-        ExportError: The file is not a model of ours, the name belongs to something else, or the
-            registry cannot be reached or refuses. No version is left then.
+        ExportError: The file is not a model of ours, the name is not allowed or belongs to
+            something else, or the registry cannot be reached or refuses. No version is left then.
     """
+    require_model_name(model_name)
     client = tracker.client
     with mlflow_errors(f"register {model_name!r}"):
         if registered(client, model_name) is None:
@@ -153,6 +161,12 @@ def _shape(end: onnx.ValueInfoProto) -> tuple[int, ...]:
     return tuple(size.dim_value or -1 for size in end.type.tensor_type.shape.dim)
 
 
+def require_model_name(name: str) -> None:
+    """Raise `ExportError` unless a registered model may have this name."""
+    if allowed := allowed_model_name(name):
+        raise ExportError(f"model name {name!r} must be {allowed}; choose another one")
+
+
 def registered(client: MlflowClient, name: str) -> RegisteredModel | None:
     """The registered model of this name, or None; MLflow's own errors pass through."""
     try:
@@ -197,8 +211,8 @@ def search_versions(client: MlflowClient, name: str | None = None) -> list[Model
 
     MLflow's own errors pass through.
     """
-    quoted = "" if name is None else name.replace("'", "''")
-    of_name = None if name is None else f"name = '{quoted}'"
+    quote = '"' if name is not None and "'" in name else "'"  # MLflow knows no escape
+    of_name = None if name is None else f"name = {quote}{name}{quote}"
     found: list[ModelVersion] = []
     token: str | None = ""
     while token is not None:
