@@ -321,7 +321,8 @@ class Production:
         if version == journal.production or version in journal.deleted:
             return None
         if journal.production is not None and model.tags.get(_LOG_TAG, "[]") != journal.log:
-            newest = (e for e in reversed(journal.valid.values()) if not e.decision.is_deletion)
+            entries = reversed([*journal.valid.values()])
+            newest = (entry for entry in entries if not entry.decision.is_deletion)
             not_done = itertools.takewhile(lambda entry: not entry.is_done, newest)
             if version in {entry.decision.instead_of for entry in not_done}:
                 return None  # where the killed one left it
