@@ -117,6 +117,26 @@ def test_a_killed_run_that_was_resumed_elsewhere_is_left_alone(
     assert status(tracking_uri, killed) == "FINISHED"
 
 
+def test_a_run_that_is_resumed_while_it_is_marked_as_killed_is_running(
+    begin, killed, tmp_path, tracking_uri, monkeypatch
+):
+    """Two machines act at once; the next doctor would take what the living run uploads."""
+    resumed = []
+    mark = MlflowClient.set_terminated
+
+    def resume_first(*args):
+        if not resumed:
+            resumed.append(begin(run_id=killed, outbox=tmp_path / "of another machine"))
+        mark(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", resume_first)
+        other = begin()
+    assert status(tracking_uri, killed) == "RUNNING"
+    other.end()
+    resumed[0].end()
+
+
 def test_a_copy_of_a_claim_is_none(
     begin, look, tmp_path, tracking_uri, client, models_bucket, onnx_path
 ):

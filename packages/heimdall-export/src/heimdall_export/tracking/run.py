@@ -411,8 +411,11 @@ def end_killed_runs(client: MlflowClient, folder: str | os.PathLike[str]) -> tup
                     continue
                 if is_killed(run, ended_claim):
                     client.set_terminated(run_id, "KILLED")
-                    _LOG.warning("marked run %s, whose process was killed, as KILLED", run_id)
-                    ended.append(run_id)
+                    if _newest_claim(client, run_id) == ended_claim.id:
+                        _LOG.warning("marked run %s, whose process was killed, as KILLED", run_id)
+                        ended.append(run_id)
+                    else:  # resumed elsewhere between the look and the mark
+                        client.update_run(run_id, status="RUNNING")
             release(folder, run_id, ended_claim.file)
     return tuple(ended)
 
