@@ -14,7 +14,8 @@ from heimdall_data.ingest.ingest import ingest
 from heimdall_features.names import is_printable, shown
 from heimdall_features.testing import HOSTILE, hostile_names
 from heimdall_simulation import simulate_sessions
-from heimdall_trainer.errors import one_line
+from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.errors import UsageError, one_line
 from heimdall_trainer.events import LOGGER, logged_as, tell
 from heimdall_trainer.pipeline import TrainingPipeline
 from hypothesis import HealthCheck, given, settings
@@ -162,3 +163,11 @@ def test_a_condition_that_no_database_can_hold_is_refused(name, value):
 def test_a_condition_may_name_a_row_that_others_wrote(character):
     """Who wants to train without that station must be able to write its name."""
     SessionFilter(stations=(f"Torino{character}",))
+
+
+@pytest.mark.parametrize("flag", ["experiment_name", "model_name", "run_name_prefix"])
+def test_what_a_training_is_called_follows_the_rule_for_names(flag):
+    """MLflow shows it beside others, where two that look the same would be taken for one."""
+    TrainingConfig(**{flag: "می\u200cروم 👩\u200d🚒"})
+    with pytest.raises(UsageError, match=f"--{flag}"):
+        TrainingConfig(**{flag: "rf\u3164"})

@@ -13,11 +13,16 @@ from hypothesis import strategies as st
 
 @given(hostile_names())
 def test_a_name_with_a_control_character_is_not_printable(name):
-    """Control, bidirectional, zero-width, separators of lines, surrogates, noncharacters."""
+    """Control, bidirectional, invisible, separators of lines, surrogates, noncharacters."""
     assert not is_printable(name)
 
 
-@given(st.text(st.characters()))
+any_text = st.text(
+    st.characters() | st.sampled_from("a7 ^+\u0301\u0645\u06cc\u064e\u0915\u094d↔☀📡🏽" + HOSTILE)
+)
+
+
+@given(any_text)
 def test_what_is_shown_is_printable_and_on_one_line(text):
     """A raw escape sequence clears a terminal; a raw line forges an entry of a log."""
     assert is_printable(shown(text))
@@ -27,7 +32,7 @@ def test_what_is_shown_is_printable_and_on_one_line(text):
     ElementTree.fromstring(f"<a>{saxutils.escape(shown(text))}</a>")
 
 
-@given(st.text(st.characters()))
+@given(any_text)
 def test_printable_text_is_shown_as_it_is(text):
     """Most names are ordinary, in any script, and must stay what operators know."""
     assert (shown(text) == text) == is_printable(text)
@@ -39,6 +44,69 @@ def test_printable_text_is_shown_as_it_is(text):
 def test_ordinary_names_are_printable(name):
     """Spaces of any width, marks and emoji are no control characters."""
     assert is_printable(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "می\u200cروم",
+        "مِ\u200cی",
+        "क्\u200dष",
+        "क्\u200cष",
+        "ශ්\u200dරී ලංකා",
+        "র\u200d্যাব",
+        "കൊച്ചിന്\u200d 2",
+        "👩\u200d🚒",
+        "👨🏽\u200d🚒",
+        "🏳\ufe0f\u200d🌈",
+        "🧔\u200d♂\ufe0f",
+        "🙂\u200d↔\ufe0f",
+        "☀\ufe0f",
+        "1\ufe0f\u20e3",
+        "🇮🇹",
+    ],
+)
+def test_invisible_characters_are_printable_where_writing_needs_them(name):
+    """Persian, Hindi, Sinhala, Bengali, Malayalam and emoji: stations have names in them."""
+    assert is_printable(name)
+    assert shown(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            f"Torino{each}"
+            for each in "\u034f\u115f\u1160\u2065\u2800\u3164\uffa0\ufff8\U000e0020\U000e0100"
+        ),
+        "하\u3164나",
+        "ក\u17b4",
+        "ᠠ\u180b",
+        "葛\U000e0100",
+        "a\u200db",
+        "東\u200c京",
+        "\u200dम",
+        "می\u200c",
+        "می\u200c\u200cخ",
+        "م\u200c\u034f",
+        "क्\u200d\u200dष",
+        "1\u200d📡",
+        "📡\u200d",
+        "📡\u200d\u2800",
+        "a\ufe0f",
+        "a\ufe0f\u20e3",
+        "1\ufe0f",
+        "+\ufe0f",
+        "\ufe0f",
+        "☀\ufe0f\ufe0f",
+        "☀\ufe0e",
+        "a\ufe0f\u200d📡",
+    ],
+)
+def test_invisible_characters_are_refused_where_they_change_nothing(name):
+    """Two stations would have names that no one can tell apart."""
+    assert not is_printable(name)
+    assert is_printable(shown(name))
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ class TrainingConfig(TrainingOptions):
             raise UsageError(f"--{error}") from error
 
     def _check(self) -> None:
+        from heimdall_features.names import is_printable  # loads NumPy, needless for --help
+
         for name in ("validation_split", "test_split"):
             require(self, name, 0 < getattr(self, name) < 1, "a fraction between 0 and 1")
         total = self.validation_split + self.test_split
@@ -100,7 +102,7 @@ class TrainingConfig(TrainingOptions):
             ("run_name_prefix", r"[^/]*", "the begin of a file's name, without /"),
         ):
             value = getattr(self, name)
-            require(self, name, bool(re.fullmatch(letters, value)) and value.isprintable(), what)
+            require(self, name, bool(re.fullmatch(letters, value)) and is_printable(value), what)
         allowed = allowed_model_name(self.model_name)
         require(self, "model_name", not allowed, allowed)
         n_given = len(self.checkpoint)

@@ -76,6 +76,7 @@ def recordings(draw: DrawFn, config: FeatureConfig) -> dict[str, tuple[Samples, 
 HOSTILE = (
     "\0\x07\x08\t\n\r\x1b\x1f\x7f\x80\x85\x9b\xad\u061c\u200b\u200d\u200e\u2028\u2029"
     "\u202a\u202e\u2060\u2066\u2069\ufeff\ufdd0\ufffe\uffff\udc80\ud800\U000e0001\U0010ffff"
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180f\u200c\u2800\u3164\ufe00\ufe0f\uffa0\ufff0\U000e01ef"
 )
 """Characters that no name may have: one or more of each kind."""
 

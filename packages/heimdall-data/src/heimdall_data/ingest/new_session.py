@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from heimdall_features.names import is_printable
+from heimdall_features.names import is_printable, shown
 
 from heimdall_data.errors import IngestError
 
@@ -232,7 +232,8 @@ def _check_choice(value: str, allowed: tuple[str, ...], where: str) -> None:
 
 def _check_name(value: str, where: str) -> None:
     if not value.strip() or not is_printable(value) or len(value) > _MAX_NAME:
-        raise IngestError(
+        problem = (
             f"{where} is {value[:80]!r}; it must be text of 1 to {_MAX_NAME} characters, without "
             "control and invisible ones"
         )
+        raise IngestError(shown(problem))
