@@ -51,8 +51,8 @@ def show(
     for name, value in sorted(found.tags.items()):
         print(f"{one_line(name):20s}  {one_line(value)}")
     for move in moves(uri, model_name):
-        line = f"{move.at}  {move.by} {move.action}: version {move.version}  {move.why}"
-        print(one_line(line))
+        who = one_line(f"{move.at}  {move.by} {move.action}: version {move.version}")
+        print(f"{who}  {one_line(move.why)}")
 
 
 @app.command
