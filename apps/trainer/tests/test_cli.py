@@ -52,7 +52,7 @@ def test_help_loads_none_of_the_heavy_libraries():
         ("train --epochs many", "into int"),
         ("train --epochs 0", "--epochs is 0; it must be from 1 to 100,000"),
         ("train --val_split 0.95", "less than 1 together with test_split"),
-        ("train --lr nan", "--learning_rate is nan; it must be above 0, at most 10"),
+        ("train --lr nan", "--learning_rate is nan; it must be above 0, at most 1e9"),
         ("train --quantize int9", 'Did you mean "int8"?'),
         ("train --accelerator gpuu", 'Did you mean "gpu"?'),
         ("train --devices two", "must be auto, a count, or a list such as 0,1"),

@@ -92,13 +92,13 @@ def test_a_backbone_that_thaws_trains_on_several_processes(quick, tmp_path):
 def test_divergence_ends_the_run_in_one_line_with_sessions_and_a_checkpoint(train, data, tmp_path):
     """A night of NaN helps nobody; the line says where it began and what was kept."""
     with pytest.raises(ModelError, match=r"training diverged in epoch 0, step \d") as caught:
-        train(learning_rate=1e30, gradient_clip=0.0)
+        train(learning_rate=1e9, head_rate=1000.0, gradient_clip=0.0)
     assert is_expected(caught.value)
     said = str(caught.value)
     assert any(session.id in said for session in data.split.train)
     kept = tmp_path / "run" / "diverged.ckpt"
     assert str(kept) in said
-    assert Trained.open(kept).single.module.config.learning_rate == 1e30
+    assert Trained.open(kept).single.module.config.learning_rate == 1e9
     with pytest.raises(TrainingError, match="no checkpoint to resume from"):
         newest_checkpoint(kept.parent)
 

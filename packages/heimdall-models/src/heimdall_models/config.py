@@ -71,7 +71,7 @@ class LocalizationConfig:
     """Compile the backbone with torch.compile: takes minutes, and on a CPU gains nothing."""
 
     def __post_init__(self) -> None:
-        require(self, "learning_rate", 0 < self.learning_rate <= 10, "above 0, at most 10")
+        require(self, "learning_rate", 0 < self.learning_rate <= 1e9, "above 0, at most 1e9")
         require(self, "head_rate", 0 < self.head_rate <= 1000, "above 0, at most 1,000")
         for name in ("dropout", "drop_path", "warmup_fraction"):
             require(self, name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
