@@ -283,17 +283,25 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold a folder of checkpoints, which is made where it is missing, against other trainings.
 
     The lock is this process's alone: its children do not have it, and the system releases it when
-    the process ends, even if it was killed. A folder in which this user can make no file needs
-    none. A process may hold a folder once.
+    the process ends, even if it was killed. It holds between users too. A folder in which this user
+    can make no file needs none. A process may hold a folder once.
 
     Raises:
-        TrainingError: Another process holds the folder; the message names it.
+        TrainingError: Another process holds the folder, or its lock cannot be opened; the message
+            names it.
     """
+    path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Not `device_locks.locked`, whose lock a killed training's loaders would go on holding.
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError:
+        descriptor = _opened_lock(path)
+    except OSError as error:
+        if os.access(folder, os.W_OK):
+            if os.path.lexists(path):
+                raise TrainingError(
+                    f"{path} cannot be opened ({error.strerror}), so a training may be using the "
+                    "folder: delete it if none does, or give another --checkpoint_dir"
+                ) from error
+            _warn_unlocked(folder, error)
         yield
         return
     try:
@@ -306,16 +314,32 @@ def exclusive(folder: Path) -> Iterator[None]:
                     f"{folder} is in use by a training, {holder}: wait until it ends, or give "
                     "another --checkpoint_dir"
                 ) from None
-            reason = error.strerror
-            LOGGER.warning(
-                "%s cannot be locked (%s): start no other training there", folder, reason
-            )
+            _warn_unlocked(folder, error)
         with contextlib.suppress(OSError):  # only the name in the message above would be missing
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         os.close(descriptor)
+
+
+def _opened_lock(path: Path) -> int:
+    """Open a lock file, which every user may write when it is new, and which is never a link."""
+    # Not `device_locks.locked`, whose lock a killed training's loaders would go on holding.
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return os.open(path, flags)
+    with contextlib.suppress(OSError):  # a file system without permissions needs none
+        os.fchmod(descriptor, 0o666)  # whatever the umask; to lock it, one must be able to write
+    return descriptor
+
+
+def _warn_unlocked(folder: Path, error: OSError) -> None:
+    LOGGER.warning(
+        "%s cannot be locked (%s): start no other training there", folder, error.strerror
+    )
 
 
 def newest_checkpoint(folder: Path) -> Path:
