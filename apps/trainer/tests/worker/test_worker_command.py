@@ -34,7 +34,7 @@ def test_a_worker_without_celery_says_what_to_install(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        ("--broker_url redis://h --lease 0", 2, "--lease is 0.0; it must be a number of seconds"),
+        ("--broker_url redis://h --lease 0", 2, 'Invalid value "0.0" for --lease. Must be >= 1'),
         ("--broker_url redis://h --name ../x", 2, "--name is '../x'; it must be letters, digits"),
         ("--broker_url foo://u:geheim@h", 1, "CELERY_BROKER_URL"),
         ("--broker_url localhost", 1, "CELERY_BROKER_URL"),
