@@ -169,10 +169,15 @@ class Connections:
         """Return a folder of the state directory, made for its owner alone where it is missing.
 
         Raises:
-            TrainerError: The state directory cannot be made or written.
+            TrainerError: It cannot be made, or the state directory cannot be written.
         """
         path = self.state_directory() / name
-        path.mkdir(exist_ok=True, mode=0o700)
+        try:
+            path.mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise TrainerError(
+                f"the folder {path} cannot be made ({error.strerror}); move away what is there"
+            ) from error
         return path
 
     @classmethod

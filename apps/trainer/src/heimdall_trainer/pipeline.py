@@ -286,7 +286,7 @@ class TrainingPipeline:
         tracker: MLflowTracker,
     ) -> Path | None:
         """Write the report and store it with the run; None, with a warning, if it has no page."""
-        path = self.connections.state_folder("reports") / f"{tracker.run_name}.html"
+        path = self.connections.state_directory() / "reports" / f"{tracker.run_name}.html"
         name = self.config.backbone
         if (n_members := max(self.config.ensemble, len(self.config.checkpoint))) > 1:
             name = f"{name}, ensemble of {n_members}"
@@ -294,6 +294,7 @@ class TrainingPipeline:
             name = f"{name}, by levels alone"
         try:
             with self.stage("report"):
+                self.connections.state_folder("reports")
                 found = read_model(delivery.path, name)
                 model = replace(found, n_parameters=delivery.n_parameters).summary
                 write_report(
