@@ -18,7 +18,7 @@ from heimdall_export.tracking.client import open_client
 from hypothesis import given
 from hypothesis import strategies as st
 
-AT_ONCE = 4
+AT_ONCE = 3
 ROUNDS = 2
 WRITES = range(1, 8)
 """More than any act has; one that is not reached kills nobody."""
@@ -188,7 +188,7 @@ def test_many_at_once_leave_one_production_and_a_history_of_what_succeeded(conte
 def test_of_promoting_and_deleting_a_version_at_once_one_succeeds(contenders):
     """Both did: the model was gone, and nothing in production."""
     contenders.let({"steps": [["promote", contenders.register(1)[0]]]})
-    for _ in range(4):
+    for _ in range(2):
         (number,) = contenders.register(1)
         told = contenders.let(*({"steps": [[what, number]]} for what in ("promote", "delete")))
         (done,) = [one["act"] for one in told if one["error"] is None]
