@@ -4,9 +4,8 @@
 
 Each line of standard input is a JSON list, with a process for each of its entries: `steps`, pairs
 of an act and a version, and perhaps `at`, the number of the write to MLflow at which the process is
-sent the signal `signal`. A number in place of the list is a stopped
-process to go on. What the processes did are lines of JSON; `null` follows when all have ended or
-stopped.
+sent the signal `signal`. A number in place of the list is a stopped process to go on. What the
+processes did are lines of JSON; `null` follows when all have ended or stopped.
 """
 
 import importlib

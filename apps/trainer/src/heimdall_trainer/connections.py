@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from heimdall_data.object_store.settings import S3Settings
     from heimdall_export.object_store.store import ArtifactStore, ModelStores
 
+OUTBOX = "mlflow-outbox"
+"""Folder of the state directory where runs claim to live; see `Connections.outbox`."""
 SECRETS = frozenset(("s3_access_key", "s3_secret_key"))
 _PASSWORD = re.compile(
     r"(password|passwd|pwd|secret|token|key|signature|credential)\s*="
@@ -205,7 +207,7 @@ class Connections:
 
     def outbox(self) -> Path:
         """Return the folder where runs claim to live, and keep what MLflow has not taken."""
-        return self.state_folder("mlflow-outbox")
+        return self.state_folder(OUTBOX)
 
     def tracking_uri(self) -> str:
         """Return MLflow's address."""

@@ -1,9 +1,10 @@
 """`heimdall worker` that cannot work says why, before it takes a task."""
 
 import sys
+from pathlib import Path
 
 import pytest
-from heimdall_trainer.cli.app import main
+from heimdall_trainer.cli.app import app, main
 
 
 def said(capsys, *words):
@@ -29,6 +30,13 @@ def test_a_worker_without_celery_says_what_to_install(capsys, monkeypatch):
     status, message = said(capsys, "--broker_url", "redis://h")
     assert status == 1
     assert "install heimdall-trainer[worker]" in message
+
+
+def test_allowed_folders_come_from_the_environment_too(monkeypatch):
+    """Containers have no command line that an operator likes to change."""
+    monkeypatch.setenv("HEIMDALL_WORKER_ALLOW", "/shared disk:/models")
+    _, bound, _ = app.parse_args(["worker"], exit_on_error=False, print_error=False)
+    assert bound.arguments["allow"] == (Path("/shared disk"), Path("/models"))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from heimdall_features.outside_json import LARGEST_BYTES
 
 from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable, RecordingError
 from heimdall_data.object_store.store import ObjectStore
-from heimdall_data.recordings.decode import decode
+from heimdall_data.recordings.decode import NO_MEMORY, decode
 from heimdall_data.recordings.recording import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -214,10 +214,7 @@ class SessionReader:
                 cacheable = False
             except MemoryError:
                 # Its size is limited: another machine, or this one tomorrow, may decode it.
-                unusable[name] = (
-                    f"{measurement.key}: this machine lacks the memory to decode it; use a larger "
-                    "one, or cut the recording into several"
-                )
+                unusable[name] = f"{measurement.key}: {NO_MEMORY}"
                 cacheable = False
             versions[name] = tuple(seen)
         if len(usable) > 1:

@@ -182,7 +182,7 @@ def test_objects_are_not_served_around_s3(stack):
 
 
 @pytest.fixture
-def weed(stack, tmp_path_factory):
+def weed(stack):
     """A function: what SeaweedFS' own client prints as another user of the machine, if we can.
 
     Without a second user its commands run as this one, with as little of a credential.

@@ -49,10 +49,11 @@ def doctor(
         experiment_name=experiment_name,
         model_name=model_name,
     ):
-        is_mended = fix and leftover.mend is not None
-        if is_mended and leftover.mend is not None:
-            leftover.mend()
-        state = "mended" if is_mended else "mendable" if leftover.mend else "told"
+        state = "told"
+        if leftover.mend is not None:
+            state = "mended" if fix else "mendable"
+            if fix:
+                leftover.mend()
         found.append((leftover.kind, leftover.name, state, leftover.text))
     for folder in remove_abandoned() if fix else abandoned_folders():
         state, text = "mended" if fix else "mendable", f"{folder} is of a process that was killed"
@@ -63,7 +64,7 @@ def doctor(
         return
     for kind, _, state, text in found:
         note = {"mended": "mended: ", "mendable": "--fix mends: "}.get(state, "")
-        print(f"{kind:16s}  {note}{one_line(ValueError(text))}")
+        print(f"{kind:16s}  {note}{one_line(text)}")
     if s3 is None:
         print("the model files were not looked at: no object store is configured")
     if not found:

@@ -37,6 +37,7 @@ from heimdall_models.training.device_locks import (
 )
 from kombu.exceptions import OperationalError
 
+from heimdall_trainer.connections import OUTBOX
 from heimdall_trainer.errors import TrainerError, UsageError, one_line
 from heimdall_trainer.worker.payload import in_folder, refuse_outside, training_config
 from heimdall_trainer.worker.training_process import read_json, write_json
@@ -355,7 +356,7 @@ class TrainingTask(Task):  # type: ignore[misc] # Celery is untyped
 
     def _mark_killed_run(self, folder: Path) -> None:
         """Have the run of a training that was killed marked in MLflow, by a process that has it."""
-        with abandoned(self.app.state_directory / "mlflow-outbox") as runs:
+        with abandoned(self.app.state_directory / OUTBOX) as runs:
             if not runs:
                 return
         write_json(folder / "job.json", {"is_over": True})

@@ -22,7 +22,7 @@ import numpy as np
 from heimdall_features.outside_json import LARGEST_BYTES, parsed_json
 
 from heimdall_data.errors import IngestError
-from heimdall_data.recordings.decode import decode, decoding, require_finite
+from heimdall_data.recordings.decode import NO_MEMORY, decode, decoding, require_finite
 from heimdall_data.recordings.iq_wav import WavNotes, iq_wav_name, recording_from_iq_wav
 from heimdall_data.recordings.kiwi_wav import is_kiwi_wav, kiwi_name
 from heimdall_data.recordings.recording import MAX_BYTES
@@ -191,10 +191,7 @@ def _read_file(path: Path, details: Details) -> _Read:
                 metadata=beside,
             )
     except MemoryError as error:
-        raise IngestError(
-            f"{path}: this machine lacks the memory to decode it; use a larger one, or cut the "
-            f"recording into several"
-        ) from error
+        raise IngestError(f"{path}: {NO_MEMORY}") from error
     if details.start_gps_ns is not None and decoded.others:
         raise IngestError(
             f"{path}: one start is given for {1 + len(decoded.others)} captures with gaps between "

@@ -64,6 +64,9 @@ def decode(
     return recording
 
 
+NO_MEMORY = "this machine lacks the memory to decode it; use a larger one, or cut it into several"
+
+
 @contextmanager
 def decoding(name: str) -> Iterator[None]:
     """Context in which any exception is a `RecordingError` about the recording of this name.

@@ -8,10 +8,11 @@ told alone.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
+
+from heimdall_features.outside_json import parsed_json
 
 from heimdall_export.contract import EXPERIMENT, MODEL_FOLDER, REGISTERED_MODEL
 from heimdall_export.object_store.store import chunks_of, store_errors
@@ -178,7 +179,7 @@ def _run_id_of(objects: Minio, bucket: str, sidecar: str) -> str:
 
     with store_errors(f"read {sidecar} in bucket {bucket!r}"):
         try:
-            entries = json.loads(b"".join(chunks_of(objects, bucket, sidecar)))
+            entries = parsed_json(b"".join(chunks_of(objects, bucket, sidecar)))
         except S3Error as error:
             if error.code != "NoSuchKey":
                 raise

@@ -50,7 +50,7 @@ _NEGLIGIBLE = 1e-3
 """Weight below which a component of a mixture is no candidate."""
 MOST_SAMPLES = 2**23
 """Most samples of a session, of all receivers together and at the model's rate: a minute from each
-of three at 48 kHz. With arrival times they take 9 s and 900 MB."""
+of three at 48 kHz."""
 _LARGEST_CORRELATION = 1 - 2**-24
 """Correlations are float32, in which a long ellipse may have exactly 1."""
 
