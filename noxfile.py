@@ -1,6 +1,7 @@
 """Every check this repository knows. `nox` alone formats, types, and tests the built packages."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -16,6 +17,9 @@ nox.options.sessions = ["lint", "typecheck", "docs", "wheels"]
 
 # A command in a shell's background ignores Ctrl-C, and so do its children; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Images of containers set this; each process of a test would compile all that it imports again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = pathlib.Path(__file__).parent
 MEMBERS = {p.parent.name: p.parent for p in sorted(ROOT.glob("*/*/pyproject.toml"))}
