@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from heimdall_data import Catalogue, ObjectStore
-from heimdall_export.registry.registry import list_versions
+from heimdall_export.registry.listing import list_versions
 from heimdall_features import FeatureExtractor
 from heimdall_models.trained import Trained
 from heimdall_models.training.batches import make_loader

@@ -18,7 +18,10 @@ from heimdall_export import (
     register,
     rollback,
 )
+from heimdall_export.registry.registry import registered
+from heimdall_export.tracking.address import with_driver
 from heimdall_export.tracking.run import Message, send
+from mlflow import MlflowClient
 
 
 def status_in_postgres(server, run_id):
@@ -67,6 +70,32 @@ def test_what_is_published_is_the_same_with_and_without_the_mlflow_package(
         )
         assert by_http == by_mlflow
         assert (by_http.version, by_http.uri) == ("1", where["onnx_uri"])
+
+
+def test_what_is_read_without_mlflow_is_what_mlflow_reads(
+    mlflow_server, tracking_uri, model_name, monkeypatch
+):
+    """Its tables are not ours. A deleted version is still in them."""
+    monkeypatch.setattr("heimdall_export.registry.listing._PAGE", 2)
+    for address in (tracking_uri, mlflow_server.uri, mlflow_server.database_url):
+        client = MlflowClient(with_driver(address))
+        for name in (f"{model_name}'", f"{model_name}é"):
+            if registered(client, name) is None:
+                client.create_registered_model(name)
+                for tags in ({"a": "1", "ü": ""}, {}, {"stage": "Deleting"}, {}, {"b": "x" * 500}):
+                    client.create_model_version(name, "s3://nowhere/model", tags=tags)
+                client.delete_model_version(name, "2")
+                client.set_registered_model_alias(name, "production", "1")
+                client.set_registered_model_alias(name, "champion", "1")
+                client.set_registered_model_alias(name, "staging", "5")
+            found = list_versions(address, name)
+            assert found == list_versions(client, name)
+            assert [(v.version, v.aliases) for v in found] == [
+                ("5", ("staging",)),
+                ("4", ()),
+                ("3", ()),
+                ("1", ("champion", "production")),
+            ]
 
 
 @pytest.mark.parametrize(

@@ -219,8 +219,11 @@ def test_a_folder_that_cannot_be_written_is_named(uploaded, stores, tmp_path):
         ("models:/m", "'models:/m'"),
         ("models:/m/Production", "'models:/m/Production'"),
         ("models:/@production", "'models:/@production'"),
-        ("models:/nobodys-model@production", "MLflow cannot find 'production' of 'nobodys-model'"),
-        ("models:/nobodys-model/3", "MLflow cannot find '3' of 'nobodys-model'"),
+        (
+            "models:/nobodys-model@production",
+            "'nobodys-model' has no version '@production'",
+        ),
+        ("models:/nobodys-model/3", "'nobodys-model' has no version '3'; it has none"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_told(stores, address, said):
@@ -260,7 +263,7 @@ def test_what_is_not_configured_is_named(address, said):
 
 @pytest.mark.parametrize(
     ("missing", "address", "extra"),
-    [("minio", "s3://b/k.onnx", "s3"), ("mlflow", "models:/m@production", "mlflow")],
+    [("minio", "s3://b/k.onnx", "s3"), ("sqlalchemy", "models:/m@production", "mlflow")],
 )
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(missing, address, extra):
     """Most services need neither."""

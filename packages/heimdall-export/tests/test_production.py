@@ -121,7 +121,9 @@ class Contenders:
 
     def check(self):
         """Production as everybody sees it: one version, which exists; what was done to it."""
-        there = {found.version: found for found in list_versions(self.client, self.model)}
+        by_mlflow = list_versions(self.client, self.model)
+        assert list_versions(self.address, self.model) == by_mlflow
+        there = {found.version: found for found in by_mlflow}
         done = moves(self.client, self.model)
         model = self.client.get_registered_model(self.model)
         present = str(model.aliases["production"])

@@ -7,7 +7,7 @@ import math
 import pytest
 from heimdall_export import ExportError, evaluation_tags, list_versions, promote, register, rollback
 from heimdall_export.registry.promotion import moves, refuse_worse
-from heimdall_export.registry.registry import RegisteredVersion
+from heimdall_export.registry.versions import RegisteredVersion
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from mlflow import MlflowClient

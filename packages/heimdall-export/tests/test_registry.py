@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 import uuid
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -94,6 +95,15 @@ def test_versions_are_listed_newest_first_with_aliases_and_tags(tracking_uri, th
     assert [version.aliases for version in found] == [("staging",), ("production",), ()]
     assert [version.tags["stage"] for version in found] == ["Staging", "Production", "Staging"]
     assert {version.run_id for version in found} == {tracker.run_id}
+
+
+def test_a_database_of_another_kind_is_left_to_mlflow(tmp_path):
+    """It makes its tables, or says what is wrong with those that are there."""
+    uri = f"sqlite:///{tmp_path / 'other.db'}"
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE model_versions (name TEXT)")
+    with pytest.raises(ExportError, match="MLflow cannot"):
+        list_versions(uri)
 
 
 def test_rollback_passes_over_a_version_that_was_deleted(tracking_uri, three):

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from heimdall_export.object_store.store import ArtifactStore, ModelStores
     from heimdall_export.object_store.upload import UploadedModel, upload_model
     from heimdall_export.registry.deletion import delete_version
+    from heimdall_export.registry.listing import list_versions
     from heimdall_export.registry.promotion import evaluation_tags, promote, rollback
     from heimdall_export.registry.published import PublishedModel, find_published
-    from heimdall_export.registry.registry import RegisteredVersion, list_versions, register
+    from heimdall_export.registry.registry import register
+    from heimdall_export.registry.versions import RegisteredVersion
     from heimdall_export.serving.predictor import Predictor
     from heimdall_export.tracking.run import MLflowTracker, TrackedDataset
 
@@ -59,7 +61,9 @@ _PARTS = {
     "registry.deletion": ("delete_version",),
     "registry.promotion": ("evaluation_tags", "promote", "rollback"),
     "registry.published": ("PublishedModel", "find_published"),
-    "registry.registry": ("RegisteredVersion", "list_versions", "register"),
+    "registry.registry": ("register",),
+    "registry.listing": ("list_versions",),
+    "registry.versions": ("RegisteredVersion",),
     "serving.predictor": ("Predictor",),
     "tracking.run": ("MLflowTracker", "TrackedDataset"),
 }

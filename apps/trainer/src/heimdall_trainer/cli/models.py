@@ -29,9 +29,9 @@ def list_versions(
     *, model_name: ModelName = MODEL_NAME, connections: Connections = NOWHERE
 ) -> None:
     """List the versions of a registered model, newest first."""
-    from heimdall_export.registry import registry
+    from heimdall_export.registry import listing
 
-    for found in registry.list_versions(connections.tracking_uri(), model_name):
+    for found in listing.list_versions(connections.tracking_uri(), model_name):
         aliases = ", ".join(found.aliases) or ("being deleted" if found.is_being_deleted else "-")
         print(f"version {found.version:>4s}  {aliases:20s}  run {found.run_id}")
 
@@ -41,8 +41,8 @@ def show(
     version: Version, /, *, model_name: ModelName = MODEL_NAME, connections: Connections = NOWHERE
 ) -> None:
     """Show what a version is worth, where it came from, and what was done to production."""
+    from heimdall_export.registry.listing import find_version
     from heimdall_export.registry.promotion import moves
-    from heimdall_export.registry.registry import find_version
 
     uri = connections.tracking_uri()
     found = find_version(uri, model_name, version)

@@ -15,9 +15,11 @@ from heimdall_export.contract import PRODUCTION
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import SUFFIX
 from heimdall_export.object_store.store import split_address, store_errors
+from heimdall_export.registry.listing import list_versions
 from heimdall_export.registry.production import Decision, Production
-from heimdall_export.registry.registry import list_versions, version_in
-from heimdall_export.tracking.client import mlflow_errors, open_client, with_driver
+from heimdall_export.registry.versions import version_in
+from heimdall_export.tracking.address import with_driver
+from heimdall_export.tracking.client import mlflow_errors, open_client
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from heimdall_export.object_store.store import ArtifactStore
     from heimdall_export.registry.production import Seen
-    from heimdall_export.registry.registry import RegisteredVersion
+    from heimdall_export.registry.versions import RegisteredVersion
 
 
 def require_deletable(tracking_uri: str, model_name: str, version: str) -> RegisteredVersion:

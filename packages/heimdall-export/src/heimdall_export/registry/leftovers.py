@@ -17,8 +17,9 @@ from heimdall_features.outside_json import parsed_json
 from heimdall_export.contract import EXPERIMENT, MODEL_FOLDER, REGISTERED_MODEL
 from heimdall_export.object_store.store import chunks_of, store_errors
 from heimdall_export.registry.deletion import delete_objects
+from heimdall_export.registry.listing import list_versions
 from heimdall_export.registry.production import Production
-from heimdall_export.registry.registry import list_versions, search_versions
+from heimdall_export.registry.registry import search_versions
 from heimdall_export.tracking.claims import abandoned, is_claimed
 from heimdall_export.tracking.client import mlflow_errors, open_client
 from heimdall_export.tracking.run import end_killed_runs, is_killed

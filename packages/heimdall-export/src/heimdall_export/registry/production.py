@@ -39,9 +39,9 @@ from heimdall_export.registry.registry import (
     registered,
     require_model_name,
     search_versions,
-    version_in,
     versions_of,
 )
+from heimdall_export.registry.versions import version_in
 from heimdall_export.tracking.client import mlflow_errors
 
 # The client comes first: it sets the environment before MLflow is imported.
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import RegisteredModel
 
-    from heimdall_export.registry.registry import RegisteredVersion
+    from heimdall_export.registry.versions import RegisteredVersion
 
 _LOG_TAG = "production.log"
 _MOST_MOVES = 20

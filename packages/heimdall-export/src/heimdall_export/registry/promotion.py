@@ -23,7 +23,7 @@ from heimdall_features.outside_json import parsed_json
 from heimdall_export.contract import REGISTERED_MODEL
 from heimdall_export.errors import ExportError
 from heimdall_export.registry.production import Decision, Move, Production, stack_of, unchanged
-from heimdall_export.registry.registry import version_in
+from heimdall_export.registry.versions import version_in
 from heimdall_export.tracking.client import open_client
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from heimdall_export.registry.production import Seen
-    from heimdall_export.registry.registry import RegisteredVersion
+    from heimdall_export.registry.versions import RegisteredVersion
 
 _METRICS_TAG = "metrics"
 _TESTED_TAG = "test_sessions"

@@ -7,7 +7,6 @@ who still read it.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ import numpy as np
 
 from heimdall_export.contract import (
     ARRIVALS,
-    DELETING,
     INPUT,
     REGISTERED_MODEL,
     STAGING,
@@ -24,41 +22,28 @@ from heimdall_export.contract import (
 )
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import weights_beside
+from heimdall_export.registry.versions import newest_first
 from heimdall_export.temporary import TemporaryFolder
-from heimdall_export.tracking.client import mlflow_errors, open_client
+from heimdall_export.tracking.client import mlflow_errors
 
 # The client comes first: it sets the environment before MLflow is imported.
 from mlflow.exceptions import MlflowException  # isort: skip
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import onnx
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from numpy.typing import NDArray
 
+    from heimdall_export.registry.versions import RegisteredVersion
     from heimdall_export.tracking.run import MLflowTracker
 
 _ARTIFACT = "model"
 _REQUIREMENTS = ("numpy", "onnx", "onnxruntime")
 """For MLflow's loader; heimdall-features is needed only to compute the input."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisteredVersion:
-    """One version in the registry."""
-
-    version: str
-    run_id: str
-    aliases: tuple[str, ...]
-    tags: Mapping[str, str]
-
-    @property
-    def is_being_deleted(self) -> bool:
-        """True if it may have lost its files already."""
-        return self.tags.get("stage") == DELETING
 
 
 def register(
@@ -177,32 +162,13 @@ def registered(client: MlflowClient, name: str) -> RegisteredModel | None:
         raise
 
 
-def list_versions(
-    tracking: str | MlflowClient, model_name: str = REGISTERED_MODEL
-) -> tuple[RegisteredVersion, ...]:
-    """Every version of a model, newest first; empty where there is no such model.
-
-    `tracking` is the registry's address or an open client of it; `ExportError` if it cannot be
-    reached.
-    """
-    client = open_client(tracking) if isinstance(tracking, str) else tracking
-    with mlflow_errors(f"list the versions of {model_name!r}"):
-        model = registered(client, model_name)
-        return () if model is None else versions_of(client, model)
-
-
 def versions_of(client: MlflowClient, model: RegisteredModel) -> tuple[RegisteredVersion, ...]:
     """Every version of a model, newest first; MLflow's own errors pass through."""
-    return tuple(
-        RegisteredVersion(
-            version=str(one.version),
-            run_id=one.run_id or "",
-            aliases=tuple(
-                a for a, which in model.aliases.items() if str(which) == str(one.version)
-            ),
-            tags=dict(one.tags),
-        )
-        for one in search_versions(client, model.name)
+    found = search_versions(client, model.name)
+    return newest_first(
+        ((int(one.version), one.run_id) for one in found),
+        ((int(one.version), *tag) for one in found for tag in one.tags.items()),
+        ((int(version), alias) for alias, version in model.aliases.items()),
     )
 
 
@@ -220,19 +186,3 @@ def search_versions(client: MlflowClient, name: str | None = None) -> list[Model
         found += page
         token = page.token or None
     return sorted(found, key=lambda one: int(one.version), reverse=True)
-
-
-def find_version(tracking: str | MlflowClient, model_name: str, version: str) -> RegisteredVersion:
-    """One version of a model; `ExportError` if there is none or the registry is out of reach."""
-    return version_in(list_versions(tracking, model_name), model_name, version)
-
-
-def version_in(
-    known: Sequence[RegisteredVersion], model_name: str, version: str
-) -> RegisteredVersion:
-    """The version of this number among those of a model; `ExportError` if there is none."""
-    for found in known:
-        if found.version == version:
-            return found
-    numbers = ", ".join(found.version for found in known) or "none"
-    raise ExportError(f"{model_name!r} has no version {version!r}; it has {numbers}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,7 @@ from sqlalchemy import create_engine, inspect, make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from heimdall_export.object_store.store import temporary_environment
+from heimdall_export.tracking.address import with_driver, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def mlflow_errors(doing: str) -> Iterator[None]:
         yield
     except _REFUSALS as error:
         text = str(error)
-        plain = _without_password(text)
+        plain = without_password(text)
         code = getattr(error, "error_code", None)
         is_transient = code in _TRANSIENT or isinstance(error, (OSError, OperationalError))
         first_line = plain.strip().partition("\n")[0] or type(error).__name__
@@ -78,11 +78,6 @@ def mlflow_errors(doing: str) -> Iterator[None]:
         raise (OutOfReach if is_transient else ExportError)(
             f"MLflow cannot {doing}: {first_line}"
         ) from (error if plain == text else None)
-
-
-def _without_password(text: str) -> str:
-    """A text whose addresses have no user and password."""
-    return re.sub(r"://[^/\s'\"]*@", "://", text)
 
 
 def open_client(tracking_uri: str) -> MlflowClient:
@@ -95,7 +90,7 @@ def open_client(tracking_uri: str) -> MlflowClient:
         ExportError: MLflow does not know such an address, or nobody answers there.
     """
     uri = with_driver(tracking_uri)
-    with mlflow_errors(f"open {_without_password(tracking_uri)}"):
+    with mlflow_errors(f"open {without_password(tracking_uri)}"):
         if uri.startswith(("postgresql", "sqlite:///")):
             # MLflow would try ten times, for 100 s, with a warning each time.
             url = make_url(uri)
@@ -141,11 +136,6 @@ def artifact_location(tracking_uri: str, experiment: str) -> str | None:
             f"experiment {experiment!r} was deleted in MLflow: restore it, or choose another name"
         )
     return str(found.artifact_location)
-
-
-def with_driver(uri: str) -> str:
-    """The address with psycopg 3 for `postgresql://`, where SQLAlchemy would look for psycopg2."""
-    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", uri)
 
 
 def store_artifact(

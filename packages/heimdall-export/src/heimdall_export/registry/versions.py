@@ -1,0 +1,62 @@
+"""Versions of a registered model, as they are told apart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from heimdall_export.contract import DELETING
+from heimdall_export.errors import ExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredVersion:
+    """One version in the registry."""
+
+    version: str
+    run_id: str
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+
+    @property
+    def is_being_deleted(self) -> bool:
+        """True if it may have lost its files already."""
+        return self.tags.get("stage") == DELETING
+
+
+def version_in(
+    known: Sequence[RegisteredVersion], model_name: str, version: str
+) -> RegisteredVersion:
+    """The version of this number among those of a model; `ExportError` if there is none."""
+    for found in known:
+        if found.version == version:
+            return found
+    numbers = ", ".join(found.version for found in known) or "none"
+    raise ExportError(f"{model_name!r} has no version {version!r}; it has {numbers}")
+
+
+def newest_first(
+    runs: Iterable[tuple[int, str | None]],
+    tags: Iterable[tuple[int, str, str]],
+    aliases: Iterable[tuple[int, str]],
+) -> tuple[RegisteredVersion, ...]:
+    """The versions with these runs, each with its tags and aliases."""
+    tags_of: dict[int, dict[str, str]] = defaultdict(dict)
+    for version, key, value in tags:
+        tags_of[version][key] = value
+    aliases_of: dict[int, list[str]] = defaultdict(list)
+    for version, alias in sorted(aliases):
+        aliases_of[version].append(alias)
+    return tuple(
+        RegisteredVersion(
+            version=str(version),
+            run_id=run_id or "",
+            aliases=tuple(aliases_of[version]),
+            tags=tags_of[version],
+        )
+        for version, run_id in sorted(runs, reverse=True)
+    )
