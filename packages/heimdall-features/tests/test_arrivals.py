@@ -105,6 +105,41 @@ def test_other_rates_are_brought_to_the_configured_one(at_receivers):
 
 
 @few
+@given(delays, seeds)
+def test_rows_are_centred_and_their_sigma_has_two_parts(at_receivers, delays_s, seed):
+    """The zero is the mean by certainty; noise and what does not average out add as squares."""
+    heard = at_receivers(delays_s, seed=seed)
+    rng = np.random.default_rng(seed)
+    heard["B"] = recording(heard["B"].iq + 0.5 * noise(rng, len(heard["B"].iq)))
+    heard["D"] = recording(noise(rng, len(heard["D"].iq)))
+    rows, noise_s, coherent_s = EXTRACT.measure(heard)
+    assert rows.dtype == np.float32
+    assert not np.array([noise_s, coherent_s])[:, 3].any()
+    assert not rows[3].any()
+    by_receiver = zip(rows[:3], noise_s, coherent_s, strict=False)
+    for row, from_noise_s, from_rest_s in by_receiver:
+        assert row[SIGMA] == pytest.approx(1e6 * np.hypot(from_noise_s, from_rest_s), rel=3e-7)
+    mean_us = np.average(rows[:3, ARRIVAL], weights=rows[:3, SIGMA] ** -2.0)
+    assert mean_us == pytest.approx(0, abs=1e-4)
+
+
+def test_without_recordings_there_are_rows_of_zeros():
+    """Of the type and shape that a model takes."""
+    rows, *parts_s = EXTRACT.measure({})
+    assert (rows.dtype, rows.shape) == (np.float32, (4, 5))
+    assert not rows.any()
+    assert not np.any(parts_s)
+
+
+def test_a_signal_below_the_noise_is_told_as_such(at_receivers):
+    """A receiver that hears little better than chance must not look like a good one."""
+    made = at_receivers(snr_db=-8.0)
+    rows = EXTRACT({name: recording(heard.iq / 8) for name, heard in made.items()})
+    assert rows[:, HEARD].all()
+    assert rows[:, SNR] == pytest.approx(-8 + 10 * np.log10(48 / 20), abs=0.7)
+
+
+@few
 @given(st.sets(st.sampled_from(NAMES)), st.sets(st.sampled_from(NAMES)))
 def test_only_receivers_with_a_locked_clock_have_arrivals(at_receivers, missing, unlocked):
     """A position from an unreliable clock is worse than none; one receiver alone has no time."""
