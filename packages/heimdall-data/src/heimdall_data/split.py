@@ -236,15 +236,14 @@ def _site_numbers(positions_deg: Sequence[tuple[float, float]], distance_m: floa
 
     points, place = np.unique(_ecef_m(positions_deg), axis=0, return_inverse=True)
     near = KDTree(points).query_pairs(distance_m, output_type="ndarray")
-    ones = np.ones(len(near), np.int8)
-    graph = coo_array((ones, (near[:, 0], near[:, 1])), shape=(len(points), len(points)))
-    _, number = connected_components(graph, directed=False)
-    return np.asarray(number[place.reshape(-1)], np.intp)
+    edges = np.ones(len(near)), (near[:, 0], near[:, 1])
+    _, number = connected_components(coo_array(edges, shape=(len(points), len(points))))
+    return np.asarray(number[place.ravel()])
 
 
 def _ecef_m(positions_deg: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
     """Earth-centred coordinates on WGS84, `(n, 3)`; within a site, a chord equals the geodesic."""
-    latitude, longitude = np.radians(np.asarray(positions_deg, np.float64)).T
+    latitude, longitude = np.radians(positions_deg).T
     radius = WGS84_A_M / np.sqrt(1 - WGS84_E2 * np.sin(latitude) ** 2)
     across = radius * np.cos(latitude)
     x, y = across * np.cos(longitude), across * np.sin(longitude)
