@@ -61,6 +61,8 @@ source_paths = src
 only_mutate = src/{package}/{module}.py
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = --hypothesis-seed=0
+    -p
+    unshrunk
     -k
     not postgres and not http and not killed
 timeout_constant = 5
@@ -70,8 +72,14 @@ use_git_change_detection = false
 do_not_mutate_patterns = raise [A-Z]
     ^\\s*f?"[^"]*"\\)?$
 """
-"""Wording of messages is free. Draws of Hypothesis are not, so that a table can be repeated. Tests of
-other backends and of killed processes take minutes for each fault."""
+"""Wording of messages is free. Draws of Hypothesis are not, so that a table can be repeated. Tests
+of other backends and of killed processes take minutes for each fault."""
+UNSHRUNK = """from hypothesis import Phase, settings
+
+settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
+settings.load_profile("unshrunk")
+"""
+"""A fault is found when a test fails; which numbers show it best does not matter."""
 
 
 def project(package):
@@ -265,9 +273,12 @@ def mutated(session, package, module, patterns):
         # What was computed without a fault must not hide it.
         uncached = re.sub(r"@functools\.(lru_)?cache.*\n", "", path.read_text("utf-8"))
         path.write_text(uncached, "utf-8")
+    plugins = place / "plugins"
+    plugins.mkdir()
+    (plugins / "unshrunk.py").write_text(UNSHRUNK)
     with session.chdir(place):
         # Threads of PyTorch do not survive the forks.
-        alone = {"OMP_NUM_THREADS": "1"}
+        alone = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(plugins)}
         session.run("mutmut", "run", "--max-children=1", *patterns, silent=True, env=alone)
         meta = place / "mutants" / "src" / name / f"{module}.py.meta"
         all_codes = json.loads(meta.read_text("utf-8"))["exit_code_by_key"]
