@@ -1,0 +1,167 @@
+"""Requests a second of the service of docs/inference.md, beside the Predictor alone.
+
+    python packages/heimdall-export/benchmarks/bench_service.py [SECONDS]
+
+Each request holds three receivers of 0.5 s at 12 kHz, for a network with random weights. The first
+line is `Predictor.predict_many` of 32 sessions at once, in as many threads as there are
+processors, without a body to decode. A client waits for its answer before it asks again. All
+clients are threads of one process on the same machine, and their processor time is told, because
+the service cannot have it.
+"""
+
+import base64
+import concurrent.futures
+import http.client
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from heimdall_export import Predictor, export_onnx
+from heimdall_features import FeatureConfig, FeatureExtractor
+from torch import nn
+
+RECEIVERS, RATE_HZ, N_SAMPLES = ("Genova", "Milano", "Torino"), 12_000.0, 6_000
+CLIENTS = (1, 8, 64)
+PAGE = Path(__file__).parents[3] / "docs" / "inference.md"
+
+
+class Localizer(nn.Module):
+    """convnext_atto with the contract's ends: dB in, degrees and metres out."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = timm.create_model("convnext_atto", in_chans=3, num_classes=4)
+
+    def forward(self, mel_spectrogram):
+        """Positions and uncertainties, float32 `(batch, 2)` each."""
+        out = self.backbone((mel_spectrogram + 100.0) / 40.0)
+        return 45.0 + out[:, :2], 1.0 + out[:, 2:].sigmoid() * 80_000.0
+
+
+def model_file(folder):
+    """A network of this size, with the metadata of a model of ours."""
+    config = FeatureConfig(receivers=RECEIVERS, sample_rate_hz=RATE_HZ)
+    places = [{"name": name, "latitude": 45.0, "longitude": 8.0} for name in RECEIVERS]
+    metadata = FeatureExtractor(config).metadata() | {
+        "heimdall.receivers": json.dumps(places),
+        "heimdall.region": json.dumps({"latitude_deg": 45.0, "longitude_deg": 8.0}),
+        "heimdall.run_id": "bench",
+        "heimdall.created_at": "2026-01-01T00:00:00+00:00",
+    }
+    return export_onnx(Localizer().eval(), folder / "model.onnx", metadata=metadata)
+
+
+def recordings(seed):
+    """One session."""
+    noise = np.random.default_rng(seed).normal(scale=0.1, size=(3, N_SAMPLES, 2))
+    iq = noise.astype(np.float32).view(np.complex64)[..., 0]
+    return {name: (one, RATE_HZ) for name, one in zip(RECEIVERS, iq, strict=True)}
+
+
+def body(session):
+    """A session as a request."""
+    return json.dumps(
+        {
+            name: {"iq": base64.b64encode(iq.tobytes()).decode(), "sample_rate_hz": rate_hz}
+            for name, (iq, rate_hz) in session.items()
+        }
+    ).encode()
+
+
+def alone(path, seconds):
+    """Sessions a second of the Predictor in all processors, from recordings in memory."""
+    n_threads = os.cpu_count() or 1
+    predictor = Predictor(path, n_threads=1)
+    sessions = [recordings(seed) for seed in range(32)]
+    with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
+        n_done, started = 0, time.perf_counter()
+        while (took_s := time.perf_counter() - started) < seconds:
+            n_done += sum(map(len, pool.map(predictor.predict_many, [sessions] * n_threads)))
+    return n_done / took_s
+
+
+def ask(port, bodies, until):
+    """Ask again and again; seconds that each answer took."""
+    took_s = []
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        connection.request("POST", "/locate", bodies[len(took_s) % len(bodies)])
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"the service answers {answer.status}")
+        took_s.append(time.perf_counter() - started)
+    connection.close()
+    return took_s
+
+
+def served(path, folder):
+    """The page's service in a process, and its port."""
+    (service,) = re.findall(
+        r"^```python inference_service.py\n(.*?)^```$", PAGE.read_text(), re.M | re.S
+    )
+    (folder / "inference_service.py").write_text(service)
+    log = folder / "uvicorn.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "inference_service:app", "--port=0"],
+            cwd=folder,
+            env=os.environ | {"HEIMDALL_MODEL": str(path)},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    while not (at := re.search(r"running on http://127.0.0.1:(\d+)", log.read_text())):
+        if process.poll() is not None:
+            raise SystemExit(log.read_text())
+        time.sleep(0.1)
+    return process, int(at[1])
+
+
+def main():
+    """Print the table."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = model_file(Path(temporary))
+        rate = alone(path, seconds)
+        print(
+            "| | a second | of predict_many | median ms | p95 ms | clients' share of processors |"
+        )
+        print("|---|---|---|---|---|---|")
+        print(f"| predict_many | {rate:.0f} | 1 | | | |", flush=True)
+        bodies = [body(recordings(seed)) for seed in range(16)]
+        process, port = served(path, Path(temporary))
+        try:
+            ask(port, bodies, time.perf_counter() + 1.0)
+            for n_clients in CLIENTS:
+                with concurrent.futures.ThreadPoolExecutor(n_clients) as pool:
+                    started, before_s = time.perf_counter(), time.process_time()
+                    asking = [
+                        pool.submit(ask, port, bodies, started + seconds) for _ in range(n_clients)
+                    ]
+                    took_s = [each for one in asking for each in one.result()]
+                wall_s, own_s = time.perf_counter() - started, time.process_time() - before_s
+                p95_ms = 1e3 * statistics.quantiles(took_s, n=20)[-1]
+                print(
+                    f"| {n_clients} clients | {len(took_s) / wall_s:.0f} | "
+                    f"{len(took_s) / wall_s / rate:.2f} | {1e3 * statistics.median(took_s):.1f} | "
+                    f"{p95_ms:.1f} | {own_s / wall_s / (os.cpu_count() or 1):.0%} |",
+                    flush=True,
+                )
+        finally:
+            process.terminate()
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()
