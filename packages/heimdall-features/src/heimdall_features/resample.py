@@ -92,8 +92,8 @@ def _response(ratio: Fraction, size: int) -> NDArray[np.float32]:
     n_low = int(size * min(ratio, Fraction(1)))
     gains = np.abs(np.fft.rfft(low_pass(OVERSAMPLING), OVERSAMPLING * n_low))
     distance = np.abs(np.fft.fftfreq(size, 1.0 / size)).astype(np.intp)
-    inside = distance <= n_low // 2
-    return np.where(inside, gains[np.minimum(distance, n_low // 2)], 0.0).astype(np.float32)
+    # What is beyond the lower Nyquist frequency, the conversion leaves out.
+    return gains[np.minimum(distance, n_low // 2)].astype(np.float32)
 
 
 def low_pass(factor: int) -> NDArray[np.float64]:
