@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from heimdall_features import Blocks, FeatureConfig, FeatureError, FeatureExtractor
-from heimdall_features.signal import open_source
+from heimdall_features.signal import open_source, require_rate
 from heimdall_features.testing import noise
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,3 +90,48 @@ def test_a_block_of_another_type_is_rejected():
     blocks = Blocks([IQ[:500], np.zeros(500, np.int16)], 1000)
     with pytest.raises(FeatureError, match="'A': samples are int16; scale integers"):
         EXTRACT({"A": (blocks, 48e3)})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "spectrum", "message"),
+    [
+        (np.complex64, "two-sided", None),
+        (np.float64, "one-sided", None),
+        (np.complex64, "one-sided", "a one-sided spectrum takes real floats, not complex64"),
+        (np.float32, "two-sided", "a two-sided spectrum takes complex IQ, not float32"),
+        (np.int16, "two-sided", "samples are int16; scale integers to full scale 1"),
+        (np.uint8, "one-sided", "samples are uint8; scale integers to full scale 1"),
+    ],
+)
+def test_samples_must_be_of_the_kind_that_the_spectrum_takes(dtype, spectrum, message):
+    """Real samples taken for IQ would fold the band, whole or in blocks."""
+    samples = np.ones(4, dtype)
+    for given_as in (samples, Blocks(iter([samples]), 4)):
+        if message is None:
+            assert open_source(given_as, spectrum).read(0, 4).tolist() == [1, 1, 1, 1]
+        else:
+            with pytest.raises(FeatureError, match=f"^{message}"):
+                open_source(given_as, spectrum).read(0, 4)
+
+
+@pytest.mark.parametrize("largest", [8.01, -8.01, 8.01j, -8.01j])
+def test_a_sample_beyond_full_scale_is_refused_in_every_direction(largest):
+    """Counts of a converter would pass for a signal of +90 dB."""
+    spectrum = "one-sided" if isinstance(largest, float) else "two-sided"
+    with pytest.raises(FeatureError, match=r"samples reach 8\.01, and full scale is 1"):
+        open_source(np.array([0, largest]), spectrum).read(0, 2)
+    at_the_limit = np.array([0, largest / 8.01 * 8])
+    assert open_source(at_the_limit, spectrum).read(0, 2).tolist() == at_the_limit.tolist()
+
+
+@pytest.mark.parametrize("rate_hz", [0.5, 1, np.int64(12_000), 9.9e14])
+def test_any_positive_number_is_a_rate(rate_hz):
+    """It comes from files, and NumPy's numbers are as good as Python's."""
+    assert require_rate(rate_hz) == rate_hz
+
+
+@pytest.mark.parametrize("rate_hz", [0, -1.0, np.nan, np.inf, 1e15, True, "12000", None])
+def test_what_is_no_rate_is_refused(rate_hz):
+    """A rate of 1e15 Hz is a typing error, and would take all memory."""
+    with pytest.raises(FeatureError, match="must be a positive number of Hz"):
+        require_rate(rate_hz)
