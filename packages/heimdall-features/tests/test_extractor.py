@@ -1,8 +1,17 @@
 """The tensor that training and service share."""
 
+import re
+
 import numpy as np
 import pytest
-from heimdall_features import FeatureConfig, FeatureError, FeatureExtractor, iq_to_mel_spectrogram
+from heimdall_features import (
+    Blocks,
+    ClockedRecording,
+    FeatureConfig,
+    FeatureError,
+    FeatureExtractor,
+    iq_to_mel_spectrogram,
+)
 from heimdall_features.testing import feature_configs, noise, recordings, tone
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,3 +116,76 @@ def test_there_must_be_at_least_one_thread():
     """No thread would wait for ever."""
     with pytest.raises(FeatureError, match="n_threads is 0"):
         FeatureExtractor(CONFIG, n_threads=0)
+
+
+def own_times(start_s, rate_hz, duration_s):
+    """Samples that hold the time at which each was taken."""
+    return (start_s + np.arange(round(duration_s * rate_hz)) / rate_hz).astype(np.complex64)
+
+
+@given(st.tuples(*[st.floats(-0.3, 0.3)] * 2), st.sampled_from([12_000.0, 48_000.0]))
+def test_recordings_are_cut_to_the_time_that_they_share(starts_s, rate_hz):
+    """A column of the features must be the same time at every receiver."""
+    early, late = starts_s
+    heard = {
+        "Giaveno": (own_times(0.0, 48e3, 1.25), 48e3),
+        "Genova": ClockedRecording(
+            own_times(late, rate_hz, 1.2), rate_hz, late, clock_sigma_s=1e-6
+        ),
+        "Torino": ClockedRecording(own_times(early, 48e3, 1.0), 48e3, early),
+    }
+    cut, refused = EXTRACT.cut(heard)
+    assert refused == {}
+    assert [*cut] == ["Torino", "Genova", "Giaveno"]  # the shortest first
+    begin_s = max(starts_s)
+    duration_s = min(early + 1.0, late + 1.2, begin_s + 1.25) - begin_s
+    for name, one in cut.items():
+        sample_s = 1 / one.sample_rate_hz
+        assert one.iq.size * sample_s == pytest.approx(duration_s, abs=1.01 * sample_s)
+        assert one.iq[0] == pytest.approx(one.start_s, abs=1e-6)
+        assert one.start_s == pytest.approx(
+            0.0 if name == "Giaveno" else begin_s, abs=0.501 * sample_s
+        )
+    assert [one.clock_sigma_s for one in cut.values()] == [0.0, 1e-6, np.inf]
+
+
+def test_a_clock_that_is_not_locked_is_no_clock():
+    """Its start would cut the others at the wrong time."""
+    adrift = ClockedRecording(own_times(0.5, 48e3, 1.0), 48e3, 0.5, clock_sigma_s=1.0)
+    cut, _ = EXTRACT.cut({"Torino": (IQ, 48e3), "Genova": adrift, "Giaveno": None})
+    assert {name: one.iq.size for name, one in cut.items()} == {"Torino": 48_000, "Genova": 48_000}
+    assert (cut["Genova"].start_s, cut["Genova"].clock_sigma_s) == (0.0, 1.0)
+
+
+def test_what_cannot_be_cut_is_refused_alone():
+    """The other receivers of the session are still worth something."""
+    nothing = np.empty(0, np.complex64)
+    unusable = (
+        ((nothing, 48e3), "0 samples, or Blocks"),
+        ((Blocks([IQ], IQ.size), 48e3), "0 samples, or Blocks"),
+        ((IQ.real, 48e3), "takes complex IQ"),
+        ((IQ, 0.0), "positive number of Hz"),
+        ((IQ,), "give .iq, sample_rate_hz., not tuple"),
+    )
+    for bad, why in unusable:
+        cut, refused = EXTRACT.cut({"Genova": bad, "Torino": (IQ, 48e3)})
+        assert [*cut] == ["Torino"]
+        assert [*refused] == ["Genova"]
+        assert re.search(f"receiver 'Genova': .*{why}", str(refused["Genova"]))
+        alone, refused = EXTRACT.cut({"Genova": bad})
+        assert (alone, [*refused]) == ({}, ["Genova"])
+
+
+@pytest.mark.parametrize(
+    ("heard", "message"),
+    [
+        ({}, "no recording at all; give one of"),
+        ({"Torino": None}, "no recording at all; give one of"),
+        ({"Roma": (IQ, 48e3)}, "Roma"),
+        ({"Torino": ClockedRecording(IQ, 48e3, np.nan)}, "'Torino': start_s is nan"),
+    ],
+)
+def test_nothing_to_cut_is_an_error(heard, message):
+    """Features of nothing would be a picture of missing receivers."""
+    with pytest.raises(FeatureError, match=message):
+        EXTRACT.cut(heard)
