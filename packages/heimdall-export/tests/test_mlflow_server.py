@@ -18,7 +18,6 @@ from heimdall_export import (
     register,
     rollback,
 )
-from heimdall_export.registry.registry import registered
 from heimdall_export.tracking.address import with_driver
 from heimdall_export.tracking.run import Message, send
 from mlflow import MlflowClient
@@ -72,30 +71,45 @@ def test_what_is_published_is_the_same_with_and_without_the_mlflow_package(
         assert (by_http.version, by_http.uri) == ("1", where["onnx_uri"])
 
 
-def test_what_is_read_without_mlflow_is_what_mlflow_reads(
-    mlflow_server, tracking_uri, model_name, monkeypatch
-):
-    """Its tables are not ours. A deleted version is still in them."""
-    monkeypatch.setattr("heimdall_export.registry.listing._PAGE", 2)
-    for address in (tracking_uri, mlflow_server.uri, mlflow_server.database_url):
+def listed_without_mlflow(address, name, **variables):
+    """What a process in which MLflow cannot be imported prints of a model's versions."""
+    program = (
+        "import sys\nsys.modules['mlflow'] = None\n"
+        "from heimdall_export import ExportError, list_versions\n"
+        "try:\n    print(*list_versions(*sys.argv[1:]), sep='\\n')\n"
+        "except ExportError as error:\n    print(error)"
+    )
+    command = [sys.executable, "-c", program, address, name]
+    return subprocess.check_output(command, text=True, env=os.environ | variables).splitlines()
+
+
+def test_what_is_read_without_mlflow_is_what_mlflow_reads(mlflow_server, tracking_uri, model_name):
+    """The tables are not ours. A deleted version is still in them."""
+    for address in (tracking_uri, mlflow_server.database_url):
         client = MlflowClient(with_driver(address))
         for name in (f"{model_name}'", f"{model_name}é"):
-            if registered(client, name) is None:
-                client.create_registered_model(name)
-                for tags in ({"a": "1", "ü": ""}, {}, {"stage": "Deleting"}, {}, {"b": "x" * 500}):
-                    client.create_model_version(name, "s3://nowhere/model", tags=tags)
-                client.delete_model_version(name, "2")
-                client.set_registered_model_alias(name, "production", "1")
-                client.set_registered_model_alias(name, "champion", "1")
-                client.set_registered_model_alias(name, "staging", "5")
-            found = list_versions(address, name)
-            assert found == list_versions(client, name)
+            client.create_registered_model(name)
+            for tags in ({"a": "1", "ü": ""}, {}, {"stage": "Deleting"}, {}, {"b": "x" * 500}):
+                client.create_model_version(name, "s3://nowhere/model", tags=tags)
+            client.delete_model_version(name, "2")
+            for alias, version in (("production", 1), ("champion", 1), ("staging", 5)):
+                client.set_registered_model_alias(name, alias, version)
+            found = list_versions(client, name)
             assert [(v.version, v.aliases) for v in found] == [
                 ("5", ("staging",)),
                 ("4", ()),
                 ("3", ()),
                 ("1", ("champion", "production")),
             ]
+            assert listed_without_mlflow(address, name) == [*map(str, found)]
+        client.register_prompt(f"{model_name}.prompt", "Where is {{transmitter}}?")
+        assert listed_without_mlflow(address, f"{model_name}.prompt") == [""]
+
+
+def test_what_mlflow_alone_knows_is_left_to_it(tracking_uri, model_name):
+    """Another workspace has other models of the same name."""
+    (said,) = listed_without_mlflow(tracking_uri, model_name, MLFLOW_WORKSPACE="team")
+    assert said == "reading the registry needs mlflow: pip install 'heimdall-export[mlflow]'"
 
 
 @pytest.mark.parametrize(

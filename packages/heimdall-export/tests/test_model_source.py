@@ -69,7 +69,8 @@ def test_an_alias_and_a_number_lead_to_the_version(
 ):
     """The alias is what a service follows, the number what an incident is reproduced with."""
     promote(tracking_uri, published, "1", force=True)
-    for address in (f"models:/{published}@production", f"models:/{published}/1"):
+    for which in ("@production", "@latest", "/1", "/01"):
+        address = f"models:/{published}{which}"
         there = Predictor(address, stores=stores)
         assert there.predict(recordings_of(1)) == Predictor(onnx_path).predict(recordings_of(1))
         assert (there.published.version, there.published.uri) == ("1", uploaded.uri)

@@ -51,7 +51,7 @@ def changed(onnx_path, metadata, tmp_path):
 )
 def test_onnx_runtime_reports_on_nobody(onnx_path, tmp_path, opened, reports):
     """It gives the user an id that lasts, and sends what it runs to its makers."""
-    # Alone: it is silent where CI runs it, and keeps the id in XDG_CACHE_HOME where that is set.
+    # No other variables: it reports nothing from CI, and XDG_CACHE_HOME would move the id.
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     program = f"import sys; {opened}; opened(sys.argv[1])"
     subprocess.run([sys.executable, "-c", program, onnx_path], env=environment, check=True)

@@ -1,38 +1,36 @@
-"""The versions of a registered model, read without MLflow, whose import takes seconds.
+"""The versions of a registered model.
 
-A registry in a database is read with one query for each of three tables, one over HTTP by the
-interface that MLflow keeps stable ("REST API", version 2.0). What is not as expected is left to
-MLflow itself: another kind of address, and a database of another schema or that does not answer.
+Importing MLflow takes seconds, so a registry in a database is read with one query of MLflow's
+tables. Whatever is not as expected is left to MLflow itself: another kind of address, a database
+with other tables, and workspaces.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heimdall_export.contract import REGISTERED_MODEL
-from heimdall_export.errors import ExportError
-from heimdall_export.registry.versions import newest_first, version_in
-from heimdall_export.tracking.address import with_driver
-from heimdall_export.tracking.rest import get
+from heimdall_export.errors import ExportError, OutOfReach
+from heimdall_export.registry.versions import version_in, versions_from_rows
+from heimdall_export.tracking.address import database_engine
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from heimdall_export.registry.versions import RegisteredVersion
 
-_IS_PROMPT = "mlflow.prompt.is_prompt"
-"""Tag of a version that is a prompt, which MLflow keeps in the same tables."""
-_TIMEOUT_S = 10
-_PAGE = 1000
-"""Versions in one answer of a server."""
 _OF_MODEL = "WHERE workspace = 'default' AND name = :name"
-_VERSIONS = (
-    f"SELECT version, run_id FROM model_versions {_OF_MODEL} "  # noqa: S608 - both are constants
-    "AND current_stage <> 'Deleted_Internal'"
-)
-_TAGS = f"SELECT version, key, value FROM model_version_tags {_OF_MODEL}"  # noqa: S608
-_ALIASES = f"SELECT version, alias FROM registered_model_aliases {_OF_MODEL}"  # noqa: S608
+# One statement sees one state of the database.
+_QUERY = f"""
+SELECT 'run', version, run_id, NULL FROM model_versions {_OF_MODEL}
+    AND current_stage <> 'Deleted_Internal'
+UNION ALL SELECT 'tag', version, key, value FROM model_version_tags {_OF_MODEL}
+UNION ALL SELECT 'alias', version, alias, NULL FROM registered_model_aliases {_OF_MODEL}
+"""  # noqa: S608 - put together from constants
+_IS_PROMPT = "mlflow.prompt.is_prompt"
+"""Tag of prompts, which MLflow keeps in the same tables."""
 
 
 def list_versions(
@@ -40,11 +38,11 @@ def list_versions(
 ) -> tuple[RegisteredVersion, ...]:
     """Every version of a model, newest first; empty where there is no such model.
 
-    `tracking` is the registry's address or an open client of it; `ExportError` if it cannot be
-    reached.
+    `tracking` is the registry's address or an open client of it.
+
+    Raises:
+        ExportError: The registry cannot be reached, or the extra `mlflow` is not installed.
     """
-    if isinstance(tracking, str) and tracking.startswith(("http://", "https://")):
-        return _over_http(tracking, model_name)
     try:
         if isinstance(tracking, str):
             found = _in_database(tracking, model_name)
@@ -54,8 +52,7 @@ def list_versions(
         from heimdall_export.tracking.client import mlflow_errors, open_client
     except ModuleNotFoundError as error:
         raise ExportError(
-            f"a registry that is not at http:// needs {error.name}: pip install "
-            "'heimdall-export[mlflow]', or set MLFLOW_TRACKING_URI to an MLflow server"
+            f"reading the registry needs {error.name}: pip install 'heimdall-export[mlflow]'"
         ) from error
     client = open_client(tracking) if isinstance(tracking, str) else tracking
     with mlflow_errors(f"list the versions of {model_name!r}"):
@@ -69,56 +66,41 @@ def find_version(tracking_uri: str, model_name: str, version: str) -> Registered
 
 
 def _in_database(tracking_uri: str, model_name: str) -> tuple[RegisteredVersion, ...] | None:
-    """The versions in a database; None if it is not a database as MLflow 3 makes it."""
-    from sqlalchemy import create_engine, make_url, text
-    from sqlalchemy.exc import SQLAlchemyError
+    """The versions in a database; None if it is not one as MLflow 3 makes it.
+
+    Raises:
+        OutOfReach: It does not answer.
+    """
+    if not tracking_uri.startswith(("sqlite:///", "postgres")) or "?" in tracking_uri:
+        return None
+    if os.environ.get("MLFLOW_ENABLE_WORKSPACES") or os.environ.get("MLFLOW_WORKSPACE"):
+        return None
+    from sqlalchemy import text
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     try:
-        url = make_url(with_driver(tracking_uri))
-        is_file = url.get_backend_name() == "sqlite"
-        if is_file and not Path(url.database or "").is_file():
+        engine = database_engine(tracking_uri)
+        if engine.name == "sqlite" and not Path(engine.url.database or "").exists():
             return ()
-        options = {} if is_file else {"connect_timeout": _TIMEOUT_S}
-        engine = create_engine(url, connect_args=options)
-        try:
-            with engine.connect() as connection:
-                runs, tags, aliases = (
-                    connection.execute(text(query), {"name": model_name}).all()
-                    for query in (_VERSIONS, _TAGS, _ALIASES)
-                )
-        finally:
-            engine.dispose()
-    except SQLAlchemyError:
+    except (SQLAlchemyError, OSError, ValueError):
         return None
-    prompts = {version for version, key, _ in tags if key == _IS_PROMPT}
-    models = [(version, run_id) for version, run_id in runs if version not in prompts]
-    return newest_first(models, map(tuple, tags), map(tuple, aliases))
-
-
-def _over_http(tracking_uri: str, model_name: str) -> tuple[RegisteredVersion, ...]:
-    """The versions that an MLflow server tells of."""
-    quote = '"' if "'" in model_name else "'"  # MLflow knows no escape
-    of_model = f"name = {quote}{model_name}{quote}"
-    search = {"filter": of_model, "max_results": str(_PAGE), "page_token": ""}
-    found: list[dict[str, Any]] = []
-    while True:
-        page = get(tracking_uri, "model-versions/search", search)
-        found += page.get("model_versions", ())
-        if not (token := page.get("next_page_token")):
-            break
-        search["page_token"] = token
-    if not found:
+    try:
+        with engine.connect() as connection:
+            try:
+                rows = connection.execute(text(_QUERY), {"name": model_name}).all()
+            except (SQLAlchemyError, UnicodeEncodeError):
+                return None
+    except OperationalError as error:
+        first_line = str(error.orig).strip().partition("\n")[0]
+        place = engine.url.render_as_string(hide_password=True)
+        raise OutOfReach(f"MLflow cannot open {place}: {first_line}") from error
+    finally:
+        engine.dispose()
+    tags = [row[1:] for row in rows if row[0] == "tag"]
+    if any(key == _IS_PROMPT and value == "true" for _, key, value in tags):
         return ()
-    model = get(tracking_uri, "registered-models/get", {"name": model_name})
-    return newest_first(
-        ((int(one["version"]), one.get("run_id")) for one in found),
-        (
-            (int(one["version"]), tag["key"], tag.get("value", ""))
-            for one in found
-            for tag in one.get("tags", ())
-        ),
-        (
-            (int(alias["version"]), alias["alias"])
-            for alias in model["registered_model"].get("aliases", ())
-        ),
+    return versions_from_rows(
+        [row[1:3] for row in rows if row[0] == "run"],
+        tags,
+        [row[1:3] for row in rows if row[0] == "alias"],
     )

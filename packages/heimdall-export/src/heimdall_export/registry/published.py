@@ -7,15 +7,17 @@ hundred others: one request of an interface that MLflow keeps stable ("REST API"
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from heimdall_features.outside_json import parsed_json
+
 from heimdall_export.contract import DELETING
 from heimdall_export.errors import ExportError
-from heimdall_export.object_store.store import ModelStores
+from heimdall_export.object_store.store import TRANSIENT_STATUS, ModelStores
 from heimdall_export.registry.listing import list_versions
 from heimdall_export.registry.versions import version_in
-from heimdall_export.tracking.rest import get
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +76,7 @@ def _over_http(
     endpoint, which = "registered-models/alias", {"alias": alias}
     if number is not None:
         endpoint, which = "model-versions/get", {"version": number}
-    answer = get(tracking_uri, endpoint, {"name": name} | which)
+    answer = _get(tracking_uri, endpoint, {"name": name} | which)
     try:
         found: dict[str, Any] = answer["model_version"]
         tags = {str(tag["key"]): str(tag.get("value", "")) for tag in found.get("tags", ())}
@@ -91,7 +93,62 @@ def _in_database(
 ) -> tuple[str, Mapping[str, str]]:
     """As `_over_http`, of a registry in a database."""
     known = list_versions(tracking_uri, name)
-    if number is None:
+    if number is not None:
+        number = str(int(number))
+    elif alias.lower() == "latest":
+        number = next((one.version for one in known), "@latest")
+    else:
         number = next((one.version for one in known if alias in one.aliases), f"@{alias}")
     found = version_in(known, name, number)
     return found.version, found.tags
+
+
+def _get(tracking_uri: str, endpoint: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    """The answer to one GET request below `/api/2.0/mlflow/`.
+
+    Credentials are those in the address, or MLflow's own: `MLFLOW_TRACKING_USERNAME` with
+    `MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN`.
+    """
+    import urllib3
+
+    try:
+        address = urllib3.util.parse_url(tracking_uri.rstrip("/"))
+    except urllib3.exceptions.LocationParseError:  # its message may hold a password
+        raise ExportError(
+            "MLFLOW_TRACKING_URI is not a URL like http://host:5000; correct it"
+        ) from None
+    user, password, token = (
+        os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD", "TOKEN")
+    )
+    login = address.auth or (f"{user}:{password}" if user and password else None)
+    headers = dict(urllib3.make_headers(basic_auth=login)) if login else {}
+    if token and not login:
+        headers["Authorization"] = f"Bearer {token}"
+    place = address._replace(auth=None).url
+    retries = urllib3.Retry(
+        total=3, backoff_factor=0.2, status_forcelist=TRANSIENT_STATUS, raise_on_status=False
+    )
+    try:
+        with urllib3.PoolManager(retries=retries) as pool:
+            answer = pool.request(
+                "GET",
+                f"{place}/api/2.0/mlflow/{endpoint}",
+                fields=dict(fields),
+                headers=headers,
+                timeout=urllib3.Timeout(connect=10.0, read=30.0),
+            )
+    except urllib3.exceptions.HTTPError as error:
+        raise ExportError(
+            f"the registry at {place} is out of reach: {type(error).__name__}; is it running?"
+        ) from error
+    try:
+        found: dict[str, Any] = {**parsed_json(answer.data)}
+    except (ValueError, TypeError) as error:
+        raise ExportError(
+            f"the server at {place} answers with status {answer.status} and is no MLflow; "
+            "is MLFLOW_TRACKING_URI right?"
+        ) from error
+    if answer.status != 200:
+        message = str(found.get("message") or found.get("error_code") or f"status {answer.status}")
+        raise ExportError(f"the registry at {place} refuses: {message.partition(chr(10))[0]}")
+    return found

@@ -22,7 +22,7 @@ from heimdall_export.contract import (
 )
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import weights_beside
-from heimdall_export.registry.versions import newest_first
+from heimdall_export.registry.versions import versions_from_rows
 from heimdall_export.temporary import TemporaryFolder
 from heimdall_export.tracking.client import mlflow_errors
 
@@ -165,7 +165,7 @@ def registered(client: MlflowClient, name: str) -> RegisteredModel | None:
 def versions_of(client: MlflowClient, model: RegisteredModel) -> tuple[RegisteredVersion, ...]:
     """Every version of a model, newest first; MLflow's own errors pass through."""
     found = search_versions(client, model.name)
-    return newest_first(
+    return versions_from_rows(
         ((int(one.version), one.run_id) for one in found),
         ((int(one.version), *tag) for one in found for tag in one.tags.items()),
         ((int(version), alias) for alias, version in model.aliases.items()),

@@ -1,4 +1,4 @@
-"""Versions of a registered model, as they are told apart."""
+"""A version of a registered model."""
 
 from __future__ import annotations
 
@@ -39,12 +39,18 @@ def version_in(
     raise ExportError(f"{model_name!r} has no version {version!r}; it has {numbers}")
 
 
-def newest_first(
+def versions_from_rows(
     runs: Iterable[tuple[int, str | None]],
     tags: Iterable[tuple[int, str, str]],
     aliases: Iterable[tuple[int, str]],
 ) -> tuple[RegisteredVersion, ...]:
-    """The versions with these runs, each with its tags and aliases."""
+    """The versions, newest first, from rows that each begin with a version's number.
+
+    Args:
+        runs: The run of each version.
+        tags: Keys and values.
+        aliases: Their names.
+    """
     tags_of: dict[int, dict[str, str]] = defaultdict(dict)
     for version, key, value in tags:
         tags_of[version][key] = value

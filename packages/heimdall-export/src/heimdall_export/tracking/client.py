@@ -29,11 +29,16 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
-from sqlalchemy import create_engine, inspect, make_url
+from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from heimdall_export.object_store.store import temporary_environment
-from heimdall_export.tracking.address import with_driver, without_password
+from heimdall_export.tracking.address import (
+    TIMEOUT_S,
+    database_engine,
+    with_driver,
+    without_password,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,10 +48,9 @@ if TYPE_CHECKING:
 _REFUSALS = (MlflowException, OSError, Boto3Error, BotoCoreError, ClientError, SQLAlchemyError)
 _TRANSIENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 """MLflow's codes of a server that is not there, and of a database that its server cannot reach."""
-_TIMEOUT_S = 10
 NO_RETRIES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_TIMEOUT_S),
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_S),
 }
 """The environment in which MLflow asks a server only once."""
 
@@ -92,12 +96,9 @@ def open_client(tracking_uri: str) -> MlflowClient:
     uri = with_driver(tracking_uri)
     with mlflow_errors(f"open {without_password(tracking_uri)}"):
         if uri.startswith(("postgresql", "sqlite:///")):
-            # MLflow would try ten times, for 100 s, with a warning each time.
-            url = make_url(uri)
-            if is_file := url.get_backend_name() == "sqlite":
-                Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            options = {} if is_file else {"connect_timeout": _TIMEOUT_S}
-            engine = create_engine(url, connect_args=options)
+            engine = database_engine(uri)
+            if engine.name == "sqlite":
+                Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
             try:
                 engine.connect().close()
             finally:
@@ -119,10 +120,9 @@ def artifact_location(tracking_uri: str, experiment: str) -> str | None:
     """
     with mlflow_errors(f"look for experiment {experiment!r}"):
         if tracking_uri.startswith(("sqlite", "postgres")):
-            url = make_url(with_driver(tracking_uri))
-            if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+            engine = database_engine(tracking_uri)
+            if engine.name == "sqlite" and not Path(engine.url.database or "").is_file():
                 return None
-            engine = create_engine(url)
             try:
                 if not inspect(engine).has_table("experiments"):
                     return None
