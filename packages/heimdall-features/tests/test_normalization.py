@@ -133,6 +133,7 @@ def test_invalid_features_are_rejected(features, message):
         ({"squares": [[10**100]]}, "hold 1000"),
         ({"sums": [[4, 4]]}, r"\[1, 2\] bands"),
         ({"counts": [], "sums": [], "squares": [], "fills": []}, r"\[0\] receivers"),
+        ({"fills": [[0, 0, 0]]}, r"\[1\] bands"),
         ({"counts": [-5]}, "no -5 levels"),
         ({"squares": [[7]]}, r"no 2 levels have the sums \(8,\)"),
     ],
@@ -154,3 +155,63 @@ def test_features_of_another_shape_are_rejected():
     """Other bands have other statistics."""
     with pytest.raises(FeatureError, match=r"shape \(1, 5, 3\) do not fit .* = \(1, 1\)"):
         normalize_features(np.zeros((1, 5, 3)), stored())
+
+
+def test_sums_and_fills_are_those_counted_by_hand():
+    """The second receiver is missing from one of two samples; steps are 2**16 a dB."""
+    step = 2.0**-16
+    heard = np.array([[[1, 2, 3]], [[-4, 5, 6]]]) * step
+    partly = np.array([[[7, 8, 9]], [[-3, -3, -3]]]) * step
+    assert NormalizationStats.of([heard, partly]) == NormalizationStats(
+        counts=(6, 3), sums=((30,), (7,)), squares=((208,), (77,)), fills=((0, 0), (3, -9))
+    )
+    absent = NormalizationStats.of([partly])
+    assert (absent.mean[1].item(), absent.std[1].item()) == (np.float32(-3 * step), 1.0)
+
+
+def test_long_recordings_of_the_largest_levels_do_not_overflow():
+    """Squares of 63 bits are reached after two thousand frames."""
+    levels = np.where(np.arange(5000) % 2, 1023.0, -1022.0).reshape(1, 1, 5000)
+    stats = NormalizationStats.of([levels])
+    assert stats.sums == ((2500 << 16,),)
+    assert stats.squares == ((2500 * (1023**2 + 1022**2) << 32,),)
+
+
+@given(
+    arrays(
+        np.float32,
+        st.sampled_from([(2, 3, 4), (5, 2, 3, 4)]),
+        elements=st.floats(-140, 30, width=32),
+    )
+)
+def test_each_channel_of_each_sample_has_its_own_mean_and_deviation(levels):
+    """NumPy's, in double precision; also of a batch."""
+    levels[..., 0, :, :] = -77.0
+    normal = normalize_per_sample(levels)
+    assert (normal.dtype, normal.shape) == (np.float32, levels.shape)
+    assert not normal[..., 0, :, :].any()
+    channels = zip(levels.reshape(-1, 12).astype(float), normal.reshape(-1, 12), strict=True)
+    for channel, scaled in channels:
+        deviation = channel.std()
+        if deviation > 1.001e-3:
+            np.testing.assert_allclose(scaled, (channel - channel.mean()) / deviation, atol=1e-5)
+
+
+def test_a_batch_is_normalised_as_its_samples_are():
+    """Training normalises batches, a service one sample."""
+    batch = np.random.default_rng(0).normal(-80, 9, (4, 2, 3, 8))
+    stats = NormalizationStats.of(batch)
+    together = normalize_features(batch, stats)
+    assert together.dtype == np.float32
+    np.testing.assert_array_equal(together, [normalize_features(one, stats) for one in batch])
+    with pytest.raises(FeatureError, match=r"of shape \(4, 2, 3, 8\)"):
+        NormalizationStats.of([batch])
+
+
+def test_statistics_are_compact_and_cannot_be_changed_in_place():
+    """They are cached, and stand in every model file."""
+    stats = stored()
+    assert stats.to_json() == '{"counts":[2],"sums":[[8]],"squares":[[32]],"fills":[[0,0]]}'
+    for values in (stats.mean, stats.std):
+        with pytest.raises(ValueError, match="read-only"):
+            values[0] = 0.0
