@@ -65,7 +65,7 @@ pytest_add_cli_args = --hypothesis-seed=0
     unshrunk
     -k
     not postgres and not http and not killed
-timeout_constant = 5
+timeout_constant = 30
 timeout_multiplier = 1
 process_isolation = forkserver
 use_git_change_detection = false

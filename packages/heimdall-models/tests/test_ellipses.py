@@ -11,7 +11,7 @@ from heimdall_models.ellipses import (
     sigma_and_correlation,
     stretched,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 number = st.floats(-10, 10)
@@ -21,6 +21,11 @@ change = st.floats(-1.5, 1.5)
 def tensors(*strategies):
     """Float64 tensor of drawn numbers."""
     return st.tuples(*strategies).map(lambda values: torch.tensor(values, dtype=torch.float64))
+
+
+def pair(*values):
+    """The tensor of these numbers, or number."""
+    return torch.tensor(values, dtype=torch.float64).squeeze()
 
 
 sigmas = tensors(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
@@ -75,6 +80,8 @@ def test_a_stretched_covariance_is_a_covariance_again(sigma, tilt, changes):
 
 
 @given(sigmas, tilts, sigmas, tilts, tensors(number, number))
+@example(pair(0.0625, 971), pair(0), pair(360, 0.03125), pair(0.25), pair(0, 0))
+@example(pair(256, 1), pair(0), pair(0.015625, 17), pair(0), pair(0, 1))
 def test_a_cut_ellipse_is_in_no_direction_wider_than_either(sigma, tilt, most, lean, direction):
     """What was known before the times is not forgotten because of them."""
     covariance, limit = covariance_of(sigma, tilt), covariance_of(most, lean)

@@ -83,7 +83,10 @@ def cut_to(covariance: Tensor, precision: Tensor) -> Tensor:
     c = third.square() * nn
     half = (a + c) / 2
     apart = (((a - c) / 2).square() + b.square()).sqrt()
-    longest, shortest = half + apart, half - apart
+    longest = half + apart
+    # By the determinants, because `half - apart` is rounding where the ellipse is thin.
+    area = (ee * nn - en.square()).clamp_min(0) * (first * third).square()
+    shortest = area / longest.clamp_min(1e-30)
     low = shortest.clamp_max(1.0)
     slope = (1 - low) / (2 * apart).clamp_min(1e-12)
     a, b, c = low + slope * (a - shortest), slope * b, low + slope * (c - shortest)
