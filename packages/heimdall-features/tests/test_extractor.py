@@ -189,3 +189,26 @@ def test_nothing_to_cut_is_an_error(heard, message):
     """Features of nothing would be a picture of missing receivers."""
     with pytest.raises(FeatureError, match=message):
         EXTRACT.cut(heard)
+
+
+def test_each_recording_is_computed_alone():
+    """One damaged recording must not cost a session."""
+    heard = {"Genova": (IQ.real, 48e3), "Torino": (IQ, 48e3), "Giaveno": (IQ[:24_000], 48e3)}
+    features, refused = EXTRACT.each(heard)
+    assert (features.dtype, features.shape) == (np.float32, CONFIG.shape)
+    for name, channel in (("Torino", 0), ("Giaveno", 2)):
+        np.testing.assert_array_equal(features[channel], EXTRACT({name: heard[name]})[channel])
+    assert (features[1] == CONFIG.fill_db).all()
+    assert {name: str(error)[:30] for name, error in refused.items()} == {
+        "Genova": "receiver 'Genova': a two-sided"
+    }
+
+
+def test_silence_at_all_receivers_refuses_each_that_was_usable():
+    """A position from nothing would be a guess."""
+    silence = (np.zeros(48_000, np.complex64), 48e3)
+    features, refused = EXTRACT.each({"Genova": (IQ,), "Torino": silence, "Giaveno": silence})
+    assert (features == CONFIG.fill_db).all()
+    assert [*refused] == ["Genova", "Torino", "Giaveno"]
+    assert str(refused["Genova"]).startswith("receiver 'Genova': give")
+    assert str(refused["Giaveno"]).startswith("only silence from 'Torino', 'Giaveno': nothing")
