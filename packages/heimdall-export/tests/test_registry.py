@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 import mlflow
+import numpy as np
 import onnx
 import pytest
 from heimdall_export import (
@@ -19,9 +20,11 @@ from heimdall_export import (
     rollback,
 )
 from heimdall_export.registry.promotion import moves
+from heimdall_export.registry.registry import save_mlflow_model
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.models import Model
 
 
 @pytest.fixture
@@ -104,6 +107,35 @@ def test_a_database_of_another_kind_is_left_to_mlflow(tmp_path):
         other.execute("CREATE TABLE model_versions (name TEXT)")
     with pytest.raises(ExportError, match="MLflow cannot"):
         list_versions(uri)
+
+
+def test_a_model_says_what_it_takes_and_gives(onnx_path, tmp_path, features):
+    """MLflow's own loaders and pages go by signature, example and requirements."""
+    shape = features.shape[1:]
+    for example, n_rows in ((None, 1), (features[:3], 3)):
+        folder = tmp_path / str(n_rows)
+        save_mlflow_model(onnx_path, folder, input_example=example)
+        model = Model.load(folder)
+        assert [(end.name, end.type, end.shape) for end in model.signature.inputs] == [
+            ("mel_spectrogram", np.float32, (-1, *shape))
+        ]
+        assert [(end.name, end.type, end.shape) for end in model.signature.outputs] == [
+            ("positions", np.float32, (-1, 2)),
+            ("uncertainties", np.float32, (-1, 2)),
+        ]
+        shown = model.load_input_example(str(folder))["mel_spectrogram"]
+        assert (shown.dtype, shown.shape) == (np.float32, (n_rows, *shape))
+        np.testing.assert_array_equal(shown, np.zeros((1, *shape)) if example is None else example)
+        assert (folder / "model.onnx").read_bytes() == onnx_path.read_bytes()
+        needed = [line.partition("==")[0] for line in (folder / "requirements.txt").open()]
+        assert needed == ["mlflow", "numpy", "onnx", "onnxruntime"]
+
+
+def test_an_example_of_another_shape_is_refused(onnx_path, tmp_path):
+    """The page of the model would show features that it does not take."""
+    with pytest.raises(ExportError, match=r"the input example is \(1, 2\), the model takes"):
+        save_mlflow_model(onnx_path, tmp_path / "m", input_example=np.zeros((1, 2), np.float32))
+    assert not (tmp_path / "m").exists()
 
 
 def test_rollback_passes_over_a_version_that_was_deleted(tracking_uri, three):
