@@ -48,7 +48,7 @@ JUDGES = {
         "calibration": "test_calibration.py",
         "region": "test_region.py",
     },
-    "heimdall-data": {"split": "test_split.py"},
+    "heimdall-data": {"split": "test_split.py test_session_table.py"},
     "heimdall-export": {
         "registry/registry": "test_registry.py test_deletion.py",
         "registry/production": "test_production.py test_registry.py",

@@ -10,7 +10,7 @@ import pytest
 from heimdall_data.catalogue.session import Session
 from heimdall_data.errors import SplitError
 from heimdall_data.split import dataset_fingerprint, split_sessions
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pyproj import Geod
 
@@ -114,6 +114,10 @@ def test_neither_order_nor_more_recordings_move_anything(seed, by):
 
 
 @given(st.floats(-80, 80), st.floats(-180, 180), st.floats(0, 360), st.floats(50, 150))
+@example(0.0, 0.0, 0.0, 99.9)
+@example(0.0, 0.0, 0.0, 100.1)
+@example(0.0, 0.0, 90.0, 99.9)
+@example(80.0, 0.0, 0.0, 100.1)
 def test_a_hundred_metres_is_a_hundred_metres(latitude, longitude, azimuth, apart_m):
     """The limit is in metres on the ground, everywhere and in every direction."""
     assume(abs(apart_m - 100) > 0.01)
@@ -148,6 +152,12 @@ def test_a_day_is_a_day_in_utc_whatever_the_zone(hours):
     )
     assert n_groups(first, last, by="time") == 1
     assert n_groups(last, after, by="time") == 2
+
+
+def test_sessions_can_be_divided_one_by_one():
+    """A test that is too favourable, for those who want to see by how much."""
+    assert n_groups(session(0, "a"), session(1, "a"), by="session") == 2
+    assert n_groups(session(0, "a"), session(1, "a"), by="source") == 1
 
 
 def test_a_source_that_moved_is_where_it_was_first():
@@ -192,6 +202,10 @@ def test_a_fingerprint_is_that_of_sides_and_ids_in_any_order():
         ([], {}, r"for train and validation and test \(there are 0\)"),
         ([session(0, "a"), session(1, "b")], {}, r"there are 1\); .* at least 3: "),
         (spread_out(20), {"by": "hour"}, "'hour'; use one of source, session"),
+        ([session(0, "a")], {"by": "source"}, "no transmitter sites for"),
+        ([session(0, "a")], {"by": "session"}, "no sessions for"),
+        ([session(0, "a")], {"by": "time"}, "no days for"),
+        ([session(0, "a")], {"by": "region"}, "no regions for"),
     ],
 )
 def test_an_impossible_split_names_the_remedy(sessions, options, message):

@@ -112,9 +112,9 @@ def test_a_database_of_another_kind_is_left_to_mlflow(tmp_path):
 def test_a_model_says_what_it_takes_and_gives(onnx_path, tmp_path, features):
     """MLflow's own loaders and pages go by signature, example and requirements."""
     shape = features.shape[1:]
-    for example, n_rows in ((None, 1), (features[:3], 3)):
+    for rows, n_rows in ((None, 1), (features[:3], 3)):
         folder = tmp_path / str(n_rows)
-        save_mlflow_model(onnx_path, folder, input_example=example)
+        save_mlflow_model(onnx_path, folder, input_example=rows)
         model = Model.load(folder)
         assert [(end.name, end.type, end.shape) for end in model.signature.inputs] == [
             ("mel_spectrogram", np.float32, (-1, *shape))
@@ -125,7 +125,7 @@ def test_a_model_says_what_it_takes_and_gives(onnx_path, tmp_path, features):
         ]
         shown = model.load_input_example(str(folder))["mel_spectrogram"]
         assert (shown.dtype, shown.shape) == (np.float32, (n_rows, *shape))
-        np.testing.assert_array_equal(shown, np.zeros((1, *shape)) if example is None else example)
+        np.testing.assert_array_equal(shown, np.zeros((1, *shape)) if rows is None else rows)
         assert (folder / "model.onnx").read_bytes() == onnx_path.read_bytes()
         needed = [line.partition("==")[0] for line in (folder / "requirements.txt").open()]
         assert needed == ["mlflow", "numpy", "onnx", "onnxruntime"]
