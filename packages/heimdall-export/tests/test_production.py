@@ -12,11 +12,25 @@ from pathlib import Path
 
 import pytest
 from heimdall_export import ExportError, list_versions, promote, rollback
-from heimdall_export.registry.production import Decision, Entry, Move, State, state_after
+from heimdall_export.registry.production import (
+    Decision,
+    Entry,
+    Move,
+    Production,
+    Seen,
+    State,
+    state_after,
+)
 from heimdall_export.registry.promotion import moves
+from heimdall_export.registry.versions import RegisteredVersion
 from heimdall_export.tracking.client import open_client
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.entities.model_registry import (
+    RegisteredModel,
+    RegisteredModelAlias,
+    RegisteredModelTag,
+)
 
 AT_ONCE = 3
 ROUNDS = 2
@@ -87,6 +101,54 @@ def test_the_log_fits_into_its_tag_and_ends_in_the_newest_move(reasons):
     assert len(text) <= 5000
     assert log == newest[len(newest) - len(log) :]
     assert log == newest or len(json.dumps(newest[-len(log) - 1 :])) > 5000
+
+
+def registry_with(alias, stages, log):
+    """The registry as it is read, with version 2 decided on and version 3 deleted."""
+    deleted = Decision(version="3", is_deletion=True)
+    made = [Decision(version="1", instead_of=""), moved("2", "1", "promote"), deleted]
+    journal = state_after(Entry(id=str(n), decision=each) for n, each in enumerate(made))
+    return Seen(
+        model=RegisteredModel(
+            "m",
+            aliases=[RegisteredModelAlias(*one) for one in alias.items()],
+            tags=[RegisteredModelTag("production.log", log)],
+        ),
+        versions=tuple(
+            RegisteredVersion(
+                version=number,
+                run_id="",
+                tags={"stage": stage} if stage else {},
+                aliases=tuple(name for name, which in alias.items() if which == number),
+            )
+            for number, stage in stages.items()
+        ),
+        journal=journal,
+    )
+
+
+def test_every_copy_that_differs_from_what_was_decided_is_told(tracking_uri):
+    """`heimdall doctor` prints these lines, and the next decision corrects what they tell."""
+    production = Production(open_client(tracking_uri), "m")
+    stages = {"4": "Staging", "3": "Staging", "2": "Archived", "1": "Production"}
+    said = production.disagreements(registry_with({"production": "1"}, stages, "[]"))
+    assert said == (
+        "version 2 was put into production, the alias is 1",
+        "version 3 has the tag stage=Staging, Deleting was decided",
+        "version 2 has the tag stage=Archived, Production was decided",
+        "version 1 has the tag stage=Production, Archived was decided",
+        "the tag production.log is not the log of what was decided",
+    )
+    right = {"4": "Staging", "3": "Deleting", "2": "Production", "1": "Archived", "0": None}
+    log = registry_with({}, {}, "").journal.log
+    assert production.disagreements(registry_with({"production": "2"}, right, log)) == ()
+
+
+def test_stages_stay_where_nothing_was_decided(tracking_uri):
+    """Somebody else's `Production` is not ours to archive."""
+    seen = registry_with({}, {"1": "Production"}, "[]")
+    production = Production(open_client(tracking_uri), "m")
+    assert production.disagreements(replace(seen, journal=State())) == ()
 
 
 class Contenders:
