@@ -47,7 +47,9 @@ def service_python(tmp_path_factory):
         ["venv", "--quiet", place],
         ["pip", "install", "--quiet", f"--python={python}", features, *needed],
     ):
-        subprocess.run([tool, *command], check=True, cwd=place)
+        # Past the listener of the tests: packages come from where they come from.
+        direct = {k: v for k, v in os.environ.items() if k.lower() != "https_proxy"}
+        subprocess.run([tool, *command], check=True, cwd=place, env=direct)
     return python
 
 

@@ -109,7 +109,7 @@ def test_others_can_change_nothing_that_a_command_writes(tmp_path):
     """Containers and systemd run without a umask, in folders that everybody may write."""
     tmp_path.chmod(0o777)
     subprocess.run(
-        [sys.executable, "-m", "heimdall_trainer", "models", "list"],
+        [sys.executable, "-m", "heimdall_trainer", "doctor"],
         env={**os.environ, "HEIMDALL_STATE_DIR": str(tmp_path)},
         umask=0,
         check=True,

@@ -324,8 +324,8 @@ def phasor(n_samples: int, cycles_per_sample: float, first: float = 0.0) -> Comp
     turn = 2j * np.pi * cycles_per_sample
     coarse = np.exp(turn * (first + inner * np.arange(-(-n_samples // inner))))
     fine = np.exp(turn * np.arange(inner))
-    turns: Complex64 = np.outer(coarse.astype(np.complex64), fine.astype(np.complex64)).ravel()
-    return turns[:n_samples]
+    turns: Complex64 = np.outer(coarse, fine).astype(np.complex64).ravel()[:n_samples]
+    return turns
 
 
 def smoothed(power: NDArray[np.floating]) -> Float64:
