@@ -93,7 +93,8 @@ def _response(ratio: Fraction, size: int) -> NDArray[np.float32]:
     gains = np.abs(np.fft.rfft(low_pass(OVERSAMPLING), OVERSAMPLING * n_low))
     distance = np.abs(np.fft.fftfreq(size, 1.0 / size)).astype(np.intp)
     # What is beyond the lower Nyquist frequency, the conversion leaves out.
-    return gains[np.minimum(distance, n_low // 2)].astype(np.float32)
+    response: NDArray[np.float32] = gains[np.minimum(distance, n_low // 2)].astype(np.float32)
+    return response
 
 
 def low_pass(factor: int) -> NDArray[np.float64]:
