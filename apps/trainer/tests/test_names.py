@@ -24,7 +24,10 @@ from mlflow import MlflowClient
 
 ALIEN = "\x1b[2J\x07\u202e\r\nheimdall: forged"
 """What another system may have written behind every name."""
-several = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+several = settings(
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 def lines_of(text):
