@@ -175,9 +175,9 @@ def test_wheel(session, package, group, folder):
     side_by_side = any(tool.startswith("pytest-xdist") for tool in tools)
     two = ("-n", "2", "--dist", "loadfile") if side_by_side else ()
     with session.chdir(place):
-        session.run(
-            str(python), "-P", "-m", "pytest", "-q", *two, folder, *session.posargs, external=True
-        )
+        # The same draws each time, so that a failure can be seen again; `tests` draws others.
+        command = (str(python), "-P", "-m", "pytest", "-q", "--hypothesis-seed=0")
+        session.run(*command, *two, folder, *session.posargs, external=True)
 
 
 @nox.session
