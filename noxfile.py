@@ -74,6 +74,9 @@ do_not_mutate_patterns = raise [A-Z]
 """
 """Wording of messages is free. Draws of Hypothesis are not, so that a table can be repeated. Tests
 of other backends and of killed processes take minutes for each fault."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""For tests: the threads of PyTorch and OpenBLAS wait for each other in a loop where there are more
+of them than cores, and their numbers are too small to share."""
 UNSHRUNK = """from hypothesis import Phase, settings
 
 settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
@@ -104,6 +107,13 @@ def suites(package):
     return {
         g: g.replace("test", "tests", 1).replace("-", "_") for g in groups if g.startswith("test")
     }
+
+
+def in_processes(package, group):
+    """Flags for two processes, where the group has pytest-xdist; a file stays with its fixtures."""
+    tools = nox.project.dependency_groups(project(package), group)
+    side_by_side = any(tool.startswith("pytest-xdist") for tool in tools)
+    return ("-n", "2", "--dist", "loadfile") if side_by_side else ()
 
 
 @nox.session
@@ -141,7 +151,8 @@ def tests(session, package):
     for group, folder in suites(package).items():
         sync(session, "--package", package, "--no-default-groups", "--group", group)
         with session.chdir(PACKAGES[package]):
-            session.run("pytest", "-q", folder, *session.posargs)
+            command = ("pytest", "-q", *in_processes(package, group), folder, *session.posargs)
+            session.run(*command, env=ONE_THREAD)
 
 
 @nox.session
@@ -171,13 +182,11 @@ def test_wheel(session, package, group, folder):
     session.run("uv", "venv", "--quiet", str(environment))
     install = ("uv", "pip", "install", "--quiet", f"--python={python}", f"--constraints={ours}")
     session.run(*install, package, *tools)
-    # Tests that mostly wait for processes of their own; a file stays with its fixtures.
-    side_by_side = any(tool.startswith("pytest-xdist") for tool in tools)
-    two = ("-n", "2", "--dist", "loadfile") if side_by_side else ()
     with session.chdir(place):
         # The same draws each time, so that a failure can be seen again; `tests` draws others.
         command = (str(python), "-P", "-m", "pytest", "-q", "--hypothesis-seed=0")
-        session.run(*command, *two, folder, *session.posargs, external=True)
+        processes = in_processes(package, group)
+        session.run(*command, *processes, folder, *session.posargs, external=True, env=ONE_THREAD)
 
 
 @nox.session
@@ -188,11 +197,13 @@ def coverage(session):
     shutil.rmtree(found, ignore_errors=True)
     settings = f"--rcfile={ROOT / 'pyproject.toml'}"
     for package in session.posargs or PACKAGES:
-        for folder in suites(package).values():
+        for group, folder in suites(package).items():
+            command = ("coverage", "run", settings, "-m", "pytest", "-q", folder)
             with session.chdir(PACKAGES[package]):
                 session.run(
-                    *("coverage", "run", settings, "-m", "pytest", "-q", folder),
-                    env={"COVERAGE_FILE": str(found / package)},
+                    *command,
+                    *in_processes(package, group),
+                    env={"COVERAGE_FILE": str(found / package), **ONE_THREAD},
                     success_codes=[0, 1],  # a test that fails still covers
                 )
     total = {"COVERAGE_FILE": str(found / "all")}
@@ -278,7 +289,7 @@ def mutated(session, package, module, patterns):
     (plugins / "unshrunk.py").write_text(UNSHRUNK)
     with session.chdir(place):
         # Threads of PyTorch do not survive the forks.
-        alone = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(plugins)}
+        alone = {**ONE_THREAD, "PYTHONPATH": str(plugins)}
         session.run("mutmut", "run", "--max-children=1", *patterns, silent=True, env=alone)
         meta = place / "mutants" / "src" / name / f"{module}.py.meta"
         all_codes = json.loads(meta.read_text("utf-8"))["exit_code_by_key"]

@@ -15,6 +15,7 @@ from heimdall_models import ModelError
 from heimdall_models.errors import TrainingError
 from heimdall_models.training.checkpoint_files import checkpoints_in, newest_checkpoint
 from heimdall_models.training.fit import fit
+from heimdall_trainer.mlflow_run import new_steps, tracked_run
 from heimdall_trainer.pipeline import TrainingPipeline
 from lightning.pytorch import Callback
 from mlflow import MlflowClient
@@ -273,6 +274,20 @@ def test_a_second_resume_is_refused_and_leaves_the_run_alone(connections, quick,
     assert run.info.status == "FINISHED"
     names = [path for path in checkpoint.parent.iterdir() if not path.name.startswith(".")]
     assert sorted(path.stat().st_mtime_ns for path in names)[-1] in before
+
+
+def test_a_run_that_mlflow_has_lost_is_gone_on_with_as_another(
+    connections, quick, finished, tmp_path, caplog
+):
+    """Days of training must not end because somebody emptied MLflow's database."""
+    elsewhere = replace(connections, mlflow_tracking_uri=f"sqlite:///{tmp_path}/emptied.db")
+    checkpoint = Path(finished.summary.checkpoint)
+    with tracked_run(quick, elsewhere, checkpoint) as tracker:
+        assert not tracker.is_resumed
+        assert tracker.run_id != finished.summary.run_id
+        assert new_steps(tracker) is tracker
+    assert "training continues as another MLflow run" in caplog.text
+    assert f"Run with id={finished.summary.run_id} not found" in caplog.text
 
 
 def test_a_task_whose_folder_is_in_use_says_so(connections, hold, tmp_path):

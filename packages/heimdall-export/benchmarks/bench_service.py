@@ -3,7 +3,8 @@
     python packages/heimdall-export/benchmarks/bench_service.py [SECONDS]
 
 Each request holds three receivers of 0.5 s at 12 kHz, for a network with random weights. The first
-line is `Predictor.predict_many` of 32 sessions at once, in as many threads as there are
+table is one session's answer in the Predictor and its parts. The first line of the second is
+`Predictor.predict_many` of 32 sessions at once, in as many threads as there are
 processors, without a body to decode. A client waits for its answer before it asks again. All
 clients are threads of one process on the same machine, and their processor time is told, because
 the service cannot have it.
@@ -89,6 +90,29 @@ def alone(path, seconds):
     return n_done / took_s
 
 
+def print_latency(path):
+    """Medians of one session's answer and of its parts, in one thread and in all processors."""
+    session = recordings(0)
+    predictors = {n: Predictor(path, n_threads=n) for n in (1, os.cpu_count() or 1)}
+    inputs = predictors[1].prepare(session)
+    parts = {
+        "features": lambda each: each.prepare(session),
+        "network": lambda each: each.answer_each([inputs]),
+        "predict": lambda each: each.predict(session),
+    }
+    took_ms = {(part, n): [] for part in parts for n in predictors}
+    for _ in range(400):
+        for part, call in parts.items():
+            for n, predictor in predictors.items():
+                started = time.perf_counter()
+                call(predictor)
+                took_ms[part, n].append(1e3 * (time.perf_counter() - started))
+    print(f"| ms, one session | {' | '.join(f'{n} threads' for n in predictors)} |\n|---|---|---|")
+    for part in parts:
+        medians = [f"{statistics.median(took_ms[part, n]):.2f}" for n in predictors]
+        print(f"| {part} | {' | '.join(medians)} |", flush=True)
+
+
 def ask(port, bodies, until):
     """Ask again and again; seconds that each answer took."""
     took_s = []
@@ -133,9 +157,10 @@ def main():
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as temporary:
         path = model_file(Path(temporary))
+        print_latency(path)
         rate = alone(path, seconds)
         print(
-            "| | a second | of predict_many | median ms | p95 ms | clients' share of processors |"
+            "\n| | a second | of predict_many | median ms | p95 ms | clients' share of processors |"
         )
         print("|---|---|---|---|---|---|")
         print(f"| predict_many | {rate:.0f} | 1 | | | |", flush=True)
