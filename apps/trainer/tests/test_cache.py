@@ -1,5 +1,6 @@
 """`heimdall cache`: what it computes is what training needs, and is computed once."""
 
+import json
 import os
 import re
 import signal
@@ -96,6 +97,8 @@ def test_status_says_what_there_is_and_clear_deletes_it(there, command, total):
     """Whoever needs the space must find out where it went."""
     said(command("build", *RECEIVERS))
     assert said(command("status")).startswith(f"{total} entries of ")
+    (amount,) = json.loads(said(command("status", "--json")))
+    assert (amount["place"], amount["n_entries"]) == (str(there.state_dir / "features"), total)
     assert said(command("clear")).startswith(f"{total} entries deleted, ")
     assert said(command("status")).startswith("0 entries of 0.0 MB in ")
     assert entries(there) == {}

@@ -1,5 +1,6 @@
 """The command line as a user meets it: in a process of its own, by what it prints and returns."""
 
+import json
 import os
 import re
 import subprocess
@@ -103,6 +104,15 @@ def test_a_command_waits_for_no_library_that_it_does_not_need(arguments, loaded,
 def test_wrong_usage_ends_with_status_2_and_the_remedy(run_heimdall, arguments, remedy):
     """A misspelt flag or value costs a user seconds, not an hour of training."""
     assert remedy in one_line(run_heimdall(*arguments.split()), 2)
+
+
+def test_a_stack_that_does_not_run_is_told_to_programs_too(run_heimdall):
+    """A supervisor reads the state, and the exit status."""
+    done = run_heimdall("stack", "status", "--json")
+    assert done.returncode == 1
+    servers = json.loads(done.stdout)
+    assert [server["ready"] for server in servers] == [False, False]
+    assert "the stack is not running" in done.stderr
 
 
 def test_others_can_change_nothing_that_a_command_writes(tmp_path):

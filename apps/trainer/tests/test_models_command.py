@@ -1,13 +1,14 @@
 """`heimdall models delete` on a real registry: asked for twice, and what it says."""
 
 import io
+import json
 import uuid
 
 import pytest
 from heimdall_export import list_versions
+from heimdall_export.tracking.client import open_client
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.connections import Connections
-from mlflow import MlflowClient
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def version(stack, tracking_uri, tmp_path, monkeypatch):
     objects = there.need_s3().client()
     for each in (key, key.replace(".onnx", ".json")):
         objects.put_object(there.models_bucket, each, io.BytesIO(b"{}"), 2)
-    client = MlflowClient(tracking_uri)
+    client = open_client(tracking_uri)
     experiment = client.create_experiment(name, artifact_location=tmp_path.as_uri())
     run = client.create_run(experiment).info
     client.log_text(run.run_id, "weights", "model/model.onnx")
@@ -67,6 +68,19 @@ def test_a_version_is_deleted_with_its_file_and_its_artifacts(
     assert f"deleted models:/{name}/1\n" in capsys.readouterr().out
 
 
+def test_lists_are_for_programs_too(version, tracking_uri, capsys):
+    """A script must not read columns."""
+    name, _ = version
+    assert heimdall("list", "--json", "--model-name", name) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["version"], listed["aliases"]) == ("1", [])
+    assert heimdall("show", "1", "--json", "--model-name", name) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == listed | {"moves": []}
+    assert heimdall("list", "--model-name", "nobody") == 0
+    assert capsys.readouterr().out == f"nobody has no version in {tracking_uri}\n"
+
+
 def test_without_a_yes_nothing_is_deleted(version, stack, tracking_uri, monkeypatch, capsys):
     """A script that forgot the flag must not hang, and a slip of the finger not delete."""
     name, key = version
@@ -88,7 +102,7 @@ def test_what_is_in_production_is_refused_before_anything_is_asked(
 ):
     """A question that can only be answered with no is none."""
     name, _ = version
-    MlflowClient(tracking_uri).set_registered_model_alias(name, "production", "1")
+    open_client(tracking_uri).set_registered_model_alias(name, "production", "1")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda question: pytest.fail("it asked"))
     assert heimdall("delete", "1", "--model-name", name) == 1

@@ -34,6 +34,7 @@ ConfigFile = Annotated[Path | None, Parameter(name="--config")]
 """Type of the parameter by which a command takes a configuration file."""
 Switch = Annotated[bool, Parameter(negative="")]
 """A boolean without a `--no-` form."""
+Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 GROUP = "only"
 """Name under which the flags that choose sessions may stand together."""
 MODES = frozenset(("config", "print_config", "dry_run"))

@@ -19,7 +19,9 @@ T. Bray et al., "Extensible Markup Language (XML) 1.0", fifth edition, section 2
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import re
 import unicodedata
 from typing import TYPE_CHECKING
@@ -121,3 +123,11 @@ def _category(character: str) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def user_name() -> str:
+    """Name of this process's user, for a record of who did something."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        return f"user {os.getuid()}"

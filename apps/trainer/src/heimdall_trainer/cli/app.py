@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate:evaluate": "Report on a model, on held-out recordings.",
     "compare:compare": "Two models on the same held-out recordings.",
     "ingest:app": "Store recordings and catalogue them.",
+    "sessions:app": "Recorded sessions: list, show, approve, reject.",
     "cache:app": "Computed features: build, status, clear.",
     "stack:app": "Embedded Postgres and S3: up, down, status.",
     "models:app": "Registered models: list, show, promote, rollback, delete.",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from json import dumps
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -13,7 +14,7 @@ from heimdall_data.catalogue.session import SessionFilter
 from heimdall_trainer.config import FILTER, TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError, UsageError, one_line
-from heimdall_trainer.flags import command_group
+from heimdall_trainer.flags import Json, command_group
 
 if TYPE_CHECKING:
     from heimdall_data.cache.disk import FeatureCache
@@ -117,12 +118,17 @@ def build(
 
 
 @app.command
-def status(*, connections: Connections = NOWHERE) -> None:
+def status(*, json: Json = False, connections: Connections = NOWHERE) -> None:
     """Say how much is in the cache, on disk and in the bucket."""
     cache = _cache(connections)
-    print(_amount(cache.status(), cache.directory))
+    amounts = {str(cache.directory): cache.status()}
     if (shared := connections.shared_cache(writes=True)) is not None:
-        print(_amount(shared.status(), shared.address))
+        amounts[shared.address] = shared.status()
+    if json:
+        print(dumps([{"place": at, **asdict(each)} for at, each in amounts.items()], indent=2))
+        return
+    for place, amount in amounts.items():
+        print(_amount(amount, place))
 
 
 @app.command

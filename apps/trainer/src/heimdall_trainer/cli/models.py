@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
+from json import dumps
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from heimdall_trainer.cli.benchmark import benchmark
 from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.connections import Connections
+from heimdall_trainer.connections import Connections, masked
 from heimdall_trainer.errors import UsageError, one_line
-from heimdall_trainer.flags import Switch, command_group
+from heimdall_trainer.flags import Json, Switch, command_group
 
 app = command_group("models", "List, show, promote, roll back and delete models.")
 app.command(benchmark)
@@ -26,19 +28,30 @@ Reason = Annotated[str, Parameter(help="Why, for the record.")]
 
 @app.command(name="list")
 def list_versions(
-    *, model_name: ModelName = MODEL_NAME, connections: Connections = NOWHERE
+    *, model_name: ModelName = MODEL_NAME, json: Json = False, connections: Connections = NOWHERE
 ) -> None:
     """List the versions of a registered model, newest first."""
     from heimdall_export.registry import listing
 
-    for found in listing.list_versions(connections.tracking_uri(), model_name):
+    versions = listing.list_versions(connections.tracking_uri(), model_name)
+    if json:
+        print(dumps([asdict(each) for each in versions], indent=2))
+        return
+    if not versions:
+        print(f"{model_name} has no version in {masked('', connections.tracking_uri())}")
+    for found in versions:
         aliases = ", ".join(found.aliases) or ("being deleted" if found.is_being_deleted else "-")
         print(f"version {found.version:>4s}  {aliases:20s}  run {found.run_id}")
 
 
 @app.command
 def show(
-    version: Version, /, *, model_name: ModelName = MODEL_NAME, connections: Connections = NOWHERE
+    version: Version,
+    /,
+    *,
+    model_name: ModelName = MODEL_NAME,
+    json: Json = False,
+    connections: Connections = NOWHERE,
 ) -> None:
     """Show what a version is worth, where it came from, and what was done to production."""
     from heimdall_export.registry.listing import find_version
@@ -46,6 +59,10 @@ def show(
 
     uri = connections.tracking_uri()
     found = find_version(uri, model_name, version)
+    if json:
+        made = [asdict(move) for move in moves(uri, model_name)]
+        print(dumps(asdict(found) | {"moves": made}, indent=2))
+        return
     print(f"version {found.version} of {model_name} ({', '.join(found.aliases) or 'no alias'})")
     print(f"run {found.run_id}")
     for name, value in sorted(found.tags.items()):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ from heimdall_export.atomic import write_whole
 
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError
-from heimdall_trainer.flags import command_group
+from heimdall_trainer.flags import Json, command_group
 
 if TYPE_CHECKING:
     from heimdall_data.embedded import EmbeddedStack
@@ -53,14 +55,16 @@ def down(*, state_dir: StateDir = None) -> None:
 
 
 @app.command
-def status(*, state_dir: StateDir = None) -> None:
+def status(*, json: Json = False, state_dir: StateDir = None) -> None:
     """Say which servers run; exit status 1 where one does not.
 
     Raises:
         TrainerError: A server does not answer.
     """
     found = _stack(state_dir).status()
-    for server in found.servers:
+    if json:
+        print(dumps([asdict(server) for server in found.servers], indent=2))
+    for server in () if json else found.servers:
         state = "ready" if server.ready else "not running"
         port = f"port {server.port}" if server.port else "no port"
         print(f"{server.name:10s} {state:12s} {port}  pid {server.pid or '-'}")

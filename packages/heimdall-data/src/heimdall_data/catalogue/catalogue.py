@@ -101,7 +101,7 @@ class Catalogue:
         """Description of the database, without the password."""
         self._user = parts.get("user")
         self._url = database_url
-        self._default_bucket = default_bucket
+        self.default_bucket = default_bucket
         self._patience_s = patience_s
         self._has_opened = False
         self._pools: dict[int, ConnectionPool] = {}
@@ -195,7 +195,7 @@ class Catalogue:
             query = unlocated_query(only, members, by_id=ids is not None)
             chosen = None if ids is None else list(ids)
             rows = connection.execute(query, only.parameters() | {"ids": chosen})
-            return tuple(sessions_from_rows(rows, self._default_bucket))
+            return tuple(sessions_from_rows(rows, self.default_bucket))
 
         return self.read(found)
 
@@ -246,7 +246,7 @@ class Catalogue:
         with connection.cursor("heimdall_sessions") as cursor:
             cursor.itersize = 10_000
             cursor.execute(query, only.parameters() | {"ids": ids})
-            yield from sessions_from_rows(cursor, self._default_bucket)
+            yield from sessions_from_rows(cursor, self.default_bucket)
 
     def read(self, query: Callable[[Connection], _Found]) -> _Found:
         """Call `query` in a read-only transaction that sees one state of the database.

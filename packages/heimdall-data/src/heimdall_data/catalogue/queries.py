@@ -149,38 +149,44 @@ JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id GROUP BY 1 ORDER
 """Number of measurements of each station that have a level and no recording."""
 
 
+REASONS = f"""
+SELECT s.id, CASE
+    WHEN s.approval_status = 'rejected' THEN 'rejected'
+    WHEN s.approval_status IS DISTINCT FROM 'approved' THEN 'not approved yet'
+    WHEN s.status IS DISTINCT FROM 'completed' THEN 'not completed'
+    WHEN src.latitude IS NULL OR src.longitude IS NULL THEN 'source without a position'
+    WHEN NOT {on_earth("src")} THEN 'source at an impossible position'
+    WHEN {_possible("s.session_start")} IS NOT TRUE THEN 'start at an impossible time'
+    WHEN recorded.session_id IS NULL AND s.id IN (SELECT session_id FROM levels_alone)
+        THEN 'levels without recordings'
+    WHEN recorded.session_id IS NULL THEN 'no recordings'
+    WHEN NOT recorded.placed THEN 'stations without a position'
+END AS reason
+FROM heimdall.recording_sessions s
+LEFT JOIN heimdall.known_sources src ON src.id = s.known_source_id
+LEFT JOIN (
+    SELECT m.session_id, bool_or(st.id IS NOT NULL) AS placed FROM belonging m
+    LEFT JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id AND {STATION_PLACED}
+    GROUP BY m.session_id
+) recorded ON recorded.session_id = s.id
+"""  # noqa: S608 - constants of ours
+"""The first reason why each session is not usable; null for those that are."""
 REJECTED = f"""
-SELECT reason, count(*) FROM (
-    SELECT CASE
-        WHEN s.approval_status = 'rejected' THEN 'rejected'
-        WHEN s.approval_status IS DISTINCT FROM 'approved' THEN 'not approved yet'
-        WHEN s.status IS DISTINCT FROM 'completed' THEN 'not completed'
-        WHEN src.latitude IS NULL OR src.longitude IS NULL THEN 'source without a position'
-        WHEN NOT {on_earth("src")} THEN 'source at an impossible position'
-        WHEN {_possible("s.session_start")} IS NOT TRUE THEN 'start at an impossible time'
-        WHEN recorded.session_id IS NULL AND s.id IN (SELECT session_id FROM levels_alone)
-            THEN 'levels without recordings'
-        WHEN recorded.session_id IS NULL THEN 'no recordings'
-        WHEN NOT recorded.placed THEN 'stations without a position'
-    END AS reason
-    FROM heimdall.recording_sessions s
-    LEFT JOIN heimdall.known_sources src ON src.id = s.known_source_id
-    LEFT JOIN (
-        SELECT m.session_id, bool_or(st.id IS NOT NULL) AS placed FROM belonging m
-        LEFT JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id AND {STATION_PLACED}
-        GROUP BY m.session_id
-    ) recorded ON recorded.session_id = s.id
-) AS reasons
+SELECT reason, count(*) FROM ({REASONS}) AS reasons
 WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
 """  # noqa: S608 - constants of ours
 """Number of sessions that are not usable, by the first reason that applies."""
+REASON = f"SELECT reason FROM ({REASONS}) AS reasons WHERE id = %s::uuid"  # noqa: S608 - as above
 
-_SELECTED = f"""
-SELECT s.id::text, s.session_name, s.session_start, src.id::text, src.name, src.latitude,
-       src.longitude, src.source_type, src.frequency_hz::float8, src.error_margin_meters,
+_MEASURED = f"""
        st.name, st.latitude, st.longitude, m.iq_data_location, m.iq_data_format,
        m.iq_sample_rate::float8, m.snr_db, m.signal_strength_db, m.frequency_hz::float8,
        CASE WHEN {_possible("m.timestamp")} THEN m.timestamp END
+"""
+_SELECTED = f"""
+SELECT s.id::text, s.session_name, s.session_start, src.id::text, src.name, src.latitude,
+       src.longitude, src.source_type, src.frequency_hz::float8, src.error_margin_meters,
+       {_MEASURED}
 """
 _RECORDED = """
 JOIN belonging m ON m.session_id = s.id
@@ -225,11 +231,39 @@ def unlocated_query(only: SessionFilter, members: str, *, by_id: bool = False) -
     return f"{members}{_SELECTED}{_UNLOCATED}  AND {chosen}\n{only.sql()}{order}"
 
 
+def sessions_listed(only: SessionFilter, members: str) -> str:
+    """SQL for all sessions, usable or not, the newest first, one row a session.
+
+    The last column is their number. The values of `only`, `ids`, `approval`, `status` and `limit`
+    are its parameters; null is no condition.
+    """
+    return f"""{members}
+SELECT s.id::text, s.session_name,
+       CASE WHEN {_possible("s.session_start")} THEN s.session_start END,
+       src.name, src.latitude, src.longitude, s.status, coalesce(s.approval_status, 'pending'),
+       array_agg(DISTINCT st.name) FILTER (WHERE st.name IS NOT NULL), count(*) OVER ()
+FROM heimdall.recording_sessions s
+LEFT JOIN heimdall.known_sources src ON src.id = s.known_source_id
+LEFT JOIN belonging m ON m.session_id = s.id
+LEFT JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id
+WHERE s.id = ANY(coalesce(%(ids)s::uuid[], ARRAY[s.id]))
+  AND coalesce(s.approval_status, 'pending') = coalesce(%(approval)s, s.approval_status, 'pending')
+  AND s.status IS NOT DISTINCT FROM coalesce(%(status)s, s.status)
+{only.sql()}GROUP BY s.id, src.id ORDER BY s.session_start DESC, s.id LIMIT %(limit)s
+"""  # noqa: S608 - constants of ours
+
+
 def rates_query(only: SessionFilter, members: str) -> str:
     """SQL for the number of measurements of usable sessions at each stated sample rate."""
     select = "SELECT m.iq_sample_rate::float8, count(*)"
     rest = "AND m.iq_sample_rate > 0 GROUP BY 1 ORDER BY 2 DESC, 1"
     return f"{members}{select}{_TABLES}{USABLE}{only.sql()}{rest}"
+
+
+def measurements_query(members: str) -> str:
+    """SQL for the measurements with recordings of the session %s, usable or not, by station."""
+    tables = f"FROM heimdall.recording_sessions s {_RECORDED}"
+    return f"{members} SELECT {_MEASURED}{tables} WHERE s.id = %s::uuid ORDER BY 1, m.timestamp"
 
 
 def object_address(location: str, default_bucket: str) -> tuple[str, str]:
@@ -256,7 +290,7 @@ def sessions_from_rows(rows: Iterable[tuple[Any, ...]], default_bucket: str) -> 
             ),
             start=start,
             measurements=tuple(
-                _measurement(row[_SESSION_WIDTH:], default_bucket) for row in members
+                measurement_from_row(row[_SESSION_WIDTH:], default_bucket) for row in members
             ),
             source_type=rest[0],
             frequency_hz=rest[1],
@@ -264,7 +298,8 @@ def sessions_from_rows(rows: Iterable[tuple[Any, ...]], default_bucket: str) -> 
         )
 
 
-def _measurement(row: tuple[Any, ...], default_bucket: str) -> Measurement:
+def measurement_from_row(row: tuple[Any, ...], default_bucket: str) -> Measurement:
+    """Build the measurement that a row of `measurements_query` describes."""
     station, latitude, longitude, location, form, rate_hz, snr_db, level_db, carrier_hz, start = row
     bucket, key = object_address(location, default_bucket)
     return Measurement(

@@ -10,14 +10,13 @@ along this record.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import math
-import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from heimdall_features.names import user_name
 from heimdall_features.outside_json import parsed_json
 
 from heimdall_export.contract import REGISTERED_MODEL
@@ -181,10 +180,6 @@ def rollback(tracking_uri: str, model_name: str = REGISTERED_MODEL, *, reason: s
 
 
 def _move(action: Literal["promote", "rollback"], version: str, reason: str) -> Move:
-    try:
-        by = getpass.getuser()
-    except (OSError, KeyError):  # a container may have no name for its user
-        by = f"user {os.getuid()}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    by, why = by[:_LONGEST_USER], reason[:_LONGEST_REASON]
+    by, why = user_name()[:_LONGEST_USER], reason[:_LONGEST_REASON]
     return Move(action=action, version=version, at=now, by=by, why=why)

@@ -1,0 +1,75 @@
+"""`heimdall sessions`: operators approve recordings without SQL."""
+
+import json
+
+import pytest
+from heimdall_data import Catalogue, ObjectStore
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.testing.fixtures import new_session
+
+
+@pytest.fixture
+def stored(empty):
+    """Connections to a catalogue with two sessions, one of them undecided."""
+    s3 = empty.need_s3()
+    sessions = [new_session(), new_session("evening", approval_status="pending")]
+    with Catalogue(empty.need_database()) as catalogue:
+        catalogue.create_schema()
+        ingest(catalogue, ObjectStore(s3, s3.raw_iq_bucket), sessions, progress=False)
+    return empty
+
+
+def test_a_pending_session_is_found_looked_at_and_approved(stored, heimdall_here):
+    """The way of every recording into training."""
+
+    def run(*words):
+        done = heimdall_here("sessions", *words, connections=stored)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    (pending,) = json.loads(run("list", "--approval", "pending", "--json"))
+    identity = pending["id"]
+    assert pending["stations"] == ["Genova", "Torino"]
+    assert "not trained on: not approved yet" in run("show", identity)
+    said = run("approve", identity, "--reason", "clean carrier", "--by", "Ada")
+    assert said == f"{identity} is approved\n"
+    assert run("list", "--approval", "pending") == f"no such session in {where(stored)}\n"
+    shown = json.loads(run("show", identity, "--json"))
+    assert (shown["unusable"], shown["approval_status"]) == (None, "approved")
+    assert [each["station"] for each in shown["recordings"]] == ["Genova", "Torino"]
+    (decision,) = shown["decisions"]
+    assert (decision["by"], decision["reason"]) == ("Ada", "clean carrier")
+    run("reject", identity, "--by", "Bob")
+    *_, state, first, second = run("show", identity).splitlines()
+    assert state == "not trained on: rejected"
+    assert first == f"{decision['at'][:16].replace('T', ' ')}  Ada: approved  clean carrier"
+    assert second.endswith("  Bob: rejected  ")
+    assert "1 older; --limit 2 lists them" in run("list", "--limit", "1")
+
+
+def where(connections):
+    """How errors name the database."""
+    with Catalogue(connections.need_database()) as catalogue:
+        return catalogue.where
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "no session is given; see `heimdall sessions list --approval pending`"),
+        (("morning",), "'morning' is no id of a session, which is a UUID"),
+    ],
+)
+def test_who_names_no_session_is_told_how(stored, heimdall_here, words, told):
+    """A name is not enough: sources have sessions of the same name."""
+    done = heimdall_here("sessions", "approve", *words, connections=stored)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+
+
+def test_an_unknown_session_is_no_decision(stored, heimdall_here):
+    """A slip must not be taken for an approval."""
+    nobody = "00000000-0000-4000-8000-000000000000"
+    done = heimdall_here("sessions", "reject", nobody, connections=stored)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"has no session {nobody}; see `heimdall sessions list`; nothing was" in done.stderr

@@ -1,0 +1,142 @@
+"""Operators see every session, decide about it, and are on record for it."""
+
+import threading
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from heimdall_data.catalogue.approval import (
+    decide,
+    decisions,
+    list_sessions,
+    measurements,
+    why_unusable,
+)
+from heimdall_data.catalogue.catalogue import Catalogue
+from heimdall_data.catalogue.session import SessionFilter
+from heimdall_data.errors import CatalogueError
+from heimdall_data.ingest.ingest import ingest
+from heimdall_data.testing.fixtures import GENOVA, TORINO, new_session
+
+EVERY = SessionFilter()
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def filled(catalogue, raw_iq_store):
+    """A catalogue with sessions that can be trained on, and others."""
+    sessions = [
+        new_session("approved"),
+        replace(new_session("undecided", approval_status="pending"), start=START.replace(hour=13)),
+        replace(new_session("failed", status="failed", stations=()), start=START.replace(hour=14)),
+    ]
+    ingest(catalogue, raw_iq_store, sessions, progress=False)
+    return catalogue
+
+
+def found(catalogue, only=EVERY, **conditions):
+    """Names of the sessions that meet conditions."""
+    entries, n_all = list_sessions(catalogue, only, **conditions)
+    assert n_all == len(entries)
+    return [entry.session_name for entry in entries]
+
+
+def test_every_session_is_listed_the_newest_first(filled):
+    """Also one without a recording, which no training would see."""
+    assert found(filled) == ["failed", "undecided", "approved"]
+    assert found(filled, approval="pending") == ["undecided"]
+    assert found(filled, status="failed", approval="approved") == ["failed"]
+    assert found(filled, SessionFilter(until=START.replace(hour=13))) == ["approved"]
+    assert found(filled, SessionFilter(stations=("Torino",))) == ["undecided", "approved"]
+    (first,), n_all = list_sessions(filled, EVERY, limit=1)
+    assert (first.session_name, first.start, n_all) == ("failed", START.replace(hour=14), 3)
+    assert (first.stations, first.position_deg) == ((), (45.0, 8.0))
+    (last,), _ = list_sessions(filled, SessionFilter(until=START.replace(hour=13)))
+    assert (last.stations, last.source_name) == ((GENOVA.name, TORINO.name), "Beacon")
+
+
+def test_a_session_without_source_time_or_decision_is_listed_too(filled):
+    """Those are what an operator has to look at."""
+    with filled.transaction() as connection:
+        connection.execute(
+            "ALTER TABLE heimdall.recording_sessions ALTER approval_status DROP NOT NULL, "
+            "ALTER known_source_id DROP NOT NULL"
+        )
+        connection.execute(
+            "UPDATE heimdall.recording_sessions SET approval_status = NULL, "
+            "known_source_id = NULL, session_start = 'infinity' WHERE session_name = 'failed'"
+        )
+    (entry,), _ = list_sessions(filled, EVERY, approval="pending", status="failed")
+    assert (entry.start, entry.source_name, entry.position_deg) == (None, None, None)
+    assert entry.approval_status == "pending"
+    assert why_unusable(filled, entry.id) == "not approved yet"
+
+
+def test_what_is_approved_is_trained_on_and_on_record(filled):
+    """A model's data must be answered for: who let them in, when, and why."""
+    (entry,), _ = list_sessions(filled, EVERY, approval="pending")
+    assert why_unusable(filled, entry.id) == "not approved yet"
+    assert decisions(filled, entry.id) == ()
+    decide(filled, [entry.id], "approved", by="Ada", reason="carrier is clean")
+    assert {session.id for session in filled.sessions()} >= {entry.id}
+    assert why_unusable(filled, entry.id) is None
+    decide(filled, [entry.id.upper()], "rejected", by="Bob", reason="")
+    assert why_unusable(filled, entry.id) == "rejected"
+    first, second = decisions(filled, entry.id)
+    assert (first.by, first.approval_status, first.reason) == (
+        "Ada",
+        "approved",
+        "carrier is clean",
+    )
+    assert (second.by, second.approval_status, second.reason) == ("Bob", "rejected", "")
+    assert first.at <= second.at
+    assert [each.station for each in measurements(filled, entry.id)] == ["Genova", "Torino"]
+
+
+def test_all_are_decided_or_none(filled):
+    """Half of a list would have to be looked for."""
+    (entry,), _ = list_sessions(filled, EVERY, approval="pending")
+    stranger = str(uuid.uuid4())
+    with pytest.raises(CatalogueError, match=f"has no session {stranger}.*nothing was changed"):
+        decide(filled, [entry.id, stranger], "approved", by="Ada", reason="")
+    assert why_unusable(filled, entry.id) == "not approved yet"
+    assert decisions(filled, entry.id) == ()
+    with pytest.raises(CatalogueError, match=f"has no session {stranger}"):
+        why_unusable(filled, stranger)
+
+
+def test_the_first_decisions_may_come_at_once(filled):
+    """Both find no table for them."""
+    ids = [entry.id for entry in list_sessions(filled, EVERY)[0]]
+    threads = [
+        threading.Thread(target=decide, args=(filled, [each], "rejected"), kwargs=who)
+        for each in ids
+        for who in ({"by": "Ada", "reason": ""}, {"by": "Bob", "reason": ""})
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [sorted(one.by for one in decisions(filled, each)) for each in ids] == [
+        ["Ada", "Bob"]
+    ] * 3
+
+
+def test_who_may_only_read_is_told_so(filled, database_url):
+    """The backend's database is often given read-only."""
+    (entry,), _ = list_sessions(filled, EVERY, approval="pending")
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("DROP ROLE IF EXISTS onlooker")
+        owner.execute("CREATE ROLE onlooker LOGIN PASSWORD 'x'")
+        owner.execute("GRANT USAGE ON SCHEMA heimdall TO onlooker")
+        owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA heimdall TO onlooker")
+        host = database_url.rpartition("@")[2]
+        with Catalogue(f"postgresql://onlooker:x@{host}") as reader:
+            assert why_unusable(reader, entry.id) == "not approved yet"
+            with pytest.raises(CatalogueError, match=r"permission denied.* for user 'onlooker'"):
+                decide(reader, [entry.id], "approved", by="Ada", reason="")
+        owner.execute("DROP OWNED BY onlooker")
+        owner.execute("DROP ROLE onlooker")
+    assert why_unusable(filled, entry.id) == "not approved yet"
