@@ -106,6 +106,15 @@ def test_wrong_usage_ends_with_status_2_and_the_remedy(run_heimdall, arguments, 
     assert remedy in one_line(run_heimdall(*arguments.split()), 2)
 
 
+def test_the_shell_learns_to_complete(run_heimdall, tmp_path):
+    """Seventy flags are not typed from memory."""
+    done = run_heimdall("--install-completion", HOME=str(tmp_path), SHELL="/bin/bash")
+    assert done.returncode == 0
+    (script,) = (tmp_path / ".local").rglob("heimdall")
+    assert "sessions" in script.read_text()
+    assert run_heimdall("-V").stdout == run_heimdall("--version").stdout != ""
+
+
 def test_a_stack_that_does_not_run_is_told_to_programs_too(run_heimdall):
     """A supervisor reads the state, and the exit status."""
     done = run_heimdall("stack", "status", "--json")

@@ -127,6 +127,7 @@ def test_a_model_says_what_it_takes_and_gives(onnx_path, tmp_path, features):
         assert (shown.dtype, shown.shape) == (np.float32, (n_rows, *shape))
         np.testing.assert_array_equal(shown, np.zeros((1, *shape)) if rows is None else rows)
         assert (folder / "model.onnx").read_bytes() == onnx_path.read_bytes()
+        assert [path.name for path in folder.glob("*.onnx*")] == ["model.onnx"]
         needed = [line.partition("==")[0] for line in (folder / "requirements.txt").open()]
         assert needed == ["mlflow", "numpy", "onnx", "onnxruntime"]
 

@@ -19,7 +19,7 @@ from heimdall_trainer.errors import UsageError
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
 
-FILTER = Parameter(name="*", negative="", consume_multiple=True)
+FILTER = Parameter(name="*", group="Which sessions", negative="", consume_multiple=True)
 
 
 # The options of training are inherited, not nested, so that `TrainingConfig(epochs=3)` stays as

@@ -55,7 +55,7 @@ def _not_configured(what: str, names: list[str]) -> TrainerError:
     )
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Servers and folders")
 @dataclass(frozen=True, kw_only=True)
 class Connections:
     """Addresses and names of the systems that the trainer works with."""

@@ -48,6 +48,7 @@ app = cyclopts.App(
     help="Where a transmitter is, and how sure we are.",
     help_epilogue="Any command takes --debug, to see the traceback of an error.",
     version=lambda: version("heimdall-trainer"),
+    version_flags=("--version", "-V"),
     suppress_keyboard_interrupt=False,
     help_formatter="plain",
     help_format="plaintext",  # Markdown, which the commands' own help has, takes 0.1 s to load.
@@ -56,6 +57,7 @@ for _place, _help in COMMANDS.items():
     _name, _, _object = _place.partition(":")
     _more = {} if _object == "app" else {"help_format": "markdown"}
     app.command(f"heimdall_trainer.cli.{_place}", name=_name, help=_help, **_more)
+app.register_install_completion_command(help="Completion for the shell in use: bash, zsh or fish.")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
