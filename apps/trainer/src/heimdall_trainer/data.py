@@ -144,8 +144,8 @@ def choose_sessions(
             such = f" with {asked}" if asked else ""
             raise TrainerError(
                 f"the catalogue has no approved and completed session{such} (it has "
-                f"{dict(not_used)}): approve some with `heimdall sessions approve`, store recordings "
-                "with `heimdall ingest`, or try `heimdall demo`"
+                f"{dict(not_used)}): approve some with `heimdall sessions approve`, store "
+                "recordings with `heimdall ingest`, or try `heimdall demo`"
             )
         rate_hz = config.sample_rate_hz or next(iter(catalogue.sample_rates_hz(only)), None)
     if rate_hz is None:
