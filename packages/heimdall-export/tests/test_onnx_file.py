@@ -4,6 +4,7 @@ import json
 import logging
 import resource
 import stat
+from importlib.metadata import version
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import pytest
 import torch
 from heimdall_export import ExportError, Predictor, check_parity, export_onnx
 from heimdall_export.contract import OPSETS
+from heimdall_export.graph.quantize import quantize_model
 from heimdall_export.model_files import weights_beside
 from heimdall_export.session import open_session
 from hypothesis import HealthCheck, given, settings
@@ -97,6 +99,19 @@ def test_the_file_names_nothing_of_the_machine_that_made_it(onnx_path):
     """The exporter notes a stack trace at every node: folders and user names for everyone."""
     assert b"conftest" not in onnx_path.read_bytes()
     assert not any(node.metadata_props for node in onnx.load(onnx_path).graph.node)
+
+
+def test_the_file_says_what_it_is_to_any_viewer(onnx_path, metadata, features, tmp_path):
+    """Netron and model stores show these fields, and none of the metadata; variants keep them."""
+    created = metadata | {"heimdall.created_at": "2026-03-01T12:00:09.5+00:00"}
+    path = export(Doubled(), tmp_path / "m.onnx", created)
+    smaller = quantize_model(onnx_path, tmp_path / "fp16.onnx", "fp16", features=features[:2])
+    for each in (path, smaller):
+        model = onnx.load(each)
+        assert (model.producer_name, model.domain) == ("heimdall-export", "heimdall")
+        assert model.producer_version == version("heimdall-export")
+        assert "Position of a radio transmitter" in model.doc_string
+    assert onnx.load(path).model_version == 20260301120009
 
 
 def test_export_is_silent_and_leaves_logging_as_it_was(metadata, tmp_path, capfd, recwarn):

@@ -16,7 +16,9 @@ import contextlib
 import io
 import logging
 import math
+import re
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,8 +112,22 @@ def export_onnx(
         examples = tuple(torch.zeros((2, *shape), device=device) for shape in shapes)
         graph = _checked_graph(network, examples, _output_names(network, examples), opset)
     onnx.helper.set_model_props(graph.model, dict(metadata))
+    _describe(graph.model, input_shape[0], metadata["heimdall.created_at"])
     graph.save(target, largest=largest_file)
     return target
+
+
+def _describe(model: onnx.ModelProto, n_receivers: int, created_at: str) -> None:
+    """Fill the fields that viewers and model stores show."""
+    model.producer_name, model.producer_version = "heimdall-export", version("heimdall-export")
+    model.domain = "heimdall"
+    # ONNX has a number: 2026-03-01T12:00:00 is version 20260301120000.
+    model.model_version = int(re.sub(r"\D", "", created_at)[:14] or 0)
+    model.doc_string = (
+        f"Position of a radio transmitter and its uncertainty, from features of {n_receivers} "
+        "receivers. The metadata hold the receivers and the definition of the features, which "
+        "heimdall-features computes."
+    )
 
 
 def _output_names(network: nn.Module, examples: tuple[Tensor, ...]) -> tuple[str, ...]:
