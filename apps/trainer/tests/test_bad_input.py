@@ -19,13 +19,13 @@ SOURCE = ("--source", "Beacon", "--latitude", "45", "--longitude", "8", "--frequ
 
 
 @pytest.fixture
-def heimdall(run_heimdall, empty):
+def heimdall(heimdall_here, empty):
     """Run `heimdall` on an empty catalogue; its status, and the one line that it prints."""
     with Catalogue(empty.database_url) as catalogue:
         catalogue.create_schema()
 
     def run(*words, **variables):
-        finished = run_heimdall(*words, connections=empty, **variables)
+        finished = heimdall_here(*words, connections=empty, **variables)
         lines = finished.stderr.strip().splitlines()
         assert len(lines) == 1, finished.stderr
         assert "Traceback" not in finished.stdout
