@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import tarfile
 import wave
 from datetime import UTC, datetime
 
@@ -268,6 +269,51 @@ def test_a_wav_of_ubersdr_is_read_with_its_json(tmp_path):
     sidecar.write_text("{}")
     with pytest.raises(IngestError, match="m9psy"):
         file.content()
+
+
+def test_a_compressed_archive_is_stored_as_a_plain_one(tmp_path):
+    """Other readers of the store expect what the contract calls an archive."""
+    data = write_sigmf(tmp_path, "Torino")
+    path = sigmf.fromfile(data).archive(tmp_path / "Genova.sigmf.xz")
+    assert station_in_name(path) == "Genova"
+    file = RecordingFile.inspected(path)
+    content, metadata = file.content()
+    assert (file.format, metadata, file.station) == ("sigmf", None, "Genova")
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        assert len(archive.getnames()) == 2
+    stored = decode(content, "sigmf", name="a.sigmf")
+    assert stored.iq.tolist() == read_recording(data).iq.tolist()
+    assert stored.position == read_recording(data).position
+    assert path in recording_paths([tmp_path])
+
+
+def test_a_pair_with_names_in_capital_letters_is_read(tmp_path):
+    """File systems of other computers write them so."""
+    data = write_sigmf(tmp_path, "Torino")
+    other = {path.suffix.upper(): path for path in (data, data.with_suffix(".sigmf-meta"))}
+    for suffix, path in other.items():
+        path.rename(tmp_path / f"Torino{suffix}")
+    assert [p.name for p in recording_paths([tmp_path])] == ["Torino.SIGMF-META"]
+    for suffix in other:
+        assert RecordingFile.inspected(tmp_path / f"Torino{suffix}").n_samples == 8
+
+
+HDSDR_NAME = "HDSDR_20260301_120000Z_7100kHz_RF.wav"
+
+
+def test_a_name_without_a_station_says_how_to_give_it(tmp_path):
+    """No list of stations has one of this name."""
+    path = tmp_path / HDSDR_NAME
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, 48_000, 0, "NONE", None))
+        file.writeframes(np.arange(32, dtype="<i2").tobytes())
+    near = Station("Torino", 45.044, 7.672)
+    with pytest.raises(IngestError, match=r"HDSDR names no station: call the file STATION\.wav"):
+        new_session_from_files([path], SOURCE, [near])
+    path.with_suffix(".json").write_text('{"station": "Torino"}')
+    session = new_session_from_files([path], SOURCE, [near])
+    assert session.measurements[0].station == near
+    assert session.start == datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 names = st.sampled_from(

@@ -20,23 +20,29 @@ from __future__ import annotations
 import math
 import re
 import struct
-from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.formats import KIWI_STAMP
 from heimdall_data.recordings.recording import (
     INT16_FULL_SCALE,
     MAX_SAMPLES,
     WEEK_NS,
     Recording,
     gps_ns_near,
+    utc_from_text,
 )
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 HEADER = struct.Struct("<4sI4s4sIHHIIHH")
 STAMP_BYTES = 10
+UNFINISHED = 2**32 - 1
+"""Size in a header whose recorder was stopped, or wrote into a pipe."""
 _CHUNK = struct.Struct("<4sI")
 _MOST_BLOCKS = 2**20
 """Fitting takes a hundred bytes for each. Receivers send 512 samples a block: 2**18 at most."""
@@ -75,17 +81,12 @@ def kiwi_name(name: str) -> KiwiName | None:
     if match is None:
         return None
     try:
-        start = datetime.strptime(match["utc"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        start = utc_from_text(match["utc"])
     except ValueError:
         return None
     if start.year not in _YEARS:
         return None
     return KiwiName(start, float(match["frequency_hz"]), match["station"])
-
-
-def is_kiwi_wav(data: bytes) -> bool:
-    """Return True if a WAV file begins with a stamp, and is none of another program."""
-    return data[HEADER.size : HEADER.size + 4] == b"kiwi"
 
 
 def block_layout(n_pairs: int) -> np.dtype[np.void]:
@@ -122,6 +123,14 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
     kept = blocks[together]
     locked = not bool((kept["age_s"] >= _FIRST_UNLOCKED_AGE).any())
     if fit is None and locked:
+        steps_ns = np.diff(stamps_ns) % WEEK_NS
+        stamped_hz = n_pairs * 1e9 / float(np.median(steps_ns)) if steps_ns.any() else rate_hz
+        if _fit_stamps(stamps_ns, n_pairs, stamped_hz) is not None:
+            raise RecordingError(
+                f"{name}: the stamps are of {stamped_hz:.1f} Hz and the header is of "
+                f"{rate_hz:g} Hz, as after resampling or a change of the header; give the file as "
+                f"it was recorded, without --resample"
+            )
         raise RecordingError(
             f"{name}: no two of {len(blocks)} time stamps are {n_pairs} samples apart at the "
             f"header's {rate_hz:g} Hz; record again"
@@ -154,13 +163,16 @@ def _header_rate_hz(data: bytes, name: str) -> float:
         )
     riff, riff_size, wave, fmt, _, coding, channels, rate, _, _, bits = HEADER.unpack_from(data)
     if (riff, wave, fmt) != (b"RIFF", b"WAVE", b"fmt "):
-        raise RecordingError(f"{name}: begins with {data[:16]!r}; correct iq_data_format")
+        raise RecordingError(
+            f"{name}: begins with {data[:16]!r}, not with the header of a KiwiSDR's recorder; give "
+            f"the file as it was recorded"
+        )
     if (coding, channels, bits) != (1, 2, 16) or not rate:
         raise RecordingError(
             f"{name}: WAV coding {coding} with {channels} channel(s) of {bits} bit at {rate} Hz, "
             f"not PCM (1) with 2 of 16 bit; record in IQ mode"
         )
-    if riff_size + 8 > len(data):
+    if riff_size != UNFINISHED and riff_size + 8 > len(data):
         raise RecordingError(
             f"{name}: truncated: {len(data)} bytes of {riff_size + 8}; store the recording again"
         )
@@ -170,12 +182,9 @@ def _header_rate_hz(data: bytes, name: str) -> float:
 def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     """All complete blocks as a structured array; an incomplete last one is left out."""
     body = len(data) - HEADER.size
-    if data[HEADER.size : HEADER.size + 4] == b"data":
-        raise RecordingError(
-            f"{name}: an ordinary WAV without `kiwi` stamps; record it with GNSS stamps, or "
-            f"convert it to a NumPy file and set iq_data_format to 'npy'"
-        )
     _, data_bytes = _CHUNK.unpack_from(data, HEADER.size + _CHUNK.size + STAMP_BYTES)
+    if not _is_block(data, HEADER.size):
+        raise _damage(data, HEADER.size, 0, data_bytes, name)
     layout = block_layout(min(data_bytes, body) // 4)
     blocks = np.frombuffer(data, layout, body // layout.itemsize, HEADER.size)
     if not 0 < len(blocks) * data_bytes // 4 <= MAX_SAMPLES or len(blocks) > _MOST_BLOCKS:
@@ -191,11 +200,35 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     )
     if not good.all():
         bad = int(np.argmin(good))
-        raise RecordingError(
-            f"{name}: damaged at byte {HEADER.size + bad * layout.itemsize}, in block {bad} of "
-            f"{len(blocks)}; store the recording again"
-        )
+        raise _damage(data, HEADER.size + bad * layout.itemsize, bad, data_bytes, name)
     return blocks
+
+
+def _is_block(data: bytes, place: int) -> bool:
+    """Return True if a stamp is there, and the samples after it."""
+    samples = place + _CHUNK.size + STAMP_BYTES
+    return data.startswith(KIWI_STAMP, place) and data.startswith(b"data", samples)
+
+
+def _damage(data: bytes, place: int, block: int, data_bytes: int, name: str) -> RecordingError:
+    """The error about a block that is not like the first one."""
+    if data.startswith(b"data", place):
+        return RecordingError(
+            f"{name}: block {block} has no GNSS stamp before its samples, at byte {place}; give "
+            f"the file as it was recorded, or record again"
+        )
+    if _is_block(data, place):
+        _, other_bytes = _CHUNK.unpack_from(data, place + _CHUNK.size + STAMP_BYTES)
+        after = place + block_layout(0).itemsize + other_bytes
+        if after >= len(data) or _is_block(data, after):
+            return RecordingError(
+                f"{name}: block 0 has {data_bytes // 4} samples and block {block} has "
+                f"{other_bytes // 4}, as after resampling by the recorder, whose stamps no longer "
+                f"tell when a sample was received; record without --resample"
+            )
+    return RecordingError(
+        f"{name}: damaged at byte {place}, in block {block}; store the recording again"
+    )
 
 
 def _fit_stamps(
