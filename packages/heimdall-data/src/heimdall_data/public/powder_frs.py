@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import itertools
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +20,9 @@ import numpy as np
 from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
 from heimdall_data.ingest.session_files import stations_from_csv
 from heimdall_data.public.columns import PublicDataError, number, place_deg, read_rows
-from heimdall_data.recordings.recording import utc_from_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -153,11 +152,12 @@ def read_powder_frs(folder: Path) -> PowderFrs:
     start, part = [], []
     for row in table.rows:
         try:
-            start.append(utc_from_text(row.cells.get("timestamp", "")))
-        except (ValueError, OverflowError) as error:
+            moment = datetime.fromisoformat(row.cells.get("timestamp", ""))
+        except ValueError as error:
             raise PublicDataError(
                 f"{row.where}, column 'timestamp': {error}; write 2022-07-05 14:12:32"
             ) from error
+        start.append(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
         if "part" not in row.cells:
             raise PublicDataError(f"{row.where}, column 'part': it is empty; write train or test")
         part.append(row.cells["part"])

@@ -48,6 +48,7 @@ from heimdall_data.recordings.recording import (
     Recording,
     gps_ns_from_text,
     gps_ns_from_utc,
+    require_on_globe,
     utc_from_text,
 )
 
@@ -228,8 +229,7 @@ def _position(said: Mapping[str, Any]) -> ReceiverPosition | None:
             return None
         place, altitude = (gps["lat"], gps["lon"]), receiver.get("asl")
     latitude_deg, longitude_deg = map(_finite, place)
-    if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
-        raise ValueError(f"latitude {latitude_deg}, longitude {longitude_deg}; swapped?")
+    require_on_globe(latitude_deg, longitude_deg)
     return ReceiverPosition(
         latitude_deg, longitude_deg, None if altitude is None else _finite(altitude)
     )

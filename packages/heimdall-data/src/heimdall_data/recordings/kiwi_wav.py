@@ -157,6 +157,8 @@ def _clock_sigma_s(age_s: npt.NDArray[np.uint8]) -> float:
 
 def _header_rate_hz(data: bytes, name: str) -> float:
     """The rounded sample rate in the header of a complete file."""
+    if not data.startswith(b"RIFF"):
+        raise RecordingError(f"{name}: not a WAV file; copy or record it again")
     if len(data) < HEADER.size + block_layout(0).itemsize:
         raise RecordingError(
             f"{name}: truncated: {len(data)} bytes are no header and block; store it again"

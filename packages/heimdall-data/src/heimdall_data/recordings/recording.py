@@ -127,6 +127,17 @@ def gps_ns_near(ns_of_week: int, instant: datetime) -> int:
     return near_ns + (ns_of_week - near_ns + WEEK_NS // 2) % WEEK_NS - WEEK_NS // 2
 
 
+def require_on_globe(latitude_deg: float, longitude_deg: float) -> None:
+    """Refuse a position that is not on the globe, by a ValueError."""
+    if -90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180:
+        return
+    is_swapped = -90 <= longitude_deg <= 90 and -180 <= latitude_deg <= 180
+    raise ValueError(
+        f"latitude {latitude_deg}, longitude {longitude_deg}; "
+        + ("swapped?" if is_swapped else "give degrees (WGS84), longitude from -180 to 180")
+    )
+
+
 class ReceiverPosition(NamedTuple):
     """A receiver's place."""
 

@@ -42,6 +42,7 @@ from heimdall_data.recordings.recording import (
     ReceiverPosition,
     Recording,
     gps_ns_from_text,
+    require_on_globe,
     utc_text,
 )
 
@@ -439,10 +440,10 @@ def _position(said: dict[str, Any] | None) -> ReceiverPosition | None:
     if said["type"] != "Point":
         raise ValueError(f"core:geolocation is a {said['type']!r} and must be a 'Point'")
     longitude_deg, latitude_deg, *above = map(float, said["coordinates"][:3])
-    if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
-        raise ValueError(
-            f"core:geolocation is latitude {latitude_deg}, longitude {longitude_deg}; swapped?"
-        )
+    try:
+        require_on_globe(latitude_deg, longitude_deg)
+    except ValueError as error:
+        raise ValueError(f"core:geolocation is {error}") from None
     if not all(map(math.isfinite, above)):
         raise ValueError(f"core:geolocation has the altitude {above[0]}")
     return ReceiverPosition(latitude_deg, longitude_deg, *above)
