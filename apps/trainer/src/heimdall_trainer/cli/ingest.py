@@ -176,8 +176,8 @@ def files(
     """Store the recordings of one transmission as one session.
 
     KiwiSDR's WAV, NumPy and SigMF files are stored as they are, once each decodes; other WAV
-    files with I and Q become SigMF. Storing them again changes nothing. For many sessions see
-    `heimdall ingest manifest`.
+    files with I and Q, raw samples (.cu8, .cs8, .cs16, .cf32) and compressed SigMF become SigMF.
+    Storing them again changes nothing. For many sessions see `heimdall ingest manifest`.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def files(
     start
         When it began, where the files do not tell; UTC unless it says otherwise.
     sample_rate_hz
-        Of NumPy files, which do not hold it.
+        Of NumPy files and raw samples, which do not hold it.
     clock_uncertainty_s
         Standard deviation of the starts in files that do not state it, such as SigMF, seconds.
     approval

@@ -24,14 +24,21 @@ from heimdall_features.outside_json import LARGEST_BYTES, parsed_json
 from heimdall_data.errors import IngestError
 from heimdall_data.recordings.decode import NO_MEMORY, decode, decoding, require_finite
 from heimdall_data.recordings.formats import (
+    JSON,
     PAIR,
+    RAW,
     SUFFIXES,
     TAR,
     WAV,
     kind_of,
     suffix_of,
 )
-from heimdall_data.recordings.iq_wav import WavNotes, iq_wav_name, recording_from_iq_wav
+from heimdall_data.recordings.iq_wav import (
+    WavNotes,
+    iq_wav_name,
+    recording_from_iq_wav,
+    recording_from_raw_iq,
+)
 from heimdall_data.recordings.kiwi_wav import kiwi_name
 from heimdall_data.recordings.recording import MAX_BYTES
 from heimdall_data.recordings.sigmf_recording import sigmf_archive, sigmf_metadata
@@ -48,7 +55,7 @@ class Details:
     """Facts about a recording that its file may lack."""
 
     sample_rate_hz: float | None = None
-    """For NumPy files, which have none."""
+    """For NumPy and raw files, which have none."""
     start: datetime | None = None
     """Approximate time, aware, for the GPS week of a KiwiSDR recording without a date."""
     start_gps_ns: int | None = None
@@ -75,8 +82,9 @@ def read_recording(path: Path, details: Details = _NOTHING) -> Recording:
     """Return the recording in a local file.
 
     Read are KiwiSDR's WAV, SigMF (an archive, compressed or not, or either file of a pair), NumPy
-    with the sample rate in `details`, and the WAV of other programs with a JSON file beside it.
-    What a file is tells its content, and only for a SigMF pair its name.
+    and raw samples with the sample rate in `details`, and the WAV of other programs. Raw samples
+    and other programs' WAV may have a JSON file beside them. The content tells what a file is,
+    except for SigMF pairs and raw samples, where the suffix does.
 
     Raises:
         IngestError: The file cannot be read, or has an unknown format.
@@ -177,9 +185,13 @@ def _read_file(path: Path, details: Details) -> _Read:
     rate_hz = details.sample_rate_hz
     try:
         payload, beside = _content(path)
-        kind = None if _is_of_pair(path) else kind_of(payload)
-        is_foreign = kind is WAV
-        form = SUFFIXES.get(suffix_of(path).lower()) if kind is None else kind.format
+        suffix = suffix_of(path).lower()
+        kind = None if suffix in PAIR else kind_of(payload)
+        if suffix in RAW and kind is JSON:  # or samples that begin with the same byte
+            kind = None
+        is_raw = suffix in RAW and kind is None
+        is_foreign = kind is WAV or is_raw
+        form = SUFFIXES.get(suffix) if kind is None else kind.format
         if form is None and not is_foreign:
             what = f"none of {', '.join(SUFFIXES)}; convert it"
             what = f"{kind.name}; {kind.remedy}" if kind else f"{path.suffix!r} is {what}"
@@ -188,9 +200,13 @@ def _read_file(path: Path, details: Details) -> _Read:
             raise IngestError(f"{path}: a NumPy file needs a sample rate, not {rate_hz} Hz")
         if is_foreign:
             with decoding(path.name):
-                decoded = recording_from_iq_wav(
-                    payload, path.name, WavNotes(beside, _attributes(path))
-                )
+                if is_raw:
+                    decoded = recording_from_raw_iq(
+                        payload, RAW[suffix], path.name, rate_hz, beside
+                    )
+                else:
+                    notes = WavNotes(beside, _attributes(path))
+                    decoded = recording_from_iq_wav(payload, path.name, notes)
                 require_finite(decoded, path.name)
         else:
             decoded = decode(
@@ -250,7 +266,8 @@ def _content(path: Path) -> tuple[bytes, bytes | None]:
     if not _is_of_pair(path):
         sidecar = path.with_suffix(".json")
         payload = _read(path)
-        is_described = kind_of(payload) is WAV and sidecar.is_file()
+        may_be_described = path.suffix.lower() in RAW or kind_of(payload) is WAV
+        is_described = may_be_described and sidecar.is_file()
         return payload, _read(sidecar, LARGEST_BYTES) if is_described else None
     meta, data = (_beside(path, suffix) for suffix in (".sigmf-meta", ".sigmf-data"))
     metadata = _read(meta, LARGEST_BYTES)

@@ -19,12 +19,15 @@ STORED_SUFFIXES: Final = {"npy": ".npy", "sigmf": ".sigmf", "kiwi_wav": ".wav"}
 """Suffix of an object by its `iq_data_format`; None in the catalogue means `npy`."""
 FORMATS: Final = tuple(STORED_SUFFIXES)
 PAIR: Final = (".sigmf-data", ".sigmf-meta")
+RAW: Final = {".cu8": "u1", ".cs8": "i1", ".cs16": "<i2", ".cf32": "<f4"}
+"""Type of I and of Q in files of samples alone, by their suffix."""
 SUFFIXES: Final = {
     ".npy": "npy",
+    **dict.fromkeys(RAW, "sigmf"),
     **dict.fromkeys((".wav", ".rf64", ".w64"), "kiwi_wav"),
     **dict.fromkeys((".sigmf", ".sigmf.gz", ".sigmf.xz", ".sigmf.zip", *PAIR), "sigmf"),
 }
-"""Format of a local file by the end of its name, in small letters."""
+"""Format of a local file by the end of its name, in small letters; raw ones are stored as SigMF."""
 W64_RIFF: Final = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 KIWI_STAMP: Final = b"kiwi\x0a\0\0\0"
 _HEAD_BYTES = 2**16
@@ -42,12 +45,14 @@ class Kind(NamedTuple):
 
 
 TAR: Final = Kind("a tar archive", format="sigmf")
+JSON: Final = Kind("JSON, as SigMF's metadata are", "give the samples, with these beside them")
+_WEB_PAGE = Kind("a web page", "download the recording itself")
 _UNPACK = "unpack it"
 _CONVERT = "convert it to WAV, SigMF or NumPy"
 _KINDS = (
     (0, b"\x93NUMPY", Kind("a NumPy file", format="npy")),
     (257, b"ustar", TAR),
-    (0, b"\x1f\x8b", Kind("a file compressed by gzip", _UNPACK, "sigmf")),
+    (0, b"\x1f\x8b\x08", Kind("a file compressed by gzip", _UNPACK, "sigmf")),
     (0, b"\xfd7zXZ\0", Kind("a file compressed by xz", _UNPACK, "sigmf")),
     (0, b"PK\3\4", Kind("a zip archive, as numpy.savez writes too", _UNPACK, "sigmf")),
     (0, b"PK\5\6", Kind("an empty zip archive", "write it again", "sigmf")),
@@ -67,10 +72,11 @@ _KINDS = (
     (0, b"BLUE", Kind("an X-Midas BLUE file", "convert it with sigmf_convert")),
     (0, b"\0\5\x16\7", Kind("macOS's notes on a file", "give the file without `._` in its name")),
     (0, b"version https://git-lfs", Kind("a pointer of Git LFS", "fetch it with git lfs pull")),
-    (0, b"<!", Kind("a web page", "download the recording itself")),
-    (0, b"<html", Kind("a web page", "download the recording itself")),
+    (0, b"<!DOCTYPE", _WEB_PAGE),
+    (0, b"<!doctype", _WEB_PAGE),
+    (0, b"<html", _WEB_PAGE),
     (0, b"<?xml", Kind("XML, as a store's error is", "download the recording itself")),
-    (0, b"{", Kind("JSON, as SigMF's metadata are", "give the samples, with these beside them")),
+    (0, b"{", JSON),
 )
 WAV: Final = Kind(
     "an ordinary WAV without `kiwi` stamps",

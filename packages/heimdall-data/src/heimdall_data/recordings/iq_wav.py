@@ -1,7 +1,8 @@
-"""I/Q in an ordinary WAV file, as SDR programs write it, perhaps with a JSON file beside it.
+"""I/Q in ordinary WAV files or in raw ones, as SDR programs write them, perhaps with a JSON file.
 
-Two channels, I and Q, of integers or floats. Files larger than 4 GiB are RF64, BW64 or Wave64, and
-some programs always write these. What is known beside the samples depends on the program:
+Two channels, I and Q, of integers or floats; a raw file has nothing but these samples. Files larger
+than 4 GiB are RF64, BW64 or Wave64, and some programs always write these. What is known beside the
+samples depends on the program:
 
 - UberSDR's name has the receiver, the frequency and the start, `{receiver}_{Hz}_{start}.wav`; its
   JSON has the receiver's position.
@@ -30,6 +31,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,7 +55,7 @@ from heimdall_data.recordings.recording import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _CHUNK = struct.Struct("<4sI")
 _W64_CHUNK = struct.Struct("<4s12xQ")
@@ -160,8 +162,41 @@ def recording_from_iq_wav(data: bytes, name: str, notes: WavNotes | None = None)
     said = _sidecar(notes.sidecar, name)
     chunks = _chunks(data, name)
     rate_hz, iq = _samples(chunks, name)
-    try:
+    with _notes_of(name):
         return _described(iq, rate_hz, _auxiliary(chunks), said, notes.attributes, name)
+
+
+def recording_from_raw_iq(
+    data: bytes, kind: str, name: str, sample_rate_hz: float | None, sidecar: bytes | None = None
+) -> Recording:
+    """Decode a file of I and Q in turn, each of this type of NumPy.
+
+    Raises:
+        RecordingError: The rate is unknown, the samples are incomplete, or the JSON is unusable.
+    """
+    said = _sidecar(sidecar, name)
+    rate_hz = said.get("sample_rate_hz", sample_rate_hz)
+    if rate_hz is None:
+        raise RecordingError(
+            f"{name}: raw samples, without a sample rate; give --sample-rate-hz, or sample_rate_hz "
+            f"in a JSON file beside it"
+        )
+    n_samples, rest = divmod(len(data), 2 * np.dtype(kind).itemsize)
+    if rest or not 0 < n_samples <= MAX_SAMPLES:
+        raise RecordingError(
+            f"{name}: {len(data)} bytes are not 1 to {MAX_SAMPLES} samples of "
+            f"{2 * np.dtype(kind).itemsize} bytes; copy the file again"
+        )
+    iq = _values(memoryview(data), kind).view(np.complex64)
+    with _notes_of(name):
+        return _described(iq, rate_hz, (None, None), said, {}, name)
+
+
+@contextmanager
+def _notes_of(name: str) -> Iterator[None]:
+    """Context in which values that cannot be used are those of the notes beside this file."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RecordingError(
             f"{name}: unusable JSON or attributes beside it ({type(error).__name__}: {error}); "
@@ -307,22 +342,22 @@ def _samples(chunks: Mapping[bytes, memoryview], name: str) -> tuple[float, Comp
     n_samples = len(body) // (bits // 4)
     if not 0 < n_samples <= MAX_SAMPLES:
         raise RecordingError(f"{name}: {n_samples} samples; a recording has 1 to {MAX_SAMPLES}")
-    values = _values(body[: n_samples * (bits // 4)], coding, bits)
-    return float(rate_hz), values.view(np.complex64)
-
-
-def _values(body: memoryview, coding: int, bits: int) -> npt.NDArray[np.float32]:
-    """I and Q in turn, relative to full scale."""
-    kind = np.dtype(_KINDS[coding, bits])
+    body = body[: n_samples * (bits // 4)]
     if bits == 24:
-        widened = np.zeros((len(body) // 3, 4), np.uint8)
+        widened = np.zeros((2 * n_samples, 4), np.uint8)
         widened[:, 1:] = np.frombuffer(body, np.uint8).reshape(-1, 3)
-        body = widened.data
+        body = widened.reshape(-1).data
+    return float(rate_hz), _values(body, _KINDS[coding, bits]).view(np.complex64)
+
+
+def _values(body: memoryview, kind: str) -> npt.NDArray[np.float32]:
+    """I and Q in turn, of a type of NumPy, relative to full scale."""
+    dtype = np.dtype(kind)
     with np.errstate(over="ignore"):  # beyond single precision is infinite, which is refused
-        values = np.frombuffer(body, kind).astype(np.float32)
-    if coding == _INTEGER:
-        half_range = np.float32(2 ** (8 * kind.itemsize - 1))
-        values -= half_range if kind.kind == "u" else np.float32(0)
+        values = np.frombuffer(body, dtype).astype(np.float32)
+    if dtype.kind != "f":
+        half_range = np.float32(2 ** (8 * dtype.itemsize - 1))
+        values -= half_range if dtype.kind == "u" else np.float32(0)
         values /= half_range
     return values
 
