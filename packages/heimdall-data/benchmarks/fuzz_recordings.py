@@ -461,6 +461,20 @@ def iq_wav(h: Hostile) -> Case:
     return Case(None, files, attributes)
 
 
+def raw(h: Hostile) -> Case:
+    """Samples alone, with JSON beside them."""
+    suffix, kind = h.rng.choice([("cu8", "u1"), ("cs8", "i1"), ("cs16", "<i2"), ("cf32", "<f4")])
+    sidecar = h.json({
+        "start_time": "2026-01-21T23:59:59.937123456Z", "start_uncertainty_s": 1e-6,
+        "sample_rate_hz": 250_000.1, "frequency_hz": 14_074_000, "station": "m9psy",
+        "latitude": 56.0, "longitude": -3.3, "altitude_m": 30,
+    })  # fmt: skip
+    files = {f"a.{suffix}": h.bytes(h.iq(kind))}
+    if h.rng.random() < 0.7:
+        files["a.json"] = sidecar
+    return Case(None, files, rate_hz=h.rng.choice([12_500.0] * 9 + [None, 0, -1.0, math.nan]))
+
+
 def collection(h: Hostile) -> Case:
     """A SigMF collection and its one recording."""
     case = sigmf_pair(h)
@@ -514,6 +528,7 @@ FORMATS = {
         sigmf_packed,
         kiwi,
         iq_wav,
+        raw,
         collection,
         gnss_pos,
         manifest,
