@@ -170,12 +170,21 @@ def resampled(sizes, header_rate=13_000):
     return struct.pack("<4sI", b"RIFF", len(head) + len(body)) + head + body
 
 
-@given(st.integers(200, 600), st.integers(200, 600), st.integers(3, 6))
+@given(st.integers(0, 600), st.integers(200, 600), st.integers(3, 6))
 def test_a_resampled_file_is_called_that(first, others, n):
     """The recorder's filter is late by an unknown time, and its file is not damaged."""
     assume(first != others)
     with pytest.raises(RecordingError, match=rf"{first} samples and block 1 has {others}, .*-resa"):
         decoded(resampled([first] + [others] * n))
+
+
+@given(st.integers(100, 600))
+def test_a_resampled_file_of_equal_blocks_has_no_clock(n_pairs):
+    """Its samples are late by up to a block: 43 ms are 13,000 km of path."""
+    recording = decoded(resampled([n_pairs] * 6, round(n_pairs * 12_001 / PAIRS)))
+    assert len(recording.iq) == 6 * n_pairs
+    assert recording.clock_locked == (n_pairs == PAIRS)
+    assert n_pairs == PAIRS or recording.clock_sigma_s == pytest.approx(PAIRS / 12_001, rel=1e-2)
 
 
 def test_stamps_of_another_rate_than_the_headers_name_both():

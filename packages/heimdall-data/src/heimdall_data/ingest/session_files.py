@@ -159,7 +159,11 @@ def _station(name: str, stations: Mapping[str, Station], file: RecordingFile) ->
         if own is not None:
             return Station(name, *own)
         near = difflib.get_close_matches(name, stations, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "add it to the stations"
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else "add it to the stations, or name the file after its station"
+        )
         if named := program_name(file.path.name):
             hint = (
                 f"{named.program} names no station: call the file STATION.wav, or give the station "

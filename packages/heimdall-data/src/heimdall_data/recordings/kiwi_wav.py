@@ -46,6 +46,9 @@ UNFINISHED = 2**32 - 1
 _CHUNK = struct.Struct("<4sI")
 _MOST_BLOCKS = 2**20
 """Fitting takes a hundred bytes for each. Receivers send 512 samples a block: 2**18 at most."""
+_RECEIVERS_BLOCK = 512
+"""Samples in a block as receivers send it. In others the recorder resampled them (`--resample`),
+with a filter that is late by up to a block, and left the stamps as they were."""
 _FIRST_UNLOCKED_AGE = 252
 """The receiver counts up to 251 s since the last GNSS solution; 252 means that or any longer time,
 254 no recent solution, and 255 never one."""
@@ -105,7 +108,8 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
     of recording, to choose the GPS week if the name has no date.
 
     Returns:
-        The recording. Its clock is less certain the longer the GNSS solutions are ago. Without a
+        The recording. Its clock is less certain the longer the GNSS solutions are ago, and of
+        resampled samples by a block, which is too much for time differences. Without a
         lock or without any date the start is unknown; without a lock the rate is the header's.
 
     Raises:
@@ -135,6 +139,9 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
             f"{name}: no two of {len(blocks)} time stamps are {n_pairs} samples apart at the "
             f"header's {rate_hz:g} Hz; record again"
         )
+    sigma_s = _clock_sigma_s(kept["age_s"])
+    if n_pairs != _RECEIVERS_BLOCK:
+        sigma_s = math.hypot(sigma_s, n_pairs / true_rate_hz)
     named = kiwi_name(name)
     date = named.start if named else start
     scaled = kept["iq"].astype(np.float32)
@@ -143,7 +150,7 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
         iq=scaled.reshape(-1).view(np.complex64),
         sample_rate_hz=true_rate_hz if locked else rate_hz,
         start_gps_ns=gps_ns_near(start_ns, date) if locked and date else None,
-        clock_sigma_s=_clock_sigma_s(kept["age_s"]) if locked and date else math.inf,
+        clock_sigma_s=sigma_s if locked and date else math.inf,
         station=named.station if named else None,
         center_frequency_hz=named.frequency_hz if named else None,
         n_dropped_samples=(len(blocks) - len(kept)) * n_pairs,
@@ -184,10 +191,13 @@ def _header_rate_hz(data: bytes, name: str) -> float:
 def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     """All complete blocks as a structured array; an incomplete last one is left out."""
     body = len(data) - HEADER.size
-    _, data_bytes = _CHUNK.unpack_from(data, HEADER.size + _CHUNK.size + STAMP_BYTES)
-    if not _is_block(data, HEADER.size):
-        raise _damage(data, HEADER.size, 0, data_bytes, name)
+    data_bytes = _samples_bytes(data, HEADER.size)
+    if data_bytes is None:
+        raise _damage(data, HEADER.size, 0, 0, name)
     layout = block_layout(min(data_bytes, body) // 4)
+    second = HEADER.size + layout.itemsize
+    if _samples_bytes(data, second) not in (None, data_bytes):
+        raise _damage(data, second, 1, data_bytes, name)
     blocks = np.frombuffer(data, layout, body // layout.itemsize, HEADER.size)
     if not 0 < len(blocks) * data_bytes // 4 <= MAX_SAMPLES or len(blocks) > _MOST_BLOCKS:
         raise RecordingError(
@@ -206,10 +216,12 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     return blocks
 
 
-def _is_block(data: bytes, place: int) -> bool:
-    """Return True if a stamp is there, and the samples after it."""
-    samples = place + _CHUNK.size + STAMP_BYTES
-    return data.startswith(KIWI_STAMP, place) and data.startswith(b"data", samples)
+def _samples_bytes(data: bytes, place: int) -> int | None:
+    """Size of the samples in the block at this byte; None if none begins there."""
+    header = data[place : place + block_layout(0).itemsize]
+    if not header.startswith(KIWI_STAMP) or header[-8:-4] != b"data":
+        return None
+    return int.from_bytes(header[-4:], "little")
 
 
 def _damage(data: bytes, place: int, block: int, data_bytes: int, name: str) -> RecordingError:
@@ -219,10 +231,10 @@ def _damage(data: bytes, place: int, block: int, data_bytes: int, name: str) -> 
             f"{name}: block {block} has no GNSS stamp before its samples, at byte {place}; give "
             f"the file as it was recorded, or record again"
         )
-    if _is_block(data, place):
-        _, other_bytes = _CHUNK.unpack_from(data, place + _CHUNK.size + STAMP_BYTES)
+    other_bytes = _samples_bytes(data, place)
+    if other_bytes is not None:
         after = place + block_layout(0).itemsize + other_bytes
-        if after >= len(data) or _is_block(data, after):
+        if after >= len(data) or _samples_bytes(data, after) is not None:
             return RecordingError(
                 f"{name}: block 0 has {data_bytes // 4} samples and block {block} has "
                 f"{other_bytes // 4}, as after resampling by the recorder, whose stamps no longer "

@@ -97,6 +97,7 @@ def utc_from_text(text: str) -> datetime:
 
 def _gps_ns_from_iso(text: str) -> int:
     written, leap_ns, fraction_ns = text, 0, 0
+    text = text.removesuffix("z")  # RFC 3339 allows it, and Python does not
     # Python reads microseconds: 300 m of path.
     if match := _FRACTION.fullmatch(text):
         text, fraction_ns = match[1] + match[3], int(match[2][:9].ljust(9, "0"))
