@@ -421,6 +421,9 @@ def iq_wav(h: Hostile) -> Case:
     form += struct.pack("<HH", 3, 0) + bytes(12)
     when = [h.number(each, 16, 0.03) for each in (2026, 3, 0, 1, 12, 0, 0, 250)]
     auxiliary = struct.pack("<16HI", *when, *when, h.number(7_000_000, 32))
+    if h.rng.random() < 0.1:
+        told = f'RadioCenterFreq="{h.value(7)}" UTCSeconds="{h.value(1_700_000_000)}"'
+        auxiliary = f"<a {told}/>".encode("utf-16-le", "surrogatepass")
     chunks = [(b"fmt ", form), (b"auxi", auxiliary), (b"data", h.iq(kind))]
     if h.rng.random() < 0.1:
         chunks = chunks[: h.rng.randrange(3)] + [(h.rng.randbytes(4), b"")] * h.rng.choice([1, 999])

@@ -147,6 +147,21 @@ def test_other_programs_start_is_known_and_trusted_only_if_vouched_for(moment, f
     assert (recording.clock_locked, recording.start_from_name) == (False, False)
 
 
+@given(st.integers(0, 2**32), st.integers(1, 10**12 - 1), st.sampled_from(["utf-16-le", "utf-8"]))
+def test_start_and_frequency_are_read_from_sdr_consoles_xml(second, frequency_hz, encoding):
+    """It has the name of SpectraVue's chunk, whose fields would be letters of it."""
+    start, tuned = f"UTCSeconds='{second}'", f'RadioCenterFreq="{frequency_hz}"'
+    root = f'<?xml version="1.0"?><SDR-XML-Root><Definition {tuned} {start}/></SDR-XML-Root>'
+    auxiliary = f"{root}\0".encode(encoding)
+    data = riff((b"fmt ", form(16)), (b"auxi", auxiliary), (b"data", bytes(8)))
+    recording = recording_from_iq_wav(data, "a.wav")
+    assert recording.start_utc == datetime.fromtimestamp(second, UTC)
+    assert recording.center_frequency_hz == frequency_hz
+    for cut in (auxiliary[:60], b"<" * 60):
+        data = riff((b"fmt ", form(16)), (b"auxi", cut), (b"data", bytes(8)))
+        assert recording_from_iq_wav(data, "a.wav").start_gps_ns is None
+
+
 def test_the_name_of_other_programs_has_a_start_and_a_frequency():
     """Without `auxi`, as SDR# writes in some versions, it is all there is: no clock."""
     data = riff((b"JUNK", bytes(28)), (b"fmt ", form(16)), (b"data", bytes(8)))

@@ -9,7 +9,8 @@ samples depends on the program:
 - ka9q-radio keeps frequency and start (`unixstarttime`, with nanoseconds) in extended attributes of
   the file, and the frequency in a chunk `auxi` too.
 - SpectraVue, SDR#, HDSDR and SDRuno write that chunk with the start as well, to the millisecond and
-  in UTC, and names such as `HDSDR_20260301_120000Z_7100kHz_RF.wav`.
+  in UTC, and names such as `HDSDR_20260301_120000Z_7100kHz_RF.wav`. SDR Console writes it as XML,
+  with the start in seconds; UberSDR does too.
 
 None states how accurate its time is. ka9q-radio counts samples from a time of its computer's
 clock, which may be as good as GNSS or as bad as NTP. UberSDR stamps packets when they arrive at the
@@ -66,6 +67,9 @@ _FORMAT = struct.Struct("<HHIIHH")
 _AUXILIARY = struct.Struct("<8H16xI")
 """SpectraVue's chunk: two times of the Windows API (year, month, day of the week, day, hour,
 minute, second, millisecond), start and end, then the centre frequency in Hz."""
+_XML_FREQUENCY = re.compile(rb"RadioCenterFreq\s?=\s?[\"'](\d{1,12})[\"']")
+_XML_START = re.compile(rb"UTCSeconds\s?=\s?[\"'](\d{1,10})[\"']")
+_MOST_XML_BYTES = 2**16
 _EXTENSIBLE = 0xFFFE
 _UNFINISHED = (0, 0xFFFFFFFF)
 """Size of a data chunk whose recorder was stopped, or wrote into a pipe."""
@@ -365,6 +369,14 @@ def _values(body: memoryview, kind: str) -> npt.NDArray[np.float32]:
 def _auxiliary(chunks: Mapping[bytes, memoryview]) -> tuple[int | None, float | None]:
     """The start in GPS nanoseconds and the centre frequency, each if the chunk has it."""
     auxiliary = chunks.get(b"auxi", b"")
+    if bytes(auxiliary[:1]) == b"<":
+        # XML in UTF-16, perhaps too large or hostile for a parser: two attributes are enough.
+        text = bytes(auxiliary[:_MOST_XML_BYTES]).replace(b"\0", b"")
+        tuned, began = _XML_FREQUENCY.search(text), _XML_START.search(text)
+        return (
+            gps_ns_from_utc(_UNIX_EPOCH + timedelta(seconds=int(began[1]))) if began else None,
+            float(tuned[1]) or None if tuned else None,
+        )
     if len(auxiliary) < _AUXILIARY.size:
         return None, None
     year, month, _, day, hour, minute, second, milli, hz = _AUXILIARY.unpack_from(auxiliary)
