@@ -105,6 +105,8 @@ def test_files_have_a_dry_run_and_warnings_too(heimdall, stored):
     assert status == 1
     assert err.endswith("the latitude's sign looks wrong; if it is right, give --allow-far")
     assert heimdall("b", *far, "--dry-run", "--allow-far")[0] == 0
+    leap = [word.replace("2026-03-01", "2016-12-31T23:59:60Z") for word in ONE]
+    assert heimdall("b", *leap, "--dry-run")[0] == 0
 
 
 def test_each_mistake_of_a_manifest_is_a_line_of_its_own(heimdall, stored, folder):

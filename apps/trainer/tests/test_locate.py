@@ -1,8 +1,10 @@
 """`heimdall locate`, on small recordings with GNSS stamps and on real ones."""
 
+import gzip
 import json
 import math
 import re
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from heimdall_data import Station
+from heimdall_data import Station, read_recording
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.ingest.new_session import session_id
 from heimdall_data.recordings.kiwi_wav import HEADER, block_layout
+from heimdall_data.recordings.recording import utc_text
+from heimdall_data.recordings.sigmf_recording import sigmf_archive
 from heimdall_export import export_onnx
 from heimdall_features import FeatureConfig, FeatureExtractor
 from heimdall_locate import Calibration, ReceiverDelay
@@ -249,6 +253,37 @@ def test_an_unreadable_file_is_left_out_with_its_reason(heimdall, folder):
     assert status == 0
     unused = {r["name"]: r["reason"] for r in json.loads(out)["receivers"] if not r["used"]}
     assert unused == {"notes": "notes.wav: not a WAV file; copy or record it again"}
+
+
+def test_recordings_of_other_programs_give_the_same_position(heimdall, folder):
+    """They have the same samples and clocks; only the files differ."""
+    _, before, _ = heimdall("in", "--stations", "stations.csv", "--json")
+    raw, packed, large, _ = sorted((folder / "in").iterdir())
+    for path, suffix in ((raw, ".cf32"), (packed, ".sigmf.gz"), (large, ".rf64")):
+        one = read_recording(path)
+        path.unlink()
+        other = path.with_name(f"{one.station}{suffix}")
+        said = {"start_time": utc_text(one.start_gps_ns), "start_uncertainty_s": one.clock_sigma_s}
+        samples = one.iq.tobytes()
+        if path == raw:
+            rate_hz = one.sample_rate_hz
+        elif path == packed:
+            samples = gzip.compress(sigmf_archive(one, "recording"))
+        else:
+            said["sample_rate_hz"] = one.sample_rate_hz
+            form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 2, 12_500, 100_000, 8, 32)
+            sizes = struct.pack("<4sIQQQI", b"ds64", 28, 0, len(samples), 0, 0)
+            head = b"RF64\xff\xff\xff\xffWAVE" + sizes + form + b"data\xff\xff\xff\xff"
+            samples = head + samples
+        other.write_bytes(samples)
+        other.with_suffix(".json").write_text(json.dumps(said | {"frequency_hz": 145_000_000}))
+    words = ("in", "--stations", "stations.csv", "--json", "--sample_rate_hz")
+    status, after, _ = heimdall(*words, rate_hz)
+    assert status == 0
+    now, then = json.loads(after), json.loads(before)
+    assert all(each["used"] for each in now["receivers"])
+    assert away_m(now, (then["latitude_deg"], then["longitude_deg"])) < 10
+    assert heimdall(*words, "0")[0] == 2
 
 
 def test_noise_has_no_position(heimdall, folder):

@@ -20,6 +20,7 @@ import hashlib
 import io
 import json
 import logging
+import lzma
 import math
 import os
 import random
@@ -33,6 +34,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -351,23 +353,48 @@ def sigmf_tar(h: Hostile) -> Case:
             whole[at + first : at + last] = text.ljust(last - first, b"\0")[: last - first]
             total = sum(whole[at : at + 148]) + sum(whole[at + 156 : at + 512]) + 8 * 32
             whole[at + 148 : at + 156] = b"%06o\0 " % total
-    content = bytes(whole)
-    if h.rng.random() < 0.03:
-        content = gzip.compress(content)
-    return Case("sigmf", {"a.sigmf": h.bytes(content)})
+    return Case("sigmf", {"a.sigmf": h.bytes(bytes(whole))})
+
+
+def sigmf_packed(h: Hostile) -> Case:
+    """SigMF in a compressed archive, damaged before or after, and far larger than its file."""
+    plain = sigmf_tar(h).files["a.sigmf"]
+    bomb = bytes(h.rng.choice([0] * 9 + [1 << 20]))
+    form = h.rng.choice(["gz", "xz", "zip"])
+    if form == "zip":
+        stream = io.BytesIO()
+        data, datatype = samples(h)
+        method = h.rng.choice([zipfile.ZIP_DEFLATED] * 8 + [0, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+        with zipfile.ZipFile(stream, "w", method) as archive:
+            for name, content in (("meta", sigmf_meta(h, data, datatype)), ("data", data + bomb)):
+                archive.writestr(f"a/{h.rng.choice(['', '', '', '._'])}a.sigmf-{name}", content)
+        content = stream.getvalue()
+        for field in (b"PK\1\2", b"PK\3\4", b"PK\5\6"):
+            if h.rng.random() < 0.1:
+                at = content.rfind(field) + h.rng.randrange(4, 40)
+                content = content[:at] + h.rng.choice([b"\xff" * 4, bytes(4)]) + content[at + 4 :]
+    else:
+        compress = gzip.compress if form == "gz" else lzma.compress
+        cut = h.rng.randrange(len(plain) + 1) if h.rng.random() < 0.1 else len(plain)
+        content = compress(plain[:cut] + bomb)
+        if cut < len(plain):
+            content += compress(plain[cut:])
+    return Case("sigmf", {f"a.sigmf.{form}": h.bytes(content, 0.15)})
 
 
 def kiwi(h: Hostile) -> Case:
     """KiwiSDR's WAV: a header, and blocks of a stamp and samples."""
     body = b""
     n_blocks = h.rng.choice([1, 2, 10, 30])
+    sizes = h.rng.choice([[PAIRS]] * 9 + [[PAIRS - 5, PAIRS, PAIRS], [PAIRS, PAIRS + 1]])
     for number in range(n_blocks):
+        n_pairs = sizes[number % len(sizes)]
         second, ns = divmod(124_934_250_000_000 + number * round(PAIRS / 12_001 * 1e9), 10**9)
         age = h.number(h.rng.choice([1, 1, 1, 252, 255]) if n_blocks == 2 else 1, 8, 0.02)
         body += h.rng.choice([b"kiwi"] * 99 + [b"data"])
         body += struct.pack("<IBBII", h.number(10, 32, 0.01), age, h.number(0, 8), h.number(
             second % 604_800, 32, 0.05), h.number(ns, 32, 0.05))  # fmt: skip
-        body += struct.pack("<4sI", b"data", h.number(4 * PAIRS, 32, 0.02)) + h.iq("<i2", PAIRS)
+        body += struct.pack("<4sI", b"data", h.number(4 * n_pairs, 32, 0.02)) + h.iq("<i2", n_pairs)
     form = struct.pack(
         "<HHIIHH", h.number(1, 16, 0.03), h.number(2, 16, 0.03), h.number(12_001, 32, 0.1),
         h.number(48_004, 32), h.number(4, 16), h.number(16, 16, 0.03),
@@ -383,20 +410,40 @@ def kiwi(h: Hostile) -> Case:
 
 def iq_wav(h: Hostile) -> Case:
     """An ordinary WAV with JSON beside it and extended attributes."""
-    coding, bits, kind = h.rng.choice([(1, 16, "<i2"), (3, 32, "<f4"), (0xFFFE, 32, "<f4")])
+    coding, bits, kind = h.rng.choice([
+        (1, 8, "u1"), (1, 16, "<i2"), (1, 24, "<i2"), (1, 32, "<i4"), (3, 32, "<f4"),
+        (3, 64, "<f8"), (0xFFFE, 32, "<f4"),
+    ])  # fmt: skip
     form = struct.pack(
         "<HHIIHHHHI", h.number(coding, 16, 0.03), h.number(2, 16, 0.03), h.number(24_000, 32),
         h.number(192_000, 32), h.number(8, 16), h.number(bits, 16, 0.03), 22, 0, 0,
     )  # fmt: skip
     form += struct.pack("<HH", 3, 0) + bytes(12)
-    auxiliary = struct.pack("<32xI", h.number(7_000_000, 32))
+    when = [h.number(each, 16, 0.03) for each in (2026, 3, 0, 1, 12, 0, 0, 250)]
+    auxiliary = struct.pack("<16HI", *when, *when, h.number(7_000_000, 32))
+    if h.rng.random() < 0.1:
+        told = f'RadioCenterFreq="{h.value(7)}" UTCSeconds="{h.value(1_700_000_000)}"'
+        auxiliary = f"<a {told}/>".encode("utf-16-le", "surrogatepass")
     chunks = [(b"fmt ", form), (b"auxi", auxiliary), (b"data", h.iq(kind))]
     if h.rng.random() < 0.1:
         chunks = chunks[: h.rng.randrange(3)] + [(h.rng.randbytes(4), b"")] * h.rng.choice([1, 999])
-    content = b"WAVE"
-    for name, chunk in chunks:
-        content += name + struct.pack("<I", h.number(len(chunk), 32, 0.07)) + chunk
-    data = struct.pack("<4sI", b"RIFF", len(content)) + content
+    tag = h.rng.choice([b"RIFF", b"RIFF", b"RF64", b"BW64", b"riff"])
+    if tag == b"riff":
+        tail = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+        content = bytes.fromhex("2e91cf11a5d628db04c10000") + bytes(8) + b"wave" + tail
+        for name, chunk in chunks:
+            size = struct.pack("<Q", h.number(24 + len(chunk), 64, 0.07))
+            content += name + tail + size + chunk + bytes(-len(chunk) % 8)
+        data = tag + content
+    else:
+        if tag != b"RIFF":
+            sizes = struct.pack("<QQQI", h.number(99, 64), h.number(len(chunks[-1][1]), 64), 0, 0)
+            chunks = [(b"ds64", sizes[: h.rng.choice([28, 28, 8])]), *chunks]
+        content = b"WAVE"
+        for name, chunk in chunks:
+            size = len(chunk) if tag == b"RIFF" or name != b"data" else 2**32 - 1
+            content += name + struct.pack("<I", h.number(size, 32, 0.07)) + chunk
+        data = struct.pack("<4sI", tag, len(content)) + content
     sidecar = h.json({
         "start_time": "2026-01-21T15:10:19.937123456Z", "start_uncertainty_s": 1e-6,
         "sample_rate_hz": 24_000.1, "frequency_hz": 14_074_000, "station": "m9psy",
@@ -407,11 +454,28 @@ def iq_wav(h: Hostile) -> Case:
     for name, said in (("frequency", "7074000.5"), ("unixstarttime", "1700000000.123456789")):
         text = str(h.sometimes(said, 0.3)).encode(errors="surrogatepass")
         attributes[name] = text[: h.rng.choice([9, 4000])]
-    name = UBERSDR_NAME if h.rng.random() < 0.5 else h.rng.choice([KIWI_NAME, "a.wav", "x_1_y.wav"])
+    name = UBERSDR_NAME if h.rng.random() < 0.5 else h.rng.choice([
+        KIWI_NAME, "a.wav", "x_1_y.wav", "HDSDR_20260301_120000Z_7100kHz_RF.wav",
+        "SDRSharp_00000000_999999Z_" + "9" * 200 + "Hz_IQ.wav",
+    ])  # fmt: skip
     files = {name: h.bytes(data)}
     if h.rng.random() < 0.7:
         files[name.removesuffix(".wav") + ".json"] = sidecar
     return Case(None, files, attributes)
+
+
+def raw(h: Hostile) -> Case:
+    """Samples alone, with JSON beside them."""
+    suffix, kind = h.rng.choice([("cu8", "u1"), ("cs8", "i1"), ("cs16", "<i2"), ("cf32", "<f4")])
+    sidecar = h.json({
+        "start_time": "2026-01-21T23:59:59.937123456Z", "start_uncertainty_s": 1e-6,
+        "sample_rate_hz": 250_000.1, "frequency_hz": 14_074_000, "station": "m9psy",
+        "latitude": 56.0, "longitude": -3.3, "altitude_m": 30,
+    })  # fmt: skip
+    files = {f"a.{suffix}": h.bytes(h.iq(kind))}
+    if h.rng.random() < 0.7:
+        files["a.json"] = sidecar
+    return Case(None, files, rate_hz=h.rng.choice([12_500.0] * 9 + [None, 0, -1.0, math.nan]))
 
 
 def collection(h: Hostile) -> Case:
@@ -460,7 +524,18 @@ def manifest(h: Hostile) -> Case:
 
 FORMATS = {
     make.__name__: make
-    for make in (npy, sigmf_pair, sigmf_tar, kiwi, iq_wav, collection, gnss_pos, manifest)
+    for make in (
+        npy,
+        sigmf_pair,
+        sigmf_tar,
+        sigmf_packed,
+        kiwi,
+        iq_wav,
+        raw,
+        collection,
+        gnss_pos,
+        manifest,
+    )
 }
 
 
@@ -490,7 +565,7 @@ def read(case, folder, said):
     """Every way to read the files of a case; counts the recordings."""
     n_recordings = 0
     name, data = next(iter(case.files.items()))
-    size = 64 + sum(map(len, case.files.values()))
+    size = 64 + sum(map(len, case.files.values())) + (name.endswith((".gz", ".xz", ".zip")) << 20)
 
     def attempt(act):
         nonlocal n_recordings

@@ -91,6 +91,7 @@ def read_transmission(
     *,
     catalogued: Callable[[], Iterable[Station]] = tuple,
     clock_sigma_s: float | None = None,
+    sample_rate_hz: float | None = None,
     warn: Callable[[str], object] = lambda _: None,
 ) -> Transmission:
     """Read one recording of each receiver.
@@ -103,6 +104,7 @@ def read_transmission(
         listed: Stations of a list that somebody wrote, whose positions come first.
         catalogued: Gives the catalogue's stations; called if nothing else has a position.
         clock_sigma_s: Standard deviation of the start, for files that do not state any.
+        sample_rate_hz: For NumPy and raw files, which do not contain it.
         warn: Called with a sentence if the list contradicts what a recording says, or if a
             listed position is unlikely.
 
@@ -111,13 +113,14 @@ def read_transmission(
             names of two receivers.
         ProblemsError: Two files are of one receiver, or no file can be read.
     """
+    details = Details(sample_rate_hz=sample_rate_hz, clock_sigma_s=clock_sigma_s)
     files: dict[str, Path] = {}
     recordings: dict[str, Recording] = {}
     unreadable: dict[Path, str] = {}
     problems = []
     for path in recording_paths(paths):
         try:
-            recording = read_recording(path, Details(clock_sigma_s=clock_sigma_s))
+            recording = read_recording(path, details)
         except DataError as error:
             unreadable[path] = str(error)
             continue
@@ -176,6 +179,7 @@ def recorded_together(
     paths: Iterable[Path],
     *,
     clock_sigma_s: float | None = None,
+    sample_rate_hz: float | None = None,
     warn: Callable[[str], object] = lambda _: None,
 ) -> list[list[Path]]:
     """Divide recordings of several sessions into those that were made at the same time.
@@ -187,12 +191,13 @@ def recorded_together(
     Raises:
         IngestError: A path is missing.
     """
+    details = Details(sample_rate_hz=sample_rate_hz, clock_sigma_s=clock_sigma_s)
     groups: list[tuple[int, int, dict[str, Path]]] = []
     undated: list[Path] = []
     spans = []
     for path in recording_paths(paths):
         try:
-            recording = read_recording(path, Details(clock_sigma_s=clock_sigma_s))
+            recording = read_recording(path, details)
         except DataError as error:
             warn(f"left out: {error}")
             continue

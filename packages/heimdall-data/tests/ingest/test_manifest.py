@@ -116,13 +116,14 @@ def test_paths_may_lead_out_of_the_manifests_folder(campaign, tmp_path):
         ("Beacon,,", "Beacon,45.5,", 3, "source_latitude 45.5 here and 45.0"),
         ("Beacon,45,8", "Beacon,,8", 2, "source_latitude"),
         ("T12:00Z", "T25:00Z", 2, "start is '2026-03-01T25:00Z'"),
+        ("T12:00Z", "T12:00:60Z", 2, "no leap second at '2026-03-01T12:00:60Z'"),
         ("2026-03-01T", "9999-12-31T", 2, "start is '9999-12-31T12:00Z'"),
         ("approved", "Approved", 2, "approval is 'Approved'"),
         ("two,", ",", 4, "session"),
         ("b.npy", "", 4, "file"),
         ("b.npy", "c.npy", 4, "c.npy"),
         ("b.npy", f"{'x' * 300}.npy", 4, "(File name too long)"),
-        ("b.npy", "a", 4, "a: ''"),
+        ("b.npy", "a", 4, "a: not a file"),
         ("b.npy", "a/Torino.npy", 4, "Torino.npy is in m.csv, line 2"),
         ("b.npy", "m.csv", 4, "m.csv: '.csv'"),
         ("Genova,b", "Genua,b", 4, "'Genua'"),
@@ -231,6 +232,9 @@ def test_a_row_may_state_its_start_to_the_nanosecond_and_its_uncertainty(campaig
     assert [one.start_gps_ns - noon_ns for one in found] == [123_456_789, 1]
     assert [one.clock_sigma_s for one in found] == [2e-7, math.inf]
     assert session.start == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    leap = campaign(row.format("Torino", "a/Torino.npy", "2016-12-31T23:59:60.5Z", "1e-7"), head)
+    (session,) = read_manifest(leap, STATIONS, progress=False)
+    assert session.start == datetime(2017, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)
     wrong = row.format("Torino", "a/Torino.npy", "noon", "-1")
     (start, uncertainty) = told(campaign(wrong, head))
     assert "start_time is 'noon'" in start

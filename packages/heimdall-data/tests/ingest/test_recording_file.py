@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import tarfile
 import wave
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import sigmf
 from heimdall_data.catalogue.session import Station
-from heimdall_data.errors import DataError, IngestError
+from heimdall_data.errors import DataError, IngestError, RecordingError
 from heimdall_data.ingest.new_session import NewSource
 from heimdall_data.ingest.recording_file import (
     Details,
@@ -22,6 +23,7 @@ from heimdall_data.ingest.recording_file import (
 )
 from heimdall_data.ingest.session_files import new_session_from_files
 from heimdall_data.recordings.decode import decode
+from heimdall_data.recordings.formats import SUFFIXES
 from heimdall_data.recordings.recording import gps_ns_from_text
 from heimdall_data.recordings.sigmf_recording import CLOCK_KEY
 from hypothesis import assume, given
@@ -270,12 +272,96 @@ def test_a_wav_of_ubersdr_is_read_with_its_json(tmp_path):
         file.content()
 
 
+def test_a_compressed_archive_is_stored_as_a_plain_one(tmp_path):
+    """Other readers of the store expect what the contract calls an archive."""
+    data = write_sigmf(tmp_path, "Torino")
+    path = sigmf.fromfile(data).archive(tmp_path / "Genova.sigmf.xz")
+    assert station_in_name(path) == "Genova"
+    file = RecordingFile.inspected(path)
+    content, metadata = file.content()
+    assert (file.format, metadata, file.station) == ("sigmf", None, "Genova")
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        assert len(archive.getnames()) == 2
+    stored = decode(content, "sigmf", name="a.sigmf")
+    assert stored.iq.tolist() == read_recording(data).iq.tolist()
+    assert stored.position == read_recording(data).position
+    assert path in recording_paths([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "values", "true"),
+    [
+        (".cu8", np.array([0, 128, 192, 64], "u1"), [-1 + 0j, 0.5 - 0.5j]),
+        (".cs8", np.array([-128, 0, 64, -64], "i1"), [-1 + 0j, 0.5 - 0.5j]),
+        (".cs16", np.array([-32768, 0, 16384, -16384], "<i2"), [-1 + 0j, 0.5 - 0.5j]),
+        (".CF32", np.array([-1, 0, 0.5, -0.5], "<f4"), [-1 + 0j, 0.5 - 0.5j]),
+    ],
+)
+def test_raw_samples_are_stored_with_what_is_told_about_them(tmp_path, suffix, values, true):
+    """rtl_sdr and others write nothing but samples; all levels compare."""
+    path = tmp_path / f"Torino{suffix}"
+    values.tofile(path)
+    with pytest.raises(RecordingError, match=rf"Torino{suffix}: .* --sample-rate-hz"):
+        read_recording(path)
+    file = RecordingFile.inspected(path, Details(sample_rate_hz=250_000.0))
+    stored = decode(file.content()[0], file.format, name="a.sigmf")
+    assert (stored.iq.tolist(), stored.sample_rate_hz) == (true, 250_000)
+    assert (file.station, recording_paths([tmp_path])) == ("Torino", (path,))
+    said = {"start_time": "2026-03-01T12:00:00.25Z", "start_uncertainty_s": 1e-7}
+    path.with_suffix(".json").write_text(json.dumps(said | {"sample_rate_hz": 1e6}))
+    recording = read_recording(path)
+    assert (recording.start_gps_ns, recording.sample_rate_hz) == (NOON_NS + 250_000_000, 1e6)
+    assert recording.clock_locked
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RecordingError, match=r"Torino.* bytes are not 1 to"):
+        read_recording(path)
+
+
+def test_a_pair_with_names_in_capital_letters_is_read(tmp_path):
+    """File systems of other computers write them so."""
+    data = write_sigmf(tmp_path, "Torino")
+    other = {path.suffix.upper(): path for path in (data, data.with_suffix(".sigmf-meta"))}
+    for suffix, path in other.items():
+        path.rename(tmp_path / f"Torino{suffix}")
+    assert [p.name for p in recording_paths([tmp_path])] == ["Torino.SIGMF-META"]
+    for suffix in other:
+        assert RecordingFile.inspected(tmp_path / f"Torino{suffix}").n_samples == 8
+
+
+HDSDR_NAME = "HDSDR_20260301_120000Z_7100kHz_RF.wav"
+
+
+def test_a_name_without_a_station_says_how_to_give_it(tmp_path):
+    """No list of stations has one of this name."""
+    path = tmp_path / HDSDR_NAME
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, 48_000, 0, "NONE", None))
+        file.writeframes(np.arange(32, dtype="<i2").tobytes())
+    near = Station("Torino", 45.044, 7.672)
+    with pytest.raises(IngestError, match=r"HDSDR names no station: call the file STATION\.wav"):
+        new_session_from_files([path], SOURCE, [near])
+    path.with_suffix(".json").write_text('{"station": "Torino"}')
+    session = new_session_from_files([path], SOURCE, [near])
+    assert session.measurements[0].station == near
+    assert session.start == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
 names = st.sampled_from(
-    ["a.npy", "a.wav", "a.sigmf", "a.sigmf-meta", "20260301T120000Z_77500_A_iq.wav", "a.txt"]
+    [*(f"a{suffix}" for suffix in SUFFIXES), "20260301T120000Z_77500_A_iq.wav", "a.txt"]
 )
 NPY = io.BytesIO()
 np.save(NPY, np.ones(4, np.complex64))
-heads = st.sampled_from([b"", b"RIFF", b"RIFF\xff\0\0\0WAVEfmt ", NPY.getvalue(), b'{"global":{'])
+heads = st.sampled_from(
+    [
+        b"",
+        b"RIFF",
+        b"\x1f\x8b",
+        b"PK\3\4",
+        b"RIFF\xff\0\0\0WAVEfmt ",
+        NPY.getvalue(),
+        b'{"global":{',
+    ]
+)
 
 
 @given(names, heads, st.binary(max_size=200), st.none() | st.binary(max_size=40))

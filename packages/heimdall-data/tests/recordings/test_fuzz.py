@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz_recordings.py"
 def test_hostile_files_of_every_format_are_recordings_or_errors_of_ours():
     """One object that raises anything else, or fills the memory, ends the preparation of all."""
     child = subprocess.run(
-        [sys.executable, str(SCRIPT), "--inputs", "1600"], capture_output=True, check=False
+        [sys.executable, str(SCRIPT), "--inputs", "2000"], capture_output=True, check=False
     )
     said = json.loads(child.stdout)
     assert said["findings"] == {}

@@ -6,6 +6,7 @@ import json
 import math
 import struct
 import wave
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -64,6 +65,121 @@ def test_samples_are_relative_to_full_scale(pairs):
     assert recording.sample_rate_hz == 48_000
 
 
+def form(bits, coding=1, rate_hz=12_000):
+    """Content of a chunk `fmt `."""
+    frame = bits // 4
+    return struct.pack("<HHIIHH", coding, 2, rate_hz, frame * rate_hz, frame, bits)
+
+
+def riff(*chunks, tag=b"RIFF", data_bytes=None):
+    """A file of these chunks, each a name and its content."""
+    content = b"WAVE"
+    for kind, chunk in chunks:
+        size = len(chunk) if kind != b"data" or data_bytes is None else data_bytes
+        content += struct.pack("<4sI", kind, size) + chunk + bytes(len(chunk) % 2)
+    size = len(content) if tag == b"RIFF" else 2**32 - 1
+    return struct.pack("<4sI", tag, size) + content
+
+
+def wave64(*chunks):
+    """The same as Sony's Wave64, whose names are GUIDs and whose sizes count them."""
+    tail = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+    content = b"wave" + tail
+    for kind, chunk in chunks:
+        content += kind + tail + struct.pack("<Q", 24 + len(chunk)) + chunk + bytes(-len(chunk) % 8)
+    guid = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+    return guid + struct.pack("<Q", 24 + len(content)) + content
+
+
+pairs_of_16_bits = st.lists(st.tuples(*[st.integers(-(2**15), 2**15 - 1)] * 2), min_size=1)
+
+
+@given(pairs_of_16_bits, st.booleans(), st.booleans())
+def test_files_for_more_than_four_gigabytes_are_read(pairs, is_finished, with_more):
+    """Programs that record for hours write RF64, BW64 or Wave64 from the start."""
+    body = np.asarray(pairs, "<i2").tobytes()
+    more = [(b"LIST", b"INFOISFT\4\0\0\0Lavf")] * with_more
+    chunks = [(b"fmt ", form(16)), *more, (b"data", body), *more]
+    sizes = (b"ds64", struct.pack("<QQQI", 0, len(body) * is_finished, 0, 0))
+    samples = recording_from_iq_wav(riff(*chunks), "a.wav").iq.tolist()
+    chunks = chunks if is_finished else chunks[: 2 + with_more]
+    for tag in (b"RF64", b"BW64"):
+        large = riff(sizes, *chunks, tag=tag, data_bytes=2**32 - 1)
+        assert recording_from_iq_wav(large, "a.wav").iq.tolist() == samples
+    assert recording_from_iq_wav(wave64(*chunks), "a.w64").iq.tolist() == samples
+
+
+@pytest.mark.parametrize(
+    ("bits", "coding", "kind"),
+    [(8, 1, "u1"), (16, 1, "<i2"), (24, 1, "<i4"), (32, 1, "<i4"), (32, 3, "<f4"), (64, 3, "<f8")],
+)
+def test_every_width_is_relative_to_the_same_full_scale(bits, coding, kind):
+    """SDR# records 8, 16 or 32 bits, others 24: levels of all of them compare."""
+    true = np.array([0.5, -0.25, -1.0, 0.0])
+    scale = 1.0 if coding == 3 else 2.0 ** (8 * np.dtype(kind).itemsize - 1)
+    values = (true * scale + (scale if kind == "u1" else 0)).astype(kind)
+    body = values.tobytes()
+    if bits == 24:
+        body = values.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+    recording = recording_from_iq_wav(riff((b"fmt ", form(bits, coding)), (b"data", body)), "a.wav")
+    assert recording.iq.tolist() == [0.5 - 0.25j, -1.0 + 0.0j]
+
+
+HDSDR = "HDSDR_20260301_120000Z_7100kHz_RF.wav"
+moments = st.datetimes(datetime(1980, 1, 7), datetime(2100, 1, 1), timezones=st.just(UTC))
+
+
+def spectravue_wav(moment, frequency_hz):
+    """A file with the chunk `auxi` of SpectraVue, SDR# and HDSDR."""
+    when = (moment.year, moment.month, moment.isoweekday() % 7, moment.day)
+    when += (moment.hour, moment.minute, moment.second, moment.microsecond // 1000)
+    auxiliary = struct.pack("<16HI128x", *when, *when, frequency_hz)
+    return riff((b"fmt ", form(16)), (b"auxi", auxiliary), (b"data", bytes(8)))
+
+
+@given(moments, st.integers(1, 2**32 - 1))
+def test_other_programs_start_is_known_and_trusted_only_if_vouched_for(moment, frequency_hz):
+    """It is their computer's clock, in milliseconds, and better than the name's seconds."""
+    data = spectravue_wav(moment, frequency_hz)
+    recording = recording_from_iq_wav(data, HDSDR)
+    assert recording.start_utc == moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    assert recording.center_frequency_hz == frequency_hz
+    assert (recording.clock_locked, recording.start_from_name) == (False, False)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 10**12 - 1), st.sampled_from(["utf-16-le", "utf-8"]))
+def test_start_and_frequency_are_read_from_sdr_consoles_xml(second, frequency_hz, encoding):
+    """It has the name of SpectraVue's chunk, whose fields would be letters of it."""
+    start, tuned = f"UTCSeconds='{second}'", f'RadioCenterFreq="{frequency_hz}"'
+    root = f'<?xml version="1.0"?><SDR-XML-Root><Definition {tuned} {start}/></SDR-XML-Root>'
+    auxiliary = f"{root}\0".encode(encoding)
+    data = riff((b"fmt ", form(16)), (b"auxi", auxiliary), (b"data", bytes(8)))
+    recording = recording_from_iq_wav(data, "a.wav")
+    assert recording.start_utc == datetime.fromtimestamp(second, UTC)
+    assert recording.center_frequency_hz == frequency_hz
+    for cut in (auxiliary[:60], b"<" * 60):
+        data = riff((b"fmt ", form(16)), (b"auxi", cut), (b"data", bytes(8)))
+        assert recording_from_iq_wav(data, "a.wav").start_gps_ns is None
+
+
+def test_the_name_of_other_programs_has_a_start_and_a_frequency():
+    """Without `auxi`, as SDR# writes in some versions, it is all there is: no clock."""
+    data = riff((b"JUNK", bytes(28)), (b"fmt ", form(16)), (b"data", bytes(8)))
+    recording = recording_from_iq_wav(data, "SDRSharp_20260301_120000Z_77500Hz_IQ.wav")
+    assert recording.start_gps_ns == gps_ns_from_text("2026-03-01T12:00:00Z")
+    assert (recording.center_frequency_hz, recording.start_from_name) == (77_500, True)
+    assert recording_from_iq_wav(data, HDSDR).center_frequency_hz == 7_100_000
+    none = spectravue_wav(datetime(2026, 3, 1, tzinfo=UTC), 5).replace(b"\xea\x07", bytes(2))
+    assert recording_from_iq_wav(none, "a.wav").start_gps_ns is None
+
+
+def test_demodulated_sound_in_stereo_is_refused():
+    """It would be taken for I and Q."""
+    data = riff((b"fmt ", form(16)), (b"data", bytes(8)))
+    with pytest.raises(RecordingError, match="demodulated sound"):
+        recording_from_iq_wav(data, HDSDR.replace("RF", "AF"))
+
+
 @given(st.integers(1, 2**32 - 1), st.sampled_from([None, 0, 2**32 - 1]))
 def test_floats_of_a_recorder_that_was_stopped_are_read(frequency_hz, data_bytes):
     """ka9q-radio writes sizes when it closes a file; a pipe never gets them."""
@@ -108,8 +224,8 @@ def test_ka9q_radios_attributes_give_time_and_frequency(second, ns):
     recording = described(
         None, "a.wav", frequency="14074000.250", unixstarttime=f"{second}.{ns:09d}"
     )
-    unix_ns = gps_ns_from_text("1970-01-01T00:00:00Z")
-    assert recording.start_gps_ns == unix_ns + second * 10**9 + ns
+    utc = datetime.fromtimestamp(second, UTC)
+    assert recording.start_gps_ns == gps_ns_from_text(f"{utc:%Y-%m-%dT%H:%M:%S}.{ns:09d}Z")
     assert recording.center_frequency_hz == 14_074_000.25
 
 

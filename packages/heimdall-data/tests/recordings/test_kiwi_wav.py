@@ -160,6 +160,54 @@ def test_a_file_shorter_than_its_header_says_is_truncated(n_bytes):
         decoded(wav(stamps_s(6))[:n_bytes])
 
 
+def resampled(sizes, header_rate=13_000):
+    """A file whose blocks have these numbers of samples, and stamps a KiwiSDR's block apart."""
+    body = b""
+    for number, stamp in enumerate(stamps_s(len(sizes))):
+        second, nanosecond = divmod(round(stamp * 1e9), 10**9)
+        body += block(second, nanosecond, np.full((sizes[number], 2), number, "<i2"))
+    head = wav([], header_rate=header_rate)[8:]
+    return struct.pack("<4sI", b"RIFF", len(head) + len(body)) + head + body
+
+
+@given(st.integers(0, 600), st.integers(200, 600), st.integers(3, 6))
+def test_a_resampled_file_is_called_that(first, others, n):
+    """The recorder's filter is late by an unknown time, and its file is not damaged."""
+    assume(first != others)
+    with pytest.raises(RecordingError, match=rf"{first} samples and block 1 has {others}, .*-resa"):
+        decoded(resampled([first] + [others] * n))
+
+
+@given(st.integers(100, 600))
+def test_a_resampled_file_of_equal_blocks_has_no_clock(n_pairs):
+    """Its samples are late by up to a block: 43 ms are 13,000 km of path."""
+    recording = decoded(resampled([n_pairs] * 6, round(n_pairs * 12_001 / PAIRS)))
+    assert len(recording.iq) == 6 * n_pairs
+    assert recording.clock_locked == (n_pairs == PAIRS)
+    assert n_pairs == PAIRS or recording.clock_sigma_s == pytest.approx(PAIRS / 12_001, rel=1e-2)
+
+
+def test_stamps_of_another_rate_than_the_headers_name_both():
+    """A change of the header's rate is no reason to record again."""
+    with pytest.raises(RecordingError, match=r"12001\.1 Hz and the header is of 48000 Hz"):
+        decoded(wav(stamps_s(9), header_rate=48_000))
+
+
+@given(st.integers(0, 4), st.integers(6, 9))
+def test_a_block_without_its_stamp_is_named(place, n):
+    """An editor of sound leaves chunks out that it does not know."""
+    whole, at = wav(stamps_s(n)), 36 + place * (PAIRS * 4 + 26)
+    broken = struct.pack("<4sI", b"RIFF", len(whole) - 26) + whole[8:at] + whole[at + 18 :]
+    with pytest.raises(RecordingError, match=rf"block {place} has no GNSS stamp .* byte {at};"):
+        decoded(broken)
+
+
+def test_a_file_written_into_a_pipe_is_read():
+    """Its recorder could not go back to write the size."""
+    whole = wav(stamps_s(3))
+    assert len(decoded(whole[:4] + b"\xff" * 4 + whole[8:]).iq) == 3 * PAIRS
+
+
 @given(st.data())
 def test_a_damaged_file_is_refused_by_name_or_read(data):
     """Whatever a bad disk does to a file, the run continues and names the object."""
@@ -178,7 +226,7 @@ def test_a_damaged_file_is_refused_by_name_or_read(data):
     ("data", "message"),
     [
         (b"RIFF", "truncated: 4 bytes"),
-        (b"\x93NUMPY" + bytes(60), "x93NUMPY.* iq_data_format"),
+        (b"\x93NUMPY" + bytes(60), "a NumPy file.* iq_data_format"),
         (wav(stamps_s(2), channels=1), "1 channel.* 16 bit"),
         (wav(stamps_s(2), bits=8), "2 channel.* 8 bit"),
         (wav([]), "truncated: 36 bytes"),

@@ -18,6 +18,7 @@ from heimdall_data.recordings.recording import (
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+ns_of_second = st.integers(0, 10**9 - 1)
 dates = st.datetimes(datetime(2017, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 
 
@@ -98,8 +99,10 @@ def test_a_written_instant_is_read_back_to_the_nanosecond(gps_ns):
         ("2026-03-01T12:00:00.25", "2026-03-01T12:00:00.250000000Z"),
         ("2026-03-01T13:00:00,25+01:00", "2026-03-01T12:00:00.25Z"),
         ("2026-03-01 12:00", "2026-03-01T12:00:00Z"),
+        ("2026-03-01t12:00:00.5z", "2026-03-01T12:00:00.5Z"),
         ("1456401618.5", "2026-03-01T12:00:00.5Z"),
         ("2026-03-01T12:00:00.1234567899Z", "2026-03-01T12:00:00.123456789Z"),
+        ("20260301T120000.1234567899Z", "2026-03-01T12:00:00.123456789Z"),
     ],
 )
 def test_instants_are_written_in_several_ways(text, same):
@@ -111,6 +114,43 @@ def test_instants_are_written_in_several_ways(text, same):
 def test_text_that_is_no_instant_is_refused(text):
     """A wrong start would place the transmitter elsewhere."""
     with pytest.raises(ValueError, match=r"isoformat|second"):
+        gps_ns_from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "gps_s"),
+    [
+        # GPS time on either side of the last leap second, by the IERS's list.
+        ("2016-12-31T23:59:59.5Z", 1_167_264_016.5),
+        ("2016-12-31T23:59:60.5Z", 1_167_264_017.5),
+        ("2017-01-01T00:59:60,5+01:00", 1_167_264_017.5),
+        ("20161231T235960Z", 1_167_264_017),
+        ("2017-01-01T00:00:00Z", 1_167_264_018),
+        ("2012-06-30T23:59:60Z", 1_025_136_015),
+        ("1981-06-30 23:59:60", 46_828_800),
+    ],
+)
+def test_a_leap_second_is_a_second(text, gps_s):
+    """Receivers write it, and Python knows none."""
+    assert gps_ns_from_text(text) == gps_s * 10**9
+
+
+@given(
+    st.sampled_from([1_167_264_017, 1_025_136_015, 46_828_800]), st.integers(-2, 2), ns_of_second
+)
+def test_seconds_around_a_leap_second_are_written_and_read(leap_s, late_s, ns):
+    """A recording may begin before it and end after it."""
+    gps_ns = (leap_s + late_s) * 10**9 + ns
+    assert gps_ns_from_text(utc_text(gps_ns)) == gps_ns
+    assert (":60." in utc_text(gps_ns)) == (late_s == 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-03-01T12:00:60Z", "2016-12-31T23:59:60+01:00", "2016-06-30T23:59:60Z"]
+)
+def test_a_leap_second_that_never_was_is_refused(text):
+    """It is a mistake for another time."""
+    with pytest.raises(ValueError, match=r"no leap second at '20"):
         gps_ns_from_text(text)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 from heimdall_models.training.options import N_SEEDS
 
@@ -148,6 +148,16 @@ class SimulationFlags:
 AS_IN_THE_DEMO = SimulationFlags()
 
 
+def _moment(_type: object, tokens: Sequence[Token]) -> datetime:
+    """The time that a flag gives, in UTC unless it has a zone; Python's own has no leap seconds."""
+    from heimdall_data.recordings.recording import utc_from_text
+
+    try:
+        return utc_from_text(tokens[0].value)
+    except OverflowError as error:
+        raise ValueError(f"{error}; give a year from 1 to 9999") from error
+
+
 @app.default
 def files(
     recordings: Annotated[tuple[Path, ...], Parameter(negative="")],
@@ -155,7 +165,7 @@ def files(
     *,
     source: SourceFlags,
     stations: Path | None = None,
-    start: datetime | None = None,
+    start: Annotated[datetime | None, Parameter(converter=_moment)] = None,
     sample_rate_hz: float | None = None,
     clock_uncertainty_s: float | None = None,
     approval: Literal["pending", "approved"] = "pending",
@@ -166,8 +176,8 @@ def files(
     """Store the recordings of one transmission as one session.
 
     KiwiSDR's WAV, NumPy and SigMF files are stored as they are, once each decodes; other WAV
-    files with I and Q become SigMF. Storing them again changes nothing. For many sessions see
-    `heimdall ingest manifest`.
+    files with I and Q, raw samples (.cu8, .cs8, .cs16, .cf32) and compressed SigMF become SigMF.
+    Storing them again changes nothing. For many sessions see `heimdall ingest manifest`.
 
     Parameters
     ----------
@@ -180,7 +190,7 @@ def files(
     start
         When it began, where the files do not tell; UTC unless it says otherwise.
     sample_rate_hz
-        Of NumPy files, which do not hold it.
+        Of NumPy files and raw samples, which do not hold it.
     clock_uncertainty_s
         Standard deviation of the starts in files that do not state it, such as SigMF, seconds.
     approval
@@ -202,7 +212,7 @@ def files(
             error_margin_m=source.error_margin_m,
         ),
         _stations(stations),
-        start=start if start is None or start.tzinfo else start.replace(tzinfo=UTC),
+        start=start,
         sample_rate_hz=sample_rate_hz,
         clock_sigma_s=clock_uncertainty_s,
         approval=approval,

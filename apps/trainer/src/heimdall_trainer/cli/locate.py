@@ -60,6 +60,7 @@ def locate(
     altitude_m: float | None = None,
     propagation: Literal["line-of-sight", "ground-wave", "sky-wave"] | None = None,
     clock_uncertainty_s: float | None = None,
+    sample_rate_hz: float | None = None,
     json: Switch = False,
     connections: Connections = NOWHERE,
 ) -> None:
@@ -90,6 +91,8 @@ def locate(
         Path of the waves; by frequency when unset.
     clock_uncertainty_s
         Standard deviation of the start in files that state a start and no uncertainty.
+    sample_rate_hz
+        Of NumPy files and raw samples, which do not hold it.
     json
         Print position.json instead of text; of sessions, a line each.
     """
@@ -99,6 +102,7 @@ def locate(
     for flag, value in (
         ("frequency_hz", frequency_hz),
         ("clock_uncertainty_s", clock_uncertainty_s),
+        ("sample_rate_hz", sample_rate_hz),
     ):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{flag} is {value}; give a number above 0")
@@ -110,7 +114,8 @@ def locate(
     learned = Learned.read(model, calibration, connections)
     found: Iterator[tuple[str, Callable[[], Transmission]]]
     if files:
-        found = iter([("", partial(_of_files, files, stations, clock_uncertainty_s, connections))])
+        told = (clock_uncertainty_s, sample_rate_hz)
+        found = iter([("", partial(_of_files, files, stations, *told, connections))])
     else:
         found = _of_sessions(session, only, connections)
     failed = []
@@ -150,7 +155,11 @@ def locate(
 
 
 def _of_files(
-    files: tuple[Path, ...], stations: Path | None, sigma_s: float | None, connections: Connections
+    files: tuple[Path, ...],
+    stations: Path | None,
+    sigma_s: float | None,
+    rate_hz: float | None,
+    connections: Connections,
 ) -> Transmission:
     from heimdall_data.ingest.session_files import stations_from_csv
     from heimdall_data.transmission import read_transmission
@@ -169,6 +178,7 @@ def _of_files(
         stations_from_csv(stations) if stations else (),
         catalogued=catalogued,
         clock_sigma_s=sigma_s,
+        sample_rate_hz=rate_hz,
         warn=partial(LOGGER.warning, "%s"),
     )
 

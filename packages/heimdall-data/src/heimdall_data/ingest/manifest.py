@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from heimdall_data.catalogue.session import Station
@@ -37,10 +36,11 @@ from heimdall_data.ingest.recording_file import (
 from heimdall_data.ingest.session_files import log_warning, session_files
 from heimdall_data.ingest.table import read_table
 from heimdall_data.progress import progress_bar
-from heimdall_data.recordings.recording import gps_ns_from_text
+from heimdall_data.recordings.recording import gps_ns_from_text, utc_from_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
     from pathlib import Path
 
     from heimdall_data.ingest.new_session import NewSession
@@ -118,10 +118,9 @@ def _number(text: str) -> float:
 
 def _moment(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("write it as 2026-03-01T12:00:00Z") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment = utc_from_text(text)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"write it as 2026-03-01T12:00:00Z ({error})") from None
     check_moment(moment, "a session")
     return moment
 
@@ -129,9 +128,9 @@ def _moment(text: str) -> datetime:
 def _gps_ns(text: str) -> int:
     try:
         return gps_ns_from_text(text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
         raise ValueError(
-            "write it as 2026-03-01T12:00:00.123456789Z, or as GPS seconds since 1980"
+            f"write it as 2026-03-01T12:00:00.123456789Z, or as GPS seconds since 1980 ({error})"
         ) from None
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from heimdall_features.names import is_printable, shown
 
 from heimdall_data.errors import IngestError
+from heimdall_data.recordings.formats import FORMATS, STORED_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,6 @@ MAX_PROBLEMS = 20
 SAME_PLACE_DEG = 0.001
 """Positions further apart than this are two places: about 100 m of latitude."""
 _STATUS = ("pending", "in_progress", "completed", "failed")
-_SUFFIXES = {"npy": ".npy", "kiwi_wav": ".wav", "sigmf": ".sigmf"}
 _YEARS = range(1901, 2199)
 """The catalogue's readers allow a year more at either end, since time zones differ."""
 _MAX_NAME = 600
@@ -159,7 +159,7 @@ def object_key(session: uuid.UUID, recording: NewRecording) -> str:
     if safe != name:
         safe = f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     is_pair = recording.metadata is not None or (recording.file and recording.file.is_pair)
-    suffix = ".sigmf-data" if is_pair else _SUFFIXES[recording.format]
+    suffix = ".sigmf-data" if is_pair else STORED_SUFFIXES[recording.format]
     return f"sessions/{session}/websdr_{safe}{suffix}"
 
 
@@ -192,7 +192,7 @@ def check_session(session: NewSession) -> None:
     for item in session.measurements:
         at = f"{where}, station {item.station.name!r}"
         check_station(item.station, at)
-        _check_choice(item.format, tuple(_SUFFIXES), f"{at}: format")
+        _check_choice(item.format, FORMATS, f"{at}: format")
         if item.payload == b"":
             raise IngestError(f"{at}: the recording is empty (0 bytes); leave it out")
         _check_numbers(item, f"{at}:")

@@ -23,8 +23,23 @@ from heimdall_features.outside_json import LARGEST_BYTES, parsed_json
 
 from heimdall_data.errors import IngestError
 from heimdall_data.recordings.decode import NO_MEMORY, decode, decoding, require_finite
-from heimdall_data.recordings.iq_wav import WavNotes, iq_wav_name, recording_from_iq_wav
-from heimdall_data.recordings.kiwi_wav import is_kiwi_wav, kiwi_name
+from heimdall_data.recordings.formats import (
+    JSON,
+    PAIR,
+    RAW,
+    SUFFIXES,
+    TAR,
+    WAV,
+    kind_of,
+    suffix_of,
+)
+from heimdall_data.recordings.iq_wav import (
+    WavNotes,
+    iq_wav_name,
+    recording_from_iq_wav,
+    recording_from_raw_iq,
+)
+from heimdall_data.recordings.kiwi_wav import kiwi_name
 from heimdall_data.recordings.recording import MAX_BYTES
 from heimdall_data.recordings.sigmf_recording import sigmf_archive, sigmf_metadata
 
@@ -34,16 +49,13 @@ if TYPE_CHECKING:
 
     from heimdall_data.recordings.recording import ReceiverPosition, Recording
 
-_PAIR = (".sigmf-data", ".sigmf-meta")
-_FORMATS = {".npy": "npy", ".wav": "kiwi_wav"} | dict.fromkeys((".sigmf", *_PAIR), "sigmf")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
     """Facts about a recording that its file may lack."""
 
     sample_rate_hz: float | None = None
-    """For NumPy files, which have none."""
+    """For NumPy and raw files, which have none."""
     start: datetime | None = None
     """Approximate time, aware, for the GPS week of a KiwiSDR recording without a date."""
     start_gps_ns: int | None = None
@@ -69,8 +81,10 @@ _NOTHING = Details()
 def read_recording(path: Path, details: Details = _NOTHING) -> Recording:
     """Return the recording in a local file.
 
-    Read are KiwiSDR's WAV, SigMF (an archive, or either file of a pair), NumPy with the sample
-    rate in `details`, and the WAV of ka9q-radio and UberSDR with a JSON file beside it.
+    Read are KiwiSDR's WAV, SigMF (an archive, compressed or not, or either file of a pair), NumPy
+    and raw samples with the sample rate in `details`, and the WAV of other programs. Raw samples
+    and other programs' WAV may have a JSON file beside them. The content tells what a file is,
+    except for SigMF pairs and raw samples, where the suffix does.
 
     Raises:
         IngestError: The file cannot be read, or has an unknown format.
@@ -86,6 +100,8 @@ class RecordingFile:
     path: Path
     format: str
     """In the store: `npy`, `sigmf` or `kiwi_wav`."""
+    station: str
+    """By the JSON beside the file, or else by the file's name."""
     sample_rate_hz: float
     n_samples: int
     duration_s: float
@@ -117,6 +133,7 @@ class RecordingFile:
         return cls(
             path=path,
             format=read.stored_format,
+            station=recording.station or station_in_name(path),
             sample_rate_hz=recording.sample_rate_hz,
             n_samples=len(recording.iq),
             duration_s=recording.duration_s,
@@ -132,7 +149,7 @@ class RecordingFile:
     @property
     def is_pair(self) -> bool:
         """True for a SigMF recording that is stored with its metadata in a second object."""
-        return self.converted is None and self.path.suffix.lower() in _PAIR
+        return self.converted is None and _is_of_pair(self.path)
 
     def content(self) -> tuple[bytes, bytes | None]:
         """Return the samples' bytes and, for a SigMF pair, those of the metadata.
@@ -165,21 +182,31 @@ class _Read:
 
 
 def _read_file(path: Path, details: Details) -> _Read:
-    form = _FORMATS.get(path.suffix.lower())
-    if form is None:
-        known = ", ".join(_FORMATS)
-        raise IngestError(f"{path}: {path.suffix!r} is none of {known}; convert it")
     rate_hz = details.sample_rate_hz
-    if form == "npy" and not (rate_hz and 0 < rate_hz < math.inf):
-        raise IngestError(f"{path}: a NumPy file needs a sample rate, not {rate_hz} Hz")
     try:
         payload, beside = _content(path)
-        is_foreign = form == "kiwi_wav" and not is_kiwi_wav(payload)
+        suffix = suffix_of(path).lower()
+        kind = None if suffix in PAIR else kind_of(payload)
+        if suffix in RAW and kind is JSON:  # or samples that begin with the same byte
+            kind = None
+        is_raw = suffix in RAW and kind is None
+        is_foreign = kind is WAV or is_raw
+        form = SUFFIXES.get(suffix) if kind is None else kind.format
+        if form is None and not is_foreign:
+            what = f"none of {', '.join(SUFFIXES)}; convert it"
+            what = f"{kind.name}; {kind.remedy}" if kind else f"{path.suffix!r} is {what}"
+            raise IngestError(f"{path}: {what}")
+        if form == "npy" and not (rate_hz and 0 < rate_hz < math.inf):
+            raise IngestError(f"{path}: a NumPy file needs a sample rate, not {rate_hz} Hz")
         if is_foreign:
             with decoding(path.name):
-                decoded = recording_from_iq_wav(
-                    payload, path.name, WavNotes(beside, _attributes(path))
-                )
+                if is_raw:
+                    decoded = recording_from_raw_iq(
+                        payload, RAW[suffix], path.name, rate_hz, beside
+                    )
+                else:
+                    notes = WavNotes(beside, _attributes(path))
+                    decoded = recording_from_iq_wav(payload, path.name, notes)
                 require_finite(decoded, path.name)
         else:
             decoded = decode(
@@ -202,12 +229,13 @@ def _read_file(path: Path, details: Details) -> _Read:
         [(one.start_gps_ns, one.clock_sigma_s) for one in (whole, *whole.others)]
         for whole in (recording, decoded)
     )
-    is_converted = is_foreign or now != before
+    # The store's SigMF is a pair or a plain tar.
+    is_packed = form == "sigmf" and kind is not None and kind is not TAR
+    is_converted = is_foreign or is_packed or now != before
     if recording.station is None:
         recording = replace(recording, station=station_in_name(path))
-    return _Read(
-        recording, "sigmf" if is_converted else form, _digest(payload, beside), is_converted
-    )
+    stored = "sigmf" if is_converted else str(form)
+    return _Read(recording, stored, _digest(payload, beside), is_converted)
 
 
 def station_in_name(path: Path) -> str:
@@ -217,7 +245,9 @@ def station_in_name(path: Path) -> str:
     `websdr_{station}.npy`, `{station}.npy`.
     """
     named = kiwi_name(path.name) or iq_wav_name(path.name)
-    return named.station if named else path.stem.removeprefix("websdr_")
+    return (
+        named.station if named else path.name.removesuffix(suffix_of(path)).removeprefix("websdr_")
+    )
 
 
 def _attributes(path: Path) -> dict[str, str]:
@@ -233,14 +263,13 @@ def _attributes(path: Path) -> dict[str, str]:
 
 def _content(path: Path) -> tuple[bytes, bytes | None]:
     """The bytes of the samples and, for a SigMF pair or a WAV with JSON, those of its metadata."""
-    if path.suffix.lower() == ".wav":
+    if not _is_of_pair(path):
         sidecar = path.with_suffix(".json")
         payload = _read(path)
-        is_described = not is_kiwi_wav(payload) and sidecar.is_file()
+        may_be_described = path.suffix.lower() in RAW or kind_of(payload) is WAV
+        is_described = may_be_described and sidecar.is_file()
         return payload, _read(sidecar, LARGEST_BYTES) if is_described else None
-    if path.suffix.lower() not in _PAIR:
-        return _read(path), None
-    meta, data = path.with_suffix(".sigmf-meta"), path.with_suffix(".sigmf-data")
+    meta, data = (_beside(path, suffix) for suffix in (".sigmf-meta", ".sigmf-data"))
     metadata = _read(meta, LARGEST_BYTES)
     about = sigmf_metadata(metadata, data.name)["global"]
     foreign = about.get("core:dataset")
@@ -249,6 +278,17 @@ def _content(path: Path) -> tuple[bytes, bytes | None]:
             raise IngestError(f"{meta}: core:dataset is {foreign!r}, not a file in the same folder")
         data = data.with_name(str(foreign))
     return _read(data), metadata
+
+
+def _is_of_pair(path: Path) -> bool:
+    return path.suffix.lower() in PAIR
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """The file of a pair with this suffix, in capital letters if those of the other one are."""
+    if path.suffix.lower() == suffix:
+        return path
+    return path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix)
 
 
 def _is_plain_name(name: object) -> bool:
@@ -309,7 +349,7 @@ def path_problem(path: Path) -> str | None:
 
 def one_of_a_pair(path: Path) -> Path:
     """Return the metadata file for either file of a SigMF pair, and other paths unchanged."""
-    return path.with_suffix(".sigmf-meta") if path.suffix.lower() in _PAIR else path
+    return _beside(path, ".sigmf-meta") if _is_of_pair(path) else path
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -317,9 +357,9 @@ def _in_folder(folder: Path) -> list[Path]:
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise IngestError(f"cannot read the folder: {error}") from error
-    found = [path for path in inside if path.suffix.lower() in _FORMATS]
+    found = [path for path in inside if suffix_of(path).lower() in SUFFIXES]
     if not found:
-        raise IngestError(f"{folder}: no recording directly in it (*{', *'.join(_FORMATS)})")
+        raise IngestError(f"{folder}: no recording directly in it (*{', *'.join(SUFFIXES)})")
     return found
 
 

@@ -23,13 +23,9 @@ from heimdall_data.ingest.new_session import (
     check_station,
 )
 from heimdall_data.ingest.plausibility import check_plausible, copies, plausibility_warnings
-from heimdall_data.ingest.recording_file import (
-    Details,
-    RecordingFile,
-    recording_paths,
-    station_in_name,
-)
+from heimdall_data.ingest.recording_file import Details, RecordingFile, recording_paths
 from heimdall_data.ingest.table import read_table
+from heimdall_data.recordings.iq_wav import program_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,7 +83,7 @@ def new_session_from_files(
     for path in recording_paths(paths):
         details = Details(sample_rate_hz=sample_rate_hz, start=start, clock_sigma_s=clock_sigma_s)
         file = RecordingFile.inspected(path, details)
-        files.append((station_in_name(path), file))
+        files.append((file.station, file))
     session = session_files(
         files, source, stations, name=name, start=start, approval=approval, allow_far=allow_far
     )
@@ -163,7 +159,16 @@ def _station(name: str, stations: Mapping[str, Station], file: RecordingFile) ->
         if own is not None:
             return Station(name, *own)
         near = difflib.get_close_matches(name, stations, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "add it to the stations"
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else "add it to the stations, or name the file after its station"
+        )
+        if named := program_name(file.path.name):
+            hint = (
+                f"{named.program} names no station: call the file STATION.wav, or give the station "
+                f"in a manifest or in a JSON file beside it"
+            )
         raise IngestError(f"{file.path}: the position of station {name!r} is not given; {hint}")
     station = stations[name]
     if own is not None and (apart_m := great_circle_m(own, station.position_deg)) > _FARTHEST_M:

@@ -1,7 +1,4 @@
-"""Decoding of an object's bytes, by the catalogue's `iq_data_format`.
-
-Ingestion also knows the formats by suffix: `ingest.recording_file`, `ingest.new_session`.
-"""
+"""Decoding of an object's bytes, by the catalogue's `iq_data_format`."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.formats import FORMATS, kind_of
 from heimdall_data.recordings.kiwi_wav import recording_from_kiwi_wav
 from heimdall_data.recordings.npy import recording_from_npy
 from heimdall_data.recordings.sigmf_recording import recording_from_sigmf
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from heimdall_data.recordings.recording import Recording
-
-FORMATS = ("npy", "sigmf", "kiwi_wav")
 
 
 def decode(
@@ -49,6 +45,8 @@ def decode(
     if not data:
         raise RecordingError(f"{name}: empty, 0 bytes; store the recording again")
     with decoding(name):
+        if metadata is None:
+            _require_kind(data, format or "npy", name)
         match format or "npy":
             case "npy":
                 recording = recording_from_npy(data, name, sample_rate_hz)
@@ -62,6 +60,14 @@ def decode(
                 )
         require_finite(recording, name)
     return recording
+
+
+def _require_kind(data: bytes, format: str, name: str) -> None:  # noqa: A002 - as above
+    """Refuse what is evidently of another format, and say what it is."""
+    kind = kind_of(data)
+    if kind is not None and kind.format != format and format in FORMATS:
+        remedy = kind.remedy or f"set iq_data_format to {kind.format!r}"
+        raise RecordingError(f"{name}: {kind.name}, not {format!r}; {remedy}")
 
 
 NO_MEMORY = "this machine lacks the memory to decode it; use a larger one, or cut it into several"

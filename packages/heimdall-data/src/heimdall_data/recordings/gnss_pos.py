@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from heimdall_data.errors import RecordingError
-from heimdall_data.recordings.recording import ReceiverPosition
+from heimdall_data.recordings.recording import ReceiverPosition, require_on_globe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,8 +58,8 @@ def _position(text: str, path: Path) -> ReceiverPosition:
             f"record the position again"
         )
     latitude_deg, longitude_deg = float(match[1]), float(match[2])
-    if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
-        raise RecordingError(
-            f"{path}: latitude {latitude_deg}, longitude {longitude_deg}; swapped?"
-        )
+    try:
+        require_on_globe(latitude_deg, longitude_deg)
+    except ValueError as error:
+        raise RecordingError(f"{path}: {error}") from None
     return ReceiverPosition(latitude_deg, longitude_deg)

@@ -1,11 +1,18 @@
-"""I/Q in an ordinary WAV file, as ka9q-radio and UberSDR write it, with a JSON file beside it.
+"""I/Q in ordinary WAV files or in raw ones, as SDR programs write them, perhaps with a JSON file.
 
-Two channels, I and Q, of 16-bit integers or 32-bit floats. The name of UberSDR's file has the
-receiver, the frequency and the start, `{receiver}_{Hz}_{start}.wav`; its JSON has the receiver's
-position. ka9q-radio keeps frequency and start (`unixstarttime`, with nanoseconds) in extended
-attributes of the file, and the frequency in a chunk `auxi` too.
+Two channels, I and Q, of integers or floats; a raw file has nothing but these samples. Files larger
+than 4 GiB are RF64, BW64 or Wave64, and some programs always write these. What is known beside the
+samples depends on the program:
 
-Neither states how accurate its time is. ka9q-radio counts samples from a time of its computer's
+- UberSDR's name has the receiver, the frequency and the start, `{receiver}_{Hz}_{start}.wav`; its
+  JSON has the receiver's position.
+- ka9q-radio keeps frequency and start (`unixstarttime`, with nanoseconds) in extended attributes of
+  the file, and the frequency in a chunk `auxi` too.
+- SpectraVue, SDR#, HDSDR and SDRuno write that chunk with the start as well, to the millisecond and
+  in UTC, and names such as `HDSDR_20260301_120000Z_7100kHz_RF.wav`. SDR Console writes it as XML,
+  with the start in seconds; UberSDR does too.
+
+None states how accurate its time is. ka9q-radio counts samples from a time of its computer's
 clock, which may be as good as GNSS or as bad as NTP. UberSDR stamps packets when they arrive at the
 server (`audio.go`), which is milliseconds late. So a time is trusted only where the JSON file
 states its uncertainty; whole seconds of a name are no clock at all.
@@ -16,7 +23,8 @@ These keys of the JSON are read, and come before all other sources:
 
 Sources: github.com/ka9q/ka9q-radio, `pcmrecord.c`; github.com/madpsy/ka9q_ubersdr,
 `clients/iq-recorder` and `audio.go`; IBM and Microsoft, "Multimedia Programming Interface and Data
-Specifications 1.0" (1991), for WAV.
+Specifications 1.0" (1991), for WAV; EBU Tech 3306, for RF64; Sonic Foundry, "Sony Wave64";
+RFSPACE, "SpectraVue" manual, for `auxi`.
 """
 
 from __future__ import annotations
@@ -24,43 +32,98 @@ from __future__ import annotations
 import math
 import re
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from heimdall_features.outside_json import parsed_json
 
 from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.formats import W64_RIFF, is_wav
 from heimdall_data.recordings.kiwi_wav import kiwi_name
 from heimdall_data.recordings.recording import (
-    INT16_FULL_SCALE,
     MAX_SAMPLES,
     ComplexSamples,
     ReceiverPosition,
     Recording,
     gps_ns_from_text,
     gps_ns_from_utc,
+    require_on_globe,
+    utc_from_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _CHUNK = struct.Struct("<4sI")
+_W64_CHUNK = struct.Struct("<4s12xQ")
+"""A GUID that begins with the chunk's name, and the size with these 24 bytes."""
+_SIZES = struct.Struct("<4xIQQ")
+"""RF64's chunk `ds64`: its own size, that of the file and that of the samples."""
 _FORMAT = struct.Struct("<HHIIHH")
-_AUXILIARY_FREQUENCY = struct.Struct("<32xI")
-"""SpectraVue's chunk: two times of the Windows API, then the centre frequency in Hz."""
+_AUXILIARY = struct.Struct("<8H16xI")
+"""SpectraVue's chunk: two times of the Windows API (year, month, day of the week, day, hour,
+minute, second, millisecond), start and end, then the centre frequency in Hz."""
+_XML_FREQUENCY = re.compile(rb"RadioCenterFreq\s?=\s?[\"'](\d{1,12})[\"']")
+_XML_START = re.compile(rb"UTCSeconds\s?=\s?[\"'](\d{1,10})[\"']")
+_MOST_XML_BYTES = 2**16
 _EXTENSIBLE = 0xFFFE
 _UNFINISHED = (0, 0xFFFFFFFF)
 """Size of a data chunk whose recorder was stopped, or wrote into a pipe."""
+_INTEGER, _FLOAT = 1, 3
+_KINDS = {
+    (_INTEGER, 8): "u1",
+    (_INTEGER, 16): "<i2",
+    (_INTEGER, 24): "<i4",
+    (_INTEGER, 32): "<i4",
+    (_FLOAT, 32): "<f4",
+    (_FLOAT, 64): "<f8",
+}
+"""Type of I and of Q by coding and bits; samples of 24 bits are widened to 32."""
 _NAME = re.compile(
     r"(?P<station>.+)_(?P<frequency_hz>\d+)_(?P<start>\d{4}-\d\d-\d\dT[\d:.]+Z)\.wav$",
     re.IGNORECASE | re.ASCII,
 )
+_PROGRAM_NAME = re.compile(
+    r"(?P<program>[A-Za-z#]+)_(?P<utc>\d{8}_\d{6})Z_(?P<number>\d+)(?P<unit>[kM]?Hz)"
+    r"(?:_(?P<kind>RF|IQ|AF))?\.(?:wav|rf64|w64)",
+    re.IGNORECASE | re.ASCII,
+)
+_HZ = {"hz": 1.0, "khz": 1e3, "mhz": 1e6}
 _MOST_CHUNKS = 1000
 """Recorders write five."""
 _UNIX_SECONDS = re.compile(r"(\d{1,10})\.(\d{9})", re.ASCII)
-_UNIX_EPOCH_NS = gps_ns_from_utc(datetime(1970, 1, 1, tzinfo=UTC))
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class ProgramName(NamedTuple):
+    """The parts of a name by SDR# or HDSDR, `{program}_{utc}_{frequency}_{kind}.wav`.
+
+    No part of it is the station.
+    """
+
+    program: str
+    start_gps_ns: int
+    frequency_hz: float
+    is_audio: bool
+    """Demodulated, which no I and Q can be made of."""
+
+
+def program_name(name: str) -> ProgramName | None:
+    """Return the parts of such a name, or None if the name has another form."""
+    match = _PROGRAM_NAME.fullmatch(name.rpartition("/")[2])
+    if match is None:
+        return None
+    try:
+        start_gps_ns = gps_ns_from_utc(utc_from_text(match["utc"].replace("_", "T")))
+    except ValueError:
+        return None
+    frequency_hz = float(match["number"]) * _HZ[match["unit"].lower()]
+    is_audio = (match["kind"] or "").upper() == "AF"
+    return ProgramName(match["program"], start_gps_ns, frequency_hz, is_audio)
 
 
 class IqWavName(NamedTuple):
@@ -103,8 +166,41 @@ def recording_from_iq_wav(data: bytes, name: str, notes: WavNotes | None = None)
     said = _sidecar(notes.sidecar, name)
     chunks = _chunks(data, name)
     rate_hz, iq = _samples(chunks, name)
+    with _notes_of(name):
+        return _described(iq, rate_hz, _auxiliary(chunks), said, notes.attributes, name)
+
+
+def recording_from_raw_iq(
+    data: bytes, kind: str, name: str, sample_rate_hz: float | None, sidecar: bytes | None = None
+) -> Recording:
+    """Decode a file of I and Q in turn, each of this type of NumPy.
+
+    Raises:
+        RecordingError: The rate is unknown, the samples are incomplete, or the JSON is unusable.
+    """
+    said = _sidecar(sidecar, name)
+    rate_hz = said.get("sample_rate_hz", sample_rate_hz)
+    if rate_hz is None:
+        raise RecordingError(
+            f"{name}: raw samples, without a sample rate; give --sample-rate-hz, or sample_rate_hz "
+            f"in a JSON file beside it"
+        )
+    n_samples, rest = divmod(len(data), 2 * np.dtype(kind).itemsize)
+    if rest or not 0 < n_samples <= MAX_SAMPLES:
+        raise RecordingError(
+            f"{name}: {len(data)} bytes are not 1 to {MAX_SAMPLES} samples of "
+            f"{2 * np.dtype(kind).itemsize} bytes; copy the file again"
+        )
+    iq = _values(memoryview(data), kind).view(np.complex64)
+    with _notes_of(name):
+        return _described(iq, rate_hz, (None, None), said, {}, name)
+
+
+@contextmanager
+def _notes_of(name: str) -> Iterator[None]:
+    """Context in which values that cannot be used are those of the notes beside this file."""
     try:
-        return _described(iq, rate_hz, _auxiliary_hz(chunks), said, notes.attributes, name)
+        yield
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RecordingError(
             f"{name}: unusable JSON or attributes beside it ({type(error).__name__}: {error}); "
@@ -115,23 +211,25 @@ def recording_from_iq_wav(data: bytes, name: str, notes: WavNotes | None = None)
 def _described(
     iq: ComplexSamples,
     rate_hz: float,
-    auxiliary_hz: float | None,
+    auxiliary: tuple[int | None, float | None],
     said: Mapping[str, Any],
     attributes: Mapping[str, str],
     name: str,
 ) -> Recording:
-    station = start_gps_ns = None
+    station = None
     start_from_name = False
-    frequency_hz = auxiliary_hz
+    start_gps_ns, frequency_hz = auxiliary
     if named := iq_wav_name(name):
         station, frequency_hz, start_gps_ns = named
-    elif plain := kiwi_name(name):  # also ka9q-radio's, for the programs of WSJT
-        frequency_hz, start_gps_ns = plain.frequency_hz, gps_ns_from_utc(plain.start)
-        start_from_name = said.get("start_uncertainty_s") is None
+    elif seconds := _start_in_name(name):
+        start_from_name = start_gps_ns is None and said.get("start_uncertainty_s") is None
+        start_gps_ns = start_gps_ns or seconds[0]
+        frequency_hz = frequency_hz or seconds[1]
     if "frequency" in attributes:
         frequency_hz = _finite(attributes["frequency"])
     if unix := _UNIX_SECONDS.fullmatch(attributes.get("unixstarttime", "")):
-        start_gps_ns = _UNIX_EPOCH_NS + int(unix[1]) * 10**9 + int(unix[2])
+        utc = _UNIX_EPOCH + timedelta(seconds=int(unix[1]))
+        start_gps_ns = gps_ns_from_utc(utc) + int(unix[2])
         start_from_name = False
     if (start := said.get("start_time")) is not None:
         start_gps_ns = gps_ns_from_text(str(start))
@@ -151,6 +249,14 @@ def _described(
     )
 
 
+def _start_in_name(name: str) -> tuple[int, float] | None:
+    """Start to the second and frequency in a name that ka9q-radio, SDR# or HDSDR writes."""
+    if program := program_name(name):
+        return program.start_gps_ns, program.frequency_hz
+    plain = kiwi_name(name)  # ka9q-radio's too, for the programs of WSJT
+    return plain and (gps_ns_from_utc(plain.start), plain.frequency_hz)
+
+
 def _position(said: Mapping[str, Any]) -> ReceiverPosition | None:
     """The receiver's place by our keys, or else by UberSDR's, whose altitude is above the sea."""
     if "latitude" in said or "longitude" in said:
@@ -162,8 +268,7 @@ def _position(said: Mapping[str, Any]) -> ReceiverPosition | None:
             return None
         place, altitude = (gps["lat"], gps["lon"]), receiver.get("asl")
     latitude_deg, longitude_deg = map(_finite, place)
-    if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
-        raise ValueError(f"latitude {latitude_deg}, longitude {longitude_deg}; swapped?")
+    require_on_globe(latitude_deg, longitude_deg)
     return ReceiverPosition(
         latitude_deg, longitude_deg, None if altitude is None else _finite(altitude)
     )
@@ -191,25 +296,31 @@ def _sidecar(content: bytes | None, name: str) -> Mapping[str, Any]:
 
 def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
     """The first chunk of each kind."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+    if not is_wav(data):
         raise RecordingError(f"{name}: not a WAV file; copy or record it again")
+    is_w64 = data.startswith(W64_RIFF)
+    header, here, boundary = (_W64_CHUNK, 40, 8) if is_w64 else (_CHUNK, 12, 2)
+    n_data_bytes = None
     view = memoryview(data)
     chunks: dict[bytes, memoryview] = {}
-    here, n_chunks = 12, 0
-    while here + _CHUNK.size <= len(data):
+    n_chunks = 0
+    while here + header.size <= len(data):
         if (n_chunks := n_chunks + 1) > _MOST_CHUNKS:
             raise RecordingError(f"{name}: more than {_MOST_CHUNKS} chunks; record it again")
-        kind, size = _CHUNK.unpack_from(data, here)
-        here += _CHUNK.size
+        kind, size = header.unpack_from(data, here)
+        if kind == b"ds64" and not is_w64 and here + _SIZES.size <= len(data):
+            *_, n_data_bytes = _SIZES.unpack_from(data, here)
+        here += header.size
+        size = max(size - header.size, 0) if is_w64 else size
         if kind == b"data" and size in _UNFINISHED:
-            size = len(data) - here
+            size = n_data_bytes or len(data) - here
         if here + size > len(data):
             raise RecordingError(
                 f"{name}: truncated: {len(data) - here} bytes of {size} in chunk "
                 f"`{kind.decode('ascii', 'replace')}`; copy the file again"
             )
         chunks.setdefault(kind, view[here : here + size])
-        here += size + size % 2
+        here += size + -size % boundary
     return chunks
 
 
@@ -221,24 +332,56 @@ def _samples(chunks: Mapping[bytes, memoryview], name: str) -> tuple[float, Comp
     coding, channels, rate_hz, _, _, bits = _FORMAT.unpack_from(described)
     if coding == _EXTENSIBLE and len(described) >= 26:
         (coding,) = struct.unpack_from("<H", described, 24)
-    kinds = {(1, 16): "<i2", (3, 32): "<f4"}
-    if channels != 2 or (coding, bits) not in kinds or not rate_hz:
+    if channels == 1 or ((named := program_name(name)) and named.is_audio):
+        raise RecordingError(
+            f"{name}: {channels} channel(s) of demodulated sound, which has no phases; record I "
+            f"and Q"
+        )
+    if channels != 2 or (coding, bits) not in _KINDS or not rate_hz:
         raise RecordingError(
             f"{name}: WAV coding {coding} with {channels} channel(s) of {bits} bit at {rate_hz} "
-            f"Hz; I and Q take two channels of 16-bit integers (1) or 32-bit floats (3)"
+            f"Hz; I and Q take two channels of 8, 16, 24 or 32-bit integers (1), or of 32 or "
+            f"64-bit floats (3)"
         )
     n_samples = len(body) // (bits // 4)
     if not 0 < n_samples <= MAX_SAMPLES:
         raise RecordingError(f"{name}: {n_samples} samples; a recording has 1 to {MAX_SAMPLES}")
-    values = np.frombuffer(body, kinds[coding, bits], 2 * n_samples).astype(np.float32)
-    if coding == 1:
-        values /= INT16_FULL_SCALE
-    return float(rate_hz), values.view(np.complex64)
+    body = body[: n_samples * (bits // 4)]
+    if bits == 24:
+        widened = np.zeros((2 * n_samples, 4), np.uint8)
+        widened[:, 1:] = np.frombuffer(body, np.uint8).reshape(-1, 3)
+        body = widened.reshape(-1).data
+    return float(rate_hz), _values(body, _KINDS[coding, bits]).view(np.complex64)
 
 
-def _auxiliary_hz(chunks: Mapping[bytes, memoryview]) -> float | None:
+def _values(body: memoryview, kind: str) -> npt.NDArray[np.float32]:
+    """I and Q in turn, of a type of NumPy, relative to full scale."""
+    dtype = np.dtype(kind)
+    with np.errstate(over="ignore"):  # beyond single precision is infinite, which is refused
+        values = np.frombuffer(body, dtype).astype(np.float32)
+    if dtype.kind != "f":
+        half_range = np.float32(2 ** (8 * dtype.itemsize - 1))
+        values -= half_range if dtype.kind == "u" else np.float32(0)
+        values /= half_range
+    return values
+
+
+def _auxiliary(chunks: Mapping[bytes, memoryview]) -> tuple[int | None, float | None]:
+    """The start in GPS nanoseconds and the centre frequency, each if the chunk has it."""
     auxiliary = chunks.get(b"auxi", b"")
-    if len(auxiliary) < _AUXILIARY_FREQUENCY.size:
-        return None
-    (frequency_hz,) = _AUXILIARY_FREQUENCY.unpack_from(auxiliary)
-    return float(frequency_hz) or None
+    if bytes(auxiliary[:1]) == b"<":
+        # XML in UTF-16, perhaps too large or hostile for a parser: two attributes are enough.
+        text = bytes(auxiliary[:_MOST_XML_BYTES]).replace(b"\0", b"")
+        tuned, began = _XML_FREQUENCY.search(text), _XML_START.search(text)
+        return (
+            gps_ns_from_utc(_UNIX_EPOCH + timedelta(seconds=int(began[1]))) if began else None,
+            float(tuned[1]) or None if tuned else None,
+        )
+    if len(auxiliary) < _AUXILIARY.size:
+        return None, None
+    year, month, _, day, hour, minute, second, milli, hz = _AUXILIARY.unpack_from(auxiliary)
+    try:
+        start = datetime(year, month, day, hour, minute, second, milli * 1000, UTC)
+    except ValueError:  # zeros, where a program has no time
+        return None, float(hz) or None
+    return gps_ns_from_utc(start), float(hz) or None

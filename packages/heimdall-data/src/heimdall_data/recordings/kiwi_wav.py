@@ -20,26 +20,35 @@ from __future__ import annotations
 import math
 import re
 import struct
-from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.formats import KIWI_STAMP
 from heimdall_data.recordings.recording import (
     INT16_FULL_SCALE,
     MAX_SAMPLES,
     WEEK_NS,
     Recording,
     gps_ns_near,
+    utc_from_text,
 )
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 HEADER = struct.Struct("<4sI4s4sIHHIIHH")
 STAMP_BYTES = 10
+UNFINISHED = 2**32 - 1
+"""Size in a header whose recorder was stopped, or wrote into a pipe."""
 _CHUNK = struct.Struct("<4sI")
 _MOST_BLOCKS = 2**20
 """Fitting takes a hundred bytes for each. Receivers send 512 samples a block: 2**18 at most."""
+_RECEIVERS_BLOCK = 512
+"""Samples in a block as receivers send it. In others the recorder resampled them (`--resample`),
+with a filter that is late by up to a block, and left the stamps as they were."""
 _FIRST_UNLOCKED_AGE = 252
 """The receiver counts up to 251 s since the last GNSS solution; 252 means that or any longer time,
 254 no recent solution, and 255 never one."""
@@ -75,17 +84,12 @@ def kiwi_name(name: str) -> KiwiName | None:
     if match is None:
         return None
     try:
-        start = datetime.strptime(match["utc"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        start = utc_from_text(match["utc"])
     except ValueError:
         return None
     if start.year not in _YEARS:
         return None
     return KiwiName(start, float(match["frequency_hz"]), match["station"])
-
-
-def is_kiwi_wav(data: bytes) -> bool:
-    """Return True if a WAV file begins with a stamp, and is none of another program."""
-    return data[HEADER.size : HEADER.size + 4] == b"kiwi"
 
 
 def block_layout(n_pairs: int) -> np.dtype[np.void]:
@@ -104,7 +108,8 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
     of recording, to choose the GPS week if the name has no date.
 
     Returns:
-        The recording. Its clock is less certain the longer the GNSS solutions are ago. Without a
+        The recording. Its clock is less certain the longer the GNSS solutions are ago, and of
+        resampled samples by a block, which is too much for time differences. Without a
         lock or without any date the start is unknown; without a lock the rate is the header's.
 
     Raises:
@@ -122,10 +127,21 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
     kept = blocks[together]
     locked = not bool((kept["age_s"] >= _FIRST_UNLOCKED_AGE).any())
     if fit is None and locked:
+        steps_ns = np.diff(stamps_ns) % WEEK_NS
+        stamped_hz = n_pairs * 1e9 / float(np.median(steps_ns)) if steps_ns.any() else rate_hz
+        if _fit_stamps(stamps_ns, n_pairs, stamped_hz) is not None:
+            raise RecordingError(
+                f"{name}: the stamps are of {stamped_hz:.1f} Hz and the header is of "
+                f"{rate_hz:g} Hz, as after resampling or a change of the header; give the file as "
+                f"it was recorded, without --resample"
+            )
         raise RecordingError(
             f"{name}: no two of {len(blocks)} time stamps are {n_pairs} samples apart at the "
             f"header's {rate_hz:g} Hz; record again"
         )
+    sigma_s = _clock_sigma_s(kept["age_s"])
+    if n_pairs != _RECEIVERS_BLOCK:
+        sigma_s = math.hypot(sigma_s, n_pairs / true_rate_hz)
     named = kiwi_name(name)
     date = named.start if named else start
     scaled = kept["iq"].astype(np.float32)
@@ -134,7 +150,7 @@ def recording_from_kiwi_wav(data: bytes, name: str, start: datetime | None = Non
         iq=scaled.reshape(-1).view(np.complex64),
         sample_rate_hz=true_rate_hz if locked else rate_hz,
         start_gps_ns=gps_ns_near(start_ns, date) if locked and date else None,
-        clock_sigma_s=_clock_sigma_s(kept["age_s"]) if locked and date else math.inf,
+        clock_sigma_s=sigma_s if locked and date else math.inf,
         station=named.station if named else None,
         center_frequency_hz=named.frequency_hz if named else None,
         n_dropped_samples=(len(blocks) - len(kept)) * n_pairs,
@@ -148,19 +164,24 @@ def _clock_sigma_s(age_s: npt.NDArray[np.uint8]) -> float:
 
 def _header_rate_hz(data: bytes, name: str) -> float:
     """The rounded sample rate in the header of a complete file."""
+    if not data.startswith(b"RIFF"):
+        raise RecordingError(f"{name}: not a WAV file; copy or record it again")
     if len(data) < HEADER.size + block_layout(0).itemsize:
         raise RecordingError(
             f"{name}: truncated: {len(data)} bytes are no header and block; store it again"
         )
     riff, riff_size, wave, fmt, _, coding, channels, rate, _, _, bits = HEADER.unpack_from(data)
     if (riff, wave, fmt) != (b"RIFF", b"WAVE", b"fmt "):
-        raise RecordingError(f"{name}: begins with {data[:16]!r}; correct iq_data_format")
+        raise RecordingError(
+            f"{name}: begins with {data[:16]!r}, not with the header of a KiwiSDR's recorder; give "
+            f"the file as it was recorded"
+        )
     if (coding, channels, bits) != (1, 2, 16) or not rate:
         raise RecordingError(
             f"{name}: WAV coding {coding} with {channels} channel(s) of {bits} bit at {rate} Hz, "
             f"not PCM (1) with 2 of 16 bit; record in IQ mode"
         )
-    if riff_size + 8 > len(data):
+    if riff_size != UNFINISHED and riff_size + 8 > len(data):
         raise RecordingError(
             f"{name}: truncated: {len(data)} bytes of {riff_size + 8}; store the recording again"
         )
@@ -170,13 +191,13 @@ def _header_rate_hz(data: bytes, name: str) -> float:
 def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     """All complete blocks as a structured array; an incomplete last one is left out."""
     body = len(data) - HEADER.size
-    if data[HEADER.size : HEADER.size + 4] == b"data":
-        raise RecordingError(
-            f"{name}: an ordinary WAV without `kiwi` stamps; record it with GNSS stamps, or "
-            f"convert it to a NumPy file and set iq_data_format to 'npy'"
-        )
-    _, data_bytes = _CHUNK.unpack_from(data, HEADER.size + _CHUNK.size + STAMP_BYTES)
+    data_bytes = _samples_bytes(data, HEADER.size)
+    if data_bytes is None:
+        raise _damage(data, HEADER.size, 0, 0, name)
     layout = block_layout(min(data_bytes, body) // 4)
+    second = HEADER.size + layout.itemsize
+    if _samples_bytes(data, second) not in (None, data_bytes):
+        raise _damage(data, second, 1, data_bytes, name)
     blocks = np.frombuffer(data, layout, body // layout.itemsize, HEADER.size)
     if not 0 < len(blocks) * data_bytes // 4 <= MAX_SAMPLES or len(blocks) > _MOST_BLOCKS:
         raise RecordingError(
@@ -191,11 +212,37 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     )
     if not good.all():
         bad = int(np.argmin(good))
-        raise RecordingError(
-            f"{name}: damaged at byte {HEADER.size + bad * layout.itemsize}, in block {bad} of "
-            f"{len(blocks)}; store the recording again"
-        )
+        raise _damage(data, HEADER.size + bad * layout.itemsize, bad, data_bytes, name)
     return blocks
+
+
+def _samples_bytes(data: bytes, place: int) -> int | None:
+    """Size of the samples in the block at this byte; None if none begins there."""
+    header = data[place : place + block_layout(0).itemsize]
+    if not header.startswith(KIWI_STAMP) or header[-8:-4] != b"data":
+        return None
+    return int.from_bytes(header[-4:], "little")
+
+
+def _damage(data: bytes, place: int, block: int, data_bytes: int, name: str) -> RecordingError:
+    """The error about a block that is not like the first one."""
+    if data.startswith(b"data", place):
+        return RecordingError(
+            f"{name}: block {block} has no GNSS stamp before its samples, at byte {place}; give "
+            f"the file as it was recorded, or record again"
+        )
+    other_bytes = _samples_bytes(data, place)
+    if other_bytes is not None:
+        after = place + block_layout(0).itemsize + other_bytes
+        if after >= len(data) or _samples_bytes(data, after) is not None:
+            return RecordingError(
+                f"{name}: block 0 has {data_bytes // 4} samples and block {block} has "
+                f"{other_bytes // 4}, as after resampling by the recorder, whose stamps no longer "
+                f"tell when a sample was received; record without --resample"
+            )
+    return RecordingError(
+        f"{name}: damaged at byte {place}, in block {block}; store the recording again"
+    )
 
 
 def _fit_stamps(

@@ -17,24 +17,32 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import math
 import re
 import tarfile
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count, pairwise
+from functools import partial
+from itertools import pairwise
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
 from heimdall_features.outside_json import parsed_json
 
 from heimdall_data.errors import RecordingError
+from heimdall_data.recordings.formats import TAR, kind_of
 from heimdall_data.recordings.recording import (
+    MAX_BYTES,
     MAX_SAMPLES,
     ComplexSamples,
     ReceiverPosition,
     Recording,
     gps_ns_from_text,
+    require_on_globe,
     utc_text,
 )
 
@@ -43,9 +51,13 @@ CLOCK_KEY = "heimdall:clock_uncertainty_s"
 
 MOST_CAPTURES = 10_000
 _MOST_HEADERS = 100
-"""Of an archive, which has two members with up to two headers each."""
-_LARGEST_HEADER_BYTES = 4096
-"""Of a header that continues another. Python's parser takes the square of its length."""
+"""Of an archive, which has two members with up to two headers each, and macOS's notes on them."""
+_BLOCK = 512
+_LARGEST_HEADER_BYTES = 2**20
+"""macOS keeps the addresses of a download in one, which are some kilobytes."""
+_LONGEST_LENGTH = 20
+_XZ_MEMORY_BYTES = 2**27
+"""For unpacking; the highest level of xz takes half of it."""
 _DATATYPE = re.compile(r"([cr])(f32|f64|[iu](?:8|16|32))(_le|_be)?")
 
 _Captures = list[tuple[int, dict[str, Any]]]
@@ -100,37 +112,151 @@ def sigmf_metadata(metadata: bytes, name: str) -> dict[str, Any]:
 
 
 def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
-    """Samples and metadata of the one recording in an archive, an uncompressed tar."""
-    numbers = count(1)
-
-    class Header(tarfile.TarInfo):
-        def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-            if next(numbers) > _MOST_HEADERS:
-                raise tarfile.ReadError(f"more than {_MOST_HEADERS} members")
-            if not self.isreg() and self.size > _LARGEST_HEADER_BYTES:
-                raise tarfile.ReadError(f"a header of {self.size} bytes")
-            found: tarfile.TarInfo | None = super()._proc_member(archive)  # type: ignore[misc]
-            return found
-
+    """Samples and metadata of the one recording in an archive, a tar or a zip."""
+    kind = kind_of(data)
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:", tarinfo=Header) as archive:
-            # A sparse member would claim more than the archive contains.
-            files = [m for m in archive.getmembers() if m.isreg() and not m.issparse()]
-            samples, meta = (
-                [m for m in files if m.name.endswith(f".sigmf-{end}")] for end in ("data", "meta")
+        members = [
+            (member, read)
+            for member, read in (
+                _zip_members(data) if data.startswith(b"PK") else _tar_members(_unpacked(data))
             )
-            if (len(samples), len(meta)) != (1, 1):
-                raise RecordingError(
-                    f"{name}: the archive holds {len(samples)} data and {len(meta)} metadata "
-                    f"files; store each recording by itself"
-                )
-            streams = (archive.extractfile(member) for member in (*samples, *meta))
-            content, described = (stream.read() if stream else b"" for stream in streams)
-            return content, described
-    except (tarfile.TarError, OSError) as error:
+            # macOS keeps notes on each file beside it, under the same name after `._`.
+            if not member.rpartition("/")[2].startswith("._")
+        ]
+        samples, meta = (
+            [read for member, read in members if member.endswith(f".sigmf-{end}")]
+            for end in ("data", "meta")
+        )
+        described = meta[0]() if len(meta) == 1 else b""
+        if described and not samples:
+            # A non-conforming dataset is in the archive under its own name.
+            dataset = sigmf_metadata(described, name)["global"].get("core:dataset")
+            samples = [read for member, read in members if member.rpartition("/")[2] == dataset]
+        if (len(samples), len(meta)) == (1, 1):
+            return samples[0](), described
+    except (ValueError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, BadZipFile) as error:
+        if isinstance(error, RecordingError):
+            raise
         raise RecordingError(
-            f"{name}: not a SigMF archive ({error}); a data file needs its .sigmf-meta beside it"
+            f"{name}: not a SigMF archive{f' but {kind.name}' if kind else ''} ({error}); a data "
+            f"file needs its .sigmf-meta beside it"
         ) from error
+    remedy = "store each recording by itself" if samples or meta else "unpack it"
+    raise RecordingError(
+        f"{name}: {kind.name if kind else 'an archive'} with {len(samples)} data and {len(meta)} "
+        f"metadata files of SigMF; {remedy}"
+    )
+
+
+_Members = Iterator[tuple[str, Callable[[], bytes]]]
+"""Name of each file of an archive, and what reads it."""
+
+
+def _unpacked(data: bytes) -> bytes:
+    """An archive without its compression by gzip or xz, in one stream or several."""
+    if data.startswith(b"\x1f\x8b"):
+        start: Callable[[], Any] = partial(zlib.decompressobj, wbits=16 + zlib.MAX_WBITS)
+    elif data.startswith(b"\xfd7zXZ\0"):
+        start = partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+    else:
+        return data
+    parts: list[bytes] = []
+    n_left = MAX_BYTES
+    for _ in range(_MOST_HEADERS):
+        stream = start()
+        parts.append(stream.decompress(data, n_left + 1))
+        n_left -= len(parts[-1])
+        if n_left < 0:
+            raise ValueError(f"more than {MAX_BYTES} bytes when it is unpacked")
+        if not stream.eof:
+            raise EOFError("truncated")
+        data = stream.unused_data
+        if not data.startswith((b"\x1f\x8b", b"\xfd7zXZ\0")):
+            unpacked = b"".join(parts)
+            if (inside := kind_of(unpacked)) and inside is not TAR:
+                raise ValueError(f"it holds {inside.name}; unpack it")
+            return unpacked
+    raise ValueError(f"more than {_MOST_HEADERS} compressed streams")
+
+
+def _zip_members(data: bytes) -> _Members:
+    # Its list is in memory before it can be counted; each entry begins with these bytes.
+    if data.count(b"PK\1\2") > _MOST_HEADERS:
+        raise ValueError(f"more than {_MOST_HEADERS} members")
+    archive = ZipFile(io.BytesIO(data))
+    if (n_bytes := sum(info.file_size for info in archive.infolist())) > MAX_BYTES:
+        raise ValueError(f"{n_bytes} bytes when it is unpacked, more than {MAX_BYTES}")
+    for info in archive.infolist():
+        # Other methods may claim gigabytes of memory.
+        if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+            raise ValueError(f"compressed by method {info.compress_type}; zip it with deflate")
+        yield info.filename, partial(archive.read, info)
+
+
+def _tar_members(data: bytes) -> _Members:
+    """The regular files of an uncompressed tar: POSIX with pax headers, GNU or old.
+
+    Python's own parser takes the square of a header's length and recurses for each that continues
+    another, and macOS's headers of downloaded files are long.
+
+    Source: POSIX.1-2017, pax, "ustar Interchange Format".
+    """
+    here = 0
+    told: dict[bytes, bytes] = {}
+    view = memoryview(data)
+    for _ in range(_MOST_HEADERS + 1):
+        head = data[here : here + _BLOCK]
+        if not head.strip(b"\0"):
+            return
+        if len(head) < _BLOCK:
+            raise ValueError("truncated")
+        # The checksum counts its own eight bytes as blanks.
+        if _octal(head[148:156]) != sum(head) - sum(head[148:156]) + 8 * ord(" "):
+            raise ValueError("bad checksum")
+        size = int(told.get(b"size", b"%d" % _octal(head[124:136])))
+        first, last = here + _BLOCK, here + _BLOCK + size
+        if not first <= last <= len(data):
+            raise ValueError(f"truncated: {len(data) - first} bytes of {size} in a member")
+        here = last + -size % _BLOCK
+        kind = head[156:157]
+        if kind in (b"L", b"x") and size > _LARGEST_HEADER_BYTES:
+            raise ValueError(f"a header of {size} bytes")
+        if kind == b"L":
+            told = {b"path": data[first:last].rstrip(b"\0")}
+        elif kind == b"x":
+            told = _pax_records(data[first:last])
+        elif kind not in b"gK":
+            prefix = head[345:500].rstrip(b"\0") if head[257:263] == b"ustar\0" else b""
+            path = told.get(b"path", prefix + b"/" + head[:100].partition(b"\0")[0])
+            # A sparse member claims more than the archive contains.
+            if kind in (b"0", b"\0", b"7") and not any(
+                key.startswith(b"GNU.sparse") for key in told
+            ):
+                yield path.decode(errors="replace"), partial(bytes, view[first:last])
+            told = {}
+    raise ValueError(f"more than {_MOST_HEADERS} members")
+
+
+def _octal(field: bytes) -> int:
+    digits = field.strip(b" \0") or b"0"
+    if digits.strip(b"01234567"):
+        raise ValueError("no header of a tar where one must be")
+    return int(digits, 8)
+
+
+def _pax_records(header: bytes) -> dict[bytes, bytes]:
+    """Keys and values of a header, each `LENGTH KEY=VALUE` and a line feed."""
+    records = {}
+    here = 0
+    while here < len(header):
+        length, blank, _ = header[here : here + _LONGEST_LENGTH].partition(b" ")
+        end = here + int(length)
+        if not blank or not here < end <= len(header):
+            raise ValueError(f"a damaged record of a pax header at byte {here}")
+        key, _, value = header[here + len(length) + 1 : end - 1].partition(b"=")
+        records[key] = value
+        here = end
+    return records
 
 
 def _checked_type(about: dict[str, Any], name: str) -> np.dtype[Any]:
@@ -156,7 +282,9 @@ def _captures(about: dict[str, Any], captures: list[dict[str, Any]]) -> _Capture
     placed = [(_count(each, "core:sample_start", offset) - offset, each) for each in captures]
     starts = [start for start, _ in placed]
     if any(after < before for before, after in pairwise([0, *starts])):
-        raise ValueError(f"captures start at {starts} and must begin at 0 and ascend")
+        raise ValueError(
+            f"captures start at {starts} after core:offset {offset}, and must begin at 0 and ascend"
+        )
     return placed or [(0, {})]
 
 
@@ -183,9 +311,10 @@ def _without_foreign_bytes(
 
 def _count(values: dict[str, Any], key: str, default: int) -> int:
     value = values.get(key, default)
-    if type(value) is not int or value < 0:
+    # JSON has one kind of number, and some programs write 0.0.
+    if type(value) not in (int, float) or not 0 <= value < math.inf or value != int(value):
         raise ValueError(f"{key} is {value!r}, not a whole number of 0 or more")
-    return value
+    return int(value)
 
 
 def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
@@ -224,7 +353,7 @@ def _recording(iq: ComplexSamples, about: dict[str, Any], captures: _Captures) -
     for (first, said), end in zip(captures, ends, strict=True):
         # Without an index of its own, a capture goes on where the one before ended.
         index = _count(said, "core:global_index", _count(said, "core:sample_start", first))
-        if (moment := said.get("core:datetime")) is not None:
+        if moment := said.get("core:datetime"):
             timed = index, gps_ns_from_text(moment), _clock_sigma_s(said, about)
         start_ns, sigma_s = None, math.inf
         if timed is not None:
@@ -311,10 +440,10 @@ def _position(said: dict[str, Any] | None) -> ReceiverPosition | None:
     if said["type"] != "Point":
         raise ValueError(f"core:geolocation is a {said['type']!r} and must be a 'Point'")
     longitude_deg, latitude_deg, *above = map(float, said["coordinates"][:3])
-    if not (-90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 180):
-        raise ValueError(
-            f"core:geolocation is latitude {latitude_deg}, longitude {longitude_deg}; swapped?"
-        )
+    try:
+        require_on_globe(latitude_deg, longitude_deg)
+    except ValueError as error:
+        raise ValueError(f"core:geolocation is {error}") from None
     if not all(map(math.isfinite, above)):
         raise ValueError(f"core:geolocation has the altitude {above[0]}")
     return ReceiverPosition(latitude_deg, longitude_deg, *above)
