@@ -7,6 +7,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
 
 import urllib3
+from heimdall_features.addresses import certificate_problem
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable, StoreError
@@ -111,6 +112,8 @@ def store_error(error: Exception, store: str, bucket: str, key: str) -> StoreErr
             f"{what} of the object store {store} is not a valid name ({error}); correct it"
         )
     cause = _innermost(error)
+    if problem := certificate_problem(cause):
+        return StoreError(f"cannot trust the object store {store}: {problem}")
     reason = str(cause).rpartition(": ")[2] or type(cause).__name__
     return StoreError(
         f"no usable answer from the object store {store} ({reason}); "
