@@ -39,7 +39,7 @@ _LOGIN = r"(?:[^%\s/?#@\[\]\\\x00-\x20\x7f]|%[0-9A-Fa-f]{2})*"
 _HOST = r"(?:[\w.%-]+|\[[\w.:%]+\])?(?::\d*)?"
 _ADDRESS = re.compile(
     rf"(?P<scheme>[A-Za-z][\w+.-]*)://(?:(?P<login>{_LOGIN})@)?(?P<hosts>{_HOST}(?:,{_HOST})*)"
-    r"(?P<path>/[^?#@\s]*)?(?:\?(?P<query>(?:[^@#\s]| )*))?"
+    r"(?P<path>/[^?#@&=\s]*)?(?:\?(?P<query>(?:[^@#\s]| )*))?"
 )
 _FILE = re.compile(r"(?:sqlite|file):///(?P<path>[^?#]*)(?:\?(?P<query>.*))?", re.DOTALL)
 _MODEL = re.compile(r"models:/[^/:@]+@[^/:@]+")
@@ -117,7 +117,8 @@ def _secrets(address: str) -> Iterator[str]:
         if parts or not groups.get("scheme", "").startswith("postgres"):
             parts.append(login)
         query = (found["query"] or "").split("&")
-        parts += [each.partition("=")[2] for each in query if not _OPEN_PARAMETERS.match(each)]
+        closed = [each for each in query if not _OPEN_PARAMETERS.match(each)]
+        parts += [part for each in closed for part in (each, each.partition("=")[2])]
     for part in parts:
         for plain in (part, unquote(part), unquote_plus(part)):
             yield from (plain, quote(plain, safe=""), repr(plain)[1:-1])
