@@ -32,8 +32,8 @@ ESCAPE = (
     "/ is %2F, ? is %3F, # is %23, % is %25, a blank is %20"
 )
 """What to do about an ambiguous address."""
-LOCAL_NAMES = "localhost,127.0.0.1,::1,[::1]"
-"""This machine, as `NO_PROXY` has it; libraries disagree on the brackets."""
+_LOCAL_NAMES = "localhost,127.0.0.1,::1,[::1]"
+"""Libraries disagree on the brackets."""
 
 _LOGIN = r"(?:[^%\s/?#@\[\]\\\x00-\x20\x7f]|%[0-9A-Fa-f]{2})*"
 _HOST = r"(?:[\w.%-]+|\[[\w.:%]+\])?(?::\d*)?"
@@ -41,7 +41,7 @@ _ADDRESS = re.compile(
     rf"(?P<scheme>[A-Za-z][\w+.-]*)://(?:(?P<login>{_LOGIN})@)?(?P<hosts>{_HOST}(?:,{_HOST})*)"
     r"(?P<path>/[^?#@&=\s]*)?(?:\?(?P<query>(?:[^@#\s]| )*))?"
 )
-_FILE = re.compile(r"(?:sqlite|file):///(?P<path>[^?#]*)(?:\?(?P<query>.*))?", re.DOTALL)
+_FILE = re.compile(r"(?:sqlite|file):///(?P<path>[^?]*)(?:\?(?P<query>.*))?", re.DOTALL)
 _MODEL = re.compile(r"models:/[^/:@]+@[^/:@]+")
 _PLAIN_PATH = re.compile(r"[\w.~+,:/ -]*")
 _MAY_HOLD = re.compile(
@@ -142,6 +142,14 @@ def proxy_for(url: str) -> str | None:
         return None
     proxy = getproxies().get(parts.scheme)
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+
+
+def no_proxy_here() -> dict[str, str]:
+    """Variables by which libraries, too, ask servers on this machine directly."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if known != "*" and _LOCAL_NAMES not in known:
+        known = f"{known},{_LOCAL_NAMES}".lstrip(",")
+    return {"NO_PROXY": known, "no_proxy": known}
 
 
 def http_pool(url: str, **options: Any) -> PoolManager:  # noqa: ANN401 - urllib3's own
