@@ -38,11 +38,11 @@ ADDRESSES = frozenset(
 
 def shown_value(name: str, value: str) -> str:
     """The value of a setting as it may be shown: `***` in place of what is or may be secret."""
-    from heimdall_features.addresses import HIDDEN, may_hold_password, shown_address
+    from heimdall_features.addresses import HIDDEN, shown_address, shown_text
 
     if name in SECRETS:
         return HIDDEN
-    return shown_address(value) if name in ADDRESSES or may_hold_password(value) else value
+    return shown_address(value) if name in ADDRESSES else shown_text(value)
 
 
 def _not_configured(what: str, names: list[str]) -> TrainerError:

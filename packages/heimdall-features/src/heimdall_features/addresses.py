@@ -42,7 +42,7 @@ _ADDRESS = re.compile(
     r"(?P<path>/[^?#@&=\s]*)?(?:\?(?P<query>(?:[^@#\s]| )*))?"
 )
 _FILE = re.compile(r"(?:sqlite|file):///(?P<path>[^?]*)(?:\?(?P<query>.*))?", re.DOTALL)
-_MODEL = re.compile(r"models:/[^/:@]+@[^/:@]+")
+_MODEL = re.compile(r"models:/[^/:@]*@[^/:@]*")
 _PLAIN_PATH = re.compile(r"[\w.~+,:/ -]*")
 _MAY_HOLD = re.compile(
     r"(?:passw(?:or)?d|pwd|secret|token|key|signature|credential)\s*=|:.*@",
@@ -92,6 +92,11 @@ def shown_address(address: str) -> str:
 def may_hold_password(text: str) -> bool:
     """Return True if a text that need not be an address may hold a password or a token."""
     return bool(_MAY_HOLD.search(text)) and shown_address(text) != text
+
+
+def shown_text(text: str) -> str:
+    """A text that need not be an address, as it may be shown."""
+    return shown_address(text) if may_hold_password(text) else text
 
 
 def redacted(text: str, *addresses: str) -> str:

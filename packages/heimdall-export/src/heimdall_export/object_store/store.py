@@ -19,6 +19,7 @@ from heimdall_features.addresses import (
     is_ambiguous,
     no_proxy_here,
     shown_address,
+    shown_text,
     trusted_certificates,
 )
 
@@ -199,7 +200,7 @@ def split_address(uri: str) -> tuple[str, str]:
     is_key = key and key.isprintable() and not {".", ".."} & set(key.split("/"))
     if not (uri.startswith(S3_SCHEME) and _BUCKET.fullmatch(bucket) and is_key):
         raise ExportError(
-            f"{shown_address(uri[:200])!r} is not a model's address; give s3://bucket/key, such as "
+            f"{shown_text(uri[:200])!r} is not a model's address; give s3://bucket/key, such as "
             "s3://heimdall-models/models/localization/v20261120_120000.onnx"
         )
     return bucket, key

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from heimdall_features.addresses import certificate_problem, shown_address
+from heimdall_features.addresses import certificate_problem, shown_address, shown_text
 from heimdall_features.outside_json import parsed_json
 
 from heimdall_export.contract import DELETING
@@ -56,7 +56,7 @@ def find_published(address: str, stores: ModelStores | None = None) -> Published
         name, _, number = rest.rpartition("/")
         if not (name and number.isdecimal()):
             raise ExportError(
-                f"{shown_address(address)!r} is not an address in a registry; give "
+                f"{shown_text(address)!r} is not an address in a registry; give "
                 "models:/name@alias or models:/name/version, such as "
                 "models:/heimdall-localization-onnx@production"
             )
