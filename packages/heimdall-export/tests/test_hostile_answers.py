@@ -71,6 +71,14 @@ def test_an_address_that_is_no_url_is_told_without_its_password(uri, artifact_st
     assert "secret" not in str(told.value)
 
 
+@pytest.mark.parametrize("key", ["access_key", "secret_key"])
+def test_a_key_with_a_line_break_is_not_repeated(artifact_store, key):
+    """The library shows the header that it refuses."""
+    with pytest.raises(ExportError, match="line break") as told:
+        dataclasses.replace(artifact_store, **{key: "hunter2\n"})
+    assert "hunter2" not in str(told.value)
+
+
 @pytest.mark.parametrize("name", ["TOKEN", "PASSWORD"])
 def test_credentials_with_a_line_break_are_not_repeated(registry, monkeypatch, name):
     """A file's last line ends so; the library showed the header that it refused."""

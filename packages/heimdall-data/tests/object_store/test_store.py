@@ -239,6 +239,9 @@ def test_a_private_authority_is_trusted_by_the_setting_that_the_error_names(
         with pytest.raises(StoreError, match=f"trust .* {url}: .*set SSL_CERT_FILE") as caught:
             store.require_bucket()
         assert "runs" not in str(caught.value)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
+        with pytest.raises(StoreError, match=r"no file .*gone\.pem'; .* SSL_CERT_FILE"):
+            ObjectStore(store.settings, store.bucket).require_bucket()
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
         ObjectStore(store.settings, store.bucket).require_bucket()
 

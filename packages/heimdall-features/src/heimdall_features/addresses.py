@@ -163,11 +163,17 @@ def http_pool(url: str, **options: Any) -> PoolManager:  # noqa: ANN401 - urllib
     urllib3 comes with the packages that talk to servers.
 
     Raises:
-        ValueError: The address of the proxy is ambiguous.
+        ValueError: The address of the proxy is ambiguous, or the file of certificates is missing.
     """
     import urllib3
 
     options = {"cert_reqs": "CERT_REQUIRED", "ca_certs": trusted_certificates(), **options}
+    certificates = options["ca_certs"]
+    if url.startswith("https:") and certificates and not Path(certificates).is_file():
+        raise ValueError(
+            f"there is no file of certificates {certificates!r}; correct the variable that names "
+            "it, such as SSL_CERT_FILE"
+        )
     proxy = proxy_for(url)
     if proxy is None:
         return urllib3.PoolManager(**options)

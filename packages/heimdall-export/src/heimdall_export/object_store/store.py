@@ -70,12 +70,24 @@ def pool_for(url: str, **options: Any) -> PoolManager:  # noqa: ANN401 - urllib3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactStore:
-    """An S3 store and our credentials there."""
+    """An S3 store and our credentials there.
+
+    Raises:
+        ExportError: A key has a character that no key has; the message does not show it.
+    """
 
     endpoint_url: str
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     region: str = "us-east-1"
+
+    def __post_init__(self) -> None:
+        for name, key in (("ACCESS", self.access_key), ("SECRET", self.secret_key)):
+            if not re.fullmatch("[!-~]+", key):  # Libraries would show the header that has it.
+                raise ExportError(
+                    f"HEIMDALL_S3_{name}_KEY is empty or has a character that no key has, such as "
+                    "a line break; correct it"
+                )
 
     def client(self) -> Minio:
         """A client of the store.
