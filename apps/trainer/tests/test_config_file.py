@@ -10,8 +10,11 @@ from unittest import mock
 
 import pytest
 import yaml
+from heimdall_features.testing import addresses, has_password
 from heimdall_trainer.cli import app as cli
-from heimdall_trainer.connections import holds_password, masked
+from heimdall_trainer.connections import ADDRESSES, shown_value
+from heimdall_trainer.errors import one_line
+from heimdall_trainer.provenance import command_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,38 +167,62 @@ def test_secrets_are_printed_masked_and_as_comments(folder, monkeypatch):
 words = st.text("abcxyz019._-", min_size=1, max_size=8)
 
 
-@given(words, st.text("abcxyz019._-:/", max_size=8).map("geheim{}".format), words, words)
-def test_a_login_is_never_shown(user, password, host, rest):
-    """Nor is the rest of the address lost, which tells the operator where it goes."""
-    address = f"postgresql://{user}:{password}@{host}/{rest}"
-    assert holds_password(address)
-    assert "geheim" not in masked("database_url", address)
-    assert masked("s3_secret_key", password) == "***"
-    assert masked("database_url", f"postgresql://{user}@{host}/{rest}").endswith(f"@{host}/{rest}")
+@given(addresses(), st.sampled_from(["weights", "receivers", *sorted(ADDRESSES)]))
+def test_a_password_in_any_setting_is_neither_shown_nor_recorded(made, name):
+    """An address in the wrong place is still an address."""
+    address, _ = made
+    assert not has_password(shown_value(name, address))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["heimdall", "train", f"--{name}", address, f"--x={address}"])
+        assert not has_password(command_line())
+        assert not has_password(one_line(f"unknown word {address!r}"))
 
 
 @pytest.mark.parametrize(
-    ("address", "shown"),
+    "address",
     [
-        ("postgresql://u:p@h/d?sslmode=require", "postgresql://***@h/d"),
-        ("postgresql://h/d?password=p", "***"),
-        ("host=h password=p", "***"),
-        ("postgresql+psycopg2://u:p:@h", "postgresql+psycopg2://***@h"),
-        ("http://[::1", "http://[::1"),
-        ("//u:p@[h", "***"),
-        ("s3://bucket/prefix", "s3://bucket/prefix"),
-        ("http://h:9000/a@b", "http://h:9000/a@b"),
-        ("models:/name@production", "models:/name@production"),
-        ("https:/u:p@h/w", "***"),  # what a path makes of an address
-        ("https:/token@h/w", "***"),
-        ("postgresql://u:p/q@h/d", "***"),
-        ("u:p@h/d", "***"),
-        ("https://h/w?X-Amz-Signature=p", "***"),
+        "postgresql://mlf:Gehe@im7@127.0.0.1:1/x",
+        "postgresql://mlf:Gehe/im7@127.0.0.1:1/x",
+        "postgresql://127.0.0.1:1/x?user=mlf&password=Gehe-im7",
+        'http://mlf:"Gehe im7@127.0.0.1:1',
+        "http://mlf:Gehe%2Fim7@127.0.0.1:1",
+        "http://Geheim7@127.0.0.1:1",
     ],
 )
-def test_a_password_is_masked_wherever_an_address_has_it(address, shown):
-    """Postgres and MLflow know several places for it."""
-    assert masked("database_url", address) == shown
+@pytest.mark.parametrize(
+    "words",
+    [
+        "models list --debug",
+        "doctor --debug",
+        "train --log_format json --debug",
+        "worker --debug",
+        "train --print_config",
+        "models list --debug {address}",
+        "train --nonsense={address}",
+    ],
+)
+def test_no_command_prints_a_part_of_a_password(monkeypatch, address, words):
+    """Its output is pasted into tickets, and kept by whoever collects logs."""
+    s3 = {f"HEIMDALL_S3_{name}_KEY": "Geheim7" for name in ("ACCESS", "SECRET")}
+    monkeypatch.setenv("HEIMDALL_S3_ENDPOINT_URL", "http://127.0.0.1:1")
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HEIMDALL_DATABASE_URL", "MLFLOW_TRACKING_URI", "CELERY_BROKER_URL"):
+        monkeypatch.setenv(name, address)
+    arguments = [word.format(address=address) for word in words.split()]
+    monkeypatch.setattr("sys.argv", ["heimdall", *arguments])
+    status, out, err = heimdall(*arguments)
+    assert (status == 0) == ("--print_config" in words)
+    assert not has_password(out + err)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("receivers", "a@b"), ("weights", "/a=1/b"), ("mlflow_tracking_uri", "http://mlflow:5000")],
+)
+def test_a_value_without_a_password_is_shown(name, value):
+    """What is printed is given back with --config."""
+    assert shown_value(name, value) == value
 
 
 @pytest.mark.parametrize(

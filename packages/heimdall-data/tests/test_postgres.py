@@ -15,6 +15,7 @@ from heimdall_data.errors import CatalogueError
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.split import split_sessions
 from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_session
+from heimdall_features.testing import addresses, has_password
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from psycopg import sql
@@ -361,6 +362,23 @@ def test_what_is_no_url_is_refused_at_once():
     with pytest.raises(CatalogueError, match="HEIMDALL_DATABASE_URL") as caught:
         Catalogue("hunter2 is my password")
     assert "hunter2" not in str(caught.value)
+
+
+@given(addresses())
+def test_no_part_of_a_password_is_said_whatever_is_in_it(made):
+    """The rest of one with an @ was shown as the host that is out of reach."""
+    try:
+        said: Catalogue | CatalogueError = Catalogue(made[0])
+    except CatalogueError as refused:
+        said = refused
+    assert not has_password(said.where if isinstance(said, Catalogue) else str(said))
+    assert getattr(said, "__cause__", None) is None
+
+
+def test_a_password_that_must_be_escaped_is_named_as_the_cause():
+    """The server was blamed, under a host name that was half of the password."""
+    with pytest.raises(CatalogueError, match=r"HEIMDALL_DATABASE_URL .* @ is %40"):
+        Catalogue("postgresql://heimdall:Tr@nsmit2026@127.0.0.1:5432/heimdall")
 
 
 @pytest.mark.parametrize(

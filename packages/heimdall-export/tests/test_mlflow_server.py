@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from heimdall_data.testing.tls import behind_tls
 from heimdall_export import (
     ExportError,
     MLflowTracker,
@@ -125,6 +127,27 @@ def test_what_a_server_does_not_know_is_told_in_its_words(mlflow_server, address
         find_published(address, ModelStores(tracking_uri=mlflow_server.uri))
 
 
+def test_the_client_of_mlflow_trusts_and_finds_servers_as_all_others_do(mlflow_server, tmp_path):
+    """MLflow goes through another library, with its own variables and its own authorities."""
+    program = (
+        "import sys\n"
+        "from heimdall_export import ExportError\n"
+        "from heimdall_export.tracking.client import open_client\n"
+        "try:\n    open_client(sys.argv[1])\n    print('open')\n"
+        "except ExportError as error:\n    print(error)"
+    )
+    ambient = {"REQUESTS_CA_BUNDLE": "/nowhere", "AWS_CA_BUNDLE": "/nowhere"}
+    ambient |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    said = []
+    with behind_tls(urlsplit(mlflow_server.uri).port, tmp_path) as (url, authority):
+        for settings in ({"SSL_CERT_FILE": str(authority)} | ambient, {"SSL_CERT_FILE": ""}):
+            known = {name: value for name, value in os.environ.items() if "CERT" not in name}
+            command = [sys.executable, "-c", program, url]
+            said.append(subprocess.check_output(command, text=True, env=known | settings))
+    assert said[0] == "open\n"
+    assert "set SSL_CERT_FILE" in said[1]
+
+
 def test_what_is_no_mlflow_is_told(s3_settings):
     """The commonest mistake is another port of the same machine."""
     wrong = ModelStores(tracking_uri=s3_settings.endpoint_url)
@@ -135,7 +158,9 @@ def test_what_is_no_mlflow_is_told(s3_settings):
 def test_a_server_that_is_not_there_is_told_without_its_password():
     """The message goes to a log that many can read."""
     nowhere = ModelStores(tracking_uri="http://me:hunter2@127.0.0.1:1")
-    with pytest.raises(ExportError, match=r"registry at http://127\.0\.0\.1:1 is out of") as told:
+    with pytest.raises(
+        ExportError, match=r"registry at http://\*\*\*@127\.0\.0\.1:1 is out"
+    ) as told:
         find_published("models:/m@production", nowhere)
     assert "hunter2" not in str(told.value)
 

@@ -1,5 +1,6 @@
 """Runs in a real MLflow store: what is kept, what never is, and how a run ends."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -8,16 +9,23 @@ import os
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
+import mlflow.artifacts
 import mlflow.data
 import pytest
+from heimdall_data.testing.tls import behind_tls
 from heimdall_export import ArtifactStore, ExportError, MLflowTracker, TrackedDataset
+from heimdall_export.object_store.store import store_errors
+from heimdall_export.tracking.client import mlflow_errors
 from heimdall_features.names import shown_lines
 from heimdall_features.testing import hostile_names
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.store.artifact import s3_artifact_repo
 
 NESTED = st.recursive(
     st.integers()
@@ -98,7 +106,9 @@ secret_names = st.builds(
     st.sampled_from(["password", "SECRET", "access_key", "api-key", "token", "database_url"]),
     words,
 )
-harmless = st.sampled_from(["s3://models/v1.onnx", "http://user@host:80/path", "12:00", "a@b:c"])
+harmless = st.sampled_from(
+    ["s3://models/v1.onnx", "postgresql://user@host:80/path", "12:00", "a@b:c"]
+)
 addresses = st.builds(
     "{}://{}:{}@{}/0".format, st.sampled_from(["redis", "https"]), words, st.just("hunter2"), words
 )
@@ -270,6 +280,58 @@ def test_keys_reach_neither_the_environment_nor_a_representation(
     assert artifact_store.access_key not in repr(artifact_store)
 
 
+def test_settings_for_other_stores_do_not_reach_that_of_the_artifacts(
+    tracking_uri, artifact_store, tmp_path, monkeypatch
+):
+    """A profile of another account ended a training where the model should have been stored."""
+    (tmp_path / "config").write_text("[default]\nretry_mode = nonsense\n")
+    for name, value in {
+        "AWS_PROFILE": "clinic",
+        "AWS_DEFAULT_PROFILE": "clinic",
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_RETRY_MODE": "nonsense",
+        "AWS_MAX_ATTEMPTS": "none",
+        "AWS_ENDPOINT_URL_S3": "http://192.0.2.1",
+        "AWS_CA_BUNDLE": "/nowhere",
+        "AWS_SESSION_TOKEN": "of another account",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    (tmp_path / "a.txt").write_text("a")
+    before = dict(os.environ)
+    with MLflowTracker(
+        tracking_uri, artifact_root="s3://heimdall-mlflow", artifact_store=artifact_store
+    ) as run:
+        run.log_artifact(tmp_path / "a.txt")
+    with artifact_store.environment():
+        assert mlflow.artifacts.load_text(f"{run.artifact_uri}/a.txt") == "a"
+    assert dict(os.environ) == before
+
+
+def test_a_private_authority_is_trusted_for_artifacts_too(artifact_store, tmp_path, monkeypatch):
+    """One store had two clients, each of which wanted a variable of its own."""
+    port = urlsplit(artifact_store.endpoint_url).port
+    with behind_tls(port, tmp_path) as (url, authority):
+        store = replace(artifact_store, endpoint_url=url)
+        for trusted in (False, True):
+            monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+            if trusted:
+                monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+            # MLflow keeps a client of S3 for some minutes.
+            s3_artifact_repo._cached_get_s3_client.cache_clear()
+            refused = pytest.raises(ExportError, match="set SSL_CERT_FILE")
+            with (
+                contextlib.nullcontext() if trusted else refused,
+                mlflow_errors("look"),
+                store.repository("s3://heimdall-mlflow") as repository,
+            ):
+                repository.list_artifacts("none")
+            refused = pytest.raises(ExportError, match="set SSL_CERT_FILE")
+            with contextlib.nullcontext() if trusted else refused, store_errors("look"):
+                assert store.client().bucket_exists("heimdall-mlflow")
+
+
 def test_the_bucket_of_a_new_experiment_is_made(
     tracking_uri, artifact_store, s3_settings, tmp_path
 ):
@@ -289,21 +351,18 @@ def test_the_bucket_of_a_new_experiment_is_made(
     client.remove_bucket(bucket)
 
 
-def test_wrong_keys_of_the_artifact_store_are_told(tracking_uri, artifact_store, tmp_path):
+def test_wrong_keys_of_the_artifact_store_are_told_before_the_run(tracking_uri, artifact_store):
     """An hour of training must not end in a page of boto3."""
     wrong = ArtifactStore(
         endpoint_url=artifact_store.endpoint_url,
         access_key=artifact_store.access_key,
         secret_key="not-the-key",
     )
-    (tmp_path / "a.txt").write_text("a")
     with (
-        pytest.raises(ExportError, match=r"cannot store .*a\.txt") as told,
-        MLflowTracker(
-            tracking_uri, artifact_root="s3://heimdall-mlflow", artifact_store=wrong
-        ) as run,
+        pytest.raises(ExportError, match=r"cannot begin a run .* signature") as told,
+        MLflowTracker(tracking_uri, artifact_root="s3://heimdall-mlflow", artifact_store=wrong),
     ):
-        run.log_artifact(tmp_path / "a.txt")
+        pass
     assert "not-the-key" not in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -312,15 +371,25 @@ def test_wrong_keys_of_the_artifact_store_are_told(tracking_uri, artifact_store,
     ("uri", "said"),
     [
         ("sqlite:////proc/nowhere/mlflow.db", r"cannot open sqlite:////proc/nowhere/mlflow\.db"),
-        ("gopher://me:hunter2@somewhere", "cannot open gopher://somewhere: "),
-        ("postgresql://me:hunter2@127.0.0.1:1/m", r"cannot open postgresql://127\.0\.0\.1:1/m: "),
-        ("postgres://me:hunter2@2@127.0.0.1:1/m", r"cannot open postgres://127\.0\.0\.1:1/m: "),
-        ("http://me:hunter2@127.0.0.1:1", r"cannot open http://127\.0\.0\.1:1: "),
+        ("gopher://me:hunter2@somewhere", r"cannot open gopher://\*\*\*@somewhere: "),
+        (
+            "postgresql://me:hunter2@127.0.0.1:1/m",
+            r"cannot open postgresql://\*\*\*@127\.0\.0\.1:1/m: ",
+        ),
+        (
+            "postgresql://127.0.0.1:1/m?user=me&password=hunter2",
+            r"cannot open .*127\.0\.0\.1:1/m\?",
+        ),
+        ("http://me:hunter2@127.0.0.1:1", r"cannot open http://\*\*\*@127\.0\.0\.1:1: "),
+        ("postgres://me:hunter2@2@127.0.0.1:1/m", "_TRACKING_URI cannot be taken apart: .* @ is"),
+        ("postgresql://me:a/hunter2@127.0.0.1:1/m", "_TRACKING_URI cannot be taken apart: "),
+        ("http://me:a hunter2@127.0.0.1:1", "_TRACKING_URI cannot be taken apart: "),
+        ('http://me:"hunter2/@127.0.0.1:1', "_TRACKING_URI cannot be taken apart: "),
     ],
 )
 def test_a_store_that_cannot_be_opened_is_told_in_one_line(uri, said, tmp_path):
     """Its address, wrong or right, may hold a password."""
-    with pytest.raises(ExportError, match=f"^MLflow {said}") as told:
+    with pytest.raises(ExportError, match=f"^(MLflow|MLFLOW) ?{said}") as told:
         begin(uri, tmp_path)
     assert "\n" not in str(told.value)
     # What `--debug` prints: the error with all that led to it.

@@ -7,7 +7,6 @@ every `repr`, and their flags out of the help: a process listing would show them
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_type_hints
@@ -25,27 +24,25 @@ if TYPE_CHECKING:
 OUTBOX = "mlflow-outbox"
 """Folder of the state directory where runs claim to live; see `Connections.outbox`."""
 SECRETS = frozenset(("s3_access_key", "s3_secret_key"))
-_PASSWORD = re.compile(
-    r"(password|passwd|pwd|secret|token|key|signature|credential)\s*="
-    # `user:password@` or a token in its place, also where a path has made one slash of `://`.
-    r"|\w:(?!\d+/)[^@\s/][^@\s]*@|:/+[^@\s/]*:(?!\d+/)[^@\s]*@|https?:/+[^/@\s]+@",
-    re.IGNORECASE,
+ADDRESSES = frozenset(
+    (
+        "database_url",
+        "s3_endpoint_url",
+        "mlflow_tracking_uri",
+        "mlflow_s3_endpoint_url",
+        "broker_url",
+        "result_backend",
+    )
 )
 
 
-def holds_password(value: str) -> bool:
-    """Return True if a text contains a password or a token: before a host, or as a parameter."""
-    return bool(_PASSWORD.search(value))
+def shown_value(name: str, value: str) -> str:
+    """The value of a setting as it may be shown: `***` in place of what is or may be secret."""
+    from heimdall_features.addresses import HIDDEN, shown_address, shown_text
 
-
-def masked(name: str, value: str) -> str:
-    """The value as it may be shown: `***` in place of a secret or the login in an address."""
-    if name not in SECRETS and not holds_password(value):
-        return value
-    address = re.fullmatch(
-        r"(\w[\w+.-]*://)[^/?#\s]*@([^/?#@\s]*(?:/[^?#@\s]*)?)(?:[?#]\S*)?", value
-    )
-    return "***" if name in SECRETS or address is None else f"{address[1]}***@{address[2]}"
+    if name in SECRETS:
+        return HIDDEN
+    return shown_address(value) if name in ADDRESSES else shown_text(value)
 
 
 def _not_configured(what: str, names: list[str]) -> TrainerError:

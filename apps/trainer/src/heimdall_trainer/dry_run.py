@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import lightning.pytorch as pl
 import torch
 from heimdall_data import Catalogue, ObjectStore
+from heimdall_features.addresses import shown_address
 from heimdall_models import AveragedWeights
 from heimdall_models.training.batches import make_loader
 from heimdall_models.training.history import duration
@@ -136,7 +137,10 @@ def _mlflow(config: TrainingConfig, connections: Connections) -> tuple[str, bool
         store = replace(connections.need_s3(), endpoint_url=endpoint)
         ObjectStore(store, root.netloc).is_writable()
     exists = "exists" if found else "will be made"
-    return f"experiment {config.experiment_name} {exists}; artifacts in {place}", bool(found)
+    return (
+        f"experiment {config.experiment_name} {exists}; artifacts in {shown_address(place)}",
+        bool(found),
+    )
 
 
 def _data(config: TrainingConfig, connections: Connections) -> tuple[str, TrainingData]:

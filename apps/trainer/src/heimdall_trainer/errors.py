@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+
+ADDRESSES = ("_URL", "_URI", "_BACKEND", "_PROXY", "_CACHE_S3", "_ARTIFACT_ROOT")
+"""Ends of the names of variables that hold addresses."""
 
 
 class TrainerError(ValueError):
@@ -19,10 +24,22 @@ def is_expected(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException | str) -> str:
-    """The message of an error on one line, with control characters escaped."""
+    """The message of an error on one line, with control characters escaped and no password."""
     from heimdall_features.names import shown  # loads NumPy, needless for --help
 
-    return shown(re.sub(r"[ \t\n]+", " ", str(error)).strip())
+    return shown(re.sub(r"[ \t\n]+", " ", without_passwords(str(error))).strip())
+
+
+def without_passwords(text: str) -> str:
+    """A text without the passwords of the command line and the environment.
+
+    Libraries quote what they were given, and cyclopts what it does not understand.
+    """
+    from heimdall_features.addresses import may_hold_password, redacted
+
+    known = [word.partition("=")[2] if word.startswith("-") else word for word in sys.argv[1:]]
+    known += [value for name, value in os.environ.items() if name.upper().endswith(ADDRESSES)]
+    return redacted(text, *filter(may_hold_password, known))
 
 
 def describe(error: BaseException) -> str:

@@ -29,7 +29,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from heimdall_trainer.errors import TrainerError
+from heimdall_trainer.errors import TrainerError, without_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def logged_as(form: LogFormat) -> Iterator[None]:
         yield
     except BaseException as error:
         if form == "json":
-            said = str(error) or type(error).__name__
+            said = without_passwords(str(error)) or type(error).__name__
             if isinstance(error, KeyboardInterrupt):
                 said = "interrupted"
             elif isinstance(error, SystemExit):

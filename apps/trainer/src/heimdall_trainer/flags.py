@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, Token
 
-from heimdall_trainer.connections import SECRETS, holds_password, masked
+from heimdall_trainer.connections import SECRETS, shown_value
 from heimdall_trainer.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -91,11 +91,13 @@ def set_flags(entries: Iterable[Entry], arguments: ArgumentCollection) -> None:
         UsageError: A name is no flag, is set twice, holds a secret, or has a value of the wrong
             shape. The message has the origin.
     """
+    from heimdall_features.addresses import may_hold_password  # loads NumPy
+
     set_before = {id(argument) for argument in arguments if argument.tokens}
     seen: dict[int, str] = {}
     for entry in entries:
         argument = _argument(entry, arguments)
-        if entry.values and (entry.name in SECRETS or holds_password(str(entry.values))):
+        if entry.values and (entry.name in SECRETS or any(map(may_hold_password, entry.values))):
             variable = next(iter(argument.parameter.env_var or ()), None)
             instead = f"set {variable} in the environment or in .env" if variable else "remove it"
             raise entry.error(f"{entry.name!r} holds a secret, which others could read; {instead}")
@@ -183,7 +185,7 @@ def _argument(entry: Entry, arguments: ArgumentCollection) -> Argument:
     near = difflib.get_close_matches(entry.name, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else "see the command's --help for all names"
     where = f" below `{entry.group}:`" if entry.group else ""
-    raise entry.error(f"no flag is called {masked('', entry.name)!r}{where}; {hint}")
+    raise entry.error(f"no flag is called {shown_value('', entry.name)!r}{where}; {hint}")
 
 
 @dataclass
@@ -240,11 +242,12 @@ class Origins:
             value: Any = reduce(getattr, path, values[parameter])
             is_list = isinstance(value, tuple)
             items = value if is_list else () if value is None else (value,)
-            hidden = any(name in SECRETS or holds_password(str(item)) for item in items)
+            as_shown = [shown_value(name, str(item)) for item in items]
+            hidden = as_shown != [str(item) for item in items]
             typed = [_as_typed(item) for item in items]
             shown: object = typed if is_list else next(iter(typed), None)
             if hidden:
-                shown = ", ".join(masked(name, str(item)) for item in items)
+                shown = ", ".join(as_shown)
             # YAML would leave some control characters as they are, such as those of direction.
             plainly = is_printable("".join(map(str, items)))
             text = yaml.safe_dump(

@@ -8,6 +8,10 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from heimdall_features.addresses import HIDDEN
+
+from heimdall_trainer.connections import shown_value
+
 OURS = ("features", "models", "data", "export", "simulation", "evaluation", "trainer")
 THEIRS = ("torch", "timm", "lightning", "mlflow", "onnx", "onnxruntime", "numpy")
 SECRET_FLAGS = frozenset(
@@ -46,9 +50,10 @@ def command_line() -> str:
     """The running command as it could be typed again, with `***` for values of secret flags."""
     words, secret = ["heimdall"], False
     for word in sys.argv[1:]:
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
         is_secret = name.replace("_", "-") in SECRET_FLAGS
-        words.append("***" if secret else f"{name}=***" if is_secret and equals else word)
+        hides = secret or (is_secret and equals)
+        words.append(f"{name}{equals}{HIDDEN if hides else shown_value('', value)}")
         secret = is_secret and not equals
     return shlex.join(words)
 

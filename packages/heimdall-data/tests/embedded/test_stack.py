@@ -16,6 +16,7 @@ import psutil
 import psycopg
 import pytest
 import urllib3
+from heimdall_data import Catalogue
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_data.embedded.seaweed import BUCKETS
 from heimdall_data.embedded.state import (
@@ -24,7 +25,7 @@ from heimdall_data.embedded.state import (
     save_settings,
     settings_with_free_ports,
 )
-from heimdall_data.errors import StackError, StoreError
+from heimdall_data.errors import CatalogueError, StackError, StoreError
 from heimdall_data.object_store.store import ObjectStore
 
 OWNER = """
@@ -116,6 +117,39 @@ def test_a_server_that_died_alone_is_started_beside_the_other(place):
     stack.start(detached=True)
     assert stack.status().running
     assert pids(place)[1] == postgres
+
+
+AMBIENT = {
+    "PGSERVICE": "prod",
+    "PGSSLMODE": "require",
+    "PGCHANNELBINDING": "require",
+    "PGGSSENCMODE": "require",
+    "PGREQUIREAUTH": "none",
+    "PGHOSTADDR": "192.0.2.1",
+    "PGOPTIONS": "-c nonsense=1",
+    "PGTZ": "Nowhere",
+    "PGDATA": "/nowhere",
+    "PGPASSFILE": "/nowhere",
+    "AWS_PROFILE": "clinic",
+    "AWS_ENDPOINT_URL": "http://192.0.2.1",
+    "WEED_MASTER_MAINTENANCE_SCRIPTS": "nonsense",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "SSL_CERT_FILE": "/nowhere",
+}
+
+
+def test_settings_for_other_servers_reach_none_of_the_stack(place, monkeypatch):
+    """A shell that is set up for the servers of an office broke those of this machine."""
+    for name, value in AMBIENT.items():
+        monkeypatch.setenv(name, value)
+    with EmbeddedStack(place) as stack, Catalogue(stack.database_url) as catalogue:
+        catalogue.create_schema()
+        assert catalogue.stations() == []
+        ObjectStore(stack.s3, BUCKETS[1]).put("key", b"content")
+        assert os.environ["PGSERVICE"] == "prod"
+        theirs = stack.database_url.partition("?")[0]
+        with Catalogue(theirs) as other, pytest.raises(CatalogueError, match="prod"):
+            other.stations()
 
 
 def test_every_server_listens_on_loopback_only(stack):

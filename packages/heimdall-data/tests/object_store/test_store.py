@@ -1,17 +1,21 @@
 """One bucket of a real object store, and stores that are not there."""
 
+import contextlib
 import http.server
 import pickle
 import re
 import socketserver
 import threading
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 from heimdall_data.embedded.state import LOOPBACK, free_ports
 from heimdall_data.errors import DataError, ObjectMissing, ObjectUnreadable, StoreError
 from heimdall_data.object_store.settings import S3Settings
 from heimdall_data.object_store.store import ObjectStore
+from heimdall_data.testing.tls import behind_tls
+from heimdall_features.testing import addresses, has_password
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -222,6 +226,55 @@ def test_printing_the_settings_shows_no_secret():
     """Settings end up in tracebacks."""
     assert "hunter2" not in repr(nowhere())
     assert "hunter2" not in repr(ObjectStore(nowhere(), "bucket"))
+
+
+def test_a_private_authority_is_trusted_by_the_setting_that_the_error_names(
+    s3_settings, tmp_path, monkeypatch
+):
+    """The error said that the server does not run, and no page said what to set."""
+    port = urlsplit(s3_settings.endpoint_url).port
+    with behind_tls(port, tmp_path) as (url, authority):
+        store = ObjectStore(replace(s3_settings, endpoint_url=url), s3_settings.raw_iq_bucket)
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        with pytest.raises(StoreError, match=f"trust .* {url}: .*set SSL_CERT_FILE") as caught:
+            store.require_bucket()
+        assert "runs" not in str(caught.value)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
+        with pytest.raises(StoreError, match=r"no file .*gone\.pem'; .* SSL_CERT_FILE"):
+            ObjectStore(store.settings, store.bucket).require_bucket()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        ObjectStore(store.settings, store.bucket).require_bucket()
+
+
+def test_a_proxy_of_the_environment_is_asked_for_other_machines_alone(proxy, monkeypatch):
+    """A company's proxy is the only way out, and knows nothing of this machine."""
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    outside = nowhere(endpoint_url="http://store.invalid:9000", patience_s=0)
+    with contextlib.suppress(StoreError):  # what is behind the proxy is none
+        ObjectStore(outside, "bucket").exists("k")
+    assert proxy.connections > 0
+    n_before = proxy.connections
+    with pytest.raises(StoreError, match="refused"):
+        ObjectStore(nowhere(patience_s=0), "bucket").exists("k")
+    assert proxy.connections == n_before
+    monkeypatch.setenv("HTTP_PROXY", f"http://who:hunter2@{LOOPBACK}:{free_ports(1)[0]}")
+    with pytest.raises(StoreError, match=rf"proxy http://\*\*\*@{LOOPBACK}:\d+ .*NO_PROXY"):
+        ObjectStore(outside, "bucket").exists("k")
+    monkeypatch.setenv("HTTP_PROXY", "http://who:hunter/2@proxy:3128")
+    with pytest.raises(StoreError, match="HTTP_PROXY") as caught:
+        ObjectStore(outside, "bucket").exists("k")
+    assert "hunter" not in str(caught.value)
+
+
+@given(addresses())
+def test_no_part_of_a_password_in_an_endpoint_is_said(made):
+    """It has no place there, and is typed there all the same."""
+    address, _ = made
+    with pytest.raises(StoreError, match="HEIMDALL_S3_ENDPOINT_URL") as caught:
+        nowhere(endpoint_url=address)
+    assert not has_password(str(caught.value))
 
 
 def test_a_store_works_after_pickling(raw_iq_store):

@@ -1,6 +1,7 @@
 """Signals with known answers, and Hypothesis strategies; needs Hypothesis."""
 
 from typing import get_args
+from urllib.parse import quote
 
 import numpy as np
 from hypothesis import strategies as st
@@ -85,3 +86,44 @@ def hostile_names(characters: str = HOSTILE) -> st.SearchStrategy[str]:
     """Strategy: short names with one of the characters somewhere among ordinary ones."""
     ordinary = st.text("aZ7 -<&>\"'{%\\é東", max_size=4)
     return st.tuples(ordinary, st.sampled_from(characters), ordinary).map("".join)
+
+
+AWKWARD = "@/\"' ?#%:&=\n\t\\;,|[]{}<>+é漢\u202e"
+"""Characters of a password on which libraries disagree, or that end a line or a quotation."""
+_FORMS = (
+    "{scheme}://{user}:{password}@{host}{rest}",
+    "{scheme}://:{password}@{host}{rest}",
+    "https://{password}@{host}{rest}",
+    "{user}:{password}@{host}{rest}",
+    "{scheme}:/{user}:{password}@{host}{rest}",
+    "{scheme}://{host}/db?password={password}",
+    "{scheme}://{host}?user={user}&password={password}&sslmode=require",
+    "{scheme}://{user}@{host}/db?sslpassword={password}",
+    "{scheme}://{host}/db&password={password}",
+    "{scheme}://{host}/?X-Amz-Signature={password}",
+    "host=h user={user} password={password} dbname=db",
+    "host=h password='{password}'",
+    "sqlite:///x.db?password={password}",
+    "sqlite+pysqlcipher://:{password}@/x.db",
+)
+_SCHEMES = ("postgresql", "postgresql+psycopg", "http", "https", "redis", "amqp", "mysql", "s3")
+
+
+@st.composite
+def addresses(draw: DrawFn) -> tuple[str, str]:
+    """Draw an address with a password, and that password as it is typed there."""
+    password = f"Gehe{draw(st.text(st.sampled_from('ab1-' + AWKWARD), max_size=6))}im7"
+    typed = draw(st.sampled_from([password, quote(password, safe="")]))
+    address = draw(st.sampled_from(_FORMS)).format(
+        scheme=draw(st.sampled_from(_SCHEMES)),
+        user=draw(st.sampled_from(["", "mlf", "user@corp", "a b"])),
+        password=typed,
+        host=draw(st.sampled_from(["h", "127.0.0.1:1", "[::1]:5432", "h1:1,h2:2"])),
+        rest=draw(st.sampled_from(["", "/", "/db", "/db?sslmode=require", "//", "/a/b#c"])),
+    )
+    return address, typed
+
+
+def has_password(text: str) -> bool:
+    """Return True if a text has the begin or the end of a password of `addresses`."""
+    return "Gehe" in text or "im7" in text

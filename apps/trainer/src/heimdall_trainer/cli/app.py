@@ -19,7 +19,7 @@ from heimdall_data.catalogue.session import FilterError
 from heimdall_models.errors import OptionError
 
 from heimdall_trainer.config import whole_numbers_only
-from heimdall_trainer.errors import UsageError, describe, is_expected, one_line
+from heimdall_trainer.errors import UsageError, describe, is_expected, one_line, without_passwords
 from heimdall_trainer.flags import Origins, flags_from_file
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if debug:
             from heimdall_features.names import shown_lines
 
-            print(shown_lines(traceback.format_exc()), end="", file=sys.stderr)
+            print(shown_lines(without_passwords(traceback.format_exc())), end="", file=sys.stderr)
         status, message = FAILED, one_line(error)
         if len(getattr(error, "problems", ())) > 1:  # Of an ingestion; a line for each.
             print(*map(one_line, str(error).split("\n")), sep="\n", file=sys.stderr)

@@ -107,12 +107,16 @@ def _check_addresses(broker_url: str, result_backend: str | None) -> None:
     """Refuse an invalid address without repeating it: it may hold a password."""
     from celery.app.backends import by_url
     from celery.exceptions import ImproperlyConfigured
+    from heimdall_features.addresses import ESCAPE, is_ambiguous
     from kombu.transport import resolve_transport
 
     addresses = [("CELERY_BROKER_URL", each) for each in broker_url.split(";")]
     if result_backend:
         addresses.append(("CELERY_RESULT_BACKEND", result_backend))
     for variable, address in addresses:
+        parts = address.split(";")
+        if any(is_ambiguous(part) if "://" in part else "@" in part for part in parts):
+            raise TrainerError(f"{variable} cannot be taken apart: {ESCAPE}")
         try:
             if variable == "CELERY_BROKER_URL":
                 resolve_transport(address.partition("://")[0].partition("+")[0])

@@ -12,7 +12,7 @@ from heimdall_features.names import is_printable
 from heimdall_models.config import HUB
 
 from heimdall_trainer.config import TrainingConfig, whole_numbers_only
-from heimdall_trainer.connections import Connections, masked
+from heimdall_trainer.connections import Connections, shown_value
 from heimdall_trainer.errors import UsageError, one_line
 from heimdall_trainer.flags import Entry, plain, set_flags
 
@@ -92,8 +92,8 @@ def refuse_outside(config: TrainingConfig, folder: Path, allowed: Sequence[Path]
                 raise UsageError(f"a task's path is {str(path)!r}; it must be printable text")
             if not any(path.resolve().is_relative_to(root.resolve()) for root in roots):
                 raise UsageError(
-                    f"a task may not use the path {str(path)!r}; its own folder is {folder}, and "
-                    "`heimdall worker --allow FOLDER` allows another"
+                    f"a task may not use the path {shown_value('', str(path))!r}; its own folder "
+                    f"is {folder}, and `heimdall worker --allow FOLDER` allows another"
                 )
 
 
@@ -105,7 +105,7 @@ def _entry(name: str, value: object) -> Entry:
         )
     items = value if isinstance(value, list | tuple) else (value,)
     if any(item is None or isinstance(item, dict | list | tuple) for item in items):
-        raise UsageError(f"{masked('', name)!r} must be a value or a list of plain values")
+        raise UsageError(f"{shown_value('', name)!r} must be a value or a list of plain values")
     values = tuple(str(item) for item in items)
     return Entry(where="the task", name=name, values=values, is_list=items is value)
 

@@ -19,6 +19,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from heimdall_features.addresses import shown_address
+
 from heimdall_data.cache.entry import CacheStatus, DamagedEntry, encode, take_into, verify
 from heimdall_data.errors import DataError, ObjectMissing, ObjectUnreadable, StoreError
 from heimdall_data.object_store.store import ObjectStore
@@ -170,9 +172,8 @@ def _parts(address: str) -> tuple[str, str]:
     prefix = (found["prefix"] or "").strip("/") if found else ""
     plain = not prefix or {"", ".", ".."}.isdisjoint(prefix.split("/"))
     if found is None or not PREFIX.fullmatch(prefix) or not plain:
-        shown = address.rpartition("@")[2]  # what precedes an @ may be a password
         raise DataError(
-            f"invalid address of the shared feature cache {shown!r}, which must be of the form "
-            "s3://bucket/prefix; correct HEIMDALL_CACHE_S3 or --cache_s3"
+            f"invalid address of the shared feature cache {shown_address(address)!r}, which must "
+            "be of the form s3://bucket/prefix; correct HEIMDALL_CACHE_S3 or --cache_s3"
         )
     return found["bucket"], f"{prefix}/" if prefix else ""

@@ -19,9 +19,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
+from heimdall_features.addresses import ESCAPE, is_ambiguous, redacted
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from heimdall_data.catalogue.connection import Connection
 from heimdall_data.catalogue.queries import (
     LEVELS_ALONE,
     REJECTED,
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from heimdall_data.catalogue.session import Session
-
-    Connection = psycopg.Connection[tuple[Any, ...]]
 
 _ATTEMPTS = 3
 _CONNECT_S = 5
@@ -89,6 +89,8 @@ class Catalogue:
         Raises:
             CatalogueError: The URL is invalid.
         """
+        if "://" in database_url and is_ambiguous(database_url):
+            raise CatalogueError(f"HEIMDALL_DATABASE_URL cannot be taken apart: {ESCAPE}")
         try:
             parts: dict[str, Any] = dict(conninfo_to_dict(database_url))
         except psycopg.ProgrammingError:
@@ -104,7 +106,7 @@ class Catalogue:
         self.default_bucket = default_bucket
         self._patience_s = patience_s
         self._has_opened = False
-        self._pools: dict[int, ConnectionPool] = {}
+        self._pools: dict[int, ConnectionPool[Connection]] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, object]:
@@ -301,7 +303,7 @@ class Catalogue:
         except psycopg.Error as error:
             raise CatalogueError(f"{self.where} refuses: {first_line(error)}") from error
 
-    def _pool(self) -> ConnectionPool:
+    def _pool(self) -> ConnectionPool[Connection]:
         """This process's connections, which a forked child must not use."""
         with self._lock:
             if os.getpid() not in self._pools:
@@ -309,6 +311,7 @@ class Catalogue:
                     self._require_open()
                 pool = ConnectionPool(
                     self._url,
+                    connection_class=Connection,
                     kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
                     configure=_configure,
                     min_size=0,
@@ -344,13 +347,13 @@ class Catalogue:
     def _refusal(self) -> str | None:
         """Reason why a connection cannot be opened now; None if it can."""
         try:
-            psycopg.connect(self._url, connect_timeout=_CONNECT_S).close()
+            Connection.connect(self._url, connect_timeout=_CONNECT_S).close()
         except psycopg.OperationalError as error:
             # Without the addresses that libpq lists, and without its advice. No chain: libpq's own
             # message may quote the connection string.
             lines = str(error).strip().splitlines() or [type(error).__name__]
             line = next((line for line in lines if "failed: " in line), lines[0])
-            return line.rpartition("failed: ")[2].strip()
+            return redacted(line.rpartition("failed: ")[2].strip(), self._url)
         return None
 
 

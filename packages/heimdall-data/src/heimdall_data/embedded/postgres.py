@@ -28,7 +28,8 @@ import psycopg
 from psycopg import sql
 
 from heimdall_data.atomic import write_whole
-from heimdall_data.embedded.server import Server
+from heimdall_data.catalogue.connection import EMBEDDED, Connection
+from heimdall_data.embedded.server import Server, own_environment
 from heimdall_data.embedded.state import LOOPBACK
 from heimdall_data.errors import StackError
 
@@ -72,7 +73,7 @@ class PostgresServer(Server):
         """Return the connection string, with the password."""
         return (
             f"postgresql://{_ROLE}:{settings.postgres_password}"
-            f"@{LOOPBACK}:{settings.postgres_port}/{database}"
+            f"@{LOOPBACK}:{settings.postgres_port}/{database}?application_name={EMBEDDED}"
         )
 
     def launch(self, settings: StackSettings) -> None:
@@ -114,6 +115,7 @@ class PostgresServer(Server):
                     "--no-instructions",
                 ],
                 stdin=subprocess.DEVNULL,
+                env=own_environment(),
                 capture_output=True,
                 text=True,
                 check=False,
@@ -134,7 +136,7 @@ class PostgresServer(Server):
     def ready(self, settings: StackSettings) -> bool:
         """Return True if the server answers with our credentials; make our database if needed."""
         try:
-            with psycopg.connect(
+            with Connection.connect(
                 self.url(settings, "postgres"), connect_timeout=5, autocommit=True
             ) as connection:
                 known = "SELECT 1 FROM pg_database WHERE datname = %s"

@@ -28,8 +28,16 @@ if TYPE_CHECKING:
     from heimdall_data.embedded.state import StackSettings
 
 _READY_S = 30.0
+_AMBIENT = ("PG", "AWS_", "WEED_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 # Two readings of one process' start time may differ by the clock's corrections.
 _SAME_START_S = 2.0
+
+
+def own_environment() -> dict[str, str]:
+    """The environment without what is meant for other servers, for programs of the stack."""
+    return {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(_AMBIENT)
+    }
 
 
 def is_alive(token: str) -> bool:
@@ -146,7 +154,7 @@ class Server(ABC):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env={**own_environment(), **(environment or {})},
                 cwd=self.data,
                 umask=0o077,  # files and sockets for the owner alone
                 start_new_session=True,

@@ -7,6 +7,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
 
 import urllib3
+from heimdall_features.addresses import certificate_problem, proxy_for, shown_address
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable, StoreError
@@ -58,7 +59,8 @@ def classify(error: Exception) -> Fault:
     if isinstance(error, BrokenObject):
         return Fault.DAMAGED if isinstance(error, DamagedObject) else Fault.OBJECT
     cause = _innermost(error)
-    if isinstance(cause, (urllib3.exceptions.NameResolutionError, ValueError)):
+    is_final = isinstance(cause, (urllib3.exceptions.NameResolutionError, ValueError))
+    if is_final or certificate_problem(cause):
         return Fault.PERMANENT
     # The exact type: a refused connection, which a restart heals, is a subclass of it.
     timeouts = (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ConnectTimeoutError)
@@ -111,6 +113,15 @@ def store_error(error: Exception, store: str, bucket: str, key: str) -> StoreErr
             f"{what} of the object store {store} is not a valid name ({error}); correct it"
         )
     cause = _innermost(error)
+    if problem := certificate_problem(cause):
+        return StoreError(f"cannot trust the object store {store}: {problem}")
+    if isinstance(cause, urllib3.exceptions.ProxyError):
+        proxy = shown_address(proxy_for(store) or "")
+        return StoreError(
+            f"no way to the object store {store}: the proxy {proxy} "
+            "does not pass requests on; correct HTTP_PROXY or HTTPS_PROXY, or add the store to "
+            "NO_PROXY"
+        )
     reason = str(cause).rpartition(": ")[2] or type(cause).__name__
     return StoreError(
         f"no usable answer from the object store {store} ({reason}); "

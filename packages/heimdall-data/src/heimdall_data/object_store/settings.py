@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import urllib3
+from heimdall_features.addresses import http_pool, shown_address
 from minio import Minio
 
 from heimdall_data.errors import StoreError
@@ -50,11 +51,9 @@ class S3Settings:
 
     def __post_init__(self) -> None:
         if not _is_endpoint(self.endpoint_url):
-            # Whatever stands before an @ may be a password.
-            shown = self.endpoint_url.rpartition("@")[2]
             raise StoreError(
-                f"S3 endpoint {shown!r} is not a URL like http://host:9000, without login or "
-                "path; correct HEIMDALL_S3_ENDPOINT_URL"
+                f"S3 endpoint {shown_address(self.endpoint_url)!r} is not a URL like "
+                "http://host:9000, without login or path; correct HEIMDALL_S3_ENDPOINT_URL"
             )
         if not _REGION.fullmatch(self.region):
             raise StoreError(f"invalid S3 region {self.region!r}; set HEIMDALL_S3_REGION")
@@ -70,20 +69,29 @@ class S3Settings:
         return (_copy, (values, self.endpoint_url in ANSWERED))
 
     def client(self) -> Minio:
-        """Return a client of this store, which connects on first use and fails within seconds."""
+        """Return a client of this store, which connects on first use and fails within seconds.
+
+        Raises:
+            StoreError: The address of the proxy is invalid.
+        """
         parts = urlsplit(self.endpoint_url)
+        try:
+            pool = http_pool(
+                self.endpoint_url,
+                timeout=urllib3.Timeout(connect=_CONNECT_S, read=self.stall_s),
+                # MinIO's own default waits for minutes on a server that is not there.
+                retries=urllib3.Retry(total=None, connect=0, read=0, redirect=2, status=0, other=0),
+                maxsize=_POOL_SIZE,
+            )
+        except ValueError as error:
+            raise StoreError(str(error)) from error
         return Minio(
             parts.netloc,
             access_key=self.access_key,
             secret_key=self.secret_key,
             secure=parts.scheme == "https",
             region=self.region,
-            http_client=urllib3.PoolManager(
-                timeout=urllib3.Timeout(connect=_CONNECT_S, read=self.stall_s),
-                # MinIO's own default waits for minutes on a server that is not there.
-                retries=urllib3.Retry(total=None, connect=0, read=0, redirect=2, status=0, other=0),
-                maxsize=_POOL_SIZE,
-            ),
+            http_client=pool,
         )
 
 

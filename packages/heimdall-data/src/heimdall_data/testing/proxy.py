@@ -52,7 +52,7 @@ class FaultyProxy:
         self._server.shutdown()
         self._server.server_close()
         for connection in list(self._server.open):
-            _hang_up(connection)
+            hang_up(connection)
 
     def up(self) -> None:
         """Accept connections, again on the same port."""
@@ -98,12 +98,12 @@ class _Connection(socketserver.BaseRequestHandler):
             return
         with socket.create_connection(proxy.behind) as behind:
             self.server.open.add(behind)
-            asking = threading.Thread(target=_forward, args=(self.request, behind), daemon=True)
+            asking = threading.Thread(target=forward, args=(self.request, behind), daemon=True)
             asking.start()
             with contextlib.suppress(OSError):  # the client or the server has gone
                 self._answer(proxy, behind)
-            _hang_up(behind)
-            _hang_up(self.request)
+            hang_up(behind)
+            hang_up(self.request)
             asking.join()
         self.server.open -= {behind, self.request}
 
@@ -134,12 +134,14 @@ class _Connection(socketserver.BaseRequestHandler):
         return left > 0
 
 
-def _forward(source: socket.socket, sink: socket.socket) -> None:
+def forward(source: socket.socket, sink: socket.socket) -> None:
+    """Pass on what arrives, until one of the two ends."""
     with contextlib.suppress(OSError):
         while chunk := source.recv(_CHUNK_BYTES):
             sink.sendall(chunk)
 
 
-def _hang_up(connection: socket.socket) -> None:
+def hang_up(connection: socket.socket) -> None:
+    """End a connection for both sides."""
     with contextlib.suppress(OSError):  # it has already ended
         connection.shutdown(socket.SHUT_RDWR)

@@ -10,8 +10,18 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from heimdall_features.addresses import (
+    certificate_problem,
+    http_pool,
+    is_ambiguous,
+    no_proxy_here,
+    shown_address,
+    shown_text,
+    trusted_certificates,
+)
 
 from heimdall_export.errors import ExportError
 
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 
     from minio import Minio
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+    from urllib3 import PoolManager
 
 S3_SCHEME = "s3://"
 TRANSIENT_STATUS = (429, 500, 502, 503, 504)
@@ -49,14 +60,34 @@ def _set(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
+def pool_for(url: str, **options: Any) -> PoolManager:  # noqa: ANN401 - urllib3's own
+    """`http_pool`, with an `ExportError` for a proxy whose address is ambiguous."""
+    try:
+        return http_pool(url, **options)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactStore:
-    """An S3 store and our credentials there."""
+    """An S3 store and our credentials there.
+
+    Raises:
+        ExportError: A key has a character that no key has; the message does not show it.
+    """
 
     endpoint_url: str
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     region: str = "us-east-1"
+
+    def __post_init__(self) -> None:
+        for name, key in (("ACCESS", self.access_key), ("SECRET", self.secret_key)):
+            if not re.fullmatch("[!-~]+", key):  # Libraries would show the header that has it.
+                raise ExportError(
+                    f"HEIMDALL_S3_{name}_KEY is empty or has a character that no key has, such as "
+                    "a line break; correct it"
+                )
 
     def client(self) -> Minio:
         """A client of the store.
@@ -72,19 +103,22 @@ class ArtifactStore:
                 f"a model in an object store needs {error.name}: pip install 'heimdall-export[s3]'"
             ) from error
         timeout = urllib3.Timeout(connect=10.0, read=60.0)
+        parts = urlsplit("" if is_ambiguous(self.endpoint_url) else self.endpoint_url)
         try:
-            parts = urlsplit(self.endpoint_url)
             return Minio(
                 parts.netloc,
                 access_key=self.access_key,
                 secret_key=self.secret_key,
                 secure={"https": True, "http": False}[parts.scheme],
                 region=self.region,
-                http_client=urllib3.PoolManager(timeout=timeout, retries=False),
+                http_client=pool_for(self.endpoint_url, timeout=timeout, retries=False),
             )
+        except ExportError:
+            raise
         except (KeyError, ValueError):  # its message may hold a password
             raise ExportError(
-                "HEIMDALL_S3_ENDPOINT_URL is not a URL like http://host:9000; correct it"
+                f"S3 endpoint {shown_address(self.endpoint_url)!r} is not a URL like "
+                "http://host:9000; correct HEIMDALL_S3_ENDPOINT_URL or MLFLOW_S3_ENDPOINT_URL"
             ) from None
 
     @contextlib.contextmanager
@@ -93,7 +127,7 @@ class ArtifactStore:
         from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 
         keys = {"access_key_id": self.access_key, "secret_access_key": self.secret_key}
-        with temporary_environment(self._place()):
+        with self._alone({}):
             yield S3ArtifactRepository(artifact_uri, **keys)
 
     @contextlib.contextmanager
@@ -102,25 +136,33 @@ class ArtifactStore:
 
         Afterwards the environment is as it was.
         """
+        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+        with self._alone(keys):
+            yield
+
+    @contextlib.contextmanager
+    def _alone(self, keys: Mapping[str, str]) -> Iterator[None]:
+        """The environment in which boto3 knows this store, and nothing of other programs' AWS."""
         import boto3  # type: ignore[import-untyped]
 
-        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
-        with temporary_environment(self._place() | keys):
-            boto3.setup_default_session()  # MLflow's would keep the first credentials it found
-            try:
-                yield
-            finally:
-                boto3.setup_default_session()
-
-    def _place(self) -> dict[str, str | None]:
-        return {
-            "MLFLOW_S3_ENDPOINT_URL": self.endpoint_url,
-            "AWS_DEFAULT_REGION": self.region,
+        variables: dict[str, str | None] = {
+            **dict.fromkeys(name for name in os.environ if name.startswith("AWS_")),
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
-            # These would override, or mix with, what is given here.
-            "AWS_PROFILE": None,
-            "AWS_SESSION_TOKEN": None,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_CA_BUNDLE": trusted_certificates(),
+            "MLFLOW_S3_ENDPOINT_URL": self.endpoint_url,
+            **no_proxy_here(),
+            **keys,
         }
+        # A session keeps the configuration that it has read.
+        before, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, None
+        try:
+            with temporary_environment(variables):
+                yield
+        finally:
+            boto3.DEFAULT_SESSION = before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +212,7 @@ def split_address(uri: str) -> tuple[str, str]:
     is_key = key and key.isprintable() and not {".", ".."} & set(key.split("/"))
     if not (uri.startswith(S3_SCHEME) and _BUCKET.fullmatch(bucket) and is_key):
         raise ExportError(
-            f"{uri[:200]!r} is not a model's address; give s3://bucket/key, such as "
+            f"{shown_text(uri[:200])!r} is not a model's address; give s3://bucket/key, such as "
             "s3://heimdall-models/models/localization/v20261120_120000.onnx"
         )
     return bucket, key
@@ -192,10 +234,12 @@ def store_errors(doing: str) -> Iterator[None]:
             f"cannot {doing}: the object store refuses with {error.code}, {error.message}; {remedy}"
         ) from error
     except (MinioException, urllib3.exceptions.HTTPError) as error:
-        raise ExportError(
-            f"cannot {doing}: the object store is out of reach ({type(error).__name__}); check "
-            "that it runs"
-        ) from error
+        reason = f"is out of reach ({type(error).__name__}); check that it runs"
+        if problem := certificate_problem(error):
+            reason = f"cannot be trusted: {problem}"
+        elif isinstance(getattr(error, "reason", error), urllib3.exceptions.ProxyError):
+            reason = "is out of reach: correct HTTP_PROXY or HTTPS_PROXY, or add it to NO_PROXY"
+        raise ExportError(f"cannot {doing}: the object store {reason}") from error
 
 
 def ensure_bucket(client: Minio, bucket: str) -> None:

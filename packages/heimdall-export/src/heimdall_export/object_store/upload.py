@@ -35,6 +35,7 @@ from heimdall_export.object_store.store import (
     TRANSIENT_STATUS,
     chunks_of,
     ensure_bucket,
+    pool_for,
     split_address,
     store_errors,
 )
@@ -228,7 +229,7 @@ def _put(
         # URLs that it retries, and its errors hold them.
         url = client.presigned_put_object(bucket, key, timedelta(minutes=15))
         try:
-            with urllib3.PoolManager(timeout=timeout, retries=False) as pool:
+            with pool_for(url, timeout=timeout, retries=False) as pool:
                 answer = pool.request("PUT", url, body=file, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             reason = type(error).__name__

@@ -11,10 +11,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heimdall_features.addresses import redacted, shown_address
+
 from heimdall_export.contract import REGISTERED_MODEL
 from heimdall_export.errors import ExportError, OutOfReach
 from heimdall_export.registry.versions import version_in, versions_from_rows
-from heimdall_export.tracking.address import database_engine
+from heimdall_export.tracking.address import database_engine, require_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,6 +77,7 @@ def _in_database(tracking_uri: str, model_name: str) -> tuple[RegisteredVersion,
         return None
     if os.environ.get("MLFLOW_ENABLE_WORKSPACES") or os.environ.get("MLFLOW_WORKSPACE"):
         return None
+    require_address(tracking_uri)
     from sqlalchemy import text
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -91,8 +94,8 @@ def _in_database(tracking_uri: str, model_name: str) -> tuple[RegisteredVersion,
             except (SQLAlchemyError, UnicodeEncodeError):
                 return None
     except OperationalError as error:
-        first_line = str(error.orig).strip().partition("\n")[0]
-        place = engine.url.render_as_string(hide_password=True)
+        first_line = redacted(str(error.orig), tracking_uri).strip().partition("\n")[0]
+        place = shown_address(tracking_uri)
         raise OutOfReach(f"MLflow cannot open {place}: {first_line}") from error
     finally:
         engine.dispose()

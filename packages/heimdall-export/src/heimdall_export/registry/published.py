@@ -8,16 +8,20 @@ hundred others: one request of an interface that MLflow keeps stable ("REST API"
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
+from heimdall_features.addresses import certificate_problem, shown_address, shown_text
 from heimdall_features.outside_json import parsed_json
 
 from heimdall_export.contract import DELETING
 from heimdall_export.errors import ExportError
-from heimdall_export.object_store.store import TRANSIENT_STATUS, ModelStores
+from heimdall_export.object_store.store import TRANSIENT_STATUS, ModelStores, pool_for
 from heimdall_export.registry.listing import list_versions
 from heimdall_export.registry.versions import version_in
+from heimdall_export.tracking.address import is_unverified, require_address, server_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,8 +56,9 @@ def find_published(address: str, stores: ModelStores | None = None) -> Published
         name, _, number = rest.rpartition("/")
         if not (name and number.isdecimal()):
             raise ExportError(
-                f"{address!r} is not an address in a registry; give models:/name@alias or "
-                "models:/name/version, such as models:/heimdall-localization-onnx@production"
+                f"{shown_text(address)!r} is not an address in a registry; give "
+                "models:/name@alias or models:/name/version, such as "
+                "models:/heimdall-localization-onnx@production"
             )
     tracking_uri = (stores or ModelStores.from_environment()).need_tracking_uri()
     over_http = tracking_uri.startswith(("http://", "https://"))
@@ -107,40 +112,45 @@ def _get(tracking_uri: str, endpoint: str, fields: Mapping[str, str]) -> dict[st
     """The answer to one GET request below `/api/2.0/mlflow/`.
 
     Credentials are those in the address, or MLflow's own: `MLFLOW_TRACKING_USERNAME` with
-    `MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN`.
+    `MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN`. Certificates are judged as MLflow's
+    variables have it: `MLFLOW_TRACKING_SERVER_CERT_PATH`, `MLFLOW_TRACKING_INSECURE_TLS`,
+    `MLFLOW_TRACKING_CLIENT_CERT_PATH`.
     """
     import urllib3
 
-    try:
-        address = urllib3.util.parse_url(tracking_uri.rstrip("/"))
-    except urllib3.exceptions.LocationParseError:  # its message may hold a password
-        raise ExportError(
-            "MLFLOW_TRACKING_URI is not a URL like http://host:5000; correct it"
-        ) from None
+    require_address(tracking_uri)
+    address = urlsplit(tracking_uri)
+    place = shown_address(tracking_uri)
     user, password, token = (
         os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD", "TOKEN")
     )
-    login = address.auth or (f"{user}:{password}" if user and password else None)
-    headers = dict(urllib3.make_headers(basic_auth=login)) if login else {}
-    if token and not login:
+    login = unquote(address.netloc.rpartition("@")[0])
+    login = login or (f"{user}:{password}" if user and password else "")
+    headers = {}
+    if login:
+        headers["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+    elif token:
         headers["Authorization"] = f"Bearer {token}"
-    place = address._replace(auth=None).url
     retries = urllib3.Retry(
         total=3, backoff_factor=0.2, status_forcelist=TRANSIENT_STATUS, raise_on_status=False
     )
+    trust: dict[str, Any] = {"ca_certs": server_certificates()}
+    if is_unverified():
+        trust = {"ca_certs": None, "cert_reqs": "CERT_NONE"}
     try:
-        with urllib3.PoolManager(retries=retries) as pool:
+        trust["cert_file"] = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
+        with pool_for(tracking_uri, retries=retries, **trust) as pool:
             answer = pool.request(
                 "GET",
-                f"{place}/api/2.0/mlflow/{endpoint}",
+                f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
+                f"{address.path.rstrip('/')}/api/2.0/mlflow/{endpoint}",
                 fields=dict(fields),
                 headers=headers,
                 timeout=urllib3.Timeout(connect=10.0, read=30.0),
             )
     except urllib3.exceptions.HTTPError as error:
-        raise ExportError(
-            f"the registry at {place} is out of reach: {type(error).__name__}; is it running?"
-        ) from error
+        reason = certificate_problem(error) or f"{type(error).__name__}; is it running?"
+        raise ExportError(f"the registry at {place} is out of reach: {reason}") from error
     try:
         found: dict[str, Any] = {**parsed_json(answer.data)}
     except (ValueError, TypeError) as error:

@@ -1,9 +1,14 @@
-"""Addresses of trackers and registries."""
+"""Addresses of trackers and registries, and what MLflow's own variables say of their servers."""
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
+
+from heimdall_features.addresses import ESCAPE, is_ambiguous, trusted_certificates
+
+from heimdall_export.errors import ExportError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -17,9 +22,34 @@ def with_driver(uri: str) -> str:
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", uri)
 
 
-def without_password(text: str) -> str:
-    """A text whose addresses have no user and password."""
-    return re.sub(r"://[^/\s'\"]*@", "://", text)
+def require_address(tracking_uri: str) -> None:
+    """Check an address, and the credentials in MLflow's variables, before a library gets them.
+
+    Raises:
+        ExportError: Libraries would disagree on where the password ends, and show what they take
+            for the host; or a header cannot hold the token, and they would show it.
+    """
+    if "://" in tracking_uri and is_ambiguous(tracking_uri):
+        raise ExportError(f"MLFLOW_TRACKING_URI cannot be taken apart: {ESCAPE}")
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if token and not re.fullmatch("[!-~]+", token):
+        raise ExportError(
+            "MLFLOW_TRACKING_TOKEN has a character that no token has, such as a line break; "
+            "correct it"
+        )
+
+
+def is_unverified() -> bool:
+    """Return True if MLflow's client is told to trust any server."""
+    return os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+
+
+def server_certificates() -> str | None:
+    """File of the certificates that an MLflow server is judged by, in the client of MLflow too."""
+    names = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "SSL_CERT_FILE")
+    # `requests`, through which MLflow's client goes, knows the next two.
+    found = (os.environ.get(name) for name in (*names, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+    return next(filter(None, found), None) or trusted_certificates()
 
 
 def database_engine(uri: str) -> Engine:

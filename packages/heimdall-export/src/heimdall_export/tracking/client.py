@@ -9,10 +9,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heimdall_features.addresses import (
+    certificate_problem,
+    no_proxy_here,
+    redacted,
+    shown_address,
+)
+
 from heimdall_export.errors import ExportError, OutOfReach
+from heimdall_export.tracking.address import (
+    TIMEOUT_S,
+    database_engine,
+    is_unverified,
+    require_address,
+    server_certificates,
+    with_driver,
+)
 
 # MLflow reports home unless told not to, and draws bars for seven small files.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -23,6 +39,9 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 # seven attempts take four minutes, at the end of which the training still waits.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+os.environ.update(no_proxy_here())
+if not is_unverified() and (_trusted := server_certificates()):
+    os.environ["MLFLOW_TRACKING_SERVER_CERT_PATH"] = _trusted
 
 from boto3.exceptions import Boto3Error  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
@@ -33,12 +52,6 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from heimdall_export.object_store.store import temporary_environment
-from heimdall_export.tracking.address import (
-    TIMEOUT_S,
-    database_engine,
-    with_driver,
-    without_password,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +66,8 @@ NO_RETRIES = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_S),
 }
 """The environment in which MLflow asks a server only once."""
+_opened: set[str] = set()
+"""Addresses of this process, whose passwords the messages of libraries may have."""
 
 # Ends the client of a process that imported MLflow before this module set its environment.
 set_telemetry_client()  # type: ignore[no-untyped-call]
@@ -73,15 +88,15 @@ def mlflow_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except _REFUSALS as error:
-        text = str(error)
-        plain = without_password(text)
+        text = redacted(str(error), *_opened).strip()
         code = getattr(error, "error_code", None)
         is_transient = code in _TRANSIENT or isinstance(error, (OSError, OperationalError))
-        first_line = plain.strip().partition("\n")[0] or type(error).__name__
+        said = certificate_problem(text) or text.partition("\n")[0] or type(error).__name__
         # A traceback must not show a password either.
-        raise (OutOfReach if is_transient else ExportError)(
-            f"MLflow cannot {doing}: {first_line}"
-        ) from (error if plain == text else None)
+        chain = "".join(traceback.format_exception(error))
+        raise (OutOfReach if is_transient else ExportError)(f"MLflow cannot {doing}: {said}") from (
+            error if redacted(chain, *_opened) == chain else None
+        )
 
 
 def open_client(tracking_uri: str) -> MlflowClient:
@@ -93,8 +108,10 @@ def open_client(tracking_uri: str) -> MlflowClient:
     Raises:
         ExportError: MLflow does not know such an address, or nobody answers there.
     """
+    require_address(tracking_uri)
+    _opened.add(tracking_uri)
     uri = with_driver(tracking_uri)
-    with mlflow_errors(f"open {without_password(tracking_uri)}"):
+    with mlflow_errors(f"open {shown_address(tracking_uri)}"):
         if uri.startswith(("postgresql", "sqlite:///")):
             engine = database_engine(uri)
             if engine.name == "sqlite":
@@ -118,6 +135,8 @@ def artifact_location(tracking_uri: str, experiment: str) -> str | None:
     Raises:
         ExportError: The experiment was deleted, or MLflow is out of reach or refuses.
     """
+    require_address(tracking_uri)
+    _opened.add(tracking_uri)
     with mlflow_errors(f"look for experiment {experiment!r}"):
         if tracking_uri.startswith(("sqlite", "postgres")):
             engine = database_engine(tracking_uri)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
+from heimdall_features.addresses import may_hold_password
 from heimdall_features.names import shown, shown_lines
 
 from heimdall_export.contract import EXPERIMENT, INPUT, RUN_NAME_PREFIX
@@ -61,7 +62,6 @@ _SECRET_NAME = re.compile(
     r"password|passwd|secret|(access|api|private)[-_]?key|token|credential|database_url",
     re.IGNORECASE,
 )
-_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 _LONGEST_VALUE = 5000
 """Characters that MLflow keeps of a tag; a parameter may have 6000."""
 _CLAIM_TAG = "heimdall.claim"
@@ -179,6 +179,7 @@ class MLflowTracker:
         run = self.client.get_run(run_id)
         if run.info.lifecycle_stage == "deleted":
             raise ExportError(f"run {run_id} was deleted in MLflow; restore it")
+        self._reach(str(run.info.artifact_uri))
         # First, so that whoever finds the run RUNNING knows of this process.
         self.client.log_batch(run_id, tags=[RunTag(*tag) for tag in self._tags.items()])
         self.client.update_run(run_id, status="RUNNING")
@@ -193,12 +194,20 @@ class MLflowTracker:
                 bucket = urlsplit(artifact_root).netloc
                 with store_errors(f"make bucket {bucket!r} for artifacts"):
                     ensure_bucket(self.artifact_store.client(), bucket)
+            self._reach(artifact_root)
             return str(self.client.create_experiment(name, artifact_location=artifact_root))
         if found.lifecycle_stage == "deleted":
             raise ExportError(
                 f"experiment {name!r} was deleted in MLflow; restore it, or choose another name"
             )
+        self._reach(str(found.artifact_location))
         return str(found.experiment_id)
+
+    def _reach(self, artifacts: str) -> None:
+        """List artifacts as they will be stored, which must not fail at the end of a training."""
+        if self.artifact_store is not None and artifacts.startswith("s3://"):
+            with self.artifact_store.repository(artifacts) as repository:
+                repository.list_artifacts("heimdall")  # type: ignore[no-untyped-call]
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record the run's parameters; nested mappings become names with dots.
@@ -295,7 +304,8 @@ def _without_secrets(entries: Iterable[tuple[str, Any]], what: str) -> list[tupl
     """Names and values as `shown` text; `ExportError` if one may be a secret, not repeated."""
     texts = {shown(name): shown_lines(str(value)) for name, value in entries}
     for name, text in texts.items():
-        if _SECRET_NAME.search(name) or _PASSWORD_IN_ADDRESS.search(text):
+        words = (word for word in text.split() if "://" in word)
+        if _SECRET_NAME.search(name) or any(map(may_hold_password, words)):
             raise ExportError(f"{what} {name!r} may hold a secret; leave it out of the run")
     return [*texts.items()]
 
