@@ -209,6 +209,16 @@ def wait_for_a_lock(database_url):
                 (n_waiting,) = waiting.fetchone()
 
 
+def test_180_and_minus_180_degrees_are_one_place(catalogue, raw_iq_store):
+    """A position that was read from another map must not be refused as that of another place."""
+    for name, east in (("one", 180.0), ("two", -180.0), ("three", 179.9999)):
+        taveuni = Station("Taveuni", -16.8, east)
+        session = new_session(name, stations=(taveuni,))
+        source = replace(session.source, longitude_deg=east)
+        ingest(catalogue, raw_iq_store, [replace(session, source=source)], progress=False)
+    assert len(catalogue.sessions()) == 3
+
+
 def test_two_ingestions_at_once_cannot_give_a_source_two_places(
     catalogue, database_url, raw_iq_store
 ):

@@ -91,7 +91,8 @@ class SimulationFlags:
     """kiwi_wav has GNSS clocks, which arrival times need; npy has none."""
     stations: StationsFile = None
     region: Annotated[tuple[float, float, float, float] | None, Parameter(negative="")] = None
-    """South, north, west, east: where transmitters stand; around the stations when unset."""
+    """South, north, west, east: where transmitters stand; around the stations when unset. Across
+    the antimeridian, west is more than east (-19 -16 177 -178)."""
 
     def scenario(self) -> Scenario:
         """Return the scenario of these flags, with a name that no other scenario has.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from heimdall_data.catalogue.queries import columns_present, object_address
+from heimdall_data.distance import is_near_deg
 from heimdall_data.errors import BucketUnusable, ObjectUnreadable
 from heimdall_data.ingest.new_session import (
     SAME_PLACE_DEG,
@@ -99,7 +100,7 @@ def _misplaced(connection: Connection, table: str, kind: str, wanted: _Placed) -
         *place, where = wanted.get(name, (*stored, ""))
         is_same = stored == place or (
             None not in (*stored, *place)
-            and all(abs(a - b) <= SAME_PLACE_DEG for a, b in zip(stored, place, strict=True))
+            and all(is_near_deg(a, b, SAME_PLACE_DEG) for a, b in zip(stored, place, strict=True))
         )
         if not is_same:
             yield (

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from heimdall_data.catalogue.session import Station
+from heimdall_data.distance import is_near_deg
 from heimdall_data.errors import DataError
 from heimdall_data.ingest.new_session import (
     APPROVALS,
@@ -238,7 +239,7 @@ def _check_agreement(rows: Iterable[_Row], stations: Iterable[Station]) -> None:
             if described is None:
                 continue
             known, where = first.setdefault((described, column), (value, row.where))
-            is_close = column.startswith("station") and abs(value - known) <= SAME_PLACE_DEG
+            is_close = column.startswith("station") and is_near_deg(value, known, SAME_PLACE_DEG)
             if value != known and not is_close:
                 row.problems.append(
                     f"{row.where}: {described} has {column} {value} here and {known} in {where}; "
