@@ -2,11 +2,13 @@
 
 import contextlib
 import csv
+import unicodedata
 
 import pytest
 import yaml
 from heimdall_data.errors import IngestError
 from heimdall_data.ingest.table import MAX_CSV_BYTES, read_table
+from heimdall_features.names import composed
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -46,7 +48,7 @@ def test_cells_of_a_csv_come_back_with_their_lines(tmp_path_factory, rows, delim
     assume(any(map(any, rows)))
     expected = {
         f"{path}, line {number}": {
-            name: cell for name, cell in zip("abc", row, strict=True) if cell
+            name: composed(cell) for name, cell in zip("abc", row, strict=True) if cell
         }
         for number, row in enumerate(rows, 2)
         if any(row)
@@ -59,7 +61,15 @@ def test_texts_of_a_yaml_come_back(tmp_path_factory, recordings):
     """Programs quote the values that need it."""
     path = tmp_path_factory.mktemp("yaml") / "m.yaml"
     path.write_text(yaml.safe_dump({"sessions": [{"recordings": recordings}]}), encoding="utf-8")
-    assert [row.cells for row in read_table(path).rows] == recordings
+    expected = [{name: composed(text) for name, text in row.items()} for row in recordings]
+    assert [row.cells for row in read_table(path).rows] == expected
+
+
+def test_names_are_composed_and_paths_are_not(tmp_path):
+    """The first are compared with others, and the second are opened."""
+    decomposed = unicodedata.normalize("NFD", "Zürich")
+    (row,) = table(tmp_path, f"station,file\n{decomposed},{decomposed}.npy\n").rows
+    assert row.cells == {"station": "Zürich", "file": f"{decomposed}.npy"}
 
 
 def test_lines_are_counted_as_in_an_editor(tmp_path):

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from collections import Counter
 from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -170,6 +171,14 @@ class Catalogue:
                     ", ".join(f"{name} {n}" for name, n in alone.items()),
                 )
             columns = read_columns(connection, only, members)
+            spelt = Counter(station.name for station in columns.stations)
+            if twice := [repr(name) for name, n in spelt.items() if n > 1]:
+                _log.warning(
+                    "%s: stations of one name in two spellings (Unicode NFC and NFD) count as "
+                    "one: %s; correct heimdall.websdr_stations",
+                    self.where,
+                    ", ".join(twice),
+                )
             read = partial(self._sessions_by_id, only, members)
             if columns.ids.size > load_up_to:
                 return SessionTable(columns, read)
@@ -223,7 +232,8 @@ class Catalogue:
 
         def found(connection: Connection) -> list[Station]:
             belonging(connection, self.where)
-            return [Station(*row) for row in connection.execute(STATIONS)]
+            stations = (Station(*row) for row in connection.execute(STATIONS))
+            return list({station.name: station for station in stations}.values())
 
         return self.read(found)
 

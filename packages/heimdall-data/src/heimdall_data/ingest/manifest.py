@@ -31,6 +31,7 @@ from heimdall_data.ingest.plausibility import copies, plausibility_warnings
 from heimdall_data.ingest.recording_file import (
     Details,
     RecordingFile,
+    as_spelt,
     one_of_a_pair,
     path_problem,
     station_in_name,
@@ -209,7 +210,7 @@ def _read_row(row: Row, folder: Path, lines: dict[Path, str]) -> _Row:
     if ("station_latitude" in row.cells) != ("station_longitude" in row.cells):
         problems.append("one of station_latitude and station_longitude; give both, or neither")
     if "file" in values:
-        file = values["file"] = one_of_a_pair(folder / values["file"])
+        file = values["file"] = one_of_a_pair(as_spelt(folder / values["file"]))
         values.setdefault("station", station_in_name(file))
         if problem := path_problem(file):
             problems.append(problem)

@@ -12,6 +12,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from heimdall_features.names import composed
+
 from heimdall_data.errors import IngestError
 
 if TYPE_CHECKING:
@@ -26,10 +28,18 @@ _MAX_ROWS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """File and line of a row, and its cells by column, stripped and without blank ones."""
+    """File and line of a row, and its cells by column, stripped and without blank ones.
+
+    Names are composed (see `heimdall_features.names`); a path is what the file system says.
+    """
 
     where: str
     cells: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for column, cell in self.cells.items():
+            if column != "file":
+                self.cells[column] = composed(cell)
 
 
 @dataclass(frozen=True, slots=True)
