@@ -376,6 +376,28 @@ def test_times_and_names_are_the_same_whatever_a_server_prefers(filled, database
     assert str(same.measurements[0].start) == str(session.measurements[0].start)
 
 
+def test_nothing_of_ours_is_left_in_a_session_of_the_server(filled, raw_iq_store):
+    """Behind a pooler, such as pgbouncer, the next transaction has one that others have set."""
+
+    def everything():
+        ingest(filled, raw_iq_store, [new_session()], progress=False)
+        sessions = filled.sessions()
+        counts = filled.rejected_counts(), filled.sample_rates_hz()
+        return list(sessions), str(sessions[0].start), filled.unlocated_sessions(), counts
+
+    expected = everything()
+    for _ in range(8):  # psycopg prepares what was executed six times
+        with filled.transaction() as connection:
+            # Without psycopg's knowledge, as it is behind a pooler.
+            for said in (
+                "DEALLOCATE ALL",
+                "SET TimeZone = 'Asia/Kathmandu'",
+                "SET DateStyle = SQL",
+            ):
+                connection.pgconn.exec_(said.encode())
+        assert everything() == expected
+
+
 def test_a_connection_that_was_cut_is_replaced(catalogue, database_url):
     """Firewalls cut idle ones in the night; nobody need notice."""
     catalogue.create_schema()

@@ -18,9 +18,10 @@ from heimdall_export import (
     register,
     rollback,
 )
-from heimdall_export.tracking.address import with_driver
+from heimdall_export.tracking.address import database_engine, with_driver
 from heimdall_export.tracking.run import Message, send
 from mlflow import MlflowClient
+from sqlalchemy import create_engine, text
 
 
 def status_in_postgres(server, run_id):
@@ -138,6 +139,20 @@ def test_a_server_that_is_not_there_is_told_without_its_password():
     with pytest.raises(ExportError, match=r"registry at http://127\.0\.0\.1:1 is out of") as told:
         find_published("models:/m@production", nowhere)
     assert "hunter2" not in str(told.value)
+
+
+def test_no_engine_prepares_statements(stack):
+    """Behind a pooler, such as pgbouncer, the next transaction has another session."""
+    database_engine(stack.database_url).dispose()
+    mlflows_own = create_engine(with_driver(stack.database_url))
+    try:
+        for _ in range(8):  # psycopg prepares what was executed six times
+            with mlflows_own.begin() as connection:
+                assert connection.execute(text("SELECT 7")).scalar_one() == 7
+                # Without psycopg's knowledge, as it is behind a pooler.
+                connection.connection.driver_connection.pgconn.exec_(b"DEALLOCATE ALL")
+    finally:
+        mlflows_own.dispose()
 
 
 @pytest.fixture

@@ -46,6 +46,12 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
+# Behind a pooler such as pgbouncer, each transaction has another session of the server: nothing
+# may be left in one, neither settings nor prepared statements. These override settings of the URL,
+# the role and the environment: times in one form and zone are part of the keys of features.
+_SETTINGS = """
+SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL client_encoding = 'UTF8'
+"""
 _ATTEMPTS = 3
 _CONNECT_S = 5
 _MAY_PASS = ("08", "40", "53300", "57P")
@@ -280,6 +286,7 @@ class Catalogue:
         """Open a transaction, which is committed at the end or rolled back on an error."""
         try:
             with self._pool().connection() as connection, connection.transaction():
+                connection.execute(_SETTINGS)
                 yield connection
         except psycopg.errors.InsufficientPrivilege as error:
             raise CatalogueError(
@@ -319,8 +326,11 @@ class Catalogue:
                     self._require_open()
                 pool = ConnectionPool(
                     self._url,
-                    kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
-                    configure=_configure,
+                    kwargs={
+                        "autocommit": True,
+                        "connect_timeout": _CONNECT_S,
+                        "prepare_threshold": None,
+                    },
                     min_size=0,
                     max_size=4,
                     check=ConnectionPool.check_connection,
@@ -366,11 +376,3 @@ class Catalogue:
 
 def _is_full(reason: str) -> bool:
     return any(text in reason for text in _FULL)
-
-
-def _configure(connection: Connection) -> None:
-    """Override settings of the URL, the role or the environment.
-
-    Times must be in one form and zone, as they are part of the keys of computed features.
-    """
-    connection.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8'")
