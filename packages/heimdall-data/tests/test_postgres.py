@@ -545,12 +545,21 @@ def test_a_statement_timeout_is_told_from_a_lost_server(database_url):
                 lambda connection: connection.execute(asked.append(1) or "SELECT pg_sleep(5)")
             )
         assert catalogue.read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+        cancel = "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)"
+        with pytest.raises(CatalogueError, match=r"user request\); .* start again"):
+            catalogue.read(lambda connection: connection.execute(cancel))
     assert asked == [1]
 
 
 @pytest.mark.parametrize(
     ("state", "n_asked", "told"),
-    [("53100", 1, "refuses: full"), ("55P03", 1, "refuses: full"), ("40001", 3, "lost database")],
+    [
+        ("53100", 1, "refuses: full"),
+        ("55P03", 1, "raise lock_timeout"),
+        ("25P03", 1, "raise idle_in_transaction_session_timeout"),
+        ("25P04", 1, "raise transaction_timeout"),
+        ("40001", 3, "lost database"),
+    ],
 )
 def test_only_what_may_pass_is_asked_again(database_url, state, n_asked, told):
     """A full disk is no restart; a conflict with a replica's replay is over the next time."""

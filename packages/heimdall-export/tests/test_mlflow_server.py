@@ -19,6 +19,7 @@ from heimdall_export import (
     rollback,
 )
 from heimdall_export.tracking.address import database_engine, with_driver
+from heimdall_export.tracking.client import mlflow_errors
 from heimdall_export.tracking.run import Message, send
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, text
@@ -139,6 +140,16 @@ def test_a_server_that_is_not_there_is_told_without_its_password():
     with pytest.raises(ExportError, match=r"registry at http://127\.0\.0\.1:1 is out of") as told:
         find_published("models:/m@production", nowhere)
     assert "hunter2" not in str(told.value)
+
+
+def test_a_statement_timeout_is_told_from_a_lost_server(stack):
+    """Nobody would look for it where "check that it runs" sends them."""
+    engine = database_engine(stack.database_url)
+    with engine.connect() as connection:
+        connection.execute(text("SET statement_timeout = '50ms'"))
+        with pytest.raises(ExportError, match="raise statement_timeout"), mlflow_errors("ask"):
+            connection.execute(text("SELECT pg_sleep(5)"))
+    engine.dispose()
 
 
 def test_no_engine_prepares_statements(stack):

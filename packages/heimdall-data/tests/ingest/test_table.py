@@ -28,6 +28,10 @@ def table(folder, content, name="m.csv"):
         "a;b\n1; x y\n2;\n",
         "A\tb\t\n1\tx y\t\n2\n",
         '"a","b"\n"1","x y"\n"2",""\n',
+        "\ufeffsep=;\r\na;b\r\n1;x y\r\n2;\r\n",
+        '"sep=|"\na|b\n1|x y\n2|\n',
+        "SEP=,,\na,b\n1,x y\n2,\n",
+        "sep=\t\na\tb\n1\tx y\n2\t\n",
     ],
 )
 def test_files_of_spreadsheets_are_read(tmp_path, content):
@@ -74,8 +78,9 @@ def test_names_are_composed_and_paths_are_not(tmp_path):
 
 def test_lines_are_counted_as_in_an_editor(tmp_path):
     """A quoted cell may span several lines, and messages must still name the right line."""
-    found = table(tmp_path, '\na,b\n"1\n1",2\n\n3,4\n')
-    assert [row.where.rpartition(" ")[2] for row in found.rows] == ["3", "6"]
+    for first in ("", "sep=;"):
+        found = table(tmp_path, f'{first}\na;b\n"1\n1";2\n\n3;4\n')
+        assert [row.where.rpartition(" ")[2] for row in found.rows] == ["3", "6"]
 
 
 @pytest.mark.parametrize(

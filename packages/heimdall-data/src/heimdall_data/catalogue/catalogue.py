@@ -56,6 +56,13 @@ _ATTEMPTS = 3
 _CONNECT_S = 5
 _MAY_PASS = ("08", "40", "53300", "57P")
 """SQLSTATEs of servers that restart or are full, and of conflicts; others are answers to stay."""
+_LIMITS: dict[type[psycopg.Error], str] = {
+    psycopg.errors.QueryCanceled: "statement_timeout",
+    psycopg.errors.TransactionTimeout: "transaction_timeout",
+    psycopg.errors.IdleInTransactionSessionTimeout: "idle_in_transaction_session_timeout",
+    psycopg.errors.LockNotAvailable: "lock_timeout",
+}
+"""Postgres' settings that end a query, by the error that it ends with."""
 _RETRY_S = 0.5
 """Between two attempts at a server without a free connection."""
 _FULL = ("too many clients", "too many connections", "connection slots are reserved")
@@ -304,10 +311,14 @@ class Catalogue:
                 f"{self.where} went away and did not come back within {self._patience_s:g} s "
                 f"({reason}); check that the server runs, and start again"
             ) from error
-        except psycopg.errors.QueryCanceled as error:
+        except tuple(_LIMITS) as error:
+            remedy = (
+                f"raise {_LIMITS[type(error)]} of user {self._user!r}, or choose fewer sessions"
+            )
+            if "user request" in str(error):
+                remedy = "an administrator did, so start again"
             raise CatalogueError(
-                f"{self.where} stopped a query before its end ({first_line(error)}); raise "
-                f"statement_timeout of user {self._user!r}, or choose fewer sessions"
+                f"{self.where} stopped a query before its end ({first_line(error)}); {remedy}"
             ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if error.sqlstate is not None and not error.sqlstate.startswith(_MAY_PASS):
