@@ -1,6 +1,7 @@
 """The flags of `heimdall ingest simulated` make the scenario that they say."""
 
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_own_stations_bring_their_own_region(places):
     assert scenario.latitude_deg == pytest.approx((min(north_deg) - 0.1, max(north_deg) + 0.1))
     assert (own.latitude_deg, own.longitude_deg) == ((50.0, 51.0), (7.0, 8.0))
     assert scenario.name.startswith("scotland ")
+
+
+def test_a_mac_and_a_keyboard_make_one_scenario(tmp_path):
+    """Ids of sessions follow from the name of the file: they must not be stored twice."""
+    names = []
+    for form in ("NFC", "NFD"):
+        csv = tmp_path / f"{unicodedata.normalize(form, 'Zürich')}.csv"
+        csv.write_text("name,latitude,longitude\nA,47.37,8.54\n")
+        names.append(SimulationFlags(stations=csv).scenario().name)
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("sides", [(177.0, -178.0), (177.0, 182.0)])

@@ -72,8 +72,9 @@ def test_texts_of_a_yaml_come_back(tmp_path_factory, recordings):
 def test_names_are_composed_and_paths_are_not(tmp_path):
     """The first are compared with others, and the second are opened."""
     decomposed = unicodedata.normalize("NFD", "Zürich")
-    (row,) = table(tmp_path, f"station,file\n{decomposed},{decomposed}.npy\n").rows
-    assert row.cells == {"station": "Zürich", "file": f"{decomposed}.npy"}
+    rows = f"station,file,{decomposed}\n{decomposed},{decomposed}.npy,1\n"
+    (row,) = table(tmp_path, rows).rows
+    assert row.cells == {"station": "Zürich", "file": f"{decomposed}.npy", "zürich": "1"}
 
 
 def test_lines_are_counted_as_in_an_editor(tmp_path):

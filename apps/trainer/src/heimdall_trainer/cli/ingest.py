@@ -101,11 +101,13 @@ class SimulationFlags:
             SimulationError: A value is out of its range.
             IngestError: The stations cannot be read.
         """
+        from heimdall_features.names import composed
         from heimdall_simulation import NORTHWEST_ITALY, Channel, Interference, Propagation
 
         scenario = NORTHWEST_ITALY
         if self.stations is not None:
-            scenario = scenario.with_stations(self.stations.stem, _stations(self.stations))
+            name = composed(self.stations.stem)
+            scenario = scenario.with_stations(name, _stations(self.stations))
         if self.region is not None:
             south, north, west, east = self.region
             scenario = replace(scenario, latitude_deg=(south, north), longitude_deg=(west, east))

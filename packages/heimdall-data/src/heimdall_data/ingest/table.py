@@ -102,7 +102,7 @@ def _from_csv(text: str, path: Path) -> Table:
     header = next((line for line in text.splitlines() if line.strip()), "")
     lines = _lines(text, told[1] if told else max(",;\t", key=header.count), path)
     where, names = next(lines, ("", []))
-    columns = [name.strip().lower() for name in names]
+    columns = [composed(name.strip().lower()) for name in names]
     if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
         raise IngestError(f"{where}: two columns {', '.join(twice)}; remove one")
     table = Table({name: where for name in columns if name})
