@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -50,6 +51,17 @@ def test_no_message_shows_a_raw_control_character(capsys, name):
     assert len(lines_of(told)) == 3
     assert json.loads(text.splitlines()[2])["said"] == name
     assert is_printable(one_line(ValueError(f"no station {name}")))
+
+
+def test_names_in_flags_are_composed():
+    """A name that is copied from a Mac's file must find what a keyboard has named."""
+    typed, copied = (unicodedata.normalize(form, "Zürich") for form in ("NFC", "NFD"))
+    names = ("model_name", "experiment_name", "run_name_prefix")
+    config = TrainingConfig(receivers=(copied, "B", "C"), **dict.fromkeys(names, copied))
+    assert config.receivers == (typed, "B", "C")
+    assert {getattr(config, name) for name in names} == {typed}
+    with pytest.raises(UsageError, match="receivers"):
+        TrainingConfig(receivers=(copied, typed, "C"))
 
 
 @pytest.fixture(scope="module")

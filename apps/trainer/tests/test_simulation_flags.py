@@ -1,8 +1,10 @@
 """The flags of `heimdall ingest simulated` make the scenario that they say."""
 
 import tempfile
+import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from heimdall_data.errors import DataError
 from heimdall_simulation import NORTHWEST_ITALY, Propagation, simulate_truths
@@ -50,11 +52,38 @@ def test_own_stations_bring_their_own_region(places):
         scenario = SimulationFlags(stations=csv).scenario()
         own = SimulationFlags(stations=csv, region=(50.0, 51.0, 7.0, 8.0)).scenario()
     assert [station.position_deg for station in scenario.stations] == places
-    for index, bounds in enumerate((scenario.latitude_deg, scenario.longitude_deg)):
-        along = [place[index] for place in places]
-        assert bounds == pytest.approx((min(along) - 0.1, max(along) + 0.1))
+    north_deg = [north for north, _ in places]
+    assert scenario.latitude_deg == pytest.approx((min(north_deg) - 0.1, max(north_deg) + 0.1))
     assert (own.latitude_deg, own.longitude_deg) == ((50.0, 51.0), (7.0, 8.0))
     assert scenario.name.startswith("scotland ")
+
+
+def test_a_mac_and_a_keyboard_make_one_scenario(tmp_path):
+    """Ids of sessions follow from the name of the file: they must not be stored twice."""
+    names = []
+    for form in ("NFC", "NFD"):
+        csv = tmp_path / f"{unicodedata.normalize(form, 'Zürich')}.csv"
+        csv.write_text("name,latitude,longitude\nA,47.37,8.54\n")
+        names.append(SimulationFlags(stations=csv).scenario().name)
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("sides", [(177.0, -178.0), (177.0, 182.0)])
+def test_a_region_may_lie_across_the_antimeridian(tmp_path, sides):
+    """Fiji's transmitters stand in Fiji, on both sides of it, with positions that maps have."""
+    csv = tmp_path / "fiji.csv"
+    csv.write_text(
+        "name,latitude,longitude\nSuva,-18.1,178.4\nTaveuni,-16.8,-179.95\nLakeba,-18.2,-178.8\n"
+    )
+    around = SimulationFlags(stations=csv)
+    assert around.scenario().longitude_deg == pytest.approx((178.3, 181.3))
+    given_it = SimulationFlags(stations=csv, region=(-19.0, -16.0, *sides))
+    for flags in (around, given_it):
+        truths = list(simulate_truths(60, 1, flags.scenario()))
+        east_deg = np.array([truth.source.position_deg[1] for truth in truths])
+        assert set(np.sign(east_deg)) == {-1, 1}
+        assert np.abs(east_deg).min() > 177
+        assert np.abs(east_deg).max() <= 180
 
 
 def test_long_wave_at_three_kiwisdrs_is_a_few_flags(tmp_path):

@@ -394,6 +394,28 @@ def test_times_and_names_are_the_same_whatever_a_server_prefers(filled, database
     assert str(same.measurements[0].start) == str(session.measurements[0].start)
 
 
+def test_nothing_of_ours_is_left_in_a_session_of_the_server(filled, raw_iq_store):
+    """Behind a pooler, such as pgbouncer, the next transaction has one that others have set."""
+
+    def everything():
+        ingest(filled, raw_iq_store, [new_session()], progress=False)
+        sessions = filled.sessions()
+        counts = filled.rejected_counts(), filled.sample_rates_hz()
+        return list(sessions), str(sessions[0].start), filled.unlocated_sessions(), counts
+
+    expected = everything()
+    for _ in range(8):  # psycopg prepares what was executed six times
+        with filled.transaction() as connection:
+            # Without psycopg's knowledge, as it is behind a pooler.
+            for said in (
+                "DEALLOCATE ALL",
+                "SET TimeZone = 'Asia/Kathmandu'",
+                "SET DateStyle = SQL",
+            ):
+                connection.pgconn.exec_(said.encode())
+        assert everything() == expected
+
+
 def test_a_connection_that_was_cut_is_replaced(catalogue, database_url):
     """Firewalls cut idle ones in the night; nobody need notice."""
     catalogue.create_schema()
@@ -541,12 +563,21 @@ def test_a_statement_timeout_is_told_from_a_lost_server(database_url):
                 lambda connection: connection.execute(asked.append(1) or "SELECT pg_sleep(5)")
             )
         assert catalogue.read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+        cancel = "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)"
+        with pytest.raises(CatalogueError, match=r"user request\); .* start again"):
+            catalogue.read(lambda connection: connection.execute(cancel))
     assert asked == [1]
 
 
 @pytest.mark.parametrize(
     ("state", "n_asked", "told"),
-    [("53100", 1, "refuses: full"), ("55P03", 1, "refuses: full"), ("40001", 3, "lost database")],
+    [
+        ("53100", 1, "refuses: full"),
+        ("55P03", 1, "raise lock_timeout"),
+        ("25P03", 1, "raise idle_in_transaction_session_timeout"),
+        ("25P04", 1, "raise transaction_timeout"),
+        ("40001", 3, "lost database"),
+    ],
 )
 def test_only_what_may_pass_is_asked_again(database_url, state, n_asked, told):
     """A full disk is no restart; a conflict with a replica's replay is over the next time."""

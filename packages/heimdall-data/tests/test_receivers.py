@@ -1,5 +1,6 @@
 """Which stations become channels."""
 
+import unicodedata
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -30,6 +31,14 @@ def session(number, stations, position=(45.0, 7.0)):
 
 
 SESSIONS = [session(0, "AB"), session(1, "BC"), session(2, "BCD", (46.0, 8.0)), session(3, "A")]
+
+
+def test_a_receiver_is_named_in_either_spelling():
+    """What is stored may come from a Mac's file, and what is typed from a keyboard."""
+    stored, typed = (unicodedata.normalize(form, "Zürich") for form in ("NFD", "NFC"))
+    for name in (stored, typed):
+        (station,) = choose_receivers([session(0, [stored])], 1, [name])
+        assert station.name == typed
 
 
 @given(st.permutations(SESSIONS))

@@ -222,6 +222,13 @@ def test_a_swapped_line_is_doubted_and_others_are_not(swapped, is_swapped, away_
     assert [f"'{'ABCD'[swapped]}'" in doubt for doubt in doubts] == [True] * is_swapped
 
 
+def test_the_middle_of_receivers_may_be_on_the_antimeridian(tmp_path):
+    """The mean of 179 and -179 is 180, not 0, so a receiver in Africa is where it is listed."""
+    listed = [Station("A", 60.0, 179.0), Station("B", 60.0, -179.0), Station("C", 5.0, 60.0)]
+    paths = [sigmf(tmp_path, station.name) for station in listed]
+    assert not read_transmission(paths, listed).doubts
+
+
 def test_frequencies_far_apart_are_not_one_transmission():
     """Recordings of other transmitters fit no place, or a wrong one."""
     tuned = [replace(RECORDING, center_frequency_hz=hz) for hz in (77_500.0, 77_900.0, 60_000.0)]

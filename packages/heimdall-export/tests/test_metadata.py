@@ -1,10 +1,13 @@
 """Metadata of model files: formats of every age open, newer ones say which version opens them."""
 
+import itertools
 import json
 import lzma
+import unicodedata
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from heimdall_export import ExportError, Predictor
 from heimdall_export.contract import METADATA_KEYS
@@ -26,6 +29,7 @@ from heimdall_features import (
     FeatureError,
     FeatureExtractor,
 )
+from heimdall_features.names import composed
 from heimdall_locate import Calibration, LocateError
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -107,6 +111,28 @@ def test_a_format_that_is_no_number_is_refused(text):
         migrated({FORMAT_KEY: text})
 
 
+def test_a_request_may_spell_a_models_receiver_otherwise(onnx_path, recordings_of, tmp_path):
+    """A model of names from a Mac's files is asked with names from a keyboard, and reverse."""
+    model = onnx.load(onnx_path)
+    spellings = [unicodedata.normalize(form, "Zürich") for form in ("NFD", "NFC")]
+    recordings = recordings_of(1)
+    expected = Predictor(onnx_path).predict(recordings)
+    for own, other in itertools.permutations(spellings):
+        names = ("Torino", own, "Milano-Baggio")
+        config = FeatureConfig(receivers=names, sample_rate_hz=12_500.0)
+        receivers = [{"name": name, "latitude": 45.0, "longitude": 8.0} for name in names]
+        entries = {each.key: each.value for each in model.metadata_props} | {
+            **FeatureExtractor(config).metadata(),
+            "heimdall.receivers": json.dumps(receivers),
+        }
+        onnx.helper.set_model_props(model, entries)
+        onnx.save(model, tmp_path / "model.onnx")
+        asked = {other if name == "Genova" else name: r for name, r in recordings.items()}
+        found = Predictor(tmp_path / "model.onnx").predict(asked)
+        assert found.latitude_deg == expected.latitude_deg
+        assert [each.name for each in found.receivers] == ["Torino", spellings[1], "Milano-Baggio"]
+
+
 @given(st.dictionaries(st.text(), st.text()))
 def test_a_file_of_todays_format_is_left_as_it_is(entries):
     """Its features' fingerprint is computed of what it says."""
@@ -114,7 +140,9 @@ def test_a_file_of_todays_format_is_left_as_it_is(entries):
     assert migrated(entries) == entries
 
 
-@given(st.lists(st.builds(Receiver, st.text(), degrees, degrees, st.floats(-400, 9000))))
+@given(
+    st.lists(st.builds(Receiver, st.text().map(composed), degrees, degrees, st.floats(-400, 9000)))
+)
 def test_receivers_come_back_as_they_were_written(receivers):
     """Channels are by order, maps by position."""
     entries = [

@@ -20,9 +20,11 @@ from heimdall_export import (
     register,
     rollback,
 )
-from heimdall_export.tracking.address import with_driver
+from heimdall_export.tracking.address import database_engine, with_driver
+from heimdall_export.tracking.client import mlflow_errors
 from heimdall_export.tracking.run import Message, send
 from mlflow import MlflowClient
+from sqlalchemy import create_engine, text
 
 
 def status_in_postgres(server, run_id):
@@ -163,6 +165,30 @@ def test_a_server_that_is_not_there_is_told_without_its_password():
     ) as told:
         find_published("models:/m@production", nowhere)
     assert "hunter2" not in str(told.value)
+
+
+def test_a_statement_timeout_is_told_from_a_lost_server(stack):
+    """Nobody would look for it where "check that it runs" sends them."""
+    engine = database_engine(stack.database_url)
+    with engine.connect() as connection:
+        connection.execute(text("SET statement_timeout = '50ms'"))
+        with pytest.raises(ExportError, match="raise statement_timeout"), mlflow_errors("ask"):
+            connection.execute(text("SELECT pg_sleep(5)"))
+    engine.dispose()
+
+
+def test_no_engine_prepares_statements(stack):
+    """Behind a pooler, such as pgbouncer, the next transaction has another session."""
+    database_engine(stack.database_url).dispose()
+    mlflows_own = create_engine(with_driver(stack.database_url))
+    try:
+        for _ in range(8):  # psycopg prepares what was executed six times
+            with mlflows_own.begin() as connection:
+                assert connection.execute(text("SELECT 7")).scalar_one() == 7
+                # Without psycopg's knowledge, as it is behind a pooler.
+                connection.connection.driver_connection.pgconn.exec_(b"DEALLOCATE ALL")
+    finally:
+        mlflows_own.dispose()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,7 @@ import onnx
 import pytest
 import urllib3
 from heimdall_export import ExportError, check_parity, export_onnx, upload_model
+from heimdall_export.object_store.store import store_errors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -241,6 +243,17 @@ def test_wrong_credentials_are_told_without_repeating_them(
         upload(through(store_address, "wrong-secret-key"), models_bucket, onnx_path)
     assert "wrong-secret-key" not in str(told.value)
     assert stored() == []
+
+
+def test_a_wrong_clock_is_told_from_wrong_credentials(client, models_bucket, monkeypatch):
+    """A laptop that slept says that the password is wrong, and nobody looks at its clock."""
+    two_hours = timedelta(hours=2)
+    of_client, of_machine = minio.time.utcnow, time.time
+    monkeypatch.setattr("minio.time.utcnow", lambda: of_client() - two_hours)
+    monkeypatch.setattr("time.time", lambda: of_machine() - two_hours.total_seconds())
+    for ask in (client.bucket_exists, client.list_objects):
+        with pytest.raises(ExportError, match="clock"), store_errors("ask"):
+            [*(ask(models_bucket) or ())]
 
 
 @pytest.mark.parametrize(

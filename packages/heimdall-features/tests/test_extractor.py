@@ -1,6 +1,7 @@
 """The tensor that training and service share."""
 
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -110,6 +111,22 @@ def test_the_error_names_the_recording_that_is_too_short(others, n_samples):
     """The others are cut to it, and would look too short themselves."""
     with pytest.raises(FeatureError, match=f"'Genova': {n_samples} samples are less than one fram"):
         EXTRACT({**others, "Genova": (IQ[:n_samples], 48e3)})
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_receiver_is_known_by_either_spelling(forms):
+    """The name in a request may come from a Mac's file, and that in the model from a keyboard."""
+    configured, given_name = (unicodedata.normalize(form, "Zürich") for form in forms)
+    extract = FeatureExtractor(FeatureConfig(receivers=("Torino", configured)))
+    recordings = {given_name: (IQ, 48e3)}
+    expected = extract({configured: (IQ, 48e3)})
+    assert np.array_equal(extract(recordings), expected)
+    assert np.array_equal(extract.each(recordings)[0], expected)
+    assert list(extract.cut(recordings)[0]) == [configured]
+    with pytest.raises(FeatureError, match="given twice"):
+        extract({configured: (IQ, 48e3), given_name: (IQ, 48e3)})
+    with pytest.raises(FeatureError, match="contain a name twice"):
+        FeatureConfig(receivers=(configured, given_name))
 
 
 def test_there_must_be_at_least_one_thread():

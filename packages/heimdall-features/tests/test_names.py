@@ -1,11 +1,12 @@
 """Names and other text from outside: what is refused, and how it is shown."""
 
 import json
+import unicodedata
 from xml.etree import ElementTree
 from xml.sax import saxutils
 
 import pytest
-from heimdall_features.names import is_printable, json_text, shown, shown_lines
+from heimdall_features.names import composed, is_printable, json_text, shown, shown_lines, spellings
 from heimdall_features.testing import HOSTILE, hostile_names
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,6 +130,16 @@ def test_a_control_character_is_shown_as_python_writes_it(name, seen):
 def test_lines_of_ours_stay_lines(lines):
     """A table of the run keeps its rows."""
     assert shown_lines("\n".join(lines)) == "\n".join(map(shown, lines))
+
+
+@given(any_text, st.sampled_from(["NFC", "NFD"]))
+def test_spellings_that_look_the_same_are_one_name(text, form):
+    """A Mac writes them decomposed, a keyboard composed: "Zürich" must not be two stations."""
+    spelt = unicodedata.normalize(form, text)
+    assert composed(spelt) == composed(text) == composed(composed(text))
+    assert spelt in spellings(text)
+    assert spellings(text)[0] == composed(text)
+    assert not is_printable(text) or is_printable(composed(text))
 
 
 @given(st.text(), st.none() | st.integers(0, 2))

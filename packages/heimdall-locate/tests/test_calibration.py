@@ -2,6 +2,7 @@
 
 import csv
 import json
+import unicodedata
 from ast import literal_eval
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -249,6 +250,8 @@ def test_delays_and_spreads_go_to_locate():
     delays_s, spreads_s = found.delays_at([session.sites[3], Site("new", 45, 7)])
     known = found.get("r3")
     assert delays_s.tolist() == [known.delay_s, 0.0]
+    spelt = replace(known, name=unicodedata.normalize("NFD", "Zürich"))
+    assert Calibration((spelt,), 1).get("Zürich") == spelt
     assert spreads_s[0] > max(known.spread_s, known.delay_sigma_s)
     assert spreads_s[1] == 0.0
 

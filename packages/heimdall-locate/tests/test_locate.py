@@ -1,5 +1,6 @@
 """Positions of transmitters that the tests have placed, among receivers that may lie."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -227,6 +228,22 @@ def test_times_that_are_noise_give_a_wide_answer():
     """Times a second apart contradict each other; no place explains them."""
     position = locate(np.random.default_rng(0).uniform(0, 1, len(ALPS)), ALPS)
     assert position.ellipse_95.semi_major_m > 100_000
+
+
+@settings(max_examples=6)
+@given(ANYWHERE, SEEDS, st.floats(-180, 180))
+def test_a_turned_earth_turns_the_answer(truth, seed, turn_deg):
+    """The antimeridian is nothing to a wave: a network across it is as good as any other."""
+    arrivals_s = times_s(ALPS, truth, np.random.default_rng(seed))
+    turned = [
+        replace(site, longitude_deg=math.remainder(site.longitude_deg + turn_deg, 360))
+        for site in ALPS
+    ]
+    one, other = (locate(arrivals_s, sites, frequency_hz=VHF_HZ) for sites in (ALPS, turned))
+    place = other.latitude_deg, other.longitude_deg - turn_deg
+    # The cells of the search lie differently.
+    assert error_m(one, place) < 1 + 0.05 * one.ellipse_68.semi_major_m
+    assert -180 <= other.longitude_deg <= 180
 
 
 def test_at_a_pole():

@@ -1,6 +1,7 @@
 """Arrival times from recordings, and the recordings that give none."""
 
 import math
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +54,15 @@ def test_the_delays_come_back_whatever_the_starts(delays_s, starts_s):
     error_s -= np.average(error_s, weights=found.sigma_s**-2)
     assert set(found.reasons.values()) == {""}
     assert np.abs(error_s / found.sigma_s).max() < 6
+
+
+def test_a_site_is_known_by_either_spelling():
+    """The recording's name may come from a Mac's file, and the site's from a keyboard."""
+    zurich = replace(SITES[0], name="Zürich")
+    recordings = heard([0.0, 1e-4, -1e-4, 2e-4])
+    recordings[unicodedata.normalize("NFD", zurich.name)] = recordings.pop("A")
+    found = measure_arrivals(recordings, (zurich, *SITES[1:]))
+    assert found.heard == ("Zürich", "B", "C", "D")
 
 
 @given(st.lists(places, min_size=2, max_size=6))

@@ -149,6 +149,21 @@ def test_a_plane_serves_1000_km():
         region.to_plane([[0.0, near], [0.0, far]])
 
 
+@given(
+    st.lists(st.tuples(st.floats(-60, 60), st.floats(-2, 2)), min_size=1, max_size=9),
+    st.floats(-180, 180),
+)
+def test_a_turned_earth_has_the_same_plane(points, turn_deg):
+    """Training and every baseline compute in it, so Fiji is as good a place as Piedmont."""
+    still = np.array([(46 + north / 60, east) for north, east in points])
+    turned = np.stack([still[:, 0], (still[:, 1] + turn_deg + 180) % 360 - 180], axis=1)
+    one, other = (Region.around(*each.T) for each in (still, turned))
+    moved_deg = other.longitude_deg - one.longitude_deg - turn_deg
+    assert abs((moved_deg + 180) % 360 - 180) < 1e-9
+    apart_m = one.to_plane(still) * one.scale_m - other.to_plane(turned) * other.scale_m
+    assert np.abs(apart_m).max() < 1e-3
+
+
 def test_a_region_around_points_by_hand():
     """In their middle, 5 % wider than the farthest; of one point, a kilometre."""
     region = Region.around([10.0, 12.0, 11.0], [179.0, -179.0, 179.5])

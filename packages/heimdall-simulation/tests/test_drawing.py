@@ -1,5 +1,6 @@
 """Truths have the statistics of the scenario, and depend on their number alone."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -160,6 +161,28 @@ def test_ground_waves_follow_the_ellipsoid_slower_than_light(seed):
     assert np.all((slowness >= 8e-4 - 1e-9) & (slowness <= 3e-3 + 1e-9))
     assert truth.source.frequency_hz == 77_500
     assert np.unique(slowness).size == len(slowness)
+
+
+@few
+@given(seeds, st.floats(-180, 180), st.sampled_from([SOUND, SHORT_WAVE]))
+def test_a_turned_earth_has_the_same_sessions(seed, turn_deg, scenario):
+    """The antimeridian is nothing to a wave: Fiji's sessions are like those of anywhere else."""
+    turned = scenario.with_stations(
+        scenario.name,
+        tuple(
+            replace(there, longitude_deg=math.remainder(there.longitude_deg + turn_deg, 360))
+            for there in scenario.stations
+        ),
+    )
+    still = scenario.with_stations(scenario.name, scenario.stations)
+    one, other = (session_truth(0, seed, each) for each in (still, turned))
+    moved_deg = np.subtract(other.source.position_deg, one.source.position_deg)
+    assert abs(other.source.position_deg[1]) <= 180
+    assert moved_deg[0] == 0
+    assert math.remainder(moved_deg[1] - turn_deg, 360) == pytest.approx(0, abs=1e-9)
+    for name in ("delay_s", "path_loss_db", "shadowing_db", "signal_dbm"):
+        apart = column([one], name) - column([other], name)
+        assert np.abs(apart).max() < (1e-9 if name == "delay_s" else 1e-4)
 
 
 @few

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import DataError
 from heimdall_simulation import (
     MODULATIONS,
@@ -23,6 +24,11 @@ from hypothesis import strategies as st
         ({"recording_format": "wav"}, "recording_format is 'wav'; give one of npy, kiwi_wav"),
         ({"n_samples": 100}, "n_samples is 100; give 1024 or more"),
         ({"latitude_deg": (46.0, 45.0)}, r"latitude_deg is \(46.0, 45.0\)"),
+        ({"latitude_deg": (85.0, 95.0)}, r"latitude_deg is \(85.0, 95.0\)"),
+        ({"longitude_deg": (9.3, 7.1)}, r"longitude_deg is \(9.3, 7.1\)"),
+        ({"longitude_deg": (0.0, 361.0)}, r"longitude_deg is \(0.0, 361.0\)"),
+        ({"longitude_deg": (7e9, 7e9)}, r"longitude_deg is \(7000000000.0, "),
+        ({"longitude_deg": (7.0, float("inf"))}, r"longitude_deg is \(7.0, inf\)"),
         ({"fading_sigma_db": -3.0}, "fading_sigma_db is -3.0; give 0 or more"),
         ({"clock_error_s": float("nan")}, "clock_error_s is nan"),
         ({"sessions_per_source": 0}, "sessions_per_source is 0; give 1 or more"),
@@ -49,6 +55,27 @@ def test_invalid_settings_are_rejected(changes, message):
     """The error of a region of one's own says what to correct."""
     with pytest.raises(DataError, match=message):
         Scenario(**changes)
+
+
+@pytest.mark.parametrize("sides", [(177.0, -178.0), (177.0, 182.0), (-183.0, -178.0)])
+def test_fiji_is_one_region_however_it_is_written(sides):
+    """Ids follow from names, which follow from the region."""
+    assert Scenario(longitude_deg=sides) == Scenario(longitude_deg=(177.0, 182.0))
+
+
+@given(st.lists(st.tuples(st.floats(-90, 90), st.floats(-180, 180)), min_size=1, max_size=6))
+def test_transmitters_stand_in_the_narrowest_rectangle_around_the_stations(places):
+    """On either side of the antimeridian, and never beyond a pole."""
+    stations = tuple(Station(f"S{n}", *place) for n, place in enumerate(places))
+    scenario = NORTHWEST_ITALY.with_stations("own", stations)
+    (south, north), (west, east) = scenario.latitude_deg, scenario.longitude_deg
+    assert -90 <= south <= north <= 90
+    assert east - west <= 360
+    for latitude_deg, longitude_deg in places:
+        assert south <= latitude_deg <= north
+        assert min((longitude_deg - west) % 360, (west - longitude_deg) % 360) <= east - west
+    longitudes = [longitude_deg for _, longitude_deg in places]
+    assert east - west <= max(longitudes) - min(longitudes) + 0.2 + 1e-9
 
 
 def test_names_of_earlier_versions_stay():

@@ -82,8 +82,11 @@ class TrainingConfig(TrainingOptions):
             raise UsageError(f"--{error}") from error
 
     def _check(self) -> None:
-        from heimdall_features.names import is_printable  # loads NumPy, needless for --help
+        from heimdall_features.names import composed, is_printable  # NumPy, needless for --help
 
+        for name in ("experiment_name", "model_name", "run_name_prefix"):
+            object.__setattr__(self, name, composed(getattr(self, name)))
+        object.__setattr__(self, "receivers", tuple(map(composed, self.receivers)))
         for name in ("validation_split", "test_split"):
             require(self, name, 0 < getattr(self, name) < 1, "a fraction between 0 and 1")
         total = self.validation_split + self.test_split

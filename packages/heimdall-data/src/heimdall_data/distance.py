@@ -1,4 +1,4 @@
-"""Distance between two places along the earth, taken as a sphere.
+"""Distances between places, which know that 180 and -180 degrees are one meridian.
 
 Source: R. W. Sinnott, "Virtues of the haversine", Sky and Telescope 68 (1984), p. 159.
 """
@@ -8,6 +8,12 @@ from __future__ import annotations
 import math
 
 _EARTH_RADIUS_M = 6_371_009
+
+
+def is_near_deg(one_deg: float, other_deg: float, within_deg: float) -> bool:
+    """Return True for two latitudes, or two longitudes, at most so far apart."""
+    apart_deg = abs(one_deg - other_deg)
+    return min(apart_deg, abs(apart_deg - 360)) <= within_deg
 
 
 def great_circle_m(one_deg: tuple[float, float], other_deg: tuple[float, float]) -> float:

@@ -6,6 +6,8 @@ import difflib
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from heimdall_features.names import composed
+
 from heimdall_data.catalogue.session import Station
 from heimdall_data.catalogue.table import SessionTable
 from heimdall_data.errors import DataError
@@ -34,6 +36,7 @@ def choose_receivers(
         DataError: There are fewer than `n` stations, or `names` has another length, a name
             twice, or a name that no session has.
     """
+    names = None if names is None else [*map(composed, names)]
     n_sessions, places = _presence(sessions)
     known = sorted(n_sessions, key=lambda name: (-n_sessions[name], name))
     for name in names or ():

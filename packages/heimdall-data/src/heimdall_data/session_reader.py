@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from heimdall_features import FeatureError
 from heimdall_features.clock import Span, common_span
+from heimdall_features.names import composed
 from heimdall_features.outside_json import LARGEST_BYTES
 
 from heimdall_data.errors import BucketUnusable, ObjectMissing, ObjectUnreadable, RecordingError
@@ -140,11 +141,11 @@ def _in_order(recording: Recording) -> list[tuple[int, int, Recording]]:
 
 def chosen_measurements(session: Session, receivers: Iterable[str]) -> dict[str, Measurement]:
     """Return the first measurement of each receiver that has any in the session."""
-    wanted = set(receivers)
+    wanted = {composed(name): name for name in receivers}
     chosen: dict[str, Measurement] = {}
     for measurement in session.measurements:
-        if measurement.station in wanted:
-            chosen.setdefault(measurement.station, measurement)
+        if (name := wanted.get(measurement.station)) is not None:
+            chosen.setdefault(name, measurement)
     return chosen
 
 

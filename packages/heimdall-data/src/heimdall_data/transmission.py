@@ -298,7 +298,9 @@ def _swap_doubt(stations: Mapping[str, Station], name: str) -> str:
     others = [each.position_deg for other, each in stations.items() if other != name]
     if len(others) < 2 or abs(here[1]) > 90:
         return ""
-    middle = median(at[0] for at in others), median(at[1] for at in others)
+    first_deg = others[0][1]
+    east_deg = median(math.remainder(at[1] - first_deg, 360) for at in others)
+    middle = median(at[0] for at in others), first_deg + east_deg
     far_m, near_m = great_circle_m(here, middle), great_circle_m(here[::-1], middle)
     if far_m < SWAP_LEAST_M or SWAP_FACTOR * near_m > far_m:
         return ""

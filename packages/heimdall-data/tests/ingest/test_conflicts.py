@@ -1,12 +1,13 @@
 """Sessions that contradict what is stored: refused with their lines, and nothing is written."""
 
 import threading
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from heimdall_data.catalogue.catalogue import Catalogue
-from heimdall_data.catalogue.session import Station
+from heimdall_data.catalogue.session import SessionFilter, Station
 from heimdall_data.errors import CatalogueError
 from heimdall_data.ingest.conflicts import ConflictError
 from heimdall_data.ingest.ingest import ingest, look_ahead
@@ -183,6 +184,51 @@ def test_a_name_that_was_changed_in_the_catalogue_is_refused(
     assert len(catalogue.sessions()) == 1
 
 
+@pytest.mark.parametrize(("stored", "typed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_station_is_the_one_of_the_catalogue_in_either_spelling(
+    catalogue, raw_iq_store, stored, typed
+):
+    """Of two stations that look the same, one would have half of the recordings."""
+    first, second = (unicodedata.normalize(form, "Zürich") for form in (stored, typed))
+    here, elsewhere = Station(second, 47.37, 8.54), Station(second, 47.40, 8.60)
+    ingest(catalogue, raw_iq_store, [new_session("one", "Säntis", (here,))], progress=False)
+    with catalogue.transaction() as connection:
+        # As earlier versions and other systems may have written it.
+        connection.execute("UPDATE heimdall.websdr_stations SET name = %s", (first,))
+        connection.execute(
+            "UPDATE heimdall.known_sources SET name = %s",
+            (unicodedata.normalize(stored, "Säntis"),),
+        )
+    with pytest.raises(ConflictError, match=r"'Zürich' is in the catalogue at 47\.37, 8\.54"):
+        ingest(catalogue, raw_iq_store, [new_session("two", stations=(elsewhere,))], progress=False)
+    source = unicodedata.normalize(typed, "Säntis")
+    ingest(catalogue, raw_iq_store, [new_session("two", source, (here,))], progress=False)
+    assert [station.name for station in catalogue.stations()] == ["Zürich"]
+    for only in (
+        SessionFilter(),
+        SessionFilter(stations=(second,), sources=(source,)),
+        SessionFilter(stations=(first,)),
+    ):
+        sessions = catalogue.sessions(only)
+        assert [s.measurements[0].station for s in sessions] == ["Zürich", "Zürich"]
+        assert len({s.source_id for s in sessions}) == 1
+
+
+def test_two_stations_of_one_look_count_as_one_and_are_told(catalogue, raw_iq_store, caplog):
+    """Earlier versions stored the second; whoever runs the catalogue can merge them."""
+    for name, station in (("one", "Zürich"), ("two", "Other")):
+        there = (Station(station, 47.37, 8.54),)
+        ingest(catalogue, raw_iq_store, [new_session(name, stations=there)], progress=False)
+    with catalogue.transaction() as connection:
+        connection.execute(
+            "UPDATE heimdall.websdr_stations SET name = %s WHERE name = 'Other'",
+            (unicodedata.normalize("NFD", "Zürich"),),
+        )
+    assert catalogue.sessions().n_sessions_of_stations() == {"Zürich": 2}
+    assert "two spellings (Unicode NFC and NFD) count as one: 'Zürich'" in caplog.text
+    assert len(catalogue.stations()) == 1
+
+
 INSERT = "INSERT INTO heimdall.{} (id, name, latitude, longitude) VALUES (%s, %s, 45.0, 8.0)"
 
 
@@ -207,6 +253,16 @@ def wait_for_a_lock(database_url):
             with watching.transaction() as connection:
                 waiting = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
                 (n_waiting,) = waiting.fetchone()
+
+
+def test_180_and_minus_180_degrees_are_one_place(catalogue, raw_iq_store):
+    """A position that was read from another map must not be refused as that of another place."""
+    for name, east in (("one", 180.0), ("two", -180.0), ("three", 179.9999)):
+        taveuni = Station("Taveuni", -16.8, east)
+        session = new_session(name, stations=(taveuni,))
+        source = replace(session.source, longitude_deg=east)
+        ingest(catalogue, raw_iq_store, [replace(session, source=source)], progress=False)
+    assert len(catalogue.sessions()) == 3
 
 
 def test_two_ingestions_at_once_cannot_give_a_source_two_places(

@@ -99,6 +99,16 @@ def test_stations_may_be_in_the_manifest(campaign):
     assert session.measurements[0].station == Station("Torino", 45.1, 7.7)
 
 
+def test_stations_may_be_on_either_side_of_the_antimeridian(campaign):
+    """180 and -180 degrees are one meridian; nobody has to look which one another row has."""
+    rows = "".join(
+        f"{n},B,-17,180,1e6,2026-03-01,12500,,Taveuni,{file},-16.8,{east}\n"
+        for n, file, east in ((1, "a/Torino.npy", 180), (2, "b.npy", -180))
+    )
+    one, two = read_manifest(campaign(rows), progress=False)
+    assert one.measurements[0].station == two.measurements[0].station
+
+
 def test_paths_may_lead_out_of_the_manifests_folder(campaign, tmp_path):
     """The table may be in one place and the recordings on another disk."""
     (tmp_path / "tables").mkdir()

@@ -1,6 +1,8 @@
 """Files on disk as a session to ingest."""
 
 import csv
+import unicodedata
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,6 +11,7 @@ from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError, RecordingError
 from heimdall_data.ingest.new_session import NewSource
 from heimdall_data.ingest.session_files import new_session_from_files, stations_from_csv
+from heimdall_features.names import is_printable
 from heimdall_features.testing import hostile_names
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -66,7 +69,9 @@ def test_a_recording_that_cannot_be_decoded_is_not_ingested(torino):
         new_session_from_files([torino], SOURCE, STATIONS, start=START, sample_rate_hz=1.0)
 
 
-names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
+names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8).filter(
+    is_printable
+)
 altitudes = st.none() | st.floats(-1_000, 100_000)
 listed = st.builds(Station, names, st.floats(-90, 90), st.floats(-180, 180), altitudes)
 
@@ -79,6 +84,27 @@ def test_stations_come_back_from_a_spreadsheet(tmp_path_factory, stations):
         rows = [(s.name, s.latitude_deg, s.longitude_deg, s.altitude_m) for s in stations]
         csv.writer(file).writerows([("name", "latitude", "longitude", "altitude_m"), *rows])
     assert stations_from_csv(path) == tuple(stations)
+
+
+MAC, KEYBOARD = (unicodedata.normalize(form, "Zürich") for form in ("NFD", "NFC"))
+
+
+@pytest.mark.parametrize("spelt", [MAC, KEYBOARD])
+def test_a_file_from_a_mac_is_of_the_station_on_the_list(tmp_path, spelt):
+    """They look the same, so "did you mean" could not help; nor would a second station."""
+    (tmp_path / MAC).mkdir()
+    np.save(tmp_path / MAC / f"{MAC}.npy", np.full(12_500, 0.5, np.complex64))
+    csv_path = tmp_path / "stations.csv"
+    csv_path.write_text(f"name,latitude,longitude\n{spelt},47.37,8.54\n", encoding="utf-8")
+    session = new_session_from_files(
+        [tmp_path / spelt / f"{spelt}.npy"],
+        replace(SOURCE, name=f"{spelt} beacon"),
+        stations_from_csv(csv_path),
+        start=START,
+        sample_rate_hz=12_500,
+    )
+    assert session.measurements[0].station == Station(KEYBOARD, 47.37, 8.54)
+    assert session.name.startswith(f"{KEYBOARD} beacon")
 
 
 @given(hostile_names())

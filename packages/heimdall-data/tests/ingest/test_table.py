@@ -2,11 +2,13 @@
 
 import contextlib
 import csv
+import unicodedata
 
 import pytest
 import yaml
 from heimdall_data.errors import IngestError
 from heimdall_data.ingest.table import MAX_CSV_BYTES, read_table
+from heimdall_features.names import composed
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -26,6 +28,10 @@ def table(folder, content, name="m.csv"):
         "a;b\n1; x y\n2;\n",
         "A\tb\t\n1\tx y\t\n2\n",
         '"a","b"\n"1","x y"\n"2",""\n',
+        "\ufeffsep=;\r\na;b\r\n1;x y\r\n2;\r\n",
+        '"sep=|"\na|b\n1|x y\n2|\n',
+        "SEP=,,\na,b\n1,x y\n2,\n",
+        "sep=\t\na\tb\n1\tx y\n2\t\n",
     ],
 )
 def test_files_of_spreadsheets_are_read(tmp_path, content):
@@ -46,7 +52,7 @@ def test_cells_of_a_csv_come_back_with_their_lines(tmp_path_factory, rows, delim
     assume(any(map(any, rows)))
     expected = {
         f"{path}, line {number}": {
-            name: cell for name, cell in zip("abc", row, strict=True) if cell
+            name: composed(cell) for name, cell in zip("abc", row, strict=True) if cell
         }
         for number, row in enumerate(rows, 2)
         if any(row)
@@ -59,13 +65,23 @@ def test_texts_of_a_yaml_come_back(tmp_path_factory, recordings):
     """Programs quote the values that need it."""
     path = tmp_path_factory.mktemp("yaml") / "m.yaml"
     path.write_text(yaml.safe_dump({"sessions": [{"recordings": recordings}]}), encoding="utf-8")
-    assert [row.cells for row in read_table(path).rows] == recordings
+    expected = [{name: composed(text) for name, text in row.items()} for row in recordings]
+    assert [row.cells for row in read_table(path).rows] == expected
+
+
+def test_names_are_composed_and_paths_are_not(tmp_path):
+    """The first are compared with others, and the second are opened."""
+    decomposed = unicodedata.normalize("NFD", "Zürich")
+    rows = f"station,file,{decomposed}\n{decomposed},{decomposed}.npy,1\n"
+    (row,) = table(tmp_path, rows).rows
+    assert row.cells == {"station": "Zürich", "file": f"{decomposed}.npy", "zürich": "1"}
 
 
 def test_lines_are_counted_as_in_an_editor(tmp_path):
     """A quoted cell may span several lines, and messages must still name the right line."""
-    found = table(tmp_path, '\na,b\n"1\n1",2\n\n3,4\n')
-    assert [row.where.rpartition(" ")[2] for row in found.rows] == ["3", "6"]
+    for first in ("", "sep=;"):
+        found = table(tmp_path, f'{first}\na;b\n"1\n1";2\n\n3;4\n')
+        assert [row.where.rpartition(" ")[2] for row in found.rows] == ["3", "6"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Positions that KiwiSDR's recorder writes for Octave."""
 
+import unicodedata
+
 import pytest
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.gnss_pos import positions_from_gnss_pos
@@ -44,6 +46,14 @@ def test_a_damaged_file_is_named(tmp_path_factory, damage, place):
     except RecordingError as error:
         outcome = str(error)
     assert "DF0KL.txt" in outcome
+
+
+def test_a_file_is_found_by_either_spelling(tmp_path):
+    """A Mac writes names of files decomposed."""
+    stored, typed = (unicodedata.normalize(form, "Zürich") for form in ("NFD", "NFC"))
+    (tmp_path / f"{stored}.txt").write_text(line("Zurich", 47.0, 8.0))
+    assert list(positions_from_gnss_pos(tmp_path, typed)) == [typed]
+    assert list(positions_from_gnss_pos(tmp_path, stored)) == [typed]
 
 
 def test_a_missing_folder_and_a_swapped_position_are_refused(tmp_path):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict
 import numpy as np
 from heimdall_export.serving.predictor import inputs_of
 from heimdall_features import ArrivalExtractor, FeatureExtractor
+from heimdall_features.names import composed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -121,10 +122,11 @@ class RecordedSessions:
         """The sample; raises ExportError or FeatureError if a recording cannot be used."""
         session = self.sessions[index]
         inputs = inputs_of(self._extract, self.arrivals, session.recordings)
+        names = [*map(composed, session.recordings)]
         sample = Sample(
             features=inputs.features,
             position_deg=np.array(session.position_deg, np.float64),
-            present=np.array([n in session.recordings for n in self._extract.config.receivers]),
+            present=np.array([composed(n) in names for n in self._extract.config.receivers]),
         )
         if inputs.arrivals is not None:
             sample["arrivals"] = inputs.arrivals

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_features.config import SPEED_OF_LIGHT_M_S, receiver_names
-from heimdall_features.errors import FeatureError, naming, require_known
+from heimdall_features.errors import FeatureError, by_receiver, naming
 from heimdall_features.resample import rate_ratio, resampled
 from heimdall_features.signal import Samples, open_source, require_rate
 
@@ -235,7 +235,7 @@ def common_signals(
         FeatureError: A receiver is unknown, a recording is unfit, or they share fewer than
             `least_samples`.
     """
-    require_known(recordings, config.receivers)
+    recordings = by_receiver(recordings, config.receivers)
     signals = [
         Signal(name, recording, config.sample_rate_hz)
         for name in config.receivers

@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Final, Literal, Self, SupportsFloat, get_args
 
 from heimdall_features.errors import FeatureError
+from heimdall_features.names import composed
 from heimdall_features.outside_json import parsed_json
 
 SPEED_OF_LIGHT_M_S: Final = 299_792_458.0
@@ -207,7 +208,7 @@ def receiver_names(receivers: object) -> tuple[str, ...]:
     names: tuple[Any, ...] = tuple(receivers)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise FeatureError(f"receivers is {names}; give at least one name, all non-empty strings")
-    if len(set(names)) < len(names):
+    if len(set(map(composed, names))) < len(names):
         raise FeatureError(f"receivers {names} contain a name twice")
     return names
 

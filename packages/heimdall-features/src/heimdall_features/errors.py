@@ -1,8 +1,13 @@
 """The package's error, and checks that several modules share."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
+
+from heimdall_features.names import composed
+
+Value = TypeVar("Value")
 
 
 class FeatureError(ValueError):
@@ -18,11 +23,27 @@ def naming(receiver: str) -> Iterator[None]:
         raise FeatureError(f"receiver {receiver!r}: {error}") from error
 
 
-def require_known(names: Iterable[object], receivers: tuple[str, ...]) -> None:
-    """Raise a `FeatureError` with the first names that are not configured receivers."""
-    if unknown := sorted(f"{name!s:.50}" for name in set(names) - set(receivers)):
+def by_receiver(given: Mapping[str, Value], receivers: tuple[str, ...]) -> dict[str, Value]:
+    """Return values by the configured receivers' names, which `given` may spell decomposed.
+
+    Raises:
+        FeatureError: Some names are not configured receivers, or two are the same one.
+    """
+    own = {composed(name): name for name in receivers}
+    found: dict[str, Value] = {}
+    unknown = []
+    for name, value in given.items():
+        receiver = own.get(composed(name)) if isinstance(name, str) else None
+        if receiver is None:
+            unknown.append(f"{name!s:.50}")
+        elif receiver in found:
+            raise FeatureError(f"receiver {receiver!r} is given twice, in two spellings; give one")
+        else:
+            found[receiver] = value
+    if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise FeatureError(f"unknown receivers {unknown[:5]}{more}; known: {receivers}")
+        raise FeatureError(f"unknown receivers {sorted(unknown)[:5]}{more}; known: {receivers}")
+    return found
 
 
 def require_limits(settings: Mapping[str, float | None], *, signed: str) -> None:

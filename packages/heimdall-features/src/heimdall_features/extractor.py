@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from heimdall_features.clock import ClockedRecording, Span, common_span
 from heimdall_features.config import VERSION_KEY, FeatureConfig
-from heimdall_features.errors import FeatureError, naming, require_known
+from heimdall_features.errors import FeatureError, by_receiver, naming
 from heimdall_features.frames import FramePlan
 from heimdall_features.resample import rate_ratio, resampled
 from heimdall_features.signal import Blocks, Samples, Source, open_source, require_rate
@@ -53,6 +53,7 @@ class FeatureExtractor:
             FeatureError: A receiver is unknown, or a recording is unfit; the error names it. Or
                 all recordings are silent: nothing is above `floor_db`.
         """
+        recordings = by_receiver(recordings, self.config.receivers)
         features = self._features(recordings)
         self._require_signal(features, [n for n, one in recordings.items() if one is not None])
         return features
@@ -66,7 +67,6 @@ class FeatureExtractor:
             )
 
     def _features(self, recordings: Mapping[str, tuple[Samples | Blocks, float] | None]) -> Float32:
-        require_known(recordings, self.config.receivers)
         sources = {
             name: self._source(name, recording)
             for name in self.config.receivers
@@ -111,7 +111,7 @@ class FeatureExtractor:
         Raises:
             FeatureError: A receiver is unknown.
         """
-        require_known(recordings, self.config.receivers)
+        recordings = by_receiver(recordings, self.config.receivers)
         features = np.full(self.config.shape, self.config.fill_db, np.float32)
 
         def alone(name: str) -> FeatureError | None:
@@ -147,7 +147,7 @@ class FeatureExtractor:
             FeatureError: There is no recording, a receiver is unknown, a start is not finite, or
                 the recordings have no time in common.
         """
-        require_known(recordings, self.config.receivers)
+        recordings = by_receiver(recordings, self.config.receivers)
         spans: dict[str, Span] = {}
         clock_sigma_s: dict[str, float] = {}
         samples: dict[str, Samples] = {}

@@ -5,6 +5,10 @@ a bidirectional control reorders what stands beside it; an invisible character m
 look the same. New names with such a character are refused. Names that are there already stay what
 they are, since other systems look them up, and are escaped wherever they are shown.
 
+Two spellings of a name look the same: "ü" as one character, and as a "u" and a mark, which is how
+macOS writes it into the names of files. Names are composed, in Unicode's normal form C, where they
+come in, so that names that look the same are the same text.
+
 Invisible is what Unicode lets a font ignore, and the blank of Braille. Three such characters are
 part of ordinary writing, and allowed where they change what is seen: the joiner and the non-joiner
 beside a virama (Hindi, Sinhala) or an Arabic letter (Persian), and the joiner and the selector of
@@ -13,6 +17,7 @@ the coloured form in emoji. Flags of regions, such as Scotland's, are spelt invi
 Sources: The Unicode Standard, version 15.0, section 4.5, "General Category", section 23.2, "Layout
 Controls", and section 23.7, "Noncharacters"; its Character Database, `DerivedCoreProperties.txt`,
 `Default_Ignorable_Code_Point`; Unicode Technical Standard 51, "Unicode Emoji", section 1.4.
+Unicode Standard Annex 15, "Unicode Normalization Forms".
 RFC 5892, appendices A.1 and A.2, has the rule for joiners, here without the shapes of letters.
 T. Bray et al., "Extensible Markup Language (XML) 1.0", fifth edition, section 2.2.
 """
@@ -40,6 +45,16 @@ _INVISIBLE = re.compile(
 _NON_JOINER, _JOINER, _COLOURED, _KEYCAP = "\u200c\u200d\ufe0f\u20e3"
 _VIRAMA = 9
 """Canonical combining class of the signs that take a consonant's vowel away."""
+
+
+def composed(name: str) -> str:
+    """The name as it is stored and compared: in normal form C."""
+    return unicodedata.normalize("NFC", name)
+
+
+def spellings(name: str) -> list[str]:
+    """The name composed, decomposed and as it is, to look it up where others wrote it."""
+    return list(dict.fromkeys([composed(name), unicodedata.normalize("NFD", name), name]))
 
 
 def is_printable(text: str) -> bool:

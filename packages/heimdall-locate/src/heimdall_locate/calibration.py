@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-from heimdall_features.names import json_text
+from heimdall_features.names import composed, json_text
 from heimdall_features.outside_json import parsed_json
 from numpy.typing import NDArray
 
@@ -71,7 +71,8 @@ class Calibration:
 
     def get(self, name: str) -> ReceiverDelay | None:
         """The delay of a receiver; None if it is unknown."""
-        return next((one for one in self.receivers if one.name == name), None)
+        wanted = composed(name)
+        return next((one for one in self.receivers if composed(one.name) == wanted), None)
 
     def delays_at(self, sites: Sequence[Site]) -> tuple[Float64, Float64]:
         """Delays and their spreads at receivers, `(receivers,)` seconds, as `locate` takes them.
@@ -263,4 +264,6 @@ def _checked(
 
 def _twice(names: Iterable[str]) -> str | None:
     """A name that occurs more than once."""
-    return next((name for name, number in Counter(names).items() if number > 1), None)
+    return next(
+        (name for name, number in Counter(map(composed, names)).items() if number > 1), None
+    )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 from heimdall_features import ArrivalConfig, ArrivalExtractor
+from heimdall_features.names import composed
 
 from heimdall_locate.errors import LocateError
 from heimdall_locate.locate import locate
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from heimdall_features import ClockedRecording
 
     from heimdall_locate.calibration import Calibration
+
+Value = TypeVar("Value")
 
 FEWEST_CLOCKS: Final = 3
 """A position in the plane needs two time differences."""
@@ -100,7 +103,8 @@ def measure_arrivals(
             these distances need.
         FeatureError: A recording has no site, or samples that are not finite or not scaled to 1.
     """
-    reasons = {site.name: "no recording" for site in sites} | dict(unusable)
+    recordings, unusable = _by_site(recordings), _by_site(unusable)
+    reasons = {site.name: "no recording" for site in sites} | unusable
     clocked = {n: r for n, r in recordings.items() if r.clock_locked and n not in unusable}
     for name in recordings.keys() - unusable.keys():
         reasons[name] = "" if name in clocked else "no clock"
@@ -165,6 +169,7 @@ def locate_recordings(
             of `locate` is invalid.
         FeatureError: A recording has no site, or samples that are not finite or not scaled to 1.
     """
+    recordings, unusable = _by_site(recordings), _by_site(unusable)
     try:
         found = measure_arrivals(recordings, sites, unusable)
         reasons = {**unusable, **found.reasons}
@@ -202,6 +207,11 @@ def locate_recordings(
         if name not in placed
     ]
     return replace(position, receivers=tuple(results))
+
+
+def _by_site(given: Mapping[str, Value]) -> dict[str, Value]:
+    """The same values, by names in the spelling of sites."""
+    return {composed(name): value for name, value in given.items()}
 
 
 def _require_three(usable: Collection[str], reasons: Mapping[str, str], do: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from heimdall_features.names import composed
 from numpy.typing import ArrayLike, NDArray
 
 from heimdall_locate.errors import LocateError
@@ -35,6 +36,7 @@ class Site:
     """Above the WGS84 ellipsoid."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", composed(self.name))
         lowest_m, highest_m = _ALTITUDES_M
         for field, low, high in (
             ("latitude_deg", -90.0, 90.0),

@@ -1,5 +1,6 @@
 """The truth of every session, drawn before any sample is made."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -94,7 +95,7 @@ def _transmitter(rng: np.random.Generator, index: int, scenario: Scenario) -> So
     latitude_deg = float(np.degrees(np.arcsin(rng.uniform(south, north))))
     return SourceTruth(
         index=index,
-        position_deg=(latitude_deg, rng.uniform(*scenario.longitude_deg)),
+        position_deg=(latitude_deg, math.remainder(rng.uniform(*scenario.longitude_deg), 360)),
         altitude_m=rng.uniform(*scenario.antenna_height_m),
         frequency_hz=scenario.raster_hz
         * round(rng.uniform(*scenario.frequency_hz) / scenario.raster_hz),

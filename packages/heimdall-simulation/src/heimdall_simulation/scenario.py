@@ -1,6 +1,9 @@
 """Region, stations, radio and mishaps of a simulation."""
 
 import hashlib
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, Self, get_args
 
@@ -87,6 +90,8 @@ class Scenario:
     stations: tuple[Station, ...] = NORTHWEST_ITALY_STATIONS
     latitude_deg: tuple[float, float] = (44.3, 45.6)
     longitude_deg: tuple[float, float] = (7.1, 9.3)
+    """West and east; across the antimeridian, (177, -178) is the same as (177, 182), and stored so.
+    Longitudes that are drawn are from -180 to 180."""
     frequency_hz: tuple[float, float] = (144e6, 146e6)
     """Nominal carrier of a source, uniform; receivers are tuned to it."""
     sessions_per_source: int = 1
@@ -142,6 +147,7 @@ class Scenario:
     """Carriers are multiples of this; 12.5 kHz is the channel spacing of the 2 m band."""
 
     def __post_init__(self) -> None:
+        self._set_region()
         for name in _RANGES:
             require_order(self, name)
         for name in _SPREADS:
@@ -187,12 +193,16 @@ class Scenario:
         if not stations:
             raise SimulationError(f"{name} has no stations; give at least one")
         latitudes, longitudes = zip(*(s.position_deg for s in stations), strict=True)
+        west, east = _narrowest_arc(longitudes)
         return replace(
             self,
             name=name,
             stations=stations,
-            latitude_deg=(min(latitudes) - _MARGIN_DEG, max(latitudes) + _MARGIN_DEG),
-            longitude_deg=(min(longitudes) - _MARGIN_DEG, max(longitudes) + _MARGIN_DEG),
+            latitude_deg=(
+                max(min(latitudes) - _MARGIN_DEG, -90.0),
+                min(max(latitudes) + _MARGIN_DEG, 90.0),
+            ),
+            longitude_deg=(west - _MARGIN_DEG, min(east + _MARGIN_DEG, west - _MARGIN_DEG + 360)),
         )
 
     def with_propagation(self, propagation: Propagation) -> Self:
@@ -231,6 +241,27 @@ class Scenario:
                 text += f" {name}={value!r}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return replace(self, name=f"{self.name} {digest}")
+
+    def _set_region(self) -> None:
+        """Check the region, and count its longitudes from a west within -180 and 180."""
+        south, north = self.latitude_deg
+        if not -90 <= south <= north <= 90:
+            raise SimulationError(
+                f"latitude_deg is ({south}, {north}); give (south, north) from -90 to 90"
+            )
+        west, east = self.longitude_deg
+        across = east < west
+        width = east - west + 360 * across
+        # A region around more than half the Earth is more likely one whose sides are exchanged.
+        if not (abs(west) <= 360 and abs(east) <= 540 and width <= (180 if across else 360)):
+            raise SimulationError(
+                f"longitude_deg is ({west}, {east}); give (west, east) in degrees, such as (7, 9), "
+                "or (177, -178) across the antimeridian"
+            )
+        turned = math.remainder(west, 360) - west
+        if across or turned:
+            longitude_deg = (west + turned, east + turned + 360 * across)
+            object.__setattr__(self, "longitude_deg", longitude_deg)
 
     def _check_modulations(self) -> None:
         if not self.modulations or not set(self.modulations) <= set(MODULATIONS):
@@ -281,9 +312,16 @@ class Scenario:
             )
 
 
+def _narrowest_arc(longitudes_deg: Sequence[float]) -> tuple[float, float]:
+    """Return the west and east of the narrowest arc that holds all; its east may be past 180."""
+    ordered = sorted(longitudes_deg)
+    arcs = [(ordered[0], ordered[-1])]
+    # Each of the others leaves out what lies between two neighbours.
+    arcs += [(after, before + 360) for before, after in itertools.pairwise(ordered)]
+    return min(arcs, key=lambda arc: arc[1] - arc[0])
+
+
 _RANGES = (
-    "latitude_deg",
-    "longitude_deg",
     "frequency_hz",
     "antenna_height_m",
     "radiated_dbm",

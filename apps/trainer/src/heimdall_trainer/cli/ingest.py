@@ -91,7 +91,8 @@ class SimulationFlags:
     """kiwi_wav has GNSS clocks, which arrival times need; npy has none."""
     stations: StationsFile = None
     region: Annotated[tuple[float, float, float, float] | None, Parameter(negative="")] = None
-    """South, north, west, east: where transmitters stand; around the stations when unset."""
+    """South, north, west, east: where transmitters stand; around the stations when unset. Across
+    the antimeridian, west is more than east (-19 -16 177 -178)."""
 
     def scenario(self) -> Scenario:
         """Return the scenario of these flags, with a name that no other scenario has.
@@ -100,11 +101,13 @@ class SimulationFlags:
             SimulationError: A value is out of its range.
             IngestError: The stations cannot be read.
         """
+        from heimdall_features.names import composed
         from heimdall_simulation import NORTHWEST_ITALY, Channel, Interference, Propagation
 
         scenario = NORTHWEST_ITALY
         if self.stations is not None:
-            scenario = scenario.with_stations(self.stations.stem, _stations(self.stations))
+            name = composed(self.stations.stem)
+            scenario = scenario.with_stations(name, _stations(self.stations))
         if self.region is not None:
             south, north, west, east = self.region
             scenario = replace(scenario, latitude_deg=(south, north), longitude_deg=(west, east))

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from heimdall_trainer.cli.benchmark import benchmark
 from heimdall_trainer.config import TrainingConfig
-from heimdall_trainer.connections import Connections, masked
+from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError, one_line
 from heimdall_trainer.flags import Json, Switch, command_group
 
@@ -32,13 +32,14 @@ def list_versions(
 ) -> None:
     """List the versions of a registered model, newest first."""
     from heimdall_export.registry import listing
+    from heimdall_features.addresses import shown_address
 
     versions = listing.list_versions(connections.tracking_uri(), model_name)
     if json:
         print(dumps([asdict(each) for each in versions], indent=2))
         return
     if not versions:
-        print(f"{model_name} has no version in {masked('', connections.tracking_uri())}")
+        print(f"{model_name} has no version in {shown_address(connections.tracking_uri())}")
     for found in versions:
         aliases = ", ".join(found.aliases) or ("being deleted" if found.is_being_deleted else "-")
         print(f"version {found.version:>4s}  {aliases:20s}  run {found.run_id}")

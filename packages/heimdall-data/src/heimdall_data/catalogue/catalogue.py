@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from collections import Counter
 from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -45,10 +46,23 @@ if TYPE_CHECKING:
 
     from heimdall_data.catalogue.session import Session
 
+# Behind a pooler such as pgbouncer, each transaction has another session of the server: nothing
+# may be left in one, neither settings nor prepared statements. These override settings of the URL,
+# the role and the environment: times in one form and zone are part of the keys of features.
+_SETTINGS = """
+SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL client_encoding = 'UTF8'
+"""
 _ATTEMPTS = 3
 _CONNECT_S = 5
 _MAY_PASS = ("08", "40", "53300", "57P")
 """SQLSTATEs of servers that restart or are full, and of conflicts; others are answers to stay."""
+_LIMITS: dict[type[psycopg.Error], str] = {
+    psycopg.errors.QueryCanceled: "statement_timeout",
+    psycopg.errors.TransactionTimeout: "transaction_timeout",
+    psycopg.errors.IdleInTransactionSessionTimeout: "idle_in_transaction_session_timeout",
+    psycopg.errors.LockNotAvailable: "lock_timeout",
+}
+"""Postgres' settings that end a query, by the error that it ends with."""
 _RETRY_S = 0.5
 """Between two attempts at a server without a free connection."""
 _FULL = ("too many clients", "too many connections", "connection slots are reserved")
@@ -172,6 +186,14 @@ class Catalogue:
                     ", ".join(f"{name} {n}" for name, n in alone.items()),
                 )
             columns = read_columns(connection, only, members)
+            spelt = Counter(station.name for station in columns.stations)
+            if twice := [repr(name) for name, n in spelt.items() if n > 1]:
+                _log.warning(
+                    "%s: stations of one name in two spellings (Unicode NFC and NFD) count as "
+                    "one: %s; correct heimdall.websdr_stations",
+                    self.where,
+                    ", ".join(twice),
+                )
             read = partial(self._sessions_by_id, only, members)
             if columns.ids.size > load_up_to:
                 return SessionTable(columns, read)
@@ -225,7 +247,8 @@ class Catalogue:
 
         def found(connection: Connection) -> list[Station]:
             belonging(connection, self.where)
-            return [Station(*row) for row in connection.execute(STATIONS)]
+            stations = (Station(*row) for row in connection.execute(STATIONS))
+            return list({station.name: station for station in stations}.values())
 
         return self.read(found)
 
@@ -272,6 +295,7 @@ class Catalogue:
         """Open a transaction, which is committed at the end or rolled back on an error."""
         try:
             with self._pool().connection() as connection, connection.transaction():
+                connection.execute(_SETTINGS)
                 yield connection
         except psycopg.errors.InsufficientPrivilege as error:
             raise CatalogueError(
@@ -289,10 +313,14 @@ class Catalogue:
                 f"{self.where} went away and did not come back within {self._patience_s:g} s "
                 f"({reason}); check that the server runs, and start again"
             ) from error
-        except psycopg.errors.QueryCanceled as error:
+        except tuple(_LIMITS) as error:
+            remedy = (
+                f"raise {_LIMITS[type(error)]} of user {self._user!r}, or choose fewer sessions"
+            )
+            if "user request" in str(error):
+                remedy = "an administrator did, so start again"
             raise CatalogueError(
-                f"{self.where} stopped a query before its end ({first_line(error)}); raise "
-                f"statement_timeout of user {self._user!r}, or choose fewer sessions"
+                f"{self.where} stopped a query before its end ({first_line(error)}); {remedy}"
             ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if error.sqlstate is not None and not error.sqlstate.startswith(_MAY_PASS):
@@ -312,8 +340,11 @@ class Catalogue:
                 pool = ConnectionPool(
                     self._url,
                     connection_class=Connection,
-                    kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
-                    configure=_configure,
+                    kwargs={
+                        "autocommit": True,
+                        "connect_timeout": _CONNECT_S,
+                        "prepare_threshold": None,
+                    },
                     min_size=0,
                     max_size=4,
                     check=ConnectionPool.check_connection,
@@ -359,11 +390,3 @@ class Catalogue:
 
 def _is_full(reason: str) -> bool:
     return any(text in reason for text in _FULL)
-
-
-def _configure(connection: Connection) -> None:
-    """Override settings of the URL, the role or the environment.
-
-    Times must be in one form and zone, as they are part of the keys of computed features.
-    """
-    connection.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8'")

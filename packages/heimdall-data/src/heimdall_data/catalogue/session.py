@@ -1,7 +1,8 @@
 """Recording sessions, their measurements, the stations, and filters on them.
 
 Values read from Postgres, with the contract's names where it has any. Positions are degrees on
-WGS84, latitude first; times are aware and in UTC.
+WGS84, latitude first; times are aware and in UTC. Names of stations are composed (see
+`heimdall_features.names`), however they are stored.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from heimdall_features.names import composed, spellings
 
 from heimdall_data.errors import DataError
 
@@ -68,7 +71,10 @@ class SessionFilter:
     def parameters(self) -> dict[str, object]:
         """Parameters of the query: the conditions by name, with lists for tuples."""
         values = {name: getattr(self, name) for name in _SQL}
-        return {name: [*v] if isinstance(v, tuple) else v for name, v in values.items()}
+        return {
+            name: [each for one in v for each in spellings(one)] if isinstance(v, tuple) else v
+            for name, v in values.items()
+        }
 
     def sql(self) -> str:
         """SQL of the conditions that are set, each after an AND, for `sessions_query`."""
@@ -99,6 +105,9 @@ class Station:
     altitude_m: float | None = None
     """Metres above sea level; None where the catalogue does not say."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", composed(self.name))
+
     @property
     def position_deg(self) -> tuple[float, float]:
         """Latitude and longitude, in degrees."""
@@ -122,6 +131,9 @@ class Measurement:
     signal_strength_db: float | None = None
     frequency_hz: float | None = None
     start: datetime | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "station", composed(self.station))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
@@ -224,5 +225,7 @@ class SessionTable(Sequence[Session]):
     def n_sessions_of_stations(self) -> dict[str, int]:
         """Number of sessions in which each station measured, by name, if there are any."""
         heard = np.unpackbits(self.columns.heard, axis=1)
-        counts = zip(self.columns.stations, heard.sum(axis=0).tolist(), strict=False)
-        return {station.name: count for station, count in counts if count}
+        counts: Counter[str] = Counter()
+        for station, count in zip(self.columns.stations, heard.sum(axis=0).tolist(), strict=False):
+            counts[station.name] += count
+        return dict(+counts)

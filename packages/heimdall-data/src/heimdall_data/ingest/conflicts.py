@@ -7,11 +7,14 @@ recording for one session.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from heimdall_features.names import composed, spellings
 from psycopg import sql
 
 from heimdall_data.catalogue.queries import columns_present, object_address
+from heimdall_data.distance import is_near_deg
 from heimdall_data.errors import BucketUnusable, ObjectUnreadable
 from heimdall_data.ingest.new_session import (
     SAME_PLACE_DEG,
@@ -42,9 +45,9 @@ FROM heimdall.measurements m WHERE {membership} = ANY(%s)
 # Two recordings of a station hardly ever have the same mean level; the object store decides.
 _TWINS = """
 SELECT wanted.number, m.iq_data_location, s.session_name, src.name
-FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::int[], %s::float8[])
-     AS wanted (number, id, station, samples, level)
-JOIN heimdall.websdr_stations st ON st.name = wanted.station
+FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::float8[])
+     AS wanted (number, id, station, decomposed, samples, level)
+JOIN heimdall.websdr_stations st ON st.name IN (wanted.station, wanted.decomposed)
 JOIN heimdall.measurements m ON m.websdr_station_id = st.id AND m.id <> wanted.id
  AND m.iq_samples_count = wanted.samples
  AND m.signal_strength_db BETWEEN wanted.level - 1e-6 AND wanted.level + 1e-6
@@ -69,10 +72,15 @@ def known_sessions(connection: Connection, sessions: Iterable[NewSession]) -> se
 def named_places(
     connection: Connection, table: str, names: Sequence[str], ids: Sequence[uuid.UUID] = ()
 ) -> list[tuple[Any, ...]]:
-    """Return name, id, latitude and longitude of rows with one of the names or ids."""
+    """Return name, id, latitude and longitude of rows with one of the names or ids.
+
+    Names are composed (see `heimdall_features.names`), however they are stored.
+    """
+    spelt = [each for name in names for each in spellings(name)]
     query = "SELECT name, id, latitude, longitude FROM {} WHERE name = ANY(%s) OR id = ANY(%s)"
     statement = sql.SQL(query + " ORDER BY name, id").format(sql.Identifier("heimdall", table))
-    return connection.execute(statement, (names, list(ids))).fetchall()
+    rows = connection.execute(statement, (spelt, list(ids))).fetchall()
+    return [(name and composed(name), *rest) for name, *rest in rows]
 
 
 def check_places(connection: Connection, sessions: Sequence[NewSession]) -> None:
@@ -99,7 +107,7 @@ def _misplaced(connection: Connection, table: str, kind: str, wanted: _Placed) -
         *place, where = wanted.get(name, (*stored, ""))
         is_same = stored == place or (
             None not in (*stored, *place)
-            and all(abs(a - b) <= SAME_PLACE_DEG for a, b in zip(stored, place, strict=True))
+            and all(is_near_deg(a, b, SAME_PLACE_DEG) for a, b in zip(stored, place, strict=True))
         )
         if not is_same:
             yield (
@@ -175,6 +183,7 @@ def check_twins(catalogue: Catalogue, store: ObjectStore, sessions: Iterable[New
         list(range(len(pairs))),
         [identity for identity, _ in pairs],
         [item.station.name for _, item in pairs],
+        [unicodedata.normalize("NFD", item.station.name) for _, item in pairs],
         [item.n_samples for _, item in pairs],
         [item.signal_strength_db for _, item in pairs],
     )

@@ -204,7 +204,10 @@ def _write_sessions(connection: Connection, sessions: Sequence[NewSession], buck
     recordings = [(session, item) for session in sessions for item in session.measurements]
     stations = {item.station.name: item.station for _, item in recordings}
     # The backend gives other ids than we do, and its names need not be unique: ask first.
-    known = {name for name, *_ in named_places(connection, "known_sources", [*sources])}
+    known_sources, known_stations = (
+        {name for name, *_ in named_places(connection, table, [*names])}
+        for table, names in (("known_sources", sources), ("websdr_stations", stations))
+    )
     new_sources = [
         {
             "id": name_id("source", name),
@@ -218,7 +221,7 @@ def _write_sessions(connection: Connection, sessions: Sequence[NewSession], buck
             "error_margin_meters": source.error_margin_m,
         }
         for name, source in sources.items()
-        if name not in known
+        if name not in known_sources
     ]
     _insert(connection, "known_sources", new_sources)
     new_stations = [
@@ -231,6 +234,7 @@ def _write_sessions(connection: Connection, sessions: Sequence[NewSession], buck
             "is_active": True,
         }
         for name, station in stations.items()
+        if name not in known_stations
     ]
     _insert(connection, "websdr_stations", new_stations)
     source_ids, station_ids = (

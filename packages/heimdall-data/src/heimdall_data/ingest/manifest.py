@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from heimdall_data.catalogue.session import Station
+from heimdall_data.distance import is_near_deg
 from heimdall_data.errors import DataError
 from heimdall_data.ingest.new_session import (
     APPROVALS,
@@ -29,6 +30,7 @@ from heimdall_data.ingest.plausibility import copies, plausibility_warnings
 from heimdall_data.ingest.recording_file import (
     Details,
     RecordingFile,
+    as_spelt,
     one_of_a_pair,
     path_problem,
     station_in_name,
@@ -207,7 +209,7 @@ def _read_row(row: Row, folder: Path, lines: dict[Path, str]) -> _Row:
     if ("station_latitude" in row.cells) != ("station_longitude" in row.cells):
         problems.append("one of station_latitude and station_longitude; give both, or neither")
     if "file" in values:
-        file = values["file"] = one_of_a_pair(folder / values["file"])
+        file = values["file"] = one_of_a_pair(as_spelt(folder / values["file"]))
         values.setdefault("station", station_in_name(file))
         if problem := path_problem(file):
             problems.append(problem)
@@ -237,7 +239,7 @@ def _check_agreement(rows: Iterable[_Row], stations: Iterable[Station]) -> None:
             if described is None:
                 continue
             known, where = first.setdefault((described, column), (value, row.where))
-            is_close = column.startswith("station") and abs(value - known) <= SAME_PLACE_DEG
+            is_close = column.startswith("station") and is_near_deg(value, known, SAME_PLACE_DEG)
             if value != known and not is_close:
                 row.problems.append(
                     f"{row.where}: {described} has {column} {value} here and {known} in {where}; "

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from heimdall_features.names import is_printable, shown
+from heimdall_features.names import composed, is_printable, shown
 
 from heimdall_data.errors import IngestError
 from heimdall_data.recordings.formats import FORMATS, STORED_SUFFIXES
@@ -85,6 +85,9 @@ class NewSource:
     is_validated: bool = True
     error_margin_m: float = DEFAULT_ERROR_MARGIN_M
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", composed(self.name))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRecording:
@@ -130,6 +133,9 @@ class NewSession:
     approval_status: str = "approved"
     where: str = field(default="", compare=False)
     """Its line of a manifest; for messages."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", composed(self.name))
 
 
 def name_id(kind: str, *names: str) -> uuid.UUID:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_features.names import composed, spellings
 from heimdall_features.outside_json import LARGEST_BYTES, parsed_json
 
 from heimdall_data.errors import IngestError
@@ -232,8 +233,8 @@ def _read_file(path: Path, details: Details) -> _Read:
     # The store's SigMF is a pair or a plain tar.
     is_packed = form == "sigmf" and kind is not None and kind is not TAR
     is_converted = is_foreign or is_packed or now != before
-    if recording.station is None:
-        recording = replace(recording, station=station_in_name(path))
+    station = composed(recording.station or station_in_name(path))
+    recording = replace(recording, station=station)
     stored = "sigmf" if is_converted else str(form)
     return _Read(recording, stored, _digest(payload, beside), is_converted)
 
@@ -245,9 +246,8 @@ def station_in_name(path: Path) -> str:
     `websdr_{station}.npy`, `{station}.npy`.
     """
     named = kiwi_name(path.name) or iq_wav_name(path.name)
-    return (
-        named.station if named else path.name.removesuffix(suffix_of(path)).removeprefix("websdr_")
-    )
+    station = path.name.removesuffix(suffix_of(path)).removeprefix("websdr_")
+    return composed(named.station if named else station)
 
 
 def _attributes(path: Path) -> dict[str, str]:
@@ -276,7 +276,7 @@ def _content(path: Path) -> tuple[bytes, bytes | None]:
     if foreign is not None:
         if not _is_plain_name(foreign):
             raise IngestError(f"{meta}: core:dataset is {foreign!r}, not a file in the same folder")
-        data = data.with_name(str(foreign))
+        data = as_spelt(data.with_name(str(foreign)))
     return _read(data), metadata
 
 
@@ -325,7 +325,7 @@ def recording_paths(given: Iterable[Path]) -> tuple[Path, ...]:
         IngestError: Paths are missing (all are named), a folder has no recording, or a collection
             cannot be read or does not match its files.
     """
-    given = tuple(Path(path) for path in given)
+    given = tuple(map(as_spelt, given))
     if problems := [problem for path in given if (problem := path_problem(path))]:
         raise IngestError("\n".join(problems))
     found: list[Path] = []
@@ -337,6 +337,24 @@ def recording_paths(given: Iterable[Path]) -> tuple[Path, ...]:
         else:
             found.append(path)
     return tuple(dict.fromkeys(map(one_of_a_pair, found)))
+
+
+def as_spelt(path: str | os.PathLike[str]) -> Path:
+    """Return the path as the file system spells it, if a file of the same look is there.
+
+    macOS writes decomposed names, and a keyboard composed ones (see `heimdall_features.names`).
+    """
+    path = Path(path)
+    found = Path(path.anchor)
+    try:
+        if path.exists():
+            return path
+        for part in path.relative_to(found).parts:
+            tried = [found / each for each in (part, *spellings(part))]
+            found = next((each for each in tried if each.exists()), tried[0])
+    except OSError:
+        return path
+    return found
 
 
 def path_problem(path: Path) -> str | None:
@@ -380,7 +398,7 @@ def _in_collection(path: Path) -> list[Path]:
     for name, expected in hashes.items():
         if not _is_plain_name(name):
             raise IngestError(f"{path}: lists {name!r}, not the name of a recording beside it")
-        meta = path.with_name(f"{name}.sigmf-meta")
+        meta = as_spelt(path.with_name(f"{name}.sigmf-meta"))
         if hashlib.sha512(_read(meta, LARGEST_BYTES)).hexdigest() != str(expected).lower():
             raise IngestError(
                 f"{meta}: its SHA-512 is not the one in {path.name}; restore it, or make the "

@@ -9,8 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from heimdall_features.names import composed
 
 from heimdall_data.errors import IngestError
 
@@ -22,14 +25,24 @@ MAX_CSV_BYTES = 64 * 2**20
 _MAX_YAML_BYTES = 8 * 2**20
 """Reading YAML takes 2.4 s per megabyte, CSV a fiftieth of that."""
 _MAX_ROWS = 1_000_000
+_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?[,;|\t]*(?=\r?\n|$)', re.IGNORECASE)
+"""A first line that tells Excel the separator. Not of the table: Excel does not show it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """File and line of a row, and its cells by column, stripped and without blank ones."""
+    """File and line of a row, and its cells by column, stripped and without blank ones.
+
+    Names are composed (see `heimdall_features.names`); a path is what the file system says.
+    """
 
     where: str
     cells: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for column, cell in self.cells.items():
+            if column != "file":
+                self.cells[column] = composed(cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +96,13 @@ def _text(path: Path, max_bytes: int) -> str:
 
 
 def _from_csv(text: str, path: Path) -> Table:
+    if told := _SEPARATOR.match(text):
+        # Its line stays, blank, so that lines are counted as an editor does.
+        text = text[told.end() :]
     header = next((line for line in text.splitlines() if line.strip()), "")
-    lines = _lines(text, max(",;\t", key=header.count), path)
+    lines = _lines(text, told[1] if told else max(",;\t", key=header.count), path)
     where, names = next(lines, ("", []))
-    columns = [name.strip().lower() for name in names]
+    columns = [composed(name.strip().lower()) for name in names]
     if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
         raise IngestError(f"{where}: two columns {', '.join(twice)}; remove one")
     table = Table({name: where for name in columns if name})

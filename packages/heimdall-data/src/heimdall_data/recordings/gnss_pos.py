@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from heimdall_features.names import composed
+
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.recording import ReceiverPosition, require_on_globe
 
@@ -39,12 +41,15 @@ def positions_from_gnss_pos(
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() != ".txt" or not path.is_file():
                 continue
-            if station is not None and path.stem.casefold() != station.casefold():
+            if (
+                station is not None
+                and composed(path.stem).casefold() != composed(station).casefold()
+            ):
                 continue
             with path.open("rb") as file:
                 text = file.read(_LONGEST_BYTES).decode(errors="replace").lstrip()
             if text.startswith("d."):
-                found[path.stem] = _position(text, path)
+                found[composed(path.stem)] = _position(text, path)
     except OSError as error:
         raise RecordingError(f"cannot read the receivers' positions: {error}") from error
     return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from heimdall_features.names import composed
 from heimdall_models import error_m
 from heimdall_models.metrics import Posteriors
 
@@ -55,7 +56,7 @@ def paired(a: ModelResult, b: ModelResult) -> Pair:
         EvaluationError: The models have different receivers or regions, no session is in both, or
             a transmitter has moved in between.
     """
-    here, there = ([receiver.name for receiver in side.receivers] for side in (a, b))
+    here, there = ([composed(receiver.name) for receiver in side.receivers] for side in (a, b))
     # One may have more receivers: then the comparison shows what the others are worth.
     if not (set(here) <= set(there) or set(there) <= set(here)):
         raise EvaluationError(

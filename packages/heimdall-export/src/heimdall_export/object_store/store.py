@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -29,12 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from minio import Minio
+    from minio.error import S3Error
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
     from urllib3 import PoolManager
 
 S3_SCHEME = "s3://"
 TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 _BUCKET = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:-]{1,61}[A-Za-z0-9]")
+_TOLERATED_SKEW_S = 300.0
+"""Stores refuse signatures that differ from their own clock by more than 5 to 15 minutes."""
 _NEEDED = ("HEIMDALL_S3_ENDPOINT_URL", "HEIMDALL_S3_ACCESS_KEY", "HEIMDALL_S3_SECRET_KEY")
 
 
@@ -228,8 +233,8 @@ def store_errors(doing: str) -> Iterator[None]:
         yield
     except S3Error as error:
         remedy = "check the address, the credentials and their permissions"
-        if error.code == "RequestTimeTooSkewed":
-            remedy = "set this machine's clock or the store's (NTP)"
+        if error.code == "RequestTimeTooSkewed" or _is_skewed(error):
+            remedy = "set this machine's clock or the store's (NTP), which differ"
         raise ExportError(
             f"cannot {doing}: the object store refuses with {error.code}, {error.message}; {remedy}"
         ) from error
@@ -240,6 +245,15 @@ def store_errors(doing: str) -> Iterator[None]:
         elif isinstance(getattr(error, "reason", error), urllib3.exceptions.ProxyError):
             reason = "is out of reach: correct HTTP_PROXY or HTTPS_PROXY, or add it to NO_PROXY"
         raise ExportError(f"cannot {doing}: the object store {reason}") from error
+
+
+def _is_skewed(error: S3Error) -> bool:
+    """True if the store's clock differs from ours: refusals of HEAD do not say why."""
+    try:
+        there = parsedate_to_datetime(error.response.headers["date"])
+    except (KeyError, ValueError):
+        return False
+    return error.response.status == 403 and abs(there.timestamp() - time.time()) > _TOLERATED_SKEW_S
 
 
 def ensure_bucket(client: Minio, bucket: str) -> None:

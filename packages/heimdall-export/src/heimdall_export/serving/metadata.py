@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from heimdall_features.names import composed
 from heimdall_features.outside_json import parsed_json
 
 from heimdall_export.contract import ARRIVAL_KEYS, METADATA_KEYS, RECEIVERS_KEY, REGION_KEY
@@ -45,7 +46,7 @@ def receivers_of(metadata: Mapping[str, str]) -> tuple[Receiver, ...]:
     try:
         return tuple(
             Receiver(
-                str(entry["name"]),
+                composed(str(entry["name"])),
                 float(entry["latitude"]),
                 float(entry["longitude"]),
                 float(entry.get("altitude", 0.0)),

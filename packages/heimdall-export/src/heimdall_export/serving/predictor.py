@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from heimdall_features import ArrivalExtractor, ClockedRecording, FeatureError, FeatureExtractor
+from heimdall_features.names import composed
 from heimdall_locate import Candidate, LocateError, Position, ReceiverResult, from_gaussians
 from heimdall_locate.position import DOMINANT
 
@@ -138,7 +139,7 @@ class Predictor:
             )
         names = tuple(receiver.name for receiver in self.receivers)
         for what, extract in (("features", self._extract), ("arrival times", self._arrivals)):
-            if extract is not None and names != extract.config.receivers:
+            if extract is not None and names != (*map(composed, extract.config.receivers),):
                 raise ExportError(
                     f"the model's receivers are {names}, its {what} are of "
                     f"{extract.config.receivers}"

@@ -61,6 +61,11 @@ if TYPE_CHECKING:
 _REFUSALS = (MlflowException, OSError, Boto3Error, BotoCoreError, ClientError, SQLAlchemyError)
 _TRANSIENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 """MLflow's codes of a server that is not there, and of a database that its server cannot reach."""
+_REMEDIES = {
+    "RequestTimeTooSkewed": "set this machine's clock or the store's (NTP)",
+    "statement timeout": "raise statement_timeout of the user of MLflow's database",
+}
+"""Remedies by a part of the message, for causes that look like another."""
 NO_RETRIES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_S),
@@ -92,11 +97,12 @@ def mlflow_errors(doing: str) -> Iterator[None]:
         code = getattr(error, "error_code", None)
         is_transient = code in _TRANSIENT or isinstance(error, (OSError, OperationalError))
         said = certificate_problem(text) or text.partition("\n")[0] or type(error).__name__
+        remedies = (f"; {remedy}" for cause, remedy in _REMEDIES.items() if cause in said)
         # A traceback must not show a password either.
         chain = "".join(traceback.format_exception(error))
-        raise (OutOfReach if is_transient else ExportError)(f"MLflow cannot {doing}: {said}") from (
-            error if redacted(chain, *_opened) == chain else None
-        )
+        raise (OutOfReach if is_transient else ExportError)(
+            f"MLflow cannot {doing}: {said}{next(remedies, '')}"
+        ) from (error if redacted(chain, *_opened) == chain else None)
 
 
 def open_client(tracking_uri: str) -> MlflowClient:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import unicodedata
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -185,8 +186,13 @@ def _names(data: TrainingParts) -> tuple[str, ...]:
     return tuple(station.name for station in data.receivers)
 
 
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _require_receivers(name: str, trained: Sequence[str] | None, here: Sequence[str]) -> None:
-    if trained is not None and tuple(trained) != tuple(here):
+    # Files of earlier versions may spell names decomposed, as macOS does.
+    if trained is not None and [*map(_composed, trained)] != [*map(_composed, here)]:
         wanted = " ".join(f"'{receiver}'" for receiver in trained)
         raise TrainingError(
             f"{name} listens to {', '.join(trained)}, and the data has {', '.join(here)}: "
