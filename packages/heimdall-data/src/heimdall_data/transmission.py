@@ -245,9 +245,12 @@ def clock_problem(recording: Recording) -> str:
     if recording.clock_locked:
         return ""
     if recording.start_gps_ns is None:
-        return "no GNSS lock: the recording's time is unknown"
+        return "no GNSS lock, or no start in the file: the recording's time is unknown"
     if recording.start_from_name:
-        return "its time is from its name alone, in whole seconds; record again with --kiwi-wav"
+        return (
+            "its time is from its name alone, in whole seconds; record again with --kiwi-wav, or "
+            "with another clock"
+        )
     if math.isinf(recording.clock_sigma_s):
         return "its time has no stated uncertainty; give it with --clock_uncertainty_s"
     return (

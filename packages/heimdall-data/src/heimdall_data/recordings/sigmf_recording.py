@@ -134,13 +134,12 @@ def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
             samples = [read for member, read in members if member.rpartition("/")[2] == dataset]
         if (len(samples), len(meta)) == (1, 1):
             return samples[0](), described
+    except RecordingError:
+        raise
     except (ValueError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, BadZipFile) as error:
-        if isinstance(error, RecordingError):
-            raise
-        raise RecordingError(
-            f"{name}: not a SigMF archive{f' but {kind.name}' if kind else ''} ({error}); a data "
-            f"file needs its .sigmf-meta beside it"
-        ) from error
+        remedy = "store it again" if kind else "a data file needs its .sigmf-meta beside it"
+        what = f"not a SigMF archive{f' but {kind.name}' if kind else ''}"
+        raise RecordingError(f"{name}: {what} ({error}); {remedy}") from error
     remedy = "store each recording by itself" if samples or meta else "unpack it"
     raise RecordingError(
         f"{name}: {kind.name if kind else 'an archive'} with {len(samples)} data and {len(meta)} "
@@ -167,7 +166,7 @@ def _unpacked(data: bytes) -> bytes:
         parts.append(stream.decompress(data, n_left + 1))
         n_left -= len(parts[-1])
         if n_left < 0:
-            raise ValueError(f"more than {MAX_BYTES} bytes when it is unpacked")
+            raise ValueError(f"unpacked it is more than {MAX_BYTES} bytes; cut it into several")
         if not stream.eof:
             raise EOFError("truncated")
         data = stream.unused_data
@@ -185,7 +184,9 @@ def _zip_members(data: bytes) -> _Members:
         raise ValueError(f"more than {_MOST_HEADERS} members")
     archive = ZipFile(io.BytesIO(data))
     if (n_bytes := sum(info.file_size for info in archive.infolist())) > MAX_BYTES:
-        raise ValueError(f"{n_bytes} bytes when it is unpacked, more than {MAX_BYTES}")
+        raise ValueError(
+            f"unpacked it is {n_bytes} bytes, more than {MAX_BYTES}; cut it into several"
+        )
     for info in archive.infolist():
         # Other methods may claim gigabytes of memory.
         if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
