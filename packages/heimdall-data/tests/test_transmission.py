@@ -18,6 +18,7 @@ from heimdall_data.transmission import (
     clock_problem,
     find_station,
     read_transmission,
+    recorded_together,
 )
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -128,6 +129,21 @@ def test_an_uncertainty_may_be_given_for_those_that_state_none(tmp_path):
     assert "A" in read_transmission([path]).unusable
     found = read_transmission([path], clock_sigma_s=1e-6)
     assert found.recordings["A"].clock_sigma_s == 1e-6
+
+
+def test_a_full_scale_may_be_given_for_counts_in_floats(tmp_path):
+    """Beside three good recordings, one that is not scaled is left out with its reason."""
+    paths = [sigmf(tmp_path, name, position=(1.0, 1.0)) for name in "AB"]
+    counts = paths[0].with_suffix(".sigmf-data")
+    counts.write_bytes(np.full(8, 16_384, "<c8").tobytes())
+    assert "samples reach 16384" in read_transmission(paths).unusable["A"]
+    found = read_transmission(paths, full_scale=32_768)
+    assert found.unusable == {}
+    assert found.recordings["A"].iq.tolist() == [0.5] * 8
+    warnings = []
+    assert recorded_together(paths, warn=warnings.append) == [[paths[1]]]
+    assert len(warnings) == 1
+    assert sorted(map(len, recorded_together(paths, full_scale=32_768))) == [2]
 
 
 def test_the_seconds_of_a_name_are_no_clock(tmp_path):

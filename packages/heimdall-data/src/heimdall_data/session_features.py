@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from heimdall_data.recordings.recording import Recording
     from heimdall_data.session_reader import ObjectVersions, SessionRecordings
 
-DECODING_VERSION = 4
+DECODING_VERSION = 5
 """Raise it if decoding or alignment gives other samples, or recordings are refused that were used,
 so that old entries are not used."""
 BATCH_THREADS = 8

@@ -91,6 +91,7 @@ def read_transmission(
     *,
     catalogued: Callable[[], Iterable[Station]] = tuple,
     clock_sigma_s: float | None = None,
+    full_scale: float | None = None,
     warn: Callable[[str], object] = lambda _: None,
 ) -> Transmission:
     """Read one recording of each receiver.
@@ -103,6 +104,7 @@ def read_transmission(
         listed: Stations of a list that somebody wrote, whose positions come first.
         catalogued: Gives the catalogue's stations; called if nothing else has a position.
         clock_sigma_s: Standard deviation of the start, for files that do not state any.
+        full_scale: Largest value of samples that are floats; 1 where unset.
         warn: Called with a sentence if the list contradicts what a recording says, or if a
             listed position is unlikely.
 
@@ -117,7 +119,9 @@ def read_transmission(
     problems = []
     for path in recording_paths(paths):
         try:
-            recording = read_recording(path, Details(clock_sigma_s=clock_sigma_s))
+            recording = read_recording(
+                path, Details(clock_sigma_s=clock_sigma_s, full_scale=full_scale)
+            )
         except DataError as error:
             unreadable[path] = str(error)
             continue
@@ -176,6 +180,7 @@ def recorded_together(
     paths: Iterable[Path],
     *,
     clock_sigma_s: float | None = None,
+    full_scale: float | None = None,
     warn: Callable[[str], object] = lambda _: None,
 ) -> list[list[Path]]:
     """Divide recordings of several sessions into those that were made at the same time.
@@ -192,7 +197,9 @@ def recorded_together(
     spans = []
     for path in recording_paths(paths):
         try:
-            recording = read_recording(path, Details(clock_sigma_s=clock_sigma_s))
+            recording = read_recording(
+                path, Details(clock_sigma_s=clock_sigma_s, full_scale=full_scale)
+            )
         except DataError as error:
             warn(f"left out: {error}")
             continue

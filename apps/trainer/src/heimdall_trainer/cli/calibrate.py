@@ -54,6 +54,7 @@ def calibrate(
     altitude_m: float = 0.0,
     frequency_hz: float | None = None,
     clock_uncertainty_s: float | None = None,
+    full_scale: float | None = None,
     only: Annotated[KnownFilter, FILTER] = EVERY,
     output: Path | None = None,
     json: Switch = False,
@@ -81,6 +82,8 @@ def calibrate(
         Its carrier, which decides on the propagation; that of the recordings when unset.
     clock_uncertainty_s
         Standard deviation of the start in files that state a start and no uncertainty.
+    full_scale
+        Largest value of the converter, such as 32768, in files with floats that are its counts.
     output
         Write the calibration to this JSON file.
     json
@@ -95,8 +98,12 @@ def calibrate(
             "--latitude and --longitude are of the transmitter of FILE...; give files and both, or "
             "none of them for the catalogue's sessions"
         )
-    if clock_uncertainty_s is not None and not 0 < clock_uncertainty_s < math.inf:
-        raise UsageError(f"--clock_uncertainty_s is {clock_uncertainty_s}; give a number above 0")
+    for flag, value in (
+        ("clock_uncertainty_s", clock_uncertainty_s),
+        ("full_scale", full_scale),
+    ):
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{flag} is {value}; give a number above 0")
     require_writable(output, "output")
     from heimdall_locate import Transmitter
 
@@ -104,7 +111,8 @@ def calibrate(
         if only != EVERY:
             raise UsageError("conditions choose sessions of the catalogue; leave them out")
         transmitter = Transmitter(latitude, longitude, altitude_m, frequency_hz)
-        known = _of_files(files, stations, transmitter, clock_uncertainty_s)
+        details = clock_uncertainty_s, full_scale
+        known = _of_files(files, stations, transmitter, details)
     else:
         known = _of_catalogue(only, connections)
     found = _learned(known)
@@ -131,7 +139,10 @@ def _warn(warning: str) -> None:
 
 
 def _of_files(
-    files: tuple[Path, ...], stations: Path | None, transmitter: Transmitter, sigma_s: float | None
+    files: tuple[Path, ...],
+    stations: Path | None,
+    transmitter: Transmitter,
+    details: tuple[float | None, float | None],
 ) -> Iterator[Known]:
     from dataclasses import replace
 
@@ -139,8 +150,11 @@ def _of_files(
     from heimdall_data.transmission import read_transmission, recorded_together
 
     listed = stations_from_csv(stations) if stations else ()
-    for group in recorded_together(files, clock_sigma_s=sigma_s, warn=_warn):
-        transmission = read_transmission(group, listed, clock_sigma_s=sigma_s, warn=_warn)
+    sigma_s, scale = details
+    for group in recorded_together(files, clock_sigma_s=sigma_s, full_scale=scale, warn=_warn):
+        transmission = read_transmission(
+            group, listed, clock_sigma_s=sigma_s, full_scale=scale, warn=_warn
+        )
         carrier_hz = transmitter.frequency_hz or transmission.frequency_hz
         yield group[0].name, transmission, replace(transmitter, frequency_hz=carrier_hz)
 

@@ -158,6 +158,7 @@ def files(
     start: datetime | None = None,
     sample_rate_hz: float | None = None,
     clock_uncertainty_s: float | None = None,
+    full_scale: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     approval: Literal["pending", "approved"] = "pending",
     allow_far: Annotated[Switch, FAR] = False,
     dry_run: Annotated[Switch, DRY] = False,
@@ -183,6 +184,9 @@ def files(
         Of NumPy files, which do not hold it.
     clock_uncertainty_s
         Standard deviation of the starts in files that do not state it, such as SigMF, seconds.
+    full_scale
+        Of files with floats that are counts of a converter, its largest value, such as 32768:
+        they are stored as SigMF, divided by it.
     approval
         Only approved sessions are trained on.
     """
@@ -205,6 +209,7 @@ def files(
         start=start if start is None or start.tzinfo else start.replace(tzinfo=UTC),
         sample_rate_hz=sample_rate_hz,
         clock_sigma_s=clock_uncertainty_s,
+        full_scale=full_scale,
         approval=approval,
         allow_far=allow_far,
         warn=warnings.append,
@@ -232,9 +237,9 @@ def manifest(
     file
         CSV with the columns session, source, source_latitude, source_longitude, file, and
         perhaps station, station_latitude, station_longitude, station_altitude_m, frequency_hz,
-        start, start_time, start_uncertainty_s, sample_rate_hz, approval, source_type, power_dbm,
-        error_margin_m, notes; or YAML with a list `sessions`, each with these names and a list
-        `recordings`.
+        start, start_time, start_uncertainty_s, sample_rate_hz, full_scale, approval, source_type,
+        power_dbm, error_margin_m, notes; or YAML with a list `sessions`, each with these names and
+        a list `recordings`.
     """
     from heimdall_data.ingest.manifest import read_manifest
 

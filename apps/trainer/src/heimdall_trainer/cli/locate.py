@@ -60,6 +60,7 @@ def locate(
     altitude_m: float | None = None,
     propagation: Literal["line-of-sight", "ground-wave", "sky-wave"] | None = None,
     clock_uncertainty_s: float | None = None,
+    full_scale: float | None = None,
     json: Switch = False,
     connections: Connections = NOWHERE,
 ) -> None:
@@ -90,6 +91,8 @@ def locate(
         Path of the waves; by frequency when unset.
     clock_uncertainty_s
         Standard deviation of the start in files that state a start and no uncertainty.
+    full_scale
+        Largest value of the converter, such as 32768, in files with floats that are its counts.
     json
         Print position.json instead of text; of sessions, a line each.
     """
@@ -99,6 +102,7 @@ def locate(
     for flag, value in (
         ("frequency_hz", frequency_hz),
         ("clock_uncertainty_s", clock_uncertainty_s),
+        ("full_scale", full_scale),
     ):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{flag} is {value}; give a number above 0")
@@ -110,7 +114,8 @@ def locate(
     learned = Learned.read(model, calibration, connections)
     found: Iterator[tuple[str, Callable[[], Transmission]]]
     if files:
-        found = iter([("", partial(_of_files, files, stations, clock_uncertainty_s, connections))])
+        details = clock_uncertainty_s, full_scale
+        found = iter([("", partial(_of_files, files, stations, details, connections))])
     else:
         found = _of_sessions(session, only, connections)
     failed = []
@@ -150,7 +155,10 @@ def locate(
 
 
 def _of_files(
-    files: tuple[Path, ...], stations: Path | None, sigma_s: float | None, connections: Connections
+    files: tuple[Path, ...],
+    stations: Path | None,
+    details: tuple[float | None, float | None],
+    connections: Connections,
 ) -> Transmission:
     from heimdall_data.ingest.session_files import stations_from_csv
     from heimdall_data.transmission import read_transmission
@@ -164,11 +172,13 @@ def _of_files(
         with Catalogue(connections.database_url) as catalogue:
             return tuple(catalogue.stations())
 
+    clock_sigma_s, full_scale = details
     return read_transmission(
         files,
         stations_from_csv(stations) if stations else (),
         catalogued=catalogued,
-        clock_sigma_s=sigma_s,
+        clock_sigma_s=clock_sigma_s,
+        full_scale=full_scale,
         warn=partial(LOGGER.warning, "%s"),
     )
 

@@ -22,7 +22,7 @@ import numpy as np
 from heimdall_features.outside_json import LARGEST_BYTES, parsed_json
 
 from heimdall_data.errors import IngestError
-from heimdall_data.recordings.decode import NO_MEMORY, decode, decoding, require_finite
+from heimdall_data.recordings.decode import NO_MEMORY, decode, decoding, require_sound
 from heimdall_data.recordings.iq_wav import WavNotes, iq_wav_name, recording_from_iq_wav
 from heimdall_data.recordings.kiwi_wav import is_kiwi_wav, kiwi_name
 from heimdall_data.recordings.recording import MAX_BYTES
@@ -50,6 +50,15 @@ class Details:
     """Instant of the first sample, where the file states none with its uncertainty."""
     clock_sigma_s: float | None = None
     """Standard deviation of the start, where the file states none."""
+    full_scale: float | None = None
+    """Largest value of samples that are floats, such as 32768 for counts; 1 where unset."""
+
+    def __post_init__(self) -> None:
+        if self.full_scale is not None and not 0 < self.full_scale < math.inf:
+            raise IngestError(
+                f"full_scale is {self.full_scale}; give the largest value of the receiver's "
+                "converter, such as 32768 for 16 bits"
+            )
 
     def completed(self, recording: Recording) -> Recording:
         """Return the recording with these facts where it states no uncertainty of its start."""
@@ -169,7 +178,7 @@ def _read_file(path: Path, details: Details) -> _Read:
     if form is None:
         known = ", ".join(_FORMATS)
         raise IngestError(f"{path}: {path.suffix!r} is none of {known}; convert it")
-    rate_hz = details.sample_rate_hz
+    rate_hz, full_scale = details.sample_rate_hz, details.full_scale or 1.0
     if form == "npy" and not (rate_hz and 0 < rate_hz < math.inf):
         raise IngestError(f"{path}: a NumPy file needs a sample rate, not {rate_hz} Hz")
     try:
@@ -178,9 +187,9 @@ def _read_file(path: Path, details: Details) -> _Read:
         if is_foreign:
             with decoding(path.name):
                 decoded = recording_from_iq_wav(
-                    payload, path.name, WavNotes(beside, _attributes(path))
+                    payload, path.name, WavNotes(beside, _attributes(path)), full_scale
                 )
-                require_finite(decoded, path.name)
+                require_sound(decoded, path.name)
         else:
             decoded = decode(
                 payload,
@@ -189,6 +198,7 @@ def _read_file(path: Path, details: Details) -> _Read:
                 sample_rate_hz=rate_hz,
                 start=details.start,
                 metadata=beside,
+                full_scale=full_scale,
             )
     except MemoryError as error:
         raise IngestError(f"{path}: {NO_MEMORY}") from error
@@ -202,7 +212,8 @@ def _read_file(path: Path, details: Details) -> _Read:
         [(one.start_gps_ns, one.clock_sigma_s) for one in (whole, *whole.others)]
         for whole in (recording, decoded)
     )
-    is_converted = is_foreign or now != before
+    is_scaled = details.full_scale is not None and form != "kiwi_wav"
+    is_converted = is_foreign or is_scaled or now != before
     if recording.station is None:
         recording = replace(recording, station=station_in_name(path))
     return _Read(

@@ -93,8 +93,10 @@ class WavNotes:
     """Extended attributes of the file, without the prefix `user.`."""
 
 
-def recording_from_iq_wav(data: bytes, name: str, notes: WavNotes | None = None) -> Recording:
-    """Decode an ordinary WAV file with I and Q as its two channels.
+def recording_from_iq_wav(
+    data: bytes, name: str, notes: WavNotes | None = None, full_scale: float = 1.0
+) -> Recording:
+    """Decode an ordinary WAV file with I and Q as its two channels; floats by their full scale.
 
     Raises:
         RecordingError: The file or its JSON is of another kind, damaged or truncated.
@@ -102,7 +104,7 @@ def recording_from_iq_wav(data: bytes, name: str, notes: WavNotes | None = None)
     notes = notes or WavNotes()
     said = _sidecar(notes.sidecar, name)
     chunks = _chunks(data, name)
-    rate_hz, iq = _samples(chunks, name)
+    rate_hz, iq = _samples(chunks, name, full_scale)
     try:
         return _described(iq, rate_hz, _auxiliary_hz(chunks), said, notes.attributes, name)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -208,12 +210,22 @@ def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
                 f"{name}: truncated: {len(data) - here} bytes of {size} in chunk "
                 f"`{kind.decode('ascii', 'replace')}`; copy the file again"
             )
+        if kind in (b"RIFF", b"RF64") or (kind == b"data" and kind in chunks):
+            raise RecordingError(
+                f"{name}: a second recording at byte {here - _CHUNK.size}; store each by itself"
+            )
         chunks.setdefault(kind, view[here : here + size])
         here += size + size % 2
+    if any(data[here:]):
+        raise RecordingError(
+            f"{name}: {len(data) - here} bytes after the last chunk; copy the file again"
+        )
     return chunks
 
 
-def _samples(chunks: Mapping[bytes, memoryview], name: str) -> tuple[float, ComplexSamples]:
+def _samples(
+    chunks: Mapping[bytes, memoryview], name: str, full_scale: float
+) -> tuple[float, ComplexSamples]:
     """Sample rate in Hz, and the samples relative to full scale."""
     described, body = chunks.get(b"fmt "), chunks.get(b"data")
     if described is None or body is None or len(described) < _FORMAT.size:
@@ -231,8 +243,7 @@ def _samples(chunks: Mapping[bytes, memoryview], name: str) -> tuple[float, Comp
     if not 0 < n_samples <= MAX_SAMPLES:
         raise RecordingError(f"{name}: {n_samples} samples; a recording has 1 to {MAX_SAMPLES}")
     values = np.frombuffer(body, kinds[coding, bits], 2 * n_samples).astype(np.float32)
-    if coding == 1:
-        values /= INT16_FULL_SCALE
+    values /= INT16_FULL_SCALE if coding == 1 else np.float32(full_scale)
     return float(rate_hz), values.view(np.complex64)
 
 

@@ -178,6 +178,12 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     _, data_bytes = _CHUNK.unpack_from(data, HEADER.size + _CHUNK.size + STAMP_BYTES)
     layout = block_layout(min(data_bytes, body) // 4)
     blocks = np.frombuffer(data, layout, body // layout.itemsize, HEADER.size)
+    rest = data[HEADER.size + blocks.nbytes :]
+    if not b"kiwi".startswith(rest[:4]):
+        raise RecordingError(
+            f"{name}: {len(rest)} bytes after the last block, which are no part of one; store each "
+            f"recording by itself"
+        )
     if not 0 < len(blocks) * data_bytes // 4 <= MAX_SAMPLES or len(blocks) > _MOST_BLOCKS:
         raise RecordingError(
             f"{name}: {len(blocks)} blocks of {data_bytes // 4} samples; a recording has 1 to "

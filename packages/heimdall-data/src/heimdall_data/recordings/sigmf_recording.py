@@ -52,10 +52,13 @@ _Captures = list[tuple[int, dict[str, Any]]]
 """For each capture, the index of its first sample in the dataset and its metadata."""
 
 
-def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Recording:
+def recording_from_sigmf(
+    data: bytes, metadata: bytes | None, name: str, full_scale: float = 1.0
+) -> Recording:
     """Decode a SigMF recording.
 
-    `metadata` is the `.sigmf-meta` beside the samples; None: `data` is a whole archive.
+    `metadata` is the `.sigmf-meta` beside the samples; None: `data` is a whole archive. Floats are
+    divided by `full_scale`.
 
     Raises:
         RecordingError: The metadata are not valid, the samples are not complex or have several
@@ -75,7 +78,7 @@ def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Reco
     try:
         captures = _captures(about, meta["captures"])
         data = _without_foreign_bytes(data, about, captures, 2 * dtype.itemsize)
-        return _recording(_samples(data, dtype), about, captures)
+        return _recording(_samples(data, dtype, full_scale), about, captures)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecordingError(
             f"{name}: unusable SigMF metadata or samples ({type(error).__name__}: {error}); "
@@ -126,6 +129,11 @@ def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
                 )
             streams = (archive.extractfile(member) for member in (*samples, *meta))
             content, described = (stream.read() if stream else b"" for stream in streams)
+            if any(data[archive.offset :]):
+                raise RecordingError(
+                    f"{name}: {len(data) - archive.offset} bytes after the archive's end, such as "
+                    f"of a second archive; store each recording by itself"
+                )
             return content, described
     except (tarfile.TarError, OSError) as error:
         raise RecordingError(
@@ -188,7 +196,7 @@ def _count(values: dict[str, Any], key: str, default: int) -> int:
     return value
 
 
-def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
+def _samples(data: bytes, dtype: np.dtype[Any], full_scale: float) -> ComplexSamples:
     """All samples, complex64 relative to full scale."""
     n_samples, rest = divmod(len(data), 2 * dtype.itemsize)
     if rest or not 0 < n_samples <= MAX_SAMPLES:
@@ -199,7 +207,9 @@ def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
     if dtype.kind == "f":
         # Values beyond single precision become infinite, which `decode` refuses.
         with np.errstate(over="ignore"):
-            return values.astype(np.float32).view(np.complex64)
+            floats = values.astype(np.float32)
+        floats /= np.float32(full_scale)
+        return floats.view(np.complex64)
     half_range = 2.0 ** (8 * dtype.itemsize - 1)
     centre = half_range if dtype.kind == "u" else 0.0
     # Exact in the smallest type that has room for all integers, and in place: samples of 8 bits
