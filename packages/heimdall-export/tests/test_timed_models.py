@@ -392,7 +392,7 @@ def test_a_clock_that_contradicts_the_others_is_told(predictor):
     _, giovi, *others = found = predictor.predict(heard).receivers
     assert giovi.used
     assert giovi.sigma_us is None
-    assert "its clock contradicts the others" in giovi.reason
+    assert "its time contradicts the others" in giovi.reason
     assert all(one.sigma_us and not one.reason for one in (found[0], *others))
 
 

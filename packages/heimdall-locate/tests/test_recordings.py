@@ -104,7 +104,7 @@ def test_a_receiver_with_a_wrong_clock_is_named(name, error_s, sign):
     found = measure_arrivals(recordings, SITES)
     assert len(found.heard) == 3
     assert math.isnan(found.arrivals_s["ABCD".index(name)])
-    assert "its clock contradicts the others" in found.reasons[name]
+    assert "its time contradicts the others" in found.reasons[name]
 
 
 def test_a_recording_of_another_hour_leaves_the_others_alone():

@@ -164,7 +164,7 @@ def test_a_receiver_with_a_wrong_clock_has_no_arrival_and_a_reason():
         )
     rows, reason = arrivals_of(extract, recordings)
     assert rows[:, HEARD].tolist() == [1, 0, 1, 1]
-    assert reason.startswith("Genova: its clock contradicts the others")
+    assert reason.startswith("Genova: its time contradicts the others")
 
 
 def test_a_session_without_clocks_is_used_and_has_a_reason(stored, s3_settings, tmp_path):

@@ -130,9 +130,9 @@ class ArrivalExtractor:
         rows[channels] = np.where(heard[:, None], np.stack(columns, axis=1), 0.0)
         parts_s[:, channels] = np.where(heard, np.sqrt([found.noise, found.coherent]), 0.0)
         reason = (
-            f"its clock contradicts the others: arrivals are more than "
+            f"its time contradicts the others: arrivals are more than "
             f"{1e6 * self.config.longest_lag_s:,.0f} us apart, which "
-            f"{self.config.baseline_m / 1000:,.0f} km do not allow"
+            f"{self.config.baseline_m / 1000:,.0f} km do not allow; is its clock right?"
         )
         return MeasuredArrivals(rows, parts_s[0], parts_s[1], dict.fromkeys(wrong, reason))
 
