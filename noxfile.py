@@ -50,7 +50,7 @@ JUDGES = {
     },
     "heimdall-data": {"split": "test_split.py test_session_table.py"},
     "heimdall-export": {
-        "registry/registry": "test_registry.py test_deletion.py",
+        "registry/registry": "test_registry.py test_deletion.py test_weights_beside.py",
         "registry/production": "test_production.py test_registry.py",
         "registry/promotion": "test_promotion.py",
         "registry/deletion": "test_deletion.py",

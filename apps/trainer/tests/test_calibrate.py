@@ -132,6 +132,7 @@ def test_sessions_of_the_catalogue_are_learned_from(heimdall, empty, sessions, m
         (("a.wav", "--latitude", "45", "--longitude", "7", "--sources", "x"), "conditions"),
         (("a.wav", "--latitude", "5", "--longitude", "7", "--clock_uncertainty_s", "-1"), "-1"),
         (("a.cf32", "--latitude", "5", "--longitude", "7", "--sample_rate_hz", "0"), "hz is 0"),
+        (("a.wav", "--latitude", "5", "--longitude", "7", "--full_scale", "0"), "is 0"),
     ],
 )
 def test_half_a_request_is_refused(heimdall, words, value):

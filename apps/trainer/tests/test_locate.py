@@ -208,6 +208,7 @@ def test_nothing_heavy_is_imported_and_nothing_else_is_configured(folder):
         ("--session 5", 2, "'5' is no UUID"),
         ("in --frequency_hz -1", 2, "--frequency_hz is -1"),
         ("in --clock_uncertainty_s 0", 2, "--clock_uncertainty_s is 0"),
+        ("in --full_scale nan", 2, "--full_scale is nan"),
         ("in --propagation tunnel", 2, '"tunnel"'),
         ("elsewhere", 1, "there is no elsewhere"),
         ("empty", 1, "empty: no recording"),

@@ -1,5 +1,6 @@
 """What is in the object store is not what the catalogue says: left out, and nothing invented."""
 
+import io
 import pickle
 from dataclasses import replace
 
@@ -87,6 +88,19 @@ def test_an_object_that_breaks_its_parser_excludes_its_session_alone(
     assert len(usable) == 5
     assert [found.session_id for found in exclusions] == ["1"]
     assert "1.npy: a shape of (True,)" in exclusions[0].reason
+
+
+def test_counts_and_second_arrays_exclude_their_sessions_alone(six, s3_settings, raw_iq_store):
+    """One would be 90 dB too strong, and of the other a half would be lost without a word."""
+    stream = io.BytesIO()
+    np.save(stream, np.full(12_500, 30_000, np.complex64))
+    raw_iq_store.put("1.npy", stream.getvalue())
+    raw_iq_store.put("2.npy", NPY + NPY)
+    usable, exclusions = HeimdallDataset(six, ONE_RECEIVER, s3_settings).prepare(progress=False)
+    assert [session.id for session in usable.sessions] == ["0", "3", "4", "5"]
+    reasons = {found.session_id: found.reason for found in exclusions}
+    assert "1.npy: samples reach 30000" in reasons["1"]
+    assert f"2.npy: {len(NPY)} bytes after the array" in reasons["2"]
 
 
 def test_a_recording_that_memory_does_not_suffice_for_is_tried_again(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError
+from heimdall_data.ingest.recording_file import Details
 from heimdall_data.recordings.decode import decode
 from heimdall_data.recordings.recording import Recording
 from heimdall_data.transmission import (
@@ -18,6 +19,7 @@ from heimdall_data.transmission import (
     clock_problem,
     find_station,
     read_transmission,
+    recorded_together,
 )
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -126,8 +128,23 @@ def test_an_uncertainty_may_be_given_for_those_that_state_none(tmp_path):
     """SigMF has no field for it, so most recordings lack it."""
     path = sigmf(tmp_path, "A", position=(1.0, 1.0), uncertainty_s=None)
     assert "A" in read_transmission([path]).unusable
-    found = read_transmission([path], clock_sigma_s=1e-6)
+    found = read_transmission([path], details=Details(clock_sigma_s=1e-6))
     assert found.recordings["A"].clock_sigma_s == 1e-6
+
+
+def test_a_full_scale_may_be_given_for_counts_in_floats(tmp_path):
+    """Beside three good recordings, one that is not scaled is left out with its reason."""
+    paths = [sigmf(tmp_path, name, position=(1.0, 1.0)) for name in "AB"]
+    counts = paths[0].with_suffix(".sigmf-data")
+    counts.write_bytes(np.full(8, 16_384, "<c8").tobytes())
+    assert "samples reach 16384" in read_transmission(paths).unusable["A"]
+    found = read_transmission(paths, details=Details(full_scale=32_768))
+    assert found.unusable == {}
+    assert found.recordings["A"].iq.tolist() == [0.5] * 8
+    warnings = []
+    assert recorded_together(paths, warn=warnings.append) == [[paths[1]]]
+    assert len(warnings) == 1
+    assert sorted(map(len, recorded_together(paths, Details(full_scale=32_768)))) == [2]
 
 
 def test_the_seconds_of_a_name_are_no_clock(tmp_path):
@@ -136,9 +153,11 @@ def test_the_seconds_of_a_name_are_no_clock(tmp_path):
     with wave.open(str(path), "wb") as file:
         file.setparams((2, 2, 12_000, 0, "NONE", None))
         file.writeframes(bytes(400))
-    assert "--kiwi-wav" in read_transmission([path], clock_sigma_s=1e-6).unusable["A"]
+    assert (
+        "--kiwi-wav" in read_transmission([path], details=Details(clock_sigma_s=1e-6)).unusable["A"]
+    )
     path.with_suffix(".json").write_text('{"start_time": "2026-03-01T12:00:00.25Z"}')
-    found = read_transmission([path], [Station("A", 1.0, 1.0)], clock_sigma_s=1e-6)
+    found = read_transmission([path], [Station("A", 1.0, 1.0)], details=Details(clock_sigma_s=1e-6))
     assert found.unusable == {}
 
 

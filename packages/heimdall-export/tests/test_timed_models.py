@@ -22,6 +22,7 @@ from heimdall_features import (
     FeatureExtractor,
 )
 from heimdall_features.clock import Span, common_span
+from heimdall_features.testing import keyed
 from heimdall_models import LocalizationNet, Region, ServingNet, Standardize
 from heimdall_models.serving import TimedServingNet
 from heimdall_models.timing.network import TimingNet
@@ -378,6 +379,21 @@ def test_each_receivers_part_is_told(predictor):
     assert giovi.sigma_us is None
     assert not cuneo.used
     assert "no recording" in cuneo.reason
+
+
+def test_a_clock_that_contradicts_the_others_is_told(predictor):
+    """Twenty milliseconds are six thousand kilometres: its level is used, and its time is not."""
+    rng, heard = np.random.default_rng(6), {}
+    for name, delay_s in zip(NAMES, delays_s(TRUTH_DEG), strict=True):
+        iq = 0.03 * keyed(np.arange(70_000) / RATE_HZ - delay_s)
+        iq += 1e-4 * (rng.normal(size=iq.size) + 1j * rng.normal(size=iq.size))
+        late_s = 0.02 if name == "Giovi" else 0.0
+        heard[name] = ClockedRecording(iq.astype(np.complex64), RATE_HZ, late_s)
+    _, giovi, *others = found = predictor.predict(heard).receivers
+    assert giovi.used
+    assert giovi.sigma_us is None
+    assert "its time contradicts the others" in giovi.reason
+    assert all(one.sigma_us and not one.reason for one in (found[0], *others))
 
 
 @settings(deadline=None, max_examples=20)

@@ -11,7 +11,7 @@ from heimdall_features import (
     ClockedRecording,
     FeatureError,
 )
-from heimdall_features.testing import delayed, noise
+from heimdall_features.testing import delayed, keyed, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,7 +112,7 @@ def test_rows_are_centred_and_their_sigma_has_two_parts(at_receivers, delays_s, 
     rng = np.random.default_rng(seed)
     heard["B"] = recording(heard["B"].iq + 0.5 * noise(rng, len(heard["B"].iq)))
     heard["D"] = recording(noise(rng, len(heard["D"].iq)))
-    rows, noise_s, coherent_s = EXTRACT.measure(heard)
+    rows, noise_s, coherent_s, _ = EXTRACT.measure(heard)
     assert rows.dtype == np.float32
     assert not np.array([noise_s, coherent_s])[:, 3].any()
     assert not rows[3].any()
@@ -125,10 +125,11 @@ def test_rows_are_centred_and_their_sigma_has_two_parts(at_receivers, delays_s, 
 
 def test_without_recordings_there_are_rows_of_zeros():
     """Of the type and shape that a model takes."""
-    rows, *parts_s = EXTRACT.measure({})
+    rows, *parts_s, impossible = EXTRACT.measure({})
     assert (rows.dtype, rows.shape) == (np.float32, (4, 5))
     assert not rows.any()
     assert not np.any(parts_s)
+    assert impossible == {}
 
 
 def test_a_signal_below_the_noise_is_told_as_such(at_receivers):
@@ -334,3 +335,79 @@ def test_an_impossible_clock_is_refused(sigma_s):
     """It would weigh the receiver's arrival without bound."""
     with pytest.raises(FeatureError, match=str(sigma_s)):
         recording(np.ones(4), clock_sigma_s=sigma_s)
+
+
+KEYED = ArrivalConfig(receivers=NAMES, baseline_m=800e3, sample_rate_hz=12e3)
+LATE_S = {"A": 1.30e-3, "B": 0.88e-3, "C": 1.38e-3, "D": 1.02e-3}
+
+
+def measured(clock_errors_s):
+    """Names with an arrival, and what is measured, of receivers with these clock errors."""
+    heard = {}
+    for name, error_s in clock_errors_s.items():
+        iq = 0.3 * keyed(np.arange(60_000) / 12e3 - LATE_S[name])
+        iq += 1e-4 * noise(np.random.default_rng(ord(name)), iq.size)
+        heard[name] = ClockedRecording(iq.astype(np.complex64), 12e3, error_s)
+    found = ArrivalExtractor(KEYED).measure(heard)
+    return [name for name, row in zip(NAMES, found.rows, strict=True) if row[HEARD]], found
+
+
+def beyond(most_s):
+    """Errors of a clock that bring an arrival beyond the longest lag, either way."""
+    least_s = KEYED.longest_lag_s + max(LATE_S.values()) - min(LATE_S.values())
+    return st.builds(np.multiply, st.sampled_from([-1, 1]), st.floats(1.05 * least_s, most_s))
+
+
+@settings(max_examples=6)
+@given(beyond(0.7), st.sampled_from("ABC"))
+def test_a_receiver_with_a_wrong_clock_is_left_out(clock_error_s, wrong):
+    """Its time would be believed to microseconds, and place the transmitter anywhere."""
+    heard, found = measured(dict.fromkeys("ABC", 0.0) | {wrong: clock_error_s})
+    one, other = heard
+    assert list(found.impossible) == [wrong]
+    assert "more than 2,669 us apart, which 800 km" in found.impossible[wrong]
+    late_us = found.rows[NAMES.index(other), ARRIVAL] - found.rows[NAMES.index(one), ARRIVAL]
+    assert late_us == pytest.approx(1e6 * (LATE_S[other] - LATE_S[one]), abs=40)
+
+
+@settings(max_examples=8)
+@given(st.tuples(*[st.one_of(st.just(0.0), st.floats(-0.1, 0.1))] * 3))
+def test_no_difference_is_longer_than_geometry_allows(clock_errors_s):
+    """Whatever clocks say: no transmitter is anywhere that could cause it."""
+    _, found = measured(dict(zip("ABC", clock_errors_s, strict=True)))
+    late_us = found.rows[found.rows[:, HEARD] > 0, ARRIVAL]
+    assert not late_us.size or np.ptp(late_us) <= 1e6 * KEYED.longest_lag_s * (1 + 1e-6)
+
+
+@settings(max_examples=3)
+@given(beyond(0.5))
+def test_where_no_majority_agrees_none_is_believed(clock_error_s):
+    """Either clock of two may be wrong, and so may either two of four."""
+    heard, found = measured({"A": clock_error_s, "B": 0.0})
+    assert (heard, set(found.impossible)) == ([], {"A", "B"})
+    heard, found = measured({"A": clock_error_s, "B": clock_error_s, "C": 0.0, "D": 0.0})
+    assert (heard, set(found.impossible)) == ([], set(NAMES))
+
+
+@few
+@given(st.floats(0.9, 1.0), st.booleans(), seeds)
+def test_a_transmitter_beside_a_receiver_is_heard(at_receivers, share, swapped, seed):
+    """Nothing is wrong with the longest possible difference, and noise must not exceed it."""
+    delays_s = (0.0, share * CONFIG.longest_lag_s, 1e-4, 2e-4)
+    rows, _, _, impossible = EXTRACT.measure(
+        at_receivers(delays_s[::-1] if swapped else delays_s, seed=seed)
+    )
+    assert rows[:, HEARD].all()
+    assert not impossible
+    assert np.abs(errors_in_sigmas(rows, delays_s[::-1] if swapped else delays_s)).max() < 5
+    assert np.ptp(rows[:, ARRIVAL]) <= 1e6 * CONFIG.longest_lag_s * (1 + 1e-6)
+
+
+def test_a_stronger_echo_does_not_make_a_clock_wrong(at_receivers):
+    """At night, the ionosphere returns more than comes along the ground, milliseconds later."""
+    heard = at_receivers(snr_db=30.0)
+    iq = heard["C"].iq
+    heard["C"] = recording(iq + 1.5 * delayed(iq, 4e-3, RATE_HZ))
+    rows = EXTRACT(heard)
+    assert rows[:, HEARD].all()
+    assert rows[2, ARRIVAL] - rows[0, ARRIVAL] == pytest.approx(20, abs=5)

@@ -90,6 +90,30 @@ def test_slowly_drifting_clocks_show_no_drift(at_receivers):
     assert abs(early + 2.4) < 0.02
 
 
+@few
+@given(st.floats(0.9, 0.99), st.sampled_from([-1, 1]))
+def test_a_peak_next_to_the_longest_lag_is_found(at_receivers, share, sign):
+    """It is that of a transmitter beside one of two receivers, which are far apart."""
+    late_s = sign * share * CONFIG.longest_lag_s
+    heard = at_receivers((late_s, 0.0, late_s / 2), n_samples=24_000)
+    found = time_differences_s(cross_correlation_features(heard, CONFIG), CONFIG)["A", "B"]
+    assert found == pytest.approx(late_s, abs=0.1 / RATE_HZ)
+
+
+@few
+@given(st.floats(1.04, 1.5), st.sampled_from([-1, 1]))
+def test_a_profile_that_rises_beyond_the_longest_lag_has_no_peak(share, sign):
+    """A wrong clock must not give a difference that no place explains."""
+    lags_s, late_s = CONFIG.lags_s, sign * share * CONFIG.longest_lag_s
+    profile = np.exp(-0.5 * ((lags_s - late_s) / 2e-4) ** 2)
+    features = np.full((3, 128, 32), ABSENT, np.float32)
+    features[1] = profile[:, None]
+    assert time_differences_s(features, CONFIG) == {}
+    features[1] = profile[::-1, None] * 0.2
+    features[1, 40] = 0.5
+    assert time_differences_s(features, CONFIG)["A", "C"] == pytest.approx(lags_s[40], abs=1e-6)
+
+
 @pytest.mark.parametrize("lacking", ["missing", "none", "unlocked"])
 def test_a_receiver_without_a_locked_clock_is_absent(at_receivers, lacking):
     """A wrong clock would give a difference that looks right."""

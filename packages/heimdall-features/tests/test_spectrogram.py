@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.signal
-from heimdall_features import iq_to_mel_spectrogram
+from heimdall_features import FeatureError, compute_mfcc, iq_to_mel_spectrogram
 from heimdall_features.config import SpectrumConfig
 from heimdall_features.mel import bin_frequencies_hz, filter_bank
 from heimdall_features.spectrogram import mel_spectrogram
@@ -80,6 +80,64 @@ def test_decibels_agree_with_numpys_logarithm(powers, floor_db):
     with np.errstate(divide="ignore"):
         expected = np.maximum(10 * np.log10(powers.astype(np.float64)), floor_db)
     np.testing.assert_allclose(decibels(powers, floor_db), expected, atol=1e-4)
+
+
+@given(feature_configs(), st.lists(st.integers(0, 3), min_size=1, max_size=3), st.data())
+def test_several_recordings_give_what_each_gives_alone(config, several, data):
+    """Bit for bit, whatever the layout in memory: a batch must not change a receiver's levels."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    shape = (*several, config.n_fft + data.draw(st.integers(0, 2 * config.n_fft)))
+    iq = 0.1 * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    iq = iq.real if config.spectrum == "one-sided" else iq
+    iq = iq.astype(iq.dtype.newbyteorder(data.draw(st.sampled_from("<>"))))
+    layout = data.draw(st.sampled_from(["C", "F", "reversed", "repeated"]))
+    if layout == "reversed":
+        iq = iq[..., ::-1]
+    elif layout == "repeated":
+        iq = np.broadcast_to(iq, (2, *shape))
+    else:
+        iq = np.asarray(iq, order=layout)
+    n_frames = data.draw(st.none() | st.integers(1, 9))
+    levels = mel_spectrogram(iq, config, n_frames)
+    assert levels.dtype == np.float32
+    assert levels.shape[:-1] == (*iq.shape[:-1], config.n_mels)
+    assert levels.shape[-1] == n_frames or not n_frames
+    mfcc = compute_mfcc(levels, 1)
+    for number in np.ndindex(iq.shape[:-1]):
+        alone = mel_spectrogram(iq[number].copy(), config, n_frames)
+        np.testing.assert_array_equal(levels[number], alone)
+        np.testing.assert_array_equal(mfcc[number], compute_mfcc(alone, 1))
+
+
+def test_three_receivers_are_one_call():
+    """As the specification says it: (3, 192000) in, (3, 128, 372) out, and MFCCs of these."""
+    iq = 0.1 * noise(np.random.default_rng(0), 576_000).reshape(3, 192_000)
+    levels = iq_to_mel_spectrogram(iq.astype(np.complex64), 192_000)
+    assert levels.shape == (3, 128, 372)
+    assert compute_mfcc(levels).shape == (3, 13, 372)
+    assert iq_to_mel_spectrogram(iq[:0], 192_000, n_frames=32).shape == (0, 128, 32)
+
+
+@pytest.mark.parametrize(
+    ("iq", "message"),
+    [
+        (np.zeros((), complex), r"shape \(n_samples,\), not \(\)"),
+        (np.zeros((3, 0), complex), r"IQ of shape \(3, 0\), .*0 samples are less"),
+        (np.zeros((8192, 3), complex), r"IQ of shape \(8192, 3\), .*3 samples are less"),
+        (np.zeros((0, 100), complex), "100 samples are less"),
+        (np.zeros((2, 8192)), r"complex IQ, not float64; combine I and Q"),
+        (np.zeros((0, 8192)), "complex IQ, not float64"),
+        (np.zeros((2, 8192), np.int16), "samples are int16; scale integers"),
+        (np.zeros((2, 8192), object), "complex IQ, not object"),
+        (np.array([np.ones(8192, complex), np.full(8192, np.nan)]), r"recording \(1,\) of .*NaN"),
+        (np.array([np.ones(8192, complex), np.full(8192, 9.0)]), r"recording \(1,\) of .*reach 9"),
+        ([[1j] * 4096] * 3, "not list"),
+    ],
+)
+def test_unfit_recordings_are_rejected(iq, message):
+    """The error names the shape or the recording: one of three may be the bad one."""
+    with pytest.raises(FeatureError, match=message):
+        iq_to_mel_spectrogram(iq, RATE_HZ)
 
 
 def test_welchs_method_gives_the_same_spectrum():

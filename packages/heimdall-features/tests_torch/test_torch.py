@@ -98,6 +98,7 @@ def test_every_device_of_this_machine_gives_the_same(device):
         (torch.zeros(1, 2, 4096), "takes complex IQ, not torch.float32"),
         (torch.zeros(1, 2, 100, dtype=torch.complex64), "100 samples are less than one frame"),
         (torch.full((1, 2, 4096), torch.nan + 0j), "holds NaN or infinite samples"),
+        (torch.full((1, 2, 4096), 9 + 0j), "samples above 8, and full scale is 1"),
     ],
 )
 def test_an_invalid_batch_is_rejected(iq, message):

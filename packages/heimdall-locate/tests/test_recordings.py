@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from heimdall_features import ClockedRecording
-from heimdall_features.testing import delayed, noise
+from heimdall_features.testing import delayed, keyed, noise
 from heimdall_locate import LocateError, Site, arrival_config, measure_arrivals
 from heimdall_locate.sites import geodesic_m
 from hypothesis import given, settings
@@ -99,6 +99,22 @@ def test_a_receiver_without_the_transmission_is_named(name):
     assert len(found.heard) == 3
     assert math.isnan(found.arrivals_s[channel])
     assert "hears nothing" in found.reasons[name]
+
+
+@settings(max_examples=4)
+@given(st.sampled_from("ABCD"), st.floats(0.005, 0.3), st.sampled_from([-1, 1]))
+def test_a_receiver_with_a_wrong_clock_is_named(name, error_s, sign):
+    """A carrier fits somewhat at any lag, and a wrong time is a wrong place."""
+    rng, recordings = np.random.default_rng(4), {}
+    for number, site in enumerate(SITES):
+        iq = 0.3 * keyed(np.arange(48_000) / RATE_HZ - 1e-4 * number)
+        iq += 1e-4 * noise(rng, iq.size)
+        late_s = sign * error_s if site.name == name else 0.0
+        recordings[site.name] = ClockedRecording(iq.astype(np.complex64), RATE_HZ, late_s)
+    found = measure_arrivals(recordings, SITES)
+    assert len(found.heard) == 3
+    assert math.isnan(found.arrivals_s["ABCD".index(name)])
+    assert "its time contradicts the others" in found.reasons[name]
 
 
 def test_a_recording_of_another_hour_leaves_the_others_alone():

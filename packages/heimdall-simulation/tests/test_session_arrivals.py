@@ -13,7 +13,9 @@ from heimdall_data.ingest.ingest import ingest
 from heimdall_data.prepare import Threads
 from heimdall_data.recordings.clocked import clocked
 from heimdall_data.recordings.recording import Recording
-from heimdall_features import ArrivalConfig, FeatureConfig
+from heimdall_data.session_features import arrivals_of
+from heimdall_features import ArrivalConfig, ArrivalExtractor, FeatureConfig
+from heimdall_features.testing import keyed
 from heimdall_simulation import NO_MISHAPS, NORTHWEST_ITALY, simulate_session
 from heimdall_simulation.receiver import kiwi_wav_payload
 from hypothesis import given
@@ -145,6 +147,24 @@ def test_a_receiver_without_a_lock_has_no_arrival(stored, s3_settings):
     assert sample["clock_locked"].tolist() == [False, True, True, True]
     assert not sample["arrivals"][0].any()
     assert sample["arrivals"][1:, HEARD].all()
+
+
+def test_a_receiver_with_a_wrong_clock_has_no_arrival_and_a_reason():
+    """The model must not learn from a time that no transmitter could cause."""
+    extract, rng = ArrivalExtractor(ARRIVALS), np.random.default_rng(7)
+    recordings = {}
+    for number, name in enumerate(RECEIVERS):
+        iq = 0.3 * keyed(np.arange(48_000) / 48e3 - 5e-5 * number)
+        iq += 1e-4 * (rng.normal(size=iq.size) + 1j * rng.normal(size=iq.size))
+        recordings[name] = Recording(
+            iq=iq.astype(np.complex64),
+            sample_rate_hz=48e3,
+            start_gps_ns=10**18 + 20_000_000 * (name == "Genova"),
+            clock_sigma_s=1e-7,
+        )
+    rows, reason = arrivals_of(extract, recordings)
+    assert rows[:, HEARD].tolist() == [1, 0, 1, 1]
+    assert reason.startswith("Genova: its time contradicts the others")
 
 
 def test_a_session_without_clocks_is_used_and_has_a_reason(stored, s3_settings, tmp_path):

@@ -132,7 +132,8 @@ class HeimdallDataset:
         self.unusable_recordings: tuple[UnusableRecording, ...] = ()
         """Recordings left out of sessions that are used; known after `prepare`."""
         self.without_arrivals: dict[str, str] = {}
-        """Reason by id for sessions that are used without arrival times; known after `prepare`."""
+        """Reason by id for sessions that are used without arrival times, or without those of
+        receivers whose clocks are wrong; known after `prepare`."""
         self.sessions_by_clocks: Counter[int] = Counter()
         """Number of sessions by their number of locked clocks; known after `prepare`."""
         self.n_computed = 0

@@ -45,7 +45,7 @@ class Prepared:
     n_clocks: int
     """Number of receivers with a locked clock."""
     no_arrivals: str
-    """Reason if arrival times were asked for and there are none."""
+    """Reason if arrival times were asked for and there are none, or some that are impossible."""
 
 
 Engine = Callable[["FeatureSource", "Sequence[Session]"], "Generator[Prepared]"]

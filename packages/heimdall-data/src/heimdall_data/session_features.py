@@ -78,7 +78,7 @@ class SessionFeatures:
     arrivals: npt.NDArray[np.float32] | None = None
     """`(receivers, 5)`, columns of `heimdall_features.ARRIVAL_COLUMNS`; None if not asked for."""
     no_arrivals: str = ""
-    """Reason if all arrivals are zero."""
+    """Reason if all arrivals are zero, or those of receivers whose times contradict others."""
     computed: bool = False
     """True if computed now, false if found in the cache."""
     key: str | None = None
@@ -266,7 +266,10 @@ class FeatureSource:
 def arrivals_of(
     extract: ArrivalExtractor, recordings: Mapping[str, Recording]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """Arrival times of a session, `(receivers, 5)`; if there are none, zeros and the reason."""
+    """Arrival times of a session, `(receivers, 5)`, and the reason of those that are zeros.
+
+    A receiver that hears nothing beside others that do needs no reason.
+    """
     nothing = np.zeros((len(extract.config.receivers), len(ARRIVAL_COLUMNS)), np.float32)
     heard = clocked(recordings)
     if len(heard) < 2:
@@ -275,9 +278,11 @@ def arrivals_of(
             "locked clock; a difference of times takes two"
         )
     try:
-        rows = extract(heard)
+        rows, _, _, impossible = extract.measure(heard)
     except FeatureError as error:
         return nothing, str(error)
+    if impossible:
+        return rows, "; ".join(f"{name}: {reason}" for name, reason in impossible.items())
     return rows, "" if rows.any() else f"no two of {', '.join(heard)} hear one transmission"
 
 

@@ -46,6 +46,7 @@ SWAP_FACTOR = 5
 doubtful: they stand within a region, and chance seldom puts a swapped place there."""
 SWAP_LEAST_M = 100_000
 """Below this, receivers where latitude and longitude are nearly equal would be doubted."""
+NOTHING_MORE = Details()
 MOST_APART_HZ = 1_000
 """Carriers further apart are not compared: receivers of one transmission are tuned alike."""
 
@@ -90,8 +91,7 @@ def read_transmission(
     listed: Sequence[Station] = (),
     *,
     catalogued: Callable[[], Iterable[Station]] = tuple,
-    clock_sigma_s: float | None = None,
-    sample_rate_hz: float | None = None,
+    details: Details = NOTHING_MORE,
     warn: Callable[[str], object] = lambda _: None,
 ) -> Transmission:
     """Read one recording of each receiver.
@@ -103,8 +103,7 @@ def read_transmission(
         paths: Files, folders of files, and SigMF collections.
         listed: Stations of a list that somebody wrote, whose positions come first.
         catalogued: Gives the catalogue's stations; called if nothing else has a position.
-        clock_sigma_s: Standard deviation of the start, for files that do not state any.
-        sample_rate_hz: For NumPy and raw files, which do not contain it.
+        details: What the files do not state.
         warn: Called with a sentence if the list contradicts what a recording says, or if a
             listed position is unlikely.
 
@@ -113,7 +112,6 @@ def read_transmission(
             names of two receivers.
         ProblemsError: Two files are of one receiver, or no file can be read.
     """
-    details = Details(sample_rate_hz=sample_rate_hz, clock_sigma_s=clock_sigma_s)
     files: dict[str, Path] = {}
     recordings: dict[str, Recording] = {}
     unreadable: dict[Path, str] = {}
@@ -177,9 +175,8 @@ def read_transmission(
 
 def recorded_together(
     paths: Iterable[Path],
+    details: Details = NOTHING_MORE,
     *,
-    clock_sigma_s: float | None = None,
-    sample_rate_hz: float | None = None,
     warn: Callable[[str], object] = lambda _: None,
 ) -> list[list[Path]]:
     """Divide recordings of several sessions into those that were made at the same time.
@@ -191,7 +188,6 @@ def recorded_together(
     Raises:
         IngestError: A path is missing.
     """
-    details = Details(sample_rate_hz=sample_rate_hz, clock_sigma_s=clock_sigma_s)
     groups: list[tuple[int, int, dict[str, Path]]] = []
     undated: list[Path] = []
     spans = []

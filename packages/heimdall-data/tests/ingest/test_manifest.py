@@ -215,7 +215,7 @@ def test_recordings_are_not_kept_in_memory(campaign, tmp_path, catalogue, raw_iq
     """A year of recordings is larger than any machine's memory."""
     n_files, n_samples = 24, 2**17
     for n in range(n_files):
-        np.save(tmp_path / f"{n}.npy", np.full(n_samples, n + 1, np.complex64))
+        np.save(tmp_path / f"{n}.npy", np.full(n_samples, (n + 1) / n_files, np.complex64))
     rows = "".join(f"s{n},B,45,8,1e6,2026-03-01,12500,,x,{n}.npy,45,8\n" for n in range(n_files))
     tracemalloc.start()
     try:
@@ -249,3 +249,17 @@ def test_a_row_may_state_its_start_to_the_nanosecond_and_its_uncertainty(campaig
     (start, uncertainty) = told(campaign(wrong, head))
     assert "start_time is 'noon'" in start
     assert "start_uncertainty_s is '-1'" in uncertainty
+
+
+def test_a_row_may_state_the_full_scale_of_its_floats(campaign):
+    """Receivers of one campaign have converters of 8, 12 and 16 bits."""
+    head = HEAD.replace("\n", ",full_scale\n")
+    row = "one,Beacon,45,8,145e6,2026-03-01T12:00Z,12500,approved,,{},,,{}\n"
+    path = campaign(row.format("a/Torino.npy", "0.4") + row.format("a/Genova.npy", ""), head)
+    (session,) = read_manifest(path, STATIONS, progress=False)
+    found = {one.station.name: one for one in session.measurements}
+    assert {name: one.format for name, one in found.items()} == {"Torino": "sigmf", "Genova": "npy"}
+    scaled = decode(found["Torino"].content()[0], "sigmf", name="a")
+    np.testing.assert_allclose(scaled.iq, 0.25)
+    (problem,) = told(campaign(row.format("a/Torino.npy", "0"), head))
+    assert "full_scale is '0'" in problem

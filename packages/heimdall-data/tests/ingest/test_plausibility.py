@@ -208,7 +208,7 @@ def test_a_manifest_gives_warnings_and_refusals_with_their_lines(npy, tmp_path, 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0, "is silent"), (3e-5, None), (1 + 1j, None), (300, "50 dB above full scale")],
+    [(0, "is silent"), (3e-5, None), (1 + 1j, None), (5, "14 dB above full scale")],
 )
 def test_a_level_that_no_receiver_gives_is_a_warning(npy, value, expected):
     """Preparation leaves such recordings out, weeks later."""
@@ -216,3 +216,12 @@ def test_a_level_that_no_receiver_gives_is_a_warning(npy, value, expected):
     found = warnings([npy], beacon())
     assert len(found) == (expected is not None)
     assert expected is None or (expected in found[0] and "'Torino'" in found[0])
+
+
+def test_a_recording_that_was_scaled_before_is_a_warning(npy):
+    """One flag is for all files of a folder, and not all programs write counts."""
+    np.save(npy, np.full(100, 0.1, np.complex64))
+    (found,) = warnings([npy], beacon(), full_scale=32_768)
+    assert "110 dB below full scale after division by 32768" in found
+    np.save(npy, np.full(100, 3_000, np.complex64))
+    assert warnings([npy], beacon(), full_scale=32_768) == []

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import struct
 import tarfile
 import wave
 from datetime import UTC, datetime
@@ -236,6 +237,47 @@ def test_an_uncertainty_is_given_for_files_that_state_none(tmp_path):
     meta.write_text(json.dumps(described))
     assert read_recording(data, given).clock_sigma_s == 5e-6
     assert RecordingFile.inspected(data, given).is_pair
+
+
+@pytest.mark.parametrize("name", ["Torino.npy", "Torino.wav", "Torino.sigmf-data"])
+def test_counts_are_stored_relative_to_the_full_scale_that_is_given(tmp_path, name):
+    """A NumPy file cannot say that its floats are counts, and training would read it so."""
+    path, counts = tmp_path / name, np.array([16_384, -8_192] * 8, "<f4")
+    if path.suffix == ".npy":
+        np.save(path, counts.view("<c8"))
+    elif path.suffix == ".wav":
+        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 2, 12_500, 100_000, 8, 32)
+        body = b"WAVE" + form + struct.pack("<4sI", b"data", counts.nbytes) + counts.tobytes()
+        path.write_bytes(struct.pack("<4sI", b"RIFF", len(body)) + body)
+    else:
+        described = json.loads(
+            write_sigmf(tmp_path, "Torino").with_suffix(".sigmf-meta").read_text()
+        )
+        described["global"]["core:datatype"] = "cf32_le"
+        del described["global"]["core:sha512"]
+        path.with_suffix(".sigmf-meta").write_text(json.dumps(described))
+        counts.tofile(path)
+    with pytest.raises(DataError, match=f"{path.stem}.*samples reach 16384"):
+        RecordingFile.inspected(path, Details(sample_rate_hz=12_500.0))
+    file = RecordingFile.inspected(path, Details(sample_rate_hz=12_500.0, full_scale=32_768))
+    assert file.level_db == pytest.approx(10 * math.log10(0.3125))
+    stored = decode(file.content()[0], file.format, name="a", sample_rate_hz=12_500.0)
+    assert stored.iq.tolist() == [0.5 - 0.25j] * 8
+
+
+@pytest.mark.parametrize("full_scale", [0.0, -1.0, math.inf, math.nan])
+def test_an_impossible_full_scale_is_refused(full_scale):
+    """It would silence a recording, or turn it upside down."""
+    with pytest.raises(IngestError, match=f"full_scale is {full_scale}"):
+        Details(full_scale=full_scale)
+
+
+def test_integers_need_no_full_scale_and_are_stored_as_they_are(tmp_path):
+    """A folder has files of several receivers, and one flag is for all."""
+    path = tmp_path / "Torino.npy"
+    np.save(path, np.full((2, 8), 16_384, np.int16))
+    for details in (Details(sample_rate_hz=1e4), Details(sample_rate_hz=1e4, full_scale=100.0)):
+        assert read_recording(path, details).iq.tolist() == [0.5 + 0.5j] * 8
 
 
 def test_one_start_for_captures_with_gaps_is_refused(tmp_path):

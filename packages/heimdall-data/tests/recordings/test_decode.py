@@ -3,6 +3,7 @@
 import io
 import tarfile
 
+import numpy as np
 import pytest
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.decode import FORMATS, decode
@@ -46,6 +47,27 @@ def test_any_exception_of_a_parser_is_an_error_with_the_name(headers):
         archive.addfile(member)
     with pytest.raises(RecordingError, match="sessions/1/a: "):
         decode(stream.getvalue(), "sigmf", name="sessions/1/a")
+
+
+COUNTS = np.array([30_000, -15_000] * 8, "<f4")
+CF32 = b'{"global": {"core:datatype": "cf32_le", "core:sample_rate": 1e4}, "captures": []}'
+
+
+@pytest.mark.parametrize("form", ["npy", "sigmf"])
+def test_counts_of_a_converter_are_refused_unless_their_full_scale_is_given(form):
+    """They would be 90 dB too strong, and everything else in the same session silent."""
+    data, how = COUNTS.tobytes(), {"name": "sessions/1/a", "sample_rate_hz": 1e4}
+    if form == "sigmf":
+        how["metadata"] = CF32
+    else:
+        stream = io.BytesIO()
+        np.save(stream, COUNTS.view("<c8"))
+        data = stream.getvalue()
+    with pytest.raises(RecordingError, match=r"sessions/1/a: samples reach 30000, .*--full_scale"):
+        decode(data, form, **how)
+    assert decode(data, form, **how, full_scale=30_000).iq[0] == 1 - 0.5j
+    with pytest.raises(RecordingError, match="samples reach 15000"):
+        decode(data, form, **how, full_scale=2)
 
 
 def test_a_value_of_megabytes_is_not_in_the_message():

@@ -188,6 +188,38 @@ def test_floats_of_a_recorder_that_was_stopped_are_read(frequency_hz, data_bytes
     assert recording.center_frequency_hz == frequency_hz
 
 
+CHUNK = struct.pack("<4sI", b"data", 4) + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (wav([[3, 4]]), "a second recording at byte 48"),
+        (CHUNK, "a second recording at byte 48"),
+        (b"LIST\4\0\0\0abcd" + CHUNK, "a second recording at byte 60"),
+        (b"abc", "3 bytes after the last chunk"),
+    ],
+)
+def test_a_second_recording_in_a_file_is_refused(more, message):
+    """It would be lost without a word."""
+    with pytest.raises(RecordingError, match=f"{NAME}: {message}"):
+        recording_from_iq_wav(wav([[1, 2]]) + more, NAME)
+
+
+@pytest.mark.parametrize("more", [b"LIST\4\0\0\0abcd", b"id3 \3\0\0\0abc\0", bytes(7)])
+def test_other_chunks_after_the_samples_are_passed_over(more):
+    """Programs write their name there, and a pad."""
+    assert len(recording_from_iq_wav(wav([[1, 2]]) + more, NAME).iq) == 1
+
+
+def test_floats_are_relative_to_a_full_scale_that_is_given():
+    """Integers have that of their type."""
+    counts = ka9q_wav([30_000, -15_000], 1)
+    assert recording_from_iq_wav(counts, "a.wav", full_scale=30_000).iq.tolist() == [1 - 0.5j]
+    kept = recording_from_iq_wav(wav([[1, 2]]), NAME, full_scale=30_000)
+    assert kept.iq.tolist() == [(1 + 2j) / 32768]
+
+
 def test_ubersdrs_time_is_known_and_not_trusted():
     """Its packets are stamped when they arrive: a TDOA flag of the operator changes nothing."""
     recording = described(UBERSDR)

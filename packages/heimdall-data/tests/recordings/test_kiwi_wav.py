@@ -153,6 +153,14 @@ def test_a_last_block_cut_short_is_left_out(n_bytes):
     assert len(recording.iq) == 6 * PAIRS
 
 
+@given(st.binary(min_size=1, max_size=PAIRS * 4 + 25))
+def test_bytes_after_the_last_block_are_refused(more):
+    """They are no part of the recording, and perhaps the beginning of another."""
+    assume(not b"kiwi".startswith(more[:4]))
+    with pytest.raises(RecordingError, match=f"{len(more)} bytes after the last block"):
+        decoded(wav(stamps_s(6)) + more)
+
+
 @given(st.integers(36, 36 + 6 * (PAIRS * 4 + 26) - 1))
 def test_a_file_shorter_than_its_header_says_is_truncated(n_bytes):
     """An interrupted upload must not look like a shorter recording."""

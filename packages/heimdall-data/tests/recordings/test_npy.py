@@ -55,6 +55,25 @@ def test_sixteen_bit_samples_are_relative_to_full_scale(pairs):
     np.testing.assert_array_equal(iq.imag * 32768, pairs[1])
 
 
+@given(pairs, st.one_of(st.binary(min_size=1, max_size=20), pairs.map(saved)))
+def test_bytes_after_the_array_are_refused(pairs, more):
+    """A recorder that saves block after block into one file loses all but the first."""
+    with pytest.raises(RecordingError, match=f"{NAME}: {len(more)} bytes after the array"):
+        decoded(saved(pairs) + more)
+
+
+@given(pairs, st.sampled_from([2.0, 128.0, 32768.0, 30_000.0]), st.booleans())
+def test_floats_are_relative_to_a_full_scale_that_is_given(pairs, full_scale, is_complex):
+    """Integers have that of their type, whatever else is given."""
+    array = (pairs[0] + 1j * pairs[1]).astype(np.complex64) if is_complex else pairs
+    iq = decode(saved(array), None, name=NAME, sample_rate_hz=1e4, full_scale=full_scale).iq
+    expected = pairs / np.float32(full_scale)
+    np.testing.assert_allclose([iq.real, iq.imag], expected, rtol=1e-6, atol=1e-40)
+    counts = (pairs * 1000).astype(np.int16)
+    given_too = decode(saved(counts), None, name=NAME, sample_rate_hz=1e4, full_scale=full_scale)
+    np.testing.assert_array_equal(given_too.iq, decoded(saved(counts)).iq)
+
+
 @given(st.data())
 def test_a_damaged_file_is_refused_by_name_or_read(data):
     """Whatever a bad disk does to a file, the run continues and names the object."""

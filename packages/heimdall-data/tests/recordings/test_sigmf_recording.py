@@ -25,6 +25,7 @@ from heimdall_data.recordings.recording import (
 )
 from heimdall_data.recordings.sigmf_recording import CLOCK_KEY, MOST_CAPTURES, sigmf_archive
 from heimdall_features.outside_json import LARGEST_BYTES
+from heimdall_features.signal import LARGEST_SAMPLE
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -77,10 +78,28 @@ def test_every_type_is_read_as_the_formats_own_library_reads_it(tmp_path_factory
     with np.errstate(over="ignore"):
         expected = np.asarray(sigmf.fromfile(path)[:], np.complex64)
     if np.isfinite(expected).all():
+        assume(np.abs(expected.view(np.float32)).max() <= LARGEST_SAMPLE)
         np.testing.assert_allclose(decoded(data, meta(datatype)).iq, expected, 1e-6, 1e-7)
     else:
         with pytest.raises(RecordingError, match="NaN or infinite"):
             decoded(data, meta(datatype))
+
+
+def test_bytes_after_an_archive_are_refused():
+    """Of two archives in one file, the second would be lost; blocks of zeros are its end."""
+    whole = archive(data=SAMPLES, meta=meta())
+    assert len(decoded(whole + bytes(10_240)).iq) == 10
+    with pytest.raises(RecordingError, match="bytes after its end"):
+        decoded(whole + whole)
+
+
+def test_floats_are_relative_to_a_full_scale_that_is_given():
+    """Integers have that of their type."""
+    counts = np.array([30_000, -15_000], "<f4").tobytes()
+    read = decode(counts, "sigmf", name=NAME, metadata=meta("cf32_le"), full_scale=30_000)
+    assert read.iq.tolist() == [1 - 0.5j]
+    kept = decode(SAMPLES, "sigmf", name=NAME, metadata=meta(), full_scale=30_000)
+    np.testing.assert_array_equal(kept.iq, decoded(SAMPLES, meta()).iq)
 
 
 def test_an_archive_of_the_formats_own_library_is_read(tmp_path):

@@ -8,7 +8,8 @@ is 120 dB below the signal.
 
 The first guess comes from the ambiguity function: the cross-correlation of each short segment
 shows the lag, and the turn of its phase from segment to segment shows the remaining offset. The
-guess is the highest cell over lag and offset.
+guess is the highest cell over lag and offset. If the function is higher beyond the longest lag, the
+true one is not between them, and there is no arrival.
 
 Sources: W. R. Hahn and S. A. Tretter, "Optimum processing for delay-vector estimation in passive
 signal arrays", IEEE Trans. IT 19 (1973), for the likelihood and the information that its
@@ -54,6 +55,12 @@ _OFFSETS_PER_BIN: Final = 4
 """Grid points of the offset per resolution of the recording."""
 _FALSE_ALARM: Final = 1e-3
 """Probability that noise alone passes for an arrival."""
+_LONGEST_ECHO_S: Final = 0.01
+"""A wave that is reflected several times between ionosphere and ground is 5 ms late, and may be
+stronger than the direct one."""
+IMPOSSIBLE_SIGMAS: Final = 5.0
+"""Standard deviations of noise beyond the longest lag from which a lag is impossible: never by
+chance, also for a transmitter in line with the two receivers that are farthest apart."""
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -104,6 +111,8 @@ class CommonWaveform:
         self.fit_power = np.zeros(n_receivers)
         self.least_power = np.full(n_receivers, np.inf)
         """Fit power above which an arrival stands out of noise."""
+        self.beyond = np.zeros(n_receivers, np.bool_)
+        """Receivers whose best fit is beyond the longest lag."""
         self._strongest_first = np.argsort(-(np.abs(self.gain) ** 2) / self.noise)
         self.coupling = np.zeros(n_receivers)
         """Share of the information about a delay that the unknown carrier offset takes away."""
@@ -119,6 +128,9 @@ class CommonWaveform:
             self._find(receiver, heard)
             if self.least_power[receiver] < np.inf:
                 heard.append(receiver)
+        if len(heard) == 1:
+            # It contradicts those that are beyond as much as they do it.
+            self.beyond[heard] = self.beyond.any()
         for number in range(n_rounds):
             if number > 0:
                 self._measure_noise(heard)
@@ -155,17 +167,20 @@ class CommonWaveform:
         information: Float64 = 2 * np.sum(weights * (frequency - middle[:, None]) ** 2, axis=1)
         return information * (1 - self.coupling)
 
-    def errors(self) -> tuple[Float64, Float64]:
+    def errors(self) -> tuple[Float64, Float64, Float64]:
         """Residual of each receiver from the others' waveform, and the delay error that it shows.
 
         Returns:
             Residual power over that of noise: 1 for noise alone; more with echoes, fading or
-            other transmitters. And the variance of the delay beyond noise, for which every such
-            power counts as noise (`coherent_error`), in s^2. Both `(receivers,)`.
+            other transmitters. The variance of the delay beyond noise, for which every such
+            power counts as noise (`coherent_error`), in s^2. And the log-likelihood that the
+            receiver would gain by a lag at which neither it nor an echo can be. All
+            `(receivers,)`.
         """
         heard = [int(one) for one in np.flatnonzero(self.heard)]
         share = float(np.mean(self._taper**2) * self.weight.sum())
-        misfit, variance = np.ones(len(self.gain)), np.zeros(len(self.gain))
+        near = math.ceil((self.longest_lag_s + _LONGEST_ECHO_S) * self.rate_hz)
+        misfit, variance, gained = np.ones(len(self.gain)), *np.zeros((2, len(self.gain)))
         scatters, n_errors = [], []
         for receiver in heard:
             others = [other for other in heard if other != receiver]
@@ -174,11 +189,15 @@ class CommonWaveform:
             series[0] = np.complex64(self.gain[receiver] / strength) * reference
             series[1] = self.aligned[receiver] - series[0]
             series *= np.sqrt(self.weight)
+            fits = np.abs(scipy.fft.ifft(series[0].conj() * series.sum(axis=0), norm="forward"))
+            matched = float(np.sum(np.square(np.abs(series[0])) * self.weight))
             waveform, rest = scipy.fft.ifft(series, norm="ortho", overwrite_x=True) * self._taper
             of_others = float(np.abs(self.gain[receiver]) ** 2 / strength)
             expected = float(self.noise[receiver]) + of_others
             power = np.square(rest.real) + np.square(rest.imag)
             misfit[receiver] = float(power.sum()) / (expected * share)
+            gain = float(fits[near:-near].max(initial=0.0)) ** 2 - float(fits[0]) ** 2
+            gained[receiver] = gain / max(matched * expected * misfit[receiver], 1e-30)
             scatters.append(
                 Scatter.of(waveform, rest, self.weight, expected * misfit[receiver], of_others)
             )
@@ -187,7 +206,7 @@ class CommonWaveform:
             n_errors.append(1 + np.sum(shares**2))
         if heard:
             variance[heard] = coherent_variance(scatters) / np.array(n_errors) / self.rate_hz**2
-        return misfit, variance
+        return misfit, variance, gained
 
     def _sum(self, receivers: list[int]) -> tuple[Complex64, float]:
         """Weighted sum of the receivers, and its gain over the waveform."""
@@ -241,13 +260,14 @@ class CommonWaveform:
 
     def _find(self, receiver: int, heard: list[int]) -> None:
         reference, strength = self._sum(heard)
-        longest = int(np.ceil(self.longest_lag_s * self.rate_hz))
+        longest = math.ceil(self.longest_lag_s * self.rate_hz)
         model = scipy.fft.ifft(reference * self.weight)
         lag, cycles_per_sample, self.least_power[receiver] = _best_fit(
-            scipy.fft.ifft(self.spectra[receiver]),
-            model,
-            min(longest, self._time.size // (2 * _N_SEGMENTS)),
+            scipy.fft.ifft(self.spectra[receiver]), model, longest
         )
+        if abs(lag) > longest:
+            self.beyond[receiver] = True
+            return
         self.delay_s[receiver] = lag / self.rate_hz
         self.offset_hz[receiver] = cycles_per_sample * self.rate_hz
         for _ in range(3):
@@ -323,27 +343,33 @@ def _best_fit(
     """Highest cell of the ambiguity function of a signal and a reference, both `(n_samples,)`.
 
     Returns:
-        Samples by which the signal is later; its carrier minus the reference's, in cycles per
-        sample; and the power, relative to noise, above which a fit is an arrival: infinite if
-        the cell itself could be noise. Cells of noise have a Rayleigh distribution.
+        Samples by which the signal is later, two more than the longest lag if that is likelier by
+        more than noise; its carrier minus the reference's, in cycles per sample; and the power,
+        relative to noise, above which a fit is an arrival: infinite if the cell itself could be
+        noise. Cells of noise have a Rayleigh distribution.
     """
-    length = signal.size // _N_SEGMENTS
-    n_around = length + 2 * longest_lag
+    length, beyond = signal.size // _N_SEGMENTS, longest_lag + 2
+    n_around = length + 2 * beyond
     size = scipy.fft.next_fast_len(n_around)
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(signal, longest_lag), n_around)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(signal, beyond), n_around)
     wide = scipy.fft.fft(around[: _N_SEGMENTS * length : length], size)
     narrow = scipy.fft.fft(reference[: _N_SEGMENTS * length].reshape(-1, length), size)
-    by_lag = scipy.fft.ifft(wide * narrow.conj(), overwrite_x=True)[:, : 2 * longest_lag + 1].T
+    by_lag = scipy.fft.ifft(wide * narrow.conj(), overwrite_x=True)[:, : 2 * beyond + 1].T
     cells = np.abs(scipy.fft.fft(by_lag, _N_SEGMENTS * _OFFSETS_PER_BIN))
-    lag, offset = np.unravel_index(int(np.argmax(cells)), cells.shape)
-    middle = float(np.median(cells))
-    height = float(cells[lag, offset]) / middle if middle > 0 else 0.0
-    threshold = math.sqrt(math.log(cells.size / _FALSE_ALARM) / math.log(2))
+    inside, ends = cells[2:-2], cells[[0, -1]].max(axis=1)
+    lag, offset = np.unravel_index(int(np.argmax(inside)), inside.shape)
+    # The median of a Rayleigh distribution is at the power ln 2; a power over that of noise is a
+    # log-likelihood.
+    middle = float(np.median(inside))
+    scale = math.log(2) / middle**2 if middle > 0 else 0.0
+    power = scale * float(inside[lag, offset]) ** 2
+    least_power = math.log(inside.size / _FALSE_ALARM)
+    if scale * float(ends.max()) ** 2 > max(power + IMPOSSIBLE_SIGMAS**2 / 2, least_power):
+        return beyond if ends[1] > ends[0] else -beyond, 0.0, math.inf
     return (
         int(lag) - longest_lag,
-        float(np.fft.fftfreq(cells.shape[1])[offset]) / length,
-        # The median of a Rayleigh distribution is at the power ln 2.
-        threshold**2 * math.log(2) if height > threshold else math.inf,
+        float(np.fft.fftfreq(inside.shape[1])[offset]) / length,
+        least_power if power > least_power else math.inf,
     )
 
 

@@ -122,8 +122,9 @@ def cross_correlation_features(
 def time_differences_s(features: Float32, config: CorrelationConfig) -> dict[Pair, float]:
     """Return the peak of each present pair's profile, averaged over time.
 
-    It is the time in seconds by which the pair's first receiver hears the signal later. The
-    features are those of `cross_correlation_features` with the same configuration.
+    It is the time in seconds by which the pair's first receiver hears the signal later. A pair
+    whose profile is highest at a longest lag, where a peak beyond it cannot be told apart, is
+    left out. The features are those of `cross_correlation_features` with the same configuration.
 
     Raises:
         FeatureError: The features have another shape.
@@ -133,9 +134,10 @@ def time_differences_s(features: Float32, config: CorrelationConfig) -> dict[Pai
     lags_s, found = config.lags_s, {}
     for pair, profile in zip(config.pairs, features.mean(axis=2, dtype=np.float64), strict=True):
         if profile[0] > ABSENT / 2:
-            at = int(np.clip(profile.argmax(), 1, config.n_lags - 2))
-            fraction = vertex(*np.square(profile[at - 1 : at + 2]))
-            found[pair] = float(lags_s[at] + fraction * (lags_s[1] - lags_s[0]))
+            at = int(profile.argmax())
+            if 0 < at < config.n_lags - 1:
+                fraction = vertex(*np.square(profile[at - 1 : at + 2]))
+                found[pair] = float(lags_s[at] + fraction * (lags_s[1] - lags_s[0]))
     return found
 
 

@@ -137,20 +137,26 @@ def require_full_scale(samples: Samples) -> Samples:
 
 
 def _require_form(samples: Samples, spectrum: Spectrum) -> Samples:
-    if not isinstance(samples, np.ndarray):
-        raise FeatureError(f"a recording is a NumPy array or Blocks, not {type(samples).__name__}")
-    if samples.ndim != 1:
+    if isinstance(samples, np.ndarray) and samples.ndim != 1:
         raise FeatureError(
             f"a recording has shape (n_samples,), not {samples.shape}; "
             "combine I and Q into a complex array: i + 1j * q"
         )
+    return require_type(samples, spectrum)
+
+
+def require_type(samples: Samples, spectrum: Spectrum) -> Samples:
+    """Return samples of any shape; raise a `FeatureError` unless `spectrum` takes their type."""
+    if not isinstance(samples, np.ndarray):
+        raise FeatureError(f"a recording is a NumPy array or Blocks, not {type(samples).__name__}")
     if samples.dtype.kind in "iu":
         raise FeatureError(
             f"samples are {samples.dtype}; scale integers to full scale 1, as in iq / 32768"
         )
     wanted = "real floats" if spectrum == "one-sided" else "complex IQ"
     if samples.dtype.kind != ("f" if spectrum == "one-sided" else "c"):
-        raise FeatureError(f"a {spectrum} spectrum takes {wanted}, not {samples.dtype}")
+        combine = "; combine I and Q: i + 1j * q" if samples.dtype.kind == "f" else ""
+        raise FeatureError(f"a {spectrum} spectrum takes {wanted}, not {samples.dtype}{combine}")
     return samples
 
 

@@ -30,6 +30,17 @@ def noise(rng: np.random.Generator, n_samples: int, bandwidth: float = 1.0) -> C
     return np.asarray(shaped / np.sqrt(np.mean(np.square(np.abs(shaped)))), dtype=np.complex128)
 
 
+def keyed(time_s: NDArray[np.float64]) -> Complex128:
+    """Return a carrier at these times, keyed once a second and phase-modulated as DCF77's is.
+
+    Unlike noise, it fits itself somewhat at any lag.
+    """
+    chips = np.random.default_rng(0).choice([-1, 1], 512)
+    phase = 0.27 * chips[np.floor(time_s * 645.8).astype(np.intp) % 512] * (time_s % 1 > 0.2)
+    signal: Complex128 = np.where(time_s % 1 < 0.1, 0.15, 1.0) * np.exp(1j * phase)
+    return signal
+
+
 def delayed(signal: Complex128, delay_s: float, rate_hz: float) -> Complex128:
     """Return the periodic signal with any fractional delay, exact by the Fourier shift theorem."""
     frequencies_hz = np.fft.fftfreq(signal.size, 1 / rate_hz)

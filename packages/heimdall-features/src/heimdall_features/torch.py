@@ -16,6 +16,7 @@ from heimdall_features.config import FeatureConfig
 from heimdall_features.errors import FeatureError
 from heimdall_features.frames import FramePlan
 from heimdall_features.mel import filter_bank
+from heimdall_features.signal import LARGEST_SAMPLE
 from heimdall_features.spectrum import scaled_window
 
 
@@ -97,9 +98,15 @@ class MelFeatures(nn.Module):
         if is_real == iq.is_complex() or not (iq.is_complex() or iq.is_floating_point()):
             kind = "real floats" if is_real else "complex IQ"
             raise FeatureError(f"a {self.config.spectrum} spectrum takes {kind}, not {iq.dtype}")
-        if not torch.isfinite(torch.view_as_real(iq) if iq.is_complex() else iq).all():
+        parts = torch.view_as_real(iq) if iq.is_complex() else iq
+        if not torch.isfinite(parts).all():
             raise FeatureError(
                 f"the batch of shape {tuple(iq.shape)} holds NaN or infinite samples; "
                 "repair or drop them"
+            )
+        if (parts.abs() > LARGEST_SAMPLE).any():
+            raise FeatureError(
+                f"the batch of shape {tuple(iq.shape)} has samples above {LARGEST_SAMPLE:g}, and "
+                "full scale is 1; divide by the largest value of the receiver's converter"
             )
         return iq.abs() if self.config.spectrum == "envelope" else iq

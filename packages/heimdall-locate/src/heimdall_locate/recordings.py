@@ -91,7 +91,7 @@ def measure_arrivals(
     """Arrival times of the transmission that the recordings have in common.
 
     Recordings that share too little time with the others are left out, so that one that was made
-    at another time does not spoil the rest.
+    at another time does not spoil the rest; so are those whose time contradicts the others'.
 
     Args:
         recordings: By the name of the site; those with a clock that are not unusable are used.
@@ -118,7 +118,7 @@ def measure_arrivals(
     _require_three(together, reasons, "recorded at the same time with a clock")
     config = arrival_config([s for s in sites if s.name in together], rate_hz)
     measured = ArrivalExtractor(config).measure(together)
-    columns = np.column_stack(measured)
+    columns = np.column_stack([measured.rows, measured.noise_s, measured.coherent_s])
     found = dict(zip(config.receivers, columns, strict=True))
     nowhere = np.array([0.0, *[np.nan] * (columns.shape[1] - 1)])
     table = np.array([found.get(site.name, nowhere) for site in sites])
@@ -126,7 +126,8 @@ def measure_arrivals(
     table[~heard] = np.nan
     for name, row in found.items():
         if not row[0]:
-            reasons[name] = "hears nothing that the others hear"
+            unheard = "hears nothing that the others hear"
+            reasons[name] = measured.impossible.get(name, unheard)
     return Arrivals(
         sites=tuple(sites),
         arrivals_s=table[:, 1] * 1e-6,

@@ -22,6 +22,7 @@ from heimdall_trainer.flags import Switch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from heimdall_data import Details
     from heimdall_data.transmission import Transmission
     from heimdall_locate import Calibration, Site, Transmitter
 
@@ -55,6 +56,7 @@ def calibrate(
     frequency_hz: float | None = None,
     clock_uncertainty_s: float | None = None,
     sample_rate_hz: float | None = None,
+    full_scale: float | None = None,
     only: Annotated[KnownFilter, FILTER] = EVERY,
     output: Path | None = None,
     json: Switch = False,
@@ -84,6 +86,8 @@ def calibrate(
         Standard deviation of the start in files that state a start and no uncertainty.
     sample_rate_hz
         Of NumPy files and raw samples, which do not hold it.
+    full_scale
+        Largest value of the converter, such as 32768, in files with floats that are its counts.
     output
         Write the calibration to this JSON file.
     json
@@ -101,6 +105,7 @@ def calibrate(
     for flag, value in (
         ("clock_uncertainty_s", clock_uncertainty_s),
         ("sample_rate_hz", sample_rate_hz),
+        ("full_scale", full_scale),
     ):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{flag} is {value}; give a number above 0")
@@ -111,7 +116,12 @@ def calibrate(
         if only != EVERY:
             raise UsageError("conditions choose sessions of the catalogue; leave them out")
         transmitter = Transmitter(latitude, longitude, altitude_m, frequency_hz)
-        known = _of_files(files, stations, transmitter, clock_uncertainty_s, sample_rate_hz)
+        from heimdall_data import Details
+
+        details = Details(
+            clock_sigma_s=clock_uncertainty_s, sample_rate_hz=sample_rate_hz, full_scale=full_scale
+        )
+        known = _of_files(files, stations, transmitter, details)
     else:
         known = _of_catalogue(only, connections)
     found = _learned(known)
@@ -141,8 +151,7 @@ def _of_files(
     files: tuple[Path, ...],
     stations: Path | None,
     transmitter: Transmitter,
-    sigma_s: float | None,
-    rate_hz: float | None,
+    details: Details,
 ) -> Iterator[Known]:
     from dataclasses import replace
 
@@ -150,11 +159,8 @@ def _of_files(
     from heimdall_data.transmission import read_transmission, recorded_together
 
     listed = stations_from_csv(stations) if stations else ()
-    groups = recorded_together(files, clock_sigma_s=sigma_s, sample_rate_hz=rate_hz, warn=_warn)
-    for group in groups:
-        transmission = read_transmission(
-            group, listed, clock_sigma_s=sigma_s, sample_rate_hz=rate_hz, warn=_warn
-        )
+    for group in recorded_together(files, details, warn=_warn):
+        transmission = read_transmission(group, listed, details=details, warn=_warn)
         carrier_hz = transmitter.frequency_hz or transmission.frequency_hz
         yield group[0].name, transmission, replace(transmitter, frequency_hz=carrier_hz)
 

@@ -171,6 +171,7 @@ def files(
     start: Annotated[datetime | None, Parameter(converter=_moment)] = None,
     sample_rate_hz: float | None = None,
     clock_uncertainty_s: float | None = None,
+    full_scale: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     approval: Literal["pending", "approved"] = "pending",
     allow_far: Annotated[Switch, FAR] = False,
     dry_run: Annotated[Switch, DRY] = False,
@@ -196,6 +197,9 @@ def files(
         Of NumPy files and raw samples, which do not hold it.
     clock_uncertainty_s
         Standard deviation of the starts in files that do not state it, such as SigMF, seconds.
+    full_scale
+        Of files with floats that are counts of a converter, its largest value, such as 32768:
+        they are stored as SigMF, divided by it.
     approval
         Only approved sessions are trained on.
     """
@@ -218,6 +222,7 @@ def files(
         start=start,
         sample_rate_hz=sample_rate_hz,
         clock_sigma_s=clock_uncertainty_s,
+        full_scale=full_scale,
         approval=approval,
         allow_far=allow_far,
         warn=warnings.append,
@@ -245,9 +250,9 @@ def manifest(
     file
         CSV with the columns session, source, source_latitude, source_longitude, file, and
         perhaps station, station_latitude, station_longitude, station_altitude_m, frequency_hz,
-        start, start_time, start_uncertainty_s, sample_rate_hz, approval, source_type, power_dbm,
-        error_margin_m, notes; or YAML with a list `sessions`, each with these names and a list
-        `recordings`.
+        start, start_time, start_uncertainty_s, sample_rate_hz, full_scale, approval, source_type,
+        power_dbm, error_margin_m, notes; or YAML with a list `sessions`, each with these names and
+        a list `recordings`.
     """
     from heimdall_data.ingest.manifest import read_manifest
 

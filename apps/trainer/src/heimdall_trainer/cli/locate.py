@@ -27,7 +27,7 @@ from heimdall_trainer.flags import Switch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from heimdall_data import Station
+    from heimdall_data import Details, Station
     from heimdall_data.transmission import Transmission
     from heimdall_export import Predictor
     from heimdall_features import ClockedRecording
@@ -61,6 +61,7 @@ def locate(
     propagation: Literal["line-of-sight", "ground-wave", "sky-wave"] | None = None,
     clock_uncertainty_s: float | None = None,
     sample_rate_hz: float | None = None,
+    full_scale: float | None = None,
     json: Switch = False,
     connections: Connections = NOWHERE,
 ) -> None:
@@ -93,6 +94,8 @@ def locate(
         Standard deviation of the start in files that state a start and no uncertainty.
     sample_rate_hz
         Of NumPy files and raw samples, which do not hold it.
+    full_scale
+        Largest value of the converter, such as 32768, in files with floats that are its counts.
     json
         Print position.json instead of text; of sessions, a line each.
     """
@@ -103,6 +106,7 @@ def locate(
         ("frequency_hz", frequency_hz),
         ("clock_uncertainty_s", clock_uncertainty_s),
         ("sample_rate_hz", sample_rate_hz),
+        ("full_scale", full_scale),
     ):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{flag} is {value}; give a number above 0")
@@ -114,8 +118,12 @@ def locate(
     learned = Learned.read(model, calibration, connections)
     found: Iterator[tuple[str, Callable[[], Transmission]]]
     if files:
-        told = (clock_uncertainty_s, sample_rate_hz)
-        found = iter([("", partial(_of_files, files, stations, *told, connections))])
+        from heimdall_data import Details
+
+        details = Details(
+            clock_sigma_s=clock_uncertainty_s, sample_rate_hz=sample_rate_hz, full_scale=full_scale
+        )
+        found = iter([("", partial(_of_files, files, stations, details, connections))])
     else:
         found = _of_sessions(session, only, connections)
     failed = []
@@ -157,8 +165,7 @@ def locate(
 def _of_files(
     files: tuple[Path, ...],
     stations: Path | None,
-    sigma_s: float | None,
-    rate_hz: float | None,
+    details: Details,
     connections: Connections,
 ) -> Transmission:
     from heimdall_data.ingest.session_files import stations_from_csv
@@ -177,8 +184,7 @@ def _of_files(
         files,
         stations_from_csv(stations) if stations else (),
         catalogued=catalogued,
-        clock_sigma_s=sigma_s,
-        sample_rate_hz=rate_hz,
+        details=details,
         warn=partial(LOGGER.warning, "%s"),
     )
 

@@ -143,6 +143,13 @@ def _uncertainty_s(text: str) -> float:
     return value
 
 
+def _full_scale(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise ValueError("give the largest value of the converter, such as 32768")
+    return value
+
+
 def _approval(text: str) -> str:
     if text not in APPROVALS:
         raise ValueError(f"it must be one of {', '.join(APPROVALS)}")
@@ -170,6 +177,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[str], object]]] = {
     "station_longitude": ("station", _number),
     "station_altitude_m": ("recording", _number),
     "sample_rate_hz": ("recording", _number),
+    "full_scale": ("recording", _full_scale),
     "start_time": ("recording", _gps_ns),
     "start_uncertainty_s": ("recording", _uncertainty_s),
     "notes": ("recording", str),
@@ -279,6 +287,7 @@ def _inspect(
                     start=values.get("start"),
                     start_gps_ns=row.values.get("start_time"),
                     clock_sigma_s=row.values.get("start_uncertainty_s"),
+                    full_scale=row.values.get("full_scale"),
                 ),
             )
             files.append((row.values["station"], file))

@@ -32,6 +32,8 @@ _NAMED_WITHIN_S = 1
 """Names of files have whole seconds."""
 _LARGEST_DB = 6
 """Twice the power of a recording whose I and Q are always at full scale."""
+_SMALLEST_DB = -100
+"""The rounding noise of a 16-bit converter."""
 
 
 def copies(sessions: Iterable[NewSession]) -> Iterator[str]:
@@ -176,6 +178,11 @@ def _unlikely_levels(session: NewSession) -> Iterator[str]:
             yield f"the recording of {station!r} is silent, all zero ({file.path.name})"
         elif file.level_db > _LARGEST_DB:
             yield (
-                f"the recording of {station!r} is {file.level_db:.0f} dB above full scale and will "
-                f"not be used ({file.path.name}); divide it by the converter's largest value"
+                f"the recording of {station!r} is {file.level_db:.0f} dB above full scale "
+                f"({file.path.name}); is full_scale the converter's largest value?"
+            )
+        elif file.converted and file.converted.full_scale and file.level_db < _SMALLEST_DB:
+            yield (
+                f"the recording of {station!r} is {-file.level_db:.0f} dB below full scale after "
+                f"division by {file.converted.full_scale:g} ({file.path.name}); was it scaled?"
             )

@@ -23,7 +23,7 @@ from heimdall_features.names import composed, spellings
 from heimdall_features.outside_json import LARGEST_BYTES, parsed_json
 
 from heimdall_data.errors import IngestError
-from heimdall_data.recordings.decode import NO_MEMORY, decode, decoding, require_finite
+from heimdall_data.recordings.decode import NO_MEMORY, decode, decoding, require_sound
 from heimdall_data.recordings.formats import (
     JSON,
     PAIR,
@@ -63,6 +63,15 @@ class Details:
     """Instant of the first sample, where the file states none with its uncertainty."""
     clock_sigma_s: float | None = None
     """Standard deviation of the start, where the file states none."""
+    full_scale: float | None = None
+    """Largest value of samples that are floats, such as 32768 for counts; 1 where unset."""
+
+    def __post_init__(self) -> None:
+        if self.full_scale is not None and not 0 < self.full_scale < math.inf:
+            raise IngestError(
+                f"full_scale is {self.full_scale}; give the largest value of the receiver's "
+                "converter, such as 32768 for 16 bits"
+            )
 
     def completed(self, recording: Recording) -> Recording:
         """Return the recording with these facts where it states no uncertainty of its start."""
@@ -183,7 +192,7 @@ class _Read:
 
 
 def _read_file(path: Path, details: Details) -> _Read:
-    rate_hz = details.sample_rate_hz
+    rate_hz, full_scale = details.sample_rate_hz, details.full_scale or 1.0
     try:
         payload, beside = _content(path)
         suffix = suffix_of(path).lower()
@@ -203,12 +212,12 @@ def _read_file(path: Path, details: Details) -> _Read:
             with decoding(path.name):
                 if is_raw:
                     decoded = recording_from_raw_iq(
-                        payload, RAW[suffix], path.name, rate_hz, beside
+                        payload, RAW[suffix], path.name, rate_hz, beside, full_scale
                     )
                 else:
                     notes = WavNotes(beside, _attributes(path))
-                    decoded = recording_from_iq_wav(payload, path.name, notes)
-                require_finite(decoded, path.name)
+                    decoded = recording_from_iq_wav(payload, path.name, notes, full_scale)
+                require_sound(decoded, path.name)
         else:
             decoded = decode(
                 payload,
@@ -217,6 +226,7 @@ def _read_file(path: Path, details: Details) -> _Read:
                 sample_rate_hz=rate_hz,
                 start=details.start,
                 metadata=beside,
+                full_scale=full_scale,
             )
     except MemoryError as error:
         raise IngestError(f"{path}: {NO_MEMORY}") from error
@@ -232,7 +242,8 @@ def _read_file(path: Path, details: Details) -> _Read:
     )
     # The store's SigMF is a pair or a plain tar.
     is_packed = form == "sigmf" and kind is not None and kind is not TAR
-    is_converted = is_foreign or is_packed or now != before
+    is_scaled = details.full_scale is not None and form != "kiwi_wav"
+    is_converted = is_foreign or is_packed or is_scaled or now != before
     station = composed(recording.station or station_in_name(path))
     recording = replace(recording, station=station)
     stored = "sigmf" if is_converted else str(form)

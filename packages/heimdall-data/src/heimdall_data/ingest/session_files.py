@@ -51,6 +51,7 @@ def new_session_from_files(
     start: datetime | None = None,
     sample_rate_hz: float | None = None,
     clock_sigma_s: float | None = None,
+    full_scale: float | None = None,
     approval: str = "approved",
     allow_far: bool = False,
     warn: Callable[[str], object] = log_warning,
@@ -68,6 +69,7 @@ def new_session_from_files(
         start: When it began, aware; None takes the earliest time in the files.
         sample_rate_hz: For NumPy files, which do not contain it.
         clock_sigma_s: Standard deviation in seconds of the starts in files that do not state it.
+        full_scale: Largest value of samples that are floats; 1 where unset.
         approval: The session's approval status.
         allow_far: The source may be over 3,000 km from every station.
         warn: Called with a sentence for each unlikely value.
@@ -81,7 +83,12 @@ def new_session_from_files(
         check_moment(start, "the session")
     files = []
     for path in recording_paths(paths):
-        details = Details(sample_rate_hz=sample_rate_hz, start=start, clock_sigma_s=clock_sigma_s)
+        details = Details(
+            sample_rate_hz=sample_rate_hz,
+            start=start,
+            clock_sigma_s=clock_sigma_s,
+            full_scale=full_scale,
+        )
         file = RecordingFile.inspected(path, details)
         files.append((file.station, file))
     session = session_files(

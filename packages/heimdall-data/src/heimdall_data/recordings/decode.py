@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heimdall_features import FeatureError
+from heimdall_features.signal import require_full_scale
 
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.formats import FORMATS, kind_of
@@ -28,6 +30,7 @@ def decode(
     sample_rate_hz: float | None = None,
     start: datetime | None = None,
     metadata: bytes | None = None,
+    full_scale: float = 1.0,
 ) -> Recording:
     """Decode one recording.
 
@@ -38,6 +41,7 @@ def decode(
         sample_rate_hz: The catalogue's; needed for `npy`, which does not contain it.
         start: Approximate time of recording, for the GPS week of a KiwiSDR recording.
         metadata: The `.sigmf-meta` beside SigMF samples; None: `data` is a SigMF archive.
+        full_scale: Largest value of samples that are floats; integers have that of their type.
 
     Raises:
         RecordingError: The bytes are not a usable recording of that format.
@@ -49,16 +53,16 @@ def decode(
             _require_kind(data, format or "npy", name)
         match format or "npy":
             case "npy":
-                recording = recording_from_npy(data, name, sample_rate_hz)
+                recording = recording_from_npy(data, name, sample_rate_hz, full_scale)
             case "sigmf":
-                recording = recording_from_sigmf(data, metadata, name)
+                recording = recording_from_sigmf(data, metadata, name, full_scale)
             case "kiwi_wav":
                 recording = recording_from_kiwi_wav(data, name, start)
             case _:
                 raise RecordingError(
                     f"{name}: unknown iq_data_format {format!r}; known are {', '.join(FORMATS)}"
                 )
-        require_finite(recording, name)
+        require_sound(recording, name)
     return recording
 
 
@@ -96,8 +100,8 @@ def decoding(name: str) -> Iterator[None]:
         ) from error
 
 
-def require_finite(recording: Recording, name: str) -> None:
-    """Refuse a recording with a sample that is NaN or infinite, by a `RecordingError`."""
+def require_sound(recording: Recording, name: str) -> None:
+    """Refuse samples that are NaN, infinite or beyond full scale, by a `RecordingError`."""
     for stretch in (recording, *recording.others):
         finite = np.isfinite(stretch.iq.view(np.float32))
         if not finite.all():
@@ -105,3 +109,9 @@ def require_finite(recording: Recording, name: str) -> None:
             raise RecordingError(
                 f"{name}: {n_bad} of {finite.size} values are NaN or infinite; record again"
             )
+        try:
+            require_full_scale(stretch.iq)
+        except FeatureError as error:
+            raise RecordingError(
+                f"{name}: {error}, or give that value: --full_scale, or full_scale in a manifest"
+            ) from error

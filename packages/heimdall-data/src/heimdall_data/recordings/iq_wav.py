@@ -156,8 +156,10 @@ class WavNotes:
     """Extended attributes of the file, without the prefix `user.`."""
 
 
-def recording_from_iq_wav(data: bytes, name: str, notes: WavNotes | None = None) -> Recording:
-    """Decode an ordinary WAV file with I and Q as its two channels.
+def recording_from_iq_wav(
+    data: bytes, name: str, notes: WavNotes | None = None, full_scale: float = 1.0
+) -> Recording:
+    """Decode an ordinary WAV file with I and Q as its two channels; floats by their full scale.
 
     Raises:
         RecordingError: The file or its JSON is of another kind, damaged or truncated.
@@ -165,15 +167,22 @@ def recording_from_iq_wav(data: bytes, name: str, notes: WavNotes | None = None)
     notes = notes or WavNotes()
     said = _sidecar(notes.sidecar, name)
     chunks = _chunks(data, name)
-    rate_hz, iq = _samples(chunks, name)
+    rate_hz, iq = _samples(chunks, name, full_scale)
     with _notes_of(name):
         return _described(iq, rate_hz, _auxiliary(chunks), said, notes.attributes, name)
 
 
 def recording_from_raw_iq(
-    data: bytes, kind: str, name: str, sample_rate_hz: float | None, sidecar: bytes | None = None
+    data: bytes,
+    kind: str,
+    name: str,
+    sample_rate_hz: float | None,
+    sidecar: bytes | None = None,
+    full_scale: float = 1.0,
 ) -> Recording:
     """Decode a file of I and Q in turn, each of this type of NumPy.
+
+    Floats are divided by `full_scale`.
 
     Raises:
         RecordingError: The rate is unknown, the samples are incomplete, or the JSON is unusable.
@@ -191,7 +200,7 @@ def recording_from_raw_iq(
             f"{name}: {len(data)} bytes are not 1 to {MAX_SAMPLES} samples of "
             f"{2 * np.dtype(kind).itemsize} bytes; copy the file again"
         )
-    iq = _values(memoryview(data), kind).view(np.complex64)
+    iq = _values(memoryview(data), kind, full_scale).view(np.complex64)
     with _notes_of(name):
         return _described(iq, rate_hz, (None, None), said, {}, name)
 
@@ -319,12 +328,22 @@ def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
                 f"{name}: truncated: {len(data) - here} bytes of {size} in chunk "
                 f"`{kind.decode('ascii', 'replace')}`; copy the file again"
             )
+        if kind in (b"RIFF", b"RF64", b"riff") or (kind == b"data" and kind in chunks):
+            raise RecordingError(
+                f"{name}: a second recording at byte {here - _CHUNK.size}; store each by itself"
+            )
         chunks.setdefault(kind, view[here : here + size])
         here += size + -size % boundary
+    if any(data[here:]):
+        raise RecordingError(
+            f"{name}: {len(data) - here} bytes after the last chunk; copy the file again"
+        )
     return chunks
 
 
-def _samples(chunks: Mapping[bytes, memoryview], name: str) -> tuple[float, ComplexSamples]:
+def _samples(
+    chunks: Mapping[bytes, memoryview], name: str, full_scale: float
+) -> tuple[float, ComplexSamples]:
     """Sample rate in Hz, and the samples relative to full scale."""
     described, body = chunks.get(b"fmt "), chunks.get(b"data")
     if described is None or body is None or len(described) < _FORMAT.size:
@@ -351,18 +370,18 @@ def _samples(chunks: Mapping[bytes, memoryview], name: str) -> tuple[float, Comp
         widened = np.zeros((2 * n_samples, 4), np.uint8)
         widened[:, 1:] = np.frombuffer(body, np.uint8).reshape(-1, 3)
         body = widened.reshape(-1).data
-    return float(rate_hz), _values(body, _KINDS[coding, bits]).view(np.complex64)
+    return float(rate_hz), _values(body, _KINDS[coding, bits], full_scale).view(np.complex64)
 
 
-def _values(body: memoryview, kind: str) -> npt.NDArray[np.float32]:
+def _values(body: memoryview, kind: str, full_scale: float) -> npt.NDArray[np.float32]:
     """I and Q in turn, of a type of NumPy, relative to full scale."""
     dtype = np.dtype(kind)
     with np.errstate(over="ignore"):  # beyond single precision is infinite, which is refused
         values = np.frombuffer(body, dtype).astype(np.float32)
-    if dtype.kind != "f":
-        half_range = np.float32(2 ** (8 * dtype.itemsize - 1))
-        values -= half_range if dtype.kind == "u" else np.float32(0)
-        values /= half_range
+    half_range = np.float32(2 ** (8 * dtype.itemsize - 1))
+    if dtype.kind == "u":
+        values -= half_range
+    values /= np.float32(full_scale) if dtype.kind == "f" else half_range
     return values
 
 

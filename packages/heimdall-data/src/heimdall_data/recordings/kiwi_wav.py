@@ -213,6 +213,12 @@ def _blocks(data: bytes, name: str) -> npt.NDArray[np.void]:
     if not good.all():
         bad = int(np.argmin(good))
         raise _damage(data, HEADER.size + bad * layout.itemsize, bad, data_bytes, name)
+    rest = data[HEADER.size + blocks.nbytes :]
+    if not b"kiwi".startswith(rest[:4]):
+        raise RecordingError(
+            f"{name}: {len(rest)} bytes after the last block, which are no part of one; store each "
+            f"recording by itself"
+        )
     return blocks
 
 

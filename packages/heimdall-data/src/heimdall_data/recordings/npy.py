@@ -2,7 +2,8 @@
 
 Three layouts are read: complex64 `(n,)`, and float32 or int16 as I and Q, `(2, n)` or
 `(n, 2)`. A `(2, 2)` array could be either and is read as `(2, n)`. Integers are scaled by
-1/32768 to full scale.
+1/32768 to full scale, and floats by a full scale that only the caller knows. A file with anything
+after the array is refused: NumPy reads the first of several arrays and says nothing.
 
 Source: NumPy Enhancement Proposal 1, "A simple file format for NumPy arrays".
 """
@@ -26,7 +27,9 @@ _READERS = {
 }
 
 
-def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> Recording:
+def recording_from_npy(
+    data: bytes, name: str, sample_rate_hz: float | None, full_scale: float = 1.0
+) -> Recording:
     """Decode a NumPy file; the sample rate is the catalogue's, since the file has none.
 
     Raises:
@@ -56,6 +59,11 @@ def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> 
             f"{name}: truncated: {held} bytes of samples, but the header says {dtype} of shape "
             f"{shape}, {n_values * dtype.itemsize} bytes; store the recording again"
         )
+    if extra := held - n_values * dtype.itemsize:
+        raise RecordingError(
+            f"{name}: {extra} bytes after the array of {dtype} and shape {shape}, such as of a "
+            f"second array; store each by itself, or both as one"
+        )
     flat = np.frombuffer(data, dtype, n_values, stream.tell())
     values = flat.reshape(shape, order="F" if fortran_order else "C")
     if values.ndim == 1:
@@ -64,8 +72,8 @@ def recording_from_npy(data: bytes, name: str, sample_rate_hz: float | None) -> 
         i, q = values if values.shape[0] == 2 else values.T
         iq = np.empty(i.shape, np.complex64)
         iq.real, iq.imag = i, q
-        if dtype.kind == "i":
-            iq /= INT16_FULL_SCALE
+    floats = iq.view(np.float32)
+    floats /= INT16_FULL_SCALE if dtype.kind == "i" else np.float32(full_scale)
     return Recording(iq=iq, sample_rate_hz=float(sample_rate_hz))
 
 

@@ -64,10 +64,13 @@ _Captures = list[tuple[int, dict[str, Any]]]
 """For each capture, the index of its first sample in the dataset and its metadata."""
 
 
-def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Recording:
+def recording_from_sigmf(
+    data: bytes, metadata: bytes | None, name: str, full_scale: float = 1.0
+) -> Recording:
     """Decode a SigMF recording.
 
-    `metadata` is the `.sigmf-meta` beside the samples; None: `data` is a whole archive.
+    `metadata` is the `.sigmf-meta` beside the samples; None: `data` is a whole archive. Floats are
+    divided by `full_scale`.
 
     Raises:
         RecordingError: The metadata are not valid, the samples are not complex or have several
@@ -87,7 +90,7 @@ def recording_from_sigmf(data: bytes, metadata: bytes | None, name: str) -> Reco
     try:
         captures = _captures(about, meta["captures"])
         data = _without_foreign_bytes(data, about, captures, 2 * dtype.itemsize)
-        return _recording(_samples(data, dtype), about, captures)
+        return _recording(_samples(data, dtype, full_scale), about, captures)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecordingError(
             f"{name}: unusable SigMF metadata or samples ({type(error).__name__}: {error}); "
@@ -171,6 +174,8 @@ def _unpacked(data: bytes) -> bytes:
             raise EOFError("truncated")
         data = stream.unused_data
         if not data.startswith((b"\x1f\x8b", b"\xfd7zXZ\0")):
+            if data.strip(b"\0"):
+                raise ValueError(f"{len(data)} bytes after its end")
             unpacked = b"".join(parts)
             if (inside := kind_of(unpacked)) and inside is not TAR:
                 raise ValueError(f"it holds {inside.name}; unpack it")
@@ -187,6 +192,8 @@ def _zip_members(data: bytes) -> _Members:
         raise ValueError(
             f"unpacked it is {n_bytes} bytes, more than {MAX_BYTES}; cut it into several"
         )
+    if min((info.header_offset for info in archive.infolist()), default=0) > 0:
+        raise ValueError("bytes before its begin, such as of another archive")
     for info in archive.infolist():
         # Other methods may claim gigabytes of memory.
         if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
@@ -208,6 +215,8 @@ def _tar_members(data: bytes) -> _Members:
     for _ in range(_MOST_HEADERS + 1):
         head = data[here : here + _BLOCK]
         if not head.strip(b"\0"):
+            if (n_after := len(data) - here) != data.count(b"\0", here):
+                raise ValueError(f"{n_after} bytes after its end, such as of a second archive")
             return
         if len(head) < _BLOCK:
             raise ValueError("truncated")
@@ -318,7 +327,7 @@ def _count(values: dict[str, Any], key: str, default: int) -> int:
     return int(value)
 
 
-def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
+def _samples(data: bytes, dtype: np.dtype[Any], full_scale: float) -> ComplexSamples:
     """All samples, complex64 relative to full scale."""
     n_samples, rest = divmod(len(data), 2 * dtype.itemsize)
     if rest or not 0 < n_samples <= MAX_SAMPLES:
@@ -329,7 +338,9 @@ def _samples(data: bytes, dtype: np.dtype[Any]) -> ComplexSamples:
     if dtype.kind == "f":
         # Values beyond single precision become infinite, which `decode` refuses.
         with np.errstate(over="ignore"):
-            return values.astype(np.float32).view(np.complex64)
+            floats = values.astype(np.float32)
+        floats /= np.float32(full_scale)
+        return floats.view(np.complex64)
     half_range = 2.0 ** (8 * dtype.itemsize - 1)
     centre = half_range if dtype.kind == "u" else 0.0
     # Exact in the smallest type that has room for all integers, and in place: samples of 8 bits

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,8 @@ class Inputs(NamedTuple):
     """None for a model that takes none."""
     no_arrivals: str = ""
     """Reason if all arrivals are zero."""
+    impossible: Mapping[str, str] = MappingProxyType({})
+    """Reason by receiver whose arrival is zero because its time contradicts those of others."""
 
 
 class Predictor:
@@ -226,11 +229,11 @@ class Predictor:
         """
         if not prepared:
             return ()
-        features, arrivals, reasons = zip(*prepared, strict=True)
+        features, arrivals, *reasons = zip(*prepared, strict=True)
         times = None if self._arrivals is None else np.stack(arrivals)
         return tuple(
             position or ExportError(f"the model has no answer: {_NO_ANSWER}")
-            for position in self._positions(Sample(np.stack(features), times), reasons)
+            for position in self._positions(Sample(np.stack(features), times), *reasons)
         )
 
     def predict_features(
@@ -269,11 +272,15 @@ class Predictor:
         return tuple(positions)
 
     def _positions(
-        self, sample: Sample, no_arrivals: Sequence[str] | None = None
+        self,
+        sample: Sample,
+        no_arrivals: Sequence[str] | None = None,
+        impossible: Sequence[Mapping[str, str]] | None = None,
     ) -> list[Position | None]:
         """The network's answers; None if a figure is not finite or an ellipse has no area.
 
-        `no_arrivals` are the reasons of sessions whose arrivals are all zero.
+        `no_arrivals` are the reasons of sessions whose arrivals are all zero, and `impossible`
+        those of receivers whose arrival is.
         """
         n = len(sample.features)
         outputs = run_in_batches(self._session, sample.inputs, batch_size=n, outputs=self._outputs)
@@ -286,10 +293,11 @@ class Predictor:
             [None] * n if sample.arrivals is None else sample.arrivals.tolist(),
             outputs[UNEXPLAINED].tolist() if UNEXPLAINED in outputs else [None] * n,
             no_arrivals or [""] * n,
+            impossible or [{}] * n,
             strict=True,
         )
         found: list[Position | None] = []
-        for is_finite, components, used, arrivals, unexplained, reason in rows:
+        for is_finite, components, used, arrivals, unexplained, reason, wrong in rows:
             try:
                 # Weights that are no share are left to be refused.
                 counted = [each for each in components if not 0 <= each[0] < _NEGLIGIBLE]
@@ -299,7 +307,7 @@ class Predictor:
             if not is_finite:
                 found.append(None)
                 continue
-            receivers = _receivers(self.receivers, used, arrivals)
+            receivers = _receivers(self.receivers, used, arrivals, wrong)
             position = replace(position, receivers=receivers, unexplained=unexplained)
             found.append(replace(position, termination=_termination(position, reason)))
         return found
@@ -335,6 +343,7 @@ def _receivers(
     receivers: Sequence[Receiver],
     used: Sequence[bool],
     arrivals: Sequence[Sequence[float]] | None,
+    impossible: Mapping[str, str],
 ) -> tuple[ReceiverResult, ...]:
     """Each receiver's part in an answer, from its channel of the inputs."""
     found = []
@@ -344,7 +353,8 @@ def _receivers(
         if not is_used:
             reason = "no recording, or a silent one"
         elif arrivals and not heard:
-            reason = "its level alone, without an arrival time"
+            why = impossible.get(receiver.name)
+            reason = f"its level alone, {f'as {why}' if why else 'without an arrival time'}"
         figures = {"sigma_us": sigma_us, "snr_db": snr_db} if heard else {}
         found.append(ReceiverResult(name=receiver.name, used=is_used, reason=reason, **figures))
     return tuple(found)
@@ -405,7 +415,8 @@ def inputs_of(
         reason = f"{n_clocks} of {len(cut)} recordings have a locked clock, and a time takes two"
         return Inputs(mel, np.zeros(arrivals.shape, np.float32), reason)
     try:
-        rows = arrivals(cut)
+        rows, _, _, impossible = arrivals.measure(cut)
     except FeatureError as error:
         return Inputs(mel, np.zeros(arrivals.shape, np.float32), str(error))
-    return Inputs(mel, rows, "" if rows.any() else "no two receivers hear one transmission")
+    reason = "" if rows.any() else "no two receivers hear one transmission"
+    return Inputs(mel, rows, reason, impossible)
