@@ -1,5 +1,7 @@
 """A catalogue with a few simulated sessions on the real servers, for the tests that train."""
 
+import contextlib
+import importlib
 import os
 import socketserver
 import subprocess
@@ -33,6 +35,14 @@ def own_registry():
         os.environ["MLFLOW_TRACKING_URI"] = before
 
 
+SILENCERS = (
+    "ORT_DISABLE_TELEMETRY",
+    "MLFLOW_DISABLE_TELEMETRY",
+    "RAY_USAGE_STATS_ENABLED",
+    "DO_NOT_TRACK",
+)
+
+
 class Proxy(socketserver.ThreadingTCPServer):
     """Hears who is asked for by HTTPS, and lets nothing pass."""
 
@@ -47,20 +57,46 @@ class Proxy(socketserver.ThreadingTCPServer):
         """Keep the first line, and hang up."""
         self.asked.append(request.recv(300).partition(b"\r\n")[0].decode())
 
+    def __exit__(self, *error):
+        self.shutdown()
+        super().__exit__(*error)
+
+    def variables(self, caches):
+        """Environment of those whom it hears, and who write their caches into a folder."""
+        address = f"http://127.0.0.1:{self.server_address[1]}"
+        return {
+            **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), address),
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
+            **dict.fromkeys(("XDG_CACHE_HOME", "XDG_CONFIG_HOME"), str(caches)),
+        }
+
 
 @pytest.fixture(scope="session", autouse=True)
-def https_proxy():
-    """All tests and their processes have it, so that no command can call home unnoticed."""
+def https_proxy(tmp_path_factory):
+    """All tests and their processes have it, so that no command can call home unnoticed.
+
+    Processes have nothing of what our packages have set in this one to silence others. Most are
+    over before ONNX Runtime would call, but not before it has given the user an id.
+    """
+    # Those of this process are silenced before.
+    for name in ("heimdall_export.tracking.client", "onnxruntime"):
+        importlib.import_module(name)
+    caches = tmp_path_factory.mktemp("caches")
     with Proxy() as proxy, pytest.MonkeyPatch.context() as patch:
-        for name in ("HTTPS_PROXY", "https_proxy"):
-            patch.setenv(name, f"http://127.0.0.1:{proxy.server_address[1]}")
-        for name in ("NO_PROXY", "no_proxy"):
-            patch.setenv(name, "127.0.0.1,localhost")
-        for name in ("CI", "GITHUB_ACTIONS", "TF_BUILD", "TRAVIS", "JENKINS_URL"):
+        for name, value in proxy.variables(caches).items():
+            patch.setenv(name, value)
+        for name in ("CI", "GITHUB_ACTIONS", "TF_BUILD", "TRAVIS", "JENKINS_URL", *SILENCERS):
             patch.delenv(name, raising=False)  # Some are silent where they see one of these.
         yield proxy
-        proxy.shutdown()
     assert proxy.asked == []
+    assert [*caches.rglob("deviceid"), *caches.rglob("telemetry.json")] == []
+
+
+@pytest.fixture
+def listen():
+    """Make a proxy of a test's own."""
+    with contextlib.ExitStack() as opened:
+        yield lambda: opened.enter_context(Proxy())
 
 
 @pytest.fixture(scope="session")

@@ -182,3 +182,20 @@ def test_a_state_directory_that_is_a_file_is_refused(run_heimdall, tmp_path, com
     said = one_line(run_heimdall(*command.split(), HEIMDALL_DATABASE_URL=DATABASE, **S3), 1)
     assert str(tmp_path / "state") in said
     assert "HEIMDALL_STATE_DIR" in said
+
+
+def test_a_user_without_a_home_is_told_to_choose_a_directory(nameless, tmp_path):
+    """Container platforms run images as users with neither HOME nor a name."""
+    env = {k: v for k, v in os.environ.items() if k != "HEIMDALL_STATE_DIR"}
+    words = [*nameless, sys.executable, "-m", "heimdall_trainer", "cache", "status"]
+    told = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert "no home: set HEIMDALL_STATE_DIR" in one_line(told, 1)
+    program = (
+        "import os; from heimdall_trainer.cli.app import main\n"
+        "try: main(['cache', 'status'])\n"
+        "finally: print(os.path.expanduser('~/.cache'))"
+    )
+    env["HEIMDALL_STATE_DIR"] = str(tmp_path)
+    words = [*nameless, sys.executable, "-c", program]
+    said = subprocess.run(words, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+    assert said.stdout.splitlines()[-1] == f"{tmp_path}/.cache"

@@ -15,6 +15,7 @@ from heimdall_models import ModelError
 from heimdall_models.errors import TrainingError
 from heimdall_models.training.checkpoint_files import checkpoints_in, newest_checkpoint
 from heimdall_models.training.fit import fit
+from heimdall_models.training.stopping import REPEATED
 from heimdall_trainer.mlflow_run import new_steps, tracked_run
 from heimdall_trainer.pipeline import TrainingPipeline
 from lightning.pytorch import Callback
@@ -121,15 +122,42 @@ def test_ctrl_c_keeps_the_step_it_came_in(train, straight, tmp_path, capsys):
     assert_same(train("stopped", resume_from=kept), straight)
 
 
+class Twice(Signal):
+    """Sends a signal twice in one step."""
+
+    def on_before_optimizer_step(self, trainer, *_):
+        """In a step, counted from 1."""
+        super().on_before_optimizer_step(trainer)
+        super().on_before_optimizer_step(trainer)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [Signal(signal.SIGQUIT, step=1), *(Twice(number, step=1) for number in REPEATED)],
+    ids=lambda callback: signal.Signals(callback.number).name,
+)
+def test_whatever_a_terminal_or_a_scheduler_sends_keeps_the_step(train, tmp_path, callback):
+    """A dropped connection has the kernel and the shell send SIGHUP; limits of time come twice."""
+    before = signal.getsignal(callback.number)
+    with pytest.raises(SystemExit) as ended:
+        train("stopped", callback)
+    assert ended.value.code == 128 + callback.number
+    assert newest_checkpoint(tmp_path / "stopped").name == "step.ckpt"
+    assert signal.getsignal(callback.number) is before
+
+
+def test_a_signal_that_was_ignored_before_stays_ignored(train, tmp_path):
+    """`nohup heimdall train` is there to outlive its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        _, trained, _ = train("nohup", Signal(signal.SIGHUP, step=1))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(trained.history) == 3
+
+
 def test_who_asks_twice_is_not_made_to_wait(train, tmp_path):
     """A step may take minutes, and its data may never come."""
-
-    class Twice(Signal):
-        def on_before_optimizer_step(self, trainer, *_):
-            """Twice in one step."""
-            super().on_before_optimizer_step(trainer)
-            super().on_before_optimizer_step(trainer)
-
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train("stopped", Twice(signal.SIGINT, step=2))

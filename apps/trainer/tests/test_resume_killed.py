@@ -1,6 +1,8 @@
 """A training that is interrupted from outside, by the command line alone, and is one run."""
 
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -63,6 +65,21 @@ def interrupted(words, env, folder, number):
     return process.returncode, said
 
 
+def hung_up(words, env, folder):
+    """Run in a terminal that closes once a step was kept; return the exit status."""
+    before = written(folder)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *words], env=env, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    with contextlib.suppress(OSError):  # so says Linux at the end
+        while written(folder) == before and os.read(ours, 65536):
+            pass
+    os.close(ours)
+    return process.wait(timeout=120)
+
+
 def written(folder):
     """When steps were kept."""
     return [path.stat().st_mtime_ns for path in folder.rglob("step.ckpt")]
@@ -105,6 +122,12 @@ def metrics_of(connections, run_id):
     return history, run.info.status
 
 
+def runs_of(connections):
+    """All runs that MLflow has."""
+    client = MlflowClient(connections.tracking_uri())
+    return client.search_runs([each.experiment_id for each in client.search_experiments()])
+
+
 @pytest.fixture
 def one_thread():
     """Sums in the same order as in the processes."""
@@ -118,7 +141,7 @@ def one_thread():
 def test_a_run_that_is_interrupted_and_killed_ends_as_one_that_never_was(
     connections, quick, tmp_path
 ):
-    """Ctrl-C, a cluster's SIGTERM, and a machine that loses power; and it is one run."""
+    """Ctrl-C, a dropped connection, and a machine that loses power; and it is one run."""
     ours, theirs = (replace(connections, state_dir=tmp_path / name) for name in ("ours", "theirs"))
     config = replace(quick, backbone="test_convnext", batch_size=2, checkpoint_every_steps=1)
     env, kept = variables(ours), ours.state_dir / "checkpoints"
@@ -126,8 +149,9 @@ def test_a_run_that_is_interrupted_and_killed_ends_as_one_that_never_was(
     status, said = interrupted(command(config), env, kept, signal.SIGINT)
     assert (status, "the state is in" in said) == (130, True), said
     again = command(config, "--resume_training", "--num_workers", "2")
-    status, said = interrupted(again, env, kept, signal.SIGTERM)
-    assert (status, "the state is in" in said) == (143, True), said
+    assert hung_up(again, env, kept) == 128 + signal.SIGHUP
+    assert [run.info.status for run in runs_of(ours)] == ["KILLED"]
+    assert not [*kept.rglob("*.part")]
     status, said = interrupted(again, env, kept, signal.SIGKILL)
     assert status == -signal.SIGKILL, said
     run_id = trained(replace(config, resume_training=True), ours)

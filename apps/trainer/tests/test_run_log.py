@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from heimdall_models.training.history import duration
 from heimdall_trainer.console import tell_data
-from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.events import LOGGER, logged_as, tell
 from heimdall_trainer.pipeline import TrainingPipeline
 from tqdm import tqdm
@@ -179,14 +178,46 @@ def test_a_line_is_whole_while_a_bar_is_drawn(capsys):
     assert "50%" in said.err
 
 
-def test_a_log_that_cannot_be_written_is_named(monkeypatch):
-    """`heimdall train > run.log` on a full disk: an error without a file would be a riddle."""
+def test_a_log_that_cannot_be_written_ends_no_run(monkeypatch):
+    """Other programs run the pipeline with streams of their own."""
     full = Path("/dev/full").open("w")  # noqa: SIM115 - closing fails, too
     monkeypatch.setattr(sys, "stdout", full)
-    with pytest.raises(TrainerError, match="log cannot be written: No space left on device"):
-        tell("note", "epoch 1/2")
+    monkeypatch.setattr(sys, "stderr", full)
+    tell("note", "epoch 1/2")
+    LOGGER.warning("a receiver is silent")
     with contextlib.suppress(OSError):
         full.close()
+    tell("note", "epoch 2/2")
+
+
+def test_a_disk_that_is_full_under_the_log_costs_the_log_alone(command):
+    """A night's training ended in its fourth epoch, and nothing was delivered."""
+    words, where = command
+    (where["cwd"] / "run.json").unlink(missing_ok=True)
+    words = [*words, "--log_format", "json", "--epochs", "1"]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(words, **where, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.splitlines()[-1] == (
+        "warning: standard output could not be written whole: No space left on device; "
+        "the work itself is complete"
+    )
+    assert json.loads((where["cwd"] / "run.json").read_text())["model_version"]
+
+
+def test_a_warning_that_standard_error_cannot_take_is_in_the_log():
+    """Of two places, the one that can be written has it."""
+    program = (
+        "import sys; from heimdall_trainer.streams import forgive; forgive();"
+        "from heimdall_trainer.events import LOGGER, logged_as\n"
+        "with logged_as('json'): LOGGER.warning('a receiver is silent')"
+    )
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, check=True
+        )
+    event = json.loads(ended.stdout)
+    assert (event["event"], event["said"]) == ("note", "a receiver is silent")
 
 
 def test_not_a_number_is_null(capsys):

@@ -481,3 +481,9 @@ def test_a_run_asks_no_network_and_prints_nothing(tmp_path):
         cwd=tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_mlflow_is_there_for_a_user_without_a_home(nameless):
+    """Container platforms run images as users with neither HOME nor a name."""
+    program = "import os, heimdall_export.tracking.client; assert 'HOME' not in os.environ"
+    subprocess.run([*nameless, sys.executable, "-c", program], check=True)

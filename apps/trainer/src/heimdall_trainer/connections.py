@@ -144,11 +144,17 @@ class Connections:
         """Return the state directory, made where it is missing.
 
         Raises:
-            TrainerError: It cannot be made or written.
+            TrainerError: It is not known, or cannot be made or written.
         """
         from platformdirs import user_data_path
 
-        path = (self.state_dir or user_data_path("heimdall")).expanduser().absolute()
+        try:
+            path = (self.state_dir or user_data_path("heimdall")).expanduser().absolute()
+        except RuntimeError:  # a container's user, with neither HOME nor a name
+            raise TrainerError(
+                "the state directory is not known, as this user has no home: "
+                "set HEIMDALL_STATE_DIR to a directory that you can write"
+            ) from None
         problem = ""
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -3,7 +3,8 @@
 All events and the log messages of our libraries go through the logger `heimdall_trainer.run`, to
 which a program that runs the pipeline can add a handler. Standard output gets the text of each
 event or, with `--log_format json`, one object with the keys below. Warnings and errors, each on one
-line, go to standard error. Control characters, which names may have, are escaped in all of them.
+line, go to standard error, or to standard output if that cannot be written. Control characters,
+which names may have, are escaped in all of them.
 
 - all: `event`, `time` (UTC)
 - `stage`: `stage`, `state` (`begun`, `done`), and `seconds` when done
@@ -29,7 +30,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from heimdall_trainer.errors import TrainerError, without_passwords
+from heimdall_trainer.errors import without_passwords
+from heimdall_trainer.streams import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,32 +79,38 @@ class _Lines(logging.Handler):
     """Prints events on standard output, above Lightning's progress bar; warnings on error."""
 
     form: LogFormat = "text"
+    has_printed = False
+    """True if standard output has events: a log, and not the answer of a command."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one event; a TrainerError, which ends the run, at a full disk or a closed pipe."""
-        try:
+        """Print one event, if it can be: a full disk or a closed pipe ends no run."""
+        with contextlib.suppress(OSError, ValueError):  # of a program's own streams, or closed ones
             self._print(record)
-        except OSError as error:
-            raise TrainerError(
-                f"the run's log cannot be written: {error.strerror} (standard output or error)"
-            ) from error
 
     def _print(self, record: logging.LogRecord) -> None:
         from heimdall_features.names import shown, shown_lines  # loads NumPy, needless for --help
 
         text = shown_lines(record.getMessage())
-        if record.levelno >= logging.ERROR:
-            print(f"heimdall: {shown(text)}", file=sys.stderr, flush=True)
-        elif not _is_first_process():
+        if not _is_first_process() and record.levelno < logging.ERROR:
             return
-        elif record.levelno >= logging.WARNING:
-            print(f"warning: {shown(text)}", file=sys.stderr, flush=True)
-        elif line := _json(record) if self.form == "json" else text:
+        if record.levelno >= logging.WARNING:
+            who = "heimdall" if record.levelno >= logging.ERROR else "warning"
+            text = f"{who}: {shown(text)}"
+            print(text, file=sys.stderr, flush=True)
+            if error_of("stderr") is None:
+                return
+        if line := _json(record) if self.form == "json" else text:
+            self.has_printed = True
             if (bars := sys.modules.get("tqdm")) is None:
                 print(line, flush=True)
             else:
                 bars.tqdm.write(line, file=sys.stdout)
                 sys.stdout.flush()
+
+
+def has_log() -> bool:
+    """Return True if this process has printed events."""
+    return _LINES.has_printed
 
 
 def _json(record: logging.LogRecord) -> str:

@@ -13,6 +13,7 @@ A value in a file is kept as the text that was typed, so that it means the same 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -62,7 +63,7 @@ def flags_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCo
     """
     given = arguments.get("--config", None)
     if given is not None and given.tokens:
-        set_flags(_entries(Path(given.tokens[-1].value).expanduser()), arguments)
+        set_flags(_entries(Path(os.path.expanduser(given.tokens[-1].value))), arguments)  # noqa: PTH111
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

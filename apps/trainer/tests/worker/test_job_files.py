@@ -97,3 +97,17 @@ def test_a_damaged_file_of_a_task_is_named(tmp_path):
     (tmp_path / "job.json").write_text("{")
     with pytest.raises(TrainerError, match=r"job\.json"):
         read_json(tmp_path / "job.json")
+
+
+def test_progress_that_cannot_be_written_ends_no_training(tmp_path):
+    """The disk is full, or the folder is gone; who watches sees the next one."""
+    folder = tmp_path / "task"
+    handler = EventFiles(folder)
+    LOGGER.addHandler(handler)
+    try:
+        tell("run", run_id="a", run_name="b")
+        folder.mkdir()
+        tell("stage", stage="training", state="begun")
+    finally:
+        LOGGER.removeHandler(handler)
+    assert read_json(folder / "progress.json") == {"stage": "training", "run_id": "a"}

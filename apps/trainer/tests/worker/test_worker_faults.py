@@ -1,5 +1,7 @@
 """What happens when brokers, workers and machines fail; the trainings only pretend."""
 
+import signal
+
 import pytest
 from heimdall_trainer.connections import Connections
 from mlflow import MlflowClient
@@ -69,10 +71,11 @@ def test_a_killed_workers_task_is_done_by_another_from_its_checkpoint(held, plac
     assert place.trained(sent) == [0, 1, 2]
 
 
-def test_a_worker_that_is_told_to_end_hands_its_task_back(held, place):
-    """`systemctl restart` and Kubernetes do this several times a week; that is no crash."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_worker_that_is_told_to_end_hands_its_task_back(held, place, number):
+    """`systemctl restart` and Kubernetes, and the terminal that it ran in, are no crashes."""
     process, sent = held
-    process.terminate()
+    process.send_signal(number)
     assert process.wait(60) == 0
     assert not (place.path / "jobs" / sent.id / "starts.json").exists()
     place.release()

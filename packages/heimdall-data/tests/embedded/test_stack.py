@@ -377,6 +377,20 @@ def test_a_first_start_on_a_full_disk_says_what_failed(place):
     assert not pids(place)
 
 
+def test_a_user_without_a_name_has_a_stack(nameless, place):
+    """Container platforms run images as users that /etc/passwd does not list."""
+    subprocess.run([*nameless, *DETACHED, place], check=True)
+    assert EmbeddedStack(place).status().running
+
+
+def test_a_user_for_whom_postgres_cannot_run_is_told_before_anything_is_started(nameless, place):
+    """In a group that it has no number for the kernel makes no namespace; nor do containers."""
+    words = [word for word in nameless if not word.startswith("--map-group")]
+    ran = subprocess.run([*words, *DETACHED, place], capture_output=True, text=True)
+    assert "StackError: Postgres does not run as user 12345, who has no name here" in ran.stderr
+    assert [path.name for path in place.iterdir()] == ["stack.lock"]
+
+
 def test_a_data_directory_that_was_never_finished_is_made_again(place):
     """A kill during the first start must not spoil the second."""
     (place / "postgres.unfinished" / "base").mkdir(parents=True)

@@ -91,6 +91,11 @@ def test_bytes_after_an_archive_are_refused():
     assert len(decoded(whole + bytes(10_240)).iq) == 10
     with pytest.raises(RecordingError, match="bytes after its end"):
         decoded(whole + whole)
+    with pytest.raises(RecordingError, match="4 bytes after its end"):
+        decoded(gzip.compress(whole) + b"more")
+    packed = zipped(**{"a.sigmf-data": SAMPLES, "a.sigmf-meta": meta()})
+    with pytest.raises(RecordingError, match="bytes before its begin, such as of another"):
+        decoded(packed + packed)
 
 
 def test_floats_are_relative_to_a_full_scale_that_is_given():

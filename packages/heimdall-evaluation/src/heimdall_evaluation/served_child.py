@@ -8,6 +8,7 @@ and the recordings, to which it writes `predictions.npz`.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,6 +61,7 @@ def answer(folder: Path, work: Mapping[str, Any]) -> None:
     Raises:
         RuntimeError: A session has no features; the message has its id and the reason.
     """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import numpy as np
     import onnxruntime
     from heimdall_features import ArrivalExtractor, FeatureExtractor

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 BATCH_SIZES = (1, 8, 32)
 THREADS = (1, 2)
 _CHILD = """
-import json, sys, time
+import json, os, sys, time
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy, onnxruntime
 def peak_mb():
     # Not getrusage, which includes what the parent took.

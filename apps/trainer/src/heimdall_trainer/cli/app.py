@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, NoReturn
 import cyclopts
 from heimdall_data.catalogue.session import FilterError
 from heimdall_models.errors import OptionError
+from heimdall_models.training.stopping import heeded, is_impatient
 
 from heimdall_trainer.config import whole_numbers_only
 from heimdall_trainer.errors import UsageError, describe, is_expected, one_line, without_passwords
 from heimdall_trainer.flags import Origins, flags_from_file
+from heimdall_trainer.streams import error_of, forgive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = {
     "demo:demo": "Run the whole path on simulated recordings.",
     "locate:locate": "Locate an unknown transmitter from recordings.",
@@ -66,10 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in words
     # Nobody else may change what a command writes, even where containers set no umask.
     os.umask(os.umask(0o077) | 0o022)
+    forgive()
     words = [word for word in words if word != "--debug"]
-    # As at Ctrl-C, the stack unwinds: servers stop and temporary files are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    _end_at_signals()
     origins = Origins(_load_dotenv())
+    if os.path.expanduser("~") == "~" and (state := os.environ.get("HEIMDALL_STATE_DIR")):  # noqa: PTH111
+        os.environ["HOME"] = state  # Otherwise libraries make caches in a folder called `~`.
     app.config = (flags_from_file, whole_numbers_only, origins)
     status, message = DONE, ""
     try:
@@ -91,10 +96,37 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             status, message = WRONG_USAGE, f"{origins.explain(message)} (see heimdall --help)"
         elif not is_expected(error):
             message = f"{describe(error)} (run again with --debug to see where, and report it)"
+    sys.stdout.flush()
+    if status == DONE and (unsaid := error_of("stdout")) is not None:
+        from heimdall_trainer.events import has_log
+
+        what = f"standard output could not be written whole: {unsaid.strerror}"
+        if has_log() or words[:1] == ["worker"]:  # What Celery prints is a log, too.
+            print(f"warning: {what}; the work itself is complete", file=sys.stderr)
+        elif not isinstance(unsaid, BrokenPipeError):  # Who closes a pipe has read enough.
+            status, message = FAILED, what
     if message:
-        sys.stdout.flush()
         print(f"heimdall: {one_line(message)}", file=sys.stderr, flush=True)
     sys.exit(status)
+
+
+def _end_at_signals() -> None:
+    """Unwind the stack at signals: servers stop, runs are ended, temporary files are removed.
+
+    What comes again by itself, such as SIGHUP from the kernel and then the shell, disturbs nothing.
+    """
+    received: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1 and not is_impatient(received):
+            return
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    for number in heeded():
+        signal.signal(number, end)
 
 
 def _load_dotenv() -> frozenset[str]:

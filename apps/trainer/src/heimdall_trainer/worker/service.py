@@ -20,12 +20,14 @@ import socket
 import subprocess
 import time
 from functools import partial
-from signal import SIGKILL, SIGTERM
+from signal import SIG_IGN, SIGHUP, SIGKILL, SIGTERM, getsignal
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, Task, bootsteps, states
+from celery.apps.worker import Worker
 from celery.concurrency.thread import TaskPool
 from celery.exceptions import BackendStoreError, Ignore, Reject
+from celery.platforms import signals
 from celery.worker import state as worker_state
 from heimdall_export.temporary import TemporaryFolder
 from heimdall_export.tracking.claims import abandoned
@@ -163,7 +165,7 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
             text = f"a worker called {name!r} runs on this machine already"
             raise UsageError(f"{text}; give this one another --name")
         with lock:
-            worker = self.Worker(
+            worker = self.subclass_with_self(_Worker)(
                 hostname=f"{name}@{socket.gethostname()}",
                 statedb=str(folder / f"{name}.revoked"),
                 loglevel="INFO",
@@ -173,6 +175,16 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
             worker.start()
             if worker.exitcode:
                 raise SystemExit(worker.exitcode)
+
+
+class _Worker(Worker):  # type: ignore[misc] # Celery is untyped
+    """Celery's worker, but SIGHUP is as SIGTERM: Celery would start anew, even under `nohup`."""
+
+    def install_platform_tweaks(self, worker: Any) -> None:  # noqa: ANN401
+        """Install Celery's handlers of signals, and ours."""
+        before = getsignal(SIGHUP)
+        super().install_platform_tweaks(worker)
+        signals["SIGHUP"] = SIG_IGN if before is SIG_IGN else getsignal(SIGTERM)
 
 
 class _RenewLease(bootsteps.StartStopStep):  # type: ignore[misc] # Celery is untyped

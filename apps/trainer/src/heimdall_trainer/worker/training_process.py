@@ -9,6 +9,7 @@ closes and the training ends as at SIGTERM, with a checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -131,4 +132,5 @@ class EventFiles(logging.Handler):
             }
         if new:
             self._progress |= new
-            write_json(self._folder / "progress.json", self._progress)
+            with contextlib.suppress(OSError):  # a full disk must not end the training
+                write_json(self._folder / "progress.json", self._progress)

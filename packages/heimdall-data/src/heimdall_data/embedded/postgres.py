@@ -13,6 +13,7 @@ Source: capabilities(7), section "Ambient capabilities"; setpriv(1).
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -76,12 +77,18 @@ class PostgresServer(Server):
             f"@{LOOPBACK}:{settings.postgres_port}/{database}?application_name={EMBEDDED}"
         )
 
+    def require(self) -> None:
+        """Raise `StackError` if this machine or user cannot run Postgres."""
+        _prefix((self.data, _programs() / "postgres"))
+        if not self.data.exists():
+            _naming()
+
     def launch(self, settings: StackSettings) -> None:
         """Start the server process, on a data directory made first if need be."""
         programs = _programs()
         prefix = _prefix((self.data, programs / "postgres"))
         if not self.data.exists():
-            self._initialise([*prefix, str(programs / "initdb")], settings)
+            self._initialise([*prefix, *_naming(), str(programs / "initdb")], settings)
         # No server of ours runs. The file that a killed one left must not be taken for that of a
         # running one: some other process may have its number by now.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
@@ -185,3 +192,28 @@ def _prefix(paths: Iterable[Path]) -> list[str]:
             )
         words += [f"--inh-caps=-all,+{names[0]}", f"--ambient-caps=-all,+{names[0]}"]
     return [*words, "--"]
+
+
+def _naming() -> list[str]:
+    """Words before initdb, which refuses a user without a name, that give it one.
+
+    Containers run as users that /etc/passwd does not list. In a namespace of its own, initdb is
+    one of those that it lists, most often `nobody`, and its files are still this user's.
+
+    Source: user_namespaces(7); unshare(1).
+    """
+    number = os.geteuid()
+    with contextlib.suppress(KeyError):
+        pwd.getpwuid(number)
+        return []
+    named = max((user.pw_uid for user in pwd.getpwall()), default=0)
+    words = ["unshare", "--user", f"--map-user={named}", "--"]
+    with contextlib.suppress(OSError):
+        works = subprocess.run([*words, "true"], capture_output=True, check=False)  # noqa: S603
+        if named and works.returncode == 0:
+            return words
+    raise StackError(
+        f"Postgres does not run as user {number}, who has no name here, and no namespace in which "
+        f"it has one can be made: add a line for {number} to /etc/passwd or preload nss_wrapper, "
+        "as images of Postgres do; or point HEIMDALL_DATABASE_URL at a server"
+    )

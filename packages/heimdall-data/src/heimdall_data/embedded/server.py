@@ -114,6 +114,9 @@ class Server(ABC):
         found = find(self.program, self._arguments)
         return found.pid if found else None
 
+    def require(self) -> None:  # noqa: B027 - most need nothing
+        """Raise `StackError` if it is clear before anything is started that it cannot run."""
+
     @abstractmethod
     def launch(self, settings: StackSettings) -> None:
         """Start the server process, on a folder that is made first if need be."""

@@ -171,6 +171,8 @@ class EmbeddedStack:
                 f"{self.state_dir} holds a stack's data but not its stack.json, without which "
                 "nobody can log in; restore the file, or delete the directory to start afresh"
             )
+        for server in idle:
+            server.require()
         running = frozenset(server.key for server in self._servers if server not in idle)
         settings = state.settings_with_free_ports(remembered, running)
         for attempt in range(_ATTEMPTS):

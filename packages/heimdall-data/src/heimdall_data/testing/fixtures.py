@@ -7,6 +7,7 @@ its own bucket and database. Needs the extra `heimdall-data[embedded]` and pytes
 from __future__ import annotations
 
 import io
+import subprocess
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -69,6 +70,16 @@ def new_session(
         status=status,
         approval_status=approval_status,
     )
+
+
+@pytest.fixture(scope="session")
+def nameless() -> list[str]:
+    """Words before a command that run it as containers do: a user without a name and a home."""
+    user = ["unshare", "--user", "--map-user=12345", "--map-group=0", "--"]
+    words = [*user, "env", "--unset=HOME"]
+    if subprocess.run([*words, "true"], check=False).returncode:  # noqa: S603 - fixed words
+        pytest.skip("no user namespaces here")
+    return words
 
 
 @pytest.fixture(scope="session")

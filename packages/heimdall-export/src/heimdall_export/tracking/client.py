@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,13 +46,17 @@ if not is_unverified() and (_trusted := server_certificates()):
 
 from boto3.exceptions import Boto3Error  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.telemetry import set_telemetry_client
 from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from heimdall_export.object_store.store import temporary_environment
+
+# MLflow cannot be imported without a home, which users of containers often have not.
+_is_homeless = os.path.expanduser("~") == "~"  # noqa: PTH111 - Path's raises
+with temporary_environment({"HOME": tempfile.gettempdir()} if _is_homeless else {}):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from mlflow.telemetry import set_telemetry_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from heimdall_models.errors import OptionError
+from heimdall_models.training.stopping import heeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,9 +133,9 @@ def make_loader(
 
 
 def _ignore_signals(_worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the training process, which needs its workers for its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Leave signals to the training process, which needs its workers for its step."""
+    for number in heeded():
+        signal.signal(number, signal.SIG_IGN)
 
 
 class SessionBatches(pl.LightningDataModule):

@@ -1,7 +1,7 @@
 """Checkpoints on disk: writing them whole, finding the newest, and the folders of an ensemble.
 
-Within an epoch, one is written every so often, and when Ctrl-C or SIGTERM asks to stop. A signal
-may come in the middle of a step, when half of the weights are new: its handler only takes note, and
+Within an epoch, one is written every so often, and when a signal of `training.stopping` comes. That
+may be in the middle of a step, when half of the weights are new: its handler only takes note, and
 training ends after the step. It may reach only one of several processes: they agree after each
 step, and all stop at the same one.
 
@@ -35,6 +35,7 @@ from heimdall_models.errors import TrainingError
 from heimdall_models.training.averaging import AveragedWeights
 from heimdall_models.training.batches import is_within_epoch
 from heimdall_models.training.divergence import DIVERGED
+from heimdall_models.training.stopping import heeded, is_impatient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +61,7 @@ ENSEMBLE = "ensemble.ckpt"
 MEMBER = "member-"
 NOTE = "finished.json"
 LOCK = ".training.lock"
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-NOTHING, DUE = 0, 1
+NOTHING, DUE = -1, 0
 """Smaller than any signal number, so that the maximum over processes is a signal if any came."""
 
 
@@ -149,7 +149,7 @@ class StepCheckpoints(Checkpoint):
         self._every_s = 60 * options.checkpoint_every_minutes or float("inf")
         self._every_steps = options.checkpoint_every_steps
         self._last_s = time.monotonic()
-        self._signal = NOTHING
+        self._received: list[int] = []
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -158,7 +158,7 @@ class StepCheckpoints(Checkpoint):
         self._path = trainer.strategy.broadcast(self._path)
         self._last_s = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {n: signal.signal(n, self._note) for n in STOPPING}
+            self._handlers = {n: signal.signal(n, self._note) for n in heeded()}
 
     def on_train_batch_end(
         self,
@@ -224,11 +224,11 @@ class StepCheckpoints(Checkpoint):
         self._give_back()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self._signal != NOTHING:
-            # A second signal stops at once, by the earlier handlers.
+        self._received.append(number)
+        if is_impatient(self._received):
+            # By the earlier handlers.
             self._give_back()
             signal.raise_signal(number)
-        self._signal = number
 
     def _give_back(self) -> None:
         for number, handler in self._handlers.items():
@@ -237,7 +237,8 @@ class StepCheckpoints(Checkpoint):
 
     def _agree(self, trainer: pl.Trainer, *, is_due: bool) -> int:
         """A signal that any process received, else whether a checkpoint is due in the first."""
-        mine = self._signal or (DUE if is_due and trainer.is_global_zero else NOTHING)
+        due = DUE if is_due and trainer.is_global_zero else NOTHING
+        mine = self._received[0] if self._received else due
         if trainer.world_size == 1:
             return mine
         flag = torch.tensor(mine, device=trainer.strategy.root_device)
@@ -249,6 +250,11 @@ class StepCheckpoints(Checkpoint):
             return
         if trainer.is_global_zero:
             LOGGER.error("%s", self._stop_message(trainer))
+        self._give_back()
+        # Whoever handles the next one may have to know of this one; but Lightning, which handles
+        # SIGTERM, would send it to the other processes, and they stop by themselves.
+        if number != signal.SIGTERM and callable(handler := signal.getsignal(number)):
+            handler(number, None)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + number)

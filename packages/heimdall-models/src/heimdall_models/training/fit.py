@@ -144,7 +144,7 @@ def fit(
     Raises:
         ModelError: Training diverged, or the backbone cannot be trained as it should be.
         KeyboardInterrupt: Ctrl-C; the state after the last step is kept.
-        SystemExit: SIGTERM, likewise.
+        SystemExit: Another signal of `training.stopping`, likewise.
         TrainingError: Training ended without a checkpoint, lost a process, or ran out of memory,
             or cannot go on from that file.
     """
