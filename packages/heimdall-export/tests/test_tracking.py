@@ -295,6 +295,9 @@ def test_settings_for_other_stores_do_not_reach_that_of_the_artifacts(
         "AWS_CA_BUNDLE": "/nowhere",
         "AWS_SESSION_TOKEN": "of another account",
         "HTTP_PROXY": "http://127.0.0.1:9",
+        "MLFLOW_S3_UPLOAD_EXTRA_ARGS": '{"ServerSideEncryption": "aws:kms"}',
+        "MLFLOW_S3_EXPECTED_BUCKET_OWNER": "another account",
+        "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "virtual",
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)

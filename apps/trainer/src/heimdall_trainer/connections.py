@@ -61,7 +61,9 @@ class Connections:
         default=None, repr=False
     )
     """Catalogue, postgresql://… ."""
-    s3_endpoint_url: Annotated[str | None, Parameter(env_var="HEIMDALL_S3_ENDPOINT_URL")] = None
+    s3_endpoint_url: Annotated[str | None, Parameter(env_var="HEIMDALL_S3_ENDPOINT_URL")] = field(
+        default=None, repr=False
+    )
     """Object store, http://… or https://… ."""
     s3_access_key: Annotated[
         str | None, Parameter(env_var="HEIMDALL_S3_ACCESS_KEY", show=False)
@@ -80,7 +82,7 @@ class Connections:
     )
     """MLflow, as MLflow defines it; SQLite under the state directory when unset."""
     mlflow_s3_endpoint_url: Annotated[str | None, Parameter(env_var="MLFLOW_S3_ENDPOINT_URL")] = (
-        None
+        field(default=None, repr=False)
     )
     """Object store of MLflow's artifacts; the recordings' when unset."""
     mlflow_artifact_root: Annotated[

@@ -129,7 +129,7 @@ def _secrets(address: str) -> Iterator[str]:
             yield from (plain, quote(plain, safe=""), repr(plain)[1:-1])
 
 
-def _is_local(host: str | None) -> bool:
+def is_local(host: str | None) -> bool:
     """Return True for a host name of this machine alone."""
     try:
         return host == "localhost" or ip_address(host or "").is_loopback
@@ -143,7 +143,7 @@ def proxy_for(url: str) -> str | None:
     As in Go's `net/http`, a server on this machine is never asked through one.
     """
     parts = urlsplit(url)
-    if _is_local(parts.hostname) or proxy_bypass(parts.hostname or ""):
+    if is_local(parts.hostname) or proxy_bypass(parts.hostname or ""):
         return None
     proxy = getproxies().get(parts.scheme)
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

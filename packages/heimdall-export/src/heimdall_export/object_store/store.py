@@ -19,6 +19,7 @@ from heimdall_features.addresses import (
     certificate_problem,
     http_pool,
     is_ambiguous,
+    is_local,
     no_proxy_here,
     shown_address,
     shown_text,
@@ -40,6 +41,12 @@ TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 _BUCKET = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:-]{1,61}[A-Za-z0-9]")
 _TOLERATED_SKEW_S = 300.0
 """Stores refuse signatures that differ from their own clock by more than 5 to 15 minutes."""
+_MLFLOW_S3 = (
+    "MLFLOW_S3_UPLOAD_EXTRA_ARGS",
+    "MLFLOW_S3_EXPECTED_BUCKET_OWNER",
+    "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE",
+)
+"""What MLflow lets users set for stores of theirs, which one on this machine need not have."""
 _NEEDED = ("HEIMDALL_S3_ENDPOINT_URL", "HEIMDALL_S3_ACCESS_KEY", "HEIMDALL_S3_SECRET_KEY")
 
 
@@ -81,7 +88,7 @@ class ArtifactStore:
         ExportError: A key has a character that no key has; the message does not show it.
     """
 
-    endpoint_url: str
+    endpoint_url: str = field(repr=False)
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     region: str = "us-east-1"
@@ -160,6 +167,7 @@ class ArtifactStore:
             "MLFLOW_S3_ENDPOINT_URL": self.endpoint_url,
             **no_proxy_here(),
             **keys,
+            **dict.fromkeys(_MLFLOW_S3 if is_local(urlsplit(self.endpoint_url).hostname) else ()),
         }
         # A session keeps the configuration that it has read.
         before, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, None

@@ -208,6 +208,10 @@ class MLflowTracker:
         if self.artifact_store is not None and artifacts.startswith("s3://"):
             with self.artifact_store.repository(artifacts) as repository:
                 repository.list_artifacts("heimdall")  # type: ignore[no-untyped-call]
+                try:
+                    repository.get_s3_file_upload_extra_args()  # type: ignore[no-untyped-call]
+                except ValueError as error:
+                    raise ExportError("MLFLOW_S3_UPLOAD_EXTRA_ARGS is not JSON") from error
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record the run's parameters; nested mappings become names with dots.
