@@ -319,13 +319,13 @@ def test_recordings_of_two_frequencies_are_refused(heimdall, folder, session):
     assert f"{NAMES[0]} to 147,000,000 Hz" in error
 
 
-def test_receivers_at_one_place_claim_little(heimdall, folder):
-    """Times that no place explains must not give a small ellipse."""
+def test_receivers_at_one_place_claim_nothing(heimdall, folder):
+    """Times that no place explains must not give one."""
     lines = [f"{name},45.0,7.0" for name in NAMES]
     (folder / "stations.csv").write_text("\n".join(["name,latitude,longitude", *lines]) + "\n")
-    status, out, _ = heimdall("in", "--stations", "stations.csv", "--json")
-    assert status == 0
-    assert json.loads(out)["ellipse_95"]["semi_major_m"] > 50_000
+    status, out, error = heimdall("in", "--stations", "stations.csv", "--json")
+    assert (status, out) == (1, "")
+    assert "which 10 km do not allow" in error
 
 
 def test_receivers_on_a_line_see_a_mirror_image(heimdall, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def test_what_the_page_says_of_trouble_is_what_is_said():
     source = (
         "".join(
             re.sub(r'"\s+f?"', "", file.read_text(encoding="utf-8"))
-            for package in ("locate", "data")
+            for package in ("features", "locate", "data")
             for file in (root / f"packages/heimdall-{package}/src").rglob("*.py")
         )
         .replace("{FEWEST_CLOCKS}", "3")

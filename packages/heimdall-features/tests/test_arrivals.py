@@ -403,6 +403,19 @@ def test_a_transmitter_beside_a_receiver_is_heard(at_receivers, share, swapped, 
     assert np.ptp(rows[:, ARRIVAL]) <= 1e6 * CONFIG.longest_lag_s * (1 + 1e-6)
 
 
+@few
+@given(st.floats(1.03, 1.08), seeds)
+def test_an_uncertain_clock_may_exceed_the_longest_lag(at_receivers, share, seed):
+    """What its own uncertainty explains is no contradiction; what it does not is one."""
+    delays_s = (0.0, 1e-5, 2e-5, share * CONFIG.longest_lag_s)
+    heard = at_receivers(delays_s, seed=seed)
+    assert list(EXTRACT.measure(heard).impossible) == ["D"]
+    heard["D"] = recording(heard["D"].iq, clock_sigma_s=2e-5)
+    rows, _, _, impossible = EXTRACT.measure(heard)
+    assert not impossible
+    assert np.abs(errors_in_sigmas(rows, delays_s)).max() < 5
+
+
 def test_a_stronger_echo_does_not_make_a_clock_wrong(at_receivers):
     """At night, the ionosphere returns more than comes along the ground, milliseconds later."""
     heard = at_receivers(snr_db=30.0)

@@ -117,7 +117,7 @@ class ArrivalExtractor:
         variance = found.noise + found.coherent
         late_s = found.late_s
         if heard.any():
-            late_s = _within(late_s, variance, heard, self.config.longest_lag_s)
+            late_s = _within(late_s, variance, heard, found.largest_s)
             late_s -= np.average(late_s, weights=heard / variance)
         columns = [
             np.ones(len(signals)),
@@ -132,7 +132,7 @@ class ArrivalExtractor:
         reason = (
             f"its time contradicts the others: arrivals are more than "
             f"{1e6 * self.config.longest_lag_s:,.0f} us apart, which "
-            f"{self.config.baseline_m / 1000:,.0f} km do not allow; is its clock right?"
+            f"{self.config.baseline_m / 1000:,.0f} km do not allow; are its clock and position right?"
         )
         return MeasuredArrivals(rows, parts_s[0], parts_s[1], dict.fromkeys(wrong, reason))
 
@@ -165,6 +165,8 @@ class _Aligned(NamedTuple):
     heard: Bool
     impossible: Bool
     """Signals that are further from another in time than its receiver is in space."""
+    largest_s: Float64
+    """Largest possible difference of each two, with what their clocks may add."""
 
     @property
     def doubt(self) -> tuple[int, float]:
@@ -177,11 +179,16 @@ def _aligned(signals: Sequence[Signal], config: ArrivalConfig) -> _Aligned:
     # Imported here: it loads SciPy.
     from heimdall_features.common_waveform import IMPOSSIBLE_SIGMAS, CommonWaveform
 
+    clock_sigma_s = np.array([signal.clock_sigma_s for signal in signals])
+    largest_s = config.longest_lag_s + IMPOSSIBLE_SIGMAS * np.hypot.outer(
+        clock_sigma_s, clock_sigma_s
+    )
     waveform = CommonWaveform(
         np.array([signal.samples for signal in signals]),
         config.sample_rate_hz,
         config.compared_hz,
         config.longest_lag_s,
+        float(largest_s.max()) - config.longest_lag_s,
     )
     waveform.align()
     heard = waveform.heard
@@ -192,20 +199,22 @@ def _aligned(signals: Sequence[Signal], config: ArrivalConfig) -> _Aligned:
     late_s = waveform.delay_s + [signal.start_s for signal in signals]
     # An error that no noise explains is no excuse: at a wrong lag, nothing fits.
     noise_s = np.sqrt(np.add.outer(1 / information, 1 / information))
-    excess_s = np.abs(np.subtract.outer(late_s, late_s)) - config.longest_lag_s
+    excess_s = np.abs(np.subtract.outer(late_s, late_s)) - largest_s
     contradicts = (excess_s > IMPOSSIBLE_SIGMAS * noise_s) & np.logical_and.outer(heard, heard)
     elsewhere = gained > IMPOSSIBLE_SIGMAS**2 / 2
     impossible = waveform.beyond | elsewhere | contradicts.any(axis=1)
-    return _Aligned(late_s, noise, coherent, waveform.snr().mean(axis=1), misfit, heard, impossible)
+    snr = waveform.snr().mean(axis=1)
+    return _Aligned(late_s, noise, coherent, snr, misfit, heard, impossible, largest_s)
 
 
-def _within(late_s: Float64, variance: Float64, heard: Bool, longest_lag_s: float) -> Float64:
-    """Times of which noise has brought no two further apart than the longest lag.
+def _within(late_s: Float64, variance: Float64, heard: Bool, largest_s: Float64) -> Float64:
+    """Times of which noise has brought no two further apart than is possible.
 
     The largest possible difference is then the likeliest; both ends move by their uncertainty.
     """
     first = int(np.where(heard, late_s, np.inf).argmin())
     last = int(np.where(heard, late_s, -np.inf).argmax())
-    excess_s = max(late_s[last] - late_s[first] - longest_lag_s, 0.0)
+    possible_s = largest_s[first, last]
+    excess_s = max(late_s[last] - late_s[first] - possible_s, 0.0)
     begin_s = late_s[first] + excess_s * variance[first] / (variance[first] + variance[last])
-    return late_s.clip(begin_s, begin_s + longest_lag_s)
+    return late_s.clip(begin_s, begin_s + possible_s)

@@ -192,6 +192,7 @@ class Signal:
         self.samples: Complex64 = _steady(samples, 1 - true_rate_hz * float(ratio) / rate_hz)
         self.name = name
         self.start_s = recording.start_s
+        self.clock_sigma_s = recording.clock_sigma_s
 
 
 def _steady(samples: Complex64, slip: float) -> Complex64:

@@ -76,10 +76,16 @@ class CommonWaveform:
         rate_hz: That rate.
         bandwidth_hz: Compared band.
         longest_lag_s: Largest difference of arrival times.
+        slack_s: By as much, errors of clocks may exceed it.
     """
 
     def __init__(
-        self, samples: Complex64, rate_hz: float, bandwidth_hz: float, longest_lag_s: float
+        self,
+        samples: Complex64,
+        rate_hz: float,
+        bandwidth_hz: float,
+        longest_lag_s: float,
+        slack_s: float = 0.0,
     ) -> None:
         # Largest length of a quick transform.
         n_samples = samples.shape[1]
@@ -98,7 +104,7 @@ class CommonWaveform:
         """Change of phase at each bin by a delay of one sample of the band."""
         self._time = ((np.arange(n_band) - (n_band - 1) / 2) / n_band).astype(np.float32)
         """Time in durations of the recording, from its middle."""
-        self.longest_lag_s = longest_lag_s
+        self.longest_lag_s, self.slack_s = longest_lag_s, slack_s
         # The smoothed spectrum needs no more than some values of each average.
         quiet = np.quantile(power[:, ::_EVERY_BIN], _NOISE_QUANTILE, axis=1)
         self.noise = np.maximum(quiet, 1e-30)
@@ -263,7 +269,10 @@ class CommonWaveform:
         longest = math.ceil(self.longest_lag_s * self.rate_hz)
         model = scipy.fft.ifft(reference * self.weight)
         lag, cycles_per_sample, self.least_power[receiver] = _best_fit(
-            scipy.fft.ifft(self.spectra[receiver]), model, longest
+            scipy.fft.ifft(self.spectra[receiver]),
+            model,
+            longest,
+            longest + 2 + math.ceil(self.slack_s * self.rate_hz),
         )
         if abs(lag) > longest:
             self.beyond[receiver] = True
@@ -338,17 +347,17 @@ class CommonWaveform:
 
 
 def _best_fit(
-    signal: Complex64, reference: Complex64, longest_lag: int
+    signal: Complex64, reference: Complex64, longest_lag: int, beyond: int
 ) -> tuple[int, float, float]:
     """Highest cell of the ambiguity function of a signal and a reference, both `(n_samples,)`.
 
     Returns:
-        Samples by which the signal is later, two more than the longest lag if that is likelier by
-        more than noise; its carrier minus the reference's, in cycles per sample; and the power,
+        Samples by which the signal is later, at most the longest lag or, if that is likelier by
+        more than noise, the one beyond; its carrier minus the reference's, in cycles per sample; and the power,
         relative to noise, above which a fit is an arrival: infinite if the cell itself could be
         noise. Cells of noise have a Rayleigh distribution.
     """
-    length, beyond = signal.size // _N_SEGMENTS, longest_lag + 2
+    length, margin = signal.size // _N_SEGMENTS, beyond - longest_lag
     n_around = length + 2 * beyond
     size = scipy.fft.next_fast_len(n_around)
     around = np.lib.stride_tricks.sliding_window_view(np.pad(signal, beyond), n_around)
@@ -356,7 +365,7 @@ def _best_fit(
     narrow = scipy.fft.fft(reference[: _N_SEGMENTS * length].reshape(-1, length), size)
     by_lag = scipy.fft.ifft(wide * narrow.conj(), overwrite_x=True)[:, : 2 * beyond + 1].T
     cells = np.abs(scipy.fft.fft(by_lag, _N_SEGMENTS * _OFFSETS_PER_BIN))
-    inside, ends = cells[2:-2], cells[[0, -1]].max(axis=1)
+    inside, ends = cells[margin:-margin], cells[[0, -1]].max(axis=1)
     lag, offset = np.unravel_index(int(np.argmax(inside)), inside.shape)
     # The median of a Rayleigh distribution is at the power ln 2; a power over that of noise is a
     # log-likelihood.
