@@ -1,6 +1,7 @@
 """Positions, frequencies and times that cannot all be true."""
 
 import json
+import math
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -216,3 +217,13 @@ def test_a_level_that_no_receiver_gives_is_a_warning(npy, value, expected):
     found = warnings([npy], beacon())
     assert len(found) == (expected is not None)
     assert expected is None or (expected in found[0] and "'Torino'" in found[0])
+
+
+places = st.tuples(st.floats(-90, 90), st.floats(-180, 180))
+
+
+@given(places, places, st.floats(-180, 180))
+def test_a_turned_earth_has_the_same_distances(one, other, turn_deg):
+    """The antimeridian makes nothing far: Fiji is on both sides of it."""
+    turned = [(north, math.remainder(east + turn_deg, 360)) for north, east in (one, other)]
+    assert great_circle_m(*turned) == pytest.approx(great_circle_m(one, other), abs=10.0)
