@@ -31,6 +31,8 @@ SHORT_WAVE = replace(FAR_APART, frequency_hz=(5e6, 15e6), modulations=("am",)).w
 )
 seeds = st.integers(0, 2**40)
 few = settings(max_examples=20)
+ACROSS_ANTIMERIDIAN = st.floats(171, 172.5)
+"""Turns of the Earth that put the stations on both sides of it."""
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,7 @@ def test_ground_waves_follow_the_ellipsoid_slower_than_light(seed):
 
 
 @few
-@given(seeds, st.floats(-180, 180), st.sampled_from([SOUND, SHORT_WAVE]))
+@given(seeds, st.floats(-180, 180) | ACROSS_ANTIMERIDIAN, st.sampled_from([SOUND, SHORT_WAVE]))
 def test_a_turned_earth_has_the_same_sessions(seed, turn_deg, scenario):
     """The antimeridian is nothing to a wave: Fiji's sessions are like those of anywhere else."""
     turned = scenario.with_stations(

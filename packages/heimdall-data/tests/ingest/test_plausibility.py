@@ -1,6 +1,7 @@
 """Positions, frequencies and times that cannot all be true."""
 
 import json
+import math
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -225,3 +226,13 @@ def test_a_recording_that_was_scaled_before_is_a_warning(npy):
     assert "110 dB below full scale after division by 32768" in found
     np.save(npy, np.full(100, 3_000, np.complex64))
     assert warnings([npy], beacon(), full_scale=32_768) == []
+
+
+places = st.tuples(st.floats(-90, 90), st.floats(-180, 180))
+
+
+@given(places, places, st.floats(-180, 180))
+def test_a_turned_earth_has_the_same_distances(one, other, turn_deg):
+    """The antimeridian makes nothing far: Fiji is on both sides of it."""
+    turned = [(north, math.remainder(east + turn_deg, 360)) for north, east in (one, other)]
+    assert great_circle_m(*turned) == pytest.approx(great_circle_m(one, other), abs=10.0)
