@@ -335,6 +335,14 @@ def test_a_private_authority_is_trusted_for_artifacts_too(artifact_store, tmp_pa
                 assert store.client().bucket_exists("heimdall-mlflow")
 
 
+def test_a_setting_that_storing_would_stumble_over_is_named_before(artifact_store, monkeypatch):
+    """MLflow reads it when the model is stored, at the end of the training."""
+    monkeypatch.setenv("MLFLOW_S3_UPLOAD_EXTRA_ARGS", "nonsense")
+    monkeypatch.setattr("heimdall_export.object_store.store.is_local", lambda _: False)
+    with pytest.raises(ExportError, match="MLFLOW_S3_UPLOAD_EXTRA_ARGS"):
+        artifact_store.check_artifacts("s3://heimdall-mlflow")
+
+
 def test_the_bucket_of_a_new_experiment_is_made(
     tracking_uri, artifact_store, s3_settings, tmp_path
 ):

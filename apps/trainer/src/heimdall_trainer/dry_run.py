@@ -127,15 +127,17 @@ def _models(connections: Connections) -> tuple[str, bool]:
 
 
 def _mlflow(config: TrainingConfig, connections: Connections) -> tuple[str, bool]:
-    from heimdall_export.tracking.client import artifact_location
+    from heimdall_export.tracking.client import artifact_location, mlflow_errors
 
     found = artifact_location(connections.tracking_uri(), config.experiment_name)
     place = found or connections.artifact_root()
     root = urlsplit(place)
     if root.scheme == "s3":
-        endpoint = connections.artifact_store().endpoint_url
-        store = replace(connections.need_s3(), endpoint_url=endpoint)
-        ObjectStore(store, root.netloc).is_writable()
+        artifacts = connections.artifact_store()
+        store = replace(connections.need_s3(), endpoint_url=artifacts.endpoint_url)
+        if ObjectStore(store, root.netloc).is_writable():
+            with mlflow_errors(f"list the artifacts in {shown_address(place)}"):
+                artifacts.check_artifacts(place)
     exists = "exists" if found else "will be made"
     return (
         f"experiment {config.experiment_name} {exists}; artifacts in {shown_address(place)}",

@@ -142,6 +142,19 @@ class ArtifactStore:
         with self._alone({}):
             yield S3ArtifactRepository(artifact_uri, **keys)
 
+    def check_artifacts(self, artifact_uri: str) -> None:
+        """List artifacts with the client that will store some; its own errors pass through.
+
+        Raises:
+            ExportError: A variable of MLflow that storing reads is invalid.
+        """
+        with self.repository(artifact_uri) as repository:
+            repository.list_artifacts("heimdall")  # type: ignore[no-untyped-call]
+            try:
+                repository.get_s3_file_upload_extra_args()  # type: ignore[no-untyped-call]
+            except ValueError as error:
+                raise ExportError("MLFLOW_S3_UPLOAD_EXTRA_ARGS is not JSON; correct it") from error
+
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:
         """The environment in which MLflow's own functions, such as `load_model`, find this store.

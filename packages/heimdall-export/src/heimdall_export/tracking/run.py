@@ -206,12 +206,7 @@ class MLflowTracker:
     def _reach(self, artifacts: str) -> None:
         """List artifacts as they will be stored, which must not fail at the end of a training."""
         if self.artifact_store is not None and artifacts.startswith("s3://"):
-            with self.artifact_store.repository(artifacts) as repository:
-                repository.list_artifacts("heimdall")  # type: ignore[no-untyped-call]
-                try:
-                    repository.get_s3_file_upload_extra_args()  # type: ignore[no-untyped-call]
-                except ValueError as error:
-                    raise ExportError("MLFLOW_S3_UPLOAD_EXTRA_ARGS is not JSON") from error
+            self.artifact_store.check_artifacts(artifacts)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record the run's parameters; nested mappings become names with dots.
