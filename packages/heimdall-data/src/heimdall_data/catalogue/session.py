@@ -12,9 +12,13 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from heimdall_features.names import composed, spellings
-
 from heimdall_data.errors import DataError
+
+
+def _composed(name: str) -> str:
+    from heimdall_features.names import composed  # loads NumPy, needless for --help
+
+    return composed(name)
 
 
 class FilterError(DataError):
@@ -70,6 +74,8 @@ class SessionFilter:
 
     def parameters(self) -> dict[str, object]:
         """Parameters of the query: the conditions by name, with lists for tuples."""
+        from heimdall_features.names import spellings  # loads NumPy, needless for --help
+
         values = {name: getattr(self, name) for name in _SQL}
         return {
             name: [each for one in v for each in spellings(one)] if isinstance(v, tuple) else v
@@ -106,7 +112,7 @@ class Station:
     """Metres above sea level; None where the catalogue does not say."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", composed(self.name))
+        object.__setattr__(self, "name", _composed(self.name))
 
     @property
     def position_deg(self) -> tuple[float, float]:
@@ -133,7 +139,7 @@ class Measurement:
     start: datetime | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "station", composed(self.station))
+        object.__setattr__(self, "station", _composed(self.station))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
