@@ -103,10 +103,11 @@ class ArrivalExtractor:
             return MeasuredArrivals(rows, *parts_s)
         found, wrong = _aligned(signals, self.config), list[str]()
         if not (found.heard | found.impossible).any() and len(signals) > 2:
-            # It may be the strongest one that hears something else, or has a wrong clock.
+            # If most others agree, it is the strongest one that hears something else.
             others = [one for n, one in enumerate(signals) if n != found.strongest]
-            if (aligned_others := _aligned(others, self.config)).heard.any():
-                found, signals = aligned_others, others
+            rest = _aligned(others, self.config)
+            if 2 * rest.heard.sum() > len(signals):
+                found, signals = rest, others
         while found.impossible.any() and len(signals) > 2:
             rests = [[one for one in signals if one is not left_out] for left_out in signals]
             aligned = [_aligned(rest, self.config) for rest in rests]
