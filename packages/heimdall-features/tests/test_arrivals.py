@@ -416,6 +416,17 @@ def test_an_uncertain_clock_may_exceed_the_longest_lag(at_receivers, share, seed
     assert np.abs(errors_in_sigmas(rows, delays_s)).max() < 5
 
 
+@few
+@given(st.sampled_from(NAMES), st.floats(0.005, 0.1), seeds)
+def test_the_strongest_receiver_may_be_the_wrong_one(at_receivers, name, late_s, seed):
+    """All others were lost with it: they hear nothing that it hears."""
+    heard = at_receivers(snr_db=5.0, seed=seed)
+    strong = at_receivers(snr_db=25.0, seed=seed)[name].iq
+    heard[name] = recording(strong, start_s=late_s)
+    rows = EXTRACT(heard)
+    assert [one for one, row in zip(NAMES, rows, strict=True) if not row[HEARD]] == [name]
+
+
 def test_a_stronger_echo_does_not_make_a_clock_wrong(at_receivers):
     """At night, the ionosphere returns more than comes along the ground, milliseconds later."""
     heard = at_receivers(snr_db=30.0)

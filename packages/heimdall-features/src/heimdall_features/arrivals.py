@@ -102,6 +102,12 @@ class ArrivalExtractor:
         if not signals:
             return MeasuredArrivals(rows, *parts_s)
         found, wrong = _aligned(signals, self.config), list[str]()
+        if not (found.heard | found.impossible).any() and len(signals) > 2:
+            # If most others agree, it is the strongest one that hears something else.
+            others = [one for n, one in enumerate(signals) if n != found.strongest]
+            rest = _aligned(others, self.config)
+            if 2 * rest.heard.sum() > len(signals):
+                found, signals = rest, others
         while found.impossible.any() and len(signals) > 2:
             rests = [[one for one in signals if one is not left_out] for left_out in signals]
             aligned = [_aligned(rest, self.config) for rest in rests]
@@ -132,7 +138,7 @@ class ArrivalExtractor:
         reason = (
             f"its time contradicts the others: arrivals are more than "
             f"{1e6 * self.config.longest_lag_s:,.0f} us apart, which "
-            f"{self.config.baseline_m / 1000:,.0f} km do not allow; are its clock and position right?"
+            f"{self.config.baseline_m / 1000:,.0f} km do not allow; are clock and position right?"
         )
         return MeasuredArrivals(rows, parts_s[0], parts_s[1], dict.fromkeys(wrong, reason))
 
@@ -165,6 +171,8 @@ class _Aligned(NamedTuple):
     heard: Bool
     impossible: Bool
     """Signals that are further from another in time than its receiver is in space."""
+    strongest: int
+    """Number of the signal with which the alignment begins."""
     largest_s: Float64
     """Largest possible difference of each two, with what their clocks may add."""
 
@@ -204,7 +212,9 @@ def _aligned(signals: Sequence[Signal], config: ArrivalConfig) -> _Aligned:
     elsewhere = gained > IMPOSSIBLE_SIGMAS**2 / 2
     impossible = waveform.beyond | elsewhere | contradicts.any(axis=1)
     snr = waveform.snr().mean(axis=1)
-    return _Aligned(late_s, noise, coherent, snr, misfit, heard, impossible, largest_s)
+    return _Aligned(
+        late_s, noise, coherent, snr, misfit, heard, impossible, waveform.strongest, largest_s
+    )
 
 
 def _within(late_s: Float64, variance: Float64, heard: Bool, largest_s: Float64) -> Float64:

@@ -119,7 +119,7 @@ class CommonWaveform:
         """Fit power above which an arrival stands out of noise."""
         self.beyond = np.zeros(n_receivers, np.bool_)
         """Receivers whose best fit is beyond the longest lag."""
-        self._strongest_first = np.argsort(-(np.abs(self.gain) ** 2) / self.noise)
+        self.strongest, *self._weaker = np.argsort(-(np.abs(self.gain) ** 2) / self.noise).tolist()
         self.coupling = np.zeros(n_receivers)
         """Share of the information about a delay that the unknown carrier offset takes away."""
         self.aligned = self.spectra.copy()
@@ -129,8 +129,8 @@ class CommonWaveform:
 
     def align(self, n_rounds: int = 2) -> None:
         """Find the delay of each receiver after the strongest one; leave out those not heard."""
-        heard = [int(self._strongest_first[0])]
-        for receiver in map(int, self._strongest_first[1:]):
+        heard = [self.strongest]
+        for receiver in self._weaker:
             self._find(receiver, heard)
             if self.least_power[receiver] < np.inf:
                 heard.append(receiver)
@@ -151,7 +151,7 @@ class CommonWaveform:
     def heard(self) -> NDArray[np.bool_]:
         """Receivers whose arrival is above noise; the strongest counts if any other does."""
         heard: NDArray[np.bool_] = self.fit_power > self.least_power
-        heard[self._strongest_first[0]] = heard.any()
+        heard[self.strongest] = heard.any()
         return heard
 
     def snr(self) -> Float64:
@@ -353,9 +353,9 @@ def _best_fit(
 
     Returns:
         Samples by which the signal is later, at most the longest lag or, if that is likelier by
-        more than noise, the one beyond; its carrier minus the reference's, in cycles per sample; and the power,
-        relative to noise, above which a fit is an arrival: infinite if the cell itself could be
-        noise. Cells of noise have a Rayleigh distribution.
+        more than noise, the one beyond; its carrier minus the reference's, in cycles per sample;
+        and the power, relative to noise, above which a fit is an arrival: infinite if the cell
+        itself could be noise. Cells of noise have a Rayleigh distribution.
     """
     length, margin = signal.size // _N_SEGMENTS, beyond - longest_lag
     n_around = length + 2 * beyond
