@@ -32,8 +32,8 @@ ESCAPE = (
     "/ is %2F, ? is %3F, # is %23, % is %25, a blank is %20"
 )
 """What to do about an ambiguous address."""
-_LOCAL_NAMES = "localhost,127.0.0.1,::1,[::1]"
-"""Libraries disagree on the brackets."""
+_LOCAL_NAMES = "localhost,127.0.0.1,::1"
+"""Not `[::1]`, which urllib would know too: httpx fails on it, and this is its environment too."""
 
 _LOGIN = r"(?:[^%\s/?#@\[\]\\\x00-\x20\x7f]|%[0-9A-Fa-f]{2})*"
 _HOST = r"(?:[\w.%-]+|\[[\w.:%]+\])?(?::\d*)?"
