@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_trainer.cli.app import COMMANDS
 
@@ -46,6 +47,25 @@ def test_the_proxy_of_all_tests_hears_who_is_asked(https_proxy):
     https_proxy.asked.remove(heard[0])
 
 
+SEEN = """
+import importlib, os, sys
+class Finder:
+    def find_spec(self, name, *more):
+        if name == "onnxruntime":
+            print(os.environ.get("ORT_DISABLE_TELEMETRY"), flush=True)
+sys.meta_path.insert(0, Finder())
+importlib.import_module(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("module", ["heimdall_models.module", "heimdall_trainer.pipeline"])
+def test_onnx_runtime_is_silenced_whoever_loads_it_first(module):
+    """Lightning does, by way of torchmetrics, in a training that has exported nothing yet."""
+    command = [sys.executable, "-c", SEEN, module]
+    assert "ORT_DISABLE_TELEMETRY" not in os.environ  # this test can fail
+    assert subprocess.check_output(command, text=True).split() == ["1"]
+
+
 def test_no_command_and_no_predictor_reports_on_its_user(finished, connections, listen, tmp_path):
     """ONNX Runtime did for us, to its makers, with an id that lasts; others may after an upgrade.
 
@@ -63,6 +83,7 @@ def test_no_command_and_no_predictor_reports_on_its_user(finished, connections, 
         (0, "locate", "--model", model, "--session", finished.data.test.sessions[0].id),
         (1, "calibrate"),  # There are no clocks.
         (0, "cache", "status"),
+        (0, "sessions", "list"),
         (0, "doctor"),
         *((0, "stack", do, *stack) for do in ("up", "status", "down")),
     ]

@@ -6,8 +6,13 @@ geometry and metrics need none of them.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Lightning loads ONNX Runtime where it is installed, by way of torchmetrics; that reports on its
+# users to its makers, unless told not to before.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from heimdall_models.config import LocalizationConfig as LocalizationConfig
