@@ -225,6 +225,13 @@ def test_a_filter_keeps_what_it_says(catalogue, raw_iq_store, only, names):
     assert [session.session_name for session in catalogue.sessions(only)] == names
 
 
+def test_variables_that_count_for_a_server_are_named_if_it_refuses(monkeypatch):
+    """The address may be right, and what another program has set wrong."""
+    monkeypatch.setenv("PGSSLMODE", "bogus")
+    with pytest.raises(CatalogueError, match="runs; PGSSLMODE of the environment count too"):
+        Catalogue("postgresql://me@127.0.0.1:1/x").stations()
+
+
 moments = st.datetimes(datetime(1900, 1, 1), datetime(2199, 1, 1))
 
 

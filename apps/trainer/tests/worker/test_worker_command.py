@@ -22,6 +22,28 @@ def test_a_worker_without_a_broker_says_which_variable_to_set(capsys, monkeypatc
     assert "no broker is configured (CELERY_BROKER_URL)" in message
 
 
+@pytest.mark.parametrize(
+    ("broker", "results"),
+    [
+        ("redis://:x@a:1/0;redis://:x@b:1/0", "redis://:x@a:1/0"),
+        ("sentinel://a:1;sentinel://b:1", "sentinel://a:1;sentinel://b:1"),
+        ("amqp://a", "rpc://"),
+    ],
+)
+def test_results_are_kept_by_one_of_several_brokers(broker, results, tmp_path):
+    """Celery would take a list for one address, and show its password as the port."""
+    from heimdall_trainer.worker.service import TrainingService
+
+    service = TrainingService(
+        broker_url=broker,
+        result_backend=None,
+        state_directory=tmp_path,
+        command=(),
+        environment={},
+    )
+    assert service.conf.result_backend == results
+
+
 def test_a_worker_without_celery_says_what_to_install(capsys, monkeypatch):
     """Who trains by hand does not have it."""
     for name in [n for n in sys.modules if n.startswith("heimdall_trainer.worker.")]:

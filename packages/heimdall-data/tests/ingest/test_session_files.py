@@ -124,6 +124,7 @@ def test_a_station_whose_name_cannot_be_shown_is_not_read(tmp_path_factory, name
     [
         ("A,1,", "line 2: .*longitude"),
         ("A,1,east", "line 2: .*'east'"),
+        ("A,4_7.37,2", "line 2: .*'4_7.37'"),
         ("A,91,2", "line 2: .*latitude_deg is 91.0"),
         ("A,1,2\nA,3,4", "line 3: .*'A'"),
         ('A,"53,6",2', "line 2: '53,6' has a decimal comma, write 53.6"),

@@ -180,7 +180,10 @@ def test_demodulated_sound_in_stereo_is_refused():
         recording_from_iq_wav(data, HDSDR.replace("RF", "AF"))
 
 
-@given(st.integers(1, 2**32 - 1), st.sampled_from([None, 0, 2**32 - 1]))
+@given(
+    st.integers(1, 2**32 - 1),
+    st.sampled_from([None, 0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 2**32 - 1]),
+)
 def test_floats_of_a_recorder_that_was_stopped_are_read(frequency_hz, data_bytes):
     """ka9q-radio writes sizes when it closes a file; a pipe never gets them."""
     recording = recording_from_iq_wav(ka9q_wav([0.5, -0.25], frequency_hz, data_bytes), "a.wav")

@@ -272,6 +272,14 @@ def test_a_time_counts_as_utc_unless_it_has_a_zone(moment, zone):
     assert decoded(SAMPLES, described).start_utc == moment.replace(tzinfo=zone or UTC)
 
 
+@pytest.mark.parametrize("said", ["1772366400", 1772366400, "noon"])
+def test_a_time_in_another_form_is_refused(said):
+    """As seconds since 1980 those of 1970 would be ten years late."""
+    described = meta(captures=[{"core:sample_start": 0, "core:datetime": said}])
+    with pytest.raises(RecordingError, match=str(said)):
+        decoded(SAMPLES, described)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),

@@ -135,11 +135,16 @@ class ArrivalExtractor:
         channels = [self.config.receivers.index(signal.name) for signal in signals]
         rows[channels] = np.where(heard[:, None], np.stack(columns, axis=1), 0.0)
         parts_s[:, channels] = np.where(heard, np.sqrt([found.noise, found.coherent]), 0.0)
-        reason = (
-            f"its time contradicts the others: arrivals are more than "
-            f"{1e6 * self.config.longest_lag_s:,.0f} us apart, which "
-            f"{self.config.baseline_m / 1000:,.0f} km do not allow; are clock and position right?"
+        apart = (
+            f"arrivals are more than {1e6 * self.config.longest_lag_s:,.0f} us apart, which "
+            f"{self.config.baseline_m / 1000:,.0f} km do not allow"
         )
+        reason = f"its time contradicts the others: {apart}; are clock and position right?"
+        if not heard.any():
+            reason = (
+                f"the times contradict each other: {apart}, and no majority agrees; are clocks and "
+                "positions right, or does the signal repeat itself?"
+            )
         return MeasuredArrivals(rows, parts_s[0], parts_s[1], dict.fromkeys(wrong, reason))
 
     def metadata(self) -> dict[str, str]:

@@ -37,7 +37,11 @@ def compute_mfcc(log_mel: NDArray[np.floating[Any]], n_mfcc: int = 13) -> NDArra
         raise FeatureError(f"n_mfcc is {n_mfcc}; {n_mels} bands give between 1 and {n_mels}")
     if not np.isfinite(levels).all():
         raise FeatureError("log_mel holds NaN or infinite levels; compute it with a floor")
-    return (_dct_matrix(n_mels)[:n_mfcc] @ levels).astype(np.float32)
+    matrix = _dct_matrix(n_mels)[:n_mfcc]
+    found = np.empty((*levels.shape[:-2], n_mfcc, levels.shape[-1]), np.float32)
+    for each in np.ndindex(levels.shape[:-2]):  # one after the other stays in the cache
+        found[each] = matrix @ levels[each]
+    return found
 
 
 @functools.lru_cache(maxsize=8)

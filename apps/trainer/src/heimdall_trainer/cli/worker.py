@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
-from heimdall_trainer.errors import TrainerError, UsageError
+from heimdall_trainer.errors import TrainerError, UsageError, without_passwords
 
 NOWHERE = Connections()
 
@@ -72,6 +72,8 @@ def worker(
         raise TrainerError(
             "the worker needs Celery, which is not installed: install heimdall-trainer[worker]"
         )
+    from celery.exceptions import ImproperlyConfigured
+
     from heimdall_trainer.worker.service import TrainingService
 
     _check_addresses(broker_url, result_backend)
@@ -86,6 +88,13 @@ def worker(
         lease_s=lease,
         allowed=allow,
     )
+    try:
+        _ = service.backend
+    except (ValueError, ImportError, NameError, ImproperlyConfigured) as error:
+        raise TrainerError(
+            f"Celery cannot keep results there ({without_passwords(str(error))}): correct "
+            "CELERY_RESULT_BACKEND, or CELERY_BROKER_URL where it is not set"
+        ) from None
     service.serve(name)
 
 
@@ -124,7 +133,7 @@ def _check_addresses(broker_url: str, result_backend: str | None) -> None:
                 by_url(address)
             if "," not in address:  # The library checks lists of hosts.
                 _ = urlsplit(address).port
-        except (ValueError, KeyError, ImportError, ImproperlyConfigured):
+        except (ValueError, KeyError, ImportError, NameError, ImproperlyConfigured):
             raise TrainerError(
                 f"{variable} is not an address that Celery can use here: write it as "
                 "redis://host:6379/0, or install the library that its scheme needs"

@@ -123,6 +123,9 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
         self.lease_s = lease_s
         self.allowed = tuple(allowed)
         is_redis = broker_url.startswith(("redis", "valkey", "sentinel"))
+        # A list is of brokers, of which one is enough for results, or of one broker's sentinels.
+        is_list = not broker_url.startswith("sentinel")
+        first = broker_url.partition(";")[0] if is_list else broker_url
         lease = {
             "visibility_timeout": lease_s,
             "unacked_restore_interval": max(1.0, lease_s / RENEWALS),
@@ -130,7 +133,7 @@ class TrainingService(Celery):  # type: ignore[misc] # Celery is untyped
         }
         self.conf.update(
             broker_url=broker_url,
-            result_backend=result_backend or (broker_url if is_redis else "rpc://"),
+            result_backend=result_backend or (first if is_redis else "rpc://"),
             broker_transport_options=lease if is_redis else {},
             # A worker outlives its broker: it tries again for as long as that takes.
             broker_connection_max_retries=None,

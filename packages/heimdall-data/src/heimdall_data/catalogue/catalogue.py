@@ -369,6 +369,8 @@ class Catalogue:
                 time.sleep(_RETRY_S)
                 continue
             remedy = "check HEIMDALL_DATABASE_URL and that the server runs"
+            if ambient := sorted(name for name in os.environ if name.startswith("PG")):
+                remedy += f"; {', '.join(ambient)} of the environment count too"
             raise CatalogueError(
                 f"cannot open {self.where} as user {self._user!r} ({reason}); "
                 f"{_MAKE_ROOM if is_full else remedy}"

@@ -10,7 +10,6 @@ ingestion may read those files anyway; no part of a path gets into an object's k
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ from heimdall_data.ingest.recording_file import (
     station_in_name,
 )
 from heimdall_data.ingest.session_files import log_warning, session_files
-from heimdall_data.ingest.table import read_table
+from heimdall_data.ingest.table import number, read_table
 from heimdall_data.progress import progress_bar
 from heimdall_data.recordings.recording import gps_ns_from_text, utc_from_text
 
@@ -108,16 +107,6 @@ def read_manifest(
     return tuple(sessions)
 
 
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value) and "_" not in text:
-        return value
-    raise ValueError("give a finite number with a decimal point, or leave it blank")
-
-
 def _moment(text: str) -> datetime:
     try:
         moment = utc_from_text(text)
@@ -137,14 +126,14 @@ def _gps_ns(text: str) -> int:
 
 
 def _uncertainty_s(text: str) -> float:
-    value = _number(text)
+    value = number(text)
     if value < 0:
         raise ValueError("give seconds, 0 or more")
     return value
 
 
 def _full_scale(text: str) -> float:
-    value = _number(text)
+    value = number(text)
     if value <= 0:
         raise ValueError("give the largest value of the converter, such as 32768")
     return value
@@ -164,19 +153,19 @@ _COLUMNS: dict[str, tuple[str, Callable[[str], object]]] = {
     "session": ("recording", str),
     "source": ("recording", str),
     "file": ("recording", str),
-    "source_latitude": ("source", _number),
-    "source_longitude": ("source", _number),
-    "frequency_hz": ("session", _number),
+    "source_latitude": ("source", number),
+    "source_longitude": ("source", number),
+    "frequency_hz": ("session", number),
     "source_type": ("session", str),
-    "power_dbm": ("session", _number),
-    "error_margin_m": ("session", _number),
+    "power_dbm": ("session", number),
+    "error_margin_m": ("session", number),
     "start": ("session", _moment),
     "approval": ("session", _approval),
     "station": ("recording", str),
-    "station_latitude": ("station", _number),
-    "station_longitude": ("station", _number),
-    "station_altitude_m": ("recording", _number),
-    "sample_rate_hz": ("recording", _number),
+    "station_latitude": ("station", number),
+    "station_longitude": ("station", number),
+    "station_altitude_m": ("recording", number),
+    "sample_rate_hz": ("recording", number),
     "full_scale": ("recording", _full_scale),
     "start_time": ("recording", _gps_ns),
     "start_uncertainty_s": ("recording", _uncertainty_s),

@@ -24,7 +24,7 @@ from heimdall_data.ingest.new_session import (
 )
 from heimdall_data.ingest.plausibility import check_plausible, copies, plausibility_warnings
 from heimdall_data.ingest.recording_file import Details, RecordingFile, recording_paths
-from heimdall_data.ingest.table import read_table
+from heimdall_data.ingest.table import number, read_table
 from heimdall_data.recordings.iq_wav import program_name
 
 if TYPE_CHECKING:
@@ -205,11 +205,12 @@ def stations_from_csv(path: Path) -> tuple[Station, ...]:
     for row in table.rows:
         try:
             name = row.cells["name"]
-            place = float(row.cells["latitude"]), float(row.cells["longitude"])
+            place = number(row.cells["latitude"]), number(row.cells["longitude"])
             altitude = row.cells.get("altitude_m")
-            station = Station(name, *place, None if altitude is None else float(altitude))
+            station = Station(name, *place, None if altitude is None else number(altitude))
         except (KeyError, ValueError) as error:
-            why = f"no {error}" if isinstance(error, KeyError) else str(error)
+            cells = ", ".join(map(repr, row.cells.values()))
+            why = f"no {error}" if isinstance(error, KeyError) else f"{cells}: {error}"
             comma = next((c for c in row.cells.values() if _DECIMAL_COMMA.fullmatch(c)), None)
             if comma is not None:
                 why = f"{comma!r} has a decimal comma, write {comma.replace(',', '.')}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -199,3 +200,14 @@ def _cells(mapping: Any, table: Table, path: Path) -> tuple[dict[str, str], Any]
         elif node.tag != "tag:yaml.org,2002:null" and node.value.strip():
             found[name] = node.value.strip()
     return found, recordings
+
+
+def number(text: str) -> float:
+    """Return the finite number that a cell holds; anything else is a `ValueError`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value) and "_" not in text:
+        return value
+    raise ValueError("give a finite number with a decimal point, or leave it blank")

@@ -71,8 +71,9 @@ _XML_FREQUENCY = re.compile(rb"RadioCenterFreq\s?=\s?[\"'](\d{1,12})[\"']")
 _XML_START = re.compile(rb"UTCSeconds\s?=\s?[\"'](\d{1,10})[\"']")
 _MOST_XML_BYTES = 2**16
 _EXTENSIBLE = 0xFFFE
-_UNFINISHED = (0, 0xFFFFFFFF)
-"""Size of a data chunk whose recorder was stopped, or wrote into a pipe."""
+_UNFINISHED = 0x7FFFF000
+"""Least size in the header of a program that writes into a pipe, and so does not know it; 0 is
+that of one that was stopped."""
 _INTEGER, _FLOAT = 1, 3
 _KINDS = {
     (_INTEGER, 8): "u1",
@@ -321,7 +322,8 @@ def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
             *_, n_data_bytes = _SIZES.unpack_from(data, here)
         here += header.size
         size = max(size - header.size, 0) if is_w64 else size
-        if kind == b"data" and size in _UNFINISHED:
+        ends_beyond = size >= _UNFINISHED and here + size > len(data)
+        if kind == b"data" and (size == 0 or ends_beyond):
             size = n_data_bytes or len(data) - here
         if here + size > len(data):
             raise RecordingError(

@@ -83,19 +83,20 @@ def gps_ns_from_text(text: str) -> int:
         ValueError: It is neither, or there was no leap second then.
         OverflowError: In UTC it is not in the years 1 to 9999.
     """
-    if len(text) > _LONGEST_INSTANT:  # the patterns take the square of a text's length
-        raise ValueError(f"{text[:80]!r}... of {len(text)} characters is no instant")
-    if _GPS_SECONDS.fullmatch(text):
+    if _GPS_SECONDS.fullmatch(text[:_LONGEST_INSTANT]):
         return int(Decimal(text) * 10**9)
-    return _gps_ns_from_iso(text)
+    return gps_ns_from_iso(text)
 
 
 def utc_from_text(text: str) -> datetime:
     """Return an instant in ISO 8601 as an aware UTC time; raises as `gps_ns_from_text` does."""
-    return utc_from_gps_ns(_gps_ns_from_iso(text[:_LONGEST_INSTANT]))
+    return utc_from_gps_ns(gps_ns_from_iso(text))
 
 
-def _gps_ns_from_iso(text: str) -> int:
+def gps_ns_from_iso(text: str) -> int:
+    """Return the GPS nanoseconds of an instant in ISO 8601; raises as `gps_ns_from_text` does."""
+    if len(text) > _LONGEST_INSTANT:  # the patterns take the square of a text's length
+        raise ValueError(f"{text[:80]!r}... of {len(text)} characters is no instant")
     written, leap_ns, fraction_ns = text, 0, 0
     text = text.removesuffix("z")  # RFC 3339 allows it, and Python does not
     # Python reads microseconds: 300 m of path.

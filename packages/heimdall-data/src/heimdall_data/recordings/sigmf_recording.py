@@ -41,7 +41,7 @@ from heimdall_data.recordings.recording import (
     ComplexSamples,
     ReceiverPosition,
     Recording,
-    gps_ns_from_text,
+    gps_ns_from_iso,
     require_on_globe,
     utc_text,
 )
@@ -50,6 +50,7 @@ CLOCK_KEY = "heimdall:clock_uncertainty_s"
 """Standard deviation of `core:datetime` in seconds."""
 
 MOST_CAPTURES = 10_000
+_AN_INSTANT = "'2026-03-01T12:00:00.123456789Z'"
 _MOST_HEADERS = 100
 """Of an archive, which has two members with up to two headers each, and macOS's notes on them."""
 _BLOCK = 512
@@ -366,7 +367,9 @@ def _recording(iq: ComplexSamples, about: dict[str, Any], captures: _Captures) -
         # Without an index of its own, a capture goes on where the one before ended.
         index = _count(said, "core:global_index", _count(said, "core:sample_start", first))
         if moment := said.get("core:datetime"):
-            timed = index, gps_ns_from_text(moment), _clock_sigma_s(said, about)
+            if not isinstance(moment, str):
+                raise ValueError(f"core:datetime is {moment!r}, not text such as {_AN_INSTANT}")
+            timed = index, gps_ns_from_iso(moment), _clock_sigma_s(said, about)
         start_ns, sigma_s = None, math.inf
         if timed is not None:
             timed_index, timed_ns, sigma_s = timed

@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from heimdall_features.addresses import ESCAPE, is_ambiguous, trusted_certificates
+from heimdall_features.addresses import ESCAPE, is_ambiguous, shown_address, trusted_certificates
 
 from heimdall_export.errors import ExportError
 
@@ -67,11 +67,20 @@ def database_engine(uri: str) -> Engine:
     """SQLAlchemy's engine of an address `sqlite:///` or `postgresql://`; it waits for 10 s.
 
     From then on, no engine of this process prepares statements: MLflow makes its own.
+
+    Raises:
+        ExportError: SQLAlchemy cannot take the address apart.
     """
     from sqlalchemy import Engine, create_engine, event, make_url
 
     if not event.contains(Engine, "do_connect", _prepare_nothing):
         event.listen(Engine, "do_connect", _prepare_nothing)
-    url = make_url(with_driver(uri))
+    try:
+        url = make_url(with_driver(uri))
+    except ValueError:  # No chain: it may quote the password.
+        raise ExportError(
+            f"MLflow cannot open {shown_address(uri)}: its port is no number; give one host, as "
+            "SQLAlchemy takes no list of them"
+        ) from None
     options = {} if url.get_backend_name() == "sqlite" else {"connect_timeout": TIMEOUT_S}
     return create_engine(url, connect_args=options)

@@ -63,7 +63,15 @@ if TYPE_CHECKING:
 
     from heimdall_export.object_store.store import ArtifactStore
 
-_REFUSALS = (MlflowException, OSError, Boto3Error, BotoCoreError, ClientError, SQLAlchemyError)
+_REFUSALS = (
+    MlflowException,
+    OSError,
+    ImportError,  # the driver of a database
+    Boto3Error,
+    BotoCoreError,
+    ClientError,
+    SQLAlchemyError,
+)
 _TRANSIENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 """MLflow's codes of a server that is not there, and of a database that its server cannot reach."""
 _REMEDIES = {
