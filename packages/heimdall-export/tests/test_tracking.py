@@ -370,7 +370,7 @@ def test_wrong_keys_of_the_artifact_store_are_told_before_the_run(tracking_uri, 
         secret_key="not-the-key",
     )
     with (
-        pytest.raises(ExportError, match="signature|AccessDenied") as told,
+        pytest.raises(ExportError, match=r"signature|AccessDenied") as told,
         MLflowTracker(tracking_uri, artifact_root="s3://heimdall-mlflow", artifact_store=wrong),
     ):
         pass
