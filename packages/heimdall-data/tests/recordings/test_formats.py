@@ -98,5 +98,7 @@ def test_what_is_compressed_is_named_if_it_is_no_archive(tmp_path):
     with pytest.raises(RecordingError, match=r"compressed by gzip .*it holds a NumPy file"):
         read_recording(path)
     path.write_bytes(FILES["a zip archive"])
-    with pytest.raises(RecordingError, match=r"a zip archive.* with 0 data and 0 metadata"):
+    with pytest.raises(
+        RecordingError, match=r"a zip archive.*; this one has 0 data and 0 metadata"
+    ):
         read_recording(path)

@@ -85,6 +85,22 @@ def test_every_type_is_read_as_the_formats_own_library_reads_it(tmp_path_factory
             decoded(data, meta(datatype))
 
 
+def test_spellings_that_leave_no_doubt_are_read():
+    """Capitals, and fields that say nothing."""
+    about = meta("CI16_LE", **{"core:num_channels": None, "core:sha512": ""})
+    plain = decoded(archive(data=SAMPLES, meta=meta())).iq
+    np.testing.assert_array_equal(decoded(SAMPLES, about).iq, plain)
+    np.testing.assert_array_equal(decoded(archive(DATA=SAMPLES, META=about)).iq, plain)
+
+
+def test_samples_that_are_compressed_without_an_archive_are_called_that():
+    """The format knows compressed archives alone."""
+    with pytest.raises(RecordingError, match=r"a file compressed by gzip .*; unpack it"):
+        decoded(gzip.compress(SAMPLES))
+    with pytest.raises(RecordingError, match=r"zip archive.*; this one has 0 data and 0 metadata"):
+        decoded(zipped(npy=b""))
+
+
 def test_bytes_after_an_archive_are_refused():
     """Of two archives in one file, the second would be lost; blocks of zeros are its end."""
     whole = archive(data=SAMPLES, meta=meta())

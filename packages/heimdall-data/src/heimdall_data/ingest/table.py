@@ -6,6 +6,7 @@ as text: YAML's own types would turn a station `no` into false and times into nu
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import itertools
@@ -26,7 +27,7 @@ MAX_CSV_BYTES = 64 * 2**20
 _MAX_YAML_BYTES = 8 * 2**20
 """Reading YAML takes 2.4 s per megabyte, CSV a fiftieth of that."""
 _MAX_ROWS = 1_000_000
-_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?[,;|\t]*(?=\r?\n|$)', re.IGNORECASE)
+_SEPARATOR = re.compile(r'"?sep *= *([,;|\t]|\\t)"?[,;|\t]*(?=\r?\n|$)', re.IGNORECASE)
 """A first line that tells Excel the separator. Not of the table: Excel does not show it."""
 
 
@@ -82,9 +83,10 @@ def _text(path: Path, max_bytes: int) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise IngestError(f"cannot read {path}: {error.strerror}; correct the path") from error
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Excel's "Unicode"
     try:
-        text = data.decode("utf-8-sig")
-        bad = data.find(b"\0")
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+        bad = -1 if is_utf16 else data.find(b"\0")
     except UnicodeDecodeError as error:
         bad = error.start
     if bad >= 0:
@@ -101,7 +103,9 @@ def _from_csv(text: str, path: Path) -> Table:
         # Its line stays, blank, so that lines are counted as an editor does.
         text = text[told.end() :]
     header = next((line for line in text.splitlines() if line.strip()), "")
-    lines = _lines(text, told[1] if told else max(",;\t", key=header.count), path)
+    lines = _lines(
+        text, told[1].replace("\\t", "\t") if told else max(",;\t", key=header.count), path
+    )
     where, names = next(lines, ("", []))
     columns = [composed(name.strip().lower()) for name in names]
     if twice := sorted({name for name in columns if name and columns.count(name) > 1}):

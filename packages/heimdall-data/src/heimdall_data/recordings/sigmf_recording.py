@@ -82,7 +82,7 @@ def recording_from_sigmf(
     meta = sigmf_metadata(metadata, name)
     about = meta["global"]
     expected = about.get("core:sha512")
-    if expected is not None and hashlib.sha512(data).hexdigest() != str(expected).lower():
+    if expected and hashlib.sha512(data).hexdigest() != str(expected).lower():
         raise RecordingError(
             f"{name}: the samples' SHA-512 is not the {str(expected)[:16]}... of core:sha512; "
             f"store the recording again"
@@ -128,7 +128,7 @@ def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
             if not member.rpartition("/")[2].startswith("._")
         ]
         samples, meta = (
-            [read for member, read in members if member.endswith(f".sigmf-{end}")]
+            [read for member, read in members if member.lower().endswith(f".sigmf-{end}")]
             for end in ("data", "meta")
         )
         described = meta[0]() if len(meta) == 1 else b""
@@ -141,13 +141,15 @@ def _from_archive(data: bytes, name: str) -> tuple[bytes, bytes]:
     except RecordingError:
         raise
     except (ValueError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, BadZipFile) as error:
-        remedy = "store it again" if kind else "a data file needs its .sigmf-meta beside it"
+        remedy = "a data file needs its .sigmf-meta beside it"
+        if kind:
+            remedy = kind.remedy or "store it again"
         what = f"not a SigMF archive{f' but {kind.name}' if kind else ''}"
         raise RecordingError(f"{name}: {what} ({error}); {remedy}") from error
     remedy = "store each recording by itself" if samples or meta else "unpack it"
     raise RecordingError(
-        f"{name}: {kind.name if kind else 'an archive'} with {len(samples)} data and {len(meta)} "
-        f"metadata files of SigMF; {remedy}"
+        f"{name}: {kind.name if kind else 'an archive'}; this one has {len(samples)} data and "
+        f"{len(meta)} metadata files of SigMF; {remedy}"
     )
 
 
@@ -273,13 +275,13 @@ def _pax_records(header: bytes) -> dict[bytes, bytes]:
 def _checked_type(about: dict[str, Any], name: str) -> np.dtype[Any]:
     """The type of I and of Q, in the file's byte order."""
     said = about.get("core:datatype")
-    match = _DATATYPE.fullmatch(str(said))
+    match = _DATATYPE.fullmatch(str(said).lower())
     if match is None:
         raise RecordingError(f"{name}: core:datatype is {said!r}; use one such as 'ci16_le'")
     kind, number, order = match.groups()
     if kind != "c":
         raise RecordingError(f"{name}: core:datatype {said!r} is real; record complex I and Q")
-    if (channels := about.get("core:num_channels", 1)) != 1:
+    if (channels := about.get("core:num_channels")) not in (None, 1):
         raise RecordingError(f"{name}: {channels} channels; store each receiver by itself")
     return np.dtype(f"{'>' if order == '_be' else '<'}{number[0]}{int(number[1:]) // 8}")
 
