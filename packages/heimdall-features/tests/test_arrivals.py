@@ -427,6 +427,23 @@ def test_the_strongest_receiver_may_be_the_wrong_one(at_receivers, name, late_s,
     assert [one for one, row in zip(NAMES, rows, strict=True) if not row[HEARD]] == [name]
 
 
+@pytest.mark.parametrize("late_s", [0.005, -0.006, 0.02])
+def test_two_strong_receivers_that_are_wrong_alike_are_no_majority(late_s):
+    """Of one maker and one fault: they hear each other, and the three others were lost."""
+    names = ("A", "B", "C", "D", "E")
+    rng = np.random.default_rng(0)
+    turn = np.convolve(rng.normal(size=36_000), np.hanning(40), "same")
+    fm = np.exp(1j * np.cumsum(turn / turn.std()) * 2 * np.pi / 8)
+
+    def received(snr_db, start_s=0.0):
+        iq = 0.3 * (fm + 10 ** (-snr_db / 20) * noise(rng, fm.size) / np.sqrt(2))
+        return ClockedRecording(iq.astype(np.complex64), 12e3, start_s)
+
+    heard = {n: received(40, late_s) if n in "AC" else received(10) for n in names}
+    config = ArrivalConfig(receivers=names, baseline_m=800e3, sample_rate_hz=12e3)
+    assert (ArrivalExtractor(config)(heard)[:, HEARD] == [0, 1, 0, 1, 1]).all()
+
+
 def test_a_stronger_echo_does_not_make_a_clock_wrong(at_receivers):
     """At night, the ionosphere returns more than comes along the ground, milliseconds later."""
     heard = at_receivers(snr_db=30.0)

@@ -102,9 +102,12 @@ class ArrivalExtractor:
         if not signals:
             return MeasuredArrivals(rows, *parts_s)
         found, wrong = _aligned(signals, self.config), list[str]()
-        if not (found.heard | found.impossible).any() and len(signals) > 2:
-            # If most others agree, it is the strongest one that hears something else.
-            others = [one for n, one in enumerate(signals) if n != found.strongest]
+        few = found.heard | found.impossible
+        if not few.any():
+            few[found.strongest] = True
+        if 2 * few.sum() < len(signals):
+            # If most others agree, it is these few, the strongest, that hear something else.
+            others = [one for one, is_few in zip(signals, few, strict=True) if not is_few]
             rest = _aligned(others, self.config)
             if 2 * rest.heard.sum() > len(signals):
                 found, signals = rest, others
