@@ -253,9 +253,7 @@ class Scenario:
         across = east < west
         width = east - west + 360 * across
         # A region around more than half the Earth is more likely one whose sides are exchanged.
-        if width == 0 or not (
-            abs(west) <= 360 and abs(east) <= 540 and width <= (180 if across else 360)
-        ):
+        if not (abs(west) <= 360 and abs(east) <= 540 and width <= (180 if across else 360)):
             raise SimulationError(
                 f"longitude_deg is ({west}, {east}); give (west, east) in degrees, such as (7, 9), "
                 "or (177, -178) across the antimeridian"
