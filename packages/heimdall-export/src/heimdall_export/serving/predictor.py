@@ -7,7 +7,6 @@ region. Recordings are cut to the time that they share by the function that trai
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -31,6 +30,7 @@ from heimdall_export.serving.source import local_model
 from heimdall_export.session import Sample, known_outputs, open_session, run_in_batches
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
@@ -99,8 +99,7 @@ class Predictor:
             model: A path; the file's contents; `s3://bucket/key`, verified by its sidecar;
                 `models:/name@alias` or `models:/name/version`, verified by the version's tags;
                 or the result of `find_published`.
-            n_threads: Threads of one call, for the features of its receivers and then for the
-                network; None takes as many as the machine has cores.
+            n_threads: Threads of one call; None leaves it to ONNX Runtime.
             warm_up: Run it once, so that the first answer does not wait for memory.
             stores: Stores behind `s3://` and `models:/`; the environment's when None.
             cache_dir: Folder for downloads, under their hash; None keeps none.
@@ -122,9 +121,7 @@ class Predictor:
         self._outputs = known_outputs(self._session)
         self._most_samples = most_samples
         try:
-            self._extract = FeatureExtractor.from_metadata(
-                metadata, n_threads=n_threads or os.cpu_count() or 1
-            )
+            self._extract = FeatureExtractor.from_metadata(metadata)
             self._arrivals = ArrivalExtractor.from_metadata(metadata)
         except FeatureError as error:
             raise ExportError(f"the model's features do not match: {error}") from error
