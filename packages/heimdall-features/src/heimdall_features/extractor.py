@@ -1,8 +1,8 @@
 """Recordings of several receivers to the model's tensor, in training and in service."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from typing import Self, TypeVar
+from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from heimdall_features.signal import Blocks, Samples, Source, open_source, requi
 from heimdall_features.spectrum import decibels, mel_powers
 
 Float32 = NDArray[np.float32]
-T = TypeVar("T")
 
 
 class FeatureExtractor:
@@ -86,18 +85,15 @@ class FeatureExtractor:
 
         features = np.full(self.config.shape, self.config.fill_db, np.float32)
         channels = [self.config.receivers.index(name) for name in sources]
-        features[channels] = self._of_each(levels, sources)
+        if self.n_threads == 1 or len(sources) == 1:
+            features[channels] = [levels(name) for name in sources]
+        else:
+            # Imported here, as below, to keep the import of the package light.
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(self.n_threads) as pool:
+                features[channels] = list(pool.map(levels, sources))
         return features
-
-    def _of_each(self, function: Callable[[str], T], names: Collection[str]) -> list[T]:
-        """Results of a function for each receiver, in threads where there are several of both."""
-        if self.n_threads == 1 or len(names) <= 1:
-            return [function(name) for name in names]
-        # Imported here, as below, to keep the import of the package light.
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(self.n_threads) as pool:
-            return list(pool.map(function, names))
 
     def each(
         self, recordings: Mapping[str, tuple[Samples | Blocks, float]]
@@ -113,17 +109,13 @@ class FeatureExtractor:
         """
         recordings = by_receiver(recordings, self.config.receivers)
         features = np.full(self.config.shape, self.config.fill_db, np.float32)
-
-        def alone(name: str) -> FeatureError | None:
+        refused = {}
+        for name, recording in recordings.items():
             channel = self.config.receivers.index(name)
             try:
-                features[channel] = self._features({name: recordings[name]})[channel]
+                features[channel] = self._features({name: recording})[channel]
             except FeatureError as error:
-                return error
-            return None
-
-        errors = zip(recordings, self._of_each(alone, recordings), strict=True)
-        refused = {name: error for name, error in errors if error is not None}
+                refused[name] = error
         heard = [name for name in recordings if name not in refused]
         try:
             self._require_signal(features, heard)
@@ -202,10 +194,10 @@ class FeatureExtractor:
         return self.config.metadata() | {VERSION_KEY: version("heimdall-features")}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], *, n_threads: int = 1) -> Self:
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
         """Return the extractor of a model file; further entries are ignored.
 
         Raises:
             FeatureError: This version cannot compute the features that the model was trained on.
         """
-        return cls(FeatureConfig.from_metadata(metadata), n_threads=n_threads)
+        return cls(FeatureConfig.from_metadata(metadata))
