@@ -7,7 +7,7 @@ decision creates it; reading does without it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from heimdall_data.catalogue.queries import (
@@ -215,14 +215,15 @@ def _entry(
     approval: str,
     stations: list[str] | None,
 ) -> SessionEntry:
-    has_place = latitude_deg is not None and longitude_deg is not None
-    position_deg: Any = (latitude_deg, longitude_deg) if has_place else None
+    place = None
+    if latitude_deg is not None and longitude_deg is not None:
+        place = latitude_deg, longitude_deg
     return SessionEntry(
         id=identity,
         session_name=name,
         start=start,
         source_name=source,
-        position_deg=position_deg,
+        position_deg=place,
         status=status,
         approval_status=approval,
         stations=tuple(stations or ()),
