@@ -94,8 +94,11 @@ HOSTILE = (
 
 
 def hostile_names(characters: str = HOSTILE) -> st.SearchStrategy[str]:
-    """Strategy: short names with one of the characters somewhere among ordinary ones."""
-    ordinary = st.text("aZ7 -<&>\"'{%\\é東", max_size=4)
+    """Strategy: short names with one of the characters somewhere among ordinary ones.
+
+    One of these (U+F900) is another character in normal form C, so a law compares `composed` names.
+    """
+    ordinary = st.text("aZ7 -<&>\"'{%\\é東\uf900", max_size=4)
     return st.tuples(ordinary, st.sampled_from(characters), ordinary).map("".join)
 
 

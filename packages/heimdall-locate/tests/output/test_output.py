@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from heimdall_features.names import is_printable, shown
+from heimdall_features.names import composed, is_printable, shown
 from heimdall_features.testing import hostile_names
 from heimdall_locate import (
     Candidate,
@@ -46,9 +46,9 @@ def test_any_name_survives_in_every_format(name):
     """
     position, sites = named(name)
     features = json.loads(json.dumps(geojson(position, sites)))["features"]
-    assert features[-1]["properties"]["name"] == shown(name)
+    assert features[-1]["properties"]["name"] == shown(composed(name))
     marks = ElementTree.fromstring(kml(position, sites)).findall(f".//{KML}Placemark")
-    assert (marks[-1].findtext(f"{KML}name") or "") == shown(name)
+    assert (marks[-1].findtext(f"{KML}name") or "") == shown(composed(name))
     remarks = ElementTree.fromstring(cot(position, NOON)).findtext("detail/remarks")
     assert remarks.removesuffix(shown(name)).rstrip().endswith(".")
 
