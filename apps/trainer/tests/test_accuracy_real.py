@@ -74,6 +74,7 @@ def run(folder, *words):
     return subprocess.run(command, capture_output=True, text=True, env=bare, timeout=300)
 
 
+@pytest.mark.slow
 def test_every_method_is_judged_on_every_part(tmp_path):
     """The figures' names are a contract; others read them by program."""
     powder, locards = tmp_path / "powder", tmp_path / "locards"

@@ -124,6 +124,7 @@ def test_a_stack_that_does_not_run_is_told_to_programs_too(run_heimdall):
     assert "the stack is not running" in done.stderr
 
 
+@pytest.mark.slow
 def test_others_can_change_nothing_that_a_command_writes(tmp_path):
     """Containers and systemd run without a umask, in folders that everybody may write."""
     tmp_path.chmod(0o777)

@@ -75,6 +75,7 @@ def resolved(said):
     return yaml.safe_load(said), origins
 
 
+@pytest.mark.slow
 @few
 @given(flags)
 def test_what_is_printed_can_be_given_back(flags):
@@ -92,6 +93,7 @@ def test_what_is_printed_can_be_given_back(flags):
         assert all(origin.startswith("again.yaml:") for origin in origins.values())
 
 
+@pytest.mark.slow
 @few
 @given(flags)
 def test_a_file_means_what_the_flags_mean(flags):
@@ -109,6 +111,7 @@ def test_a_file_means_what_the_flags_mean(flags):
         assert resolved(by_file)[0] == resolved(by_flag)[0]
 
 
+@pytest.mark.slow
 @few
 @given(
     st.sampled_from(["raw_iq_bucket", "models_bucket", "s3_region", "cache_s3", "state_dir"]),
@@ -274,6 +277,7 @@ def test_a_file_that_cannot_be_read_is_named(folder, name):
     assert f"--config {name}" in line
 
 
+@pytest.mark.slow
 @few
 @given(st.sampled_from(["weights", "checkpoint", "receivers", "database_url"]), words, words)
 def test_a_password_is_masked_in_any_value_that_is_printed(flag, user, host):
@@ -283,6 +287,7 @@ def test_a_password_is_masked_in_any_value_that_is_printed(flag, user, host):
     assert "***" in said
 
 
+@pytest.mark.slow
 @few
 @given(st.integers(1, 100_000), st.integers(1, 999_999))
 def test_a_fraction_is_no_whole_number(whole, millionths):

@@ -80,6 +80,7 @@ def bash(folder):
     run('heimdall stack down --state-dir "$PWD/state"')
 
 
+@pytest.mark.slow
 def test_the_page_goes_from_files_to_a_batch(blocks, folder, bash):
     """Tried as a new user would; what it says will be printed is printed."""
     for language, name, text in blocks:

@@ -68,6 +68,7 @@ def half_written(state_dir):
     return [p for p in state_dir.rglob("*") if p.suffix in {".part", ".tmp", ".new"}]
 
 
+@pytest.mark.slow
 def test_the_demo_goes_from_nothing_to_a_report_and_reuses_it_the_second_time(demo, tmp_path):
     """The first line of the README is the first thing that anybody tries."""
     first = demo("--summary", "first.json")
@@ -93,6 +94,7 @@ def test_the_demo_goes_from_nothing_to_a_report_and_reuses_it_the_second_time(de
     assert not left_running(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "number", "status"),
     [
@@ -121,6 +123,7 @@ def test_an_interrupted_demo_leaves_no_process_and_no_half_written_file(
     assert not half_written(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_demo_leaves_no_server_and_the_next_one_goes_on(demo, tmp_path):
     """`kill -9` and power cuts happen; nobody should have to hunt processes after them."""
     process = demo()

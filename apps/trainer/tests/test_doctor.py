@@ -31,6 +31,7 @@ def temporary(tmp_path):
     return {"TMPDIR": str(folder)}
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_listed_and_mended(run_heimdall, tmp_path, temporary):
     """One command after a power cut, and nobody has to know where things are."""
     there = Connections(state_dir=tmp_path / "state")

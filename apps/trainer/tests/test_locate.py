@@ -114,6 +114,7 @@ def away_m(found, truth_deg):
     return float(geodesic_m(found["latitude_deg"], found["longitude_deg"], *truth_deg))
 
 
+@pytest.mark.slow
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10_000))
 def test_transmitters_are_found_from_files_alone(heimdall, tmp_path, monkeypatch, seed):

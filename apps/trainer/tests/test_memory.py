@@ -41,6 +41,7 @@ def module(connections, quick, data):
     return TrainingPipeline(config, connections).create_lightning_module(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "most", "found"), [(50, 1000, 32), (64, 1000, 64), (1000, 24, 16), (8, 1000, 8)]
 )

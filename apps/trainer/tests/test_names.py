@@ -98,6 +98,7 @@ def hostile(connections, tmp_path_factory, stack):
     )
 
 
+@pytest.mark.slow
 def test_a_training_with_such_names_ends_with_a_model_and_a_report(
     hostile, run_heimdall, quick, tmp_path
 ):
@@ -125,6 +126,7 @@ def test_a_training_with_such_names_ends_with_a_model_and_a_report(
         lines_of(value)
 
 
+@pytest.mark.slow
 def test_such_names_are_escaped_in_json_and_every_other_command(hostile, heimdall_here):
     """The receivers of a calibration and of errors come from the same rows."""
     for words in (
@@ -148,6 +150,7 @@ def test_such_names_are_escaped_in_json_and_every_other_command(hostile, heimdal
         assert "Traceback" not in told.stderr, told.stderr
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_does_not_fail_the_run(
     connections, quick, tmp_path, capsys
 ):

@@ -196,6 +196,7 @@ def test_no_secret_reaches_mlflow(connections, finished):
         assert secret not in told
 
 
+@pytest.mark.slow
 def test_export_only_makes_a_new_version_of_a_checkpoint(connections, quick, finished):
     """A trained model can be exported again without training again."""
     from pathlib import Path

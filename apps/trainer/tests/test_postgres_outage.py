@@ -57,6 +57,7 @@ class Restarted(TrainingPipeline):
         return trainer
 
 
+@pytest.mark.slow
 def test_a_training_survives_a_restart_of_postgres(own_stack, quick, tmp_path):
     """Databases are updated at night, when networks are trained; no metric may be lost either."""
     url = own_stack.database_url.rpartition("/")[0] + "/mlflow"

@@ -137,6 +137,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_run_that_is_interrupted_and_killed_ends_as_one_that_never_was(
     connections, quick, tmp_path

@@ -190,6 +190,7 @@ def test_a_log_that_cannot_be_written_ends_no_run(monkeypatch):
     tell("note", "epoch 2/2")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_under_the_log_costs_the_log_alone(command):
     """A night's training ended in its fourth epoch, and nothing was delivered."""
     words, where = command

@@ -96,6 +96,7 @@ def test_cp5_2_samples_have_their_shapes_and_labels_and_repeat(stored, s3_settin
         assert not same(sample, other[index])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "n_workers"), [("fork", 1), ("fork", 2), ("spawn", 2), ("forkserver", 2)]
 )
@@ -124,6 +125,7 @@ def test_cp5_2_batches_are_the_same_at_any_number_of_workers(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_each_epoch_show_its_variation(stored, s3_settings, tmp_path, method):
     """Workers that kept the first epoch would show the same variation for ever."""
@@ -215,6 +217,7 @@ def test_a_session_of_other_receivers_is_excluded(stored, s3_settings):
     assert "Milano (it has Genova, " in exclusions[0].reason
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_excludes_nobody(stored, s3_settings):
     """Taking silence for missing objects would train on whatever was read before."""
     away = replace(s3_settings, endpoint_url="http://127.0.0.1:9")

@@ -56,6 +56,7 @@ class Outage:
         self._back.join()
 
 
+@pytest.mark.slow
 def test_a_server_restarted_while_a_cursor_is_open_is_read_again(own_stack, catalogue, caplog):
     """All sessions or an error: what was read before the restart is not taken for all."""
     outages = []
@@ -75,6 +76,7 @@ def test_a_server_restarted_while_a_cursor_is_open_is_read_again(own_stack, cata
     assert caplog.text.count("lost database") == 1
 
 
+@pytest.mark.slow
 def test_ten_seconds_without_a_server_in_mid_epoch_are_waited_out(own_stack, catalogue):
     """Of a large catalogue each batch is read from it; a night's training goes on."""
     config = FeatureConfig(receivers=("Torino",), sample_rate_hz=12_500, n_fft=256, hop_length=128)
@@ -87,6 +89,7 @@ def test_ten_seconds_without_a_server_in_mid_epoch_are_waited_out(own_stack, cat
     assert seen == [[dataset.sessions.session_id(n)] for n in range(N_SESSIONS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_worker_that_starts_during_an_outage_waits_as_well(own_stack, catalogue, method):
     """Workers start anew with each epoch."""
@@ -96,6 +99,7 @@ def test_a_worker_that_starts_during_an_outage_waits_as_well(own_stack, catalogu
     outage.over()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_for_good_is_an_error_in_the_end(own_stack):
     """With how long it was waited for, and without the password."""
     with Catalogue(own_stack.database_url, patience_s=1) as impatient:

@@ -30,6 +30,7 @@ def run(code, folder):
     return finished.stdout
 
 
+@pytest.mark.slow
 def test_the_examples_go_from_nothing_to_a_sample(examples, tmp_path):
     """Examples are copied; one that does not work costs every reader an hour."""
     first, _, samples, *_ = examples
@@ -37,6 +38,7 @@ def test_the_examples_go_from_nothing_to_a_sample(examples, tmp_path):
     assert "(3, 128, 32) and 0 sessions excluded" in run(samples, tmp_path)
 
 
+@pytest.mark.slow
 def test_arrival_times_are_those_shown(examples, tmp_path):
     """Numbers in a README are read as promises."""
     code = examples[3]
@@ -60,6 +62,7 @@ def test_files_of_ones_own_become_a_session(examples, tmp_path, real_recordings)
     assert "['DF0KL', 'F1JEK', 'HB9RYZ']" in run(examples[1] + shown, tmp_path)
 
 
+@pytest.mark.slow
 def test_public_data_sets_are_read(examples, tmp_path):
     """Whoever downloaded one of them begins here."""
     powder, locards = tmp_path / "powder-frs", tmp_path / "locards"

@@ -78,6 +78,7 @@ def one_site(sessions, session):
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(sessions_somewhere, st.integers(0, 10_000), st.sampled_from(["source", "region"]))
 def test_no_site_is_on_two_sides_ever(sessions, seed, by):

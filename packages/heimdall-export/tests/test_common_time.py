@@ -55,6 +55,7 @@ def clocked(recordings):
     }
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from(RECEIVERS), one_recording, min_size=1),
     st.integers(0, 2**32 - 1),
@@ -80,6 +81,7 @@ def test_serving_computes_the_spectrograms_of_training_bit_for_bit(drawn, seed):
     assert served.features.tobytes() == trained.features.tobytes()
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(0, 300_000_000), min_size=3, max_size=3),
     st.lists(st.floats(-5, 5), min_size=3, max_size=3),

@@ -163,6 +163,7 @@ def test_the_model_goes_before_the_sidecar_that_vouches_for_it(
     assert left.endswith(".json")
 
 
+@pytest.mark.slow
 def test_rollback_passes_over_a_version_that_is_being_deleted(
     publish, tracking_uri, delete, model_name, monkeypatch
 ):

@@ -65,6 +65,7 @@ def status(tracking_uri, run_id):
     return MlflowClient(tracking_uri).get_run(run_id).info.status
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_ended_by_the_next_and_a_living_one_is_not(begin, killed, tracking_uri):
     """MLflow showed it as running for ever; but a run must never be ended while it trains."""
     living = begin()
@@ -75,6 +76,7 @@ def test_a_killed_run_is_ended_by_the_next_and_a_living_one_is_not(begin, killed
     assert status(tracking_uri, living.run_id) == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_killed_run_can_be_resumed_and_a_living_one_cannot(begin, killed):
     """Two processes in one run would write each other's metrics."""
     resumed = begin(run_id=killed)
@@ -102,6 +104,7 @@ def spare(run, look, tracking_uri):
     assert status(tracking_uri, run.run_id) == "RUNNING"
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_was_resumed_elsewhere_is_left_alone(
     begin, killed, look, tmp_path, tracking_uri, client, models_bucket, onnx_path
 ):
@@ -117,6 +120,7 @@ def test_a_killed_run_that_was_resumed_elsewhere_is_left_alone(
     assert status(tracking_uri, killed) == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_while_it_is_marked_as_killed_is_running(
     begin, killed, tmp_path, tracking_uri, monkeypatch
 ):
@@ -196,6 +200,7 @@ def test_the_messages_of_a_living_run_are_left_to_it(begin, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_a_killed_run_did_not_register_is_found_and_deleted(
     begin, killed, look, client, models_bucket, onnx_path, keys, model_name
 ):

@@ -343,6 +343,7 @@ def test_a_model_whose_weights_were_left_behind_is_refused_by_their_name(metadat
         open_session(path)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -39,6 +39,7 @@ def trained(folder):
     return said_by(examples()[0], folder)
 
 
+@pytest.mark.slow
 def test_the_trainers_example_exports_uploads_and_promotes(trained):
     """Half an hour of guessing per new user is what a broken example costs."""
     assert "ParityReport(n_features=64, batch_sizes=(1, 4, 8, 16, 32, 64)" in trained.stdout
@@ -48,6 +49,7 @@ def test_the_trainers_example_exports_uploads_and_promotes(trained):
     assert trained.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_services_example_runs_without_the_extras(trained, folder, without_extras):
     """It is what a service does, where only the package itself is installed."""
     said = said_by(without_extras + examples()[1], folder).stdout

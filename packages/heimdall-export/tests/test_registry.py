@@ -52,6 +52,7 @@ moves_made = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(history=moves_made)
 @example(history=[*"12" * 12, *["rollback"] * 5])
@@ -165,6 +166,7 @@ def test_rollback_without_production_says_what_to_do(tracking_uri, three):
         rollback(tracking_uri, three)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -155,6 +155,7 @@ def test_the_file_has_a_second_input_and_two_further_outputs(timed_path):
     assert session.get_modelmeta().custom_metadata_map == METADATA
 
 
+@pytest.mark.slow
 def test_the_file_agrees_with_its_network(timed_path, timed_network, mel, rows):
     """A unit is 92 km here: 1e-5 of it is a metre, which is what times are good for.
 
@@ -169,6 +170,7 @@ def test_the_file_agrees_with_its_network(timed_path, timed_network, mel, rows):
     assert report.max_correlation_difference < 1e-2
 
 
+@pytest.mark.slow
 def test_a_timed_mixture_is_the_network_s(timed_network, timed_path, mel, rows, tmp_path):
     """Mirror images, components of levels and repeats are told apart in the graph too."""
     network = copy.deepcopy(timed_network)
@@ -267,6 +269,7 @@ broken_places = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(broken=broken_places)
 def test_an_input_that_nobody_measures_has_no_confident_answer(timed_path, mel, rows, broken):
@@ -493,6 +496,7 @@ print(repr(Predictor(sys.argv[1]).predict(heard)))
 """
 
 
+@pytest.mark.slow
 def test_a_service_without_torch_says_the_same(timed_path, predictor, without_extras, tmp_path):
     """Where models serve there is ONNX Runtime, NumPy and the features, and that is enough."""
     heard = recordings()

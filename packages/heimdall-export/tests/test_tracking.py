@@ -56,6 +56,7 @@ def status(tracker):
     return tracker.client.get_run(tracker.run_id).info.status
 
 
+@pytest.mark.slow
 @on_disk
 @given(params=st.dictionaries(st.sampled_from("abcdefg"), NESTED, max_size=4))
 def test_every_parameter_is_kept_under_its_path(tracking_uri, tmp_path, params):
@@ -478,6 +479,7 @@ assert get_telemetry_client() is None
 """
 
 
+@pytest.mark.slow
 def test_a_run_asks_no_network_and_prints_nothing(tmp_path):
     """MLflow reports home by default, and its database talks about every table it makes."""
     quiet = {
@@ -496,6 +498,7 @@ def test_a_run_asks_no_network_and_prints_nothing(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_mlflow_is_there_for_a_user_without_a_home(nameless):
     """Container platforms run images as users with neither HOME nor a name."""
     program = "import os, heimdall_export.tracking.client; assert 'HOME' not in os.environ"

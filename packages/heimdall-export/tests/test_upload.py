@@ -162,6 +162,7 @@ def test_what_can_heal_is_tried_again(
     assert sum(request.endswith(where.split(" ")[1]) for request in seen) > 2
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_not_waited_for_forever(
     through, store_address, models_bucket, onnx_path, faulty, monkeypatch, stored
 ):
@@ -192,6 +193,7 @@ def test_damage_on_the_way_is_found_and_nothing_is_left(
     assert stored() == []
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_down_leaves_nothing_and_no_address_that_can_write(
     through, store_address, models_bucket, onnx_path, faulty, stored, caplog
 ):

@@ -44,6 +44,7 @@ def error_m(position, truth):
     return float(geodesic_m(position.latitude_deg, position.longitude_deg, *truth))
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(ANYWHERE, SEEDS, st.integers(0, 5))
 def test_one_lying_receiver_is_found_out(truth, seed, liar):
@@ -79,6 +80,7 @@ def test_the_order_of_receivers_does_not_matter(truth, seed, order):
     assert [r.name for r in other.receivers] == [ALPS[n].name for n in order]
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(SEEDS, st.floats(-80, 80), st.floats(-180, 180), st.floats(1e-7, 1e-5))
 def test_any_geometry_gives_an_honest_answer(seed, latitude_deg, longitude_deg, sigma_s):
@@ -99,6 +101,7 @@ def test_any_geometry_gives_an_honest_answer(seed, latitude_deg, longitude_deg, 
     assert position.smallest_region(*truth) < 0.9995
 
 
+@pytest.mark.slow
 def test_regions_hold_as_often_as_they_say():
     """The point of the package: every receiver has noise of its own size."""
     rng, inside = np.random.default_rng(3), []
@@ -124,6 +127,7 @@ def test_two_mirror_solutions_are_two_candidates():
     assert position.termination.startswith("2 places")
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(ANYWHERE, SEEDS, st.lists(st.integers(0, 5), min_size=2, max_size=2, unique=True))
 def test_swapped_names_do_not_give_a_confident_answer(truth, seed, swapped):

@@ -53,6 +53,7 @@ def answers(module, sessions):
         return module.net.answer(x), module.net.answer_by_levels(x)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_worse_is_not_shipped(sessions, tmp_path):
     """Its corrections are gone, and training could still go on from the epoch."""
     found, module, _ = shipped(sessions, tmp_path, shift=3.0)
@@ -64,6 +65,7 @@ def test_a_network_that_is_worse_is_not_shipped(sessions, tmp_path):
     assert [path.name for path in checkpoints_in(tmp_path)] == ["epoch=000.ckpt"]
 
 
+@pytest.mark.slow
 def test_a_network_that_is_better_is_shipped(sessions, tmp_path):
     """A small step to one side or to the other brings positions nearer to their truths."""
     kept = []
@@ -77,6 +79,7 @@ def test_a_network_that_is_better_is_shipped(sessions, tmp_path):
     assert any(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_components", [1, 3])
 def test_what_is_shipped_has_the_metrics_that_are_told(n_components, sessions, tmp_path):
     """Ellipses by a factor, mixtures by a temperature; both hold their shares no worse than before.

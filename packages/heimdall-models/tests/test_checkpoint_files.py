@@ -48,6 +48,7 @@ def holder(tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_second_training_of_a_folder_is_refused_and_names_the_first(tmp_path, holder):
     """Each would overwrite the checkpoints of the other, and both would be worth nothing."""
     told = rf"{tmp_path} is in use by a training, process {holder.pid} on .*--checkpoint_dir"
@@ -57,6 +58,7 @@ def test_a_second_training_of_a_folder_is_refused_and_names_the_first(tmp_path, 
         pass
 
 
+@pytest.mark.slow
 def test_a_killed_training_holds_nothing(tmp_path, holder):
     """Going on at once is what checkpoints are for; its loaders take seconds to notice."""
     holder.kill()
@@ -96,6 +98,7 @@ def held_by_another(folder, user=65534):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_is_held_between_two_users(shared):
     """A group trains on one machine; the lock of the first must not be closed to the second."""
     with exclusive(shared):
@@ -104,11 +107,13 @@ def test_a_folder_is_held_between_two_users(shared):
         )
 
 
+@pytest.mark.slow
 def test_a_folder_is_free_for_a_second_user_after_the_first(shared):
     """What is left of the first training holds nothing, whatever its user's umask."""
     assert held_by_another(shared, 65534) == held_by_another(shared, 65533) == "held\n"
 
 
+@pytest.mark.slow
 def test_a_lock_that_cannot_be_opened_is_told(shared):
     """Nobody knows whether its training goes on; to go on beside it could cost both runs."""
     (shared / LOCK).touch(0o400)

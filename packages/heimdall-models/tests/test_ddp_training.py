@@ -18,6 +18,7 @@ def said():
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fact", ["alike", "stopped", "agrees"])
 def test_two_processes_are_one_training(said, fact):
     """Both have the same weights, stop at one's broken session, and measure what one measures.

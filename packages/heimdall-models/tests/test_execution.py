@@ -62,6 +62,7 @@ def test_a_backbone_without_gradient_checkpointing_is_named():
         new_module(backbone="dla34", gradient_checkpointing=True)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_compiled_network_loads_without_compiling(tmp_path):
     """Weights keep their names: who serves or resumes need not compile, nor do so again."""
     compiled, plain = new_module(compile=True), new_module()

@@ -191,6 +191,7 @@ def test_a_transmitter_much_stronger_than_all_of_training_is_found(sessions, mod
     assert inside.float().mean() > 0.85
 
 
+@pytest.mark.slow
 def test_ellipses_lean_only_where_they_are_asked_to(sessions):
     """The contract's model file has two sigmas and nothing more."""
     drawn, features = sessions
@@ -221,6 +222,7 @@ def test_a_network_that_has_learned_levels_is_honest_before_any_training(session
     assert metrics["coverage_95"] == pytest.approx(0.95, abs=0.04)
 
 
+@pytest.mark.slow
 def test_in_training_a_session_meets_a_map_that_does_not_know_it(sessions, module):
     """A map fits its own sessions: judged by them, the network would learn to be too sure."""
     drawn, features = sessions
@@ -344,6 +346,7 @@ def test_sessions_of_other_receivers_than_the_network_s_are_refused(sessions, le
         network.learn_levels(learned, torch.zeros(3, 128, 1), torch.ones(3, 128, 1))
 
 
+@pytest.mark.slow
 def test_the_exported_file_knows_the_map(sessions, module, tmp_path):
     """Services have ONNX Runtime and no torch; any batch."""
     serving, x = module.serving_net(), torch.from_numpy(sessions[1][N_TRAIN:])

@@ -51,6 +51,7 @@ def judged(name):
     return localization_metrics(estimate.position_deg, estimate.sigma_m, truth)
 
 
+@pytest.mark.slow
 @names
 def test_an_ellipse_holds_what_it_says(name):
     """A baseline with a dishonest ellipse would make any network look calibrated."""
@@ -162,6 +163,7 @@ def kriged_and_new():
     return fitted("level likelihood, kriged map"), sessions().training(slice(N_TRAIN, None))
 
 
+@pytest.mark.slow
 def test_sessions_whose_gains_have_moved_cost_trust():
     """The map's own law deserves more of it than sessions to whose every level 8 dB were added."""
     level_map, new = kriged_and_new()

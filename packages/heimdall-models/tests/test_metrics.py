@@ -41,6 +41,7 @@ def simulated(n, *, claimed=1.0, tilt=0.0):
     return REGION.to_degrees(position), sigma_m * claimed, REGION.to_degrees(truth)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(tilts)
 def test_honest_ellipses_cover_what_they_say(tilt):
@@ -54,6 +55,7 @@ def test_honest_ellipses_cover_what_they_say(tilt):
     assert metrics["error_m_median"] == upright["error_m_median"]
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.floats(1.3, 10), st.booleans())
 def test_a_wrong_sigma_is_found_out(factor, too_sure):
@@ -181,6 +183,7 @@ def test_one_gaussian_s_scores_are_the_ellipse_s(tilt, claimed):
         )
 
 
+@pytest.mark.slow
 def test_honest_mixtures_hold_their_shares():
     """Regions of two parts and more; truths are drawn from the mixtures."""
     posteriors, truth = drawn_posteriors(4000)
@@ -230,6 +233,7 @@ def test_the_energy_score_is_that_of_samples():
         assert scores.energy_m[row] == pytest.approx(wanted, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_posterior_scores_best_where_it_is_true():
     """Proper scores: neither one ellipse for two places nor too much certainty pays."""
     posteriors, truth = drawn_posteriors(2000, seed=2)

@@ -103,6 +103,7 @@ def test_checkpoints_are_tensors_and_text_alone(trained):
     assert {"heimdall_models", "state_dict", "optimizer_states"} <= set(contents)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_as_float32_does(region, sessions, tmp_path):
     """With clipping and averaging, on any CPU: the same losses, to bfloat16's rounding."""
     losses = []

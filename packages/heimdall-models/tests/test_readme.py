@@ -25,6 +25,7 @@ CHECKS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["training", "baselines", "timing"])
 def test_an_example_of_the_readme_runs(tmp_path, number):
     """As it is printed, in an empty folder; then its results are used."""

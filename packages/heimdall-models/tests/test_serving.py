@@ -52,6 +52,7 @@ def test_tensors_and_arrays_come_to_the_same_place(latitude, longitude, scale_m,
     assert turns[0, 1] * 111_000 * np.cos(np.radians(exact[0, 0])) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4, 8, 16, 32, 64])
 def test_onnx_runtime_agrees_at_every_batch_size(exported, batch):
     """The service never sees PyTorch; a float32 degree is 4e-6 coarse, a metre of sigma is not."""
@@ -67,6 +68,7 @@ def test_onnx_runtime_agrees_at_every_batch_size(exported, batch):
     assert positions.dtype == uncertainties.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_the_file_is_valid_with_a_dynamic_batch_and_degrees_in_float64(exported):
     """The contract's names; a float32 Earth radius is half a metre coarse, its square far more."""
     model = onnx.load(exported[1])

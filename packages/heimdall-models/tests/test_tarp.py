@@ -67,6 +67,7 @@ def answers():
         return module.net.eval().answer_by_levels(x).mixture, drawn.places[N_TRAIN:]
 
 
+@pytest.mark.slow
 def test_coverage_is_sbi_s(answers):
     """The same draws and references give the same curve of expected coverage."""
     from sbi.diagnostics.tarp import _run_tarp

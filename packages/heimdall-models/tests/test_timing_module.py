@@ -172,6 +172,7 @@ def trained(seed):
     return module.eval()
 
 
+@pytest.mark.slow
 def test_training_is_reproducible_and_calibration_is_of_its_own():
     """The same seed, the same weights; ellipses of both levels hold on what calibrates them."""
     module, other = trained(1), trained(1)

@@ -301,6 +301,7 @@ def test_another_shape_is_refused():
         TimingNet(REGION, SITES[:1])
 
 
+@pytest.mark.slow
 def test_the_exported_file_says_what_the_network_says(tmp_path):
     """Levels, geometry and explanations in one graph, without torch, at any batch size."""
     mean = np.full((7, 128, 1), -80.0)

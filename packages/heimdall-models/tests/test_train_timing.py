@@ -78,6 +78,7 @@ def same(one, other):
     return all(torch.equal(values, other[name]) for name, values in one.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(uninterrupted, tmp_path, stop_at):
     """After its last whole epoch, with the same order of sessions and the same nuisances."""
@@ -91,6 +92,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(uninterrupted, tmp
         assert (one.epoch, one.val_loss) == (other.epoch, other.val_loss)
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_repeated(uninterrupted, tmp_path):
     """Only the file with both networks was missing."""
     train_timing(PARTS, DATA, OPTIONS, folder=tmp_path)
@@ -100,6 +102,7 @@ def test_a_finished_training_is_not_repeated(uninterrupted, tmp_path):
     assert same(weights(again), weights(uninterrupted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
 def test_another_training_in_the_folder_is_not_gone_on_with(uninterrupted, tmp_path, resume):
     """Delays that are known now change what the weights mean; and a new run is a new run."""
@@ -111,6 +114,7 @@ def test_another_training_in_the_folder_is_not_gone_on_with(uninterrupted, tmp_p
     assert same(weights(again), weights(uninterrupted))
 
 
+@pytest.mark.slow
 def test_the_spectrograms_do_not_go_on_from_a_network_of_times(tmp_path):
     """Its checkpoints are younger than theirs, and of another network."""
     train_timing(PARTS, DATA, OPTIONS, folder=tmp_path)
@@ -118,6 +122,7 @@ def test_the_spectrograms_do_not_go_on_from_a_network_of_times(tmp_path):
     assert not checkpoints_in(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept_not_the_last(tmp_path):
     """A rate at which training runs away: later epochs are worse than the first."""
     lost = TimedSessions(PARTS.train.arrivals, -PARTS.train.target, 60)
@@ -131,6 +136,7 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path):
         assert torch.equal(values, kept[f"net.{name}"])
 
 
+@pytest.mark.slow
 def test_delays_of_receivers_are_part_of_the_network():
     """The same delays in training and in service; without them its answers are kilometres off."""
     delays_us = np.array([40.0, -25, 0, 10, 0, 0, -60])

@@ -125,6 +125,7 @@ numbers, texts = st.none() | st.integers(0), st.none() | st.text()
 names = st.none() | st.lists(st.text()).map(tuple)
 
 
+@pytest.mark.slow
 @given(st.builds(RunRecord, run_id=texts, seed=numbers, batch_size=numbers, receivers=names))
 def test_the_record_of_a_run_comes_back(record):
     """Resuming needs the run, its batches and its receivers; older files have no such record."""

@@ -74,6 +74,7 @@ def test_every_number_of_a_task_has_an_upper_bound(name):
         training_config({name: 10**12})
 
 
+@pytest.mark.slow
 @few
 @given(settings)
 def test_a_task_means_what_the_flags_mean(settings):
@@ -81,6 +82,7 @@ def test_a_task_means_what_the_flags_mean(settings):
     assert training_config(settings) == from_flags(settings)
 
 
+@pytest.mark.slow
 @few
 @given(settings, st.sets(st.sampled_from([each.name for each in fields(TrainingConfig)])))
 def test_a_null_is_a_flag_that_is_not_given(settings, unset):

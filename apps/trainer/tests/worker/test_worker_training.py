@@ -36,6 +36,7 @@ def in_epoch(sent, number):
     return sent.status == "PROGRESS" and sent.result["epoch"] >= number
 
 
+@pytest.mark.slow
 def test_a_task_survives_its_worker_and_its_broker(
     client, broker, connections, start_worker, until
 ):
@@ -61,6 +62,7 @@ def test_a_task_survives_its_worker_and_its_broker(
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_revoked_training_keeps_its_checkpoint_and_says_so_in_mlflow(
     client, connections, start_worker, until
 ):

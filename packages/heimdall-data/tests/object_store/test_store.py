@@ -103,6 +103,7 @@ def test_wrong_credentials_are_told_without_showing_them(stack, wrong):
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_up_is_named():
     """Something listens there, and it is no object store."""
     with socketserver.ThreadingTCPServer((LOOPBACK, 0), socketserver.BaseRequestHandler) as server:
@@ -118,6 +119,7 @@ MINIO_SAYS = """<?xml version="1.0" encoding="UTF-8"?>
 <Resource>/b/key</Resource><RequestId>17</RequestId><HostId>dd9025</HostId></Error>"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "message", "kind", "told"),
     [

@@ -11,6 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz_recordings.py"
 
 
+@pytest.mark.slow
 def test_hostile_files_of_every_format_are_recordings_or_errors_of_ours():
     """One object that raises anything else, or fills the memory, ends the preparation of all."""
     child = subprocess.run(

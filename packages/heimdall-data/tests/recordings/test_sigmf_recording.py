@@ -309,6 +309,7 @@ keys = st.sampled_from([
 described = st.dictionaries(keys, json_values)
 
 
+@pytest.mark.slow
 @given(described, st.lists(described | json_values))
 def test_any_metadata_give_a_recording_or_an_error_with_the_name(about, captures):
     """Other programs write these files; the run continues and names the object."""
