@@ -60,6 +60,7 @@ def test_an_ellipse_holds_what_it_says(name):
     assert 0.55 < metrics["coverage_68"] < 0.85
 
 
+@pytest.mark.slow
 def test_who_knows_more_of_the_region_is_better():
     """The order of the table: prior, centroid, law, kriged map."""
     nlls = [judged(name)["nll"] for name in LEVEL_BASELINES]
