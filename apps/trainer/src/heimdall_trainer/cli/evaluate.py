@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.config import OF_SPLIT, TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import one_line
-from heimdall_trainer.flags import ConfigFile
+from heimdall_trainer.flags import ConfigFile, acting
 
 DEFAULTS = TrainingConfig()
 NOWHERE = Connections()
@@ -20,7 +20,7 @@ def evaluate(
     *,
     split: Literal["train", "validation", "test", "all"] = "test",
     report: Path | None = None,
-    config: TrainingConfig = DEFAULTS,
+    config: Annotated[TrainingConfig, acting(*OF_SPLIT, "summary")] = DEFAULTS,
     connections: Connections = NOWHERE,
     config_file: ConfigFile = None,
 ) -> None:
