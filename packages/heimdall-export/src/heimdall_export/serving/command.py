@@ -28,7 +28,7 @@ _VARIABLES = """variables:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Serve until a signal; exit 0 after SIGTERM, 1 failed, 2 wrong usage, 130 interrupted."""
-    flags = _parsed(arguments)
+    flags = parse_flags(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; exit 2 on wrong usage."""
     parser = argparse.ArgumentParser(
         prog="heimdall-serve",
         description="Answer over HTTP with the position of a transmitter, from recordings.",
