@@ -1,4 +1,4 @@
-"""docs/inference.md's service, run as it stands: real HTTP, a real registry, no torch."""
+"""`heimdall-serve` over real HTTP, with a real registry and without torch."""
 
 import asyncio
 import base64
@@ -28,18 +28,18 @@ from heimdall_export import (
 )
 from onnx import numpy_helper
 
-BLOCK = re.compile(r"^```python ([\w.]+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OBSERVED = """
 import threading
 
-import inference_service as service
+from heimdall_export.serving import app, command
 
-service.ALL_BODIES = 17 * service.SMALLEST
-app, sizes, slow = service.app, [], []
+app.ALL_BODIES = 17 * app.SMALLEST
+sizes, slow = [], []
 free = {"network": threading.Event(), "slow": threading.Event()}
 for each in free.values():
     each.set()
-answer_each, prepare = service.Predictor.answer_each, service.Predictor.prepare
+answer_each, prepare = app.Predictor.answer_each, app.Predictor.prepare
+make_app = app.make_app
 
 
 def watched(predictor, prepared):
@@ -48,56 +48,56 @@ def watched(predictor, prepared):
     return answer_each(predictor, prepared)
 
 
-def braked(predictor, heard):
+def braked(predictor, heard, **more):
     if any(one.sample_rate_hz == 11_111 for one in heard.values()):
         slow.append(heard)
         free["slow"].wait()
-    return prepare(predictor, heard)
+    return prepare(predictor, heard, **more)
 
 
-service.Predictor.answer_each, service.Predictor.prepare = watched, braked
+def with_a_view(service):
+    app = make_app(service)
+
+    @app.post("/hold/{what}")
+    async def hold(what):
+        sizes.clear()
+        free[what].clear()
+
+    @app.post("/release/{what}")
+    async def release(what):
+        free[what].set()
+
+    @app.get("/seen")
+    async def seen():
+        return {"sizes": sizes, "waiting": service.ready.qsize(), "slow": len(slow)}
+
+    return app
 
 
-@app.post("/hold/{what}")
-async def hold(what):
-    sizes.clear()
-    free[what].clear()
-
-
-@app.post("/release/{what}")
-async def release(what):
-    free[what].set()
-
-
-@app.get("/seen")
-async def seen():
-    return {"sizes": sizes, "waiting": app.state.ready.qsize(), "slow": len(slow)}
+app.Predictor.answer_each, app.Predictor.prepare = watched, braked
+app.make_app = with_a_view
+command.main()
 """
-"""The page's service, with a view into it: how large each batch was, and a brake on the network
+"""The service, with a view into it: how large each batch was, and a brake on the network
 and on the features of recordings at one rate."""
 SLOW_HZ = 11_111
+SERVE = (Path(sys.executable).with_name("heimdall-serve"),)
+TOKEN = "a secret"
 
 
-def page():
-    """The page, if it is above this file; a package alone has none."""
-    name = Path("docs", "inference.md")
+def page(name="inference.md"):
+    """A page or a file of docs, if it is above this file; a package alone has none."""
+    name = Path("docs", name)
     found = next((p / name for p in Path(__file__).resolve().parents if (p / name).exists()), None)
     if found is None:
-        pytest.skip("docs/inference.md is not above this file")
+        pytest.skip(f"{name} is not above this file")
     return found.read_text(encoding="utf-8")
-
-
-def blocks():
-    """The page's files, by their name."""
-    return dict(BLOCK.findall(page()))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, without_extras):
-    """The page's files, and what keeps a process from importing what a service has not."""
+    """Where a service runs that cannot import what it does not install."""
     place = tmp_path_factory.mktemp("service")
-    for name, text in blocks().items():
-        (place / name).write_text(text)
     (place / "observed.py").write_text(OBSERVED)
     (place / "sitecustomize.py").write_text(without_extras)
     return place
@@ -141,19 +141,17 @@ def environment(registry_uri, store, folder, name):
         "HEIMDALL_S3_SECRET_KEY": store.secret_key,
         "HEIMDALL_MODEL": f"models:/{name}@production",
         "HEIMDALL_MODEL_CACHE": str(folder / "cache"),
-        "HEIMDALL_POLL_S": "0.1",
-        "HEIMDALL_UPLOAD_S": "10",
         "MLFLOW_TRACKING_URI": registry_uri,
         "PYTHONPATH": str(folder),
         "OMP_NUM_THREADS": "1",
     }
 
 
-def started(folder, variables, module="observed"):
-    """Uvicorn on a free port, and where it writes; the port is in what it writes."""
-    with (folder / "uvicorn.log").open("wb") as log:
+def started(folder, variables, command=SERVE):
+    """A service on a free port; what it writes begins with its address."""
+    with (folder / "serve.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", f"{module}:app", "--port=0"],
+            [*command, "--port=0", "--poll-s=0.1", "--upload-s=10"],
             cwd=folder,
             env=variables,
             stdout=log,
@@ -181,7 +179,7 @@ async def eventually(seen):
 
 def log_of(folder):
     """What the service has written so far."""
-    return (folder / "uvicorn.log").read_text()
+    return (folder / "serve.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -194,14 +192,15 @@ def way(faulty, one_mlflow_server):
 
 
 @contextlib.contextmanager
-def serving(folder, variables, module="observed"):
-    """A service that runs; a client of it."""
-    process = started(folder, variables, module)
+def serving(folder, variables, command=SERVE):
+    """A service that has loaded its model; a client of it."""
+    process = started(folder, variables, command)
     try:
-        until(lambda: "running on" in log_of(folder) or process.poll() is not None)
-        at = re.search(r"running on (http://[\d.:]+)", log_of(folder))
+        until(lambda: "is loaded" in log_of(folder) or process.poll() is not None)
+        at = re.search(r"listening on (http://[\d.:]+)", log_of(folder))
         assert at, log_of(folder)
         with httpx.Client(base_url=at[1], timeout=60) as client:
+            client.process = process
             yield client
     finally:
         process.terminate()
@@ -210,9 +209,10 @@ def serving(folder, variables, module="observed"):
 
 @pytest.fixture(scope="module")
 def service(folder, publish, way, artifact_store, onnx_path, name):
-    """The page's service with version 1 in production; a client of it."""
+    """The service with version 1 in production and in staging, which is its challenger."""
     assert publish(onnx_path, onnx_path) == "1"
-    with serving(folder, environment(way[0], artifact_store, folder, name)) as client:
+    command = (sys.executable, "observed.py", f"--challenger=models:/{name}@staging")
+    with serving(folder, environment(way[0], artifact_store, folder, name), command) as client:
         yield client
 
 
@@ -257,11 +257,6 @@ def says(predictor, recordings):
     )
 
 
-def test_the_service_fits_on_a_page():
-    """What is much longer than a hundred lines nobody reads before copying it."""
-    assert len(blocks()["inference_service.py"].splitlines()) <= 120
-
-
 def test_it_answers_as_the_model_does(service, onnx_path, recordings_of):
     """The web server must not change a position; and it says which version answered."""
     answer = service.post("/locate", json=question(recordings_of(5))).json()
@@ -288,20 +283,18 @@ def test_it_needs_no_registry(
     )
     variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
     variables["HEIMDALL_MODEL"] = str(onnx_path) if place == "file" else uploaded.uri
-    for each in ("inference_service.py", "sitecustomize.py"):
-        (tmp_path / each).write_text((folder / each).read_text())
-    variables["PYTHONPATH"] = str(tmp_path)
-    with serving(tmp_path, variables, "inference_service") as client:
+    with serving(tmp_path, variables) as client:
         answer = client.post("/locate", json=question(recordings_of(5))).json()
         assert said_of(answer["position"]) == says(Predictor(onnx_path), recordings_of(5))
         assert answer["model_version"] == Predictor(onnx_path).run_id
         assert client.get("/model").json()["version"] == Predictor(onnx_path).run_id
 
 
-def test_the_pages_question_is_answered(service, folder):
+def test_the_pages_question_is_answered(service):
     """The first thing that anyone tries."""
+    (program,) = re.findall(r"^```python ask.py\n(.*?)^```$", page(), re.DOTALL | re.MULTILINE)
     said = subprocess.check_output(
-        [sys.executable, "ask.py", str(service.base_url).rstrip("/")], cwd=folder, text=True
+        [sys.executable, "-c", program, str(service.base_url).rstrip("/")], text=True
     )
     assert re.fullmatch(r"version 1: \S+ N \S+ E, within \d+ m \(95 %\)\n", said)
 
@@ -442,7 +435,7 @@ NOT_FINITE = {"Torino": (np.full(20_000, np.nan, np.complex64), 12_500.0)}
         (question(noise(n_samples=0)), "receiver 'Torino'"),
         (question(NOT_FINITE), "receiver 'Torino'"),
         ({"Torino": {"iq": "AAAAAAAAAAA=", "sample_rate_hz": -1}}, "greater than 0"),
-        ({"Torino": {"iq": "AAAA", "sample_rate_hz": 12_500}}, "multiple of element size"),
+        ({"Torino": {"iq": "AAAA", "sample_rate_hz": 12_500}}, "not a multiple of 8"),
         ({"Torino": {"iq": "_-AAAAAAAAA=", "sample_rate_hz": 12_500}}, "base64"),
         ({"Torino": {"sample_rate_hz": 12_500}}, "Field required"),
         ({"Torino": {"iq": "", "sample_rate_hz": 12_500, "start": 1}}, "start\n  Extra inputs"),
@@ -515,9 +508,9 @@ def test_without_anything_in_production_it_does_not_start(
 ):
     """A service that starts and cannot answer passes for one that works."""
     variables = environment(mlflow_server.uri, artifact_store, folder, "nobodys-model")
-    process = started(tmp_path, variables, module="inference_service")
-    assert process.wait() != 0
+    assert started(tmp_path, variables).wait() == 1
     assert "Registered Model with name=nobodys-model not found" in log_of(tmp_path)
+    assert "Traceback" not in log_of(tmp_path)
 
 
 def test_the_extras_are_really_out_of_reach_there(folder, one_mlflow_server, artifact_store, name):
