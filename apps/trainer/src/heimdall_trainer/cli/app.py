@@ -20,7 +20,14 @@ from heimdall_models.errors import OptionError
 from heimdall_models.training.stopping import heeded, is_impatient
 
 from heimdall_trainer.config import whole_numbers_only
-from heimdall_trainer.errors import UsageError, describe, is_expected, one_line, without_passwords
+from heimdall_trainer.errors import (
+    ThresholdNotMet,
+    UsageError,
+    describe,
+    is_expected,
+    one_line,
+    without_passwords,
+)
 from heimdall_trainer.flags import Origins, flags_from_file
 from heimdall_trainer.streams import error_of, forgive
 
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USAGE, NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
 COMMANDS = {
     "demo:demo": "Run the whole path on simulated recordings.",
     "locate:locate": "Locate an unknown transmitter from recordings.",
@@ -64,7 +71,10 @@ app.register_install_completion_command(help="Completion for the shell in use: b
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run one command and exit with its status.
+
+    0 done, 1 failed, 2 wrong usage, 3 a threshold is not met, 130 interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     # Nobody else may change what a command writes, even where containers set no umask.
@@ -94,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             message = error.summary  # type: ignore[attr-defined]
         elif isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
             status, message = WRONG_USAGE, f"{origins.explain(message)} (see heimdall --help)"
+        elif isinstance(error, ThresholdNotMet):
+            status = NOT_MET
         elif not is_expected(error):
             message = f"{describe(error)} (run again with --debug to see where, and report it)"
     sys.stdout.flush()
