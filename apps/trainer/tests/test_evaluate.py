@@ -141,6 +141,59 @@ def test_a_run_that_names_its_sessions_in_another_form_leaves_them_open(
     assert f"run {run_id} names them in another form" in capsys.readouterr().err
 
 
+def test_a_model_in_production_is_watched_on_sessions_that_it_has_not_seen(
+    connections, finished, heimdall_here
+):
+    """The monitor of docs/judging.md: what training used would hide a model that got worse."""
+    words = ("--report", "new.html", "--summary", "new.json", "--max_error_m_median", "1")
+    model = names_of(finished)["version"]
+
+    def watch(since, *more):
+        done = heimdall_here(
+            "evaluate", model, "--since", since, *words, *more, connections=connections
+        )
+        return done, json.loads(Path("new.json").read_text())
+
+    done, told = watch("2000-01-01", "--min_coverage_95", "0.001")
+    data = finished.data
+    n_used = len(data.train) + len(data.validation)
+    assert done.returncode == 3, done.stderr
+    assert "heimdall: not met: --max_error_m_median 1; the lines above" in done.stderr
+    said = f"{len(data.test)} new sessions since 2000-01-01T00:00:00+00:00; besides {n_used} that"
+    assert said in done.stdout
+    assert "The model was trained on none of these sessions." in done.stdout
+    assert {check["threshold"]: check["verdict"] for check in told["thresholds"]} == {
+        "min_coverage_95": "met",
+        "max_error_m_median": "not met",
+    }
+    assert (told["split"], told["n_left_out"], told["n_trained_on"]) == ("new", n_used, 0)
+    test = finished.summary.metrics["test/error_m_median"]
+    assert told["metrics"]["new/error_m_median"] == pytest.approx(test, rel=1e-6)
+    page = read_report(Path("new.html"))
+    assert set(page.evaluation.session_ids) == {session.id for session in data.test.sessions}
+    assert "max_error_m_median 1" in Path("new.html").read_text(encoding="utf-8")
+
+    done, told = watch("2190-01-01T00:00+01:00")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0 new sessions since 2189-12-31T23:00:00+00:00; besides 0 that")
+    assert (told["n_sessions"], told["report"]) == (0, None)
+    assert [check["verdict"] for check in told["thresholds"]] == ["no sessions"]
+
+    Path("run.yaml").write_text("only:\n  since: 2190-01-01\n")
+    done = heimdall_here("evaluate", model, "--config", "run.yaml", connections=connections)
+    assert done.returncode == 1  # In a file, it is the training's choice of sessions.
+    assert "no approved and completed session with {'since': datetime(2190" in (
+        done.stderr.replace("datetime.datetime", "datetime")
+    )
+
+
+def test_a_checkpoint_is_not_watched(connections, heimdall_here):
+    """It does not say what it was trained on."""
+    done = heimdall_here("evaluate", "best.ckpt", "--since", "7d", connections=connections)
+    assert done.returncode == 2
+    assert "best.ckpt is a checkpoint" in done.stderr
+
+
 def test_files_about_a_stored_model_have_names_that_a_disk_takes():
     """An address has slashes and an at sign."""
     assert file_name("s3://heimdall-models/models/localization/v2.onnx") == "v2"

@@ -3,11 +3,12 @@
 import threading
 import uuid
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from heimdall_data.catalogue.approval import (
+    approved_since,
     decide,
     decisions,
     list_sessions,
@@ -93,6 +94,21 @@ def test_what_is_approved_is_trained_on_and_on_record(filled):
     assert (second.by, second.approval_status, second.reason) == ("Bob", "rejected", "")
     assert first.at <= second.at
     assert [each.station for each in measurements(filled, entry.id)] == ["Genova", "Torino"]
+
+
+def test_what_is_newly_approved_is_known_by_its_decision_else_by_its_start(filled):
+    """A monitor must neither miss what was recorded long ago nor what the backend approved."""
+    entries, _ = list_sessions(filled, EVERY)
+    failed, undecided, approved = (entry.id for entry in entries)
+    assert approved_since(filled, START) == {approved, failed}
+    assert approved_since(filled, START.replace(minute=1)) == {failed}
+    decide(filled, [undecided], "approved", by="Ada", reason="")
+    (decision,) = decisions(filled, undecided)
+    assert approved_since(filled, START) == {approved, failed, undecided}
+    assert undecided in approved_since(filled, decision.at)
+    assert undecided not in approved_since(filled, decision.at + timedelta(microseconds=1))
+    decide(filled, [undecided], "rejected", by="Bob", reason="")
+    assert approved_since(filled, START) == {approved, failed}
 
 
 def test_all_are_decided_or_none(filled):

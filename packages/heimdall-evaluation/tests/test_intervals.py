@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from heimdall_evaluation.intervals import bootstrap, rank_correlation, ratio_of_medians, share
+from heimdall_evaluation.intervals import (
+    bootstrap,
+    exact_share,
+    rank_correlation,
+    ratio_of_medians,
+    share,
+)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, spearmanr
@@ -73,10 +79,11 @@ def test_rank_correlation_is_scipys_with_ties(pairs):
     assert found.value == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
 
 
+@pytest.mark.parametrize(("interval", "method"), [(share, "wilson"), (exact_share, "exact")])
 @given(st.integers(1, 300), st.floats(0, 1))
-def test_a_share_of_independent_sessions_has_scipys_interval(n, level):
-    """Wilson's interval, where no two sessions are of one transmitter."""
+def test_a_share_of_independent_sessions_has_scipys_interval(interval, method, n, level):
+    """Where no two sessions are of one transmitter, the intervals are the textbook's."""
     n_hits = round(level * n)
-    found = share(np.arange(n) < n_hits, [str(k) for k in range(n)])
-    low, high = binomtest(n_hits, n).proportion_ci(method="wilson")
+    found = interval(np.arange(n) < n_hits, [str(k) for k in range(n)])
+    low, high = binomtest(n_hits, n).proportion_ci(method=method)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import heimdall_locate
 import numpy as np
 from heimdall_data import Catalogue, HeimdallDataset, choose_receivers, split_sessions
+from heimdall_data.catalogue.approval import approved_since
 from heimdall_data.split import dataset_fingerprint
 from heimdall_features import ArrivalConfig, FeatureConfig, NormalizationStats
 from heimdall_locate import Site
@@ -25,10 +26,13 @@ from heimdall_trainer.events import LOGGER
 from heimdall_trainer.provenance import provenance_of_source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
+    from typing import Any
 
-    from heimdall_data import Exclusion, Split, Station
+    from heimdall_data import Exclusion, Session, Split, Station
+    from heimdall_data.catalogue.table import SessionTable
     from heimdall_data.dataset import UnusableRecording
 
     from heimdall_trainer.config import TrainingConfig
@@ -81,6 +85,7 @@ def clocks_warning(sessions_by_clocks: Mapping[int, int]) -> str | None:
 class ChosenSessions:
     """Sessions and their features, not computed yet."""
 
+    sessions: SessionTable
     dataset: HeimdallDataset
     receivers: tuple[Station, ...]
     """In channel order."""
@@ -89,25 +94,61 @@ class ChosenSessions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """Training, validation and test part of a run, with their features."""
+class LoadedSessions:
+    """Sessions with their features, and what was left out."""
 
     receivers: tuple[Station, ...]
     """In channel order."""
     features: FeatureConfig
     region: Region
-    stats: NormalizationStats
-    """Statistics of the training part alone."""
-    train: HeimdallDataset
-    validation: HeimdallDataset
-    test: HeimdallDataset
-    split: Split
     exclusions: tuple[Exclusion, ...]
     """Approved sessions that cannot be used."""
     unusable: tuple[UnusableRecording, ...]
     """Recordings left out of sessions whose other recordings are used."""
     not_used: Mapping[str, int]
     """Number of sessions that the catalogue's own rules leave out, by reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData(LoadedSessions):
+    """Training, validation and test part of a run, with their features."""
+
+    stats: NormalizationStats
+    """Statistics of the training part alone."""
+    train: HeimdallDataset
+    validation: HeimdallDataset
+    test: HeimdallDataset
+    split: Split
+
+    @property
+    def sides(self) -> Mapping[str, Sequence[Session]]:
+        """The sessions of each part."""
+        return {side: getattr(self.split, side) for side in ("train", "validation", "test")}
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """How the sessions were divided, for a report."""
+        return asdict(self.split.report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSessions(LoadedSessions):
+    """Sessions approved since some time that a model's training has not used."""
+
+    since: datetime
+    dataset: HeimdallDataset
+    n_known: int
+    """Number of sessions approved since then that are left out, as the training used them."""
+
+    @property
+    def sides(self) -> Mapping[str, Sequence[Session]]:
+        """The sessions, under one name."""
+        return {"new": self.dataset.sessions}
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """How the sessions were chosen, for a report."""
+        return {"approved_since": self.since.isoformat(), "left_out_as_known": self.n_known}
 
 
 def cache_directory(connections: Connections) -> Path:
@@ -166,7 +207,29 @@ def choose_sessions(
         shared_cache=connections.shared_cache(writes=shares),
         arrivals=arrival_config(receivers, rate_hz) if timing else None,
     )
-    return ChosenSessions(dataset=dataset, receivers=receivers, not_used=not_used)
+    return ChosenSessions(
+        sessions=sessions, dataset=dataset, receivers=receivers, not_used=not_used
+    )
+
+
+def prepared(
+    dataset: HeimdallDataset, config: TrainingConfig
+) -> tuple[HeimdallDataset, tuple[Exclusion, ...]]:
+    """Compute features; return the usable sessions, and the others with their reasons.
+
+    Raises:
+        TrainerError: Too many sessions cannot be used.
+        DataError: The object store cannot be read.
+    """
+    usable, exclusions = dataset.prepare(workers=os.cpu_count() or 1, progress=sys.stderr.isatty())
+    if len(exclusions) > config.max_excluded * len(dataset):
+        first = exclusions[0]
+        raise TrainerError(
+            f"{len(exclusions)} of {len(dataset)} sessions cannot be used, more than "
+            f"--max_excluded {config.max_excluded:g} allows; the first is {first.session_id}: "
+            f"{first.reason}"
+        )
+    return usable, tuple(exclusions)
 
 
 def load_training_data(config: TrainingConfig, connections: Connections) -> TrainingData:
@@ -178,13 +241,7 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
     """
     chosen = choose_sessions(config, connections)
     every = chosen.dataset
-    usable, exclusions = every.prepare(workers=os.cpu_count() or 1, progress=sys.stderr.isatty())
-    if len(exclusions) > config.max_excluded * len(every):
-        first = exclusions[0]
-        raise TrainerError(
-            f"{len(exclusions)} of {len(every)} sessions cannot be used, more than --max_excluded "
-            f"{config.max_excluded:g} allows; the first is {first.session_id}: {first.reason}"
-        )
+    usable, exclusions = prepared(every, config)
     if every.arrivals and (warning := clocks_warning(usable.sessions_by_clocks)):
         LOGGER.warning("%s", warning)
     split = split_sessions(
@@ -200,18 +257,54 @@ def load_training_data(config: TrainingConfig, connections: Connections) -> Trai
         validation=usable.subset(split.validation),
         test=usable.subset(split.test),
         split=split,
-        exclusions=tuple(exclusions),
+        exclusions=exclusions,
         unusable=usable.unusable_recordings,
         not_used=chosen.not_used,
     )
 
 
-def provenance_of(data: TrainingData) -> dict[str, str]:
+def load_new_sessions(
+    config: TrainingConfig,
+    connections: Connections,
+    *,
+    since: datetime,
+    known: Collection[str],
+    region: Region,
+) -> NewSessions:
+    """Read the catalogue, and prepare the features of sessions approved since some time.
+
+    Args:
+        config: As in `choose_sessions`.
+        connections: Addresses of all servers.
+        since: Time of the approval, or of the start where no approval is on record.
+        known: Ids of sessions that are left out.
+        region: Of the model that is to be evaluated.
+
+    Raises:
+        TrainerError, DataError: As for `choose_sessions` and `prepared`.
+    """
+    chosen = choose_sessions(config, connections)
+    with Catalogue(connections.need_database()) as catalogue:
+        approved = chosen.sessions.only(approved_since(catalogue, since))
+    new = approved.without(known)
+    usable, exclusions = prepared(chosen.dataset.subset(new), config)
+    return NewSessions(
+        since=since,
+        receivers=chosen.receivers,
+        features=chosen.dataset.config,
+        region=region,
+        dataset=usable,
+        exclusions=exclusions,
+        unusable=usable.unusable_recordings,
+        not_used=chosen.not_used,
+        n_known=len(approved) - len(new),
+    )
+
+
+def provenance_of(data: TrainingData | NewSessions) -> dict[str, str]:
     """Commit of the source, and fingerprints of the features and of the split."""
     return {
         **provenance_of_source(),
         "features.fingerprint": data.features.fingerprint,
-        "dataset.fingerprint": dataset_fingerprint(
-            {side: getattr(data.split, side) for side in ("train", "validation", "test")}
-        ),
+        "dataset.fingerprint": dataset_fingerprint(data.sides),
     }

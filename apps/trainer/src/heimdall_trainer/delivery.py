@@ -7,7 +7,7 @@ uploaded, and only an uploaded one is registered.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heimdall_trainer.config import TrainingConfig
-    from heimdall_trainer.data import TrainingData
+    from heimdall_trainer.data import NewSessions, TrainingData
 
     Network = ServingNet | TimedServingNet | EnsembleNet | TimedEnsembleNet
 
@@ -253,11 +253,16 @@ def upload(
 
 
 def evaluate_part(
-    model: Path, data: TrainingData, part: Part = "test", trained_on: Collection[str] | None = None
+    model: Path,
+    data: TrainingData,
+    part: Part = "test",
+    trained_on: Collection[str] | None = None,
+    limits: Mapping[str, float] | None = None,
 ) -> EvaluatedModel:
     """Evaluate a model file on one side of a split, or on all.
 
-    `trained_on` are ids of the sessions that the model was trained on; None if not known.
+    `trained_on` are ids of the sessions that the model was trained on; None if not known. `limits`
+    are by the names of thresholds.
 
     Raises:
         TrainerError: The part is empty.
@@ -274,6 +279,32 @@ def evaluate_part(
         validation=data.validation.subset(data.validation.sessions),
         part=part,
         trained_on=trained_on,
+        limits=limits,
+    )
+
+
+def evaluate_new_sessions(
+    model: Path,
+    data: NewSessions,
+    trained_on: Collection[str] | None,
+    limits: Mapping[str, float],
+) -> EvaluatedModel:
+    """Evaluate a model file on new sessions, of which there is one at least.
+
+    There are no baselines from levels, which would need the sessions of a training.
+
+    Raises:
+        EvaluationError: The file cannot be served.
+    """
+    return evaluate_model(
+        model,
+        data.dataset,
+        _recordings(data.dataset),
+        receivers=_receivers(data),
+        region=data.region,
+        part="new",
+        trained_on=trained_on,
+        limits=limits,
     )
 
 
@@ -299,7 +330,7 @@ def _recordings(dataset: HeimdallDataset) -> Iterator[tuple[str, Recordings]]:
         yield session.id, plain if dataset.arrivals is None else {**plain, **clocked(recordings)}
 
 
-def _receivers(data: TrainingData) -> tuple[Receiver, ...]:
+def _receivers(data: TrainingData | NewSessions) -> tuple[Receiver, ...]:
     return tuple(
         Receiver(s.name, s.latitude_deg, s.longitude_deg, s.altitude_m or 0.0)
         for s in data.receivers
@@ -308,7 +339,7 @@ def _receivers(data: TrainingData) -> tuple[Receiver, ...]:
 
 def write_report(
     path: Path,
-    data: TrainingData,
+    data: TrainingData | NewSessions,
     model: ModelSummary,
     evaluated: EvaluatedModel,
     *,
@@ -340,6 +371,7 @@ def write_report(
         baselines=evaluated.baselines,
         map_baseline=SPECTROGRAMS_ALONE,
         metrics=evaluated.metrics,
+        checks=evaluated.checks,
         spectrograms=evaluated.spectrograms,
         provenance=provenance_of(data),
         history=trained.history if trained else (),
@@ -347,7 +379,7 @@ def write_report(
         more_curves=trained.more_curves if trained else (),
         excluded=tuple(excluded),
         rejected_counts=data.not_used,
-        split_report=asdict(data.split.report),
+        split_report=data.described,
         timings=timings,
     )
     return render_report(contents, path)

@@ -18,6 +18,10 @@ class UsageError(TrainerError):
     """A value that the command line or a configuration must not have; exit status 2."""
 
 
+class ThresholdNotMet(TrainerError):
+    """A model's figures are worse than a threshold allows; exit status 3."""
+
+
 def is_expected(error: BaseException) -> bool:
     """Return True for an error raised for the user, by us or by the operating system."""
     return type(error).__module__.startswith("heimdall_") or isinstance(error, OSError)

@@ -17,7 +17,7 @@ from heimdall_trainer.events import LOGGER, tell
 from heimdall_trainer.provenance import command_line, package_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
     from typing import Literal
 
@@ -137,8 +137,10 @@ def new_steps(tracker: MLflowTracker) -> RunMetrics:
     return PartOfRun(run=tracker, known=tracker.logged) if tracker.logged else tracker
 
 
-def sessions_trained_on(run_id: str, connections: Connections) -> frozenset[str] | None:
-    """Ids of the sessions of a run's training part.
+def sessions_trained_on(
+    run_id: str, connections: Connections, parts: Collection[str] = ("train",)
+) -> frozenset[str] | None:
+    """Ids of the sessions of a run's training part, or of several parts of its split.
 
     Returns:
         None, with a warning where the run is not found, if they cannot be known: the model has no
@@ -156,17 +158,22 @@ def sessions_trained_on(run_id: str, connections: Connections) -> frozenset[str]
         return None
     if run.inputs is None or run.data.params.get("export_only") == "True":
         return None
+    contexts = {CONTEXTS[part] for part in parts}
+    found: set[str] = set()
     for given in run.inputs.dataset_inputs:
-        if any(t.key == "mlflow.data.context" and t.value == "training" for t in given.tags):
-            try:
-                return frozenset(json.loads(given.dataset.profile or "{}").get("sessions", ()))
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
-                LOGGER.warning(
-                    "the sessions that the model was trained on are not known: run %s names them "
-                    "in another form (%s: %s)",
-                    run_id,
-                    type(error).__name__,
-                    error,
-                )
-                return None
-    return None
+        used = {tag.value for tag in given.tags if tag.key == "mlflow.data.context"}
+        if used.isdisjoint(contexts):
+            continue
+        contexts -= used
+        try:
+            found.update(json.loads(given.dataset.profile or "{}").get("sessions", ()))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            LOGGER.warning(
+                "the sessions that the model was trained on are not known: run %s names them "
+                "in another form (%s: %s)",
+                run_id,
+                type(error).__name__,
+                error,
+            )
+            return None
+    return None if contexts else frozenset(found)

@@ -25,19 +25,26 @@ from heimdall_models.training.resume import (
     warn_of_other_sessions,
 )
 
-from heimdall_trainer.data import load_training_data
-from heimdall_trainer.delivery import evaluate_part, export_file, write_report
+from heimdall_trainer.data import load_new_sessions, load_training_data
+from heimdall_trainer.delivery import (
+    evaluate_new_sessions,
+    evaluate_part,
+    export_file,
+    write_report,
+)
+from heimdall_trainer.errors import UsageError
 from heimdall_trainer.mlflow_run import sessions_trained_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
 
     from heimdall_evaluation.evaluate import EvaluatedModel
     from heimdall_evaluation.report import Part
 
     from heimdall_trainer.config import TrainingConfig
     from heimdall_trainer.connections import Connections
-    from heimdall_trainer.data import TrainingData
+    from heimdall_trainer.data import NewSessions, TrainingData
 
     Load = Callable[[TrainingConfig], TrainingData]
 
@@ -99,31 +106,47 @@ def opened_model(
         FeatureError: This version cannot compute the model's features.
     """
     load = load or (lambda wanted: load_training_data(wanted, connections))
-    if model.endswith(".ckpt") and not is_address(model):
+    if _is_checkpoint(model):
         with TemporaryFolder("checkpoint") as folder:
             yield _of_checkpoint(Path(model), config, load, folder)
         return
+    with _opened_file(model, connections) as (file, uri):
+        yield OpenedModel(
+            file=file,
+            data=load(_config_of(file, config)),
+            trained_on=sessions_trained_on(_run_id(file), connections),
+            uri=uri,
+        )
+
+
+def _is_checkpoint(model: str) -> bool:
+    return model.endswith(".ckpt") and not is_address(model)
+
+
+@contextlib.contextmanager
+def _opened_file(model: str, connections: Connections) -> Iterator[tuple[ModelFile, str | None]]:
+    """A model file, and the address of its object if it came from a store."""
     stores = connections.model_stores(model)
     with local_model(model if stores else Path(model), stores, None) as (path, published):
         version = f", version {published.version}" if published else ""
         file = read_model(Path(str(path)), f"{model}{version}" if stores else Path(model).name)
-        features = FeatureExtractor.from_metadata(file.metadata).config
-        timing = ArrivalExtractor.from_metadata(file.metadata) is not None
-        data = load(
-            replace(
-                config,
-                receivers=features.receivers,
-                sample_rate_hz=features.sample_rate_hz,
-                features="mel+timing" if timing else "mel",
-            )
-        )
-        run_id = file.metadata.get("heimdall.run_id", "")
-        yield OpenedModel(
-            file=file,
-            data=data,
-            trained_on=sessions_trained_on(run_id, connections),
-            uri=published.uri if published else model if stores else None,
-        )
+        yield file, published.uri if published else model if stores else None
+
+
+def _config_of(file: ModelFile, config: TrainingConfig) -> TrainingConfig:
+    """The configuration with the receivers and the features of a model file."""
+    features = FeatureExtractor.from_metadata(file.metadata).config
+    timing = ArrivalExtractor.from_metadata(file.metadata) is not None
+    return replace(
+        config,
+        receivers=features.receivers,
+        sample_rate_hz=features.sample_rate_hz,
+        features="mel+timing" if timing else "mel",
+    )
+
+
+def _run_id(file: ModelFile) -> str:
+    return file.metadata.get("heimdall.run_id", "")
 
 
 def _of_checkpoint(path: Path, config: TrainingConfig, load: Load, folder: Path) -> OpenedModel:
@@ -158,6 +181,7 @@ def evaluate_file(
     connections: Connections,
     report: Path | None = None,
     part: Part = "test",
+    limits: Mapping[str, float] | None = None,
 ) -> tuple[EvaluatedModel, Path]:
     """Evaluate a model on a part of a split, and write its report.
 
@@ -168,6 +192,7 @@ def evaluate_file(
         report: Path of the page; beside the model when None, or in `reports` of the state
             directory for an address.
         part: Side of the split.
+        limits: By the names of thresholds, see `heimdall_evaluation.thresholds`.
 
     Returns:
         The evaluation, and the path of the report.
@@ -178,7 +203,7 @@ def evaluate_file(
     started = time.monotonic()
     ending = ".html" if part == "test" else f".{part}.html"  # parts do not overwrite each other
     with opened_model(str(model), config, connections) as opened:
-        evaluated = evaluate_part(opened.file.path, opened.data, part, opened.trained_on)
+        evaluated = evaluate_part(opened.file.path, opened.data, part, opened.trained_on, limits)
         page = write_report(
             report or beside(str(model), ending, "reports", connections),
             opened.data,
@@ -188,3 +213,59 @@ def evaluate_file(
             timings={"evaluation": time.monotonic() - started},
         )
     return evaluated, page
+
+
+def evaluate_new(
+    model: str,
+    config: TrainingConfig,
+    connections: Connections,
+    since: datetime,
+    report: Path | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> tuple[NewSessions, EvaluatedModel | None, Path | None]:
+    """Evaluate a model on sessions approved since some time, which its training has not used.
+
+    Neither those that it learned from are judged, nor those that chose its checkpoint. Where they
+    are not known, the evaluation says so.
+
+    Args:
+        model: A model file, `s3://bucket/key` or `models:/name@alias`.
+        config: The filter, and what `prepared` takes; receivers and features are the model's own.
+        connections: Addresses of all servers.
+        since: See `load_new_sessions`.
+        report: As in `evaluate_file`.
+        limits: As in `evaluate_file`.
+
+    Returns:
+        The sessions, and where there is one the evaluation and the path of the report.
+
+    Raises:
+        TrainerError, ExportError, FeatureError: As for `opened_model`.
+    """
+    started = time.monotonic()
+    if _is_checkpoint(model):
+        raise UsageError(
+            f"--since takes a model file or an address, and {model} is a checkpoint, which does "
+            "not say what it was trained on; export it with `heimdall train --export_only`"
+        )
+    with _opened_file(model, connections) as (file, _):
+        known = sessions_trained_on(_run_id(file), connections, ("train", "validation"))
+        data = load_new_sessions(
+            _config_of(file, config),
+            connections,
+            since=since,
+            known=known or (),
+            region=file.region,
+        )
+        if not len(data.dataset):
+            return data, None, None
+        evaluated = evaluate_new_sessions(file.path, data, known, limits or {})
+        page = write_report(
+            report or beside(model, ".new.html", "reports", connections),
+            data,
+            file.summary,
+            evaluated,
+            seed=config.seed,
+            timings={"evaluation": time.monotonic() - started},
+        )
+    return data, evaluated, page

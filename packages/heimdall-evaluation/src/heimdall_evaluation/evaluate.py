@@ -18,9 +18,10 @@ from heimdall_evaluation.baselines import level_baselines, timing_baselines
 from heimdall_evaluation.coverage import shares_inside
 from heimdall_evaluation.errors import EvaluationError
 from heimdall_evaluation.report.quantities import count
-from heimdall_evaluation.report.sentences import about_trained_on, session_kind
+from heimdall_evaluation.report.sentences import about_check, about_trained_on, session_kind
 from heimdall_evaluation.results import Evaluation, SessionSpectrograms
 from heimdall_evaluation.served import predict_without_torch
+from heimdall_evaluation.thresholds import check
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from heimdall_models import Region
 
     from heimdall_evaluation.dataset import Dataset, Recordings, Session
-    from heimdall_evaluation.results import BaselineResult, Part
+    from heimdall_evaluation.results import BaselineResult, Check, Part
 
 
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -43,9 +44,11 @@ class EvaluatedModel:
     evaluation: Evaluation
     baselines: tuple[BaselineResult, ...]
     metrics: Mapping[str, float]
-    """By the contract's names, with `test/`, `val/`, `train/` or `all/` in front."""
+    """By the contract's names, with `test/`, `val/`, `train/`, `all/` or `new/` in front."""
     spectrograms: tuple[SessionSpectrograms, ...] = ()
     """Inputs of the sessions with the largest errors, worst first."""
+    checks: tuple[Check, ...] = ()
+    """The thresholds that were asked for."""
 
 
 def evaluate_model(
@@ -59,6 +62,7 @@ def evaluate_model(
     validation: Dataset | None = None,
     part: Part = "test",
     trained_on: Collection[str] | None = None,
+    limits: Mapping[str, float] | None = None,
 ) -> EvaluatedModel:
     """Evaluate a model file, and the baselines on the same sessions.
 
@@ -74,10 +78,11 @@ def evaluate_model(
         validation: Sessions on which the level baselines' ellipses are calibrated, likewise.
         part: Side of the split that the sessions are.
         trained_on: Ids of the sessions that the model was trained on; None if not known.
+        limits: By the names of thresholds, see `heimdall_evaluation.thresholds`.
 
     Raises:
         EvaluationError: The recordings are of other sessions than the dataset, or the model file
-            failed.
+            failed, or there is no such threshold.
     """
     predictions = predict_without_torch(onnx_path, recordings)
     session_ids = tuple(session.id for session in dataset.sessions)
@@ -122,6 +127,7 @@ def evaluate_model(
             )
             for k in evaluation.worst
         ),
+        checks=check(evaluation, limits or {}),
     )
 
 
@@ -149,8 +155,11 @@ def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) 
         table.add_row(name, *errors, " / ".join(f"{share:.0%}" for share in inside or ()))
     out = console or Console(highlight=False, soft_wrap=True)
     out.print(table)
-    if any(evaluation.trained_on or ()):
+    if evaluation.part == "new" or any(evaluation.trained_on or ()):
         out.print(about_trained_on(evaluation).replace(_NBSP, " "), markup=False)
+    for each in evaluated.checks:
+        line = f"{each.verdict:9s} --{each.threshold} {each.limit:g}: {about_check(each)}"
+        out.print(line.replace(_NBSP, " "), markup=False)
 
 
 def _km(length_m: float) -> str:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from heimdall_models.training.curves import EpochRecord
     from numpy.typing import ArrayLike, NDArray
 
-Part = Literal["test", "validation", "train", "all"]
-"""Sessions of a split that are evaluated."""
+    from heimdall_evaluation.intervals import Interval
+
+Part = Literal["test", "validation", "train", "all", "new"]
+"""Sessions of a split that are evaluated, or those since some time, without a split."""
 PAIRS = ("truth_deg", "position_deg", "sigma_m")
 """Columns with two values a session."""
 
@@ -159,6 +161,23 @@ class BaselineResult:
         return np.zeros(len(self.error_m)) if self.correlation is None else self.correlation
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One threshold, and whether an evaluation meets it."""
+
+    threshold: str
+    """Its name, such as `min_coverage_95` or `max_error_m_median`."""
+    limit: float
+    value: float
+    """Metric that the limit is for."""
+    share: Interval
+    """Share of the sessions that are inside the ellipse, or within the limit."""
+    needed: float
+    """Share at which the threshold is met."""
+    verdict: Literal["met", "unclear", "not met"]
+    """`unclear` where the sessions miss the threshold and are too few to show it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReportContents:
     """Everything on the page of a report.
@@ -181,6 +200,8 @@ class ReportContents:
     """Name of the baseline whose estimates the map shows, too, for the numbered sessions."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """By the contract's names, such as `test/error_m_median`."""
+    checks: tuple[Check, ...] = ()
+    """Thresholds that were asked for."""
     history: tuple[EpochRecord, ...] = ()
     best_epoch: int | None = None
     """The epoch whose checkpoint was evaluated; None means the least validation loss."""

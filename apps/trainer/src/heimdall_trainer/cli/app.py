@@ -20,7 +20,14 @@ from heimdall_models.errors import OptionError
 from heimdall_models.training.stopping import heeded, is_impatient
 
 from heimdall_trainer.config import whole_numbers_only
-from heimdall_trainer.errors import UsageError, describe, is_expected, one_line, without_passwords
+from heimdall_trainer.errors import (
+    ThresholdNotMet,
+    UsageError,
+    describe,
+    is_expected,
+    one_line,
+    without_passwords,
+)
 from heimdall_trainer.flags import Origins, flags_from_file, refusal
 from heimdall_trainer.streams import error_of, forgive
 
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USAGE, NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
 COMMANDS = {
     "demo:demo": "Run the whole path on simulated recordings.",
     "locate:locate": "Locate an unknown transmitter from recordings.",
@@ -67,6 +74,7 @@ heimdall train --resume-training --checkpoint-dir checkpoints
 heimdall evaluate model.onnx --report report.html
 heimdall evaluate models:/heimdall-localization-onnx@production --split all
 heimdall evaluate best.ckpt --config run.yaml
+heimdall evaluate models:/heimdall-localization-onnx@production --since 7d --min-coverage-95 0.9
 """,
     "compare": """
 heimdall compare new.onnx models:/heimdall-localization-onnx@production
@@ -126,7 +134,10 @@ app.register_install_completion_command(help="Completion for the shell in use: b
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run one command and exit with its status.
+
+    0 done, 1 failed, 2 wrong usage, 3 a threshold is not met, 130 interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     # Nobody else may change what a command writes, even where containers set no umask.
@@ -160,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         elif isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
             place = f"heimdall {words[0]}" if words and words[0] in EXAMPLES else "heimdall"
             status, message = WRONG_USAGE, f"{origins.explain(message)} (see {place} --help)"
+        elif isinstance(error, ThresholdNotMet):
+            status = NOT_MET
         elif not is_expected(error):
             message = f"{describe(error)} (run again with --debug to see where, and report it)"
     sys.stdout.flush()

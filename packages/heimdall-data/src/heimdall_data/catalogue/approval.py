@@ -43,6 +43,11 @@ CREATE TABLE IF NOT EXISTS heimdall.session_decisions (
 CREATE INDEX IF NOT EXISTS session_decisions_session ON heimdall.session_decisions (session_id)
 """
 _HAS_TABLE = "SELECT to_regclass('heimdall.session_decisions') IS NOT NULL"
+_UNDECIDED = "(SELECT NULL::uuid AS session_id, NULL::timestamptz AS at)"
+_APPROVED_AT = """(
+    SELECT session_id, max(decided_at) AS at FROM heimdall.session_decisions
+    WHERE approval_status = 'approved' GROUP BY session_id
+)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +164,30 @@ def decisions(catalogue: Catalogue, session_id: str) -> tuple[Decision, ...]:
             Decision(at=at, by=by, approval_status=approval, reason=reason)
             for at, by, approval, reason in rows
         )
+
+    return catalogue.read(found)
+
+
+def approved_since(catalogue: Catalogue, since: datetime) -> frozenset[str]:
+    """Return the ids of approved sessions whose last approval was then or later.
+
+    Where no approval is on record, as the backend's own are not, the session's start counts.
+
+    Raises:
+        CatalogueError: See `Catalogue`.
+    """
+
+    def found(connection: Connection) -> frozenset[str]:
+        belonging(connection, catalogue.where)
+        has_table = connection.execute(_HAS_TABLE).fetchone() == (True,)
+        decided = _APPROVED_AT if has_table else _UNDECIDED
+        rows = connection.execute(
+            "SELECT s.id::text FROM heimdall.recording_sessions s "  # noqa: S608 - ours
+            f"LEFT JOIN {decided} d ON d.session_id = s.id "
+            "WHERE s.approval_status = 'approved' AND coalesce(d.at, s.session_start) >= %s",
+            (since,),
+        )
+        return frozenset(identity for (identity,) in rows)
 
     return catalogue.read(found)
 

@@ -210,11 +210,16 @@ class SessionTable(Sequence[Session]):
 
     def without(self, ids: Collection[str]) -> SessionTable:
         """Return a table of the sessions whose ids are not among `ids`."""
-        if not ids:
-            return self
-        left_out = {uuid.UUID(identity).bytes for identity in ids}
-        kept = [i for i, own in enumerate(self.columns.ids.tolist()) if own not in left_out]
-        return self.take(np.array(kept, np.intp))
+        return self._where(ids, among=False) if ids else self
+
+    def only(self, ids: Collection[str]) -> SessionTable:
+        """Return a table of the sessions whose ids are among `ids`."""
+        return self._where(ids, among=True)
+
+    def _where(self, ids: Collection[str], *, among: bool) -> SessionTable:
+        named = {uuid.UUID(identity).bytes for identity in ids}
+        own = enumerate(self.columns.ids.tolist())
+        return self.take(np.array([i for i, each in own if (each in named) == among], np.intp))
 
     @property
     def positions_deg(self) -> npt.NDArray[np.float64]:

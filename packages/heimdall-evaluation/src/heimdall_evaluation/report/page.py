@@ -48,6 +48,7 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
         contents=contents,
         headline=sentences.headline(contents.evaluation),
         evaluated=_evaluated(contents) if len(contents.evaluation) else None,
+        checks=[(each, sentences.about_check(each)) for each in contents.checks],
         training=[charts.training_figures(curve, k) for k, curve in enumerate(contents.curves)],
         embedded=embed(contents),
         script=script,

@@ -10,13 +10,13 @@ from heimdall_evaluation.coverage import at_bounds
 from heimdall_evaluation.report.quantities import count, decimal, distance, percent
 
 if TYPE_CHECKING:
-    from heimdall_evaluation.results import Evaluation
+    from heimdall_evaluation.results import Check, Evaluation
 
 
 def session_kind(evaluation: Evaluation) -> str:
     """Name of one evaluated session, such as `held-out session`."""
-    kinds = {"test": "held-out ", "validation": "validation ", "train": "training ", "all": ""}
-    return f"{kinds[evaluation.part]}session"
+    kinds = {"test": "held-out", "validation": "validation", "train": "training", "new": "new"}
+    return f"{kinds.get(evaluation.part, '')} session".lstrip()
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -41,6 +41,18 @@ def about_trained_on(evaluation: Evaluation, model: str = "the model") -> str:
         return f"{start} none of these sessions."
     sessions = count(len(flags), "session")
     return f"{start} {sum(flags)} of these {sessions}, so its errors look smaller than they are."
+
+
+def about_check(check: Check) -> str:
+    """Shares behind the verdict about a threshold."""
+    needed = percent(check.needed)
+    if check.threshold.startswith("min"):
+        what = f"inside the {check.threshold[-2:]} % ellipse; {needed} are needed"
+    else:
+        what = f"within {distance(check.limit)}; {needed} are needed, and within "
+        what += distance(check.value)
+    low, high = percent(check.share.low), percent(check.share.high)
+    return f"{percent(check.share.value)} ({low} to {high}) of the sessions are {what}"
 
 
 def about_posterior(evaluation: Evaluation) -> str:
