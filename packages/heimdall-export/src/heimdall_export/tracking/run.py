@@ -78,9 +78,11 @@ class TrackedDataset:
     """One part of the data of a run."""
 
     name: str
+    """Name on the run's page."""
     digest: str
     """Hash of the contents, of which MLflow keeps 36 characters."""
     context: Literal["training", "validation", "testing"]
+    """Use of this part in the run."""
     shape: tuple[int, ...]
     """Shape of one feature tensor."""
     source: Mapping[str, str] = field(default_factory=dict)
