@@ -136,11 +136,15 @@ def typecheck(session):
 
 @nox.session
 def docs(session):
-    """The documentation site, into a folder that it names; links must lead somewhere."""
+    """The documentation site, into a folder that it names; links lead somewhere, search works."""
     sync(session, "--only-group=docs")
     place = pathlib.Path(session.create_tmp(), "site").resolve()
     session.run("python", "docs/site/stage.py", str(place))
     session.run("zensical", "build", "--strict", "-f", str(place / "mkdocs.yml"))
+    session.run(
+        *("pytest", "-q", "docs/site"),
+        env={"SITE": str(place / "site"), "PYTHONPATH": "docs/site"},
+    )
     session.log(f"open {place / 'site' / 'index.html'}")
 
 

@@ -84,3 +84,18 @@ def test_commands_are_found_on_pages():
     assert first == ["train", "--epocs", "3", "--lr", "1"]
     assert "--epocs" in refused(first)
     assert refused(second)
+
+
+@pytest.mark.skipif(ROOT is None, reason="the pages are not above this file")
+def test_every_file_that_developers_are_sent_to_is_there():
+    """A table of modules is wrong after the first of them is renamed, and nobody notices."""
+    page = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+    section = page.split("\n## Where to change what\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| .*$", section, re.MULTILINE)
+    named = re.findall(r"`([\w./]*(?:/|\.\w+))`", "\n".join(rows))
+    roots = [ROOT, *ROOT.glob("*/*/src")]
+    assert len(named) > 80
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+    assert {name.partition("/")[0] for name in named} >= {
+        path.name for path in ROOT.glob("*/*/src/heimdall_*")
+    }

@@ -8,22 +8,24 @@ import ast
 import dataclasses
 import inspect
 import re
+import runpy
 import shlex
 from pathlib import Path
 
 import pytest
 from heimdall_data.catalogue.session import SessionFilter
+from heimdall_export.tracking.client import open_client
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.cli.train import train
 from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.connections import Connections
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 ROOT = next((p for p in Path(__file__).resolve().parents if (p / "docs" / "site").is_dir()), None)
 SECRET = {"s3_access_key", "s3_secret_key"}
 NO_FLAGS = {"config", "connections", "config_file", "origins"}
 """Parameters of the command that hold flags, or have another name as one."""
 ROW = re.compile(r"^\| `--(\w+)`(?: \(`--\w+`\))? \| ([^|]+) \|", re.MULTILINE)
-LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 pytestmark = pytest.mark.skipif(ROOT is None, reason="the pages are not above this file")
@@ -102,26 +104,21 @@ def test_the_messages_that_it_explains_are_messages_of_ours(page):
     assert not is_said("training diverged on …, step …", texts)
 
 
-def anchors(text):
-    """What links may point at: headings, as GitHub and the site name them."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
-    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
-    return {heading.strip().replace(" ", "-") for heading in plain}
-
-
-def leads_somewhere(path, anchor, page):
-    """Whether a file is there, and has the heading."""
-    target = ROOT / "docs" / path
-    text = target.read_text(encoding="utf-8") if path and target.is_file() else page
-    return target.exists() and (not anchor or anchor in anchors(text))
-
-
-def test_every_link_leads_to_a_heading_that_is_there(page):
-    """The site's build looks at files; a heading that was renamed ends at the top of a page."""
-    links = [link for link in LINK.findall(page) if ":" not in link[0]]
-    assert len(links) > 30
-    assert [link for link in links if not leads_somewhere(*link, page)] == []
-    assert not leads_somewhere("data.md", "no-such-heading", page)
+def test_it_has_the_eleven_sections_in_order(page):
+    """Other documents refer to them by name."""
+    assert re.findall(r"^## (.+)$", FENCE.sub("", page), re.MULTILINE) == [
+        "Architecture",
+        "Design rationale",
+        "Components",
+        "Tuning",
+        "Convergence",
+        "Metrics",
+        "Procedure",
+        "Data formats",
+        "Troubleshooting",
+        "Performance",
+        "Production deployment",
+    ]
 
 
 def looked_before(page):
@@ -132,22 +129,19 @@ def looked_before(page):
     return file, [shlex.split(line)[1:] for line in block.splitlines()]
 
 
-def test_a_look_before_the_night_goes_as_the_page_says(
-    page, connections, tmp_path, monkeypatch, capsys
-):
-    """The page's own file, with a smaller network, and commands, on a catalogue."""
-    s3 = connections.need_s3()
-    for name, value in {
-        "HEIMDALL_DATABASE_URL": connections.need_database(),
-        "HEIMDALL_S3_ENDPOINT_URL": s3.endpoint_url,
-        "HEIMDALL_S3_ACCESS_KEY": s3.access_key,
-        "HEIMDALL_S3_SECRET_KEY": s3.secret_key,
-        "HEIMDALL_STATE_DIR": str(connections.state_dir),
-    }.items():
+@pytest.fixture
+def served(connections, tmp_path, monkeypatch):
+    """An empty folder, and the variables of a catalogue with recordings."""
+    for name, value in connections.environment(defaults=False).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_look_before_the_night_goes_as_the_page_says(page, connections, served, capsys):
+    """The page's own file, with a smaller network, and commands, on a catalogue."""
     file, commands = looked_before(page)
-    (tmp_path / "run.yaml").write_text(file.replace("convnext_atto", "test_convnext"))
+    (served / "run.yaml").write_text(file.replace("convnext_atto", "test_convnext"))
     for words in commands:
         with pytest.raises(SystemExit) as ended:
             main(words)
@@ -155,4 +149,35 @@ def test_a_look_before_the_night_goes_as_the_page_says(
     said = capsys.readouterr().out
     assert re.search(r"^backbone: test_convnext +# run.yaml:1$", said, re.MULTILINE)
     assert "an epoch will take about" in said
-    assert s3.secret_key not in said
+    assert connections.need_s3().secret_key not in said
+
+
+def test_the_grid_search_gives_one_run_with_a_child_for_each_trial(
+    page, connections, served, monkeypatch, capsys
+):
+    """Who compares forty trials finds them together, and none of them as a model to deploy."""
+    section = page.split("### Grid search")[1].split("\n## ")[0]
+    (script,) = re.findall(r"^```python grid.py\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    (line,) = re.findall(r"^python (grid.py .*)$", section, re.MULTILINE)
+    (served / "grid.py").write_text(script)
+    words = line.replace("convnext_atto", "test_convnext").replace("--epochs 5", "--epochs 1")
+    split = "--seed 7 --validation_split 0.25 --test_split 0.25 --experiment_name grid"
+    monkeypatch.setattr("sys.argv", shlex.split(f"{words} {split}"))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path("grid.py", run_name="__main__")
+    assert ended.value.code in (0, None)
+    found = re.findall(r"^(-?\d+\.\d+)  (--lr \S+ --dropout \S+)$", capsys.readouterr().out, re.M)
+    assert len(found) == 4
+    assert found == sorted(found, key=lambda trial: float(trial[0]))
+    client = open_client(connections.tracking_uri())
+    experiment = client.get_experiment_by_name("grid")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.info.run_name.startswith("grid_")]
+    trials = [run for run in runs if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent.info.run_id]
+    assert len(trials) == len(runs) - 1 == 4
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {
+        f"--lr {run.data.params['learning_rate']} --dropout {run.data.params['dropout']}"
+        for run in trials
+    } == {flags for _, flags in found}
+    assert all("val/nll" in run.data.metrics for run in trials)

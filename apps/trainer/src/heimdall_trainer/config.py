@@ -34,6 +34,7 @@ class TrainingConfig(TrainingOptions):
     """
 
     learning_rate: Annotated[float, Parameter(name=("--learning-rate", "--lr"))] = 1e-3
+    """Peak learning rate of AdamW, of the backbone; see --head_rate."""
     validation_split: Annotated[float, Parameter(name=("--validation-split", "--val-split"))] = 0.2
     """Fraction of the groups that chooses the checkpoint."""
     test_split: float = 0.1
@@ -59,6 +60,7 @@ class TrainingConfig(TrainingOptions):
     receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
     """Receivers in channel order; those present most often when not given."""
     only: Annotated[SessionFilter, FILTER] = SessionFilter()  # noqa: RUF009 - frozen
+    """Sessions and measurements to train on; all when nothing is set."""
     sample_rate_hz: float | None = None
     """Rate that every recording is brought to; the most common one when unset."""
     augment: bool = True

@@ -68,9 +68,11 @@ class Connections:
     s3_access_key: Annotated[
         str | None, Parameter(env_var="HEIMDALL_S3_ACCESS_KEY", show=False)
     ] = field(default=None, repr=False)
+    """Name of the object store's credentials."""
     s3_secret_key: Annotated[
         str | None, Parameter(env_var="HEIMDALL_S3_SECRET_KEY", show=False)
     ] = field(default=None, repr=False)
+    """Secret of the object store's credentials."""
     s3_region: Annotated[str, Parameter(env_var="HEIMDALL_S3_REGION")] = "us-east-1"
     """Region of the object store."""
     raw_iq_bucket: Annotated[str, Parameter(env_var="HEIMDALL_RAW_IQ_BUCKET")] = "heimdall-raw-iq"

@@ -36,9 +36,14 @@ CONTEXTS: dict[str, Literal["training", "validation", "testing"]] = {
 
 
 def tracked_run(
-    config: TrainingConfig, connections: Connections, checkpoint: Path | None
+    config: TrainingConfig,
+    connections: Connections,
+    checkpoint: Path | None = None,
+    parent: MLflowTracker | None = None,
 ) -> MLflowTracker:
     """Start a new run in MLflow, or continue the run of a checkpoint that training resumes from.
+
+    A new run is shown below its parent, such as the run of a search.
 
     Raises:
         ExportError: MLflow is out of reach, or refuses.
@@ -55,6 +60,7 @@ def tracked_run(
             run_name_prefix=config.run_name_prefix,
             outbox=connections.outbox(),
             run_id=run_id,
+            parent_run_id=None if parent is None else parent.run_id,
         )
 
     run_id = None if checkpoint is None else Trained.open(checkpoint).members[0].run.run_id

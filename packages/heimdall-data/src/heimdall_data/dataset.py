@@ -66,7 +66,9 @@ class Exclusion:
     """A session that cannot be used, and why."""
 
     session_id: str
+    """Identifier in the catalogue."""
     reason: str
+    """A sentence for users."""
 
 
 @dataclass(frozen=True, slots=True)

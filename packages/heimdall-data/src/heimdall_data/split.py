@@ -69,9 +69,13 @@ class Split:
     """The sessions of each side, in the order they were given."""
 
     train: Sequence[Session]
+    """Sessions that weights and statistics are learned from."""
     validation: Sequence[Session]
+    """Sessions that choose the checkpoint and calibrate it."""
     test: Sequence[Session]
+    """Sessions that only the final evaluation uses."""
     report: SplitReport
+    """Counts, and what was left out, for reports."""
 
 
 def split_sessions(

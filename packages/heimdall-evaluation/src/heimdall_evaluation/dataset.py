@@ -93,10 +93,15 @@ class RecordedSession:
     """A session with its recordings in memory."""
 
     id: str
+    """Identifier, unique in the dataset."""
     source_name: str
+    """Name of the transmitter; sessions of one are judged as one group."""
     position_deg: tuple[float, float]
+    """True latitude and longitude."""
     recordings: Recordings
+    """Samples and rate by receiver."""
     measurements: tuple[Measurement, ...] = ()
+    """Signal to noise as the backend measured it, by receiver."""
 
 
 class RecordedSessions:

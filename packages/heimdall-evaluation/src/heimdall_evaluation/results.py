@@ -187,15 +187,25 @@ class ReportContents:
     """
 
     title: str
+    """Heading of the page."""
     created_at: datetime
+    """Aware time of the evaluation."""
     command: str
+    """Command line that makes the page again."""
     seed: int
+    """Seed of the run."""
     versions: Mapping[str, str]
+    """Versions of packages by name."""
     model: ModelSummary
+    """The model that was judged."""
     region: Region
+    """Plane that the maps are drawn in."""
     receivers: tuple[Receiver, ...]
+    """Receivers of the model, in channel order."""
     evaluation: Evaluation
+    """Answers and errors, session by session."""
     baselines: tuple[BaselineResult, ...] = ()
+    """Simple methods on the same sessions."""
     map_baseline: str | None = None
     """Name of the baseline whose estimates the map shows, too, for the numbered sessions."""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -203,6 +213,7 @@ class ReportContents:
     checks: tuple[Check, ...] = ()
     """Thresholds that were asked for."""
     history: tuple[EpochRecord, ...] = ()
+    """Losses of the training by epoch."""
     best_epoch: int | None = None
     """The epoch whose checkpoint was evaluated; None means the least validation loss."""
     more_curves: tuple[LearningCurve, ...] = ()
@@ -216,6 +227,7 @@ class ReportContents:
     rejected_counts: Mapping[str, int] = field(default_factory=dict)
     """Sessions that the catalogue's rules leave out, by reason."""
     split_report: Mapping[str, Any] = field(default_factory=dict)
+    """Counts of the split, as JSON values."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage, in the order they ran."""
 

@@ -38,9 +38,11 @@ class Augmentation:
     n_time_masks: int = 1
     """Intervals that are masked at all receivers: a pause of the speaker."""
     max_mask_frames: int = 4
+    """Longest masked interval."""
     n_band_masks: int = 1
     """Ranges of bands that are masked at all receivers: a quieter or narrower modulation."""
     max_mask_bands: int = 8
+    """Widest masked range."""
     drop_probability: float = 0.1
     """Probability that a receiver is dropped, as stations can be down; one always stays."""
     fill_db: float = -140.0

@@ -109,9 +109,13 @@ class SpectrumConfig:
     """Mel bands over time, in decibels. An invalid setting raises a `FeatureError`."""
 
     sample_rate_hz: float = 48_000.0
+    """Rate that recordings are brought to."""
     n_mels: int = 128
+    """Mel bands."""
     n_fft: int = 2048
+    """Samples per frame."""
     hop_length: int = 512
+    """Samples from frame to frame."""
     spectrum: Spectrum = "two-sided"
     """Both sides of the carrier (complex IQ), one side (real signal), or one side of `|iq|`."""
     mel_scale: MelScale = "radio"
@@ -119,6 +123,7 @@ class SpectrumConfig:
     mel_norm: MelNorm = "peak"
     """Each triangle has peak 1 (a band's level is its power) or area 1 (Slaney)."""
     f_min_hz: float = 0.0
+    """Inner edge of the bands, on either side of the carrier."""
     f_max_hz: float | None = None
     """Outer edge of the bands, on either side of the carrier; None: half the sample rate."""
     floor_db: float = -140.0

@@ -44,6 +44,7 @@ class CorrelationConfig(ComparisonConfig):
     n_lags: int = 128
     """More lags allow a larger bandwidth."""
     n_frames: int = 32
+    """Columns of time; they cover the recording, whatever its length."""
     weighting: Weighting = "phat"
     """`phat` weights all frequencies equally and is sharpest; `plain` weights by power."""
 

@@ -52,6 +52,7 @@ class ReceiverDelay:
     """Delay of one receiver."""
 
     name: str
+    """Name of the receiver."""
     delay_s: float
     """By which its arrivals are late, against a robust mean of all receivers."""
     delay_sigma_s: float
@@ -59,7 +60,9 @@ class ReceiverDelay:
     spread_s: float
     """Half-width that holds 68 % of the deviations from session to session, without noise."""
     n_sessions: int
+    """Sessions in which it was heard."""
     position_fault: PositionFault | None = None
+    """Set if the receiver seems to be elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,9 @@ class Calibration:
     """Delays of receivers, and the number of sessions that they were learned from."""
 
     receivers: tuple[ReceiverDelay, ...]
+    """One delay for each receiver."""
     n_sessions: int
+    """Sessions of known transmitters that had arrival times."""
 
     def get(self, name: str) -> ReceiverDelay | None:
         """The delay of a receiver; None if it is unknown."""

@@ -78,7 +78,9 @@ class Transmitter:
     """A known transmitter. An invalid figure raises a `LocateError`."""
 
     latitude_deg: float
+    """Degrees north, WGS84."""
     longitude_deg: float
+    """Degrees east, WGS84."""
     altitude_m: float = 0.0
     """Above the WGS84 ellipsoid."""
     frequency_hz: float | None = None
@@ -94,7 +96,9 @@ class PositionFault:
     """A receiver is not where it is said to be: the offset that explains its residuals."""
 
     east_m: float
+    """How far east of its stated position the receiver seems to be."""
     north_m: float
+    """The same to the north."""
     sigma_m: float
     """Standard deviation of the offset, the larger of all directions."""
     spread_s: float

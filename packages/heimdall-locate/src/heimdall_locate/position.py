@@ -40,8 +40,11 @@ class Ellipse:
     """Axes in metres; bearing of the major axis in degrees, clockwise from north, 0 to 180."""
 
     semi_major_m: float
+    """Longer semi-axis."""
     semi_minor_m: float
+    """Shorter semi-axis."""
     bearing_deg: float
+    """Bearing of the major axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,11 @@ class Candidate:
     """One of the places where the transmitter may be."""
 
     probability: float
+    """Share of the posterior that this candidate holds."""
     latitude_deg: float
+    """Degrees north, WGS84."""
     longitude_deg: float
+    """Degrees east, WGS84."""
     covariance_m2: Covariance
     """Of the error around this candidate, east and north, square metres."""
 
@@ -81,12 +87,17 @@ class ReceiverResult:
     """A receiver's part in the answer; figures are None if unknown."""
 
     name: str
+    """Name of the receiver."""
     used: bool
+    """False if the answer does not depend on it."""
     reason: str = ""
     """Reason why it was not used, or how it differs from the others."""
     residual_us: float | None = None
+    """Measured arrival less that from the answer."""
     sigma_us: float | None = None
+    """Standard deviation that the arrival was given."""
     snr_db: float | None = None
+    """Signal to noise in the compared band."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +105,11 @@ class Cells:
     """Parts of the posterior: arrays of one length."""
 
     latitude_deg: Float64
+    """Degrees north of the centres."""
     longitude_deg: Float64
+    """Degrees east of the centres."""
     probability: Float64
+    """Share of the posterior in each cell."""
     log_density: Float64
     """Nats per square metre, at the centre."""
     width_m: Float64
@@ -109,12 +123,15 @@ class Position:
     candidates: tuple[Candidate, ...]
     """The most probable first."""
     density: LogDensity = field(repr=False, compare=False)
+    """Posterior density, which `log_density` evaluates."""
     make_cells: Callable[[], Cells] = field(repr=False, compare=False)
     """Called once, when the cells are needed."""
     is_gaussian: bool = field(default=False, repr=False, compare=False)
     """The density is the first candidate's alone, a Gaussian."""
     receivers: tuple[ReceiverResult, ...] = ()
+    """What each receiver contributed."""
     frequency_hz: float | None = None
+    """Carrier, if it is known."""
     propagation: str = ""
     """The way of propagation that was assumed."""
     termination: str = ""

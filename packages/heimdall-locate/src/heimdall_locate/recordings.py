@@ -47,6 +47,7 @@ class Arrivals:
     """Arrival times of one transmission; arrays have one value a site."""
 
     sites: tuple[Site, ...]
+    """Antennas of the receivers."""
     arrivals_s: Float64
     """After an unknown zero common to all; NaN where there is none."""
     sigma_s: Float64

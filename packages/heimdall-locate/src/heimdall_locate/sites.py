@@ -30,8 +30,11 @@ class Site:
     """A receiver's antenna. An invalid figure raises a `LocateError`."""
 
     name: str
+    """Name of the receiver."""
     latitude_deg: float
+    """Degrees north, WGS84."""
     longitude_deg: float
+    """Degrees east, WGS84."""
     altitude_m: float = 0.0
     """Above the WGS84 ellipsoid."""
 

@@ -95,6 +95,7 @@ class _Ensemble(nn.Module):
     takes: ClassVar[tuple[str, ...]]
     """Keys of a batch that `moments` takes, in order."""
     disagreement_weight: Tensor
+    """Weight of the members' disagreement; 1 before calibration."""
 
     def __init__(
         self, members: Sequence[nn.Module], levels: Sequence[ServingNet], names: Sequence[str]

@@ -59,7 +59,9 @@ class Region:
     """
 
     latitude_deg: float
+    """Centre, degrees north."""
     longitude_deg: float
+    """Centre, degrees east."""
     scale_m: float
     """Metres per plane unit, also the region's half-width."""
 

@@ -36,7 +36,9 @@ class Standardize(nn.Module):
     """
 
     mean: Tensor
+    """Mean of the training part."""
     std: Tensor
+    """Standard deviation of the training part."""
 
     def __init__(self, mean: ArrayLike, std: ArrayLike) -> None:
         super().__init__()

@@ -98,6 +98,7 @@ class Trained:
     """Trained networks that answer as one; most often it is only one."""
 
     members: tuple[Member, ...]
+    """One network, or those of an ensemble."""
     disagreement_weight: float | None = None
     """Weight of the members' disagreement; None before calibration and for a single network."""
 

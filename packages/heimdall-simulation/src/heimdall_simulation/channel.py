@@ -61,6 +61,7 @@ class Channel:
     doppler_hz: float = 1.0
     """Largest Doppler shift, that of a wave from straight ahead."""
     n_echoes: int = 0
+    """Echoes of each path."""
     echoes_db: float = -6.0
     """Mean power of all echoes together, relative to the direct path."""
     delay_spread_s: float = 5e-6

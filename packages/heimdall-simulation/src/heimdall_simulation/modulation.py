@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from heimdall_simulation.voice import AUDIO_BAND_HZ
 
 Modulation = Literal["fm", "am", "usb", "lsb", "gfsk", "4fsk"]
+"""Kind of modulation: FM, AM, single sideband, or FSK of two or four levels."""
 MODULATIONS: tuple[Modulation, ...] = ("fm", "am", "usb", "lsb", "gfsk", "4fsk")
+"""All of them."""
 
 
 def carson_bandwidth_hz(deviation_hz: float, highest_audio_hz: float) -> float:

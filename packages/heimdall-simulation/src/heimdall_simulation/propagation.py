@@ -43,6 +43,7 @@ _LARGEST_SLOWNESS = 5e-3
 """A sky wave from `LOWEST_REFLECTION_M` is later than this at every distance."""
 
 Wave = Literal["line_of_sight", "ground_wave", "sky_wave"]
+"""Way by which a wave travels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Propagation:
     """Kind of wave and its speed; by default a straight line through air."""
 
     wave: Wave = "line_of_sight"
+    """`line_of_sight`, `ground_wave` or `sky_wave`."""
     slowness: tuple[float, float] = (AIR, AIR)
     """Additional travel time as a share of that in vacuum, uniform, for each path."""
     virtual_height_m: tuple[float, float] | None = None

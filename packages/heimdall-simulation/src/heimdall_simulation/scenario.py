@@ -60,7 +60,9 @@ class Mishaps:
     pending: float = 0.03
     """The session is not approved yet."""
     rejected: float = 0.03
+    """An operator has rejected the session."""
     failed: float = 0.02
+    """The recording was not completed."""
     no_position: float = 0.01
     """The transmitter's position is unknown."""
     object_missing: float = 0.01
@@ -87,19 +89,24 @@ class Scenario:
     """A region, its stations and its radio. An invalid setting raises a `SimulationError`."""
 
     name: str = "northwest-italy"
+    """Name, which sessions and sources begin with."""
     stations: tuple[Station, ...] = NORTHWEST_ITALY_STATIONS
+    """Receivers, in channel order."""
     latitude_deg: tuple[float, float] = (44.3, 45.6)
+    """South and north; sources are uniform in the rectangle."""
     longitude_deg: tuple[float, float] = (7.1, 9.3)
     """West and east; across the antimeridian, (177, -178) is the same as (177, 182), and stored so.
     Longitudes that are drawn are from -180 to 180."""
     frequency_hz: tuple[float, float] = (144e6, 146e6)
     """Nominal carrier of a source, uniform; receivers are tuned to it."""
     sessions_per_source: int = 1
+    """Sessions of each transmitter."""
     antenna_height_m: tuple[float, float] = (150.0, 450.0)
     """Transmitting antenna above sea level, uniform: a mast or a car in the plain."""
     radiated_dbm: tuple[float, float] = (30.0, 43.0)
     """EIRP of a source, uniform in dB: 1 W to 20 W."""
     session_power_sigma_db: float = 1.0
+    """Standard deviation of a session's power from its source's."""
     deviation_hz: tuple[float, float] = (2500.0, 5000.0)
     """Peak deviation of FM: 12.5 kHz to 25 kHz channels."""
     modulations: tuple[Modulation, ...] = ("fm",)
@@ -107,10 +114,15 @@ class Scenario:
     am_depth: tuple[float, float] = (0.6, 0.95)
     """Depth of AM, uniform; with 1 the carrier just vanishes at the lowest point."""
     channel: Channel = field(default_factory=Channel)
+    """Fading, echoes and detours."""
     interference: Interference = field(default_factory=Interference)
+    """Other transmitters on the frequency."""
     path_loss_exponent: float = 3.2
+    """Growth of the path loss with distance; 2 is free space."""
     reference_m: float = 1000.0
+    """Distance up to which free space is assumed."""
     shadowing_sigma_db: float = 6.0
+    """Standard deviation of shadowing, fixed for a place and station."""
     shadowing_decorrelation_m: float = 20_000.0
     """Gudmundson's distance; long, because hills and not houses shade a VHF path."""
     fading_sigma_db: float = 3.0
@@ -130,12 +142,15 @@ class Scenario:
     clock_error_s: float = 1e-7
     """Standard deviation of a time stamp; 0.1 us is a locked GNSS clock."""
     sample_rate_hz: float = 48_000.0
+    """Rate of the recordings."""
     n_samples: int = 24_000
+    """Length of the recordings."""
     recording_format: RecordingFormat = "npy"
     """`npy` has no clock; `kiwi_wav` has GNSS stamps and only complete blocks of 512 samples."""
     world_seed: int = 145
     """Seed of everything that never changes: shadowing maps, gains and mixers of the stations."""
     mishaps: Mishaps = field(default_factory=Mishaps)
+    """Probabilities of faults."""
     propagation: Propagation = field(default_factory=Propagation, repr=False)
     """Kind of wave; `with_propagation` also sets its usual losses and noise."""
     bandwidth_hz: float | None = field(default=None, repr=False)

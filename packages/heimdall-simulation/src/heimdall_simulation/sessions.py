@@ -47,7 +47,9 @@ class SimulatedSession:
     """
 
     new_session: NewSession
+    """Recordings and labels, as `ingest` takes them."""
     truth: SessionTruth
+    """Everything that was drawn to make it."""
 
 
 def simulate_sessions(

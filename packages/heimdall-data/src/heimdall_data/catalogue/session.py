@@ -106,8 +106,11 @@ class Station:
     """A receiving station at a known place."""
 
     name: str
+    """Name, unique in the catalogue."""
     latitude_deg: float
+    """Degrees north, WGS84."""
     longitude_deg: float
+    """Degrees east, WGS84."""
     altitude_m: float | None = None
     """Metres above sea level; None where the catalogue does not say."""
 
@@ -125,18 +128,25 @@ class Measurement:
     """Recording of one station in one session, and where its samples are stored."""
 
     station: str
+    """Name of the station."""
     station_deg: tuple[float, float]
     """Latitude and longitude of the station, in degrees."""
     bucket: str
+    """Bucket of the object store."""
     key: str
+    """Key of the object in the bucket."""
     format: str | None
     """`npy`, `sigmf`, `kiwi_wav`; None means `npy`."""
     sample_rate_hz: float | None
     """Rounded, as in the catalogue; the recording may state it exactly."""
     snr_db: float | None = None
+    """Signal to noise as the backend measured it."""
     signal_strength_db: float | None = None
+    """Level as the backend measured it."""
     frequency_hz: float | None = None
+    """Frequency to which the receiver was tuned."""
     start: datetime | None = None
+    """Aware time of the first sample, as the catalogue has it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "station", _composed(self.station))
@@ -147,15 +157,22 @@ class Session:
     """One transmission of a known source, recorded by several stations."""
 
     id: str
+    """Identifier in the catalogue, a UUID."""
     session_name: str
+    """Name that the backend or the operator gave."""
     source_id: str
+    """Identifier of the transmitter in the catalogue."""
     source_name: str
+    """Name of the transmitter."""
     position_deg: tuple[float, float]
     """Latitude and longitude of the transmitter, in degrees: the label. NaN if it is unknown, as
     in `Catalogue.unlocated_sessions` alone."""
     start: datetime
+    """Aware time at which the recordings begin."""
     measurements: tuple[Measurement, ...]
+    """Recordings of the session, one for each station."""
     source_type: str | None = None
+    """Kind of transmitter, such as `beacon`; the catalogue's own word."""
     frequency_hz: float | None = None
     """Nominal carrier of the source."""
     error_margin_m: float | None = None

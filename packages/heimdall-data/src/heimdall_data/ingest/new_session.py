@@ -77,13 +77,21 @@ class NewSource:
     """A transmitter, identified by its name. Only one with a position is trained on."""
 
     name: str
+    """Name, which identifies it."""
     latitude_deg: float | None
+    """Degrees north, WGS84; None if it is unknown."""
     longitude_deg: float | None
+    """Degrees east, WGS84; None if it is unknown."""
     frequency_hz: float | None = None
+    """Nominal carrier."""
     power_dbm: float | None = None
+    """Radiated power."""
     source_type: str | None = None
+    """Kind of transmitter, such as `beacon`."""
     is_validated: bool = True
+    """True if somebody has checked the position."""
     error_margin_m: float = DEFAULT_ERROR_MARGIN_M
+    """Uncertainty of the position."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", composed(self.name))
@@ -94,13 +102,17 @@ class NewRecording:
     """One station's recording: the object's bytes and its row in the catalogue."""
 
     station: Station
+    """Station that recorded."""
     payload: bytes | None
     """The object to store, unless there is a file."""
     format: str
     """`npy`, `sigmf` or `kiwi_wav`."""
     sample_rate_hz: float
+    """Rate to store; the catalogue rounds it to whole hertz."""
     n_samples: int
+    """Complex samples."""
     frequency_hz: float
+    """Frequency to which the receiver was tuned."""
     metadata: bytes | None = None
     """The `.sigmf-meta` beside a `.sigmf-data` payload; a SigMF payload without it is a
     `.sigmf` archive."""
@@ -108,8 +120,11 @@ class NewRecording:
     """Read when it is stored. Without file and payload only the row is written, as after a
     failed upload; the simulation makes such faults."""
     snr_db: float | None = None
+    """Signal to noise, if it was measured."""
     signal_strength_db: float | None = None
+    """Level, if it was measured."""
     frequency_offset_hz: float | None = None
+    """Offset of the carrier from `frequency_hz`, if it was measured."""
     start: datetime | None = None
     """Aware; None means the session's start."""
     where: str = field(default="", compare=False)
@@ -125,12 +140,19 @@ class NewSession:
     """One transmission of a source. The source's name, its own and its start identify it."""
 
     source: NewSource
+    """Transmitter that was recorded."""
     measurements: tuple[NewRecording, ...]
+    """Recordings, one for each station."""
     name: str
+    """Name for people."""
     start: datetime
+    """Aware time at which the recordings begin."""
     duration_s: float | None = None
+    """Length, if it is known."""
     status: str = "completed"
+    """`completed`, or another state of the catalogue, which is not trained on."""
     approval_status: str = "approved"
+    """`approved`, or `pending` or `rejected`, which are not trained on."""
     where: str = field(default="", compare=False)
     """Its line of a manifest; for messages."""
 

@@ -35,11 +35,17 @@ class S3Settings:
     """
 
     endpoint_url: str
+    """`http://host:port` or `https://host`, without a path."""
     access_key: str = field(repr=False)
+    """Name of the credentials."""
     secret_key: str = field(repr=False)
+    """Secret of the credentials."""
     region: str = "us-east-1"
+    """Region that requests are signed for."""
     raw_iq_bucket: str = "heimdall-raw-iq"
+    """Bucket of the recordings."""
     models_bucket: str = "heimdall-models"
+    """Bucket of the exported models."""
     patience_s: float = 60.0
     """Seconds to wait for a store that has answered before and goes away."""
     stall_s: float = 20.0

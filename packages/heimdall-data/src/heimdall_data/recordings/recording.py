@@ -144,7 +144,9 @@ class ReceiverPosition(NamedTuple):
     """A receiver's place."""
 
     latitude_deg: float
+    """Degrees north, WGS84."""
     longitude_deg: float
+    """Degrees east, WGS84."""
     altitude_m: float | None = None
     """Above the WGS84 ellipsoid; above the sea, at most 100 m apart, if the format says so."""
 
@@ -164,6 +166,7 @@ class Recording:
     start_from_name: bool = False
     """True if a file's name alone has the start, in whole seconds: no clock, whoever vouches."""
     center_frequency_hz: float | None = None
+    """Frequency at 0 Hz of the baseband, if the file has it."""
     station: str | None = None
     """Name of the receiver, if the file or its name has it."""
     position: ReceiverPosition | None = None

@@ -45,6 +45,7 @@ class ParityReport:
     n_features: int
     """Different feature tensors that were compared."""
     batch_sizes: tuple[int, ...]
+    """Batch sizes with which the file was run."""
     mean_difference: float
     """Mean absolute difference of positions and sigmas, in network units; the worst batch size."""
     max_difference: float
@@ -54,6 +55,7 @@ class ParityReport:
     mean_correlation_difference: float = 0.0
     """Mean absolute difference of correlations; the worst batch size. 0 where there are none."""
     max_correlation_difference: float = 0.0
+    """Largest absolute difference of correlations."""
     mean_mixture_difference: float = 0.0
     """Mean absolute difference of components' weights, and of their places and sigmas in network
     units times their weights; the worst batch size. 0 where there is no mixture."""

@@ -89,9 +89,13 @@ class ArtifactStore:
     """
 
     endpoint_url: str = field(repr=False)
+    """`http://host:port` or `https://host`."""
     access_key: str = field(repr=False)
+    """Name of the credentials."""
     secret_key: str = field(repr=False)
+    """Secret of the credentials."""
     region: str = "us-east-1"
+    """Region that requests are signed for."""
 
     def __post_init__(self) -> None:
         for name, key in (("ACCESS", self.access_key), ("SECRET", self.secret_key)):
@@ -196,6 +200,7 @@ class ModelStores:
     """The stores from which a service fetches a model by its address."""
 
     s3: ArtifactStore | None = None
+    """Store of `s3://` addresses; None if only files and MLflow are read."""
     tracking_uri: str | None = field(default=None, repr=False)
     """Address of the MLflow registry; may hold a password."""
 

@@ -65,10 +65,15 @@ class UploadedModel:
     """A model in the object store; these fields are in its sidecar too."""
 
     uri: str
+    """`s3://bucket/key`"""
     key: str
+    """Key in the bucket."""
     sha256: str
+    """Hash of the file."""
     size: int
+    """Bytes of the file."""
     created_at: str
+    """Time of the upload, ISO 8601, UTC."""
     weights_sha256: str | None = None
     """Hash of the object `.data` beside it, where the weights are too many for one."""
 

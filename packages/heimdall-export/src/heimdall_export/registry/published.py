@@ -34,10 +34,13 @@ class PublishedModel:
     """One version of a registered model, with the address and hash of its file."""
 
     name: str
+    """Name of the registered model."""
     version: str
+    """Number of the version."""
     uri: str
     """`s3://bucket/key`"""
     sha256: str
+    """Hash of the file."""
 
 
 def find_published(address: str, stores: ModelStores | None = None) -> PublishedModel:

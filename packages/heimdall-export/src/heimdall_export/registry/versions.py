@@ -18,9 +18,13 @@ class RegisteredVersion:
     """One version in the registry."""
 
     version: str
+    """Number of the version."""
     run_id: str
+    """MLflow run that made it."""
     aliases: tuple[str, ...]
+    """Such as `staging` and `production`."""
     tags: Mapping[str, str]
+    """Tags of the version; evaluation figures are among them."""
 
     @property
     def is_being_deleted(self) -> bool:

@@ -45,7 +45,7 @@ from mlflow.data.schema import TensorDatasetSchema  # isort: skip
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip
 from mlflow.types import Schema, TensorSpec  # isort: skip
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT  # isort: skip
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -78,9 +78,11 @@ class TrackedDataset:
     """One part of the data of a run."""
 
     name: str
+    """Name on the run's page."""
     digest: str
     """Hash of the contents, of which MLflow keeps 36 characters."""
     context: Literal["training", "validation", "testing"]
+    """Use of this part in the run."""
     shape: tuple[int, ...]
     """Shape of one feature tensor."""
     source: Mapping[str, str] = field(default_factory=dict)
@@ -114,14 +116,16 @@ class MLflowTracker:
         run_name_prefix: str = RUN_NAME_PREFIX,
         outbox: str | os.PathLike[str] | None = None,
         run_id: str | None = None,
+        parent_run_id: str | None = None,
     ) -> None:
         """Begin a run, or resume one; the experiment is made where it is missing.
 
         `artifact_root` is the address of a new experiment's artifacts, whose bucket is made where
-        it is missing; an existing experiment keeps its own. `run_id` resumes an interrupted run,
-        in its own experiment. `outbox` is a folder that keeps messages while the server is down; a
-        later run with the same folder sends them, and marks runs that were killed. Without one, a
-        server that dies is an error, and a killed run is RUNNING for ever.
+        it is missing; an existing experiment keeps its own. `run_id` resumes an interrupted run, in
+        its own experiment. `parent_run_id` is the run that MLflow shows a new one below, such as
+        that of a search. `outbox` is a folder that keeps messages while the server is down; a later
+        run with the same folder sends them, and marks runs that were killed. Without one, a server
+        that dies is an error, and a killed run is RUNNING for ever.
 
         Raises:
             ExportError: The tracking server cannot be reached or refuses, or the run to resume is
@@ -150,7 +154,8 @@ class MLflowTracker:
             with mlflow_errors(f"begin a run in experiment {experiment_name!r}"):
                 experiment_id = self._experiment(experiment_name, artifact_root)
                 name = f"{run_name_prefix}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
-                run = self.client.create_run(experiment_id, run_name=name, tags=self._tags)
+                tags = {MLFLOW_PARENT_RUN_ID: parent_run_id} if parent_run_id else {}
+                run = self.client.create_run(experiment_id, run_name=name, tags=tags | self._tags)
                 if outbox is not None:
                     self._claim = claim(outbox, str(run.info.run_id), self._tags[_CLAIM_TAG])
         else:

@@ -42,9 +42,11 @@ class ReceivedPower(NamedTuple):
     """Powers of full scale, `(n, receivers)` each; zero where a receiver was down."""
 
     total: NDArray[np.float64]
+    """In all bands."""
     outer: NDArray[np.float64]
     """In the outermost bands."""
     present: NDArray[np.bool_]
+    """True where a receiver was not down."""
 
     @classmethod
     def of(cls, features_db: NDArray[np.floating]) -> ReceivedPower:

@@ -82,7 +82,9 @@ class TimingConfig:
     odds_rate: float = 3.0
     """Learning rate of the errors and odds of explanations over that peak."""
     warmup_fraction: float = 0.05
+    """Share of all steps in which the rate rises."""
     nuisances: TimingNuisances = field(default_factory=TimingNuisances)
+    """Changes of the arrival times in training."""
     seed: int = 42
     """Seed of the nuisances."""
     receiver_delays_s: tuple[float, ...] = ()

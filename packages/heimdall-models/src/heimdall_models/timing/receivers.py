@@ -34,9 +34,13 @@ class ReceiverSite:
     """
 
     name: str
+    """Name of the receiver."""
     latitude_deg: float
+    """Degrees north, WGS84."""
     longitude_deg: float
+    """Degrees east, WGS84."""
     altitude_m: float = 0.0
+    """Above the WGS84 ellipsoid."""
 
     def __post_init__(self) -> None:
         place = (self.latitude_deg, self.longitude_deg, self.altitude_m)
