@@ -151,7 +151,7 @@ def test_the_run_is_in_mlflow_with_everything(connections, finished):
     with connections.artifact_store().environment():
         kept = MlflowClient(connections.tracking_uri()).list_artifacts(finished.summary.run_id)
     names = {artifact.path for artifact in kept}
-    assert names >= {"model", "checkpoints", f"{finished.run_name}.html"}
+    assert names >= {"checkpoints", f"{finished.run_name}.html"}
     assert run.info.artifact_uri.startswith("s3://heimdall-mlflow/")
 
 
@@ -245,10 +245,25 @@ def test_the_registered_model_has_a_signature_and_a_real_example(connections, fi
         v for v in list_versions(connections.tracking_uri()) if v.run_id == finished.summary.run_id
     )
     client = MlflowClient(connections.tracking_uri())
-    source = client.get_run(version.run_id).info.artifact_uri + "/model"
+    source = client.get_logged_model(version.tags["model_id"]).artifact_location
     with connections.artifact_store().environment():
         model = Model.load(source)
         example = model.load_input_example(source)
     assert model.signature.inputs.input_names() == ["mel_spectrogram"]
     features = finished.data.validation[0]["features"]
     assert abs(example["mel_spectrogram"][0] - features).max() == 0
+
+
+def test_the_page_of_the_model_has_its_figures_and_their_data(connections, finished):
+    """MLflow 3 compares models; every figure of the summary is on the page, with its sessions."""
+    client = MlflowClient(connections.tracking_uri())
+    run = client.get_run(finished.summary.run_id)
+    (made,) = run.outputs.model_outputs
+    model = client.get_logged_model(made.model_id)
+    shown = {metric.key: metric for metric in model.metrics}
+    finite = {name: v for name, v in finished.summary.metrics.items() if np.isfinite(v)}
+    assert {name: shown[name].value for name in finite} == finite
+    for name, metric in shown.items():
+        side = {"val": "validation", "test": "test"}.get(name.partition("/")[0])
+        assert metric.dataset_name == (f"heimdall-sessions-{side}" if side else None)
+    assert model.params == run.data.params

@@ -18,6 +18,7 @@ STEPS = [
     (MlflowClient, "set_model_version_tag"),
     (MlflowClient, "delete_registered_model_alias"),
     (Minio, "remove_object"),
+    (MlflowClient, "delete_logged_model"),
     (MlflowClient, "set_tag"),
     (MlflowClient, "delete_model_version"),
 ]
@@ -71,6 +72,19 @@ def artifacts(tracking_uri, store, run_id):
         }
 
 
+def logged_models(tracking_uri, client, run_id):
+    """The LoggedModels of a run that MLflow shows, and whether each of its outputs has files."""
+    mlflow = MlflowClient(tracking_uri)
+    run = mlflow.get_run(run_id)
+    shown = mlflow.search_logged_models([run.info.experiment_id])
+    ids = [output.model_id for output in run.outputs.model_outputs]
+    files = [
+        any(client.list_objects("heimdall-mlflow", f"models/{model_id}/", recursive=True))
+        for model_id in ids
+    ]
+    return {model.model_id for model in shown} & {*ids}, files
+
+
 def test_a_version_goes_with_all_that_was_stored_of_it(
     publish, delete, tracking_uri, artifact_store, client, keys, models_bucket, model_name
 ):
@@ -82,8 +96,11 @@ def test_a_version_goes_with_all_that_was_stored_of_it(
     assert numbers(tracking_uri, model_name) == ["1"]
     assert keys(client, models_bucket) == kept
     assert artifacts(tracking_uri, artifact_store, run_id) == set()
-    assert artifacts(tracking_uri, artifact_store, kept_run) == {"model", "checkpoints"}
-    assert [address.partition(":")[0] for address in gone] == ["s3", "s3", "s3", "models"]
+    assert artifacts(tracking_uri, artifact_store, kept_run) == {"checkpoints"}
+    assert logged_models(tracking_uri, client, run_id) == (set(), [False])
+    (shown, files) = logged_models(tracking_uri, client, kept_run)
+    assert (len(shown), files) == (1, [True])
+    assert [address.partition(":")[0] for address in gone] == ["s3"] * 4 + ["models"]
 
 
 def test_the_run_stays_and_says_that_its_files_are_gone(publish, delete, tracking_uri):
@@ -142,6 +159,7 @@ def test_interrupted_it_leaves_nothing_that_looks_usable_and_can_be_repeated(
     assert numbers(tracking_uri, model_name) == []
     assert keys(client, models_bucket) == []
     assert artifacts(tracking_uri, artifact_store, run_id) == set()
+    assert logged_models(tracking_uri, client, run_id) == (set(), [False])
 
 
 def test_the_model_goes_before_the_sidecar_that_vouches_for_it(
@@ -198,9 +216,11 @@ def test_what_another_version_uses_stays(
     for _ in range(2):
         register(tracker, onnx_path, model_name=model_name, tags={"onnx_uri": model.uri})
     promote(tracking_uri, model_name, "1", force=True)
-    assert delete("2") == (f"models:/{model_name}/2",)
+    own, version = delete("2")
+    assert "/models/m-" in own
+    assert version == f"models:/{model_name}/2"
     assert model.key in keys(client, models_bucket)
-    assert artifacts(tracking_uri, artifact_store, tracker.run_id) == {"model"}
+    assert logged_models(tracking_uri, client, tracker.run_id)[1] == [True, False]
 
 
 def test_a_tag_that_is_no_address_is_told(tracker, onnx_path, model_name, delete):

@@ -1,18 +1,24 @@
 """A real MLflow server with its runs in Postgres: everything works there too, and it may die."""
 
+import http.server
 import json
+import math
 import os
 import subprocess
 import sys
+import threading
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import urllib3
 from heimdall_data.testing.tls import behind_tls
 from heimdall_export import (
     ExportError,
     MLflowTracker,
     ModelStores,
+    TrackedDataset,
+    delete_version,
     evaluation_tags,
     find_published,
     list_versions,
@@ -56,6 +62,113 @@ def test_a_run_and_its_model_live_on_a_server(mlflow_server, artifact_store, onn
     assert [v.aliases for v in list_versions(uri, "m")] == [("staging",), ("production",)]
     assert status_in_postgres(mlflow_server, run.run_id) == "FINISHED"
     assert "http" not in capfd.readouterr().out  # MLflow would advertise its page
+
+
+@pytest.mark.parametrize("kind", ["file", "server"])
+def test_a_models_page_shows_its_metrics_and_the_data_of_each(
+    kind, request, artifact_store, onnx_path, model_name, tmp_path
+):
+    """MLflow 3 compares models, not runs; `search_logged_models` finds one by its figures."""
+    if kind == "file":
+        where = request.getfixturevalue("tracking_uri"), tmp_path.as_uri(), None
+    else:
+        where = request.getfixturevalue("mlflow_server").uri, "s3://heimdall-mlflow", artifact_store
+    uri, root, store = where
+    figures = {"val/loss": 1.5, "test/loss": 2.5, "export/size": 3.0}
+    with MLflowTracker(
+        uri, artifact_root=root, artifact_store=store, experiment_name=model_name
+    ) as run:
+        run.log_params({"seed": 42})
+        sides = {"val": "validation", "test": "testing"}
+        run.log_datasets(
+            TrackedDataset(name=f"sessions-{side}", digest=side, context=context, shape=(3, 4, 5))
+            for side, context in sides.items()
+        )
+        run.log_metrics({"val/loss": 1.5, "val/nll": math.nan}, step=3)
+        run.log_metrics({"val/loss": 1.75}, step=4)
+        run.log_metrics({"test/loss": 2.5, "export/size": 3.0})
+        asked = {**figures, "val/nll": math.nan, "val/new": 4.0}
+        version = register(run, onnx_path, model_name=model_name, tags={"a": "b"}, metrics=asked)
+    found = run.client.search_logged_models(
+        [run.experiment_id],
+        filter_string="metrics.`test/loss` < 3",
+        datasets=[{"dataset_name": "sessions-test", "dataset_digest": "test"}],
+    )
+    (model_id,) = (model.model_id for model in found)
+    model = run.client.get_logged_model(model_id)
+    tied = {m.key: (m.value, m.step, m.dataset_name, m.dataset_digest) for m in model.metrics}
+    assert tied == {
+        "val/loss": (1.5, 3, "sessions-val", "val"),
+        "test/loss": (2.5, 0, "sessions-test", "test"),
+        "export/size": (3.0, 0, None, None),
+        "val/new": (4.0, 0, "sessions-val", "val"),
+    }
+    assert (model.status, model.source_run_id) == ("READY", run.run_id)
+    assert (model.params, model.tags["a"]) == ({"seed": "42"}, "b")
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [
+        {"name": model_name, "version": int(version)}
+    ]
+    named = run.client.get_model_version(model_name, version)
+    assert (named.tags["model_id"], named.source) == (model_id, model.artifact_location)
+    of_run = run.client.get_run(run.run_id)
+    assert [output.model_id for output in of_run.outputs.model_outputs] == [model_id]
+    assert steps(run) == [3, 4]
+
+
+class _OlderServer(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to a real server, without the endpoints that came with MLflow 3."""
+
+    def _answer(self):
+        if "/logged-models" in self.path:
+            self.send_error(404)
+            return
+        length = int(self.headers.get("Content-Length") or 0)
+        passed = urllib3.request(
+            self.command,
+            f"{self.server.behind}{self.path}",
+            body=self.rfile.read(length),
+            headers={"Content-Type": self.headers.get("Content-Type", "")},
+        )
+        self.send_response(passed.status)
+        self.send_header("Content-Type", passed.headers["Content-Type"])
+        self.send_header("Content-Length", str(len(passed.data)))
+        self.end_headers()
+        self.wfile.write(passed.data)
+
+    do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 - http.server's names
+
+    def log_message(self, *_):
+        """Keep quiet."""
+
+
+@pytest.fixture
+def older_server(mlflow_server):
+    """Address of a server as MLflow 2 had it."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _OlderServer) as server:
+        server.behind = mlflow_server.uri
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_older_than_mlflow_3_has_the_model_with_its_run(
+    older_server, artifact_store, onnx_path, model_name, caplog, client
+):
+    """A team's server is upgraded later than its trainers."""
+    with MLflowTracker(
+        older_server, artifact_root="s3://heimdall-mlflow", artifact_store=artifact_store
+    ) as run:
+        version = register(run, onnx_path, model_name=model_name, tags={}, metrics={"a": 1.0})
+    assert "is older than MLflow 3" in caplog.text
+    found = run.client.get_model_version_by_alias(model_name, "staging")
+    assert (str(found.version), found.source) == (version, f"runs:/{run.run_id}/model")
+    assert found.tags == {"stage": "Staging"}
+    with artifact_store.repository(run.artifact_uri) as repository:
+        assert [entry.path for entry in repository.list_artifacts()] == ["model"]
+    gone = delete_version(
+        older_server, model_name, version, objects=client, artifact_store=artifact_store
+    )
+    assert gone == (run.artifact_uri, f"models:/{model_name}/{version}")
 
 
 def test_what_is_published_is_the_same_with_and_without_the_mlflow_package(

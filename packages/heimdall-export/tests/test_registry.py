@@ -286,8 +286,16 @@ def test_a_registration_that_was_interrupted_leaves_no_version(
 ):
     """A version without an alias would be a model that nobody decided about."""
     with interrupted(monkeypatch, "set_registered_model_alias"):
-        register(tracker, onnx_path, model_name=model_name, tags={})
+        register(tracker, onnx_path, model_name=model_name, tags={"name": model_name})
     assert list_versions(tracking_uri, model_name) == ()
+    assert models_named(tracker, model_name) == []
+
+
+def models_named(tracker, model_name):
+    """The LoggedModels of an experiment with this tag."""
+    return tracker.client.search_logged_models(
+        [tracker.experiment_id], filter_string=f"tags.name = '{model_name}'"
+    ).to_list()
 
 
 def test_the_run_is_in_mlflow_and_the_registered_version_loads_by_its_alias(
@@ -313,12 +321,18 @@ def test_the_run_is_in_mlflow_and_the_registered_version_loads_by_its_alias(
     assert run.data.tags["seed"] == "42"
     assert run.info.artifact_uri.startswith("s3://heimdall-mlflow/")
     with artifact_store.environment():
-        assert {a.path for a in client.list_artifacts(tracker.run_id)} == {"model", "report.html"}
+        assert {a.path for a in client.list_artifacts(tracker.run_id)} == {"report.html"}
 
     found = client.get_model_version_by_alias("heimdall-localization-onnx", "staging")
-    assert (str(found.version), found.tags) == (version, {"stage": "Staging", "sha256": "ab"})
-    loaded = _loaded(tracking_uri, artifact_store, "models:/heimdall-localization-onnx@staging")
-    assert loaded == onnx.load(onnx_path)
+    (model,) = run.outputs.model_outputs
+    tags = {"stage": "Staging", "sha256": "ab", "model_id": model.model_id}
+    assert (str(found.version), found.tags) == (version, tags)
+    for place in (
+        "models:/heimdall-localization-onnx@staging",
+        f"models:/{model.model_id}",
+        f"runs:/{tracker.run_id}/model",
+    ):
+        assert _loaded(tracking_uri, artifact_store, place) == onnx.load(onnx_path)
 
 
 def _loaded(tracking_uri, artifact_store, model_uri):

@@ -128,6 +128,8 @@ def export_and_register(
     metrics = {**trained.metrics, **evaluated.metrics}
     uploaded = upload(path, trained, tracker.run_id, {**metrics, **precisions}, s3)
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
+    exported = {**precisions, "export/mean_difference": parity.mean_difference}
+    tracker.log_metrics({**evaluated.metrics, **exported})
     tested = evaluation_tags(metrics, (session.id for session in data.test.sessions))
     try:
         version = register(
@@ -135,6 +137,7 @@ def export_and_register(
             path,
             model_name=config.model_name,
             tags=tags | tested,
+            metrics={**metrics, **exported},
             input_example=features[:1],
         )
     except OutOfReach as error:
@@ -142,9 +145,6 @@ def export_and_register(
             f"{error}; nothing is lost: when MLflow is back, `heimdall train --export_only "
             f"--checkpoint {trained.checkpoint}` registers what was trained"
         ) from error
-    tracker.log_metrics(
-        {**evaluated.metrics, **precisions, "export/mean_difference": parity.mean_difference}
-    )
     tracker.set_tags(tags)
     tracker.log_artifact(trained.checkpoint, "checkpoints")
     return Delivery(

@@ -16,9 +16,9 @@ from heimdall_export.errors import ExportError
 from heimdall_export.model_files import SUFFIX
 from heimdall_export.object_store.store import split_address, store_errors
 from heimdall_export.registry.listing import list_versions
+from heimdall_export.registry.logged_model import MODEL_ID_TAG, delete_files, delete_logged_model
 from heimdall_export.registry.production import Decision, Production
 from heimdall_export.registry.versions import version_in
-from heimdall_export.tracking.address import with_driver
 from heimdall_export.tracking.client import mlflow_errors, open_client
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def delete_version(
     objects: Minio,
     artifact_store: ArtifactStore | None = None,
 ) -> tuple[str, ...]:
-    """Delete a version, its file and sidecar in the object store, and its run's artifacts.
+    """Delete a version, its LoggedModel, its file and sidecar, and its run's artifacts.
 
     The run stays, with its parameters and metrics. A file or a run's artifacts that another
     version of the model uses stay as well. `objects` is the object store of the model files,
@@ -83,6 +83,8 @@ def delete_version(
         others = [v for v in versions if v.version != version]
         if uri and not any(other.tags.get("onnx_uri") == uri for other in others):
             deleted.extend(delete_objects(objects, uri))
+        if model_id := found.tags.get(MODEL_ID_TAG):
+            deleted.extend(delete_logged_model(client, tracking_uri, model_id, artifact_store))
         if found.run_id:
             with mlflow_errors(f"find the versions of run {found.run_id}"):
                 same_run = client.search_model_versions(f"run_id = '{found.run_id}'")
@@ -125,15 +127,8 @@ def _delete_artifacts(
     client: MlflowClient, tracking_uri: str, run_id: str, artifact_store: ArtifactStore | None
 ) -> list[str]:
     """All files of a run: the model folder, the checkpoint, the report."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     with mlflow_errors(f"delete the artifacts of run {run_id}"):
         client.set_tag(run_id, "artifacts", "deleted")
         uri = str(client.get_run(run_id).info.artifact_uri)
-        if artifact_store is not None and uri.startswith("s3://"):
-            with artifact_store.repository(uri) as repository:
-                repository.delete_artifacts()  # type: ignore[no-untyped-call]
-        else:
-            files = get_artifact_repository(uri, with_driver(tracking_uri))
-            files.delete_artifacts()  # type: ignore[no-untyped-call]
+        delete_files(uri, tracking_uri, artifact_store)
     return [uri]

@@ -1,11 +1,14 @@
 """The model registry: versions of one model, registered with the alias `staging`.
 
+A version is of a LoggedModel, MLflow 3's page of one model file.
+
 Aliases are used instead of MLflow's stages, which it has deprecated; the tag `stage` is for those
 who still read it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -22,6 +25,14 @@ from heimdall_export.contract import (
 )
 from heimdall_export.errors import ExportError
 from heimdall_export.model_files import weights_beside
+from heimdall_export.registry.logged_model import (
+    MODEL_ID_TAG,
+    NAME,
+    begin_logged_model,
+    delete_logged_model,
+    finish_logged_model,
+    name_version,
+)
 from heimdall_export.registry.versions import versions_from_rows
 from heimdall_export.temporary import TemporaryFolder
 from heimdall_export.tracking.client import mlflow_errors
@@ -35,13 +46,13 @@ if TYPE_CHECKING:
 
     import onnx
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from numpy.typing import NDArray
 
     from heimdall_export.registry.versions import RegisteredVersion
     from heimdall_export.tracking.run import MLflowTracker
 
-_ARTIFACT = "model"
 _REQUIREMENTS = ("numpy", "onnx", "onnxruntime")
 """For MLflow's loader; heimdall-features is needed only to compute the input."""
 
@@ -52,12 +63,14 @@ def register(
     *,
     model_name: str = REGISTERED_MODEL,
     tags: Mapping[str, str],
+    metrics: Mapping[str, float] | None = None,
     input_example: NDArray[np.float32] | None = None,
 ) -> str:
-    """Store a model file with its run and register it, with the alias `staging`.
+    """Store a model file as a LoggedModel of its run and register it, with the alias `staging`.
 
-    The tags are those of the version, such as the file's address and the metrics; `input_example`
-    has feature tensors, float32 `(n, receivers, n_mels, n_frames)`.
+    The tags are those of the version, such as the file's address and the metrics; `metrics` are
+    those that its page shows; `input_example` has feature tensors, float32 `(n, receivers, n_mels,
+    n_frames)`.
 
     Returns:
         The version's number.
@@ -68,27 +81,51 @@ def register(
     """
     require_model_name(model_name)
     client = tracker.client
-    with mlflow_errors(f"register {model_name!r}"):
+    with mlflow_errors(f"register {model_name!r}"), contextlib.ExitStack() as undo:
         if registered(client, model_name) is None:
             client.create_registered_model(model_name)
+        source, model_id = f"runs:/{tracker.run_id}/{NAME}", None
+        model = begin_logged_model(tracker, tags)
+        if model is not None:
+            source, model_id = model.artifact_location, model.model_id
+            tags = {**tags, MODEL_ID_TAG: model.model_id}
+            undo.callback(_discard, tracker, model.model_id)
         with TemporaryFolder("register") as temporary:
-            folder = temporary / _ARTIFACT
-            save_mlflow_model(Path(onnx_path), folder, input_example=input_example)
-            tracker.log_artifact(folder, _ARTIFACT)
-        source = f"runs:/{tracker.run_id}/{_ARTIFACT}"
+            folder = temporary / NAME
+            save_mlflow_model(
+                Path(onnx_path), folder, input_example=input_example, logged_model=model
+            )
+            if model is None:
+                tracker.log_artifact(folder, NAME)
+            else:
+                finish_logged_model(tracker, model, folder, metrics or {})
         made = client.create_model_version(
-            model_name, source, tracker.run_id, tags={"stage": "Staging", **tags}
+            model_name,
+            source,
+            tracker.run_id,
+            tags={"stage": "Staging", **tags},
+            model_id=model_id,
         )
-        try:
-            client.set_registered_model_alias(model_name, STAGING, made.version)
-        except BaseException:
-            client.delete_model_version(model_name, made.version)
-            raise
+        undo.callback(client.delete_model_version, model_name, made.version)
+        if model is not None:
+            name_version(client, model, model_name, made.version)
+        client.set_registered_model_alias(model_name, STAGING, made.version)
+        undo.pop_all()
     return str(made.version)
 
 
+def _discard(tracker: MLflowTracker, model_id: str) -> None:
+    """Delete the LoggedModel of a registration that failed; the error that ended it is told."""
+    with contextlib.suppress(ExportError):
+        delete_logged_model(tracker.client, tracker.tracking_uri, model_id, tracker.artifact_store)
+
+
 def save_mlflow_model(
-    onnx_path: Path, folder: Path, *, input_example: NDArray[np.float32] | None = None
+    onnx_path: Path,
+    folder: Path,
+    *,
+    input_example: NDArray[np.float32] | None = None,
+    logged_model: LoggedModel | None = None,
 ) -> None:
     """Write a model as an MLflow model, with signature, input example and requirements.
 
@@ -104,7 +141,7 @@ def save_mlflow_model(
     import mlflow.onnx
     import onnx
     from google.protobuf.message import DecodeError
-    from mlflow.models import ModelSignature
+    from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     try:
@@ -135,6 +172,8 @@ def save_mlflow_model(
             # Given, because MLflow would otherwise load the model to guess them.
             pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
             save_as_external_data=False,
+            mlflow_model=logged_model
+            and Model(run_id=logged_model.source_run_id, model_id=logged_model.model_id),
         )
         shutil.copyfile(onnx_path, folder / "model.onnx")
         if weights := weights_beside(onnx_path):
