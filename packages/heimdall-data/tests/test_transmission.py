@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from heimdall_data.catalogue.session import Station
+from heimdall_data.distance import great_circle_m
 from heimdall_data.errors import IngestError
 from heimdall_data.ingest.recording_file import Details
 from heimdall_data.recordings.decode import decode
@@ -105,7 +106,8 @@ def test_positions_come_from_the_best_place_that_has_one(tmp_path):
     }
     assert set(found.unusable) == {"nowhere", "unset"}
     assert set(found.recordings) == set(places) | set(found.unusable)
-    assert "'listed' is listed at 0.5" in warnings[0]
+    assert warnings[0].endswith("where nothing else has one: 'catalogued'")
+    assert "'listed' is listed at 0.5" in warnings[1]
 
 
 @pytest.mark.parametrize(
@@ -242,10 +244,39 @@ def test_a_swapped_line_is_doubted_and_others_are_not(swapped, is_swapped, away_
 
 
 def test_the_middle_of_receivers_may_be_on_the_antimeridian(tmp_path):
-    """The mean of 179 and -179 is 180, not 0, so a receiver in Africa is where it is listed."""
+    """The mean of 179 and -179 is 180, not 0, so a receiver in Africa is not swapped, only far."""
     listed = [Station("A", 60.0, 179.0), Station("B", 60.0, -179.0), Station("C", 5.0, 60.0)]
     paths = [sigmf(tmp_path, station.name) for station in listed]
-    assert not read_transmission(paths, listed).doubts
+    (doubt,) = read_transmission(paths, listed).doubts
+    assert doubt.startswith("station 'C' is at 5.0, 60.0, 11070 km from the nearest")
+    assert doubt.endswith("check its position")
+
+
+@given(st.sampled_from("ABCD"), st.floats(-60, 60), st.floats(-170, 170))
+def test_a_station_at_0_0_or_far_from_all_others_is_doubted(name, north, east):
+    """A form that was left empty gives 0, 0; nobody else would notice."""
+    listed = [Station(each, 45 + n / 10, 8 + n / 5) for n, each in enumerate("ABCD")]
+    apart_m = great_circle_m((north, east), (45.15, 8.3))
+    assume(not 2_900_000 < apart_m < 3_100_000)
+    is_far = apart_m > 3_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [sigmf(Path(folder), each.name) for each in listed]
+        for place, is_doubted in (((0.0, 0.0), True), ((north, east), is_far)):
+            moved = [each if each.name != name else Station(name, *place) for each in listed]
+            doubts = read_transmission(paths, moved).doubts
+            assert all(doubt.startswith(f"station '{name}' is ") for doubt in doubts)
+            assert len(doubts) == 1 or not is_doubted
+
+
+def test_a_list_that_contradicts_the_catalogue_is_told_where_that_is_asked(tmp_path):
+    """One of the two positions is of another receiver."""
+    paths = [sigmf(tmp_path, name) for name in "AB"]
+    catalogue = [Station("A", 45.0, 9.0), Station("B", 45.1, 8.0)]
+    warnings = []
+    read_transmission(
+        paths, [Station("A", 45.0, 8.0)], catalogued=lambda: catalogue, warn=warnings.append
+    )
+    assert "station 'A' is at 45.0000, 8.0000 here and at 45.0000, 9.0000 in the" in warnings[1]
 
 
 def test_frequencies_far_apart_are_not_one_transmission():

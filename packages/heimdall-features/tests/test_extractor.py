@@ -113,6 +113,14 @@ def test_the_error_names_the_recording_that_is_too_short(others, n_samples):
         EXTRACT({**others, "Genova": (IQ[:n_samples], 48e3)})
 
 
+@pytest.mark.parametrize("iq", [IQ[:60], Blocks([IQ[:60]], 60)])
+def test_a_short_recording_is_told_in_its_own_samples(iq):
+    """Whoever recorded 60 samples at 192 kHz knows nothing of 15 at 48 kHz."""
+    message = "'Genova': 60 samples at 192000 Hz are less than one frame of n_fft=2048 at 48000 Hz"
+    with pytest.raises(FeatureError, match=message):
+        EXTRACT({"Genova": (iq, 192e3)})
+
+
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_a_receiver_is_known_by_either_spelling(forms):
     """The name in a request may come from a Mac's file, and that in the model from a keyboard."""

@@ -64,3 +64,12 @@ class StackError(DataError):
 def first_line(error: BaseException) -> str:
     """First line of a message of a library, without its details."""
     return str(error).strip().partition("\n")[0]
+
+
+def reason_of(error: BaseException) -> str:
+    """What a parser found wrong with somebody's file, without Python's name for it."""
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]!r}" if error.args else "a missing value"
+    if isinstance(error, TypeError | AttributeError):
+        return "a value of another type than its key has"
+    return first_line(error) or "an unusable value"

@@ -13,8 +13,9 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from heimdall_features.clock import CLOCK_LIMIT_S
@@ -23,6 +24,7 @@ from heimdall_data.catalogue.session import Station
 from heimdall_data.distance import great_circle_m
 from heimdall_data.errors import DataError, IngestError, RecordingError
 from heimdall_data.ingest.new_session import ProblemsError
+from heimdall_data.ingest.plausibility import station_doubt
 from heimdall_data.ingest.recording_file import (
     Details,
     read_recording,
@@ -62,7 +64,9 @@ class Transmission:
     unusable: Mapping[str, str]
     """Reason by station whose recording gives no time difference: no clock, or no position."""
     doubts: tuple[str, ...] = ()
-    """Sentences on listed positions that nothing else confirms and that are unlikely."""
+    """Sentences on positions that are unlikely."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """By station, the file of its recording, if it is local."""
 
     def __post_init__(self) -> None:
         tuned = self._tuned_hz
@@ -102,10 +106,11 @@ def read_transmission(
     Args:
         paths: Files, folders of files, and SigMF collections.
         listed: Stations of a list that somebody wrote, whose positions come first.
-        catalogued: Gives the catalogue's stations; called if nothing else has a position.
+        catalogued: Gives the catalogue's stations; called if nothing else has a position, and
+            `warn` is told.
         details: What the files do not state.
-        warn: Called with a sentence if the list contradicts what a recording says, or if a
-            listed position is unlikely.
+        warn: Called with a sentence if the list contradicts what a recording or the catalogue
+            says, if the catalogue has a position that is used, or if a position is unlikely.
 
     Raises:
         IngestError: A path is missing, or the list has latitude and longitude swapped, or the
@@ -132,6 +137,7 @@ def read_transmission(
         raise ProblemsError(problems, f"{len(problems)} of the recordings cannot be used")
     stations: dict[str, Station] = {}
     own: dict[str, Station] = {}
+    from_catalogue: list[str] = []
     unusable = {}
     for path, problem in unreadable.items():
         if (name := station_in_name(path)) in recordings:
@@ -150,26 +156,39 @@ def read_transmission(
             said = None
         if said is not None:
             own[name] = said
-        station = stated or said or find_station(name, catalogued())
+        station = stated or said
+        if station is None and (station := find_station(name, catalogued())) is not None:
+            from_catalogue.append(name)
         if station is not None:
             stations[name] = Station(name, *station.position_deg, station.altitude_m)
         else:
             near = difflib.get_close_matches(name, [each.name for each in listed], 1)
-            hint = f"the list has {near[0]!r}" if near else f"list {name},latitude,longitude"
+            line = f"add {name},latitude,longitude to the table of --stations"
+            hint = f"the list has {near[0]!r}" if near else line
             unusable[name] = f"its position is unknown ({hint})"
         if problem := clock_problem(recording):
             unusable[name] = problem
+    if from_catalogue:
+        names = ", ".join(map(repr, from_catalogue))
+        warn(f"the catalogue's positions are used where nothing else has one: {names}")
+        for name in stations.keys() - from_catalogue:
+            there = find_station(name, catalogued())
+            if there is not None and _apart_m(stations[name], there) > FARTHEST_M:
+                warn(
+                    f"station {name!r} is at {_place_text(stations[name])} here and at "
+                    f"{_place_text(there)} in the catalogue; the first is used"
+                )
     for sentence in _disagreements(stations, own):
         warn(sentence)
-    doubts = [_swap_doubt(stations, name) for name in stations if name not in own]
-    doubts = [doubt for doubt in doubts if doubt]
+    doubts = _doubts(stations, own)
     for doubt in doubts:
         warn(doubt)
     return Transmission(
         recordings=recordings,
         stations=tuple(stations.values()),
         unusable=unusable,
-        doubts=tuple(doubts),
+        doubts=doubts,
+        files=files,
     )
 
 
@@ -229,10 +248,12 @@ def transmission_of(session: Session, reader: SessionReader) -> Transmission:
         for name, recording in read.usable.items()
         if (problem := clock_problem(recording))
     }
+    stations = {name: Station(name, *places[name]) for name in names}
     return Transmission(
         recordings=read.usable,
-        stations=tuple(Station(name, *places[name]) for name in names),
+        stations=tuple(stations.values()),
         unusable=unusable,
+        doubts=_doubts(stations),
     )
 
 
@@ -291,6 +312,18 @@ def _apart_m(one: Station, other: Station) -> float:
     return great_circle_m(one.position_deg, other.position_deg)
 
 
+def _doubts(
+    stations: Mapping[str, Station], own: Mapping[str, Station] = MappingProxyType({})
+) -> tuple[str, ...]:
+    """Sentences on unlikely positions; one that its recorder confirms is not swapped."""
+    places = {name: station.position_deg for name, station in stations.items()}
+    found = (
+        (name not in own and _swap_doubt(stations, name)) or station_doubt(name, places)
+        for name in stations
+    )
+    return tuple(doubt for doubt in found if doubt)
+
+
 def _swap_doubt(stations: Mapping[str, Station], name: str) -> str:
     """A sentence if swapping latitude and longitude brings a station to the others, or nothing."""
     here = stations[name].position_deg
@@ -309,6 +342,10 @@ def _swap_doubt(stations: Mapping[str, Station], name: str) -> str:
     )
 
 
+def _place_text(station: Station) -> str:
+    return f"{station.latitude_deg:.4f}, {station.longitude_deg:.4f}"
+
+
 def _kiwirecorder_stations(folder: Path, name: str) -> tuple[Station, ...]:
     """Stations of this name whose positions kiwirecorder stored; 0, 0 is an unset one."""
     found: dict[str, ReceiverPosition] = {}
@@ -321,7 +358,7 @@ def _kiwirecorder_stations(folder: Path, name: str) -> tuple[Station, ...]:
 def _disagreement(listed: Station, own: Station) -> str:
     """A sentence on two positions of a station that are far apart."""
     apart_m = _apart_m(listed, own)
-    here, there = (f"{s.latitude_deg:.4f}, {s.longitude_deg:.4f}" for s in (listed, own))
+    here, there = map(_place_text, (listed, own))
     swapped = listed.position_deg[::-1]
     if great_circle_m(swapped, own.position_deg) <= FARTHEST_M:
         raise IngestError(

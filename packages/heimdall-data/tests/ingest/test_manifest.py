@@ -1,5 +1,6 @@
 """Manifests: the sessions they give, and the mistakes they report, all at once."""
 
+import json
 import math
 import tracemalloc
 from datetime import UTC, datetime
@@ -181,6 +182,30 @@ def test_unknown_and_missing_columns_are_named(campaign):
     expected = [("source_lat", "source_latitude"), ("approvel", "approval"), ("source_latitude",)]
     for problem, names in zip(problems, expected, strict=True):
         assert all(repr(name) in problem for name in names)
+
+
+def test_a_source_may_be_placed_by_annotations(campaign, tmp_path):
+    """Without columns for it; where nothing says where it is, the session is refused."""
+    for name, east in (("one", 8.0), ("two", 9.0)):
+        (tmp_path / f"{name}.sigmf-data").write_bytes(np.full(9, east / 10, "<c8").tobytes())
+        place = {"type": "Point", "coordinates": [east, 45.0]}
+        meta = {
+            "global": {"core:datatype": "cf32_le", "core:sample_rate": 12_500},
+            "captures": [{"core:frequency": 145e6, "core:datetime": "2026-03-01T12:00:00Z"}],
+            "annotations": [{"signal:emitter": {"geolocation": place}}],
+        }
+        (tmp_path / f"{name}.sigmf-meta").write_text(json.dumps(meta))
+    head = "session,source,station,sample_rate_hz,frequency_hz,start,file\n"
+    rows = "one,Beacon,Torino,,,,one.sigmf-meta\n"
+    (session,) = read_manifest(campaign(rows, head), STATIONS, progress=False)
+    assert (session.source.latitude_deg, session.source.longitude_deg) == (45.0, 8.0)
+    (problem,) = told(campaign(rows + rows.replace("one", "two"), head))
+    assert "line 3: source 'Beacon' is at 45.0, 9.0 here and at 45.0, 8.0 in m.csv, l" in problem
+    bare = "two,Other,Genova,12500,145e6,2026-03-01,b.npy\n"
+    (problem,) = told(campaign(rows + bare, head))
+    assert problem.startswith("m.csv, line 3: the position of source 'Other' is not given; give")
+    (problem,) = told(campaign(rows, head.replace("start,", "source_latitude,")))
+    assert problem == "m.csv: no column 'source_longitude'; add it"
 
 
 def test_all_mistakes_come_at_once(campaign, tmp_path):

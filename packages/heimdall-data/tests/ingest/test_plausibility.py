@@ -47,13 +47,15 @@ def npy(tmp_path):
 def sigmf(tmp_path):
     """A function that writes a SigMF recording of 1 s at 12.5 kHz, with this capture."""
 
-    def write(name, **capture):
-        values = np.arange(25_000, dtype="<i2")
+    def write(name, annotations=(), **capture):
+        values = np.arange(25_000, dtype="<i2") + ord(name[0])
         (tmp_path / f"{name}.sigmf-data").write_bytes(values.tobytes())
         about = {"core:datatype": "ci16_le", "core:sample_rate": 12_500}
         said = {f"core:{key}": value for key, value in capture.items()}
         path = tmp_path / f"{name}.sigmf-meta"
-        path.write_text(json.dumps({"global": about, "captures": [said]}))
+        path.write_text(
+            json.dumps({"global": about, "captures": [said], "annotations": [*annotations]})
+        )
         return path
 
     return write
@@ -81,6 +83,7 @@ def test_distance_is_the_ellipsoids_to_half_a_percent(one, other):
 @given(places, places)
 def test_a_source_over_3000_km_from_every_station_is_refused(npy, source_at, station_at):
     """Its position is the label, and nothing later would show that it is wrong."""
+    assume(max(map(abs, station_at)) > 0.01)  # where no position was ever set
     station = Station("Torino", *station_at)
     source = beacon(*source_at)
     assert warnings([npy], source, [station], allow_far=True) is not None
@@ -169,6 +172,44 @@ def test_recordings_without_a_common_time_are_a_warning(sigmf, late_s):
     told = warnings([first, second], beacon())
     assert len(told) == (late_s > 2)
     assert all("'Torino'" in each and "'Genova'" in each for each in told)
+
+
+ELSEWHERE = Station("Fiji", -17.7, 178.0)
+UNSET = Station("Fiji", 0.0, 0.0)
+SWAPPED = Station("Fiji", 8.956, 44.395)
+
+
+@pytest.mark.parametrize(
+    ("station", "value"),
+    [
+        (ELSEWHERE, "km from the nearest of the others: check its position"),
+        (SWAPPED, "latitude and longitude look exchanged"),
+        (UNSET, "as one whose position was never set"),
+    ],
+)
+def test_a_station_far_from_all_others_is_a_warning(npy, tmp_path, station, value):
+    """Its level is another place's, whatever the other stations' are."""
+    np.save(tmp_path / "Fiji.npy", np.full(100, 0.4, np.complex64))
+    np.save(tmp_path / "Genova.npy", np.full(100, 0.3, np.complex64))
+    paths = [npy, tmp_path / "Fiji.npy", tmp_path / "Genova.npy"]
+    (told,) = warnings(paths, beacon(), [TORINO, GENOVA, station])
+    assert "station 'Fiji' is at" in told
+    assert value in told
+
+
+def test_an_annotation_that_contradicts_the_given_position_is_a_warning(sigmf):
+    """The given position is the label; who gave it may have meant another transmitter."""
+    place = {"type": "Point", "coordinates": [8.1, 45.0]}
+    path = sigmf(
+        "Torino",
+        [{"core:sample_start": 0, "spatial:emitter_location": place}],
+        frequency=145e6,
+        datetime=START.isoformat(),
+    )
+    (told,) = warnings([path], beacon())
+    assert "given at 45.0, 8.0, and Torino.sigmf-meta, annotation 1, spatial:emitter" in told
+    assert "places it at 45.0, 8.1" in told
+    assert warnings([path], beacon(45.0, 8.1)) == []
 
 
 def test_a_start_in_the_future_is_a_warning(npy):

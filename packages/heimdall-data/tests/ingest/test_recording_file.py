@@ -37,7 +37,7 @@ TORINO = {"type": "Point", "coordinates": [7.672, 45.044]}
 def write_sigmf(folder, name, place=TORINO):
     """A SigMF pair of 8 samples, written by the format's own library."""
     path = folder / f"{name}.sigmf-data"
-    np.arange(16, dtype="<i2").tofile(path)
+    (np.arange(16, dtype="<i2") + len(name)).tofile(path)
     about = {"core:datatype": "ci16_le", "core:sample_rate": 12_500.0, "core:version": "1.2.0"}
     written = sigmf.SigMFFile(data_file=path, global_info=about)
     capture = {"core:frequency": 145.5e6, "core:datetime": "2026-01-02T03:04:05Z"}
@@ -104,13 +104,13 @@ def test_a_file_that_changed_after_the_check_is_refused(tmp_path_factory, place,
 def test_a_collection_of_the_formats_own_library_is_a_session(tmp_path):
     """Each of its recordings gives the position of its station."""
     write_sigmf(tmp_path, "Torino")
-    write_sigmf(tmp_path, "Genova", {"type": "Point", "coordinates": [8.956, 44.395]})
+    write_sigmf(tmp_path, "Genua", {"type": "Point", "coordinates": [8.956, 44.395]})
     write_sigmf(tmp_path, "elsewhere")
-    collection = write_collection(tmp_path, "Torino", "Genova")
+    collection = write_collection(tmp_path, "Torino", "Genua")
     session = new_session_from_files([collection], SOURCE, [])
     assert [m.station for m in session.measurements] == [
         Station("Torino", 45.044, 7.672),
-        Station("Genova", 44.395, 8.956),
+        Station("Genua", 44.395, 8.956),
     ]
     assert session.start == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert {m.frequency_hz for m in session.measurements} == {145.5e6}
@@ -367,6 +367,11 @@ def test_a_pair_with_names_in_capital_letters_is_read(tmp_path):
         path.rename(tmp_path / f"Torino{suffix}")
     assert [p.name for p in recording_paths([tmp_path])] == ["Torino.SIGMF-META"]
     for suffix in other:
+        assert RecordingFile.inspected(tmp_path / f"Torino{suffix}").n_samples == 8
+    # A card reader that names only what it copied.
+    (tmp_path / "Torino.SIGMF-META").rename(tmp_path / "Torino.sigmf-meta")
+    assert [p.name for p in recording_paths([tmp_path])] == ["Torino.sigmf-meta"]
+    for suffix in (".SIGMF-DATA", ".sigmf-meta"):
         assert RecordingFile.inspected(tmp_path / f"Torino{suffix}").n_samples == 8
 
 

@@ -1,6 +1,7 @@
 """Files on disk as a session to ingest."""
 
 import csv
+import json
 import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +11,12 @@ import pytest
 from heimdall_data.catalogue.session import Station
 from heimdall_data.errors import IngestError, RecordingError
 from heimdall_data.ingest.new_session import NewSource
-from heimdall_data.ingest.session_files import new_session_from_files, stations_from_csv
+from heimdall_data.ingest.session_files import (
+    new_session_from_files,
+    require_position,
+    stations_from_csv,
+)
+from heimdall_data.recordings.sigmf_emitter import ESTIMATE_KEY
 from heimdall_features.names import is_printable
 from heimdall_features.testing import hostile_names
 from hypothesis import assume, given
@@ -45,11 +51,11 @@ def test_numpy_files_become_a_session(torino):
     ("change", "value"),
     [
         ({"paths": []}, "'beacon'"),
-        ({"stations": STATIONS[1:]}, "'Torino'"),
+        ({"stations": STATIONS[1:]}, "'Torino' is not given; add it to the table of --stations"),
         ({"stations": [Station("Turino", 45.0, 7.0)]}, "'Turino'"),
-        ({"start": None}, "'beacon'"),
+        ({"start": None}, "'beacon'.* give --start"),
         ({"start": datetime.max.replace(tzinfo=UTC)}, "9999"),
-        ({"sample_rate_hz": None}, "websdr_Torino.npy"),
+        ({"sample_rate_hz": None}, "websdr_Torino.npy: .* no sample rate; give --sample-rate-hz"),
         ({"source": NewSource(name="x", latitude_deg=1.0, longitude_deg=1.0)}, "'x'"),
         ({"paths": ["none/Torino.npy"]}, "none/Torino.npy"),
         ({"paths": [__file__]}, "'.py'"),
@@ -60,6 +66,52 @@ def test_missing_and_wrong_values_are_named(torino, change, value):
     given = {"paths": [torino], "source": SOURCE, "stations": STATIONS}
     with pytest.raises(IngestError, match=value):
         new_session_from_files(**given | {"start": START, "sample_rate_hz": 12_500} | change)
+
+
+UNPLACED = replace(SOURCE, latitude_deg=None, longitude_deg=None)
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """A function that writes a SigMF recording of a station, its transmitter at a place."""
+
+    def write(station, latitude_deg, longitude_deg, **more):
+        about = {"core:datatype": "cf32_le", "core:sample_rate": 12_500.0, "core:version": "1.2.0"}
+        place = {"type": "Point", "coordinates": [longitude_deg, latitude_deg]}
+        annotation = {"core:sample_start": 0, "spatial:emitter_location": place, **more}
+        captures = [{"core:sample_start": 0, "core:datetime": "2026-01-02T03:04:05Z"}]
+        meta = {"global": about, "captures": captures, "annotations": [annotation]}
+        path = tmp_path / f"{station}.sigmf-meta"
+        path.write_text(json.dumps(meta))
+        samples = np.full(100, ord(station[0]) / 128, np.complex64)
+        path.with_suffix(".sigmf-data").write_bytes(samples.tobytes())
+        return path
+
+    return write
+
+
+def test_a_source_without_a_position_is_where_annotations_place_it(annotated):
+    """A campaign that wrote it into every recording needs no table."""
+    paths = [annotated("Torino", 45.1, 7.1), annotated("Genova", 45.1004, 7.1)]
+    source = new_session_from_files(paths, UNPLACED, STATIONS).source
+    assert (source.latitude_deg, source.longitude_deg) == (45.1, 7.1)
+    # What the person at the keyboard says counts more.
+    given_source = new_session_from_files(paths, SOURCE, STATIONS, warn=len).source
+    assert (given_source.latitude_deg, given_source.longitude_deg) == (45.0, 7.0)
+    annotated("Genova", 45.2, 7.1)
+    with pytest.raises(IngestError, match=r"'beacon' is at 45.1, 7.1 by Torino.*45.2, 7.1 by Gen"):
+        new_session_from_files(paths, UNPLACED, STATIONS)
+
+
+def test_an_estimate_is_no_position(annotated):
+    """A model that learnt from answers would learn their errors."""
+    path = annotated("Torino", 45.1, 7.1, **{ESTIMATE_KEY: {"probability": 1.0}})
+    session = new_session_from_files([path], UNPLACED, STATIONS)
+    assert (session.source.latitude_deg, session.source.longitude_deg) == (None, None)
+    with pytest.raises(IngestError, match=r"'beacon' is not given; Torino.*is an estimate.*--lat"):
+        require_position(session)
+    with pytest.raises(IngestError, match=r"'beacon' is not given; give --latitude"):
+        require_position(replace(session, measurements=()))
 
 
 def test_a_recording_that_cannot_be_decoded_is_not_ingested(torino):
@@ -140,5 +192,8 @@ def test_a_bad_line_of_stations_is_named(tmp_path, row, value):
     (tmp_path / "bare.csv").write_text("A,53.6,7.2\nB,54,8\n")
     with pytest.raises(IngestError, match=r"line 1 must be name,latitude,longitude.*no latitude"):
         stations_from_csv(tmp_path / "bare.csv")
+    (tmp_path / "more.csv").write_text("name,latitude,longitude,altitude,url\nA,53.6,7.2,3,x\n")
+    with pytest.raises(IngestError, match=r"line 1: unknown column 'altitude'.*'altitude_m'"):
+        stations_from_csv(tmp_path / "more.csv")
     with pytest.raises(IngestError, match=r"none\.csv: No such file"):
         stations_from_csv(tmp_path / "none.csv")

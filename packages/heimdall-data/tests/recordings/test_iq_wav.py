@@ -209,9 +209,19 @@ def test_a_second_recording_in_a_file_is_refused(more, message):
         recording_from_iq_wav(wav([[1, 2]]) + more, NAME)
 
 
-@pytest.mark.parametrize("more", [b"LIST\4\0\0\0abcd", b"id3 \3\0\0\0abc\0", bytes(7)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"LIST\4\0\0\0abcd",
+        b"id3 \3\0\0\0abc\0",
+        b"id3 \3\0\0\0abcLIST\4\0\0\0abcd",
+        bytes(7),
+        b"TAG" + bytes(125),
+        b"ID3\4\0\0\0\0\1\2" + b"x" * 130,
+    ],
+)
 def test_other_chunks_after_the_samples_are_passed_over(more):
-    """Programs write their name there, and a pad."""
+    """Programs write their name there, a pad or none, and players their tags."""
     assert len(recording_from_iq_wav(wav([[1, 2]]) + more, NAME).iq) == 1
 
 
@@ -333,6 +343,21 @@ def test_an_unusable_file_is_refused_with_the_value(data, message):
     """The message must say what is wrong with the file."""
     with pytest.raises(RecordingError, match=message):
         recording_from_iq_wav(data, NAME)
+
+
+more = [(b"LIST", b"INFOISFT\4\0\0\0Lavf")]
+
+
+def test_an_empty_chunk_of_samples_does_not_swallow_those_after_it():
+    """A size of 0 is a stopped program's too, whose samples go on to the end of the file."""
+    described, samples = (b"fmt ", form(16)), bytes(range(1, 9))
+    assert len(recording_from_iq_wav(riff(described, (b"data", samples)), NAME).iq) == 2
+    late = riff(described, (b"data", b""), *more, (b"data", samples))
+    assert len(recording_from_iq_wav(late, NAME).iq) == 2
+    stopped = riff(described, (b"data", samples), data_bytes=0)
+    assert len(recording_from_iq_wav(stopped, NAME).iq) == 2
+    with pytest.raises(RecordingError, match="no complete chunk"):
+        recording_from_iq_wav(riff(described, (b"data", b""), *more), NAME)
 
 
 def test_a_file_of_empty_chunks_is_refused():

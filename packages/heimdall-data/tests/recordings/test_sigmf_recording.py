@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import math
+import re
 import tarfile
 import tracemalloc
 import zipfile
@@ -328,8 +329,8 @@ def test_any_metadata_give_a_recording_or_an_error_with_the_name(about, captures
         (bytes(8), meta("cf16_le"), "'cf16_le'"),
         (bytes(8), meta(**{"core:num_channels": 2}), "2 channels"),
         (bytes(7), meta(), "7 bytes .* 4 bytes"),
-        (bytes(8), b"{", "JSONDecodeError"),
-        (bytes(8), b"[]", "TypeError"),
+        (bytes(8), b"{", "cannot be read .Expecting property name"),
+        (bytes(8), b"[]", "cannot be read .* `global`"),
         (bytes(8), meta(**{"core:sample_rate": "fast"}), "'fast'"),
         (bytes(8), meta(captures=[{"core:sample_start": 9}]), "samples 9 to 2"),
         (bytes(8), meta(captures=[{"core:header_bytes": 9}]), "9 bytes .* 8 bytes"),
@@ -346,8 +347,8 @@ def test_any_metadata_give_a_recording_or_an_error_with_the_name(about, captures
         *(
             (bytes(8), meta(captures=[{f"core:{name}": value}]), told)
             for name, value, told in [
-                ("datetime", "0001-01-01T00:00:00+14:00", "OverflowError"),
-                ("datetime", "9999-12-31T23:59:59-12:00", "OverflowError"),
+                ("datetime", "0001-01-01T00:00:00+14:00", "out of range"),
+                ("datetime", "9999-12-31T23:59:59-12:00", "out of range"),
                 ("frequency", float("nan"), "nan"),
                 ("frequency", float("-inf"), "-inf"),
             ]
@@ -356,8 +357,9 @@ def test_any_metadata_give_a_recording_or_an_error_with_the_name(about, captures
 )
 def test_an_unusable_recording_is_refused_with_the_value(data, metadata, message):
     """The message must say what is wrong with the file."""
-    with pytest.raises(RecordingError, match=message):
+    with pytest.raises(RecordingError, match=message) as caught:
         decoded(data, metadata)
+    assert not re.search(r"\w(Error|Exception)\b", str(caught.value))
 
 
 def test_a_sparse_archive_takes_no_memory():

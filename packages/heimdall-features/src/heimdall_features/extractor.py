@@ -76,6 +76,7 @@ class FeatureExtractor:
         shortest = min(sources, key=lambda name: sources[name].n_samples)
         n_samples = sources[shortest].n_samples
         with naming(shortest):
+            self._require_a_frame(recordings[shortest], n_samples)
             FramePlan(n_samples, self.config.n_fft, self.config.hop_length, self.config.n_frames)
 
         def levels(name: str) -> Float32:
@@ -94,6 +95,20 @@ class FeatureExtractor:
             with ThreadPoolExecutor(self.n_threads) as pool:
                 features[channels] = list(pool.map(levels, sources))
         return features
+
+    def _require_a_frame(
+        self, recording: tuple[Samples | Blocks, float] | None, n_samples: int
+    ) -> None:
+        """Refuse a recording that is too short once resampled, and count its own samples."""
+        n_fft, rate_hz = self.config.n_fft, self.config.sample_rate_hz
+        if recording is None or recording[1] == rate_hz or n_samples >= n_fft:
+            return
+        samples, own_hz = recording
+        n_own = samples.n_samples if isinstance(samples, Blocks) else len(samples)
+        raise FeatureError(
+            f"{n_own} samples at {own_hz:g} Hz are less than one frame of n_fft={n_fft} at "
+            f"{rate_hz:g} Hz; record for longer or choose a smaller n_fft"
+        )
 
     def each(
         self, recordings: Mapping[str, tuple[Samples | Blocks, float]]

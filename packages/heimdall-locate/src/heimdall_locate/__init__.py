@@ -5,7 +5,7 @@ from heimdall_locate.delays import PositionFault, Transmitter
 from heimdall_locate.errors import LocateError
 from heimdall_locate.locate import locate
 from heimdall_locate.map.page import map_html
-from heimdall_locate.output import cot, geojson, kml, write_position
+from heimdall_locate.output import cot, geojson, kml, sigmf, write_position
 from heimdall_locate.position import (
     Candidate,
     Cells,
@@ -45,5 +45,6 @@ __all__ = [
     "locate_recordings",
     "map_html",
     "measure_arrivals",
+    "sigmf",
     "write_position",
 ]

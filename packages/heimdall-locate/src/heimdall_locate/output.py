@@ -1,17 +1,19 @@
-"""A position as files for people and for other programs: JSON, GeoJSON, KML, Cursor on Target, map.
+"""A position as files for people and programs: JSON, GeoJSON, KML, Cursor on Target, SigMF, map.
 
 Sources: H. Butler et al., "The GeoJSON Format", RFC 7946 (2016); T. Wilson (ed.), "OGC KML",
 version 2.2.0, OGC 07-147r2 (2008); MITRE, "Cursor on Target" event schema, version 2.0, and its
-`shape` detail (2003 to 2005).
+`shape` detail (2003 to 2005); The Signal Metadata Format Specification, v1.2, and its extension
+`spatial` 1.1.0, sigmf.org.
 """
 
 import html
 import math
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -39,6 +41,9 @@ COT_VALID_FOR: Final = timedelta(days=1)
 leave, but the recording says nothing about the day after."""
 COT_UNKNOWN: Final = "9999999.0"
 """An unknown height or error, as in Cursor on Target."""
+ESTIMATE_KEY: Final = "heimdall:estimate"
+"""Key of a SigMF annotation that tells an estimate from a known position."""
+_GENERATOR = "heimdall locate"
 
 
 def write_position(
@@ -47,6 +52,7 @@ def write_position(
     folder: str | os.PathLike[str],
     *,
     time: datetime | None = None,
+    metadata: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> tuple[Path, ...]:
     """Write position.json, position.geojson, position.kml, position.cot.xml and map.html.
 
@@ -58,6 +64,8 @@ def write_position(
         sites: Receivers' places; names as in `position.receivers`.
         folder: Made if it does not exist.
         time: Of the event in position.cot.xml; now if None.
+        metadata: Of SigMF recordings, by name; `sigmf/{name}.sigmf-meta` has them with the
+            position. Such a file is only replaced if it holds an estimate.
 
     Returns:
         Paths of the files, in the order above.
@@ -73,9 +81,24 @@ def write_position(
         "position.cot.xml": cot(position, time),
         "map.html": map_html(position, sites),
     }
+    for name, each in metadata.items():
+        try:
+            texts[f"sigmf/{name}.sigmf-meta"] = _as_json(sigmf(position, each))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise LocateError(
+                f"{name}: its SigMF annotations or extensions have another form; correct them"
+            ) from error
     paths = {Path(folder, name): text for name, text in texts.items()}
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            if path.suffix == ".sigmf-meta":
+                path.parent.mkdir(exist_ok=True)
+                if path.exists() and ESTIMATE_KEY not in path.read_text("utf-8", "replace"):
+                    raise LocateError(
+                        f"{path} is there and holds no estimate, so it is not replaced; give "
+                        f"another folder"
+                    )
         write_whole(paths)
     except OSError as error:
         raise LocateError(f"cannot write {error.filename}: {error.strerror}") from error
@@ -235,6 +258,53 @@ def cot(position: Position, time: datetime) -> str:
     ]
     _child(detail, "remarks", " ".join(filter(None, remarks)))
     return _as_xml(event)
+
+
+def sigmf(position: Position, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """SigMF metadata of a recording with the position: an annotation for each candidate.
+
+    `spatial:emitter_location` is the place. `heimdall:estimate` has its probability and its
+    covariance, and tells programs that learn from known positions that this is none. Annotations
+    of an earlier answer are left out.
+    """
+    first, *_ = metadata["captures"] or [{}]
+    begin = first.get("core:sample_start", 0)
+    annotations = [one for one in metadata.get("annotations", ()) if ESTIMATE_KEY not in one]
+    for rank, one in enumerate(shown_candidates(position), 1):
+        ellipses = "; ".join(
+            f"{100 * held:.0f} %: {ellipse_text(ellipse)}"
+            for held, ellipse in shown_ellipses(position, rank)
+        )
+        annotations.append({
+            "core:sample_start": begin,
+            "core:label": "position estimate",
+            "core:comment": f"{_name(rank, one)}, not a known position. {ellipses}",
+            "core:generator": _GENERATOR,
+            "spatial:emitter_location": {
+                "type": "Point",
+                "coordinates": [one.longitude_deg, one.latitude_deg],
+            },
+            ESTIMATE_KEY: {
+                "probability": one.probability,
+                "covariance_m2": one.covariance_m2,
+                "termination": position.termination,
+            },
+        })  # fmt: skip
+    about = dict(metadata["global"])
+    extensions = [*about.get("core:extensions", ())]
+    declared = {each["name"] for each in extensions}
+    extensions += [
+        {"name": name, "version": version, "optional": True}
+        for name, version in (("spatial", "1.1.0"), ("heimdall", "1.0.0"))
+        if name not in declared
+    ]
+    # Sorted by their first sample, as the format requires; the sort is stable.
+    annotations.sort(key=lambda one: one["core:sample_start"])
+    return {
+        **metadata,
+        "global": about | {"core:extensions": extensions},
+        "annotations": annotations,
+    }
 
 
 def _name(rank: int, candidate: Candidate) -> str:

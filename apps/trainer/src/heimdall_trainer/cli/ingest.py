@@ -30,6 +30,7 @@ MAX_WARNINGS = 20
 STATIONS = Parameter(help="CSV with the columns name, latitude, longitude and perhaps altitude_m.")
 StationsFile = Annotated[Path | None, STATIONS]
 FAR = Parameter(help="A transmitter may be over 3,000 km from every station.")
+FAR_M = 3_000_000
 MOST_SIMULATED = 10_000_000
 DRY = Parameter(help="Only check, and ask the catalogue where one is configured.")
 
@@ -37,13 +38,13 @@ DRY = Parameter(help="Only check, and ask the catalogue where one is configured.
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class SourceFlags:
-    """The transmitter, and its position."""
+    """The transmitter, and its position if no annotation of SigMF recordings has it."""
 
     source: str
     """Name of the transmitter; recordings of one name are of one source."""
-    latitude: float
+    latitude: float | None = None
     """Latitude of the transmitter, degrees north (WGS84)."""
-    longitude: float
+    longitude: float | None = None
     """Longitude of the transmitter, degrees east (WGS84)."""
     frequency_hz: float | None = None
     """Its nominal carrier; the recordings' own frequency when unset."""
@@ -101,6 +102,7 @@ class SimulationFlags:
             SimulationError: A value is out of its range.
             IngestError: The stations cannot be read.
         """
+        from heimdall_data.distance import great_circle_m
         from heimdall_features.names import composed
         from heimdall_simulation import NORTHWEST_ITALY, Channel, Interference, Propagation
 
@@ -111,6 +113,14 @@ class SimulationFlags:
         if self.region is not None:
             south, north, west, east = self.region
             scenario = replace(scenario, latitude_deg=(south, north), longitude_deg=(west, east))
+            middle = (south + north) / 2, sum(scenario.longitude_deg) / 2
+            nearest_m = min(great_circle_m(middle, s.position_deg) for s in scenario.stations)
+            if nearest_m - great_circle_m(middle, (south, west)) > FAR_M:
+                LOGGER.warning(
+                    "--region %s is over 3,000 km from every station; is a sign lost, or are "
+                    "latitude and longitude exchanged?",
+                    " ".join(f"{edge:g}" for edge in self.region),
+                )
         n_samples = self.duration_s * self.sample_rate_hz
         if not (math.isfinite(n_samples) and self.duration_s > 0 and self.sample_rate_hz > 0):
             raise UsageError(
@@ -167,6 +177,7 @@ def files(
     /,
     *,
     source: SourceFlags,
+    name: str | None = None,
     stations: Path | None = None,
     start: Annotated[datetime | None, Parameter(converter=_moment)] = None,
     sample_rate_hz: float | None = None,
@@ -188,6 +199,8 @@ def files(
     recordings
         One file of each receiver, named after the station; or a folder of such files, or a
         .sigmf-collection.
+    name
+        Name of the session; made of the source and the start when unset.
     stations
         CSV with the columns name, latitude, longitude and perhaps altitude_m. Only stations
         whose SigMF recordings tell where they are need not be in it.
@@ -204,7 +217,7 @@ def files(
         Only approved sessions are trained on.
     """
     from heimdall_data import NewSource
-    from heimdall_data.ingest.session_files import new_session_from_files
+    from heimdall_data.ingest.session_files import new_session_from_files, require_position
 
     if not recordings:
         raise UsageError("no recording is given; name one file of each receiver")
@@ -219,6 +232,7 @@ def files(
             error_margin_m=source.error_margin_m,
         ),
         _stations(stations),
+        name=name,
         start=start,
         sample_rate_hz=sample_rate_hz,
         clock_sigma_s=clock_uncertainty_s,
@@ -227,6 +241,10 @@ def files(
         allow_far=allow_far,
         warn=warnings.append,
     )
+    require_position(session)
+    if source.latitude is None:
+        place = f"{session.source.latitude_deg}, {session.source.longitude_deg}"
+        print(f"position of {source.source!r} from the recordings' annotations: {place}")
     _check_or_store((session,), warnings, connections, dry_run=dry_run)
 
 
@@ -248,11 +266,12 @@ def manifest(
     Parameters
     ----------
     file
-        CSV with the columns session, source, source_latitude, source_longitude, file, and
-        perhaps station, station_latitude, station_longitude, station_altitude_m, frequency_hz,
-        start, start_time, start_uncertainty_s, sample_rate_hz, full_scale, approval, source_type,
-        power_dbm, error_margin_m, notes; or YAML with a list `sessions`, each with these names and
-        a list `recordings`.
+        CSV with the columns session, source, source_latitude, source_longitude (both or, if
+        annotations of SigMF recordings have them, none), file, and perhaps station,
+        station_latitude, station_longitude, station_altitude_m, frequency_hz, start, start_time,
+        start_uncertainty_s, sample_rate_hz, full_scale, approval, source_type, power_dbm,
+        error_margin_m, notes; or YAML with a list `sessions`, each with these names and a list
+        `recordings`.
     """
     from heimdall_data.ingest.manifest import read_manifest
 

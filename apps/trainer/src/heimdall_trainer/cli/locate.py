@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime  # noqa: F401 - cyclopts reads the filter's types here
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from heimdall_data.catalogue.session import SessionFilter
@@ -81,7 +81,8 @@ def locate(
     calibration
         Delays of the receivers, as `heimdall calibrate` writes them; the model's when unset.
     output
-        Folder for position.json, .geojson, .kml, .cot.xml and map.html.
+        Folder for position.json, .geojson, .kml, .cot.xml and map.html, and for the metadata of
+        SigMF recordings with the position as an annotation.
     session
         Id of a session of the catalogue, whether its source has a position or not.
     frequency_hz
@@ -148,7 +149,8 @@ def locate(
             continue
         written: tuple[Path, ...] = ()
         if output is not None:
-            written = write_position(position, sites, output / identity)
+            metadata = _sigmf_metadata(transmission, position)
+            written = write_position(position, sites, output / identity, metadata=metadata)
         if json:
             about = {"session": identity} if identity else {}
             print(json_format.dumps(about | position.to_dict(), indent=None if identity else 1))
@@ -176,9 +178,14 @@ def _of_files(
         if not connections.database_url:
             return ()
         from heimdall_data import Catalogue
+        from heimdall_data.errors import CatalogueError
 
-        with Catalogue(connections.database_url) as catalogue:
-            return tuple(catalogue.stations())
+        try:
+            with Catalogue(connections.database_url) as catalogue:
+                return tuple(catalogue.stations())
+        except CatalogueError as error:
+            LOGGER.warning("no positions from the catalogue: %s", one_line(error))
+            return ()
 
     return read_transmission(
         files,
@@ -220,6 +227,18 @@ def _of_sessions(
     reader = SessionReader(s3)
     for session in sessions:
         yield session.id, partial(transmission_of, session, reader)
+
+
+def _sigmf_metadata(transmission: Transmission, position: Position) -> dict[str, Mapping[str, Any]]:
+    """Metadata of the local SigMF recordings in the answer, by the file's name without its end."""
+    from heimdall_data.recordings.formats import suffix_of
+
+    unused = {one.name for one in position.receivers if not one.used}
+    return {
+        path.name.removesuffix(suffix_of(path)): recording.metadata
+        for name, path in transmission.files.items()
+        if name not in unused and (recording := transmission.recordings[name]).metadata is not None
+    }
 
 
 def _sites(transmission: Transmission) -> list[Site]:

@@ -6,7 +6,6 @@ recording for one session.
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +13,32 @@ from heimdall_features.names import composed, spellings
 from psycopg import sql
 
 from heimdall_data.catalogue.queries import columns_present, object_address
-from heimdall_data.distance import is_near_deg
-from heimdall_data.errors import BucketUnusable, ObjectUnreadable
+from heimdall_data.errors import (
+    BucketUnusable,
+    ObjectMissing,
+    ObjectUnreadable,
+    RecordingError,
+)
 from heimdall_data.ingest.new_session import (
-    SAME_PLACE_DEG,
     ProblemsError,
+    is_same_place,
     measurement_id,
     name_id,
     session_id,
 )
+from heimdall_data.ingest.recording_file import samples_digest
 from heimdall_data.object_store.store import ObjectStore
+from heimdall_data.recordings.decode import decode
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from psycopg import Connection
 
     from heimdall_data.catalogue.catalogue import Catalogue
-    from heimdall_data.ingest.new_session import NewRecording, NewSession
+    from heimdall_data.ingest.new_session import NewSession
 
     # Latitude, longitude and line, by name.
     _Placed = dict[str, tuple[float | None, float | None, str]]
@@ -44,7 +50,8 @@ FROM heimdall.measurements m WHERE {membership} = ANY(%s)
 """
 # Two recordings of a station hardly ever have the same mean level; the object store decides.
 _TWINS = """
-SELECT wanted.number, m.iq_data_location, s.session_name, src.name
+SELECT wanted.number, s.session_name, src.name, m.iq_data_location, m.iq_data_format,
+ m.iq_sample_rate, m.timestamp
 FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::float8[])
      AS wanted (number, id, station, decomposed, samples, level)
 JOIN heimdall.websdr_stations st ON st.name IN (wanted.station, wanted.decomposed)
@@ -105,11 +112,7 @@ def _misplaced(connection: Connection, table: str, kind: str, wanted: _Placed) -
     rows = named_places(connection, table, [*ids], [*ids.values()])
     for name, _, *stored in rows:
         *place, where = wanted.get(name, (*stored, ""))
-        is_same = stored == place or (
-            None not in (*stored, *place)
-            and all(is_near_deg(a, b, SAME_PLACE_DEG) for a, b in zip(stored, place, strict=True))
-        )
-        if not is_same:
+        if not is_same_place(stored, place):
             yield (
                 f"{_at(where)}{kind} {name!r} is in the catalogue at {stored[0]}, {stored[1]}, "
                 f"not at {place[0]}, {place[1]}; correct the position, or give it another name "
@@ -166,11 +169,11 @@ def check_recordings(connection: Connection, sessions: Sequence[NewSession]) -> 
 def check_twins(catalogue: Catalogue, store: ObjectStore, sessions: Iterable[NewSession]) -> None:
     """Refuse recordings in files that are stored in another session, unless it was rejected.
 
-    The catalogue compares station, number of samples and level; only the objects can prove it.
+    The catalogue compares station, number of samples and level; only the objects' samples can
+    prove it, whatever container they are in.
 
     Raises:
         ConflictError: Each problem has the file or its line, and the session.
-        IngestError: A file changed since it was checked.
         StoreError: The object store cannot be reached.
     """
     pairs = [
@@ -189,10 +192,11 @@ def check_twins(catalogue: Catalogue, store: ObjectStore, sessions: Iterable[New
     )
     suspected = catalogue.read(lambda reading: reading.execute(_TWINS, parameters).fetchall())
     problems = []
-    for number, location, session_name, source_name in suspected:
+    for number, session_name, source_name, location, *described in suspected:
         item = pairs[number][1]
         bucket, key = object_address(location, store.bucket)
-        if _is_stored(item, ObjectStore(store.settings, bucket or store.bucket), key):
+        there = ObjectStore(store.settings, bucket or store.bucket)
+        if item.file and _stored_digest(there, key, *described) == item.file.samples_digest:
             problems.append(
                 f"{item.where}: the recording of {item.station.name!r} is stored already, in "
                 f"session {session_name!r} of {source_name!r} (s3://{bucket}/{key}); use that "
@@ -201,17 +205,24 @@ def check_twins(catalogue: Catalogue, store: ObjectStore, sessions: Iterable[New
     _refuse(problems)
 
 
-def _is_stored(recording: NewRecording, store: ObjectStore, key: str) -> bool:
+def _stored_digest(
+    store: ObjectStore, key: str, form: str | None, sample_rate_hz: float, start: datetime
+) -> bytes | None:
+    """Digest of an object's samples, or None if it cannot be read and so is not trained on."""
     try:
-        found = store.stat(key)
-    except (BucketUnusable, ObjectUnreadable):
-        return False  # an object that cannot be read is not trained on
-    content = recording.content()[0] or b""
-    if found is None or found.size != len(content):
-        return False
-    # The tag of an object that was sent in several pieces is not a sum of its content.
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return "-" in found.etag or found.etag == md5
+        beside = store.get(f"{key[:-5]}-meta") if key.endswith(".sigmf-data") else None
+        return samples_digest(
+            decode(
+                store.get(key),
+                form,
+                name=key,
+                sample_rate_hz=sample_rate_hz,
+                start=start,
+                metadata=beside,
+            )
+        )
+    except (ObjectMissing, BucketUnusable, ObjectUnreadable, RecordingError):
+        return None
 
 
 def _at(where: str) -> str:

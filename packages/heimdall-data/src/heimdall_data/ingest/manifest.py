@@ -9,7 +9,6 @@ ingestion may read those files anyway; no part of a path gets into an object's k
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from heimdall_data.ingest.new_session import (
     NewSource,
     ProblemsError,
     check_moment,
+    is_same_place,
 )
 from heimdall_data.ingest.plausibility import copies, plausibility_warnings
 from heimdall_data.ingest.recording_file import (
@@ -34,13 +34,13 @@ from heimdall_data.ingest.recording_file import (
     path_problem,
     station_in_name,
 )
-from heimdall_data.ingest.session_files import log_warning, session_files
+from heimdall_data.ingest.session_files import log_warning, require_position, session_files
 from heimdall_data.ingest.table import number, read_table
 from heimdall_data.progress import progress_bar
 from heimdall_data.recordings.recording import gps_ns_from_text, utc_from_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -97,7 +97,7 @@ def read_manifest(
                 session = _inspect(group, known, problems, allow_far=allow_far)
                 sessions += [session] if session is not None else []
             advance(len(group))
-    problems += copies(sessions)
+    problems += [*copies(sessions), *_moved_sources(sessions)]
     if problems:
         raise ManifestError(
             problems, f"{path}: {len(problems)} mistakes, nothing was written; correct them"
@@ -174,15 +174,13 @@ _COLUMNS: dict[str, tuple[str, Callable[[str], object]]] = {
 
 
 def _column_problems(table: Table, path: Path) -> list[str]:
-    """Unknown and missing columns."""
-    problems = []
-    unknown = [name for name in table.columns if name not in _COLUMNS]
-    for name in unknown:
-        near = difflib.get_close_matches(name, [c for c in _COLUMNS if c not in table.columns], 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_COLUMNS)}"
-        problems.append(f"{table.columns[name]}: unknown column {name!r}; {hint}")
-    missing = [name for name in (*_IN_EVERY_ROW, *_POSITION) if name not in table.columns]
-    return [*problems, *(f"{path}: no column {name!r}; add it" for name in missing)]
+    """Unknown and missing columns. Annotations may have the position, but not half of it."""
+    needed = [*_IN_EVERY_ROW, *(_POSITION if table.columns.keys() & set(_POSITION) else ())]
+    missing = [name for name in needed if name not in table.columns]
+    return [
+        *table.unknown_columns(_COLUMNS),
+        *(f"{path}: no column {name!r}; add it" for name in missing),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +242,22 @@ def _check_agreement(rows: Iterable[_Row], stations: Iterable[Station]) -> None:
                 )
 
 
+def _moved_sources(sessions: Iterable[NewSession]) -> Iterator[str]:
+    """Sources that annotations place elsewhere than another session has them."""
+    seen: dict[str, NewSession] = {}
+    for session in sessions:
+        first = seen.setdefault(session.source.name, session)
+        here, there = (
+            (each.source.latitude_deg, each.source.longitude_deg) for each in (session, first)
+        )
+        if not is_same_place(here, there):
+            yield (
+                f"{session.where}: source {session.source.name!r} is at {here[0]}, {here[1]} here "
+                f"and at {there[0]}, {there[1]} in {first.where}; make them the same, or use two "
+                f"names"
+            )
+
+
 def _all_stations(rows: Iterable[_Row], listed: Iterable[Station]) -> dict[str, Station]:
     """The stations with a position, by name; those of the list come first."""
     known = {station.name: station for station in listed}
@@ -260,10 +274,11 @@ def _inspect(
 ) -> NewSession | None:
     """The session after decoding all its files, or None with mistakes added to `problems`."""
     values = {column: value for row in rows for column, value in row.values.items()}
-    if missing := [name for name in _POSITION if name not in values]:
+    missing = [name for name in _POSITION if name not in values]
+    if len(missing) == 1:
         problems.append(
             f"{rows[0].where}: session {values['session']!r} of {values['source']!r} has no "
-            f"{' and no '.join(missing)} in any row; give it in one"
+            f"{missing[0]} in any row; give it in one"
         )
         return None
     files = []
@@ -286,15 +301,15 @@ def _inspect(
         return None
     source = NewSource(
         name=values["source"],
-        latitude_deg=values["source_latitude"],
-        longitude_deg=values["source_longitude"],
+        latitude_deg=values.get("source_latitude"),
+        longitude_deg=values.get("source_longitude"),
         frequency_hz=values.get("frequency_hz"),
         power_dbm=values.get("power_dbm"),
         source_type=values.get("source_type"),
         error_margin_m=values.get("error_margin_m", DEFAULT_ERROR_MARGIN_M),
     )
     try:
-        return session_files(
+        session = session_files(
             files,
             source,
             stations.values(),
@@ -304,6 +319,8 @@ def _inspect(
             lines=[row.where for row in rows],
             allow_far=allow_far,
         )
+        require_position(session)
     except DataError as error:
         problems.append(f"{rows[0].where}: {error}")
         return None
+    return session

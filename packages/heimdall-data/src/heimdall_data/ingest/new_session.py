@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from heimdall_features.names import composed, is_printable, shown
 
+from heimdall_data.distance import is_near_deg
 from heimdall_data.errors import IngestError
 from heimdall_data.recordings.formats import FORMATS, STORED_SUFFIXES
 
@@ -158,6 +159,15 @@ class NewSession:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", composed(self.name))
+
+
+def is_same_place(one_deg: Sequence[float | None], other_deg: Sequence[float | None]) -> bool:
+    """Return True if two latitudes and longitudes are those of one place, or both unknown."""
+    return all(
+        one == other
+        or (one is not None and other is not None and is_near_deg(one, other, SAME_PLACE_DEG))
+        for one, other in zip(one_deg, other_deg, strict=True)
+    )
 
 
 def name_id(kind: str, *names: str) -> uuid.UUID:

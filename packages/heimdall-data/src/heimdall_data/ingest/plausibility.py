@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from heimdall_data.distance import great_circle_m
 from heimdall_data.errors import IngestError
+from heimdall_data.ingest.new_session import SAME_PLACE_DEG, is_same_place
+from heimdall_data.recordings.sigmf_emitter import known_places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from heimdall_data.ingest.new_session import NewRecording, NewSession, NewSource
     from heimdall_data.ingest.recording_file import RecordingFile
@@ -42,10 +44,11 @@ def copies(sessions: Iterable[NewSession]) -> Iterator[str]:
     for item in (item for session in sessions for item in session.measurements):
         # All silent recordings of a length are the same.
         if item.file is not None and item.file.level_db is not None:
-            first, first_file = seen.setdefault(item.file.digest, (item, item.file))
+            first, first_file = seen.setdefault(item.file.samples_digest, (item, item.file))
             if first is not item:
+                same = "bytes" if item.file.digest == first_file.digest else "samples"
                 yield (
-                    f"{item.where}: {item.file.path.name} has the same bytes as "
+                    f"{item.where}: {item.file.path.name} has the same {same} as "
                     f"{first_file.path.name} in {first.where}; a recording is of one station and "
                     f"one session: remove one"
                 )
@@ -88,7 +91,13 @@ def check_plausible(session: NewSession, *, allow_far: bool = False) -> None:
 def plausibility_warnings(session: NewSession) -> Iterator[str]:
     """Describe the unlikely values of a session that `check_plausible` accepts."""
     where = f"{session.where}: " if session.where else ""
-    for found in (_far_stations, _unlikely_frequencies, _unlikely_times, _unlikely_levels):
+    for found in (
+        _doubted_stations,
+        _contradicted_annotations,
+        _unlikely_frequencies,
+        _unlikely_times,
+        _unlikely_levels,
+    ):
         for warning in found(session):
             yield f"{where}session {session.name!r} of {session.source.name!r}: {warning}"
 
@@ -124,19 +133,62 @@ def _is_in_band(frequency_hz: float, file: RecordingFile) -> bool:
     return not own or abs(frequency_hz - own) <= file.sample_rate_hz / 2
 
 
-def _far_stations(session: NewSession) -> Iterator[str]:
-    """Stations that are far from the source only because of a common mistake."""
+def _doubted_stations(session: NewSession) -> Iterator[str]:
+    """Stations at 0, 0 or far from everything, and those that only a mistake makes far."""
     source_at = _position(session.source)
-    if source_at is None:
-        return
-    for station in (measurement.station for measurement in session.measurements):
-        apart_m = great_circle_m(source_at, station.position_deg)
-        mistake = _mistake(station.position_deg, [source_at]) if apart_m > _FARTHEST_M else ""
-        if mistake:
-            yield (
-                f"station {station.name!r} at {station.latitude_deg}, {station.longitude_deg} is "
-                f"{apart_m / 1e3:.0f} km from the source: {mistake}"
-            )
+    stations = {item.station.name: item.station for item in session.measurements}
+    places = {name: station.position_deg for name, station in stations.items()}
+    for name, station in stations.items():
+        if doubt := station_doubt(name, places, [source_at] if source_at else []):
+            yield doubt
+        elif source_at is not None:
+            apart_m = great_circle_m(source_at, station.position_deg)
+            mistake = _mistake(station.position_deg, [source_at]) if apart_m > _FARTHEST_M else ""
+            if mistake:
+                yield (
+                    f"station {name!r} at {station.latitude_deg}, {station.longitude_deg} is "
+                    f"{apart_m / 1e3:.0f} km from the source: {mistake}"
+                )
+
+
+def station_doubt(
+    name: str, stations_deg: Mapping[str, _Position], others_deg: Sequence[_Position] = ()
+) -> str:
+    """Return a sentence if a station is at 0, 0, or over 3,000 km from every other place.
+
+    Args:
+        name: Of the station.
+        stations_deg: Places of all stations, by name.
+        others_deg: Further places that it may be near, such as the source's.
+    """
+    at = stations_deg[name]
+    where = f"station {name!r} is at {at[0]}, {at[1]}"
+    if max(map(abs, at)) < SAME_PLACE_DEG:
+        return f"{where}, as one whose position was never set; check it"
+    others = [place for other, place in stations_deg.items() if other != name]
+    if not others:
+        return ""
+    others += others_deg
+    apart_m = min(great_circle_m(at, other) for other in others)
+    if apart_m <= _FARTHEST_M:
+        return ""
+    return (
+        f"{where}, {apart_m / 1e3:.0f} km from the nearest of the others: "
+        f"{_mistake(at, others) or 'check its position'}"
+    )
+
+
+def _contradicted_annotations(session: NewSession) -> Iterator[str]:
+    """The first annotation, if all of them place the source elsewhere."""
+    source_at = _position(session.source)
+    told = [one for _, file in _files(session) for one in file.emitters]
+    known = known_places(told, session.source.name)
+    if source_at and known and not any(is_same_place(source_at, e.position_deg) for e in known):
+        north, east = known[0].position_deg
+        yield (
+            f"the source is given at {source_at[0]}, {source_at[1]}, and {known[0].where} places "
+            f"it at {north}, {east}; the given position is used"
+        )
 
 
 def _unlikely_frequencies(session: NewSession) -> Iterator[str]:

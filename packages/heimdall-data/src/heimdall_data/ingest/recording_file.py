@@ -22,7 +22,7 @@ import numpy as np
 from heimdall_features.names import composed, spellings
 from heimdall_features.outside_json import LARGEST_BYTES, parsed_json
 
-from heimdall_data.errors import IngestError
+from heimdall_data.errors import IngestError, reason_of
 from heimdall_data.recordings.decode import NO_MEMORY, decode, decoding, require_sound
 from heimdall_data.recordings.formats import (
     JSON,
@@ -42,6 +42,7 @@ from heimdall_data.recordings.iq_wav import (
 )
 from heimdall_data.recordings.kiwi_wav import kiwi_name
 from heimdall_data.recordings.recording import MAX_BYTES
+from heimdall_data.recordings.sigmf_emitter import Emitter, emitters_in
 from heimdall_data.recordings.sigmf_recording import sigmf_archive, sigmf_metadata
 
 if TYPE_CHECKING:
@@ -123,6 +124,10 @@ class RecordingFile:
     level_db: float | None
     """Mean power relative to full scale; None for silence, which has no level in dB."""
     digest: bytes
+    samples_digest: bytes
+    """Of the decoded samples, which are the same in every container."""
+    emitters: tuple[Emitter, ...] = ()
+    """Transmitters that its annotations place."""
     converted: Details | None = None
     """Stored as a SigMF archive with these facts, as the file's own format cannot hold them."""
 
@@ -153,6 +158,8 @@ class RecordingFile:
             position=recording.position,
             level_db=10 * float(np.log10(power)) if power > 0 else None,
             digest=read.digest,
+            samples_digest=samples_digest(recording),
+            emitters=emitters_in(recording.metadata, path.name),
             converted=details if read.is_converted else None,
         )
 
@@ -207,7 +214,11 @@ def _read_file(path: Path, details: Details) -> _Read:
             what = f"{kind.name}; {kind.remedy}" if kind else f"{path.suffix!r} is {what}"
             raise IngestError(f"{path}: {what}")
         if form == "npy" and not (rate_hz and 0 < rate_hz < math.inf):
-            raise IngestError(f"{path}: a NumPy file needs a sample rate, not {rate_hz} Hz")
+            raise IngestError(
+                f"{path}: a NumPy file has no sample rate"
+                + ("" if rate_hz is None else f", and {rate_hz} Hz is none")
+                + "; give --sample-rate-hz, or sample_rate_hz in a manifest"
+            )
         if is_foreign:
             with decoding(path.name):
                 if is_raw:
@@ -296,10 +307,12 @@ def _is_of_pair(path: Path) -> bool:
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    """The file of a pair with this suffix, in capital letters if those of the other one are."""
+    """The file of a pair with this suffix, in capital letters as the other one's or not."""
     if path.suffix.lower() == suffix:
         return path
-    return path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix)
+    small, large = path.with_suffix(suffix), path.with_suffix(suffix.upper())
+    first, second = (large, small) if path.suffix.isupper() else (small, large)
+    return second if path_problem(first) and not path_problem(second) else first
 
 
 def _is_plain_name(name: object) -> bool:
@@ -321,6 +334,11 @@ def _read(path: Path, most_bytes: int = MAX_BYTES) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise IngestError(f"cannot read the recording: {error}") from error
+
+
+def samples_digest(recording: Recording) -> bytes:
+    """Return the digest of a recording's samples, which no container changes."""
+    return hashlib.sha256(np.ascontiguousarray(recording.iq).data).digest()
 
 
 def _digest(payload: bytes, metadata: bytes | None) -> bytes:
@@ -402,7 +420,9 @@ def _in_collection(path: Path) -> list[Path]:
             (each["name"], each["hash"]) if isinstance(each, dict) else each for each in streams
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise IngestError(f"{path}: not a SigMF collection ({error!r}); write it again") from error
+        raise IngestError(
+            f"{path}: not a SigMF collection ({reason_of(error)}); write it again"
+        ) from error
     if not hashes:
         raise IngestError(f"{path}: core:streams lists no recording; write it again")
     found = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,13 @@ from heimdall_data.ingest.new_session import (
     check_moment,
     check_session,
     check_station,
+    is_same_place,
 )
 from heimdall_data.ingest.plausibility import check_plausible, copies, plausibility_warnings
 from heimdall_data.ingest.recording_file import Details, RecordingFile, recording_paths
 from heimdall_data.ingest.table import number, read_table
 from heimdall_data.recordings.iq_wav import program_name
+from heimdall_data.recordings.sigmf_emitter import known_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +40,13 @@ if TYPE_CHECKING:
 _FARTHEST_M = 5_000
 """A receiver's own position may be that of its town hall; beyond this, one of the two is wrong."""
 
+_GIVE_POSITION = (
+    "give --latitude and --longitude (in a manifest source_latitude and source_longitude)"
+)
+
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+
+_STATION_COLUMNS = ("name", "latitude", "longitude", "altitude_m")
 
 log_warning = logging.getLogger(__name__).warning
 
@@ -63,7 +72,8 @@ def new_session_from_files(
     Args:
         paths: Files with the station in their name (see `station_in_name`), folders of such
             files, and SigMF collections.
-        source: The transmitter and its position.
+        source: The transmitter. Without a position it has the one that annotations of SigMF
+            recordings give it, if any.
         stations: Only stations of SigMF recordings with a position may be missing.
         name: None makes one of the source and the start.
         start: When it began, aware; None takes the earliest time in the files.
@@ -122,15 +132,20 @@ def session_files(
     began = start or min((f.start for _, f in files if f.start is not None), default=None)
     if began is None:
         raise IngestError(
-            f"no file of {source.name!r} (of {len(files)}) contains its time; give the start"
+            f"no file of {source.name!r} (of {len(files)}) contains its time; give --start, or "
+            f"start in a manifest"
         )
+    source = _placed(source, [file for _, file in files])
     known = {station.name: station for station in stations}
     measurements = []
     for (station, file), line in zip_longest(files, lines):
         where = line or str(file.path)
         frequency_hz = file.center_frequency_hz or source.frequency_hz
         if frequency_hz is None:
-            raise IngestError(f"{where}: neither file nor {source.name!r} has a frequency; give it")
+            raise IngestError(
+                f"{where}: neither file nor {source.name!r} has a frequency; give --frequency-hz, "
+                f"or frequency_hz in a manifest"
+            )
         measurements.append(
             NewRecording(
                 station=_station(station, known, file),
@@ -159,6 +174,43 @@ def session_files(
     return session
 
 
+def _placed(source: NewSource, files: Iterable[RecordingFile]) -> NewSource:
+    """The source where it is given, or else where its recordings' annotations place it."""
+    if (source.latitude_deg, source.longitude_deg) != (None, None):
+        return source
+    known = known_places((one for file in files for one in file.emitters), source.name)
+    if not known:
+        return source
+    first, *others = known
+    for other in others:
+        if not is_same_place(first.position_deg, other.position_deg):
+            (north, east), (there_north, there_east) = first.position_deg, other.position_deg
+            raise IngestError(
+                f"source {source.name!r} is at {north}, {east} by {first.where} and at "
+                f"{there_north}, {there_east} by {other.where}; {_GIVE_POSITION}, or name the "
+                f"source after the label of one"
+            )
+    return replace(source, latitude_deg=first.position_deg[0], longitude_deg=first.position_deg[1])
+
+
+def require_position(session: NewSession) -> None:
+    """Refuse a session whose source has no position, which cannot be trained on.
+
+    Raises:
+        IngestError: The message says if only an estimate is there.
+    """
+    if session.source.latitude_deg is not None:
+        return
+    told = [one for item in session.measurements if item.file for one in item.file.emitters]
+    problem = f"the position of source {session.source.name!r} is not given"
+    if told:
+        # A model that learnt from estimates would learn their errors.
+        problem += (
+            f"; {told[0].where} is an estimate of heimdall locate, which is no known position"
+        )
+    raise IngestError(f"{problem}; {_GIVE_POSITION}")
+
+
 def _station(name: str, stations: Mapping[str, Station], file: RecordingFile) -> Station:
     """The station at the caller's position, or else at the file's."""
     own = None if file.position is None else file.position[:2]
@@ -169,7 +221,7 @@ def _station(name: str, stations: Mapping[str, Station], file: RecordingFile) ->
         hint = (
             f"did you mean {near[0]!r}?"
             if near
-            else "add it to the stations, or name the file after its station"
+            else "add it to the table of --stations, or name the file after its station"
         )
         if named := program_name(file.path.name):
             hint = (
@@ -191,15 +243,17 @@ def stations_from_csv(path: Path) -> tuple[Station, ...]:
     """Return the stations of a CSV file with the columns name, latitude, longitude[, altitude_m].
 
     Raises:
-        IngestError: The file cannot be read, lacks a column, or has a wrong or repeated row.
+        IngestError: The file cannot be read, lacks a column, has an unknown one, or has a wrong or
+            repeated row.
     """
     table = read_table(path)
-    if missing := {"name", "latitude", "longitude"} - table.columns.keys():
+    *required, _ = _STATION_COLUMNS
+    if missing := set(required) - table.columns.keys():
         raise IngestError(
             f"{path}: line 1 must be name,latitude,longitude[,altitude_m]; it has no "
             f"{', '.join(sorted(missing))}"
         )
-    for problem in table.problems:
+    for problem in (*table.unknown_columns(_STATION_COLUMNS), *table.problems):
         raise IngestError(problem)
     stations: dict[str, Station] = {}
     for row in table.rows:

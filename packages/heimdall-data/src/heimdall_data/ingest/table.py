@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import io
 import itertools
 import math
@@ -20,7 +21,7 @@ from heimdall_features.names import composed
 from heimdall_data.errors import IngestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 MAX_CSV_BYTES = 64 * 2**20
@@ -54,6 +55,15 @@ class Table:
     columns: dict[str, str] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    def unknown_columns(self, known: Collection[str]) -> list[str]:
+        """Return a problem for each column that is not one of these, most being misspelt."""
+        problems = []
+        for name in [name for name in self.columns if name not in known]:
+            near = difflib.get_close_matches(name, [c for c in known if c not in self.columns], 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            problems.append(f"{self.columns[name]}: unknown column {name!r}; {hint}")
+        return problems
 
 
 def read_table(path: Path) -> Table:

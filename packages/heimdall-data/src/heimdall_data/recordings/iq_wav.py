@@ -24,7 +24,7 @@ These keys of the JSON are read, and come before all other sources:
 Sources: github.com/ka9q/ka9q-radio, `pcmrecord.c`; github.com/madpsy/ka9q_ubersdr,
 `clients/iq-recorder` and `audio.go`; IBM and Microsoft, "Multimedia Programming Interface and Data
 Specifications 1.0" (1991), for WAV; EBU Tech 3306, for RF64; Sonic Foundry, "Sony Wave64";
-RFSPACE, "SpectraVue" manual, for `auxi`.
+RFSPACE, "SpectraVue" manual, for `auxi`; M. Nilsson, "ID3 tag version 2.4.0" (2000), id3.org.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ import numpy as np
 import numpy.typing as npt
 from heimdall_features.outside_json import parsed_json
 
-from heimdall_data.errors import RecordingError
+from heimdall_data.errors import RecordingError, reason_of
 from heimdall_data.recordings.formats import W64_RIFF, is_wav
 from heimdall_data.recordings.kiwi_wav import kiwi_name
 from heimdall_data.recordings.recording import (
@@ -70,6 +70,9 @@ minute, second, millisecond), start and end, then the centre frequency in Hz."""
 _XML_FREQUENCY = re.compile(rb"RadioCenterFreq\s?=\s?[\"'](\d{1,12})[\"']")
 _XML_START = re.compile(rb"UTCSeconds\s?=\s?[\"'](\d{1,10})[\"']")
 _MOST_XML_BYTES = 2**16
+_ID3_1_BYTES = 128
+_ID3_2 = struct.Struct("<3s3B4B")
+"""Version, flags, and the size behind it in four digits to the base of 128."""
 _EXTENSIBLE = 0xFFFE
 _UNFINISHED = 0x7FFFF000
 """Least size in the header of a program that writes into a pipe, and so does not know it; 0 is
@@ -213,8 +216,7 @@ def _notes_of(name: str) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RecordingError(
-            f"{name}: unusable JSON or attributes beside it ({type(error).__name__}: {error}); "
-            f"correct them"
+            f"{name}: unusable JSON or attributes beside it ({reason_of(error)}); correct them"
         ) from error
 
 
@@ -296,8 +298,7 @@ def _sidecar(content: bytes | None, name: str) -> Mapping[str, Any]:
         said = {} if content is None else parsed_json(content)
     except ValueError as error:
         raise RecordingError(
-            f"{name}: the JSON beside it cannot be read ({type(error).__name__}: {error}); correct "
-            f"or remove it"
+            f"{name}: the JSON beside it cannot be read ({reason_of(error)}); correct or remove it"
         ) from error
     if not isinstance(said, dict):
         raise RecordingError(f"{name}: the JSON beside it is not an object; correct or remove it")
@@ -314,7 +315,7 @@ def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
     view = memoryview(data)
     chunks: dict[bytes, memoryview] = {}
     n_chunks = 0
-    while here + header.size <= len(data):
+    while here + header.size <= len(data) and not (chunks.get(b"data") and _is_tag(data, here)):
         if (n_chunks := n_chunks + 1) > _MOST_CHUNKS:
             raise RecordingError(f"{name}: more than {_MOST_CHUNKS} chunks; record it again")
         kind, size = header.unpack_from(data, here)
@@ -323,7 +324,8 @@ def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
         here += header.size
         size = max(size - header.size, 0) if is_w64 else size
         ends_beyond = size >= _UNFINISHED and here + size > len(data)
-        if kind == b"data" and (size == 0 or ends_beyond):
+        is_none = size == 0 and not is_w64 and kind == b"data" and _are_chunks(data, here)
+        if kind == b"data" and ((size == 0 and not is_none) or ends_beyond):
             size = n_data_bytes or len(data) - here
         if here + size > len(data):
             raise RecordingError(
@@ -334,13 +336,42 @@ def _chunks(data: bytes, name: str) -> dict[bytes, memoryview]:
             raise RecordingError(
                 f"{name}: a second recording at byte {here - _CHUNK.size}; store each by itself"
             )
-        chunks.setdefault(kind, view[here : here + size])
-        here += size + -size % boundary
-    if any(data[here:]):
+        if size or kind != b"data":
+            chunks.setdefault(kind, view[here : here + size])
+        here += size + (-size % boundary if is_w64 else _padding(data, here + size, size))
+    if any(data[here:]) and not _is_tag(data, here):
         raise RecordingError(
             f"{name}: {len(data) - here} bytes after the last chunk; copy the file again"
         )
     return chunks
+
+
+def _padding(data: bytes, end: int, size: int) -> int:
+    """Bytes after a chunk that make its size even; some programs leave this zero out."""
+    return size % 2 if data[end : end + 1] in (b"", b"\0") else 0
+
+
+def _are_chunks(data: bytes, here: int) -> bool:
+    """Return True if chunks fill the rest of a file, and not the samples of a stopped program."""
+    n_chunks = 0
+    while here + _CHUNK.size <= len(data):
+        kind, size = _CHUNK.unpack_from(data, here)
+        if not re.fullmatch(rb"[ -~]{4}", kind) or (n_chunks := n_chunks + 1) > _MOST_CHUNKS:
+            return False
+        here += _CHUNK.size + size
+        here += _padding(data, here, size)
+    return n_chunks > 0 and here == len(data)
+
+
+def _is_tag(data: bytes, here: int) -> bool:
+    """Return True if all that is left are a player's notes on title and artist, ID3 1 or 2."""
+    size = len(data) - here
+    if data[here : here + 3] == b"TAG":
+        return size == _ID3_1_BYTES
+    if data[here : here + 3] != b"ID3" or size < _ID3_2.size:
+        return False
+    *_, high, upper, lower, low = _ID3_2.unpack_from(data, here)
+    return bool(size == _ID3_2.size + (high << 21 | upper << 14 | lower << 7 | low))
 
 
 def _samples(

@@ -17,16 +17,19 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from heimdall_features.clock import CLOCK_LIMIT_S
 
 from heimdall_data.errors import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ComplexSamples = npt.NDArray[np.complex64]
 
@@ -173,6 +176,8 @@ class Recording:
     """Place of the receiver, if the file has it."""
     n_dropped_samples: int = 0
     """Samples left out by decoding: those with stale stamps, or beyond a gap."""
+    metadata: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Those of a SigMF recording, as they were read."""
     others: tuple[Recording, ...] = ()
     """Shorter stretches of the same file, with gaps between them and this one."""
 

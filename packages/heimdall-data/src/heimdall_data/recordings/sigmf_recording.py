@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 from heimdall_features.outside_json import parsed_json
 
-from heimdall_data.errors import RecordingError
+from heimdall_data.errors import RecordingError, reason_of
 from heimdall_data.recordings.formats import TAR, kind_of
 from heimdall_data.recordings.recording import (
     MAX_BYTES,
@@ -60,6 +60,8 @@ _LONGEST_LENGTH = 20
 _XZ_MEMORY_BYTES = 2**27
 """For unpacking; the highest level of xz takes half of it."""
 _DATATYPE = re.compile(r"([cr])(f32|f64|[iu](?:8|16|32))(_le|_be)?")
+
+_TOP_LEVEL = {"global": dict, "captures": list}
 
 _Captures = list[tuple[int, dict[str, Any]]]
 """For each capture, the index of its first sample in the dataset and its metadata."""
@@ -91,12 +93,13 @@ def recording_from_sigmf(
     try:
         captures = _captures(about, meta["captures"])
         data = _without_foreign_bytes(data, about, captures, 2 * dtype.itemsize)
-        return _recording(_samples(data, dtype, full_scale), about, captures)
+        recording = _recording(_samples(data, dtype, full_scale), about, captures)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecordingError(
-            f"{name}: unusable SigMF metadata or samples ({type(error).__name__}: {error}); "
+            f"{name}: unusable SigMF metadata or samples ({reason_of(error)}); "
             f"correct the .sigmf-meta, or store the recording again"
         ) from error
+    return replace(recording, metadata=meta)
 
 
 def sigmf_metadata(metadata: bytes, name: str) -> dict[str, Any]:
@@ -107,11 +110,13 @@ def sigmf_metadata(metadata: bytes, name: str) -> dict[str, Any]:
     """
     try:
         meta = parsed_json(metadata)
-        if isinstance(meta["global"], dict) and isinstance(meta["captures"], list):
+    except ValueError as error:
+        why = reason_of(error)
+    else:
+        is_object = isinstance(meta, dict)
+        if is_object and all(isinstance(meta.get(k), t) for k, t in _TOP_LEVEL.items()):
             return dict(meta)
-        why = "global is not an object, or captures not a list"
-    except (ValueError, KeyError, TypeError) as error:
-        why = f"{type(error).__name__}: {error}"
+        why = "not an object with an object `global` and a list `captures`"
     raise RecordingError(f"{name}: the SigMF metadata cannot be read ({why}); write them again")
 
 
@@ -382,7 +387,9 @@ def _recording(iq: ComplexSamples, about: dict[str, Any], captures: _Captures) -
             start_gps_ns=start_ns,
             center_frequency_hz=_number(said, "core:frequency"),
             clock_sigma_s=sigma_s,
-            position=_position(said.get("core:geolocation", about.get("core:geolocation"))),
+            position=geojson_place(
+                said.get("core:geolocation", about.get("core:geolocation")), "core:geolocation"
+            ),
         )
         if first == end:
             continue
@@ -450,19 +457,23 @@ def _clock_sigma_s(said: dict[str, Any], about: dict[str, Any]) -> float:
     return math.inf if stated is None else stated
 
 
-def _position(said: dict[str, Any] | None) -> ReceiverPosition | None:
-    """Place of a GeoJSON point (RFC 7946, section 3.1.2)."""
+def geojson_place(said: dict[str, Any] | None, key: str) -> ReceiverPosition | None:
+    """Return the place of a GeoJSON point (RFC 7946, section 3.1.2), or None where there is none.
+
+    Another value is a `ValueError` that names the key, a `KeyError` or a `TypeError`.
+    """
     if said is None:
         return None
-    if said["type"] != "Point":
-        raise ValueError(f"core:geolocation is a {said['type']!r} and must be a 'Point'")
+    # The extension `signal` has a `point` in its own example.
+    if str(said["type"]).lower() != "point":
+        raise ValueError(f"{key} is a {said['type']!r} and must be a 'Point'")
     longitude_deg, latitude_deg, *above = map(float, said["coordinates"][:3])
     try:
         require_on_globe(latitude_deg, longitude_deg)
     except ValueError as error:
-        raise ValueError(f"core:geolocation is {error}") from None
+        raise ValueError(f"{key} is {error}") from None
     if not all(map(math.isfinite, above)):
-        raise ValueError(f"core:geolocation has the altitude {above[0]}")
+        raise ValueError(f"{key} has the altitude {above[0]}")
     return ReceiverPosition(latitude_deg, longitude_deg, *above)
 
 
