@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.config import TrainingConfig, require_writable
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import one_line
 from heimdall_trainer.flags import ConfigFile
@@ -43,7 +43,7 @@ def evaluate(
     del config_file  # read before the other flags had their values
     from heimdall_evaluation.evaluate import print_evaluation
 
-    from heimdall_trainer.console import require_writable, write_json
+    from heimdall_trainer.console import write_json
 
     require_writable(config.summary)
     check_connections(connections)
