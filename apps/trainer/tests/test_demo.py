@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,20 +11,27 @@ import time
 import psutil
 import pytest
 
-SMALL = ("--sessions", "60", "--epochs", "2", "--seed", "5")
+SMALL = ("--features", "mel", "--epochs", "2", "--seed", "5", "--sessions")
+TIMED = ("--epochs", "1", "--seed", "5", "--sessions", "120")
+"""The default kind of features, as small as it can be."""
+
+
+def environment(home):
+    """Variables of a user who has configured nothing."""
+    configured = ("HEIMDALL_", "MLFLOW_", "AWS_")
+    bare = {k: v for k, v in os.environ.items() if not k.startswith(configured)}
+    return bare | {"HOME": str(home)}
 
 
 @pytest.fixture
 def demo(tmp_path):
-    """Start a small demo in a process group of its own, with only a state directory set."""
-    configured = ("HEIMDALL_", "MLFLOW_", "AWS_")
-    bare = {k: v for k, v in os.environ.items() if not k.startswith(configured)}
-    bare["HEIMDALL_STATE_DIR"] = str(tmp_path / "state")
+    """Start a demo in a process group of its own, with only home and state directory set."""
+    bare = environment(tmp_path) | {"HEIMDALL_STATE_DIR": str(tmp_path / "state")}
     begun = []
 
     def start(*arguments):
         process = subprocess.Popen(
-            [sys.executable, "-m", "heimdall_trainer", "demo", *SMALL, *arguments],
+            [sys.executable, "-m", "heimdall_trainer", "demo", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -71,20 +79,27 @@ def half_written(state_dir):
 @pytest.mark.slow
 def test_the_demo_goes_from_nothing_to_a_report_and_reuses_it_the_second_time(demo, tmp_path):
     """The first line of the README is the first thing that anybody tries."""
-    first = demo("--summary", "first.json")
+    first = demo(*TIMED, "--summary", "first.json")
     said, _ = first.communicate(timeout=600)
     assert first.returncode == 0, said
-    assert "simulating 60 sessions" in said
-    assert "epoch   2/2" in said
+    assert "simulating 120 sessions" in said
+    assert "epoch   1/1" in said
     assert "power-weighted" in said
     summary = json.loads((tmp_path / "first.json").read_text())
     assert summary["model_version"] == "1"
-    assert summary["metrics"]["test/error_m_median"] > 0
-    assert (tmp_path / "state" / "demo" / "seed-5" / "reports").is_dir()
+    assert summary["metrics"]["test/error_m_median"] < 1000
+    state = tmp_path / "state" / "demo" / "seed-5-timing"
+    assert (state / re.search(r"^  report  (\S+)$", said, re.MULTILINE)[1]).is_file()
+    assert re.search(r"^Half of \d+ unseen transmitters are within [\d.]+ m of where", said, re.M)
+    assert re.search(r"damaged\s+or\s+removed\s+the\s+files\s+of\s+\d", said)
+    shown = said.replace(f"{sys.executable} -m heimdall_trainer", "~/heimdall/.venv/bin/heimdall")
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
     assert not left_running(tmp_path)
     assert not half_written(tmp_path)
 
-    second = demo("--summary", "second.json")
+    follow(said, tmp_path)
+
+    second = demo(*TIMED, "--summary", "second.json")
     said, _ = second.communicate(timeout=600)
     assert second.returncode == 0, said
     assert "simulating" not in said
@@ -92,6 +107,25 @@ def test_the_demo_goes_from_nothing_to_a_report_and_reuses_it_the_second_time(de
     assert again["model_version"] == "2"
     assert again["metrics"] == summary["metrics"]
     assert not left_running(tmp_path)
+
+
+def follow(said, tmp_path):
+    """What the demo advises next works as printed, in a terminal of its own."""
+    script = said.partition("\nNext:\n")[2]
+    down = script.splitlines()[-1].replace(" stack up ", " stack down ")
+    done = subprocess.run(
+        ["sh", "-ec", f"{script}\n{down}"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    truth = map(float, re.search(r"it is at ([\d.]+), ([\d.]+)$", script, re.MULTILINE).groups())
+    found = map(float, re.search(r"([\d.]+), ([\d.]+)", done.stdout).groups())
+    assert [*found] == pytest.approx([*truth], abs=0.02)
+    assert "version    1  staging" in done.stdout
+    assert done.stdout.endswith("stopped\n")
 
 
 @pytest.mark.slow
@@ -109,7 +143,7 @@ def test_an_interrupted_demo_leaves_no_process_and_no_half_written_file(
     demo, tmp_path, moment, number, status
 ):
     """Ctrl-C ends what takes minutes, and so do lost connections and service managers."""
-    process = demo()
+    process = demo(*SMALL, "40")
     read_until(process, moment)
     if number == signal.SIGTERM:
         process.terminate()
@@ -119,6 +153,7 @@ def test_an_interrupted_demo_leaves_no_process_and_no_half_written_file(
     assert process.returncode == status, said
     assert ("heimdall: interrupted" in said) == (status == 130)
     assert "Traceback" not in said
+    assert "--resume" not in said
     assert not left_running(tmp_path)
     assert not half_written(tmp_path)
 
@@ -126,12 +161,15 @@ def test_an_interrupted_demo_leaves_no_process_and_no_half_written_file(
 @pytest.mark.slow
 def test_a_killed_demo_leaves_no_server_and_the_next_one_goes_on(demo, tmp_path):
     """`kill -9` and power cuts happen; nobody should have to hunt processes after them."""
-    process = demo()
+    process = demo(*SMALL, "40")
     read_until(process, "data …")
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
     assert not left_running(tmp_path)
-    again = demo()
+    again = demo(*SMALL, "30")
     said, _ = again.communicate(timeout=600)
     assert again.returncode == 0, said
     assert "simulating" not in said
+    sessions = re.search(r"^sessions +(\d+) +(\d+) +(\d+)$", said, re.MULTILINE)
+    assert 20 < sum(map(int, sessions.groups())) <= 30
+    assert f"percentiles of so few sessions ({sessions[3]}) say little" in said

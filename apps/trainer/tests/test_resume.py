@@ -186,7 +186,7 @@ def test_a_thawing_backbone_goes_on_with_the_stages_that_had_thawed(train, tmp_p
     assert_same(train("stopped", resume_from=kept, **thaws), straight)
 
 
-def test_a_run_that_stopped_early_does_not_go_on(train, tmp_path):
+def test_a_run_that_stopped_early_says_so_and_does_not_go_on(train, tmp_path, capsys):
     """It had ended: another epoch would be another result."""
 
     class Demanding(Callback):
@@ -196,6 +196,7 @@ def test_a_run_that_stopped_early_does_not_go_on(train, tmp_path):
 
     ended = train("early", Demanding(), patience=1)
     assert ended[2].global_step == 6
+    assert "stopped after epoch 2 of 3: no better since epoch 1\n" in capsys.readouterr().out
     resumed = train("early", Demanding(), patience=1, resume_from=tmp_path / "early" / "last.ckpt")
     assert resumed[2].global_step == 6
     assert_same(resumed, ended)

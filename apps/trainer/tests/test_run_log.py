@@ -137,8 +137,9 @@ def test_a_failure_is_an_event_too(command):
 def test_a_terminal_shows_loss_metres_and_the_time_that_is_left(told):
     """Nobody should have to guess whether it still works, or when to come back."""
     bars = [part for part in re.split(r"[\r\n]", told[1]) if "epoch 2/2" in part]
-    shown = r"loss=-?\d+\.\d+, val=-?\d+\.\d+, median=\d+\.\d km, left=\d+\.\d s"
+    shown = r"loss=-?\d+\.\d+, median=\d+\.\d km, left=\d+\.\d s"
     assert any(re.search(shown, bar) for bar in bars), told[1]
+    assert not re.search(r"Epoch|DataLoader|/\?|`", told[1])  # Lightning's own bars and messages
 
 
 def test_a_log_file_has_no_control_characters_though_a_terminal_is_there(told):
@@ -159,11 +160,9 @@ def test_a_log_file_reads_well(connections, quick, tmp_path, capsys):
     assert re.search(r"^ +train +validation +test$", text, re.MULTILINE)
     assert re.search(r"^  Genova +\d+ +\d+ +\d+$", text, re.MULTILINE)
     assert re.search(r"^region of \d+ km around ", text, re.MULTILINE)
-    assert re.search(
-        r"^test_convnext: 0\.2 M parameters, 0\.2 M of them learn; ", text, re.MULTILINE
-    )
+    assert re.search(r"^test_convnext: 0\.2 M parameters, 0\.2 M learn; ", text, re.MULTILINE)
     epochs = re.findall(
-        r"^epoch +[12]/2  train .* km  [\d.]+ s  left [\d.]+ s$", text, re.MULTILINE
+        r"^epoch +[12]/2  train .* km  [\d.]+ s  left <= [\d.]+ s$", text, re.MULTILINE
     )
     assert len(epochs) == 2, text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from heimdall_models import LocalizationConfig, ModelError
 from heimdall_models.config import require, require_within
 from heimdall_models.training.options import TrainingOptions
 
-from heimdall_trainer.errors import UsageError
+from heimdall_trainer.errors import TrainerError, UsageError
 
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
@@ -137,6 +138,21 @@ OF_DATA = ("receivers", "sample_rate_hz", "cache_gb")
 """Fields that choose the data, beside the conditions on sessions."""
 OF_SPLIT = (*OF_DATA, "seed", "split_by", "validation_split", "test_split", "max_excluded", "opset")
 """Fields that matter to whoever evaluates a model: the split of its training, and the data."""
+
+
+def require_writable(path: Path | None, flag: str = "summary") -> None:
+    """Check before a run that the file of a flag can be written after it.
+
+    Raises:
+        TrainerError: It is a folder, or its folder is missing or not writable.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise TrainerError(f"--{flag} {path} is a folder; give a file")
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise TrainerError(f"--{flag} {path}: the folder {folder} is missing or not writable")
 
 
 def whole_numbers_only(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -138,9 +137,7 @@ def tell_model(module: LocalizationModule, config: TrainingConfig) -> None:
     tell(
         "model",
         f"{config.backbone}: {n_weights / 1e6:.1f} M parameters, "
-        f"{n_learning / 1e6:.1f} M of them learn; "
-        f"{memory_bytes / 1e6:.0f} MB of weights, gradients and optimizer, "
-        f"and more for a batch of {config.batch_size} (--dry_run measures it)",
+        f"{n_learning / 1e6:.1f} M learn; {memory_bytes / 1e6:.0f} MB before any batch",
         parameters=n_weights,
         trainable_parameters=n_learning,
         memory_bytes=memory_bytes,
@@ -172,21 +169,6 @@ class RunOutcome:
     data: TrainingData
     report: Path | None
     run_name: str
-
-
-def require_writable(path: Path | None, flag: str = "summary") -> None:
-    """Check before a run that the file of a flag can be written after it.
-
-    Raises:
-        TrainerError: It is a folder, or its folder is missing or not writable.
-    """
-    if path is None:
-        return
-    if path.is_dir():
-        raise TrainerError(f"--{flag} {path} is a folder; give a file")
-    folder = path.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise TrainerError(f"--{flag} {path}: the folder {folder} is missing or not writable")
 
 
 def write_json(path: Path, contents: Mapping[str, Any], note: str = "") -> None:

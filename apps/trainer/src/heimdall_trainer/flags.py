@@ -238,6 +238,10 @@ class Origins:
             if not leaf.children and plain(leaf.name) not in MODES
         ]
 
+    def is_default(self, flag: str) -> bool:
+        """Return True if nobody has set a flag, which is named with underscores."""
+        return any(name == flag and origin == DEFAULT for name, _, origin in self.settings)
+
     def _origin(self, tokens: Sequence[Token]) -> str:
         if not tokens:
             return DEFAULT

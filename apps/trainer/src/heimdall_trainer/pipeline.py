@@ -40,10 +40,10 @@ from heimdall_models.training.resume import (
 from heimdall_models.training.timing import timed_parts, train_timing, with_timing
 
 from heimdall_trainer.calibration import delays_of_channels, learned_delays
+from heimdall_trainer.config import require_writable
 from heimdall_trainer.console import (
     RunOutcome,
     RunSummary,
-    require_writable,
     tell_data,
     tell_model,
     write_json,
@@ -72,12 +72,16 @@ class TrainingPipeline:
     Attributes:
         config: Configuration of the training.
         connections: Addresses of all servers.
+        resumable: Whether the command has flags that go on with an interrupted training.
         timings: Seconds that each finished stage took, by name, in order.
     """
 
-    def __init__(self, config: TrainingConfig, connections: Connections) -> None:
+    def __init__(
+        self, config: TrainingConfig, connections: Connections, *, resumable: bool = True
+    ) -> None:
         self.config = config
         self.connections = connections
+        self.resumable = resumable
         self.timings: dict[str, float] = {}
 
     def check(self) -> None:
@@ -123,7 +127,8 @@ class TrainingPipeline:
     def create_trainer(self, tracker: RunMetrics | None = None) -> pl.Trainer:
         """Lightning's trainer with this run's callbacks."""
         name = tracker.run_name if tracker else "untracked"
-        return make_trainer(self.config, self._checkpoint_dir(name), tracker)
+        folder = self._checkpoint_dir(name)
+        return make_trainer(self.config, folder, tracker, resumable=self.resumable)
 
     def train(self, data: TrainingData, tracker: RunMetrics | None = None) -> TrainedModel:
         """Train a new network or ensemble, or resume an interrupted one.

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from heimdall_evaluation.results import BaselineResult, Check, Part
 
 
+FEW = 20
+"""Fewer errors have no 95th percentile that is not just the largest."""
 _NBSP = "\N{NO-BREAK SPACE}"
 
 
@@ -155,11 +157,25 @@ def print_evaluation(evaluated: EvaluatedModel, console: Console | None = None) 
         table.add_row(name, *errors, " / ".join(f"{share:.0%}" for share in inside or ()))
     out = console or Console(highlight=False, soft_wrap=True)
     out.print(table)
+    if len(evaluation) < FEW:
+        out.print(f"percentiles of so few sessions ({len(evaluation)}) say little")
     if evaluation.part == "new" or any(evaluation.trained_on or ()):
         out.print(about_trained_on(evaluation).replace(_NBSP, " "), markup=False)
     for each in evaluated.checks:
         line = f"{each.verdict:9s} --{each.threshold} {each.limit:g}: {about_check(each)}"
         out.print(line.replace(_NBSP, " "), markup=False)
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """Return the result on held-out sessions in plain words."""
+    found, n = evaluation.metrics(), len(evaluation)
+    near = _km(found["error_m_median"])
+    if n == 1:
+        return f"The one unseen transmitter is {near} from where the model puts it."
+    return (
+        f"Half of {n} unseen transmitters are within {near} of where the model puts them, and "
+        f"its 95 % ellipses hold {100 * found['coverage_95']:.0f} % of them."
+    )
 
 
 def _km(length_m: float) -> str:

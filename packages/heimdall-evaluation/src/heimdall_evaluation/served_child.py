@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,15 +74,19 @@ def answer(folder: Path, work: Mapping[str, Any]) -> None:
     taken = [end.name for end in session.get_inputs()]
     names = [end.name for end in session.get_outputs()]
     answers, size = [], work["batch_size"]
-    for first in range(0, len(work["sessions"]), size):
-        rows = []
-        for session_id, files in work["sessions"][first : first + size]:
-            try:
-                rows.append(inputs(folder, files, extract, times))
-            except (ValueError, OSError) as error:
-                raise RuntimeError(f"session {session_id}: {error}") from error
-        batch = map(np.stack, zip(*rows, strict=True))
-        answers.append(session.run(names, dict(zip(taken, batch, strict=True))))
+
+    def row(of: tuple[str, Mapping[str, Sequence[Any]]]) -> tuple[Any, ...]:
+        session_id, files = of
+        try:
+            return inputs(folder, files, extract, times)
+        except (ValueError, OSError) as error:
+            raise RuntimeError(f"session {session_id}: {error}") from error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(work["sessions"]), size):
+            rows = pool.map(row, work["sessions"][first : first + size])
+            batch = map(np.stack, zip(*rows, strict=True))
+            answers.append(session.run(names, dict(zip(taken, batch, strict=True))))
     outputs = map(np.concatenate, zip(*answers, strict=True))
     named: dict[str, Any] = {
         name: out.astype(np.float64) for name, out in zip(names, outputs, strict=True)

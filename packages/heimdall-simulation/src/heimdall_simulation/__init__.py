@@ -14,7 +14,12 @@ from heimdall_simulation.drawing import simulate_truths
 from heimdall_simulation.modulation import MODULATIONS, Modulation
 from heimdall_simulation.propagation import Propagation, Wave
 from heimdall_simulation.scenario import NO_MISHAPS, NORTHWEST_ITALY, Mishaps, Scenario
-from heimdall_simulation.sessions import SimulatedSession, simulate_session, simulate_sessions
+from heimdall_simulation.sessions import (
+    SimulatedSession,
+    session_start,
+    simulate_session,
+    simulate_sessions,
+)
 from heimdall_simulation.truth import (
     EchoTruth,
     InterfererTruth,
@@ -44,6 +49,7 @@ __all__ = [
     "SimulatedSession",
     "SourceTruth",
     "Wave",
+    "session_start",
     "simulate_session",
     "simulate_sessions",
     "simulate_truths",

@@ -73,6 +73,11 @@ def simulate_sessions(
     return _in_processes(n_sessions, seed, scenario, workers)
 
 
+def session_start(index: int) -> datetime:
+    """Return when session number `index` starts: each starts after those before it."""
+    return _FIRST_START + index * _EVERY
+
+
 def simulate_session(
     index: int, seed: int, scenario: Scenario = NORTHWEST_ITALY
 ) -> SimulatedSession:
@@ -83,7 +88,7 @@ def simulate_session(
         np.fft.fft(interferer_waveform(truth, number, scenario))
         for number in range(len(truth.interferers))
     ]
-    source, start = truth.source, _FIRST_START + index * _EVERY
+    source, start = truth.source, session_start(index)
     latitude_deg, longitude_deg = source.position_deg if source.position_known else (None, None)
     new_session = NewSession(
         source=NewSource(  # without its power, which the catalogue does not know

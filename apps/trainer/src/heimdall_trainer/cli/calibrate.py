@@ -94,7 +94,7 @@ def calibrate(
         Print the calibration as JSON instead of a table.
     """
     from heimdall_trainer.calibration import delay_lines
-    from heimdall_trainer.console import require_writable
+    from heimdall_trainer.config import require_writable
 
     place = (latitude, longitude)
     if bool(files) != (None not in place):

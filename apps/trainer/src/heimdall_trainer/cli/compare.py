@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from heimdall_trainer.config import OF_SPLIT, TrainingConfig
+from heimdall_trainer.config import OF_SPLIT, TrainingConfig, require_writable
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.flags import ConfigFile, acting
 
@@ -52,7 +52,7 @@ def compare(
         YAML file of flags, such as that of the training.
     """
     del config_file  # read before the other flags had their values
-    from heimdall_trainer.console import require_writable, write_json
+    from heimdall_trainer.console import write_json
 
     require_writable(config.summary)
     if not (_is_report(a) and _is_report(b)):

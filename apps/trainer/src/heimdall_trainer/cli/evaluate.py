@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from heimdall_trainer.config import OF_SPLIT, TrainingConfig
+from heimdall_trainer.config import OF_SPLIT, TrainingConfig, require_writable
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import ThresholdNotMet, UsageError, one_line
 from heimdall_trainer.flags import ConfigFile, acting
@@ -90,7 +90,7 @@ def evaluate(
     begin = None if since is None else _moment(since)
     from heimdall_evaluation.evaluate import print_evaluation
 
-    from heimdall_trainer.console import require_writable, write_json
+    from heimdall_trainer.console import write_json
 
     require_writable(config.summary)
     check_connections(connections)

@@ -144,8 +144,9 @@ def _os_error(error: OSError | RuntimeError) -> OSError:
 class StepCheckpoints(Checkpoint):
     """Writes `step.ckpt` within an epoch, as often as the options say, and ends at a signal."""
 
-    def __init__(self, folder: Path, options: TrainingOptions) -> None:
+    def __init__(self, folder: Path, options: TrainingOptions, *, resumable: bool = True) -> None:
         self._path = folder / STEP
+        self._resumable = resumable
         self._every_s = 60 * options.checkpoint_every_minutes or float("inf")
         self._every_steps = options.checkpoint_every_steps
         self._last_s = time.monotonic()
@@ -262,6 +263,8 @@ class StepCheckpoints(Checkpoint):
     def _stop_message(self, trainer: pl.Trainer) -> str:
         n_steps = trainer.global_step
         step = f"stopped in epoch {trainer.current_epoch + 1} after {n_steps} steps in all"
+        if not self._resumable:
+            return step
         found = checkpoints_in(self._path.parent)
         if not found:
             return f"{step}; nothing could be kept"

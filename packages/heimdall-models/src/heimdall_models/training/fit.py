@@ -87,12 +87,17 @@ class TrainedModel:
 
 
 def make_trainer(
-    options: TrainingOptions, checkpoint_dir: Path, tracker: RunMetrics | None
+    options: TrainingOptions,
+    checkpoint_dir: Path,
+    tracker: RunMetrics | None,
+    *,
+    resumable: bool = True,
 ) -> pl.Trainer:
     """A Lightning trainer that keeps the best checkpoints and stops when nothing improves.
 
     It averages the weights, stops at gradients that are not finite, and has a progress bar if
-    standard error is a terminal. Metrics go to the tracker, if there is one.
+    standard error is a terminal. Metrics go to the tracker, if there is one. Who interrupts it is
+    told the flags that go on, unless the command has none.
     """
     callbacks = [
         # Before those that write checkpoints, so that each contains its own epoch.
@@ -106,7 +111,7 @@ def make_trainer(
         ),
         # Because `save_last` above would keep the last one that was among the best.
         ModelCheckpoint(checkpoint_dir, filename="last", enable_version_counter=False),
-        StepCheckpoints(checkpoint_dir, options),
+        StepCheckpoints(checkpoint_dir, options, resumable=resumable),
         EarlyStopping("val/loss", patience=options.patience),
         DivergenceGuard(checkpoint_dir),
         *([AveragedWeights(options.ema_decay)] if options.ema_decay else []),
@@ -177,6 +182,14 @@ def fit(
     outcome = _outcome(trainer)
     if not trainer.is_global_zero:
         return outcome
+    stopper = trainer.early_stopping_callback
+    if stopper is not None and (stopped := stopper.stopped_epoch):
+        LOGGER.info(
+            "stopped after epoch %d of %d: no better since epoch %d",
+            stopped + 1,
+            options.epochs,
+            stopped + 1 - stopper.wait_count,
+        )
     return calibrated(outcome, data, options, run=run, step=trainer.global_step)
 
 

@@ -127,8 +127,8 @@ class EpochHistory(Checkpoint):
         log_epoch(
             trainer,
             f"  train {record.train_loss:6.3f}  val {record.val_loss:6.3f}"
-            f"  median error {record.val_error_m_median / 1000:5.1f} km"
-            f"  {duration(now_s - self._started_s)}  left {duration(pace_s * to_go)}",
+            f"  median {record.val_error_m_median / 1000:4.1f} km"
+            f"  {duration(now_s - self._started_s)}  left <= {duration(pace_s * to_go)}",
             seconds=now_s - self._started_s,
             seconds_left=pace_s * to_go,
             learning_rate=record.learning_rate,
@@ -189,10 +189,24 @@ class MetresBar(TQDMProgressBar):
         self._begun = (time.monotonic(), trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401
-        """Name the epoch, counted from 1 as in the log."""
-        super().on_train_epoch_start(trainer)
+        """Name the epoch, counted from 1 as in the log; Lightning would count from 0 first."""
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.train_progress_bar.set_description(epoch)
+        self.train_progress_bar.set_description(epoch, refresh=False)
+        self.train_progress_bar.reset(self.total_train_batches)
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,  # noqa: ANN401 - Lightning's
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Name the validation, without Lightning's number of a loader."""
+        del trainer, pl_module, batch, batch_idx
+        if self.has_dataloader_changed(dataloader_idx):
+            self.val_progress_bar.set_description("validation", refresh=False)
+            self.val_progress_bar.reset(self.total_val_batches_current_dataloader)
 
     def on_train_batch_end(
         self,
@@ -217,7 +231,6 @@ class MetresBar(TQDMProgressBar):
         del pl_module
         shown: dict[str, int | str | float | dict[str, float]] = {"loss": self._loss}
         if "val/error_m_median" in (seen := trainer.callback_metrics):
-            shown["val"] = f"{float(seen['val/loss']):.3f}"
             shown["median"] = f"{float(seen['val/error_m_median']) / 1000:.1f} km"
         started_s, first_epoch = self._begun
         n_epochs = trainer.max_epochs or 0
@@ -235,5 +248,6 @@ def _bar(*, position: int) -> Tqdm:
         dynamic_ncols=True,
         file=sys.stderr,
         smoothing=0,
-        bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt}{postfix}",
+        delay=1e-9,  # Nothing is drawn before the first description.
+        bar_format="{l_bar}{bar:10}| {n_fmt}/{total_fmt}{postfix}",
     )

@@ -164,7 +164,7 @@ def train_timing(
             "%s",
             f"{len(parts.validation)} of {parts.validation.n_asked} validation sessions have "
             f"arrival times and calibration takes {LEAST_SESSIONS}; ellipses stay as training left "
-            "them (raise --validation_split)",
+            "them: a larger validation part would calibrate them",
         )
     return module.net.eval(), epochs
 
