@@ -1,10 +1,11 @@
 """Training as the trainer sets it up: what it averages, what it repeats, and how it stops."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from heimdall_models import AveragedWeights, ModelError
+from heimdall_models import AveragedWeights, LocalizationNet, ModelError
 from heimdall_models.errors import OptionError, TrainingError
 from heimdall_models.trained import Trained
 from heimdall_models.training.checkpoint_files import newest_checkpoint
@@ -133,3 +134,21 @@ def test_a_cpu_has_no_devices_to_choose_among(quick, devices):
     """Lightning would say so with a traceback, after the data were prepared."""
     with pytest.raises(OptionError, match=f"--devices {devices} chooses among GPUs, and training"):
         placement(replace(quick, accelerator="cpu", devices=devices))
+
+
+def test_who_chooses_no_backbone_is_told_its_size_and_a_smaller_one(connections, heimdall_here):
+    """The default takes gigabytes, and is no better for the sessions of a first run."""
+    words = ("train", "--summary", "missing/run.json")
+    told = heimdall_here(*words, connections=connections)
+    assert told.returncode == 1
+    sizes = re.search(r"unset: (\w+), (\d+) MB of weights, ([\d.]+) GB to train\n", told.stdout)
+    smaller = re.search(r" 42 sessions\); first try --backbone (\w+), (\d+) MB\n", told.stdout)
+    for name, megabytes in (sizes.group(1, 2), smaller.groups()):
+        with torch.device("meta"):
+            net = LocalizationNet(3, name, None)
+        n_bytes = 4 * sum(weights.numel() for weights in net.parameters())
+        assert int(megabytes) == round(n_bytes / 1e6)
+    assert float(sizes[3]) == pytest.approx(5 * float(sizes[2]) / 1000, abs=0.05)
+    assert max(map(len, told.stdout.splitlines())) <= 100
+    chosen = heimdall_here(*words, "--backbone", sizes[1], connections=connections)
+    assert "backbone" not in chosen.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import heimdall_evaluation
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from heimdall_evaluation.dataset import RecordedSession, RecordedSessions
 from heimdall_evaluation.errors import EvaluationError
-from heimdall_evaluation.evaluate import evaluate_model
+from heimdall_evaluation.evaluate import evaluate_model, verdict
 from heimdall_evaluation.judging import file_metrics
 from heimdall_evaluation.model_file import SIGMA_BOUNDS_KEY, read_model
 from heimdall_features import ClockedRecording, FeatureExtractor
@@ -156,3 +157,14 @@ def test_the_package_knows_neither_data_nor_trainer():
     ours = {name for name in imported if name.startswith("heimdall_")}
     known = ("features", "locate", "models", "export", "evaluation")
     assert ours == {f"heimdall_{name}" for name in known}
+
+
+def test_the_verdict_says_what_the_errors_are(contents_of):
+    """It is the one sentence that everybody reads."""
+    evaluation = contents_of(90).evaluation
+    said = verdict(evaluation)
+    near, held = re.search(r"Half of 90 .* within ([\d.]+) km .* hold (\d+) % of", said).groups()
+    errors_km = evaluation.error_m / 1000
+    assert (errors_km < float(near) - 0.05).sum() <= 45 <= (errors_km < float(near) + 0.05).sum()
+    assert float(held) == pytest.approx(100 * evaluation.metrics()["coverage_95"], abs=0.5)
+    assert verdict(contents_of(1).evaluation).startswith("The one unseen transmitter is ")
