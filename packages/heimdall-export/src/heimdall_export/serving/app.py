@@ -350,7 +350,8 @@ class _CountRequests:
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            with self._metrics.inside.track_inprogress():
+                await self._app(scope, receive, sent)
         finally:
             self._metrics.requests.labels(status).inc()
             self._metrics.seconds.observe(time.perf_counter() - started)

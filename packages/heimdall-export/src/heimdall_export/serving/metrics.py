@@ -32,6 +32,7 @@ class Metrics:
         self.requests = Counter(
             "heimdall_requests", "Requests for a position", ["status"], registry=registry
         )
+        self.inside = Gauge("heimdall_requests_inside", "Requests begun", registry=registry)
         self.seconds = Histogram(
             "heimdall_request_seconds", "From a request's head to its answer", registry=registry
         )
