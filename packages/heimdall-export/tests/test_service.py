@@ -17,7 +17,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnx
+import promql_parser
 import pytest
+import yaml
 from heimdall_export import (
     MLflowTracker,
     Predictor,
@@ -30,6 +32,7 @@ from heimdall_export import (
 )
 from heimdall_export.serving.app import Service, ServiceConfig, make_app
 from heimdall_export.serving.command import parse_flags
+from heimdall_export.serving.metrics import Metrics
 from heimdall_export.serving.schema import RECORDINGS, Answer, ModelInUse
 from onnx import numpy_helper
 from prometheus_client.parser import text_string_to_metric_families
@@ -548,6 +551,15 @@ def test_a_body_that_does_not_arrive_gives_its_place_back(service):
     assert service.post("/locate", json=question(noise())).status_code == 200
 
 
+def test_a_caller_that_hangs_up_is_no_failure_of_the_service(service, folder):
+    """Whoever is on duty is called for statuses of 500 and more."""
+    with socket.create_connection((service.base_url.host, service.base_url.port), 60) as raw:
+        raw.sendall(b"POST /locate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        until(lambda: counted(service)["heimdall_requests_inside",] == 1)
+    until(lambda: counted(service).get(("heimdall_requests_total", "499")) == 1)
+    assert "Traceback" not in log_of(folder)
+
+
 @pytest.mark.parametrize(
     "size",
     [
@@ -565,6 +577,53 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(service, size):
         raw.sendall(head.encode())
         status, _, _ = raw.makefile("rb").readline().partition(b"\r\n")
     assert status.startswith(b"HTTP/1.1 413")
+
+
+def series():
+    """Names and labels of all that the service can count."""
+    names = {}
+    for family in Metrics(32).registry.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+        for suffix in suffixes.get(family.type, [""]):
+            names[family.name + suffix] = family
+    return {name: family for name, family in names.items() if name.startswith("heimdall_")}
+
+
+def selectors(expression):
+    """Every choice of series in a parsed expression of PromQL."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression
+    for part in ("lhs", "rhs", "expr", "vector_selector", "args"):
+        inner = getattr(expression, part, None) or []
+        for one in inner if isinstance(inner, list) else [inner]:
+            yield from selectors(one)
+
+
+def test_every_alert_is_about_what_is_counted():
+    """An alert on a series that nobody writes never fires."""
+    (group,) = yaml.safe_load(page("alerts.yml"))["groups"]
+    for rule in group["rules"]:
+        found = [*selectors(promql_parser.parse(rule["expr"]))]
+        assert len(found) == rule["expr"].count("heimdall_") > 0, rule["alert"]
+        assert {one.name for one in found} <= set(series()), rule["alert"]
+
+
+def test_the_page_lists_all_that_is_counted():
+    """Operators choose from the table what to watch."""
+    rows = re.findall(r"^\| `(heimdall_\w+)` \|", page("ab.md"), re.MULTILINE)
+    counted = {re.sub("_(bucket|sum|count)$", "", name) for name in series()}
+    assert sorted(rows) == sorted(counted)
+
+
+def test_the_pages_commands_are_accepted():
+    """A flag that was renamed must not stay on a page."""
+    lines = (page() + page("ab.md")).replace("\\\n", " ").splitlines()
+    commands = [line.split()[1:] for line in lines if line.startswith("service/bin/heimdall-serve")]
+    (page_s, ab) = map(parse_flags, commands)
+    assert page_s.model == "models:/heimdall-localization-onnx@production"
+    assert ab.challenger == "models:/heimdall-localization-onnx@staging"
+    flags = set(re.findall(r"`(--[a-z-]+)`", page()))
+    assert flags <= {f"--{flag.replace('_', '-')}" for flag in vars(page_s)}
 
 
 SIXTEEN_BIT = np.random.default_rng(0).integers(-32_768, 32_768, 20_000)
@@ -655,6 +714,8 @@ def test_the_challenger_is_asked_in_silence(
     assert told["champion"]["latitude_deg"] == answer["position"]["latitude_deg"]
     assert told["challenger"]["version"] == version
     assert told["apart_m"] > 1000
+    example = json.loads(re.search(r"```json\n(.*?)```", page("ab.md"), re.DOTALL)[1])
+    assert (told.keys(), told["champion"].keys()) == (example.keys(), example["champion"].keys())
 
 
 def test_nobody_waits_for_the_challenger(service, publish, other_path, one_mlflow_server, name):
