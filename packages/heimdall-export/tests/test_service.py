@@ -4,8 +4,10 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnx
+import promql_parser
 import pytest
+import yaml
 from heimdall_export import (
     MLflowTracker,
     Predictor,
@@ -26,7 +30,13 @@ from heimdall_export import (
     rollback,
     upload_model,
 )
+from heimdall_export.serving.app import Service, ServiceConfig, make_app
+from heimdall_export.serving.command import parse_flags
+from heimdall_export.serving.metrics import Metrics
+from heimdall_export.serving.schema import RECORDINGS, Answer, ModelInUse
 from onnx import numpy_helper
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
 
 OBSERVED = """
 import threading
@@ -34,8 +44,8 @@ import threading
 from heimdall_export.serving import app, command
 
 app.ALL_BODIES = 17 * app.SMALLEST
-sizes, slow = [], []
-free = {"network": threading.Event(), "slow": threading.Event()}
+sizes, slow, inside = [], [], []
+free = {what: threading.Event() for what in ("network", "slow", "challenger")}
 for each in free.values():
     each.set()
 answer_each, prepare = app.Predictor.answer_each, app.Predictor.prepare
@@ -43,8 +53,11 @@ make_app = app.make_app
 
 
 def watched(predictor, prepared):
-    sizes.append(len(prepared))
-    free["network"].wait()
+    if inside[0].challenger and predictor is inside[0].challenger.model:
+        free["challenger"].wait()
+    else:
+        sizes.append(len(prepared))
+        free["network"].wait()
     return answer_each(predictor, prepared)
 
 
@@ -56,6 +69,7 @@ def braked(predictor, heard, **more):
 
 
 def with_a_view(service):
+    inside.append(service)
     app = make_app(service)
 
     @app.post("/hold/{what}")
@@ -82,7 +96,6 @@ command.main()
 and on the features of recordings at one rate."""
 SLOW_HZ = 11_111
 SERVE = (Path(sys.executable).with_name("heimdall-serve"),)
-TOKEN = "a secret"
 
 
 def page(name="inference.md"):
@@ -273,21 +286,157 @@ def test_it_says_which_model_it_uses(service, onnx_path, feature_config):
     assert told["sha256"] == hashlib.sha256(onnx_path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("place", ["file", "object"])
-def test_it_needs_no_registry(
-    folder, onnx_path, artifact_store, stack, recordings_of, place, tmp_path
-):
+def test_the_answer_is_the_one_that_is_documented(service):
+    """Clients are generated from the OpenAPI page."""
+    answer = service.post("/locate", json=question(noise())).json()
+    assert Answer.model_validate(answer).model_dump(mode="json") == answer
+    model = service.get("/model").json()
+    assert ModelInUse.model_validate(model).model_dump() == model
+    described = service.get("/openapi.json").json()
+    (example,) = described["components"]["schemas"]["Answer"]["examples"]
+    assert Answer.model_validate(example).model_dump(mode="json") == example
+    asked = described["paths"]["/locate"]["post"]["requestBody"]["content"]["application/json"]
+    recordings = RECORDINGS.validate_json(json.dumps(asked["example"]))
+    assert {recording.clocked().iq.size for recording in recordings.values()} == {2}
+
+
+def counted(client):
+    """Samples of a service's metrics, by name and labels."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+    }
+
+
+def test_a_scrape_tells_what_was_asked_and_answered(service):
+    """Nobody watches a service that does not count."""
+    before = counted(service)
+    service.post("/locate", json=question(noise()))
+    service.post("/locate", json={})
+    grown = {key: value - before.get(key, 0) for key, value in counted(service).items()}
+    assert grown["heimdall_requests_total", "200"] == 1
+    assert grown["heimdall_requests_total", "422"] == 1
+    assert grown["heimdall_request_seconds_count",] == 2
+    assert grown["heimdall_batch_size_sum",] == 1
+    assert grown["heimdall_answers_total", "champion", "1"] == 1
+    assert grown["heimdall_receiver_heard_total", "Torino"] == 1
+    assert grown.get(("heimdall_receiver_heard_total", "Genova"), 0) == 0
+    assert counted(service)["heimdall_model_info", "champion", "0123abcd", "1"] == 1
+
+
+def test_a_receiver_that_becomes_louder_is_seen(service):
+    """An antenna or a gain has changed; the model was trained with the other one."""
+    (iq, rate_hz) = noise()["Torino"]
+    levels_db = []
+    for gain in (1, 10):
+        service.post("/locate", json=question({"Torino": (gain * iq, rate_hz)}))
+        levels_db.append(counted(service)["heimdall_receiver_level_db", "Torino"])
+    assert levels_db[1] - levels_db[0] == pytest.approx(20, abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def without_registry(folder, onnx_path, artifact_store, tmp_path_factory):
+    """The service of one file; a client of it."""
+    variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
+    variables["HEIMDALL_MODEL"] = str(onnx_path)
+    with serving(tmp_path_factory.mktemp("file"), variables) as client:
+        yield client
+
+
+def test_it_needs_no_registry(without_registry, onnx_path, recordings_of):
     """Whoever has one model file has nothing to follow."""
+    answer = without_registry.post("/locate", json=question(recordings_of(5))).json()
+    assert said_of(answer["position"]) == says(Predictor(onnx_path), recordings_of(5))
+    assert answer["model_version"] == Predictor(onnx_path).run_id
+    assert without_registry.get("/model").json()["version"] == Predictor(onnx_path).run_id
+
+
+def test_it_takes_a_model_of_the_object_store(
+    folder, onnx_path, artifact_store, stack, recordings_of, tmp_path
+):
+    """A file need not be copied to the machine first."""
     uploaded = upload_model(
         stack.s3.client(), stack.s3.models_bucket, onnx_path, run_id="r", metrics={}, versions={}
     )
     variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
-    variables["HEIMDALL_MODEL"] = str(onnx_path) if place == "file" else uploaded.uri
-    with serving(tmp_path, variables) as client:
+    with serving(tmp_path, variables, (*SERVE, uploaded.uri)) as client:
         answer = client.post("/locate", json=question(recordings_of(5))).json()
-        assert said_of(answer["position"]) == says(Predictor(onnx_path), recordings_of(5))
-        assert answer["model_version"] == Predictor(onnx_path).run_id
-        assert client.get("/model").json()["version"] == Predictor(onnx_path).run_id
+    assert said_of(answer["position"]) == says(Predictor(onnx_path), recordings_of(5))
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(without_registry):
+    """The second start of a service by hand."""
+    port = str(without_registry.base_url.port)
+    done = subprocess.run([*SERVE, "x", "--port", port], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"heimdall-serve: cannot listen on 127.0.0.1, port {port}: Address already in use; "
+        "give another --host or --port\n"
+    )
+
+
+def test_who_waits_is_answered_before_the_service_stops(without_registry):
+    """A deployment replaces services while others ask them."""
+    body = json.dumps(question(noise())).encode()
+    address = (without_registry.base_url.host, without_registry.base_url.port)
+
+    def is_closed():
+        try:
+            socket.create_connection(address, 60).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    with socket.create_connection(address, 60) as raw:
+        head = f"POST /locate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        raw.sendall(head.encode() + body[:1000])
+        until(lambda: counted(without_registry)["heimdall_requests_inside",] == 1)
+        without_registry.process.send_signal(signal.SIGTERM)
+        until(is_closed)
+        raw.sendall(body[1000:])
+        assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+    assert without_registry.process.wait() == 0
+
+
+def test_without_a_token_only_probes_are_answered():
+    """Strangers must not use a service, nor learn what it hears; a balancer must see it live."""
+    client = TestClient(make_app(Service(ServiceConfig(model="none", token="a secret"))))
+    assert client.get("/health").status_code == 200
+    for method, place in (("POST", "/locate"), ("GET", "/model"), ("GET", "/metrics")):
+        for sent in ({}, {"Authorization": "Bearer a secre"}, {"Authorization": "Bearer é"}):
+            headers = {key: value.encode() for key, value in sent.items()}
+            refused = client.request(method, place, headers=headers)
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        headers = {"Authorization": "Bearer a secret"}
+        assert client.request(method, place, headers=headers).status_code != 401
+
+
+def test_it_is_not_ready_while_the_model_is_loading():
+    """A balancer must not send requests to a service that lives and cannot answer yet."""
+    client = TestClient(make_app(Service(ServiceConfig(model="none"))))
+    assert client.get("/health").json() == {"status": "ok"}
+    for asked in (client.get("/ready"), client.get("/model"), client.post("/locate", json={})):
+        assert (asked.status_code, asked.json()["detail"]) == (
+            503,
+            "the model is still loading; try again",
+        )
+
+
+def test_it_is_ready_once_the_model_is_loaded(service):
+    """And from then on."""
+    assert service.get("/ready").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize(
+    "words", [["--port", "70000"], ["--poll-s", "0"], ["--upload-s", "x"], ["--prot", "1"]]
+)
+def test_a_wrong_flag_is_wrong_usage(words, capsys):
+    """A service manager must not start it again and again."""
+    with pytest.raises(SystemExit) as ended:
+        parse_flags(words)
+    assert ended.value.code == 2
+    assert words[0] in capsys.readouterr().err
 
 
 def test_the_pages_question_is_answered(service):
@@ -402,6 +551,15 @@ def test_a_body_that_does_not_arrive_gives_its_place_back(service):
     assert service.post("/locate", json=question(noise())).status_code == 200
 
 
+def test_a_caller_that_hangs_up_is_no_failure_of_the_service(service, folder):
+    """Whoever is on duty is called for statuses of 500 and more."""
+    with socket.create_connection((service.base_url.host, service.base_url.port), 60) as raw:
+        raw.sendall(b"POST /locate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        until(lambda: counted(service)["heimdall_requests_inside",] == 1)
+    until(lambda: counted(service).get(("heimdall_requests_total", "499")) == 1)
+    assert "Traceback" not in log_of(folder)
+
+
 @pytest.mark.parametrize(
     "size",
     [
@@ -419,6 +577,53 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(service, size):
         raw.sendall(head.encode())
         status, _, _ = raw.makefile("rb").readline().partition(b"\r\n")
     assert status.startswith(b"HTTP/1.1 413")
+
+
+def series():
+    """Names and labels of all that the service can count."""
+    names = {}
+    for family in Metrics(32).registry.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+        for suffix in suffixes.get(family.type, [""]):
+            names[family.name + suffix] = family
+    return {name: family for name, family in names.items() if name.startswith("heimdall_")}
+
+
+def selectors(expression):
+    """Every choice of series in a parsed expression of PromQL."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression
+    for part in ("lhs", "rhs", "expr", "vector_selector", "args"):
+        inner = getattr(expression, part, None) or []
+        for one in inner if isinstance(inner, list) else [inner]:
+            yield from selectors(one)
+
+
+def test_every_alert_is_about_what_is_counted():
+    """An alert on a series that nobody writes never fires."""
+    (group,) = yaml.safe_load(page("alerts.yml"))["groups"]
+    for rule in group["rules"]:
+        found = [*selectors(promql_parser.parse(rule["expr"]))]
+        assert len(found) == rule["expr"].count("heimdall_") > 0, rule["alert"]
+        assert {one.name for one in found} <= set(series()), rule["alert"]
+
+
+def test_the_page_lists_all_that_is_counted():
+    """Operators choose from the table what to watch."""
+    rows = re.findall(r"^\| `(heimdall_\w+)` \|", page("ab.md"), re.MULTILINE)
+    counted = {re.sub("_(bucket|sum|count)$", "", name) for name in series()}
+    assert sorted(rows) == sorted(counted)
+
+
+def test_the_pages_commands_are_accepted():
+    """A flag that was renamed must not stay on a page."""
+    lines = (page() + page("ab.md")).replace("\\\n", " ").splitlines()
+    commands = [line.split()[1:] for line in lines if line.startswith("service/bin/heimdall-serve")]
+    (page_s, ab) = map(parse_flags, commands)
+    assert page_s.model == "models:/heimdall-localization-onnx@production"
+    assert ab.challenger == "models:/heimdall-localization-onnx@staging"
+    flags = set(re.findall(r"`(--[a-z-]+)`", page()))
+    assert flags <= {f"--{flag.replace('_', '-')}" for flag in vars(page_s)}
 
 
 SIXTEEN_BIT = np.random.default_rng(0).integers(-32_768, 32_768, 20_000)
@@ -490,13 +695,52 @@ def test_a_new_version_in_production_answers_without_a_restart(
     version_becomes(service, "1")
 
 
+def test_the_challenger_is_asked_in_silence(
+    service, publish, other_path, folder, one_mlflow_server, name
+):
+    """Two versions are compared on what callers ask, and callers see only one of them."""
+    version = publish(other_path, other_path)
+    rollback(one_mlflow_server.uri, name)
+    until(lambda: ("heimdall_model_info", "challenger", "0123abcd", version) in counted(service))
+    version_becomes(service, "1")
+    answered = ("heimdall_challenger_requests_total", "answered")
+    before = counted(service).get(answered, 0)
+    answer = service.post("/locate", json=question(noise())).json()
+    assert answer["model_version"] == "1"
+    until(lambda: counted(service).get(answered, 0) > before)
+    assert counted(service)["heimdall_answers_total", "challenger", version] >= 1
+    told = [line for line in log_of(folder).splitlines() if "apart_m" in line][-1]
+    told = json.loads(told.partition("INFO: ")[2])
+    assert told["champion"]["latitude_deg"] == answer["position"]["latitude_deg"]
+    assert told["challenger"]["version"] == version
+    assert told["apart_m"] > 1000
+    example = json.loads(re.search(r"```json\n(.*?)```", page("ab.md"), re.DOTALL)[1])
+    assert (told.keys(), told["champion"].keys()) == (example.keys(), example["champion"].keys())
+
+
+def test_nobody_waits_for_the_challenger(service, publish, other_path, one_mlflow_server, name):
+    """It may be ten times as large; what it has no time for is counted."""
+    version = publish(other_path, other_path)
+    rollback(one_mlflow_server.uri, name)
+    until(lambda: ("heimdall_model_info", "challenger", "0123abcd", version) in counted(service))
+    version_becomes(service, "1")
+    service.post("/hold/challenger")
+    skipped = ("heimdall_challenger_requests_total", "skipped")
+    before = counted(service).get(skipped, 0)
+    answers = [service.post("/locate", json=question(noise())) for _ in range(3)]
+    service.post("/release/challenger")
+    assert {answer.status_code for answer in answers} == {200}
+    assert counted(service)[skipped] - before >= 2
+
+
 def test_a_version_that_does_not_load_leaves_the_old_one(
     service, publish, onnx_path, folder, tmp_path, one_mlflow_server, name
 ):
     """Three in the morning, and somebody promoted half a file."""
     (tmp_path / "half.onnx").write_bytes(onnx_path.read_bytes()[:1000])
     publish(tmp_path / "half.onnx", onnx_path)
-    until(lambda: "version 1 stays: ONNX Runtime" in log_of(folder))
+    until(lambda: "champion: version 1 stays: ONNX Runtime" in log_of(folder))
+    assert counted(service)["heimdall_model_load_failures_total", "champion"] >= 1
     assert service.get("/model").json()["version"] == "1"
     assert service.post("/locate", json=question(noise())).status_code == 200
     rollback(one_mlflow_server.uri, name)

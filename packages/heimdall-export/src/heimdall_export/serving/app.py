@@ -26,6 +26,7 @@ from heimdall_locate.sites import geodesic_m
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 
 from heimdall_export.errors import ExportError
 from heimdall_export.registry.published import find_published
@@ -175,6 +176,8 @@ class Service:
         except TimeoutError as error:
             late = f"the body did not arrive within {self.config.upload_s:g} s"
             raise HTTPException(408, late) from error
+        except ClientDisconnect as error:  # nobody reads this; it is counted
+            raise HTTPException(499, "the caller hung up") from error
         finally:
             self.inside -= size
         self.metrics.count(CHAMPION, model, position)
@@ -278,6 +281,8 @@ def make_app(service: Service) -> FastAPI:
         title="Heimdall",
         summary="Where a radio transmitter is, and how sure we are",
         version=version("heimdall-export"),
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
     )
     app.add_middleware(_CountRequests, metrics=service.metrics)
     question = {"schema": RECORDINGS.json_schema(), "example": QUESTION}
@@ -350,7 +355,8 @@ class _CountRequests:
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            with self._metrics.inside.track_inprogress():
+                await self._app(scope, receive, sent)
         finally:
             self._metrics.requests.labels(status).inc()
             self._metrics.seconds.observe(time.perf_counter() - started)

@@ -57,7 +57,9 @@ def parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"{DEFAULT_MODEL})",
     )
     parser.add_argument(
-        "--challenger", help="a second model, asked in silence: its answers are counted and logged"
+        "--challenger",
+        metavar="MODEL",
+        help="a second model, asked in silence: its answers are counted and logged",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument(
@@ -66,14 +68,14 @@ def parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--poll-s",
         type=_between(0.01, 86400),
-        default=30.0,
-        help="how often the registry is asked (30)",
+        default=os.environ.get("HEIMDALL_POLL_S") or 30.0,
+        help="seconds between two questions to the registry (default: HEIMDALL_POLL_S, or 30)",
     )
     parser.add_argument(
         "--upload-s",
         type=_between(0.01, 86400),
-        default=30.0,
-        help="in which a request must arrive (30)",
+        default=os.environ.get("HEIMDALL_UPLOAD_S") or 30.0,
+        help="seconds in which a request must arrive (default: HEIMDALL_UPLOAD_S, or 30)",
     )
     parser.add_argument("-V", "--version", action="version", version=version("heimdall-export"))
     return parser.parse_args(arguments)
