@@ -54,7 +54,7 @@ NAVIGATION = {
         "Compare and judge models": "docs/judging.md",
         "Change Heimdall": "docs/development.md",
     },
-    "For": {
+    "For you": {
         "KiwiSDR operators": "docs/for-kiwisdr-operators.md",
         "Service developers": "docs/for-service-developers.md",
         "Researchers": "docs/for-researchers.md",
@@ -74,7 +74,7 @@ NAVIGATION = {
     },
 }
 """Pages that are not written yet have a place already, and none on the site."""
-ASSETS = ("iframe-worker.js", "narrow.css")
+ASSETS = ("iframe-worker.js", "tables.css")
 PICTURES = (".png", ".svg", ".jpg")
 FENCE = re.compile(r"(^```.*?^```$)", flags=re.DOTALL | re.MULTILINE)
 """Every other piece of a page that it splits is a block of code."""
@@ -254,7 +254,7 @@ def _configuration(navigation: list[dict[str, object]]) -> str:
             "nav": navigation,
             # Without this, Zensical takes such a script from elsewhere.
             "extra": {"polyfills": ["iframe-worker.js"]},
-            "extra_css": ["narrow.css"],
+            "extra_css": ["tables.css"],
             "markdown_extensions": ["tables", "toc", "pymdownx.highlight", "pymdownx.superfences"],
             "plugins": [
                 "search",

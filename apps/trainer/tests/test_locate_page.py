@@ -1,4 +1,4 @@
-"""docs/locate.md is followed from recordings to a map, as it stands."""
+"""docs/locate.md and docs/for-kiwisdr-operators.md are followed from recordings to a map."""
 
 import json
 import re
@@ -40,6 +40,29 @@ def test_the_page_goes_from_recordings_to_a_map(tmp_path, monkeypatch, capsys):
     away_m = geodesic_m(found["latitude_deg"], found["longitude_deg"], *place)
     assert away_m < found["ellipse_95"]["semi_major_m"]
     assert all(Path(name).is_file() for name in re.findall(r"found/[\w.]+", said))
+
+
+@pytest.mark.skipif(REAL is None, reason="the real recordings are not here")
+def test_an_operator_goes_from_recordings_to_calibrated_receivers(tmp_path, monkeypatch):
+    """The page promises that three recordings are enough, and that nothing else is needed."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REAL / "kiwisdr-dcf77-2017", "recordings")
+    text = PAGE.with_name("for-kiwisdr-operators.md").read_text(encoding="utf-8")
+    blocks = BLOCK.findall(text)
+    for _, name, content in blocks:
+        if name:
+            Path(name).write_text(content)
+    for line in "".join(block for language, _, block in blocks if language == "sh").splitlines():
+        with pytest.raises(SystemExit) as ended:
+            main(shlex.split(line)[1:])
+        assert ended.value.code == 0, line
+    found, calibrated = (
+        json.loads(Path(folder, "position.json").read_text()) for folder in ("found", "calibrated")
+    )
+    away_m = geodesic_m(found["latitude_deg"], found["longitude_deg"], 50.0152, 9.0112)
+    assert away_m < found["ellipse_95"]["semi_major_m"]
+    assert calibrated["ellipse_95"]["semi_major_m"] > found["ellipse_95"]["semi_major_m"]
+    assert all(Path(name).is_file() for name in re.findall(r"`(found/[\w.]+)`", text))
 
 
 def test_what_the_page_says_of_trouble_is_what_is_said():

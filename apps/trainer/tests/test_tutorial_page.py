@@ -1,4 +1,4 @@
-"""docs/tutorial.md and docs/judging.md are run as they stand, but for how much there is."""
+"""The tutorial and other pages are run as they stand, but for how much there is."""
 
 import json
 import os
@@ -133,3 +133,22 @@ def test_models_are_judged_as_the_page_says(connections, finished, bare, tmp_pat
     assert re.search(
         r"\d+ sessions of \d+ transmitters: (no difference|unknown)", capsys.readouterr().out
     )
+
+
+def test_a_model_file_answers_in_the_programs_for_service_developers(finished, bare, tmp_path):
+    """They are copied into services as they are."""
+    written("for-service-developers.md", tmp_path)
+    said = [bash(f"python {name}.py {finished.summary.onnx_path}") for name in ("predict", "bare")]
+    latitude, longitude = map(float, re.match(r"(\S+) (\S+),", said[0]).groups())
+    assert re.search(r"^95 % within \d+ m$", said[0], re.MULTILINE)
+    assert 43 < latitude < 47
+    assert 6 < longitude < 11
+    assert re.match(r"\[4\d\.\d+ +\d+\.\d+\] degrees, one sigma \[\S+ +\S+\] m", said[1])
+
+
+def test_a_method_of_ones_own_is_compared_with_ours(bare, tmp_path):
+    """A researcher decides in minutes whether the simulator and the solver are of use."""
+    (line,) = written("for-researchers.md", tmp_path)
+    mine_m, ours_m, share, _ = map(int, re.findall(r"\d+(?= m| ?%)", bash(line)))
+    assert ours_m < 100 < mine_m
+    assert 50 <= share <= 95

@@ -215,6 +215,16 @@ def test_the_name_of_a_run_is_its_utc_second(tracking_uri, tmp_path):
     assert tracker.client.get_run(tracker.run_id).info.run_name == tracker.run_name
 
 
+def test_a_trial_is_found_below_the_run_of_its_search(tracking_uri, tmp_path):
+    """Forty trials beside the trainings of every day are found by nobody."""
+    with begin(tracking_uri, tmp_path) as parent:
+        with begin(tracking_uri, tmp_path, parent_run_id=parent.run_id) as trial:
+            pass
+        below = f"tags.`mlflow.parentRunId` = '{parent.run_id}'"
+        (found,) = parent.client.search_runs([parent.experiment_id], below)
+    assert found.info.run_id == trial.run_id
+
+
 def test_the_second_run_goes_into_the_same_experiment(tracking_uri, tmp_path):
     """Runs are compared within an experiment."""
     with begin(tracking_uri, tmp_path) as one, begin(tracking_uri, tmp_path) as other:
