@@ -37,7 +37,16 @@ def test_a_card_tells_receivers_region_data_figures_limits_and_how_to_load(model
     assert card.name == "model.md"
     text = card.read_text()
     cells, kinds = cells_of(text)
-    for told in ("Torino", "Genova", "Milano-Baggio", "45.1", "480", "0123abcd", "float32"):
+    for told in (
+        "Torino",
+        "Genova",
+        "Milano-Baggio",
+        "45.1",
+        "480",
+        "0123abcd",
+        "float32",
+        "latitude of the centre",
+    ):
         assert told in cells
     row = cells.index("median error, m")
     assert cells[row : row + 3] == ["median error, m", "812.4", "1234"]

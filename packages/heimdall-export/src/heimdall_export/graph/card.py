@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
-_MARKUP = re.compile(r"[&<>|\\`*_\[\]~$#!:@]|(?<=www)\.", re.IGNORECASE)
+_MARKUP = re.compile(r"[&<>|\\`*_\[\]~$#!@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 """Characters that a renderer might take for Markdown, HTML or a link, even inside a table."""
 _FIGURES = {
     "error_m_median": "median error, m",
@@ -43,6 +42,11 @@ _FIGURES = {
     "coverage_95": "share of truths in the 95 % ellipse",
     "ece": "calibration error",
     "nll": "negative log-likelihood, nats",
+}
+_REGION = {
+    "latitude_deg": "latitude of the centre",
+    "longitude_deg": "longitude of the centre",
+    "scale_m": "half-width, m",
 }
 _LIMITS = (
     "It knows these receivers, at these places, in this order of channels. One that was moved "
@@ -87,9 +91,8 @@ def write_card(
         raise ExportError(f"cannot read the model file {source}: {error.strerror}") from error
     except (DecodeError, UnicodeDecodeError) as error:
         raise ExportError(f"{source} is not an ONNX file") from error
-    ends = {end.name for end in (*model.graph.input, *model.graph.output)}
     card = source.with_suffix(CARD_SUFFIX)
-    text = _card(source.name, size, migrated(entries), ends, metrics or {}, data or {})
+    text = _card(source.name, size, model, migrated(entries), metrics or {}, data or {})
     try:
         write_whole(card, text)
     except OSError as error:
@@ -100,14 +103,15 @@ def write_card(
 def _card(
     name: str,
     size: int,
+    model: onnx.ModelProto,
     metadata: Mapping[str, str],
-    ends: set[str],
     metrics: Mapping[str, float],
     data: Mapping[str, object],
 ) -> str:
+    ends = {end.name for end in (*model.graph.input, *model.graph.output)}
     timed = ARRIVALS in ends
     require_metadata(metadata, timed=timed)
-    region = region_of(metadata)
+    region = {_REGION.get(key, key): value for key, value in region_of(metadata).items()}
     takes = "levels and times of arrival" if timed else "levels"
     answer = "a mixture of Gaussians" if MIXTURE_OUTPUTS[0] in ends else "a Gaussian"
     lines = [
@@ -120,7 +124,7 @@ def _card(
             ("", ""),
             {
                 "made": metadata["heimdall.created_at"],
-                "by": f"heimdall-export {version('heimdall-export')}",
+                "by": f"{model.producer_name} {model.producer_version}",
                 "MLflow run": metadata["heimdall.run_id"] or "none",
                 "size": f"{size / 1e6:.1f} MB",
                 "precision": metadata.get(PRECISION_KEY, "float32"),
