@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -151,7 +152,11 @@ def test_the_run_is_in_mlflow_with_everything(connections, finished):
     with connections.artifact_store().environment():
         kept = MlflowClient(connections.tracking_uri()).list_artifacts(finished.summary.run_id)
     names = {artifact.path for artifact in kept}
-    assert names >= {"checkpoints", f"{finished.run_name}.html"}
+    card = Path(finished.summary.onnx_path).with_suffix(".md")
+    assert names >= {"checkpoints", card.name, f"{finished.run_name}.html"}
+    n_test = len(finished.data.test)
+    assert f"| test sessions | {n_test}, of " in card.read_text()
+    assert "| median error, m |" in card.read_text()
     assert run.info.artifact_uri.startswith("s3://heimdall-mlflow/")
 
 

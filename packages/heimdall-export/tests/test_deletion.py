@@ -1,5 +1,7 @@
 """Deleting a version on a real registry and a real object store: all of it, and nothing else."""
 
+import shutil
+
 import pytest
 from heimdall_export import (
     ExportError,
@@ -10,6 +12,7 @@ from heimdall_export import (
     register,
     rollback,
     upload_model,
+    write_card,
 )
 from minio import Minio
 from mlflow import MlflowClient
@@ -25,15 +28,22 @@ STEPS = [
 
 
 @pytest.fixture
-def publish(tracking_uri, artifact_store, client, models_bucket, onnx_path, model_name):
+def publish(tracking_uri, artifact_store, client, models_bucket, onnx_path, model_name, tmp_path):
     """Makes a version as training does: a run of its own, a file of its own; the run's id."""
+    card = write_card(shutil.copy(onnx_path, tmp_path / "carded.onnx"))
 
     def one():
         with MLflowTracker(
             tracking_uri, artifact_root="s3://heimdall-mlflow", artifact_store=artifact_store
         ) as run:
             model = upload_model(
-                client, models_bucket, onnx_path, run_id=run.run_id, metrics={}, versions={}
+                client,
+                models_bucket,
+                onnx_path,
+                run_id=run.run_id,
+                metrics={},
+                versions={},
+                card=card,
             )
             run.log_artifact(onnx_path, "checkpoints")
             run.log_metrics({"val/loss": 1.0})
@@ -91,6 +101,7 @@ def test_a_version_goes_with_all_that_was_stored_of_it(
     """What is left behind costs money, and is found by somebody who believes it."""
     kept_run = publish()
     kept = keys(client, models_bucket)
+    assert [key.rpartition(".")[2] for key in kept] == ["json", "md", "onnx"]
     run_id = publish()
     gone = delete("2")
     assert numbers(tracking_uri, model_name) == ["1"]
@@ -100,7 +111,7 @@ def test_a_version_goes_with_all_that_was_stored_of_it(
     assert logged_models(tracking_uri, client, run_id) == (set(), [False])
     (shown, files) = logged_models(tracking_uri, client, kept_run)
     assert (len(shown), files) == (1, [True])
-    assert [address.partition(":")[0] for address in gone] == ["s3"] * 4 + ["models"]
+    assert [address.partition(":")[0] for address in gone] == ["s3"] * 5 + ["models"]
 
 
 def test_the_run_stays_and_says_that_its_files_are_gone(publish, delete, tracking_uri):
@@ -177,8 +188,7 @@ def test_the_model_goes_before_the_sidecar_that_vouches_for_it(
     monkeypatch.setattr(Minio, "remove_object", once)
     with pytest.raises(KeyboardInterrupt):
         delete("1")
-    (left,) = keys(client, models_bucket)
-    assert left.endswith(".json")
+    assert [key.rpartition(".")[2] for key in keys(client, models_bucket)] == ["json", "md"]
 
 
 @pytest.mark.slow

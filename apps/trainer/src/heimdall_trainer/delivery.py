@@ -26,6 +26,7 @@ from heimdall_evaluation.judging import (
 from heimdall_evaluation.model_file import sigma_bounds_metadata
 from heimdall_evaluation.report import ReportContents, render_report
 from heimdall_export.errors import ExportError, OutOfReach
+from heimdall_export.graph.card import write_card
 from heimdall_export.graph.export import export_onnx
 from heimdall_export.graph.parity import check_parity
 from heimdall_export.graph.variants import at_precision
@@ -126,7 +127,8 @@ def export_and_register(
     trained_on = None if config.export_only else {session.id for session in data.split.train}
     evaluated = evaluate_part(path, data, trained_on=trained_on)
     metrics = {**trained.metrics, **evaluated.metrics}
-    uploaded = upload(path, trained, tracker.run_id, {**metrics, **precisions}, s3)
+    card = write_card(path, metrics=metrics, data=_told_of(data))
+    uploaded = upload(path, trained, tracker.run_id, {**metrics, **precisions}, s3, card)
     tags = {"onnx_uri": uploaded.uri, "sha256": uploaded.sha256}
     exported = {**precisions, "export/mean_difference": parity.mean_difference}
     tracker.log_metrics({**evaluated.metrics, **exported})
@@ -147,6 +149,7 @@ def export_and_register(
         ) from error
     tracker.set_tags(tags)
     tracker.log_artifact(trained.checkpoint, "checkpoints")
+    tracker.log_artifact(card)
     return Delivery(
         path=path,
         uri=uploaded.uri,
@@ -226,10 +229,28 @@ def _inputs_to_compare(
     return features, np.stack([sample["arrivals"] for sample in chosen])
 
 
+def _told_of(data: TrainingData) -> dict[str, object]:
+    """Rows about the data, for the card of the model."""
+    sides = {"training": data.train, "validation": data.validation, "test": data.test}
+    return {
+        **{
+            f"{name} sessions": f"{len(side)}, of "
+            f"{len({session.source_id for session in side.sessions})} transmitters"
+            for name, side in sides.items()
+        },
+        **provenance_of(data),
+    }
+
+
 def upload(
-    path: Path, trained: TrainedModel, run_id: str, metrics: Mapping[str, float], s3: S3Settings
+    path: Path,
+    trained: TrainedModel,
+    run_id: str,
+    metrics: Mapping[str, float],
+    s3: S3Settings,
+    card: Path | None = None,
 ) -> UploadedModel:
-    """Store a model file and its sidecar in the object store.
+    """Store a model file, its sidecar and its card in the object store.
 
     Raises:
         ExportError: The store refuses; the message has the command that uploads later.
@@ -242,6 +263,7 @@ def upload(
             run_id=run_id,
             metrics=metrics,
             versions=package_versions(),
+            card=card,
             make_bucket=True,
         )
     except ExportError as error:

@@ -16,6 +16,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from heimdall_export.errors import ExportError
+    from heimdall_export.graph.card import write_card
     from heimdall_export.graph.export import export_onnx
     from heimdall_export.graph.parity import ParityReport, check_parity
     from heimdall_export.object_store.store import ArtifactStore, ModelStores
@@ -50,10 +51,12 @@ __all__ = [
     "register",
     "rollback",
     "upload_model",
+    "write_card",
 ]
 
 _PARTS = {
     "errors": ("ExportError",),
+    "graph.card": ("write_card",),
     "graph.export": ("export_onnx",),
     "graph.parity": ("ParityReport", "check_parity"),
     "object_store.store": ("ArtifactStore", "ModelStores"),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import os
 
 SUFFIX = ".data"
+CARD_SUFFIX = ".md"
+"""Ending of the file beside a model that tells people what it is."""
 _NAME = re.compile(rb"[0-9a-f]{64}\.data")
 _LARGEST_GRAPH = 2**26
 """Bytes; a larger model file holds its weights itself."""

@@ -30,7 +30,7 @@ from minio.error import S3Error
 
 from heimdall_export.contract import MODEL_FOLDER
 from heimdall_export.errors import ExportError
-from heimdall_export.model_files import SUFFIX, file_sha256, weights_beside
+from heimdall_export.model_files import CARD_SUFFIX, SUFFIX, file_sha256, weights_beside
 from heimdall_export.object_store.store import (
     TRANSIENT_STATUS,
     chunks_of,
@@ -55,7 +55,7 @@ _MOST_NAMES = 60
 _WAITS_S = (0.2, 0.5, 1.4)
 """Before the second attempt and those after it."""
 """Number of names that are tried, one for each second from the wanted one on."""
-_JSON = "application/json"
+_TYPES = {".json": "application/json", CARD_SUFFIX: "text/markdown; charset=utf-8"}
 _IDENTITY = ("uri", "key", "sha256", "size", "created_at", "weights_sha256", "run_id", "upload_id")
 """Entries of a sidecar that identify the model; additions must not change them."""
 
@@ -87,6 +87,7 @@ def upload_model(
     metrics: Mapping[str, float],
     versions: Mapping[str, str],
     created_at: datetime | None = None,
+    card: str | os.PathLike[str] | None = None,
     make_bucket: bool = False,
 ) -> UploadedModel:
     """Store a model file and its sidecar under the contract's next free name.
@@ -99,6 +100,7 @@ def upload_model(
         metrics: Entries of the sidecar; null there for what is not finite.
         versions: Versions of our packages, for the sidecar.
         created_at: Aware; now when None. The next second is used where one is taken.
+        card: File that `write_card` wrote, stored as `.md` beside the model.
         make_bucket: Make the bucket where it is missing.
 
     Raises:
@@ -134,7 +136,8 @@ def upload_model(
                     created_at=moment.isoformat(),
                     weights_sha256=weights.stem if weights else None,
                 )
-                if _stored(client, bucket, source, weights, model, further):
+                beside = {SUFFIX: weights, CARD_SUFFIX: Path(card) if card else None}
+                if _stored(client, bucket, source, beside, model, further):
                     return model
     except OSError as error:
         raise ExportError(f"cannot read the model file {source}: {error.strerror}") from error
@@ -158,11 +161,11 @@ def _stored(
     client: Minio,
     bucket: str,
     source: Path,
-    weights: Path | None,
+    beside: Mapping[str, Path | None],
     model: UploadedModel,
     further: Mapping[str, object],
 ) -> bool:
-    """Store sidecar, weights and model under the name; False if somebody else has the name."""
+    """Store sidecar, weights, card and model under the name; False if another has the name."""
     stem = model.key.removesuffix(".onnx")
     known = {name: value for name, value in asdict(model).items() if value is not None}
     sidecar = json.dumps(known | dict(further), indent=2, sort_keys=True).encode()
@@ -170,8 +173,9 @@ def _stored(
         (".json", io.BytesIO(sidecar), hashlib.sha256(sidecar).hexdigest())
     ]
     with contextlib.ExitStack() as files, contextlib.ExitStack() as undo:
-        if weights:
-            parts.append((SUFFIX, files.enter_context(weights.open("rb")), weights.stem))
+        for suffix, path in beside.items():
+            if path:
+                parts.append((suffix, files.enter_context(path.open("rb")), file_sha256(path)))
         parts.append((".onnx", files.enter_context(source.open("rb")), model.sha256))
         for suffix, file, sha256 in parts:
             key = stem + suffix
@@ -220,7 +224,7 @@ def _put(
     If a connection broke, an earlier attempt may have stored the object: compare it.
     """
     headers = {
-        "Content-Type": _JSON if key.endswith(".json") else "application/octet-stream",
+        "Content-Type": _TYPES.get(key[key.rindex(".") :], "application/octet-stream"),
         # Without it a file would go in chunks of unknown number, which S3 does not take.
         "Content-Length": str(file.seek(0, io.SEEK_END)),
         **condition,

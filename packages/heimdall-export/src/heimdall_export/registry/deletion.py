@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from heimdall_export.contract import PRODUCTION
 from heimdall_export.errors import ExportError
-from heimdall_export.model_files import SUFFIX
+from heimdall_export.model_files import CARD_SUFFIX, SUFFIX
 from heimdall_export.object_store.store import split_address, store_errors
 from heimdall_export.registry.listing import list_versions
 from heimdall_export.registry.logged_model import MODEL_ID_TAG, delete_files, delete_logged_model
@@ -100,7 +100,7 @@ def delete_version(
 
 
 def delete_objects(objects: Minio, uri: str) -> list[str]:
-    """Delete the model, its weights, then the sidecar, which keeps the name from reuse.
+    """Delete the model, its weights and card, then the sidecar, which keeps the name from reuse.
 
     Returns:
         Their addresses.
@@ -116,8 +116,12 @@ def delete_objects(objects: Minio, uri: str) -> list[str]:
         raise ExportError(f"tag onnx_uri is {uri!r}, not a model's address; correct or delete it")
     stem = key.removesuffix(".onnx")
     with store_errors(f"delete {uri}, whose version stays marked as being deleted"):
-        weights = [found.object_name for found in objects.list_objects(bucket, f"{stem}{SUFFIX}")]
-        names = [key, *filter(None, weights), f"{stem}.json"]
+        beside = [
+            found.object_name
+            for suffix in (SUFFIX, CARD_SUFFIX)
+            for found in objects.list_objects(bucket, f"{stem}{suffix}")
+        ]
+        names = [key, *filter(None, beside), f"{stem}.json"]
         for name in names:
             objects.remove_object(bucket, name)
     return [f"s3://{bucket}/{name}" for name in names]
