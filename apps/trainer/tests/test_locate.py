@@ -1,17 +1,21 @@
 """`heimdall locate`, on small recordings with GNSS stamps and on real ones."""
 
 import gzip
+import io
 import json
 import math
 import re
+import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sigmf
 import torch
 from heimdall_data import Station, read_recording
 from heimdall_data.ingest.ingest import ingest
@@ -288,6 +292,56 @@ def test_recordings_of_other_programs_give_the_same_position(heimdall, folder):
     assert heimdall(*words, "0")[0] == 2
 
 
+def test_an_estimate_is_written_back_and_not_learnt_from(heimdall, folder, capsys):
+    """A model that learnt from answers would learn their errors; who knows better may say so."""
+    for path in sorted((folder / "in").iterdir()):
+        recording = read_recording(path)
+        path.unlink()
+        archive = io.BytesIO(sigmf_archive(recording, recording.station))
+        with tarfile.open(fileobj=archive) as packed:
+            for member in packed:
+                content = packed.extractfile(member).read()
+                (folder / "in" / Path(member.name).name).write_bytes(content)
+    words = ("in", "--stations", "stations.csv", "--output", "out")
+    status, out, _ = heimdall(*words)
+    assert status == 0
+    assert f"out/sigmf/{NAMES[0]}.sigmf-meta" in out
+    found = json.loads((folder / "out/position.json").read_text())
+    for name in NAMES:
+        mine, theirs = (folder / place / f"{name}.sigmf-meta" for place in ("out/sigmf", "in"))
+        sigmf.SigMFFile(metadata=mine.read_text()).validate()
+        assert json.loads(theirs.read_text())["annotations"] == []
+        (annotation,) = json.loads(mine.read_text())["annotations"]
+        east, north = annotation["spatial:emitter_location"]["coordinates"]
+        assert (north, east) == (found["latitude_deg"], found["longitude_deg"])
+        shutil.copy(mine, theirs)
+    assert heimdall(*words)[0] == 0
+    told = ["ingest", "in", "--source", "X", "--stations", "stations.csv", "--dry-run"]
+    for more, code, value in (
+        ([], 1, "is an estimate of heimdall locate, and no known position; give --latitude"),
+        (["--latitude", "44.6113", "--longitude", "7.772"], 0, "in order: 1 session"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*told, *more])
+        said = capsys.readouterr()
+        assert ended.value.code == code
+        assert value in said.out + said.err
+
+
+def test_a_catalogue_that_does_not_answer_is_told_and_spared(heimdall, folder, monkeypatch):
+    """Whoever has the files and a list of most receivers needs no server."""
+    monkeypatch.setenv("HEIMDALL_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    status, out, error = heimdall("in", "--stations", "stations.csv")
+    assert (status, error) == (0, "")
+    (folder / "stations.csv").write_text(
+        "\n".join((folder / "stations.csv").read_text().splitlines()[:-1])
+    )
+    status, out, error = heimdall("in", "--stations", "stations.csv")
+    assert status == 0
+    assert "no positions from the catalogue: " in error
+    assert f"its position is unknown (add {NAMES[-1]},latitude,longitude to the table of" in out
+
+
 def test_noise_has_no_position(heimdall, folder):
     """Three receivers of noise must not agree on a place."""
     rng = np.random.default_rng(1)
@@ -348,7 +402,7 @@ def test_receivers_on_a_line_see_a_mirror_image(heimdall, tmp_path, monkeypatch)
 
 
 def test_sessions_of_the_catalogue_are_located(
-    empty, catalogue, raw_iq_store, heimdall, session, monkeypatch
+    empty, catalogue, raw_iq_store, heimdall, session, monkeypatch, folder
 ):
     """Recordings of unknown transmitters wait in the catalogue for exactly this."""
     unknown = replace(
@@ -366,6 +420,13 @@ def test_sessions_of_the_catalogue_are_located(
     assert away_m(found, truth_deg) < 1_000
     status, by_filter, _ = heimdall("--since", "2025-12-31", "--json")
     assert (status, by_filter) == (0, out)
+    store(folder / "in", session)
+    list_stations(folder / "stations.csv")
+    lines = (folder / "stations.csv").read_text().replace(f"{NAMES[0]},", "Other,")
+    (folder / "stations.csv").write_text(lines)
+    status, _, error = heimdall("in", "--stations", "stations.csv")
+    assert status == 0
+    assert f"the catalogue's positions are used where nothing else has one: '{NAMES[0]}'" in error
     status, _, error = heimdall("--since", "2026-12-31")
     assert status == 1
     assert "no such session" in error

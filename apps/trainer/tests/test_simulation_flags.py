@@ -58,6 +58,16 @@ def test_own_stations_bring_their_own_region(places):
     assert scenario.name.startswith("scotland ")
 
 
+@pytest.mark.parametrize(
+    ("region", "is_far"),
+    [((-45.6, -44.3, 7.1, 9.3), True), ((7.1, 9.3, 44.3, 45.6), True), ((30, 60, -10, 40), False)],
+)
+def test_a_region_far_from_every_station_is_told(caplog, region, is_far):
+    """A lost sign gives thousands of sessions that nobody hears."""
+    SimulationFlags(region=region).scenario()
+    assert ("is over 3,000 km from every station" in caplog.text) == is_far
+
+
 def test_a_mac_and_a_keyboard_make_one_scenario(tmp_path):
     """Ids of sessions follow from the name of the file: they must not be stored twice."""
     names = []

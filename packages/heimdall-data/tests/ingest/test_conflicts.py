@@ -2,6 +2,7 @@
 
 import threading
 import unicodedata
+import wave
 from dataclasses import replace
 
 import numpy as np
@@ -151,6 +152,21 @@ def test_the_same_bytes_twice_in_a_manifest_are_refused_unless_silent(manifest, 
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", np.zeros(1250, np.complex64))
     assert len(manifest(ONE, TWO)) == 2
+
+
+def test_the_same_samples_in_another_container_are_the_same_recording(stored, manifest, tmp_path):
+    """A program's WAV, and the raw samples that were cut out of it, are one transmission."""
+    values = np.arange(2500, dtype="<i2")
+    (tmp_path / "a.cs16").write_bytes(values.tobytes())
+    with wave.open(str(tmp_path / "b.wav"), "wb") as file:
+        file.setparams((2, 2, 12_500, 0, "NONE", None))
+        file.writeframes(values.tobytes())
+    raw, copy = ONE.replace("one", "raw").replace("a.npy", "a.cs16"), TWO.replace(".npy", ".wav")
+    with pytest.raises(ManifestError, match=r"b\.wav has the same samples as a\.cs16"):
+        manifest(raw, copy)
+    ingest(*stored, manifest(raw), progress=False)
+    problem = told(stored, manifest(copy))
+    assert "'Torino' is stored already, in session 'raw' of 'Beacon'" in problem
 
 
 def test_a_stream_is_compared_too_without_the_session_column(catalogue, raw_iq_store):

@@ -47,7 +47,7 @@ def test_the_emitter_itself_comes_before_a_location_of_the_emission(emitter, mea
 
 
 def test_the_name_of_the_source_chooses_and_estimates_are_never_known():
-    """A wide recording has several transmitters, and a model must not learn from its own answers."""
+    """A wide recording has several transmitters; a model must not learn from its own answers."""
     emitters = found(
         {"signal:emitter": {"label": "One", "geolocation": point(1, 1)}},
         {"signal:emitter": {"label": "Two", "geolocation": point(2, 2)}},

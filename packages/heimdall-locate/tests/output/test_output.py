@@ -19,6 +19,7 @@ from heimdall_locate import (
     from_gaussians,
     geojson,
     kml,
+    sigmf,
     write_position,
 )
 from heimdall_locate.summary import summary
@@ -130,6 +131,46 @@ def test_cot_event_is_complete(position):
     assert float(point.get("ce")) == pytest.approx(position.ellipse_95.semi_major_m, abs=0.1)
     assert "77.5" in event.find("detail/contact").get("callsign")
     assert "47.9" in event.findtext("detail/remarks"), "the second candidate"
+
+
+PLAIN = {"global": {"core:datatype": "cf32_le"}, "captures": [], "annotations": []}
+
+
+def test_a_position_is_an_annotation_that_says_that_it_is_an_estimate(position):
+    """Whoever labels recordings by their annotations must be able to leave it out."""
+    theirs = {"core:sample_start": 9, "core:label": "FM"}
+    extension = {"name": "spatial", "version": "1.1.0", "optional": False}
+    given_meta = {
+        "global": {"core:datatype": "cf32_le", "core:extensions": [extension]},
+        "captures": [{"core:sample_start": 5}],
+        "annotations": [theirs, {"core:sample_start": 5, "heimdall:estimate": {}}],
+    }
+    before = json.dumps(given_meta)
+    found = sigmf(position, given_meta)
+    assert json.dumps(given_meta) == before
+    first, second, kept = found["annotations"]
+    assert kept == theirs
+    for one, candidate in zip((first, second), position.candidates, strict=True):
+        place = [candidate.longitude_deg, candidate.latitude_deg]
+        assert one["spatial:emitter_location"] == {"type": "Point", "coordinates": place}
+        assert one["heimdall:estimate"]["probability"] == candidate.probability
+        assert one["core:sample_start"] == 5
+    names = [each["name"] for each in found["global"]["core:extensions"]]
+    assert names == ["spatial", "heimdall"]
+    assert sigmf(position, found) == found
+
+
+def test_metadata_are_written_beside_and_never_over_other_files(position, sites, tmp_path):
+    """A user's annotations exist once."""
+    *_, path = write_position(position, sites, tmp_path, metadata={"A": PLAIN})
+    assert path == tmp_path / "sigmf" / "A.sigmf-meta"
+    assert write_position(position, sites, tmp_path, metadata={"A": PLAIN})[-1] == path
+    path.write_text(json.dumps(PLAIN))
+    with pytest.raises(LocateError, match=r"A\.sigmf-meta is there and holds no estimate"):
+        write_position(position, sites, tmp_path, metadata={"A": PLAIN})
+    assert json.loads(path.read_text()) == PLAIN
+    with pytest.raises(LocateError, match="B: its SigMF annotations"):
+        write_position(position, sites, tmp_path, metadata={"B": {**PLAIN, "annotations": [3]}})
 
 
 def test_all_files_are_written_and_nothing_else(position, sites, tmp_path):

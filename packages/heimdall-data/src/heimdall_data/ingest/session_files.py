@@ -205,9 +205,7 @@ def require_position(session: NewSession) -> None:
     problem = f"the position of source {session.source.name!r} is not given"
     if told:
         # A model that learnt from estimates would learn their errors.
-        problem += (
-            f"; {told[0].where} is an estimate of heimdall locate, which is no known position"
-        )
+        problem += f"; {told[0].where} is an estimate of heimdall locate, and no known position"
     raise IngestError(f"{problem}; {_GIVE_POSITION}")
 
 

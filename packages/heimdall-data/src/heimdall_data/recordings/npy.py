@@ -50,7 +50,7 @@ def recording_from_npy(
         reason = str(error).partition("\n")[0][:120]
         raise RecordingError(
             f"{name}: not a NumPy file of version 1 to 3 ({len(data)} bytes: {reason}); "
-            f"write it with numpy.save, or correct iq_data_format"
+            f"write it with numpy.save, or in the catalogue correct iq_data_format"
         ) from error
     n_values = _checked_size(shape, dtype, name)
     held = len(data) - stream.tell()
