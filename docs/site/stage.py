@@ -235,6 +235,7 @@ def _configuration(navigation: list[dict[str, object]]) -> str:
     """MkDocs's configuration, as JSON, which is YAML too."""
     options = {
         "docstring_style": "google",
+        "docstring_options": {"returns_multiple_items": False, "returns_named_value": False},
         "show_root_heading": True,
         "show_root_full_path": True,
         "show_labels": False,
@@ -242,6 +243,7 @@ def _configuration(navigation: list[dict[str, object]]) -> str:
         "show_source": False,
         "members_order": "source",
         "separate_signature": True,
+        "line_length": 80,
         "show_signature_annotations": True,
         "filters": ["!^_"],
         "heading_level": 2,
