@@ -15,6 +15,7 @@ from heimdall_evaluation.compare.page import render_comparison
 from heimdall_evaluation.compare.pairs import paired
 from heimdall_evaluation.compare.significance import outcome
 from heimdall_evaluation.report import render_report
+from heimdall_evaluation.report.files import session_files
 from heimdall_evaluation.results import ModelResult
 from PIL import Image
 
@@ -68,6 +69,20 @@ seen.fetched = performance.getEntriesByType("resource").map((entry) => entry.nam
 document.body.dataset.seen = JSON.stringify(seen);
 </script></body>"""
 """Measured in the page itself, by a script that its policy would not let run."""
+
+
+DOWNLOAD = """<script>
+const seen = {}, buttons = [...document.querySelectorAll("button[data-file]")];
+const make = URL.createObjectURL, blobs = new Map();
+URL.createObjectURL = (blob) => { const url = make(blob); blobs.set(url, blob); return url; };
+HTMLAnchorElement.prototype.click = async function () {
+  seen[this.download] = await blobs.get(this.href).text();
+  if (Object.keys(seen).length === buttons.length)
+    document.body.dataset.seen = JSON.stringify(seen);
+};
+for (const button of buttons) button.click();
+</script></body>"""
+"""Presses the buttons of files, and keeps what the browser would have saved."""
 
 
 def with_script(page, script):
@@ -193,6 +208,19 @@ def test_the_map_can_be_magnified_and_marks_keep_their_size(zoomed):
 def test_every_ellipse_is_seen_where_it_is_asked_for(zoomed):
     """A hundred ellipses at once hide each other, so they are drawn on request."""
     assert (zoomed["hidden"], zoomed["shown"]) == ("none", "inline")
+
+
+def test_the_buttons_save_the_sessions_as_files(page, contents, browse):
+    """Under the page's own policy, which lets it fetch nothing; and without a network."""
+    copy = page.with_name("downloading.html")
+    lets_ours_run = re.sub(
+        r"script-src '[^']*'", "script-src 'unsafe-inline'", page.read_text("utf-8")
+    )
+    copy.write_text(lets_ours_run.replace("</body>", DOWNLOAD), "utf-8")
+    dom, _ = browse(copy, "--dump-dom")
+    saved = json.loads(unescape(re.search(r'data-seen="([^"]*)"', dom)[1]))
+    files = session_files(contents)
+    assert saved == {f"{contents.title}.{ending}": text for ending, text in files.items()}
 
 
 def test_the_browser_fetches_nothing_for_the_page(zoomed):

@@ -119,7 +119,8 @@ def test_hostile_names_are_shown_and_not_run(contents_of, page_of):
             timings={HOSTILE: 1.0},
         )
     )
-    assert Loads(page).scripts == Loads(page_of(contents_of(6))).scripts == 2
+    # The page's own, its data, and three files.
+    assert Loads(page).scripts == Loads(page_of(contents_of(6))).scripts == 5
     assert shown(HOSTILE) in text_of(page)
     assert all(map(is_printable, page.split("\n")))
 

@@ -32,7 +32,7 @@ from heimdall_locate.description import (
 )
 from heimdall_locate.errors import LocateError
 from heimdall_locate.map.page import map_html
-from heimdall_locate.outlines import ellipse_outline, polygon
+from heimdall_locate.outlines import Ring, ellipse_outline, polygon
 from heimdall_locate.position import Candidate, Position
 from heimdall_locate.sites import Site
 
@@ -75,8 +75,8 @@ def write_position(
     """
     time = time or datetime.now(UTC)
     texts = {
-        "position.json": _as_json(position.to_dict()),
-        "position.geojson": _as_json(geojson(position, sites)),
+        "position.json": as_json(position.to_dict()),
+        "position.geojson": as_json(geojson(position, sites)),
         "position.kml": kml(position, sites),
         "position.cot.xml": cot(position, time),
         "map.html": map_html(position, sites),
@@ -125,15 +125,9 @@ def geojson(position: Position, sites: Sequence[Site]) -> dict[str, Any]:
                 "propagation": shown(position.propagation),
                 "termination": shown(position.termination),
             }
-        features.append(_point(one.longitude_deg, one.latitude_deg, properties))
+        features.append(point_feature(one.longitude_deg, one.latitude_deg, properties))
         for probability, ellipse in shown_ellipses(position, rank):
-            outline = ellipse_outline(one.latitude_deg, one.longitude_deg, ellipse)
-            rings = polygon(outline)
-            geometry = (
-                {"type": "Polygon", "coordinates": rings}
-                if len(rings) == 1
-                else {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}
-            )
+            rings = polygon(ellipse_outline(one.latitude_deg, one.longitude_deg, ellipse))
             properties = {
                 "kind": "ellipse",
                 "name": f"{100 * probability:.0f} % of candidate {rank}",
@@ -143,7 +137,7 @@ def geojson(position: Position, sites: Sequence[Site]) -> dict[str, Any]:
                 "semi_minor_m": ellipse.semi_minor_m,
                 "bearing_deg": ellipse.bearing_deg,
             }
-            features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+            features.append(outline_feature(rings, properties))
     for site, result in placed_receivers(position, sites):
         properties = {
             "kind": "receiver",
@@ -154,60 +148,57 @@ def geojson(position: Position, sites: Sequence[Site]) -> dict[str, Any]:
             "sigma_us": result.sigma_us,
             "snr_db": result.snr_db,
         }
-        features.append(_point(site.longitude_deg, site.latitude_deg, properties))
+        features.append(point_feature(site.longitude_deg, site.latitude_deg, properties))
     return {"type": "FeatureCollection", "features": features}
 
 
 def kml(position: Position, sites: Sequence[Site]) -> str:
     """The position as a KML 2.2 document, such as Google Earth opens."""
     root = ElementTree.Element("kml", xmlns="http://www.opengis.net/kml/2.2")
-    document = _child(root, "Document")
-    _child(document, "name", title(position))
-    _child(document, "description", position.termination)
+    document = child(root, "Document")
+    child(document, "name", title(position))
+    child(document, "description", position.termination)
     # Colours are opacity, blue, green, red.
     for style, colour, icon in (
         ("candidate", "ffd65724", "paddle/blu-circle"),
         ("used", "ff1e26b3", "shapes/triangle"),
         ("unused", "ff8d857d", "shapes/triangle"),
     ):
-        element = _child(document, "Style", id=style)
-        picture = _child(element, "IconStyle")
-        _child(picture, "color", "ffffffff" if style == "candidate" else colour)
+        element = child(document, "Style", id=style)
+        picture = child(element, "IconStyle")
+        child(picture, "color", "ffffffff" if style == "candidate" else colour)
         address = f"http://maps.google.com/mapfiles/kml/{icon}.png"
-        _child(_child(picture, "Icon"), "href", address)
+        child(child(picture, "Icon"), "href", address)
     for style, opacity in (("ellipse-68", "40"), ("ellipse-95", "20")):
-        element = _child(document, "Style", id=style)
-        outline, area = _child(element, "LineStyle"), _child(element, "PolyStyle")
-        _child(outline, "color", "ffd65724")
-        _child(outline, "width", "2")
-        _child(area, "color", f"{opacity}d65724")
+        element = child(document, "Style", id=style)
+        outline, area = child(element, "LineStyle"), child(element, "PolyStyle")
+        child(outline, "color", "ffd65724")
+        child(outline, "width", "2")
+        child(area, "color", f"{opacity}d65724")
     for rank, one in enumerate(shown_candidates(position), start=1):
-        folder = _child(document, "Folder")
-        _child(folder, "name", _name(rank, one))
+        folder = child(document, "Folder")
+        child(folder, "name", _name(rank, one))
         about = f"{coordinates_text(one)}, probability {probability_text(one.probability)}"
-        mark = _placemark(folder, _name(rank, one), about, "candidate")
-        _child(
-            _child(mark, "Point"), "coordinates", f"{one.longitude_deg:.7f},{one.latitude_deg:.7f}"
+        mark = placemark(folder, _name(rank, one), about, "candidate")
+        child(
+            child(mark, "Point"), "coordinates", f"{one.longitude_deg:.7f},{one.latitude_deg:.7f}"
         )
         for probability, ellipse in shown_ellipses(position, rank):
             percent = f"{100 * probability:.0f}"
-            mark = _placemark(folder, f"{percent} %", ellipse_text(ellipse), f"ellipse-{percent}")
-            shape = _child(mark, "MultiGeometry")
-            for ring in polygon(ellipse_outline(one.latitude_deg, one.longitude_deg, ellipse)):
-                edge = _child(_child(shape, "Polygon"), "outerBoundaryIs")
-                text = " ".join(f"{x:.7f},{y:.7f}" for x, y in ring)
-                _child(_child(edge, "LinearRing"), "coordinates", text)
-    folder = _child(document, "Folder")
-    _child(folder, "name", "Receivers")
+            mark = placemark(folder, f"{percent} %", ellipse_text(ellipse), f"ellipse-{percent}")
+            around = ellipse_outline(one.latitude_deg, one.longitude_deg, ellipse)
+            outline_shape(mark, polygon(around))
+    folder = child(document, "Folder")
+    child(folder, "name", "Receivers")
     for site, result in placed_receivers(position, sites):
         style = "used" if result.used else "unused"
-        mark = _placemark(folder, site.name, receiver_text(result), style)
-        _child(
-            _child(mark, "Point"),
+        mark = placemark(folder, site.name, receiver_text(result), style)
+        child(
+            child(mark, "Point"),
             "coordinates",
             f"{site.longitude_deg:.7f},{site.latitude_deg:.7f}",
         )
-    return _as_xml(root)
+    return as_xml(root)
 
 
 def cot(position: Position, time: datetime) -> str:
@@ -233,7 +224,7 @@ def cot(position: Position, time: datetime) -> str:
         start=_zulu(time),
         stale=_zulu(time + COT_VALID_FOR),
     )
-    _child(
+    child(
         event,
         "point",
         lat=f"{first.latitude_deg:.7f}",
@@ -242,10 +233,10 @@ def cot(position: Position, time: datetime) -> str:
         ce=f"{ellipse.semi_major_m:.1f}",
         le=COT_UNKNOWN,
     )
-    detail = _child(event, "detail")
-    _child(detail, "contact", callsign=title(position))
-    _child(
-        _child(detail, "shape"),
+    detail = child(event, "detail")
+    child(detail, "contact", callsign=title(position))
+    child(
+        child(detail, "shape"),
         "ellipse",
         major=f"{ellipse.semi_major_m:.1f}",
         minor=f"{ellipse.semi_minor_m:.1f}",
@@ -256,8 +247,8 @@ def cot(position: Position, time: datetime) -> str:
         f"{_name(rank, one)}: {coordinates_text(one)}."
         for rank, one in enumerate(shown_candidates(position)[1:], start=2)
     ]
-    _child(detail, "remarks", " ".join(filter(None, remarks)))
-    return _as_xml(event)
+    child(detail, "remarks", " ".join(filter(None, remarks)))
+    return as_xml(event)
 
 
 def sigmf(position: Position, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,12 +302,34 @@ def _name(rank: int, candidate: Candidate) -> str:
     return f"Candidate {rank}, {probability_text(candidate.probability)}"
 
 
-def _point(longitude_deg: float, latitude_deg: float, properties: dict[str, Any]) -> dict[str, Any]:
+def point_feature(
+    longitude_deg: float, latitude_deg: float, properties: dict[str, Any]
+) -> dict[str, Any]:
+    """A place as a GeoJSON Feature."""
     geometry = {"type": "Point", "coordinates": [longitude_deg, latitude_deg]}
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def _child(
+def outline_feature(rings: list[Ring], properties: dict[str, Any]) -> dict[str, Any]:
+    """A shape, as `polygon` returns it, as a GeoJSON Feature."""
+    geometry = (
+        {"type": "Polygon", "coordinates": rings}
+        if len(rings) == 1
+        else {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}
+    )
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def outline_shape(mark: ElementTree.Element, rings: list[Ring]) -> None:
+    """Add a shape, as `polygon` returns it, to a placemark of KML."""
+    shape = child(mark, "MultiGeometry")
+    for ring in rings:
+        edge = child(child(shape, "Polygon"), "outerBoundaryIs")
+        text = " ".join(f"{x:.7f},{y:.7f}" for x, y in ring)
+        child(child(edge, "LinearRing"), "coordinates", text)
+
+
+def child(
     parent: ElementTree.Element, tag: str, text: str = "", **attributes: str
 ) -> ElementTree.Element:
     """A new last child; control characters, most of which XML cannot hold, are escaped."""
@@ -326,23 +339,26 @@ def _child(
     return element
 
 
-def _placemark(
+def placemark(
     parent: ElementTree.Element, name: str, about: str, style: str
 ) -> ElementTree.Element:
-    element = _child(parent, "Placemark")
-    _child(element, "name", name)
-    _child(element, "description", html.escape(about))  # a viewer shows it as HTML
-    _child(element, "styleUrl", f"#{style}")
+    """A new placemark of KML, without a place yet."""
+    element = child(parent, "Placemark")
+    child(element, "name", name)
+    child(element, "description", html.escape(about))  # a viewer shows it as HTML
+    child(element, "styleUrl", f"#{style}")
     return element
 
 
-def _as_xml(root: ElementTree.Element) -> str:
+def as_xml(root: ElementTree.Element) -> str:
+    """A document as the text of its file; changes its indentation."""
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 
-def _as_json(value: object) -> str:
+def as_json(value: object) -> str:
+    """JSON as the text of its file; null for numbers that are not finite."""
     return json_text(_finite(value), indent=1) + "\n"
 
 

@@ -21,6 +21,7 @@ from heimdall_evaluation.errors import ReportError
 from heimdall_evaluation.intervals import Interval, ratio_of_medians
 from heimdall_evaluation.report import charts, quantities, sentences
 from heimdall_evaluation.report.embedded import embed
+from heimdall_evaluation.report.files import compressed, session_files
 from heimdall_evaluation.report.map import choose_by_rank, closeups_figure, map_figure
 from heimdall_evaluation.report.quantities import count, distance, factor
 
@@ -39,7 +40,7 @@ def render_report(contents: ReportContents, path: str | os.PathLike[str]) -> Pat
         ReportError: The file cannot be written there.
     """
     templates = importlib.resources.files("heimdall_evaluation.report") / "templates"
-    script = (templates / "zoom.js").read_text(encoding="utf-8")
+    script = (templates / "report.js").read_text(encoding="utf-8")
     # The page's security policy names its one script by this hash; no other runs.
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return write_page(
@@ -94,6 +95,7 @@ def _evaluated(contents: ReportContents) -> dict[str, Any]:
         "comparisons": [compare(evaluation, baseline) for baseline in contents.baselines],
         "map": map_figure(contents, chosen),
         "closeups": closeups_figure(evaluation, chosen),
+        "files": {ending: compressed(text) for ending, text in session_files(contents).items()},
         "figures": {
             "errors": charts.errors_figure(contents),
             "coverage": charts.coverage_figure(evaluation),

@@ -90,3 +90,15 @@ for (const frame of document.querySelectorAll("#map .frame")) {
   new ResizeObserver(scale).observe(map);
   show();
 }
+
+// The sessions as files, which the page holds compressed.
+for (const button of document.querySelectorAll("button[data-file]"))
+  button.addEventListener("click", async () => {
+    const held = document.getElementById(`file-${button.dataset.file}`).textContent;
+    const bytes = Uint8Array.from(atob(held), (character) => character.charCodeAt(0));
+    const text = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await new Response(text).blob());
+    link.download = `${document.title}.${button.dataset.file}`;
+    link.click();
+  });
