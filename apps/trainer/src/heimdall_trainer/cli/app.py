@@ -160,6 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         elif isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
             place = f"heimdall {words[0]}" if words and words[0] in EXAMPLES else "heimdall"
             status, message = WRONG_USAGE, f"{origins.explain(message)} (see {place} --help)"
+        elif isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            message = (
+                f"`heimdall {words[0]}` needs PyTorch, which is not installed here: use an "
+                "installation with it (README.md, Smaller installations)"
+            )
         elif not is_expected(error):
             message = f"{describe(error)} (run again with --debug to see where, and report it)"
     sys.stdout.flush()
