@@ -317,15 +317,24 @@ def test_an_estimate_is_written_back_and_not_learnt_from(heimdall, folder, capsy
         shutil.copy(mine, theirs)
     assert heimdall(*words)[0] == 0
     told = ["ingest", "in", "--source", "X", "--stations", "stations.csv", "--dry-run"]
-    for more, code, value in (
-        ([], 1, "is an estimate of heimdall locate, and no known position; give --latitude"),
-        (["--latitude", "44.6113", "--longitude", "7.772"], 0, "in order: 1 session"),
-    ):
+
+    def ingested(*more):
         with pytest.raises(SystemExit) as ended:
             main([*told, *more])
         said = capsys.readouterr()
-        assert ended.value.code == code
-        assert value in said.out + said.err
+        return ended.value.code, said.out + said.err
+
+    status, said = ingested()
+    assert status == 1
+    assert "is an estimate of heimdall locate, and no known position; give --latitude" in said
+    status, said = ingested("--latitude", "44.6113", "--longitude", "7.772")
+    assert status == 0
+    assert "in order: 1 session of 4 recordings" in said
+    for path in (folder / "in").glob("*.sigmf-meta"):
+        path.write_text(path.read_text().replace("heimdall:estimate", "their:survey"))
+    status, said = ingested()
+    assert status == 0
+    assert f"'X' from the recordings' annotations: {found['latitude_deg']}, " in said
 
 
 def test_a_catalogue_that_does_not_answer_is_told_and_spared(heimdall, folder, monkeypatch):

@@ -1,5 +1,7 @@
 """Places of transmitters in annotations, which may become labels."""
 
+import json
+
 import pytest
 from heimdall_data.errors import RecordingError
 from heimdall_data.recordings.sigmf_emitter import ESTIMATE_KEY, emitters_in, known_places
@@ -22,7 +24,8 @@ def point(latitude_deg, longitude_deg, kind="Point"):
 
 def found(*annotations):
     """The transmitters of a recording `a` with these annotations."""
-    return emitters_in({"global": {}, "captures": [], "annotations": [*annotations]}, "a")
+    meta = {"global": {}, "captures": [], "annotations": [*annotations]}
+    return emitters_in(json.dumps(meta).encode(), "a")
 
 
 @given(places, places, st.sampled_from(["Point", "point"]))
@@ -56,7 +59,7 @@ def test_the_name_of_the_source_chooses_and_estimates_are_never_known():
     assert [one.position_deg for one in known_places(emitters, "two")] == [(2, 2)]
     assert [one.position_deg for one in known_places(emitters, "Beacon")] == [(1, 1), (2, 2)]
     assert known_places(emitters[2:], "Beacon") == []
-    assert emitters_in(None, "a") == ()
+    assert emitters_in(b'{"global": {}, "captures": []}', "a") == ()
 
 
 @given(st.dictionaries(keys, json_values | st.dictionaries(keys, json_values)) | json_values)

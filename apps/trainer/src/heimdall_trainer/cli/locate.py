@@ -232,12 +232,13 @@ def _of_sessions(
 def _sigmf_metadata(transmission: Transmission, position: Position) -> dict[str, Mapping[str, Any]]:
     """Metadata of the local SigMF recordings in the answer, by the file's name without its end."""
     from heimdall_data.recordings.formats import suffix_of
+    from heimdall_data.recordings.sigmf_recording import sigmf_metadata
 
     unused = {one.name for one in position.receivers if not one.used}
     return {
-        path.name.removesuffix(suffix_of(path)): recording.metadata
+        path.name.removesuffix(suffix_of(path)): sigmf_metadata(metadata, path.name)
         for name, path in transmission.files.items()
-        if name not in unused and (recording := transmission.recordings[name]).metadata is not None
+        if name not in unused and (metadata := transmission.recordings[name].metadata) is not None
     }
 
 

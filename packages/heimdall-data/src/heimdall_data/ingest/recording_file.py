@@ -159,7 +159,7 @@ class RecordingFile:
             level_db=10 * float(np.log10(power)) if power > 0 else None,
             digest=read.digest,
             samples_digest=samples_digest(recording),
-            emitters=emitters_in(recording.metadata, path.name),
+            emitters=emitters_in(recording.metadata, path.name) if recording.metadata else (),
             converted=details if read.is_converted else None,
         )
 

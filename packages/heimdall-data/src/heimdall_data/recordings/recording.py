@@ -20,16 +20,13 @@ from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from heimdall_features.clock import CLOCK_LIMIT_S
 
 from heimdall_data.errors import RecordingError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ComplexSamples = npt.NDArray[np.complex64]
 
@@ -176,8 +173,8 @@ class Recording:
     """Place of the receiver, if the file has it."""
     n_dropped_samples: int = 0
     """Samples left out by decoding: those with stale stamps, or beyond a gap."""
-    metadata: Mapping[str, Any] | None = field(default=None, repr=False)
-    """Those of a SigMF recording, as they were read."""
+    metadata: bytes | None = field(default=None, repr=False)
+    """The `.sigmf-meta` of a SigMF recording."""
     others: tuple[Recording, ...] = ()
     """Shorter stretches of the same file, with gaps between them and this one."""
 

@@ -12,15 +12,15 @@ sigmf.org.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heimdall_features.names import composed
 
 from heimdall_data.errors import RecordingError, reason_of
-from heimdall_data.recordings.sigmf_recording import geojson_place
+from heimdall_data.recordings.sigmf_recording import geojson_place, sigmf_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 ESTIMATE_KEY = "heimdall:estimate"
 """Key of an annotation whose place was estimated."""
@@ -39,16 +39,17 @@ class Emitter:
     """File, number of the annotation and field, for messages."""
 
 
-def emitters_in(metadata: Mapping[str, Any] | None, name: str) -> tuple[Emitter, ...]:
-    """Return the places of transmitters that a recording's annotations state.
+def emitters_in(metadata: bytes, name: str) -> tuple[Emitter, ...]:
+    """Return the places of transmitters that the annotations of a `.sigmf-meta` state.
 
     Raises:
         RecordingError: The annotations have another form, or a place is none.
     """
     found = []
+    meta = sigmf_metadata(metadata, name)
     where = f"{name}: annotations"
     try:
-        for number, said in enumerate((metadata or {}).get("annotations") or (), 1):
+        for number, said in enumerate(meta.get("annotations") or (), 1):
             where = f"{name}, annotation {number}"
             about = said.get("signal:emitter") or {}
             field, place = "signal:emitter", about.get("geolocation")

@@ -99,7 +99,7 @@ def recording_from_sigmf(
             f"{name}: unusable SigMF metadata or samples ({reason_of(error)}); "
             f"correct the .sigmf-meta, or store the recording again"
         ) from error
-    return replace(recording, metadata=meta)
+    return replace(recording, metadata=metadata)
 
 
 def sigmf_metadata(metadata: bytes, name: str) -> dict[str, Any]:
