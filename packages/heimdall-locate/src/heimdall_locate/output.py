@@ -83,7 +83,7 @@ def write_position(
     }
     for name, each in metadata.items():
         try:
-            texts[f"sigmf/{name}.sigmf-meta"] = _as_json(sigmf(position, each))
+            texts[f"sigmf/{name}.sigmf-meta"] = as_json(sigmf(position, each))
         except (AttributeError, KeyError, TypeError) as error:
             raise LocateError(
                 f"{name}: its SigMF annotations or extensions have another form; correct them"
