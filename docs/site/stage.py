@@ -74,7 +74,6 @@ NAVIGATION = {
         name: str((path / "CHANGELOG.md").relative_to(ROOT)) for name, path in PACKAGES.items()
     },
 }
-"""Pages that are not written yet have a place already, and none on the site."""
 ASSETS = ("iframe-worker.js", "tables.css")
 PICTURES = (".png", ".svg", ".jpg")
 FENCE = re.compile(r"(^```.*?^```$)", flags=re.DOTALL | re.MULTILINE)
@@ -106,17 +105,16 @@ def stage(folder: Path) -> list[str]:
     """
     shutil.rmtree(folder, ignore_errors=True)
     pages = [page for part in NAVIGATION.values() for page in part.values()]
-    written = [page for page in pages if (ROOT / page).is_file()]
     forgotten = {str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md")} - set(pages)
     if forgotten:
         raise StageError(f"no place in the navigation: {', '.join(sorted(forgotten))}")
-    texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in written}
+    texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in pages}
     faults = [f"{page}: {fault}" for page, text in texts.items() for fault in table_faults(text)]
     if faults:
         raise StageError("\n".join(faults))
     outside: set[str] = set()
     for page, text in texts.items():
-        _write(folder / "pages" / page, _linked(page, text, outside, set(written)))
+        _write(folder / "pages" / page, _linked(page, text, outside, set(pages)))
     for picture in (ROOT / "docs").rglob("*"):
         if picture.suffix in PICTURES:
             target = folder / "pages" / picture.relative_to(ROOT)
@@ -125,8 +123,7 @@ def stage(folder: Path) -> list[str]:
     for asset in ASSETS:
         shutil.copyfile(ROOT / "docs/site" / asset, folder / "pages" / asset)
     navigation = [
-        {title: [{name: page} for name, page in part.items() if page in written]}
-        for title, part in NAVIGATION.items()
+        {title: [{name: page} for name, page in part.items()]} for title, part in NAVIGATION.items()
     ]
     imported = {name for text in texts.values() for name in _imported(text)}
     reference = [{name: _reference(folder / "pages", name, imported)} for name in PACKAGES]
