@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from typing import Annotated, Any
 
 import numpy as np
 from heimdall_features import ClockedRecording
 from heimdall_locate import Candidate, Ellipse, ReceiverResult
+from pybase64 import b64decode
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 SAMPLE_BYTES = 8
