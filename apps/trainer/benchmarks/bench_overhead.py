@@ -139,7 +139,7 @@ def main():
     given = arguments()
     with tempfile.TemporaryDirectory() as folder, EmbeddedStack(Path(folder)) as stack:
         connections = Connections.to_stack(stack)
-        fill(connections, DemoConfig(sessions=given.sessions, seed=3))
+        fill(connections, DemoConfig(sessions=given.sessions, seed=3, features="mel"))
         config = TrainingConfig(
             epochs=1,
             backbone=given.backbone,

@@ -179,7 +179,7 @@ def main():
     print(f"{options.sessions} sessions, {options.epochs} epochs, {torch.get_num_threads()} thread")
     with EmbeddedStack(options.state_dir / "servers") as stack:
         connections = Connections.to_stack(stack)
-        fill(connections, DemoConfig(sessions=options.sessions, seed=3))
+        fill(connections, DemoConfig(sessions=options.sessions, seed=3, features="mel"))
         measure(options, connections)
 
 
