@@ -1,8 +1,8 @@
 """What an export costs, and what the files answer in, beside PyTorch in one run.
 
 Prints two Markdown tables for each timm backbone that is named, `convnext_atto` without any. The
-first: seconds, seconds of CPU, and memory beyond that of the loaded network, of `export_onnx` and
-of `torch.onnx.export` with the checker, each in a process of its own, for they leave memory behind.
+first: seconds, seconds of CPU, and memory beyond that of the loaded network, of `export_onnx`, of the
+same with `dynamo=True` and of `torch.onnx.export` with the checker, each in a process of its own, for they leave memory behind.
 The second: milliseconds of PyTorch, of the files of several operator sets, and of their variants,
 called in turns. Weights are random, so nothing is said here of positions; for that there
 is `heimdall models benchmark`.
@@ -63,6 +63,11 @@ def by_export_onnx(net, path):
     export_onnx(net, path, metadata=METADATA)
 
 
+def by_export_onnx_dynamo(net, path):
+    """Ours, with the graph of `torch.export`."""
+    export_onnx(net, path, metadata=METADATA, dynamo=True)
+
+
 def by_torch(net, path):
     """What a plain export does: torch's own exporter, one file, the checker on it."""
     batch = torch.export.Dim("batch")
@@ -100,7 +105,7 @@ def print_export_costs(backbone, folder):
     print(f"\n| {backbone} | seconds | CPU seconds | memory MB | of {weights_mb:.0f} MB weights |")
     print("|---|---|---|---|---|")
     fresh = multiprocessing.get_context("spawn")
-    for way in (by_torch, by_export_onnx):
+    for way in (by_torch, by_export_onnx, by_export_onnx_dynamo):
         answer = fresh.Queue()
         path = folder / f"{way.__name__}.onnx"
         child = fresh.Process(target=export_costs, args=(way, backbone, path, answer))
@@ -164,12 +169,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backbones", nargs="*", default=["convnext_atto"])
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[*BATCH_SIZES])
+    parser.add_argument("--export_only", action="store_true", help="print the first table alone")
     parser.add_argument("--threads", nargs="+", type=int, default=[*THREADS])
     given = parser.parse_args()
     for backbone in given.backbones:
         with tempfile.TemporaryDirectory() as temporary:
             print_export_costs(backbone, Path(temporary))
-            print_latencies(backbone, Path(temporary), given.batch_sizes, given.threads)
+            if not given.export_only:
+                print_latencies(backbone, Path(temporary), given.batch_sizes, given.threads)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,13 @@ def float_path(serving, metadata, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def exported_path(serving, metadata, tmp_path_factory):
+    """The same by `torch.export`."""
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    return export_onnx(serving, path, metadata=metadata | CALIBRATION, dynamo=True)
+
+
+@pytest.fixture(scope="module")
 def network_14(serving, metadata, tmp_path_factory):
     """The same for an old runtime."""
     path = tmp_path_factory.mktemp("old") / "model.onnx"
@@ -76,6 +83,18 @@ def test_a_variant_says_nearly_what_the_model_says(kind, most_m, variants, float
     moved = np.linalg.norm(positions_m(variants[kind], features) - plain, axis=1)
     assert np.linalg.norm(plain.std(axis=0)) > 10_000
     assert 0 < moved.max() < most_m
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8"])
+def test_a_file_of_torchs_other_exporter_becomes_as_small(
+    kind, exported_path, variants, float_path, features, tmp_path
+):
+    """Rewrites look for patterns of nodes; unseen ones would leave weights as they were."""
+    small = quantize_model(exported_path, tmp_path / "small.onnx", kind, features=features)
+    assert small.stat().st_size < 1.02 * variants[kind].stat().st_size
+    apart = positions_m(small, features) - positions_m(variants[kind], features)
+    rounding = positions_m(variants[kind], features) - positions_m(float_path, features)
+    assert np.abs(apart).max() < np.abs(rounding).max()
 
 
 def test_four_bits_say_about_what_the_model_says(variants, float_path, features):

@@ -5,6 +5,10 @@ call, as further inputs, so that the exporter and the checker see only their typ
 `weighted_graph` writes them to the file in one pass. The graph is traced, so which operations run
 must not depend on values: `_NoDecisions` detects a network where it does.
 
+torch has two ways to a graph, whose files are alike. Its TorchScript tracer is deprecated, and the
+default here because it is many times faster and needs no onnxscript; with `dynamo=True` the graph
+comes from `torch.export`, which is to replace it.
+
 `_NanGuard` makes the file answer NaN to NaN, infinity and values that no receiver measures (levels
 of a thousand decibels, times of a second); the network alone would answer with a position. A NaN
 in the input is no protection: ONNX Runtime's `Relu`, `Max`, `Clip` and max-pooling may drop it.
@@ -48,6 +52,8 @@ if TYPE_CHECKING:
 
 _NEWEST_TRACED_OPSET = 20
 """Newest operator set of torch's tracing exporter; newer ones need a conversion."""
+_OLDEST_EXPORTED_OPSET = 18
+"""Oldest operator set of torch's other exporter."""
 _LARGEST_DB = 1e3
 """The largest and the smallest float32, as powers, are within 400 dB."""
 _LARGEST_ARRIVAL = 1e6
@@ -63,6 +69,7 @@ def export_onnx(
     metadata: Mapping[str, str],
     opset: int = DEFAULT_OPSET,
     largest_file: int = LARGEST_FILE,
+    dynamo: bool = False,
 ) -> Path:
     """Write a module as an ONNX file with a dynamic batch.
 
@@ -85,6 +92,8 @@ def export_onnx(
         opset: ONNX operator set, one of `OPSETS`.
         largest_file: Weights of more bytes go into a file of their own, `*.data`, beside the
             model and named for its contents; both must be kept in one folder.
+        dynamo: Make the graph with `torch.export` instead of the deprecated TorchScript tracer;
+            needs onnxscript and operator set 18 or newer.
 
     Returns:
         The path.
@@ -100,6 +109,11 @@ def export_onnx(
             f"opset {opset} is not supported; use one from {OPSETS[0]} to {OPSETS[-1]}, "
             f"by default {DEFAULT_OPSET}"
         )
+    if dynamo and opset < _OLDEST_EXPORTED_OPSET:
+        raise ExportError(
+            f"opset {opset} is not supported with dynamo=True; use one from "
+            f"{_OLDEST_EXPORTED_OPSET} on"
+        )
     require_metadata(metadata, timed=arrivals_shape is not None)
     for name, values in network.state_dict().items():
         if values.is_floating_point() and not values.isfinite().all():
@@ -110,7 +124,8 @@ def export_onnx(
     with evaluating(network) as device:
         # Two samples: the exporter would make a constant of a batch of one.
         examples = tuple(torch.zeros((2, *shape), device=device) for shape in shapes)
-        graph = _checked_graph(network, examples, _output_names(network, examples), opset)
+        make = _exported_graph if dynamo else _traced_graph
+        graph = _checked_graph(network, examples, _output_names(network, examples), opset, make)
     onnx.helper.set_model_props(graph.model, dict(metadata))
     _describe(graph.model, input_shape[0], metadata["heimdall.created_at"])
     graph.save(target, largest=largest_file)
@@ -165,11 +180,15 @@ def _output_names(network: nn.Module, examples: tuple[Tensor, ...]) -> tuple[str
 
 
 def _checked_graph(
-    network: nn.Module, examples: tuple[Tensor, ...], outputs: tuple[str, ...], opset: int
+    network: nn.Module,
+    examples: tuple[Tensor, ...],
+    outputs: tuple[str, ...],
+    opset: int,
+    make: Callable[..., WeightedGraph],
 ) -> WeightedGraph:
     inputs = (INPUT, ARRIVALS)[: len(examples)]
     traced_opset = min(opset, _NEWEST_TRACED_OPSET)
-    graph = _traced_graph(_NanGuard(network), examples, inputs, outputs, traced_opset)
+    graph = make(_NanGuard(network), examples, inputs, outputs, traced_opset)
     fold_transposes(graph)
     try:
         if opset > _NEWEST_TRACED_OPSET:
@@ -284,6 +303,75 @@ def _traced_graph(
             f"torch.onnx.export cannot make a graph of the network: {reason}"
         ) from error
     return WeightedGraph(onnx.load_from_string(file.getvalue()), weights)
+
+
+def _exported_graph(
+    network: nn.Module,
+    examples: Sequence[Tensor],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    opset: int,
+) -> WeightedGraph:
+    """As `_traced_graph`, by `torch.export`."""
+    try:
+        import onnx_ir
+        import onnxscript  # noqa: F401 - torch needs it
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"dynamo=True needs {error.name}: pip install 'heimdall-export[dynamo]'"
+        ) from error
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                tuple(examples),
+                input_names=[*inputs],
+                output_names=[*outputs],
+                dynamic_shapes=(tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),),
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+            )
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ExportError(
+            f"torch.onnx.export cannot make a graph of the network: {reason}"
+        ) from error
+    made: onnx_ir.Model = program.model  # type: ignore[union-attr] # None without dynamo
+    held = made.graph.initializers
+    weights = {name: weight.detach() for name, weight in _tensors(network) if name in held}
+    # Others are weights that the exporter has transposed or added up, or constants.
+    others = {n: v.const_value.numpy() for n, v in held.items() if v.const_value is not None}
+    weights |= {
+        name: torch.tensor(values)
+        for name, values in others.items()
+        if name not in weights and values.ndim and values.dtype == "float32"
+    }
+    for name in weights:
+        value = held.pop(name)
+        value.const_value = None  # so that it is not written
+        made.graph.inputs.append(value)
+    graph = onnx_ir.to_proto(made)
+    _simplify(graph)
+    return WeightedGraph(graph, weights)
+
+
+def _simplify(model: onnx.ModelProto) -> None:
+    """Name the batch, make nodes of constants, as the tracer does, and drop debugging notes."""
+    graph = model.graph
+    for end in (*graph.input, *graph.output):
+        for size in end.type.tensor_type.shape.dim[:1]:
+            if size.dim_param:
+                size.dim_param = "batch"
+    constants = [
+        onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+        for tensor in graph.initializer
+    ]
+    nodes = [*constants, *graph.node]
+    for part in (*nodes, *graph.input, *graph.output, graph, model):
+        part.ClearField("metadata_props")
+    del graph.initializer[:], graph.node[:]
+    graph.node.extend(nodes)
 
 
 class _WeightsAsInputs(nn.Module):
