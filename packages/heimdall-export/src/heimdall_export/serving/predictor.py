@@ -147,6 +147,11 @@ class Predictor:
         if warm_up:
             self._positions(Sample(*(np.zeros((1, *shape), np.float32) for shape in shapes)))
 
+    @property
+    def version(self) -> str:
+        """Version in the registry; `run_id` where none was asked."""
+        return self.published.version if self.published else self.run_id
+
     def predict(self, recordings: Mapping[str, Recording], *, timing: bool = True) -> Position:
         """Position of the transmitter of one session.
 
