@@ -265,6 +265,40 @@ def test_what_is_wrong_with_the_file_is_said_with_its_line(folder, text, said):
     assert "geheim" not in line
 
 
+ON_A_MODEL = ("evaluate a.onnx", "compare a.onnx b.onnx", "models benchmark a.onnx", "cache build")
+
+
+@pytest.mark.parametrize("command", ON_A_MODEL)
+def test_the_file_of_a_training_serves_for_its_model(folder, command):
+    """What does nothing there is passed over; what is wrong is still named, with its line."""
+    words = (*command.split(), "--config", "run.yaml")
+    for text in (
+        "epochs: 0\nonly: {min_snr_db: 6}\ncache_gb: 5",
+        heimdall("train", "--print_config")[1],
+    ):
+        (folder / "run.yaml").write_text(text)
+        status, _, line = heimdall(*words)
+        assert (status, "no catalogue is configured" in line) == (1, True), line
+    (folder / "run.yaml").write_text("cache_gb: 0")
+    assert "run.yaml:1" in heimdall(*words)[2]
+    (folder / "run.yaml").write_text("epoch: 3")
+    assert "'epochs'" in heimdall(*words)[2]
+
+
+@pytest.mark.parametrize("command", ON_A_MODEL)
+@pytest.mark.parametrize("flag", ["--epochs", "--learning_rate", "--val-split", "--no-augment"])
+def test_a_flag_that_does_nothing_is_refused_and_not_in_the_help(command, flag):
+    """One who gives it believes that it changes the answer."""
+    acts = flag == "--val-split" and command != "cache build"
+    status, help_, _ = heimdall(*command.split(), "--help")
+    assert status == 0
+    assert (flag in help_) == acts
+    status, _, line = heimdall(*command.split(), *((flag, "0.5") if acts else (flag,)))
+    assert status == (1 if acts else 2)
+    assert (f"{flag} does nothing here" in line) != acts
+    assert f"heimdall {command.split()[0]}" in help_.partition("Examples:")[2]
+
+
 @pytest.mark.parametrize("name", ["none.yaml", ".", "latin-1", "/dev/zero"])
 def test_a_file_that_cannot_be_read_is_named(folder, name):
     """A misspelt path must not mean `no configuration`, nor a device fill the memory."""

@@ -5,7 +5,7 @@ import json
 import uuid
 
 import pytest
-from heimdall_export import list_versions
+from heimdall_export import evaluation_tags, list_versions
 from heimdall_export.tracking.client import open_client
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.connections import Connections
@@ -79,6 +79,24 @@ def test_lists_are_for_programs_too(version, tracking_uri, capsys):
     assert shown == listed | {"moves": []}
     assert heimdall("list", "--model-name", "nobody") == 0
     assert capsys.readouterr().out == f"nobody has no version in {tracking_uri}\n"
+    assert heimdall("list", "--model-name", name) == 0
+    assert capsys.readouterr().out.startswith(f"{name} in {tracking_uri}\nversion    1 ")
+
+
+def test_metrics_are_shown_in_their_units(version, tracking_uri, capsys):
+    """Nobody reads 28912.80517578125 in a line of JSON, or compares it with another."""
+    name, _ = version
+    metrics = {"test/error_m_median": 28912.805, "test/nll": -1.23456, "test/coverage_68": 0.7013}
+    tags = evaluation_tags(metrics, ["a"])
+    for tag in tags.items():
+        open_client(tracking_uri).set_model_version_tag(name, "1", *tag)
+    assert heimdall("show", "1", "--model-name", name) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    figures = {line[0]: line[1] for line in lines}
+    assert figures["test/error_m_median"] == "28.9 km"
+    assert figures["test/nll"] == "-1.23"
+    assert figures["test/coverage_68"] == "70 %"
+    assert "metrics" not in figures
 
 
 def test_without_a_yes_nothing_is_deleted(version, stack, tracking_uri, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cyclopts
 import pytest
-from heimdall_trainer.cli.app import app
+from heimdall_trainer.cli.app import COMMANDS, EXAMPLES, app
 
 ROOT = next((p for p in Path(__file__).resolve().parents if (p / "docs" / "site").is_dir()), None)
 SHELL = re.compile(r"^```(?:sh|bash|)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -61,6 +61,18 @@ def test_every_command_of_a_page_is_one_that_is_taken(page, tmp_path, monkeypatc
         (tmp_path / ("run.yaml" if number == 0 else f"{number}.yaml")).write_text(block)
     found = {shlex.join(words): refused(words) for words in commands(text)}
     assert {line: why for line, why in found.items() if why} == {}
+
+
+@pytest.mark.parametrize("command", [place.partition(":")[0] for place in COMMANDS])
+def test_every_command_has_examples_that_it_takes(command, tmp_path, monkeypatch):
+    """The end of a command's help is copied before any flag above it is read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text("epochs: 3")
+    examples = [shlex.split(line) for line in EXAMPLES[command].strip().splitlines()]
+    assert len(examples) >= 2
+    for heimdall, *words in examples:
+        assert (heimdall, words[0]) == ("heimdall", command)
+        assert refused(words) is None
 
 
 @pytest.mark.skipif(ROOT is None, reason="the pages are not above this file")

@@ -19,7 +19,7 @@ from heimdall_trainer.errors import UsageError
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
 
-FILTER = Parameter(name="*", group="Which sessions", negative="", consume_multiple=True)
+FILTER = Parameter(name="*", group="Which sessions", negative="", consume_multiple=True, parse=True)
 
 
 # The options of training are inherited, not nested, so that `TrainingConfig(epochs=3)` stays as
@@ -129,6 +129,12 @@ class TrainingConfig(TrainingOptions):
         """Fractions of the training, validation and test split."""
         rest = 1 - self.validation_split - self.test_split
         return (rest, self.validation_split, self.test_split)
+
+
+OF_DATA = ("receivers", "sample_rate_hz", "cache_gb")
+"""Fields that choose the data, beside the conditions on sessions."""
+OF_SPLIT = (*OF_DATA, "seed", "split_by", "validation_split", "test_split", "max_excluded", "opset")
+"""Fields that matter to whoever evaluates a model: the split of its training, and the data."""
 
 
 def whole_numbers_only(

@@ -29,7 +29,7 @@ from heimdall_trainer.errors import UsageError, one_line
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from cyclopts import Argument, ArgumentCollection
+    from cyclopts import Argument, ArgumentCollection, UnknownOptionError
 
 ConfigFile = Annotated[Path | None, Parameter(name="--config")]
 """Type of the parameter by which a command takes a configuration file."""
@@ -50,9 +50,34 @@ HEAD = """\
 """
 
 
-def command_group(name: str, summary: str) -> App:
+def command_group(name: str) -> App:
     """A command that has commands of its own."""
-    return App(name=name, help=summary, help_formatter="plain", help_format="markdown")
+    return App(name=name, help_formatter="default", help_format="markdown")
+
+
+def acting(*fields: str) -> Parameter:
+    """Make flags of these fields alone of a command's configuration, called `config`.
+
+    The other fields, which do nothing there, may still be in the command's `--config` file: that
+    of a training serves for its evaluation.
+    """
+    return Parameter(name="*", parse=re.compile(rf"^(config|{'|'.join(fields)})$"))
+
+
+def _is_idle(argument: Argument) -> bool:
+    """Return True for a field that `acting` leaves out."""
+    return not argument.parse and isinstance(argument.parameter.parse, re.Pattern)
+
+
+def refusal(error: UnknownOptionError) -> str:
+    """The message about a flag that a command does not have."""
+    name = error.token.keyword or error.token.value
+    if any(
+        _is_idle(each) and plain(name) in map(plain, each.names)
+        for each in error.argument_collection
+    ):
+        return f"{name} does nothing here: it is a flag of `heimdall train`; leave it out"
+    return one_line(error)
 
 
 def flags_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -63,7 +88,10 @@ def flags_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCo
     """
     given = arguments.get("--config", None)
     if given is not None and given.tokens:
-        set_flags(_entries(Path(os.path.expanduser(given.tokens[-1].value))), arguments)  # noqa: PTH111
+        entries = _entries(Path(os.path.expanduser(given.tokens[-1].value)))  # noqa: PTH111
+        if any(map(_is_idle, arguments)):  # The file may be that of a training.
+            entries = (entry for entry in entries if entry.name != "log_format")
+        set_flags(entries, arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +134,7 @@ def set_flags(entries: Iterable[Entry], arguments: ArgumentCollection) -> None:
             first = seen[id(argument)]
             raise entry.error(f"{entry.name!r} is set already at {first}; remove one")
         seen[id(argument)] = entry.where
-        if id(argument) in set_before:
+        if id(argument) in set_before or _is_idle(argument):
             continue
         if entry.is_list and not argument.token_count()[1]:
             raise entry.error(f"{entry.name!r} is a list; it takes one value")
@@ -177,7 +205,7 @@ def _argument(entry: Entry, arguments: ArgumentCollection) -> Argument:
     known = {
         plain(name): each
         for each in arguments
-        if each.parse and (not entry.group or entry.group in each.keys)
+        if (each.parse or _is_idle(each)) and (not entry.group or entry.group in each.keys)
         for name in each.names
         if name.startswith("--") and name not in each.negatives and plain(name) not in MODES
     }

@@ -28,7 +28,7 @@ from heimdall_trainer.errors import (
     one_line,
     without_passwords,
 )
-from heimdall_trainer.flags import Origins, flags_from_file
+from heimdall_trainer.flags import Origins, flags_from_file, refusal
 from heimdall_trainer.streams import error_of, forgive
 
 if TYPE_CHECKING:
@@ -51,12 +51,75 @@ COMMANDS = {
     "worker:worker": "Train what a job queue asks for, with Celery.",
     "doctor:doctor": "What killed processes left: list it, or mend it.",
 }
+EXAMPLES = {
+    "demo": """
+heimdall demo
+heimdall demo --sessions 300 --epochs 10
+""",
+    "locate": """
+heimdall locate *_iq.wav --stations stations.csv --output found
+heimdall locate recordings --frequency-hz 77500 --json
+heimdall locate --since 2026-01-01 --model model.onnx
+""",
+    "calibrate": """
+heimdall calibrate --output delays.json
+heimdall calibrate *.wav --stations stations.csv --latitude 50.0152 --longitude 9.0112
+""",
+    "train": """
+heimdall train --backbone convnext_atto --epochs 20
+heimdall train --config run.yaml --dry-run
+heimdall train --resume-training --checkpoint-dir checkpoints
+""",
+    "evaluate": """
+heimdall evaluate model.onnx --report report.html
+heimdall evaluate models:/heimdall-localization-onnx@production --split all
+heimdall evaluate best.ckpt --config run.yaml
+heimdall evaluate models:/heimdall-localization-onnx@production --since 7d --min-coverage-95 0.9
+""",
+    "compare": """
+heimdall compare new.onnx models:/heimdall-localization-onnx@production
+heimdall compare monday.html tuesday.html
+""",
+    "ingest": """
+heimdall ingest *.wav --source DCF77 --latitude 50.0152 --longitude 9.0112
+heimdall ingest manifest recordings.csv --stations stations.csv
+heimdall ingest simulated --sessions 60
+""",
+    "sessions": """
+heimdall sessions list --approval pending --since 2026-01-01
+heimdall sessions show 6f0e5bd2-52fa-4bd6-8c61-2ac6ac80b0e4
+heimdall sessions approve 6f0e5bd2-52fa-4bd6-8c61-2ac6ac80b0e4 --reason "clear"
+""",
+    "cache": """
+heimdall cache build --config run.yaml
+heimdall cache status
+""",
+    "stack": """
+heimdall stack up
+heimdall stack status --json
+""",
+    "models": """
+heimdall models list
+heimdall models promote 3 --reason "better at night"
+heimdall models benchmark model.onnx --seconds 2
+""",
+    "worker": """
+heimdall worker --broker-url redis://localhost:6379/0
+heimdall worker --allow /shared/checkpoints --queue night
+""",
+    "doctor": """
+heimdall doctor
+heimdall doctor --fix
+""",
+}
+"""Lines that a command's help ends with."""
+EPILOGUE = "Any command takes --debug, to see the traceback of an error."
 
 
 app = cyclopts.App(
     name="heimdall",
     help="Where a transmitter is, and how sure we are.",
-    help_epilogue="Any command takes --debug, to see the traceback of an error.",
+    help_epilogue=EPILOGUE,
     version=lambda: version("heimdall-trainer"),
     version_flags=("--version", "-V"),
     suppress_keyboard_interrupt=False,
@@ -65,7 +128,7 @@ app = cyclopts.App(
 )
 for _place, _help in COMMANDS.items():
     _name, _, _object = _place.partition(":")
-    _more = {} if _object == "app" else {"help_format": "markdown"}
+    _more = {} if _object == "app" else {"help_format": "markdown", "help_formatter": "default"}
     app.command(f"heimdall_trainer.cli.{_place}", name=_name, help=_help, **_more)
 app.register_install_completion_command(help="Completion for the shell in use: bash, zsh or fish.")
 
@@ -88,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     app.config = (flags_from_file, whole_numbers_only, origins)
     status, message = DONE, ""
     try:
+        _explain(words)
         command, bound, unparsed = app.parse_args(words, exit_on_error=False, print_error=False)
         more = {"origins": origins} if "origins" in unparsed else {}
         command(*bound.args, **bound.kwargs, **more)
@@ -99,11 +163,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
             print(shown_lines(without_passwords(traceback.format_exc())), end="", file=sys.stderr)
         status, message = FAILED, one_line(error)
+        if isinstance(error, cyclopts.UnknownOptionError):
+            message = refusal(error)
         if len(getattr(error, "problems", ())) > 1:  # Of an ingestion; a line for each.
             print(*map(one_line, str(error).split("\n")), sep="\n", file=sys.stderr)
             message = error.summary  # type: ignore[attr-defined]
         elif isinstance(error, (cyclopts.CycloptsError, UsageError, OptionError, FilterError)):
-            status, message = WRONG_USAGE, f"{origins.explain(message)} (see heimdall --help)"
+            place = f"heimdall {words[0]}" if words and words[0] in EXAMPLES else "heimdall"
+            status, message = WRONG_USAGE, f"{origins.explain(message)} (see {place} --help)"
         elif isinstance(error, ThresholdNotMet):
             status = NOT_MET
         elif not is_expected(error):
@@ -120,6 +187,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if message:
         print(f"heimdall: {one_line(message)}", file=sys.stderr, flush=True)
     sys.exit(status)
+
+
+def _explain(words: Sequence[str]) -> None:
+    """Give the command that is called its whole docstring as help, and its examples."""
+    if words and words[0] in EXAMPLES:
+        command = app[words[0]]
+        examples = EXAMPLES[words[0]].strip().replace("\n", "\n    ")
+        command.help_epilogue = f"Examples:\n\n    {examples}\n\n{EPILOGUE}"
+        if command.default_command is not None:
+            command.help = None
 
 
 def _end_at_signals() -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.config import OF_SPLIT, TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import one_line
+from heimdall_trainer.flags import ConfigFile, acting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,8 +42,9 @@ def benchmark(
     seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=3600))] = 5.0,
     batch_sizes: BatchSizes = (1, 8, 32),
     output: Path | None = None,
-    config: TrainingConfig = DEFAULTS,
+    config: Annotated[TrainingConfig, acting(*OF_SPLIT, "checkpoint", "compile")] = DEFAULTS,
     connections: Connections = NOWHERE,
+    config_file: ConfigFile = None,
 ) -> None:
     """Measure a model file at every precision: speed, size, memory, and error in metres.
 
@@ -61,7 +63,10 @@ def benchmark(
         Sessions in one call.
     output
         Path of the figures as JSON; beside the model, or in the state directory, when unset.
+    config_file
+        YAML file of flags, such as that of the training.
     """
+    del config_file  # read before the other flags had their values
     check_connections(connections)
     import onnxruntime
     import torch

@@ -3,59 +3,38 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from json import dumps
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from heimdall_data.catalogue.session import SessionFilter
 
-from heimdall_trainer.config import FILTER, TrainingConfig
+from heimdall_trainer.config import OF_DATA, TrainingConfig
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import TrainerError, UsageError, one_line
-from heimdall_trainer.flags import Json, command_group
+from heimdall_trainer.flags import ConfigFile, Json, acting, command_group
 
 if TYPE_CHECKING:
     from heimdall_data.cache.disk import FeatureCache
     from heimdall_data.cache.entry import CacheStatus
 
-app = command_group("cache", "Computed features: build, status, clear.")
+app = command_group("cache")
 NOWHERE = Connections()
-TRAINING = TrainingConfig()
+DEFAULTS = TrainingConfig()
 MAX_PRINTED = 20
 """Unusable sessions that are listed, at most."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class CacheChoice:
-    """The sessions whose features are computed: flags of `heimdall train` that decide it."""
-
-    features: Literal["mel", "mel+timing"] = TRAINING.features
-    """Inputs of the model: levels alone, or also each receiver's arrival time."""
-    n_receivers: int = TRAINING.n_receivers
-    """Number of receivers of the model."""
-    receivers: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
-    """Receivers in channel order; those present most often when not given."""
-    only: Annotated[SessionFilter, FILTER] = SessionFilter()  # noqa: RUF009 - frozen
-    sample_rate_hz: float | None = None
-    """Rate that every recording is brought to; the most common one when unset."""
-    cache_gb: float = TRAINING.cache_gb
-    """Most that the cache may take on disk, in GB; what was used longest ago goes."""
-
-
-EVERY = CacheChoice()
 
 
 @app.command
 def build(
     *,
-    choice: CacheChoice = EVERY,
+    config: Annotated[TrainingConfig, acting(*OF_DATA, "features", "n_receivers")] = DEFAULTS,
     workers: Annotated[int | None, Parameter(validator=Number(gte=1, lte=10_000))] = None,
     engine: Literal["local", "ray"] = "local",
     ray_address: Annotated[str | None, Parameter(env_var="RAY_ADDRESS")] = None,
     connections: Connections = NOWHERE,
+    config_file: ConfigFile = None,
 ) -> None:
     """Compute the features of all sessions, as `heimdall train` with the same flags needs them.
 
@@ -69,8 +48,10 @@ def build(
         What computes: this machine, or a Ray cluster, which fills --cache_s3 and no disk.
     ray_address
         Ray cluster as host:6379, or auto for the one on this machine; one starts when unset.
+    config_file
+        YAML file of flags, such as that of the training.
     """
-    config = TrainingConfig(**vars(choice))
+    del config_file  # read before the other flags had their values
     from heimdall_data import ObjectStore
     from heimdall_data.prepare import Engine, Threads
 

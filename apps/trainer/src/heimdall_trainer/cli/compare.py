@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.config import OF_SPLIT, TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
-from heimdall_trainer.flags import ConfigFile
+from heimdall_trainer.flags import ConfigFile, acting
 
 if TYPE_CHECKING:
     from heimdall_evaluation.report import Part
@@ -28,7 +28,7 @@ def compare(
     *,
     split: Literal["train", "validation", "test", "all"] = "test",
     report: Path | None = None,
-    config: TrainingConfig = DEFAULTS,
+    config: Annotated[TrainingConfig, acting(*OF_SPLIT, "summary")] = DEFAULTS,
     connections: Connections = NOWHERE,
     config_file: ConfigFile = None,
 ) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from heimdall_trainer.config import TrainingConfig
+from heimdall_trainer.config import OF_SPLIT, TrainingConfig
 from heimdall_trainer.connections import Connections, check_connections
 from heimdall_trainer.errors import ThresholdNotMet, UsageError, one_line
-from heimdall_trainer.flags import ConfigFile
+from heimdall_trainer.flags import ConfigFile, acting
 
 if TYPE_CHECKING:
     from heimdall_evaluation.evaluate import EvaluatedModel
@@ -57,7 +57,7 @@ def evaluate(
     since: datetime | timedelta | None = None,
     thresholds: Thresholds = NONE,
     report: Path | None = None,
-    config: TrainingConfig = DEFAULTS,
+    config: Annotated[TrainingConfig, acting(*OF_SPLIT, "summary")] = DEFAULTS,
     connections: Connections = NOWHERE,
     config_file: ConfigFile = None,
 ) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from heimdall_data import Catalogue, NewSession, ObjectStore, Station
     from heimdall_simulation import Scenario
 
-app = command_group("ingest", "Store recordings and catalogue them.")
+app = command_group("ingest")
 NOWHERE = Connections()
 MAX_WARNINGS = 20
 STATIONS = Parameter(help="CSV with the columns name, latitude, longitude and perhaps altitude_m.")

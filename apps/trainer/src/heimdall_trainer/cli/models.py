@@ -15,7 +15,7 @@ from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError, one_line
 from heimdall_trainer.flags import Json, Switch, command_group
 
-app = command_group("models", "List, show, promote, roll back and delete models.")
+app = command_group("models")
 app.command(benchmark)
 NOWHERE = Connections()
 MODEL_NAME = TrainingConfig().model_name
@@ -38,8 +38,8 @@ def list_versions(
     if json:
         print(dumps([asdict(each) for each in versions], indent=2))
         return
-    if not versions:
-        print(f"{model_name} has no version in {shown_address(connections.tracking_uri())}")
+    where = shown_address(connections.tracking_uri())
+    print(f"{model_name} {'in' if versions else 'has no version in'} {where}")
     for found in versions:
         aliases = ", ".join(found.aliases) or ("being deleted" if found.is_being_deleted else "-")
         print(f"version {found.version:>4s}  {aliases:20s}  run {found.run_id}")
@@ -55,8 +55,9 @@ def show(
     connections: Connections = NOWHERE,
 ) -> None:
     """Show what a version is worth, where it came from, and what was done to production."""
+    from heimdall_evaluation.report.quantities import metric_text
     from heimdall_export.registry.listing import find_version
-    from heimdall_export.registry.promotion import moves
+    from heimdall_export.registry.promotion import METRICS_TAG, metrics_of, moves
 
     uri = connections.tracking_uri()
     found = find_version(uri, model_name, version)
@@ -67,7 +68,11 @@ def show(
     print(f"version {found.version} of {model_name} ({', '.join(found.aliases) or 'no alias'})")
     print(f"run {found.run_id}")
     for name, value in sorted(found.tags.items()):
-        print(f"{one_line(name):20s}  {one_line(value)}")
+        if name != METRICS_TAG:
+            print(f"{one_line(name):22s}  {one_line(value)}")
+    for name, figure in sorted(metrics_of(found).items()):
+        text = metric_text(name, figure, f"{figure:,.3g}").replace("\N{NO-BREAK SPACE}", " ")
+        print(f"{one_line(name):22s}  {text}")
     for move in moves(uri, model_name):
         who = one_line(f"{move.at}  {move.by} {move.action}: version {move.version}")
         print(f"{who}  {one_line(move.why)}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from heimdall_data import Catalogue
     from heimdall_data.catalogue.approval import SessionEntry
 
-app = command_group("sessions", "Recorded sessions: list, show, approve, reject.")
+app = command_group("sessions")
 NOWHERE = Connections()
 EVERY = SessionFilter()
 Id = Annotated[str, Parameter(help="Id of the session, as `heimdall sessions list` shows it.")]

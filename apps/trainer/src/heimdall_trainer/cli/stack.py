@@ -18,7 +18,7 @@ from heimdall_trainer.flags import Json, command_group
 if TYPE_CHECKING:
     from heimdall_data.embedded import EmbeddedStack
 
-app = command_group("stack", "Embedded servers: up, down, status.")
+app = command_group("stack")
 WHERE = Parameter(
     env_var="HEIMDALL_STATE_DIR", help="Where their data, ports and credentials are kept."
 )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from heimdall_export.registry.production import Seen
     from heimdall_export.registry.versions import RegisteredVersion
 
-_METRICS_TAG = "metrics"
+METRICS_TAG = "metrics"
 _TESTED_TAG = "test_sessions"
 _JUDGED = ("test/error_m_median", "test/nll")
 """Error and uncertainty; lower is better in both."""
@@ -50,7 +50,7 @@ def evaluation_tags(metrics: Mapping[str, float], test_sessions: Iterable[str]) 
     """
     tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
     digest = hashlib.sha256("\n".join(sorted(test_sessions)).encode()).hexdigest()
-    return {_METRICS_TAG: json.dumps(tested), _TESTED_TAG: digest}
+    return {METRICS_TAG: json.dumps(tested), _TESTED_TAG: digest}
 
 
 def refuse_worse(candidate: RegisteredVersion, present: RegisteredVersion | None) -> None:
@@ -80,15 +80,24 @@ def refuse_worse(candidate: RegisteredVersion, present: RegisteredVersion | None
         )
 
 
-def _tested_metrics(version: RegisteredVersion) -> dict[str, float]:
-    text = version.tags.get(_METRICS_TAG, "{}")
+def metrics_of(version: RegisteredVersion) -> dict[str, float]:
+    """The metrics in a version's tags, by name; empty if it has none.
+
+    Raises:
+        ExportError: The tag is not what `evaluation_tags` writes.
+    """
+    text = version.tags.get(METRICS_TAG, "{}")
     try:
-        found = {name: float(value) for name, value in parsed_json(text).items()}
+        return {name: float(value) for name, value in parsed_json(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ExportError(
-            f"tag {_METRICS_TAG!r} of version {version.version} holds no metrics: {text:.100}; "
+            f"tag {METRICS_TAG!r} of version {version.version} holds no metrics: {text:.100}; "
             "correct or delete it"
         ) from error
+
+
+def _tested_metrics(version: RegisteredVersion) -> dict[str, float]:
+    found = metrics_of(version)
     if missing := [name for name in _JUDGED if not math.isfinite(found.get(name, math.nan))]:
         raise ExportError(
             f"version {version.version} has no {' and no '.join(missing)}; evaluate it, or force it"
