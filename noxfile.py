@@ -118,12 +118,15 @@ def in_processes(package, group):
 
 @nox.session
 def lint(session):
-    """Format, style, and the direction of imports."""
+    """Format, style, the direction of imports, and the files of deploy/."""
     sync(session, "--only-group=lint")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     sources = [str(path / "src") for path in PACKAGES.values()]
     session.run("lint-imports", env={"PYTHONPATH": ":".join(sources)})
+    session.run("hadolint", "deploy/Dockerfile")
+    compose = "vendor.compose-spec"  # the wheel has the schema
+    session.run("check-jsonschema", f"--builtin-schema={compose}", "deploy/compose.yaml")
 
 
 @nox.session
