@@ -5,6 +5,7 @@ checks the form of the Dockerfile and of the compose file.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -223,11 +225,12 @@ def put_into_production(machine, uri, finished):
             patch.setenv(name, environment[name])
         with MLflowTracker(uri, artifact_root="s3://heimdall-mlflow") as run:
             tags = evaluation_tags({"test/error_m_median": 1.0, "test/nll": 1.0}, ["a session"])
+            digest = hashlib.sha256(Path(summary.onnx_path).read_bytes()).hexdigest()
             version = register(
                 run,
                 summary.onnx_path,
                 model_name="heimdall-localization-onnx",
-                tags=tags | {"onnx_uri": summary.onnx_uri},
+                tags=tags | {"onnx_uri": summary.onnx_uri, "sha256": digest},
             )
         promote(uri, "heimdall-localization-onnx", version)
 
@@ -278,6 +281,15 @@ def test_the_object_store_is_started_as_the_embedded_one_with_its_buckets():
     known = set(re.findall(r"^  (-[\w.]+)", told.stdout + told.stderr, re.MULTILINE))
     assert {flag.partition("=")[0] for flag in flags} <= known
     assert f"-bucket={','.join(BUCKETS)}" in flags
+
+
+def test_the_example_of_secrets_names_all_that_the_compose_file_asks_for():
+    """Compose would stop at one after the other."""
+    deploy = ROOT / "deploy"
+    asked = re.findall(r"\$\{(\w+):\?", (deploy / "compose.yaml").read_text(encoding="utf-8"))
+    named = re.findall(r"^(\w+)=$", (deploy / "example.env").read_text(), re.MULTILINE)
+    assert {*asked} <= {*named}
+    assert {*SECRETS} <= {*asked}  # what a test knows, and the services are given
 
 
 def units():
