@@ -40,6 +40,7 @@ NAVIGATION = {
         "Train as a service": "docs/worker.md",
         "Serve a model": "docs/inference.md",
         "Deploy": "docs/deploy.md",
+        "Compare two versions in production": "docs/ab.md",
         "Compare and judge models": "docs/judging.md",
         "Change Heimdall": "docs/development.md",
     },

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from heimdall_data.embedded import EmbeddedStack
@@ -102,6 +103,10 @@ def test_no_command_and_no_predictor_reports_on_its_user(finished, connections, 
         )
 
     ours, theirs = listen(), listen()
+    service = subprocess.Popen(
+        [Path(sys.executable).with_name("heimdall-serve"), model, "--port=0"],
+        env=os.environ | ours.variables(tmp_path / "ours"),
+    )
     try:
         with started(OURS, ours, tmp_path / "ours", json.dumps(commands)) as process:
             while "all done" not in (line := process.stdout.readline()):
@@ -114,6 +119,8 @@ def test_no_command_and_no_predictor_reports_on_its_user(finished, connections, 
                 other.communicate()
             process.communicate()
     finally:
+        service.terminate()
+        assert service.wait() == 0
         EmbeddedStack(tmp_path / "stack").stop()
     assert theirs.asked[0].startswith("CONNECT ")
     assert len([*(tmp_path / "theirs").rglob("deviceid")]) == 1

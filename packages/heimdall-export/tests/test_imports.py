@@ -6,7 +6,7 @@ import sys
 import heimdall_export
 import pytest
 
-HEAVY = ("torch", "onnx", "onnxruntime", "mlflow", "minio", "boto3", "numpy")
+HEAVY = ("torch", "onnx", "onnxruntime", "mlflow", "minio", "boto3", "numpy", "fastapi", "uvicorn")
 
 
 def loaded_by(statement):
@@ -23,6 +23,12 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_the_predictor_loads_only_what_a_service_has():
     """Services install neither torch nor onnx nor mlflow."""
     assert loaded_by("from heimdall_export import Predictor") == {"numpy"}
+
+
+def test_the_service_loads_neither_torch_nor_mlflow():
+    """It starts in a second, in an image of 300 MB."""
+    loaded = loaded_by("import heimdall_export.serving.app")
+    assert loaded == {"numpy", "fastapi"}
 
 
 def test_the_probe_can_say_yes():
@@ -60,6 +66,19 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(name, missin
     )
     said = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert f"pip install 'heimdall-export[{extra}]'" in said
+
+
+def test_the_service_without_its_extra_is_told_in_one_line():
+    """`heimdall-serve` is installed with every heimdall-export."""
+    code = (
+        "import sys\nsys.modules['fastapi'] = None\n"
+        "from heimdall_export.serving.command import main\nmain(['x'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "heimdall-serve: the service needs fastapi: pip install 'heimdall-export[service]'\n"
+    )
 
 
 def test_completion_offers_the_public_names():

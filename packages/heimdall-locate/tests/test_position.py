@@ -26,7 +26,7 @@ def test_an_ellipse_holds_its_probability(east_m, north_m, correlation, probabil
     area = np.pi * ellipse.semi_major_m * ellipse.semi_minor_m
     determinant = east_m * north_m * np.sqrt(1 - correlation**2)
     expected = np.pi * determinant * -2 * np.log1p(-probability)
-    assert area == pytest.approx(expected, rel=0.05)
+    assert area == pytest.approx(expected, rel=1e-6)
     assert ellipse.semi_major_m >= ellipse.semi_minor_m
 
 

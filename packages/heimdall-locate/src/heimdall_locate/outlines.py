@@ -55,11 +55,12 @@ def polygon(outline: Float64) -> list[Ring]:
     west, east = min(x for x, _ in ring), max(x for x, _ in ring)
     parts = []
     for turn in range(math.floor((west + 180) / 360), math.floor((east + 180) / 360) + 1):
-        part = _clip(_clip(ring, 360 * turn - 180, 1), 360 * turn + 180, -1)
+        low, high = 360 * turn - 180, 360 * turn + 180
+        part = ring if low <= west and east <= high else _clip(_clip(ring, low, 1), high, -1)
         if not part:
             continue
         x, y = (np.subtract(axis, axis[0]) for axis in zip(*part, strict=True))
-        area = float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
+        area = float(x[:-1] @ y[1:] - x[1:] @ y[:-1])
         if area != 0:
             moved = [[x - 360 * turn, y] for x, y in (part if area > 0 else part[::-1])]
             parts.append(moved + moved[:1])

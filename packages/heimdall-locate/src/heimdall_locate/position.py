@@ -31,6 +31,8 @@ DOMINANT: Final = 0.95
 an ellipse around one candidate cannot hold 95 % of it."""
 _N_POINTS: Final = 1024
 """Cells of each Gaussian."""
+_FARTHEST_CELL: Final = 2 * math.log(2 * _N_POINTS)
+"""Squared Mahalanobis distance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Position:
     density: LogDensity = field(repr=False, compare=False)
     make_cells: Callable[[], Cells] = field(repr=False, compare=False)
     """Called once, when the cells are needed."""
+    is_gaussian: bool = field(default=False, repr=False, compare=False)
+    """The density is the first candidate's alone, a Gaussian."""
     receivers: tuple[ReceiverResult, ...] = ()
     frequency_hz: float | None = None
     propagation: str = ""
@@ -184,6 +188,10 @@ class Position:
         if not 0 < probability < 1:
             raise LocateError(f"probability is {probability}; give one between 0 and 1")
         first = self.candidates[0]
+        # No place is farther away than the antipode.
+        farthest = (_HALF_WAY_ROUND_M / first.ellipse(1.0).semi_major_m) ** 2
+        if self.is_gaussian and farthest > _FARTHEST_CELL:
+            return first.ellipse(-2 * math.log1p(-probability))
         cells = self.cells
         away = first.squared_sigmas(cells.latitude_deg, cells.longitude_deg)
         mass = cells.probability
@@ -192,8 +200,6 @@ class Position:
         order = np.argsort(away)
         held = np.cumsum(mass[order]) - mass[order] / 2
         square = float(np.interp(probability * held[-1], held, away[order]))
-        # No place is farther away than the antipode.
-        farthest = (_HALF_WAY_ROUND_M / first.ellipse(1.0).semi_major_m) ** 2
         return first.ellipse(min(square, farthest))
 
     def log_density(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> Float64:
@@ -314,7 +320,9 @@ def from_gaussians(candidates: Sequence[Candidate]) -> Position:
         width_m = np.sqrt(probability * np.exp(-log_density))
         return Cells(latitude_deg, longitude_deg, probability, log_density, width_m)
 
-    return Position(candidates=ordered, density=density, make_cells=cells)
+    return Position(
+        candidates=ordered, density=density, make_cells=cells, is_gaussian=len(ordered) == 1
+    )
 
 
 def _spiral() -> Float64:

@@ -20,12 +20,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from heimdall_locate.output import geojson
 from heimdall_locate.sites import geodesic_m
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 
 from heimdall_export.errors import ExportError
 from heimdall_export.registry.published import find_published
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from heimdall_locate import Position
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from heimdall_export.registry.published import PublishedModel
     from heimdall_export.serving.predictor import Inputs
 
 LARGEST_BATCH, MOST_FIELDS = 32, 1000
@@ -108,6 +110,7 @@ class Followed:
         self._metrics.model.remove_by_labels({"role": self._role})
         self._metrics.model.labels(self._role, model.version, model.run_id).set(1)
         self.model = model
+        _LOG.info("%s: version %s is loaded", self._role, model.version)
 
     async def follow(self, poll_s: float) -> None:
         """Refresh the model again and again."""
@@ -146,7 +149,6 @@ class Service:
             ExportError: The model cannot be loaded.
         """
         await asyncio.to_thread(self.champion.refresh)
-        _LOG.info("answering with version %s", self.champion.model and self.champion.model.version)
         followed = filter(None, (self.champion, self.challenger))
         await asyncio.gather(self._answer(), *(one.follow(self.config.poll_s) for one in followed))
 
@@ -174,19 +176,21 @@ class Service:
         except TimeoutError as error:
             late = f"the body did not arrive within {self.config.upload_s:g} s"
             raise HTTPException(408, late) from error
+        except ClientDisconnect as error:  # nobody reads this; it is counted
+            raise HTTPException(499, "the caller hung up") from error
         finally:
             self.inside -= size
         self.metrics.count(CHAMPION, model, position)
         self.metrics.count_receivers(position, inputs)
         self._challenge(model, position, recordings)
         answer = {"model_version": model.version, "position": position.to_dict()}
-        return JSONResponse(answer | {"on_a_map": geojson(position, ())})  # plain numbers and text
+        text = to_json(answer | {"on_a_map": geojson(position, ())})
+        return Response(text, media_type="application/json")
 
     async def _answer(self) -> None:
-        """Ask the network for all who are ready, in one call."""
+        """Ask the network, in one call, for all who became ready while it was busy."""
         while True:
             batch = [await self.ready.get()]
-            await asyncio.sleep(0.005)
             more = min(self.ready.qsize(), LARGEST_BATCH - 1)
             batch += [self.ready.get_nowait() for _ in range(more)]
             self.metrics.batch.observe(len(batch))
@@ -206,7 +210,7 @@ class Service:
     ) -> None:
         """Ask the challenger too, unless it is busy; nobody waits for it."""
         model = self.challenger.model if self.challenger else None
-        if model is None or (model.version == champion.version):
+        if model is None or _identity(model) == _identity(champion):
             return
         if self._challenging is not None and not self._challenging.done():
             self.metrics.challenged.labels("skipped").inc()
@@ -246,6 +250,10 @@ class Service:
         _LOG.info("%s", json.dumps(told | {"apart_m": apart_m}))
 
 
+def _identity(model: Predictor) -> PublishedModel | str:
+    return model.published or model.run_id
+
+
 def _prepare(model: Predictor, body: bytes) -> tuple[dict[str, ClockedRecording], Inputs]:
     """A request's recordings, and the inputs of the network, which take the most time."""
     if body.count(b",") > MOST_FIELDS:  # before they become objects
@@ -258,7 +266,9 @@ def _prepare(model: Predictor, body: bytes) -> tuple[dict[str, ClockedRecording]
 def make_app(service: Service) -> FastAPI:
     """The application of one service; its models are loaded by `Followed.refresh`."""
 
-    def allowed(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+    async def allowed(
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    ) -> None:
         token = service.config.token
         if token is None:
             return
@@ -271,6 +281,8 @@ def make_app(service: Service) -> FastAPI:
         title="Heimdall",
         summary="Where a radio transmitter is, and how sure we are",
         version=version("heimdall-export"),
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
     )
     app.add_middleware(_CountRequests, metrics=service.metrics)
     question = {"schema": RECORDINGS.json_schema(), "example": QUESTION}
@@ -343,7 +355,8 @@ class _CountRequests:
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            with self._metrics.inside.track_inprogress():
+                await self._app(scope, receive, sent)
         finally:
             self._metrics.requests.labels(status).inc()
             self._metrics.seconds.observe(time.perf_counter() - started)

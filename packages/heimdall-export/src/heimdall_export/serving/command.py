@@ -28,7 +28,7 @@ _VARIABLES = """variables:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Serve until a signal; exit 0 after SIGTERM, 1 failed, 2 wrong usage, 130 interrupted."""
-    flags = _parsed(arguments)
+    flags = parse_flags(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; exit 2 on wrong usage."""
     parser = argparse.ArgumentParser(
         prog="heimdall-serve",
         description="Answer over HTTP with the position of a transmitter, from recordings.",
@@ -56,7 +57,9 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"{DEFAULT_MODEL})",
     )
     parser.add_argument(
-        "--challenger", help="a second model, asked in silence: its answers are counted and logged"
+        "--challenger",
+        metavar="MODEL",
+        help="a second model, asked in silence: its answers are counted and logged",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument(
@@ -65,14 +68,14 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--poll-s",
         type=_between(0.01, 86400),
-        default=30.0,
-        help="how often the registry is asked (30)",
+        default=os.environ.get("HEIMDALL_POLL_S") or 30.0,
+        help="seconds between two questions to the registry (default: HEIMDALL_POLL_S, or 30)",
     )
     parser.add_argument(
         "--upload-s",
         type=_between(0.01, 86400),
-        default=30.0,
-        help="in which a request must arrive (30)",
+        default=os.environ.get("HEIMDALL_UPLOAD_S") or 30.0,
+        help="seconds in which a request must arrive (default: HEIMDALL_UPLOAD_S, or 30)",
     )
     parser.add_argument("-V", "--version", action="version", version=version("heimdall-export"))
     return parser.parse_args(arguments)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from heimdall_export.serving.predictor import Inputs, Predictor
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
+# They are a second series for each counter, which nobody reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
@@ -31,6 +32,9 @@ class Metrics:
         ProcessCollector(registry=registry)
         self.requests = Counter(
             "heimdall_requests", "Requests for a position", ["status"], registry=registry
+        )
+        self.inside = Gauge(
+            "heimdall_requests_inside", "Requests for a position, being answered", registry=registry
         )
         self.seconds = Histogram(
             "heimdall_request_seconds", "From a request's head to its answer", registry=registry

@@ -1,11 +1,13 @@
-"""docs/inference.md's service, run as it stands: real HTTP, a real registry, no torch."""
+"""`heimdall-serve` over real HTTP, with a real registry and without torch."""
 
 import asyncio
 import base64
 import contextlib
 import hashlib
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnx
+import promql_parser
 import pytest
+import yaml
 from heimdall_export import (
     MLflowTracker,
     Predictor,
@@ -26,78 +30,87 @@ from heimdall_export import (
     rollback,
     upload_model,
 )
+from heimdall_export.serving.app import Service, ServiceConfig, make_app
+from heimdall_export.serving.command import parse_flags
+from heimdall_export.serving.metrics import Metrics
+from heimdall_export.serving.schema import RECORDINGS, Answer, ModelInUse
 from onnx import numpy_helper
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
 
-BLOCK = re.compile(r"^```python ([\w.]+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OBSERVED = """
 import threading
 
-import inference_service as service
+from heimdall_export.serving import app, command
 
-service.ALL_BODIES = 17 * service.SMALLEST
-app, sizes, slow = service.app, [], []
-free = {"network": threading.Event(), "slow": threading.Event()}
+app.ALL_BODIES = 17 * app.SMALLEST
+sizes, slow, inside = [], [], []
+free = {what: threading.Event() for what in ("network", "slow", "challenger")}
 for each in free.values():
     each.set()
-answer_each, prepare = service.Predictor.answer_each, service.Predictor.prepare
+answer_each, prepare = app.Predictor.answer_each, app.Predictor.prepare
+make_app = app.make_app
 
 
 def watched(predictor, prepared):
-    sizes.append(len(prepared))
-    free["network"].wait()
+    if inside[0].challenger and predictor is inside[0].challenger.model:
+        free["challenger"].wait()
+    else:
+        sizes.append(len(prepared))
+        free["network"].wait()
     return answer_each(predictor, prepared)
 
 
-def braked(predictor, heard):
+def braked(predictor, heard, **more):
     if any(one.sample_rate_hz == 11_111 for one in heard.values()):
         slow.append(heard)
         free["slow"].wait()
-    return prepare(predictor, heard)
+    return prepare(predictor, heard, **more)
 
 
-service.Predictor.answer_each, service.Predictor.prepare = watched, braked
+def with_a_view(service):
+    inside.append(service)
+    app = make_app(service)
+
+    @app.post("/hold/{what}")
+    async def hold(what):
+        sizes.clear()
+        free[what].clear()
+
+    @app.post("/release/{what}")
+    async def release(what):
+        free[what].set()
+
+    @app.get("/seen")
+    async def seen():
+        return {"sizes": sizes, "waiting": service.ready.qsize(), "slow": len(slow)}
+
+    return app
 
 
-@app.post("/hold/{what}")
-async def hold(what):
-    sizes.clear()
-    free[what].clear()
-
-
-@app.post("/release/{what}")
-async def release(what):
-    free[what].set()
-
-
-@app.get("/seen")
-async def seen():
-    return {"sizes": sizes, "waiting": app.state.ready.qsize(), "slow": len(slow)}
+app.Predictor.answer_each, app.Predictor.prepare = watched, braked
+app.make_app = with_a_view
+command.main()
 """
-"""The page's service, with a view into it: how large each batch was, and a brake on the network
+"""The service, with a view into it: how large each batch was, and a brake on the network
 and on the features of recordings at one rate."""
 SLOW_HZ = 11_111
+SERVE = (Path(sys.executable).with_name("heimdall-serve"),)
 
 
-def page():
-    """The page, if it is above this file; a package alone has none."""
-    name = Path("docs", "inference.md")
+def page(name="inference.md"):
+    """A page or a file of docs, if it is above this file; a package alone has none."""
+    name = Path("docs", name)
     found = next((p / name for p in Path(__file__).resolve().parents if (p / name).exists()), None)
     if found is None:
-        pytest.skip("docs/inference.md is not above this file")
+        pytest.skip(f"{name} is not above this file")
     return found.read_text(encoding="utf-8")
-
-
-def blocks():
-    """The page's files, by their name."""
-    return dict(BLOCK.findall(page()))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, without_extras):
-    """The page's files, and what keeps a process from importing what a service has not."""
+    """Where a service runs that cannot import what it does not install."""
     place = tmp_path_factory.mktemp("service")
-    for name, text in blocks().items():
-        (place / name).write_text(text)
     (place / "observed.py").write_text(OBSERVED)
     (place / "sitecustomize.py").write_text(without_extras)
     return place
@@ -141,19 +154,17 @@ def environment(registry_uri, store, folder, name):
         "HEIMDALL_S3_SECRET_KEY": store.secret_key,
         "HEIMDALL_MODEL": f"models:/{name}@production",
         "HEIMDALL_MODEL_CACHE": str(folder / "cache"),
-        "HEIMDALL_POLL_S": "0.1",
-        "HEIMDALL_UPLOAD_S": "10",
         "MLFLOW_TRACKING_URI": registry_uri,
         "PYTHONPATH": str(folder),
         "OMP_NUM_THREADS": "1",
     }
 
 
-def started(folder, variables, module="observed"):
-    """Uvicorn on a free port, and where it writes; the port is in what it writes."""
-    with (folder / "uvicorn.log").open("wb") as log:
+def started(folder, variables, command=SERVE):
+    """A service on a free port; what it writes begins with its address."""
+    with (folder / "serve.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", f"{module}:app", "--port=0"],
+            [*command, "--port=0", "--poll-s=0.1", "--upload-s=10"],
             cwd=folder,
             env=variables,
             stdout=log,
@@ -181,7 +192,7 @@ async def eventually(seen):
 
 def log_of(folder):
     """What the service has written so far."""
-    return (folder / "uvicorn.log").read_text()
+    return (folder / "serve.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -194,14 +205,15 @@ def way(faulty, one_mlflow_server):
 
 
 @contextlib.contextmanager
-def serving(folder, variables, module="observed"):
-    """A service that runs; a client of it."""
-    process = started(folder, variables, module)
+def serving(folder, variables, command=SERVE):
+    """A service that has loaded its model; a client of it."""
+    process = started(folder, variables, command)
     try:
-        until(lambda: "running on" in log_of(folder) or process.poll() is not None)
-        at = re.search(r"running on (http://[\d.:]+)", log_of(folder))
+        until(lambda: "is loaded" in log_of(folder) or process.poll() is not None)
+        at = re.search(r"listening on (http://[\d.:]+)", log_of(folder))
         assert at, log_of(folder)
         with httpx.Client(base_url=at[1], timeout=60) as client:
+            client.process = process
             yield client
     finally:
         process.terminate()
@@ -210,9 +222,10 @@ def serving(folder, variables, module="observed"):
 
 @pytest.fixture(scope="module")
 def service(folder, publish, way, artifact_store, onnx_path, name):
-    """The page's service with version 1 in production; a client of it."""
+    """The service with version 1 in production and in staging, which is its challenger."""
     assert publish(onnx_path, onnx_path) == "1"
-    with serving(folder, environment(way[0], artifact_store, folder, name)) as client:
+    command = (sys.executable, "observed.py", f"--challenger=models:/{name}@staging")
+    with serving(folder, environment(way[0], artifact_store, folder, name), command) as client:
         yield client
 
 
@@ -257,11 +270,6 @@ def says(predictor, recordings):
     )
 
 
-def test_the_service_fits_on_a_page():
-    """What is much longer than a hundred lines nobody reads before copying it."""
-    assert len(blocks()["inference_service.py"].splitlines()) <= 120
-
-
 def test_it_answers_as_the_model_does(service, onnx_path, recordings_of):
     """The web server must not change a position; and it says which version answered."""
     answer = service.post("/locate", json=question(recordings_of(5))).json()
@@ -278,30 +286,164 @@ def test_it_says_which_model_it_uses(service, onnx_path, feature_config):
     assert told["sha256"] == hashlib.sha256(onnx_path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("place", ["file", "object"])
-def test_it_needs_no_registry(
-    folder, onnx_path, artifact_store, stack, recordings_of, place, tmp_path
-):
+def test_the_answer_is_the_one_that_is_documented(service):
+    """Clients are generated from the OpenAPI page."""
+    answer = service.post("/locate", json=question(noise())).json()
+    assert Answer.model_validate(answer).model_dump(mode="json") == answer
+    model = service.get("/model").json()
+    assert ModelInUse.model_validate(model).model_dump() == model
+    described = service.get("/openapi.json").json()
+    (example,) = described["components"]["schemas"]["Answer"]["examples"]
+    assert Answer.model_validate(example).model_dump(mode="json") == example
+    asked = described["paths"]["/locate"]["post"]["requestBody"]["content"]["application/json"]
+    recordings = RECORDINGS.validate_json(json.dumps(asked["example"]))
+    assert {recording.clocked().iq.size for recording in recordings.values()} == {2}
+
+
+def counted(client):
+    """Samples of a service's metrics, by name and labels."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+    }
+
+
+def test_a_scrape_tells_what_was_asked_and_answered(service):
+    """Nobody watches a service that does not count."""
+    before = counted(service)
+    service.post("/locate", json=question(noise()))
+    service.post("/locate", json={})
+    grown = {key: value - before.get(key, 0) for key, value in counted(service).items()}
+    assert grown["heimdall_requests_total", "200"] == 1
+    assert grown["heimdall_requests_total", "422"] == 1
+    assert grown["heimdall_request_seconds_count",] == 2
+    assert grown["heimdall_batch_size_sum",] == 1
+    assert grown["heimdall_answers_total", "champion", "1"] == 1
+    assert grown["heimdall_receiver_heard_total", "Torino"] == 1
+    assert grown.get(("heimdall_receiver_heard_total", "Genova"), 0) == 0
+    assert counted(service)["heimdall_model_info", "champion", "0123abcd", "1"] == 1
+
+
+def test_a_receiver_that_becomes_louder_is_seen(service):
+    """An antenna or a gain has changed; the model was trained with the other one."""
+    (iq, rate_hz) = noise()["Torino"]
+    levels_db = []
+    for gain in (1, 10):
+        service.post("/locate", json=question({"Torino": (gain * iq, rate_hz)}))
+        levels_db.append(counted(service)["heimdall_receiver_level_db", "Torino"])
+    assert levels_db[1] - levels_db[0] == pytest.approx(20, abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def without_registry(folder, onnx_path, artifact_store, tmp_path_factory):
+    """The service of one file; a client of it."""
+    variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
+    variables["HEIMDALL_MODEL"] = str(onnx_path)
+    with serving(tmp_path_factory.mktemp("file"), variables) as client:
+        yield client
+
+
+def test_it_needs_no_registry(without_registry, onnx_path, recordings_of):
     """Whoever has one model file has nothing to follow."""
+    answer = without_registry.post("/locate", json=question(recordings_of(5))).json()
+    assert said_of(answer["position"]) == says(Predictor(onnx_path), recordings_of(5))
+    assert answer["model_version"] == Predictor(onnx_path).run_id
+    assert without_registry.get("/model").json()["version"] == Predictor(onnx_path).run_id
+
+
+def test_it_takes_a_model_of_the_object_store(
+    folder, onnx_path, artifact_store, stack, recordings_of, tmp_path
+):
+    """A file need not be copied to the machine first."""
     uploaded = upload_model(
         stack.s3.client(), stack.s3.models_bucket, onnx_path, run_id="r", metrics={}, versions={}
     )
     variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
-    variables["HEIMDALL_MODEL"] = str(onnx_path) if place == "file" else uploaded.uri
-    for each in ("inference_service.py", "sitecustomize.py"):
-        (tmp_path / each).write_text((folder / each).read_text())
-    variables["PYTHONPATH"] = str(tmp_path)
-    with serving(tmp_path, variables, "inference_service") as client:
+    with serving(tmp_path, variables, (*SERVE, uploaded.uri)) as client:
         answer = client.post("/locate", json=question(recordings_of(5))).json()
-        assert said_of(answer["position"]) == says(Predictor(onnx_path), recordings_of(5))
-        assert answer["model_version"] == Predictor(onnx_path).run_id
-        assert client.get("/model").json()["version"] == Predictor(onnx_path).run_id
+    assert said_of(answer["position"]) == says(Predictor(onnx_path), recordings_of(5))
 
 
-def test_the_pages_question_is_answered(service, folder):
+def test_a_port_that_is_taken_is_told_in_one_line(without_registry):
+    """The second start of a service by hand."""
+    port = str(without_registry.base_url.port)
+    done = subprocess.run([*SERVE, "x", "--port", port], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"heimdall-serve: cannot listen on 127.0.0.1, port {port}: Address already in use; "
+        "give another --host or --port\n"
+    )
+
+
+def test_who_waits_is_answered_before_the_service_stops(without_registry):
+    """A deployment replaces services while others ask them."""
+    body = json.dumps(question(noise())).encode()
+    address = (without_registry.base_url.host, without_registry.base_url.port)
+
+    def is_closed():
+        try:
+            socket.create_connection(address, 60).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    with socket.create_connection(address, 60) as raw:
+        head = f"POST /locate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        raw.sendall(head.encode() + body[:1000])
+        until(lambda: counted(without_registry)["heimdall_requests_inside",] == 1)
+        without_registry.process.send_signal(signal.SIGTERM)
+        until(is_closed)
+        raw.sendall(body[1000:])
+        assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+    assert without_registry.process.wait() == 0
+
+
+def test_without_a_token_only_probes_are_answered():
+    """Strangers must not use a service, nor learn what it hears; a balancer must see it live."""
+    client = TestClient(make_app(Service(ServiceConfig(model="none", token="a secret"))))
+    assert client.get("/health").status_code == 200
+    for method, place in (("POST", "/locate"), ("GET", "/model"), ("GET", "/metrics")):
+        for sent in ({}, {"Authorization": "Bearer a secre"}, {"Authorization": "Bearer é"}):
+            headers = {key: value.encode() for key, value in sent.items()}
+            refused = client.request(method, place, headers=headers)
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        headers = {"Authorization": "Bearer a secret"}
+        assert client.request(method, place, headers=headers).status_code != 401
+
+
+def test_it_is_not_ready_while_the_model_is_loading():
+    """A balancer must not send requests to a service that lives and cannot answer yet."""
+    client = TestClient(make_app(Service(ServiceConfig(model="none"))))
+    assert client.get("/health").json() == {"status": "ok"}
+    for asked in (client.get("/ready"), client.get("/model"), client.post("/locate", json={})):
+        assert (asked.status_code, asked.json()["detail"]) == (
+            503,
+            "the model is still loading; try again",
+        )
+
+
+def test_it_is_ready_once_the_model_is_loaded(service):
+    """And from then on."""
+    assert service.get("/ready").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize(
+    "words", [["--port", "70000"], ["--poll-s", "0"], ["--upload-s", "x"], ["--prot", "1"]]
+)
+def test_a_wrong_flag_is_wrong_usage(words, capsys):
+    """A service manager must not start it again and again."""
+    with pytest.raises(SystemExit) as ended:
+        parse_flags(words)
+    assert ended.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_the_pages_question_is_answered(service):
     """The first thing that anyone tries."""
+    (program,) = re.findall(r"^```python ask.py\n(.*?)^```$", page(), re.DOTALL | re.MULTILINE)
     said = subprocess.check_output(
-        [sys.executable, "ask.py", str(service.base_url).rstrip("/")], cwd=folder, text=True
+        [sys.executable, "-c", program, str(service.base_url).rstrip("/")], text=True
     )
     assert re.fullmatch(r"version 1: \S+ N \S+ E, within \d+ m \(95 %\)\n", said)
 
@@ -409,6 +551,15 @@ def test_a_body_that_does_not_arrive_gives_its_place_back(service):
     assert service.post("/locate", json=question(noise())).status_code == 200
 
 
+def test_a_caller_that_hangs_up_is_no_failure_of_the_service(service, folder):
+    """Whoever is on duty is called for statuses of 500 and more."""
+    with socket.create_connection((service.base_url.host, service.base_url.port), 60) as raw:
+        raw.sendall(b"POST /locate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        until(lambda: counted(service)["heimdall_requests_inside",] == 1)
+    until(lambda: counted(service).get(("heimdall_requests_total", "499")) == 1)
+    assert "Traceback" not in log_of(folder)
+
+
 @pytest.mark.parametrize(
     "size",
     [
@@ -428,6 +579,53 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(service, size):
     assert status.startswith(b"HTTP/1.1 413")
 
 
+def series():
+    """Names and labels of all that the service can count."""
+    names = {}
+    for family in Metrics(32).registry.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+        for suffix in suffixes.get(family.type, [""]):
+            names[family.name + suffix] = family
+    return {name: family for name, family in names.items() if name.startswith("heimdall_")}
+
+
+def selectors(expression):
+    """Every choice of series in a parsed expression of PromQL."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression
+    for part in ("lhs", "rhs", "expr", "vector_selector", "args"):
+        inner = getattr(expression, part, None) or []
+        for one in inner if isinstance(inner, list) else [inner]:
+            yield from selectors(one)
+
+
+def test_every_alert_is_about_what_is_counted():
+    """An alert on a series that nobody writes never fires."""
+    (group,) = yaml.safe_load(page("alerts.yml"))["groups"]
+    for rule in group["rules"]:
+        found = [*selectors(promql_parser.parse(rule["expr"]))]
+        assert len(found) == rule["expr"].count("heimdall_") > 0, rule["alert"]
+        assert {one.name for one in found} <= set(series()), rule["alert"]
+
+
+def test_the_page_lists_all_that_is_counted():
+    """Operators choose from the table what to watch."""
+    rows = re.findall(r"^\| `(heimdall_\w+)` \|", page("ab.md"), re.MULTILINE)
+    counted = {re.sub("_(bucket|sum|count)$", "", name) for name in series()}
+    assert sorted(rows) == sorted(counted)
+
+
+def test_the_pages_commands_are_accepted():
+    """A flag that was renamed must not stay on a page."""
+    lines = (page() + page("ab.md")).replace("\\\n", " ").splitlines()
+    commands = [line.split()[1:] for line in lines if line.startswith("service/bin/heimdall-serve")]
+    (page_s, ab) = map(parse_flags, commands)
+    assert page_s.model == "models:/heimdall-localization-onnx@production"
+    assert ab.challenger == "models:/heimdall-localization-onnx@staging"
+    flags = set(re.findall(r"`(--[a-z-]+)`", page()))
+    assert flags <= {f"--{flag.replace('_', '-')}" for flag in vars(page_s)}
+
+
 SIXTEEN_BIT = np.random.default_rng(0).integers(-32_768, 32_768, 20_000)
 SILENT = np.zeros(20_000, np.complex64)
 LONG = np.zeros(1_100_000, np.complex64)
@@ -442,7 +640,7 @@ NOT_FINITE = {"Torino": (np.full(20_000, np.nan, np.complex64), 12_500.0)}
         (question(noise(n_samples=0)), "receiver 'Torino'"),
         (question(NOT_FINITE), "receiver 'Torino'"),
         ({"Torino": {"iq": "AAAAAAAAAAA=", "sample_rate_hz": -1}}, "greater than 0"),
-        ({"Torino": {"iq": "AAAA", "sample_rate_hz": 12_500}}, "multiple of element size"),
+        ({"Torino": {"iq": "AAAA", "sample_rate_hz": 12_500}}, "not a multiple of 8"),
         ({"Torino": {"iq": "_-AAAAAAAAA=", "sample_rate_hz": 12_500}}, "base64"),
         ({"Torino": {"sample_rate_hz": 12_500}}, "Field required"),
         ({"Torino": {"iq": "", "sample_rate_hz": 12_500, "start": 1}}, "start\n  Extra inputs"),
@@ -497,13 +695,52 @@ def test_a_new_version_in_production_answers_without_a_restart(
     version_becomes(service, "1")
 
 
+def test_the_challenger_is_asked_in_silence(
+    service, publish, other_path, folder, one_mlflow_server, name
+):
+    """Two versions are compared on what callers ask, and callers see only one of them."""
+    version = publish(other_path, other_path)
+    rollback(one_mlflow_server.uri, name)
+    until(lambda: ("heimdall_model_info", "challenger", "0123abcd", version) in counted(service))
+    version_becomes(service, "1")
+    answered = ("heimdall_challenger_requests_total", "answered")
+    before = counted(service).get(answered, 0)
+    answer = service.post("/locate", json=question(noise())).json()
+    assert answer["model_version"] == "1"
+    until(lambda: counted(service).get(answered, 0) > before)
+    assert counted(service)["heimdall_answers_total", "challenger", version] >= 1
+    told = [line for line in log_of(folder).splitlines() if "apart_m" in line][-1]
+    told = json.loads(told.partition("INFO: ")[2])
+    assert told["champion"]["latitude_deg"] == answer["position"]["latitude_deg"]
+    assert told["challenger"]["version"] == version
+    assert told["apart_m"] > 1000
+    example = json.loads(re.search(r"```json\n(.*?)```", page("ab.md"), re.DOTALL)[1])
+    assert (told.keys(), told["champion"].keys()) == (example.keys(), example["champion"].keys())
+
+
+def test_nobody_waits_for_the_challenger(service, publish, other_path, one_mlflow_server, name):
+    """It may be ten times as large; what it has no time for is counted."""
+    version = publish(other_path, other_path)
+    rollback(one_mlflow_server.uri, name)
+    until(lambda: ("heimdall_model_info", "challenger", "0123abcd", version) in counted(service))
+    version_becomes(service, "1")
+    service.post("/hold/challenger")
+    skipped = ("heimdall_challenger_requests_total", "skipped")
+    before = counted(service).get(skipped, 0)
+    answers = [service.post("/locate", json=question(noise())) for _ in range(3)]
+    service.post("/release/challenger")
+    assert {answer.status_code for answer in answers} == {200}
+    assert counted(service)[skipped] - before >= 2
+
+
 def test_a_version_that_does_not_load_leaves_the_old_one(
     service, publish, onnx_path, folder, tmp_path, one_mlflow_server, name
 ):
     """Three in the morning, and somebody promoted half a file."""
     (tmp_path / "half.onnx").write_bytes(onnx_path.read_bytes()[:1000])
     publish(tmp_path / "half.onnx", onnx_path)
-    until(lambda: "version 1 stays: ONNX Runtime" in log_of(folder))
+    until(lambda: "champion: version 1 stays: ONNX Runtime" in log_of(folder))
+    assert counted(service)["heimdall_model_load_failures_total", "champion"] >= 1
     assert service.get("/model").json()["version"] == "1"
     assert service.post("/locate", json=question(noise())).status_code == 200
     rollback(one_mlflow_server.uri, name)
@@ -515,9 +752,9 @@ def test_without_anything_in_production_it_does_not_start(
 ):
     """A service that starts and cannot answer passes for one that works."""
     variables = environment(mlflow_server.uri, artifact_store, folder, "nobodys-model")
-    process = started(tmp_path, variables, module="inference_service")
-    assert process.wait() != 0
+    assert started(tmp_path, variables).wait() == 1
     assert "Registered Model with name=nobodys-model not found" in log_of(tmp_path)
+    assert "Traceback" not in log_of(tmp_path)
 
 
 def test_the_extras_are_really_out_of_reach_there(folder, one_mlflow_server, artifact_store, name):
