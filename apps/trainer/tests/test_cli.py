@@ -70,6 +70,7 @@ def with_registry(tmp_path_factory):
         ("stack status", "numpy"),
         ("cache status", "numpy"),
         ("locate nothing", "numpy"),
+        ("calibrate nothing --latitude 1 --longitude 1", "numpy"),
         ("models list", "numpy sqlalchemy"),
         # The probe can fail: what is loaded is seen.
         ("models show 1", "boto3 mlflow numpy pandas scipy sqlalchemy"),
@@ -78,6 +79,17 @@ def with_registry(tmp_path_factory):
 def test_a_command_waits_for_no_library_that_it_does_not_need(arguments, loaded, with_registry):
     """Torch alone takes seconds, and MLflow brings pandas."""
     assert loaded_by(arguments, with_registry) == {*loaded.split()}
+
+
+def test_without_pytorch_a_command_that_needs_it_says_so(tmp_path):
+    """It is most of an installation, and who only locates leaves it out."""
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from heimdall_trainer.cli.app import main; main(['compare', 'a.html', 'b.html'])"
+    )
+    words = [sys.executable, "-c", program]
+    told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "`heimdall compare` needs PyTorch" in one_line(told, 1)
 
 
 @pytest.mark.parametrize(

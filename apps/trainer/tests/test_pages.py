@@ -7,11 +7,13 @@ What the pages' programs do is run by other tests: `test_data_page.py`, `test_tu
 import itertools
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import cyclopts
 import pytest
 from heimdall_trainer.cli.app import COMMANDS, EXAMPLES, app
+from uv import find_uv_bin
 
 ROOT = next((p for p in Path(__file__).resolve().parents if (p / "docs" / "site").is_dir()), None)
 SHELL = re.compile(r"^```(?:sh|bash|)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -61,6 +63,20 @@ def test_every_command_of_a_page_is_one_that_is_taken(page, tmp_path, monkeypatc
         (tmp_path / ("run.yaml" if number == 0 else f"{number}.yaml")).write_text(block)
     found = {shlex.join(words): refused(words) for words in commands(text)}
     assert {line: why for line, why in found.items() if why} == {}
+
+
+@pytest.mark.skipif(ROOT is None, reason="the pages are not above this file")
+def test_every_installation_of_the_readme_is_one_that_uv_takes():
+    """Who has no GPU has one line to try, before the 3.4 GB of the others."""
+    (block,) = (each for each in SHELL.findall((ROOT / "README.md").read_text()) if " -e " in each)
+    found = re.findall(r"uv (pip install .*)", block)
+    assert len(found) == 4
+    for line in (*found, "pip install --nonsense"):
+        asked = [find_uv_bin(), *line.split(), "--help"]
+        taken = subprocess.run(asked, capture_output=True, check=False).returncode == 0
+        assert taken == ("nonsense" not in line), line
+        for package in re.findall(r"-e (\S+)", line):
+            assert (ROOT / package / "pyproject.toml").is_file()
 
 
 @pytest.mark.parametrize("command", [place.partition(":")[0] for place in COMMANDS])

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from heimdall_data.catalogue.table import SessionTable
-from heimdall_evaluation.evaluate import print_evaluation
 from heimdall_export.atomic import write_whole
 from heimdall_features.names import shown
 from heimdall_models.training.curves import (
@@ -43,6 +42,8 @@ SIDES = ("train", "validation", "test")
 def print_closing(outcome: RunOutcome) -> None:
     """Print the results of a run, as tables that also read well in a log file."""
     out = Console(highlight=False, soft_wrap=True)
+    from heimdall_evaluation.evaluate import print_evaluation  # torch, needless for calibrate
+
     print_evaluation(outcome.delivery.evaluated, out)
     data, summary = outcome.data, outcome.summary
     not_used = ", ".join(f"{number} {reason}" for reason, number in data.not_used.items())

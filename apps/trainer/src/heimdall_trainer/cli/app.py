@@ -173,6 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             status, message = WRONG_USAGE, f"{origins.explain(message)} (see {place} --help)"
         elif isinstance(error, ThresholdNotMet):
             status = NOT_MET
+        elif isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            message = (
+                f"`heimdall {words[0]}` needs PyTorch, which is not installed here: use an "
+                "installation with it (README.md, Smaller installations)"
+            )
         elif not is_expected(error):
             message = f"{describe(error)} (run again with --debug to see where, and report it)"
     sys.stdout.flush()

@@ -49,8 +49,9 @@ def benchmark(
     """Measure a model file at every precision: speed, size, memory, and error in metres.
 
     With --checkpoint beside PyTorch, with --compile beside torch.compile too. The split is that of
-    the training where --seed, --split_by and the fractions are the same. A file that is not of
-    float32 is measured at its own precision alone.
+    the training where --seed, --split_by and the fractions are the same; --receivers,
+    --sample_rate_hz and --opset are for checkpoints. A file that is not of float32 is measured at
+    its own precision alone.
 
     Parameters
     ----------

@@ -35,8 +35,9 @@ def compare(
     """Compare two models on the same sessions, with a paired test of significance.
 
     In the test a transmitter is one observation, since its sessions are not independent.
-    Reports hold what is needed: two of them are compared without any server. --summary writes
-    everything as JSON.
+    Reports hold what is needed: two of them are compared without any server. A model file has its
+    own receivers and rate: --receivers, --sample_rate_hz and --opset are for checkpoints.
+    --summary writes everything as JSON.
 
     Parameters
     ----------

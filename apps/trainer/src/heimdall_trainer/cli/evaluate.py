@@ -64,6 +64,8 @@ def evaluate(
     """Evaluate a model on a part of the split or on new sessions, and write its report.
 
     The split is that of the training where --seed, --split_by and the fractions are the same.
+    A model file has its own receivers and rate: --receivers, --sample_rate_hz and --opset are for
+    checkpoints.
     --summary writes metrics, sessions and the report's path as JSON.
 
     With --since, sessions are judged that were approved since then and that the training of the
