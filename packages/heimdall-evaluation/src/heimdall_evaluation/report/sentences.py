@@ -45,14 +45,14 @@ def about_trained_on(evaluation: Evaluation, model: str = "the model") -> str:
 
 def about_check(check: Check) -> str:
     """Shares behind the verdict about a threshold."""
-    needed = percent(check.needed)
-    if check.threshold.startswith("min"):
-        what = f"inside the {check.threshold[-2:]} % ellipse; {needed} are needed"
-    else:
-        what = f"within {distance(check.limit)}; {needed} are needed, and within "
-        what += distance(check.value)
-    low, high = percent(check.share.low), percent(check.share.high)
-    return f"{percent(check.share.value)} ({low} to {high}) of the sessions are {what}"
+    needed, low, high = map(percent, (check.needed, check.share.low, check.share.high))
+    is_coverage = check.threshold.startswith("min")
+    what = f"inside the {check.threshold[-2:]} % ellipse"
+    if not is_coverage:
+        what = f"within {distance(check.limit)}"
+    found = f"{percent(check.share.value)} ({low} to {high}) of the sessions are {what}"
+    rest = "" if is_coverage else f" The best {needed} are within {distance(check.value)}."
+    return f"{found}; {needed} are needed.{rest}"
 
 
 def about_posterior(evaluation: Evaluation) -> str:
