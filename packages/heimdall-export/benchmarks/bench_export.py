@@ -1,8 +1,9 @@
 """What an export costs, and what the files answer in, beside PyTorch in one run.
 
 Prints two Markdown tables for each timm backbone that is named, `convnext_atto` without any. The
-first: seconds, seconds of CPU, and memory beyond that of the loaded network, of `export_onnx`, of the
-same with `dynamo=True` and of `torch.onnx.export` with the checker, each in a process of its own, for they leave memory behind.
+first: seconds, seconds of CPU, and memory beyond that of the loaded network, of `export_onnx`, of
+the same with `dynamo=True`, and of `torch.onnx.export` with the checker, each in a process of its
+own, for they leave memory behind.
 The second: milliseconds of PyTorch, of the files of several operator sets, and of their variants,
 called in turns. Weights are random, so nothing is said here of positions; for that there
 is `heimdall models benchmark`.
