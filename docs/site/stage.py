@@ -50,7 +50,6 @@ NAVIGATION = {
         "Train": "docs/TRAINING.md",
         "Train as a service": "docs/worker.md",
         "Serve a model": "docs/inference.md",
-        "Deploy": "docs/deploy.md",
         "Compare two versions in production": "docs/ab.md",
         "Deploy": "docs/deploy.md",
         "Compare and judge models": "docs/judging.md",
