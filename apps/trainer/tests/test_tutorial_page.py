@@ -110,6 +110,7 @@ def test_the_tutorial_goes_from_nothing_to_a_position(bare, tmp_path, capsys):
 def test_models_are_judged_as_the_page_says(connections, finished, bare, tmp_path, capsys):
     """The commands that decide what goes into production are copied from there."""
     evaluate, *rest = written("judging.md", tmp_path)
+    watch = rest.pop()
     shutil.copyfile(finished.summary.checkpoint, tmp_path / "best.ckpt")
     for name in ("first", "second"):
         shutil.copyfile(finished.report, tmp_path / f"{name}.html")
@@ -126,6 +127,8 @@ def test_models_are_judged_as_the_page_says(connections, finished, bare, tmp_pat
     follow(f"{evaluate} {split} --receivers Torino Genova Milano-Baggio", bare)
     told = json.loads((tmp_path / "validation.json").read_text())
     assert (told["split"], told["n_trained_on"]) == ("validation", 0)
+    follow(watch.replace("@production", f"/{finished.summary.model_version}"), bare)
+    assert json.loads((tmp_path / "watch.json").read_text())["split"] == "new"
     for name in [n for n in os.environ if n.startswith("HEIMDALL")]:
         bare.delenv(name)
     for line in rest:

@@ -1,6 +1,5 @@
 """docs/worker.md is done as it stands there: its programs ask, watch and call off."""
 
-import configparser
 import os
 import re
 import subprocess
@@ -56,11 +55,3 @@ def test_a_program_calls_off_as_the_page_says(run, client, standing, until):
     run("call_off.py", sent.id)
     sent.end()
     assert sent.status == "REVOKED"
-
-
-def test_the_pages_units_are_whole(page):
-    """They are pasted into systems that say little about what is wrong."""
-    unit = configparser.RawConfigParser()
-    unit.optionxform = str
-    unit.read_string(page["heimdall-worker@.service"])
-    assert unit["Service"]["ExecStart"].endswith("heimdall worker --name gpu%i")

@@ -105,7 +105,7 @@ def _tie(tracker: MLflowTracker, model: LoggedModel, metrics: Mapping[str, float
     for name, value in metrics.items():
         if not math.isfinite(value):
             continue
-        history = client.get_metric_history(tracker.run_id, name)
+        history = tracker.points.get(name, [])
         new = Metric(name, value, now_ms, max((entry.step for entry in history), default=0))
         seen = next((entry for entry in reversed(history) if entry.value == value), new)
         dataset = datasets.get(_CONTEXTS.get(name.partition("/")[0], ""))

@@ -104,6 +104,7 @@ class MLflowTracker:
         experiment_id: MLflow's id of the experiment.
         is_resumed: True if the run was begun before.
         logged: Names and steps of the metrics that a resumed run has already.
+        points: All points of each metric, in order; MLflow may not have the last ones yet.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class MLflowTracker:
                 self._claim = claim(outbox, run_id, self._tags[_CLAIM_TAG])
         self.is_resumed = run_id is not None
         self.logged: frozenset[tuple[str, int]] = frozenset()
+        self.points: dict[str, list[Metric]] = {}
         if run_id is None:
             with mlflow_errors(f"begin a run in experiment {experiment_name!r}"):
                 experiment_id = self._experiment(experiment_name, artifact_root)
@@ -188,8 +190,11 @@ class MLflowTracker:
         # First, so that whoever finds the run RUNNING knows of this process.
         self.client.log_batch(run_id, tags=[RunTag(*tag) for tag in self._tags.items()])
         self.client.update_run(run_id, status="RUNNING")
-        history = (self.client.get_metric_history(run_id, name) for name in run.data.metrics)
-        self.logged = frozenset((seen.key, seen.step) for seen in itertools.chain(*history))
+        self.points = {
+            name: list(self.client.get_metric_history(run_id, name)) for name in run.data.metrics
+        }
+        history = itertools.chain(*self.points.values())
+        self.logged = frozenset((seen.key, seen.step) for seen in history)
         return run
 
     def _experiment(self, name: str, artifact_root: str) -> str:
@@ -229,6 +234,8 @@ class MLflowTracker:
         """Record metrics at a step, NaN included; `ExportError` if MLflow refuses."""
         now_ms = int(time.time() * 1000)
         entries = [(name, float(value), now_ms, step) for name, value in metrics.items()]
+        for entry in entries:
+            self.points.setdefault(entry[0], []).append(Metric(*entry))
         self._send(Message(doing="record metrics", metrics=entries))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
