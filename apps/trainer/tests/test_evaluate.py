@@ -176,6 +176,7 @@ def test_a_model_in_production_is_watched_on_sessions_that_it_has_not_seen(
     done, told = watch("2190-01-01T00:00+01:00")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("0 new sessions since 2189-12-31T23:00:00+00:00; besides 0 that")
+    assert "no sessions --max_error_m_median 1: nothing to judge it by" in done.stdout
     assert (told["n_sessions"], told["report"]) == (0, None)
     assert [check["verdict"] for check in told["thresholds"]] == ["no sessions"]
 

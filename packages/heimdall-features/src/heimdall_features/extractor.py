@@ -72,7 +72,9 @@ class FeatureExtractor:
             if (recording := recordings.get(name)) is not None
         }
         if not sources:
-            raise FeatureError(f"no recording at all; give one of {self.config.receivers}")
+            raise FeatureError(
+                f"no recording at all; give one of {', '.join(self.config.receivers)}"
+            )
         shortest = min(sources, key=lambda name: sources[name].n_samples)
         n_samples = sources[shortest].n_samples
         with naming(shortest):
@@ -181,7 +183,9 @@ class FeatureExtractor:
                     f"receiver {name!r}: 0 samples, or Blocks; give an array with samples"
                 )
         if not spans and not refused:
-            raise FeatureError(f"no recording at all; give one of {self.config.receivers}")
+            raise FeatureError(
+                f"no recording at all; give one of {', '.join(self.config.receivers)}"
+            )
         cuts = common_span(spans)
         found = {}
         for name, span in sorted(spans.items(), key=lambda item: item[1].duration_s):

@@ -197,6 +197,7 @@ def print_end(
         f"\nAll of it is in {typed(folder)}\n"
         f"  report  {report}\n"
         f"  model   version {summary.model_version}, alias staging\n"
+        f"  file    {Path(summary.onnx_path).parent.relative_to(folder)}/*.onnx\n"
         f"  took    {summary.elapsed_seconds:.0f} s\n"
         f"\nNext:\n  cd {typed(folder)}"
     )

@@ -113,6 +113,9 @@ def evaluate(
             f"{n_new} new sessions since {begin.isoformat()}; besides {new.n_known} that the "
             f"training of the model used and {len(new.exclusions)} that cannot be used"
         )
+        if evaluated is None:
+            for name, limit in limits.items():
+                print(f"no sessions --{name} {limit:g}: nothing to judge it by")
     if evaluated is not None:
         print_evaluation(evaluated)
         print(f"report      {one_line(str(page))}")
