@@ -9,6 +9,8 @@ from datetime import timedelta
 from itertools import islice
 
 from heimdall_data.dataset import HeimdallDataset
+from heimdall_data.errors import BucketUnusable
+from heimdall_data.object_store.store import ObjectStore
 from heimdall_data.prepare import in_order
 from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER, one_receiver_session
 from hypothesis import given
@@ -26,6 +28,30 @@ def test_results_come_in_order_and_what_is_not_wanted_is_cancelled(n, ahead, n_w
     assert found == [str(number) for number in range(min(n, n_wanted))]
     assert len(submitted) <= n_wanted + ahead
     assert cancelled == submitted[len(found) :]
+
+
+def test_a_second_pass_asks_for_no_object_by_itself(
+    s3_settings, raw_iq_store, tmp_path, monkeypatch
+):
+    """A request for each recording takes minutes where the store is far away."""
+    sessions = []
+    for number in range(20):
+        raw_iq_store.put(f"{number}.npy", NPY)
+        sessions.append(one_receiver_session(number, s3_settings.raw_iq_bucket, f"{number}.npy"))
+    dataset = HeimdallDataset(sessions, ONE_RECEIVER, s3_settings, cache_dir=tmp_path)
+    assert dataset.prepare(progress=False)[0].n_computed == 20
+    asked = []
+    stat = ObjectStore.stat
+    monkeypatch.setattr(ObjectStore, "stat", lambda *given: asked.append(given) or stat(*given))
+    assert dataset.prepare(progress=False)[0].n_computed == 0
+    assert asked == []
+
+    def refused(store, keys):
+        raise BucketUnusable("no right to list")
+
+    monkeypatch.setattr(ObjectStore, "find", refused)
+    assert dataset.prepare(progress=False)[0].n_computed == 0
+    assert len(asked) == 20
 
 
 PREPARE = "import pickle, sys; pickle.load(sys.stdin.buffer).prepare(workers=2, progress=False)"

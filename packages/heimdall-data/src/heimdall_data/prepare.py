@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from heimdall_data.cache.disk import FeatureCache
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 
     from heimdall_data.catalogue.session import Session
     from heimdall_data.session_features import FeatureSource
+    from heimdall_data.session_reader import Listed
 
 _Handle = TypeVar("_Handle")
 _Result = TypeVar("_Result")
 THREADS_PER_WORKER = 2
 """While one waits for the store, the other computes."""
 SESSIONS_AHEAD_PER_THREAD = 16
+SESSIONS_PER_LISTING = 10_000
+"""Their objects' versions take some MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,14 @@ class Threads:
             source.cache.remove_abandoned()
         n_threads = THREADS_PER_WORKER * (self.workers or os.cpu_count() or 1)
         with source.reader.threads(n_threads, "prepare") as pool:
-            submitted = (pool.submit(_prepare, source, session) for session in sessions)
+            remaining = iter(sessions)
+            parts = iter(lambda: list(islice(remaining, SESSIONS_PER_LISTING)), [])
+            submitted = (
+                pool.submit(_prepare, source, session, listed)
+                for part in parts
+                for listed in [source.listed(part)]
+                for session in part
+            )
             ahead = SESSIONS_AHEAD_PER_THREAD * n_threads
             yield from in_order(submitted, Future.result, Future.cancel, ahead)
 
@@ -93,8 +104,8 @@ def in_order(
             cancel(handle)
 
 
-def _prepare(source: FeatureSource, session: Session) -> Prepared:
-    found = source.features(session)
+def _prepare(source: FeatureSource, session: Session, listed: Listed) -> Prepared:
+    found = source.features(session, listed=listed)
     reason = None
     if not found.present.any():
         stations = ", ".join(m.station for m in session.measurements) or "no station"

@@ -20,7 +20,7 @@ from heimdall_features import (
 from heimdall_data.distance import great_circle_m
 from heimdall_data.errors import DataError
 from heimdall_data.recordings.clocked import clocked
-from heimdall_data.session_reader import SessionReader, chosen_measurements
+from heimdall_data.session_reader import NOTHING_LISTED, SessionReader, chosen_measurements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from heimdall_data.catalogue.session import Session
     from heimdall_data.object_store.settings import S3Settings
     from heimdall_data.recordings.recording import Recording
-    from heimdall_data.session_reader import ObjectVersions, SessionRecordings
+    from heimdall_data.session_reader import Listed, ObjectVersions, SessionRecordings
 
 DECODING_VERSION = 5
 """Raise it if decoding or alignment gives other samples, or recordings are refused that were used,
@@ -155,10 +155,21 @@ class FeatureSource:
         self._extract = FeatureExtractor(config)
         self._extract_arrivals = None if arrivals is None else ArrivalExtractor(arrivals)
 
-    def features(self, session: Session, key: str | None = None) -> SessionFeatures:
+    def features(
+        self, session: Session, key: str | None = None, listed: Listed = NOTHING_LISTED
+    ) -> SessionFeatures:
         """Return the features of a session; `key` is its cache key, None if unknown."""
         out = np.empty(self.config.shape, np.float32)
-        return self._cached(key, out) or self._fetch_or_compute(session, key, out)
+        return self._cached(key, out) or self._fetch_or_compute(session, key, out, listed)
+
+    def listed(self, sessions: Iterable[Session]) -> Listed:
+        """List the objects of sessions, if the cache may have features of any of them."""
+        cache = self.cache
+        sessions = list(sessions)
+        if cache is None or not any(cache.may_contain(self._key_prefix(s)) for s in sessions):
+            return NOTHING_LISTED
+        chosen = (chosen_measurements(session, self.config.receivers) for session in sessions)
+        return self.reader.listed(one for each in chosen for one in each.values())
 
     def features_of_batch(
         self,
@@ -182,10 +193,12 @@ class FeatureSource:
         }
         missed = [number for number in range(len(sessions)) if number not in found]
         if missed:
+            listed = self.listed(sessions[number] for number in missed)
             # Threads of this batch alone, as threads do not survive a fork.
             with self.reader.threads(min(BATCH_THREADS, len(missed)), "batch") as pool:
                 computed = pool.map(
-                    lambda n: self._fetch_or_compute(sessions[n], keys[n], rows[n]), missed
+                    lambda n: self._fetch_or_compute(sessions[n], keys[n], rows[n], listed),
+                    missed,
                 )
                 found.update(zip(missed, computed, strict=True))
         return [found[number] for number in range(len(sessions))]
@@ -198,7 +211,7 @@ class FeatureSource:
         return None if found is None else SessionFeatures.from_tensors(found, out, key)
 
     def _fetch_or_compute(
-        self, session: Session, missed: str | None, out: npt.NDArray[np.float32]
+        self, session: Session, missed: str | None, out: npt.NDArray[np.float32], listed: Listed
     ) -> SessionFeatures:
         """Features of the present recordings, in `out`; `missed` is a key not in the cache.
 
@@ -206,7 +219,7 @@ class FeatureSource:
         session: otherwise they come with the objects, and asking would take as long as fetching.
         """
         if self.cache is not None and self.cache.may_contain(self._key_prefix(session)):
-            key = self.key(session)
+            key = self.key(session, listed)
             found = None if key == missed else self._cached(key, out)
             if found is not None:
                 return found
@@ -219,10 +232,11 @@ class FeatureSource:
         self.cache.put(key, computed.to_tensors())
         return replace(computed, key=key)
 
-    def key(self, session: Session) -> str:
+    def key(self, session: Session, listed: Listed = NOTHING_LISTED) -> str:
         """Return the cache key: a hash of the settings and of the present versions of objects."""
         chosen = chosen_measurements(session, self.config.receivers)
-        return self._key(session, {name: self.reader.versions(m) for name, m in chosen.items()})
+        versions = {name: self.reader.versions(m, listed) for name, m in chosen.items()}
+        return self._key(session, versions)
 
     def _key(self, session: Session, versions: Mapping[str, ObjectVersions]) -> str:
         return self._key_prefix(session) + _digest(sorted(versions.items()))

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from heimdall_features import FeatureError
@@ -26,7 +28,7 @@ from heimdall_data.recordings.decode import NO_MEMORY, decode
 from heimdall_data.recordings.recording import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from heimdall_data.catalogue.session import Measurement, Session
     from heimdall_data.errors import StoreError
@@ -38,6 +40,9 @@ _CONTROL = re.compile("[\\x00-\\x1f\\x7f]")
 
 ObjectVersion = tuple[str, int] | None
 """Entity tag and size of an object; None if there is none."""
+Listed = Mapping[tuple[str, str], ObjectVersion]
+"""Versions of objects by bucket and key."""
+NOTHING_LISTED: Listed = MappingProxyType({})
 ObjectVersions = tuple[ObjectVersion, ...]
 """Versions of the objects of a recording: SigMF has two."""
 
@@ -229,17 +234,36 @@ class SessionReader:
                 usable[name] = replace(recording, center_frequency_hz=chosen[name].frequency_hz)
         return SessionRecordings(usable, unusable, versions, cacheable)
 
-    def versions(self, measurement: Measurement) -> ObjectVersions:
-        """Ask the store for the present versions of a measurement's objects."""
+    def listed(self, measurements: Iterable[Measurement]) -> Listed:
+        """Find the present versions of many objects, by bucket and key, in few requests.
+
+        Objects that are not found may exist; `versions` asks for each of them.
+        """
+        places: dict[str, set[str]] = {}
+        for one in measurements:
+            keys = (key for key in _keys(one) if _is_location(one.bucket, key))
+            places.setdefault(one.bucket, set()).update(keys)
+        found: dict[tuple[str, str], ObjectVersion] = {}
+        for bucket, wanted in places.items():
+            # Who may read objects need not be allowed to list them.
+            with suppress(BucketUnusable, ObjectUnreadable):
+                for key, stored in self._store(bucket).find(wanted).items():
+                    found[bucket, key] = (stored.etag, stored.size)
+        return found
+
+    def versions(self, measurement: Measurement, listed: Listed) -> ObjectVersions:
+        """Return the present versions of a measurement's objects, of which some are `listed`."""
         versions: list[ObjectVersion] = []
         for key in _keys(measurement):
-            found = None
-            if _is_location(measurement.bucket, key):
+            version = listed.get((measurement.bucket, key))
+            if version is None and _is_location(measurement.bucket, key):
                 try:
-                    found = self._store(measurement.bucket).stat(key)
+                    stored = self._store(measurement.bucket).stat(key)
                 except (BucketUnusable, ObjectUnreadable) as error:
                     self._raise_if_ours(error, measurement)
-            versions.append(None if found is None else (found.etag, found.size))
+                else:
+                    version = None if stored is None else (stored.etag, stored.size)
+            versions.append(version)
         return tuple(versions)
 
     def _objects(self, measurement: Measurement, versions: list[ObjectVersion]) -> list[bytes]:

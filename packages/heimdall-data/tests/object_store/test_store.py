@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from heimdall_data.embedded.state import LOOPBACK, free_ports
 from heimdall_data.errors import DataError, ObjectMissing, ObjectUnreadable, StoreError
+from heimdall_data.object_store import store
 from heimdall_data.object_store.settings import S3Settings
 from heimdall_data.object_store.store import ObjectStore
 from heimdall_data.testing.tls import behind_tls
@@ -54,6 +55,24 @@ def test_any_name_in_a_key_is_only_a_name(raw_iq_store, name):
     key = f"named/{name.replace('/', '_')}.x"
     raw_iq_store.put(key, name.encode())
     assert raw_iq_store.get(key) == name.encode()
+
+
+def test_many_objects_are_found_with_the_versions_that_each_has(raw_iq_store):
+    """A cache key made from a listing must be the one made from single answers."""
+    keys = ["s/1/a b&<c>.npy", "s/1/\u00e9\u202e", "s/1/\x0b", "s-2/x", "s/2/x/y", "t"]
+    for key in keys:
+        raw_iq_store.put(key, key.encode())
+    found = raw_iq_store.find([*keys, "s/1/missing"])
+    assert found == {key: raw_iq_store.stat(key) for key in keys}
+    assert raw_iq_store.find([]) == {}
+
+
+def test_a_listing_with_few_of_the_wanted_is_given_up(raw_iq_store, monkeypatch):
+    """Else a run with a hundred sessions would list a bucket of millions."""
+    monkeypatch.setattr(store, "LISTED_PER_REQUEST", 20)
+    for number in range(45):
+        raw_iq_store.put(f"s/{number:02}", b"x")
+    assert list(raw_iq_store.find(["s/03", "s/30", "s/44"])) == ["s/03"]
 
 
 def test_only_keys_below_the_prefix_are_listed(raw_iq_store):

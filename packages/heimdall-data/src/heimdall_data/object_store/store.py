@@ -5,12 +5,14 @@ A part of an object is never returned as the whole, and every wait has a limit.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
 import os
 import re
 import time
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,7 +34,7 @@ from heimdall_data.object_store.retry import Retry
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from minio import Minio
     from urllib3.response import BaseHTTPResponse
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 MOST_BROKEN = 8
 """Objects in a row that do not arrive whole, until the store counts as broken."""
+LISTED_PER_REQUEST = 1000
+LISTED_PER_STAT = 16
+"""Objects that a listing gives in the time in which the store is asked for one."""
 _CHUNK_BYTES = 1 << 20
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"
@@ -153,6 +158,32 @@ class ObjectStore:
         except ObjectMissing:
             return None
         return StoredObject(key, int(found.size or 0), _tag(found.etag))
+
+    def find(self, keys: Collection[str]) -> dict[str, StoredObject]:
+        """Return objects under `keys` by key, from listings of a thousand objects a request.
+
+        Not all that exist need be found: a listing that has few of them is given up, as it would
+        take longer than to ask for each.
+        """
+
+        def read(client: Minio) -> dict[str, StoredObject]:
+            found: dict[str, StoredObject] = {}
+            prefix = os.path.commonprefix(list(wanted))  # noqa: RUF071 - of any characters
+            listing = client.list_objects(self.bucket, prefix=prefix, recursive=True)
+            # Some stores list names as they are, and XML cannot hold all of them.
+            with contextlib.suppress(ET.ParseError):
+                for n_listed, item in enumerate(listing, 1):
+                    key = str(item.object_name)
+                    if key in wanted:
+                        found[key] = StoredObject(key, int(item.size or 0), _tag(item.etag))
+                    are_few = LISTED_PER_STAT * len(found) < n_listed
+                    page_ends = n_listed % LISTED_PER_REQUEST == 0
+                    if len(found) == len(wanted) or (are_few and page_ends):
+                        break
+            return found
+
+        wanted = frozenset(keys)
+        return self._call("", read) if wanted else {}
 
     def exists(self, key: str) -> bool:
         """Return True if there is an object under `key`."""
