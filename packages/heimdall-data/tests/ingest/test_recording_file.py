@@ -202,6 +202,12 @@ def test_all_paths_that_cannot_be_reached_are_named(tmp_path):
 NOON_NS = gps_ns_from_text("2026-03-01T12:00:00Z")
 
 
+def test_a_path_that_no_system_can_have_is_an_error_of_ours(tmp_path):
+    """Callers catch `DataError`."""
+    with pytest.raises(IngestError, match=r"a\\x00b.npy' contains a NUL"):
+        read_recording(tmp_path / "a\0b.npy")
+
+
 @given(st.integers(0, 10**9), st.none() | st.floats(0, 1e-3))
 def test_a_numpy_file_with_a_start_is_stored_with_it(tmp_path_factory, late_ns, sigma_s):
     """The catalogue has no column for the clock, so that training would not see it."""

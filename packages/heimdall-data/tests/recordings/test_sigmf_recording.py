@@ -342,6 +342,11 @@ def test_any_metadata_give_a_recording_or_an_error_with_the_name(about, captures
             r"\[1, 0\]",
         ),
         (bytes(8), meta(**{"core:geolocation": {"type": "Polygon"}}), "'Polygon'"),
+        (
+            bytes(8),
+            meta(**{"core:geolocation": {"type": "Point", "coordinates": "845"}}),
+            "core:geolocation has the coordinates '845'",
+        ),
         (b"no tar", None, "not a SigMF archive"),
         (archive(data=bytes(8)), None, "1 data and 0 metadata"),
         *(
