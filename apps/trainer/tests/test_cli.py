@@ -47,7 +47,7 @@ def loaded_by(arguments, folder):
     said = subprocess.check_output([sys.executable, "-c", probe], text=True, env=environment)
     first, *loaded = said.splitlines()[-1].split()
     assert first == "loaded"
-    heavy = "torch torchvision lightning timm mlflow pandas scipy boto3 sqlalchemy numpy"
+    heavy = "torch torchvision lightning timm mlflow pandas scipy matplotlib boto3 sqlalchemy numpy"
     return {*heavy.split()}.intersection(loaded)
 
 

@@ -30,7 +30,7 @@ from heimdall_locate.output import (
 from heimdall_locate.position import Candidate
 
 from heimdall_evaluation.coverage import inside, radius_sigmas
-from heimdall_evaluation.report.quantities import distance
+from heimdall_evaluation.quantities import distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
