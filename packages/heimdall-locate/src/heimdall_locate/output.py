@@ -120,7 +120,8 @@ def _require_replaceable(path: Path, text: str) -> None:
         text: What shall replace it.
     """
     try:
-        before = json.loads(path.read_bytes())["annotations"]
+        # A pipe would never end.
+        before = json.loads(path.read_bytes() if path.is_file() else "")["annotations"]
         theirs, kept = (
             {json.dumps(one, sort_keys=True) for one in some if not _is_estimate(one)}
             for some in (before, json.loads(text)["annotations"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from xml.etree import ElementTree
@@ -191,6 +192,14 @@ def test_a_users_own_annotations_are_not_lost(position, sites, tmp_path, annotat
         write_position(position, sites, tmp_path, metadata={"A": PLAIN})
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["sigmf"]
+
+
+def test_a_pipe_in_the_place_of_metadata_is_not_waited_for(position, sites, tmp_path):
+    """It may never end."""
+    (tmp_path / "sigmf").mkdir()
+    os.mkfifo(tmp_path / "sigmf" / "A.sigmf-meta")
+    with pytest.raises(LocateError, match="is no SigMF metadata with an estimate"):
+        write_position(position, sites, tmp_path, metadata={"A": PLAIN})
 
 
 def test_an_earlier_answer_with_the_recordings_own_annotations_is_replaced(
