@@ -202,6 +202,13 @@ def test_a_pipe_in_the_place_of_metadata_is_not_waited_for(position, sites, tmp_
         write_position(position, sites, tmp_path, metadata={"A": PLAIN})
 
 
+def test_a_name_as_long_as_a_system_allows_is_written(position, sites, tmp_path):
+    """Temporary names beside it must not be longer."""
+    name = "x" * (255 - len(".sigmf-meta"))
+    *_, path = write_position(position, sites, tmp_path, metadata={name: PLAIN})
+    assert path.is_file()
+
+
 def test_an_earlier_answer_with_the_recordings_own_annotations_is_replaced(
     position, sites, tmp_path
 ):
