@@ -34,6 +34,19 @@ def test_help_names_every_command(run_heimdall):
         assert re.search(rf"^  {command}:", said, re.MULTILINE), said
 
 
+@pytest.mark.parametrize("words", ["", "locate", "sessions list"])
+def test_every_help_says_how_flags_may_be_spelt(run_heimdall, words):
+    """It shows hyphens, and the pages underscores."""
+    said = " ".join(run_heimdall(*words.split(), "--help").stdout.split())
+    assert "Flags take hyphens or underscores." in said
+
+
+@pytest.mark.parametrize("flag", ["--frequency-hz", "--frequency_hz"])
+def test_a_flag_with_hyphens_is_the_one_with_underscores(run_heimdall, flag):
+    """Both are in use."""
+    assert "--frequency_hz is -1.0" in one_line(run_heimdall("locate", "x", flag, "-1"), 2)
+
+
 def loaded_by(arguments, folder):
     """The libraries that take long to import and that a command has imported when it ends."""
     probe = (
@@ -47,7 +60,7 @@ def loaded_by(arguments, folder):
     said = subprocess.check_output([sys.executable, "-c", probe], text=True, env=environment)
     first, *loaded = said.splitlines()[-1].split()
     assert first == "loaded"
-    heavy = "torch torchvision lightning timm mlflow pandas scipy boto3 sqlalchemy numpy"
+    heavy = "torch torchvision lightning timm mlflow pandas scipy matplotlib boto3 sqlalchemy numpy"
     return {*heavy.split()}.intersection(loaded)
 
 

@@ -292,16 +292,36 @@ def test_recordings_of_other_programs_give_the_same_position(heimdall, folder):
     assert heimdall(*words, "0")[0] == 2
 
 
-def test_an_estimate_is_written_back_and_not_learnt_from(heimdall, folder, capsys):
-    """A model that learnt from answers would learn their errors; who knows better may say so."""
-    for path in sorted((folder / "in").iterdir()):
+def as_sigmf_pairs(folder):
+    """Store a folder's recordings as SigMF instead."""
+    for path in sorted(folder.iterdir()):
         recording = read_recording(path)
         path.unlink()
         archive = io.BytesIO(sigmf_archive(recording, recording.station))
         with tarfile.open(fileobj=archive) as packed:
             for member in packed:
                 content = packed.extractfile(member).read()
-                (folder / "in" / Path(member.name).name).write_bytes(content)
+                (folder / Path(member.name).name).write_bytes(content)
+
+
+def test_an_odd_annotation_costs_the_metadata_of_its_recording_alone(heimdall, folder):
+    """The position does not depend on it."""
+    as_sigmf_pairs(folder / "in")
+    for name, annotations in ((NAMES[0], [["x"]]), (NAMES[1], None)):
+        path = folder / "in" / f"{name}.sigmf-meta"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": annotations}))
+    status, out, error = heimdall("in", "--stations", "stations.csv", "--output", "out")
+    assert status == 0
+    assert out.startswith("position ")
+    assert f"{NAMES[0]}: its SigMF metadata are not written with the position" in error
+    assert len(error.splitlines()) == 1
+    written = {path.name for path in (folder / "out/sigmf").iterdir()}
+    assert written == {f"{name}.sigmf-meta" for name in NAMES[1:]}
+
+
+def test_an_estimate_is_written_back_and_not_learnt_from(heimdall, folder, capsys):
+    """A model that learnt from answers would learn their errors; who knows better may say so."""
+    as_sigmf_pairs(folder / "in")
     words = ("in", "--stations", "stations.csv", "--output", "out")
     status, out, _ = heimdall(*words)
     assert status == 0

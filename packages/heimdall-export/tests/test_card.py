@@ -21,7 +21,8 @@ def model(onnx_path, tmp_path):
 
 def cells_of(text):
     """The text of every cell of a card's tables, and every kind of element in the card."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    markdown = MarkdownIt("commonmark", {"linkify": True}).enable(["table", "linkify"])
+    tokens = markdown.parse(text)
     inside = [token for token in tokens if token.type == "inline"]
     kinds = {token.type for token in tokens} | {
         child.type for token in inside for child in token.children
@@ -66,6 +67,7 @@ def plain(onnx_path, tmp_path_factory):
 @settings(max_examples=50, deadline=None)
 @given(names=st.lists(hostile_names() | st.text(), min_size=3, max_size=3))
 @example(names=["<script>alert(1)</script>", "a | b\n| c", "[x](javascript:0) `y` **z** www.a.b"])
+@example(names=["evil.com/x?y", "//1.2.3.4/x", "xn--p1ai.xn--p1ai"])
 def test_no_name_becomes_markup(onnx_path, metadata, plain, tmp_path_factory, names):
     """Names are given by strangers, and cards are read in browsers."""
     model, path = onnx.load(onnx_path), tmp_path_factory.mktemp("card") / "model.onnx"

@@ -105,6 +105,12 @@ def test_a_failure_in_writing_leaves_the_old_file(tmp_path, old, new):
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [old]
 
 
+def test_a_name_as_long_as_a_system_allows_is_written(tmp_path):
+    """The temporary one beside it must not be longer."""
+    write_whole(tmp_path / ("x" * 255), "text")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["text"]
+
+
 buckets = st.from_regex(r"[a-z0-9][a-z0-9-]{1,30}[a-z0-9]", fullmatch=True)
 names = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)
 

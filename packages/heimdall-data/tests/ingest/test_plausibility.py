@@ -212,6 +212,23 @@ def test_an_annotation_that_contradicts_the_given_position_is_a_warning(sigmf):
     assert warnings([path], beacon(45.0, 8.1)) == []
 
 
+def test_an_annotation_of_another_transmitter_is_a_warning(sigmf):
+    """Its position becomes the label, and a wide recording has several transmitters."""
+
+    def told(*labels):
+        place = {"type": "Point", "coordinates": [8.0, 45.0]}
+        annotations = [
+            {"core:sample_start": 0, "signal:emitter": {"label": label, "geolocation": place}}
+            for label in labels
+        ]
+        path = sigmf("Torino", annotations, frequency=145e6, datetime=START.isoformat())
+        return warnings([path], beacon(None, None))
+
+    (warning,) = told("Other", "Third")
+    assert "Torino.sigmf-meta, annotation 1, signal:emitter is of 'Other'; check" in warning
+    assert told("Other", "BEACON") == told("Other", None) == []
+
+
 def test_a_start_in_the_future_is_a_warning(npy):
     """It may be a mistyped year, or this computer's clock."""
     (warning,) = warnings([npy], beacon(), start=START.replace(year=2190))

@@ -199,6 +199,12 @@ def test_all_paths_that_cannot_be_reached_are_named(tmp_path):
         recording_paths([tmp_path / "a.npy", tmp_path / ("x" * 300)])
 
 
+def test_a_path_that_no_system_can_have_is_an_error_of_ours(tmp_path):
+    """Callers catch `DataError`."""
+    with pytest.raises(IngestError, match=r"a\\x00b.npy' contains a NUL"):
+        read_recording(tmp_path / "a\0b.npy")
+
+
 NOON_NS = gps_ns_from_text("2026-03-01T12:00:00Z")
 
 

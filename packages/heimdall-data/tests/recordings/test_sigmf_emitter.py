@@ -78,6 +78,19 @@ def test_any_annotation_gives_a_place_or_an_error_with_its_number(annotation):
         ({"type": "Polygon"}, "signal:emitter is a 'Polygon'"),
         (point(8, 245), "signal:emitter is latitude 8.0, longitude 245.0"),
         ({"type": "Point"}, "no 'coordinates'"),
+        *(
+            (
+                {"type": "Point", "coordinates": wrong},
+                "signal:emitter has the coordinates .*, not lon",
+            )
+            for wrong in ("845", [True, False], ["8", "45"], [8], [8, 45, 0, 0], {"8": 0, "45": 0})
+        ),
+        (point(45, 10**400), "int too large"),
+        ({"type": "Point", "coordinates": [8, 45, 10**400]}, "int too large"),
+        (
+            {"type": "Point", "coordinates": [8, 45, float("inf")]},
+            "signal:emitter has the altitude",
+        ),
     ],
 )
 def test_a_place_that_is_none_is_told_with_its_value(place, value):

@@ -331,6 +331,7 @@ def test_any_metadata_give_a_recording_or_an_error_with_the_name(about, captures
         (bytes(7), meta(), "7 bytes .* 4 bytes"),
         (bytes(8), b"{", "cannot be read .Expecting property name"),
         (bytes(8), b"[]", "cannot be read .* `global`"),
+        (bytes(8), b"1" * 5000, "JSON with an integer of thousands of digits.; write"),
         (bytes(8), meta(**{"core:sample_rate": "fast"}), "'fast'"),
         (bytes(8), meta(captures=[{"core:sample_start": 9}]), "samples 9 to 2"),
         (bytes(8), meta(captures=[{"core:header_bytes": 9}]), "9 bytes .* 8 bytes"),
@@ -342,6 +343,11 @@ def test_any_metadata_give_a_recording_or_an_error_with_the_name(about, captures
             r"\[1, 0\]",
         ),
         (bytes(8), meta(**{"core:geolocation": {"type": "Polygon"}}), "'Polygon'"),
+        (
+            bytes(8),
+            meta(**{"core:geolocation": {"type": "Point", "coordinates": "845"}}),
+            "core:geolocation has the coordinates '845'",
+        ),
         (b"no tar", None, "not a SigMF archive"),
         (archive(data=bytes(8)), None, "1 data and 0 metadata"),
         *(

@@ -17,7 +17,7 @@ from rich.table import Table
 from heimdall_evaluation.baselines import level_baselines, timing_baselines
 from heimdall_evaluation.coverage import shares_inside
 from heimdall_evaluation.errors import EvaluationError
-from heimdall_evaluation.report.quantities import count
+from heimdall_evaluation.quantities import count
 from heimdall_evaluation.report.sentences import about_check, about_trained_on, session_kind
 from heimdall_evaluation.results import Evaluation, SessionSpectrograms
 from heimdall_evaluation.served import predict_without_torch

@@ -18,7 +18,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 KML = "{http://www.opengis.net/kml/2.2}"
-FORMULAS = st.sampled_from("=+-@").flatmap(lambda sign: st.text().map(lambda rest: sign + rest))
+SIGNS = "=+-@" + "".join(chr(ord(sign) + 0xFEE0) for sign in "=+-@")  # and full-width
+FORMULAS = st.sampled_from(SIGNS).flatmap(lambda sign: st.text().map(lambda rest: sign + rest))
 
 
 def rows_of(text):
@@ -63,6 +64,7 @@ def named(few, name):
 @given(name=hostile_names() | st.text() | FORMULAS)
 @example(name='=HYPERLINK("http://x","y")')
 @example(name=" \t=1+1")
+@example(name="\N{FULLWIDTH EQUALS SIGN}1+1")
 @example(name="</Placemark><script>")
 def test_a_name_is_a_name_in_every_file(few, name):
     """Names are typed in by anyone; a spreadsheet would run `=…`, and markup would end a file."""
@@ -70,7 +72,7 @@ def test_a_name_is_a_name_in_every_file(few, name):
     assert all(map(is_printable, "".join(files.values()).replace("\r\n", "\n").split("\n")))
     for row in rows_of(files["csv"]):
         for cell in (row["session"], row["transmitter"]):
-            assert not cell.strip().startswith(("=", "+", "-", "@"))
+            assert not cell.strip().startswith(tuple(SIGNS))
             assert cell in (shown(name), f"'{shown(name)}")
     features = json.loads(files["geojson"])["features"]
     assert {feature["properties"]["name"] for feature in features} == {shown(name)}

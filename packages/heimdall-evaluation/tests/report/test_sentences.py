@@ -6,10 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heimdall_evaluation.report.charts import best_epoch, snr_figure
-from heimdall_evaluation.report.map import MAX_DRAWN, map_figure
-from heimdall_evaluation.report.page import compare, exclusion_groups, flat_rows
-from heimdall_evaluation.report.quantities import (
+from heimdall_evaluation.quantities import (
     count,
     decimal,
     distance,
@@ -18,6 +15,9 @@ from heimdall_evaluation.report.quantities import (
     file_size,
     round_distance,
 )
+from heimdall_evaluation.report.charts import best_epoch, snr_figure
+from heimdall_evaluation.report.map import MAX_DRAWN, map_figure
+from heimdall_evaluation.report.page import compare, exclusion_groups, flat_rows
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -19,7 +19,7 @@ def whole_file(target: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written or moved; nothing is left behind.
     """
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    part = target.with_name(f".{uuid.uuid4().hex}.part")
     try:
         yield part
         with part.open("rb+") as file:

@@ -15,7 +15,7 @@ def write_whole(texts: Mapping[Path, str]) -> None:
     Raises:
         OSError: One cannot be written: the error's `filename`. Nothing is left behind.
     """
-    parts = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}.part") for path in texts}
+    parts = {path: path.with_name(f".{uuid.uuid4().hex}.part") for path in texts}
     now = Path()
     try:
         for now, text in texts.items():

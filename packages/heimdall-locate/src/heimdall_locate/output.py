@@ -7,10 +7,11 @@ version 2.2.0, OGC 07-147r2 (2008); MITRE, "Cursor on Target" event schema, vers
 """
 
 import html
+import json
 import math
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -53,6 +54,7 @@ def write_position(
     *,
     time: datetime | None = None,
     metadata: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    warn: Callable[[str], object] = lambda _: None,
 ) -> tuple[Path, ...]:
     """Write position.json, position.geojson, position.kml, position.cot.xml and map.html.
 
@@ -65,44 +67,79 @@ def write_position(
         folder: Made if it does not exist.
         time: Of the event in position.cot.xml; now if None.
         metadata: Of SigMF recordings, by name; `sigmf/{name}.sigmf-meta` has them with the
-            position. Such a file is only replaced if it holds an estimate.
+            position. Such a file is only replaced if it holds an estimate, and no annotation
+            of others that the metadata lack.
+        warn: Called with a sentence if metadata cannot have the position, and are not written.
 
     Returns:
         Paths of the files, in the order above.
 
     Raises:
-        LocateError: A file cannot be written; the message names it.
+        LocateError: A file cannot be written, or is somebody else's; the message names it.
     """
     time = time or datetime.now(UTC)
+    here = Path(folder)
     texts = {
-        "position.json": as_json(position.to_dict()),
-        "position.geojson": as_json(geojson(position, sites)),
-        "position.kml": kml(position, sites),
-        "position.cot.xml": cot(position, time),
-        "map.html": map_html(position, sites),
+        here / "position.json": as_json(position.to_dict()),
+        here / "position.geojson": as_json(geojson(position, sites)),
+        here / "position.kml": kml(position, sites),
+        here / "position.cot.xml": cot(position, time),
+        here / "map.html": map_html(position, sites),
     }
-    for name, each in metadata.items():
-        try:
-            texts[f"sigmf/{name}.sigmf-meta"] = as_json(sigmf(position, each))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise LocateError(
-                f"{name}: its SigMF annotations or extensions have another form; correct them"
-            ) from error
-    paths = {Path(folder, name): text for name, text in texts.items()}
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            if path.suffix == ".sigmf-meta":
-                path.parent.mkdir(exist_ok=True)
-                if path.exists() and ESTIMATE_KEY not in path.read_text("utf-8", "replace"):
-                    raise LocateError(
-                        f"{path} is there and holds no estimate, so it is not replaced; give "
-                        f"another folder"
-                    )
-        write_whole(paths)
+        here.mkdir(parents=True, exist_ok=True)
+        for name, each in metadata.items():
+            path = here / "sigmf" / f"{name}.sigmf-meta"
+            try:
+                text = as_json(sigmf(position, each))
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+                warn(
+                    f"{name}: its SigMF metadata are not written with the position, because their "
+                    f"captures, annotations or extensions have another form; correct them"
+                )
+                continue
+            path.parent.mkdir(exist_ok=True)
+            if path.exists():
+                _require_replaceable(path, text)
+            texts[path] = text
+        write_whole(texts)
     except OSError as error:
         raise LocateError(f"cannot write {error.filename}: {error.strerror}") from error
-    return tuple(paths)
+    except LocateError:
+        raise
+    except ValueError as error:
+        raise LocateError(f"cannot write {str(here)!r}: {error}") from error
+    return tuple(texts)
+
+
+def _require_replaceable(path: Path, text: str) -> None:
+    """Raise `LocateError` unless a SigMF file is an earlier answer and nothing of others is lost.
+
+    Args:
+        path: The file.
+        text: What shall replace it.
+    """
+    try:
+        # A pipe would never end.
+        before = json.loads(path.read_bytes() if path.is_file() else "")["annotations"]
+        theirs, kept = (
+            {json.dumps(one, sort_keys=True) for one in some if not _is_estimate(one)}
+            for some in (before, json.loads(text)["annotations"])
+        )
+        problem = "" if any(map(_is_estimate, before)) else "holds no estimate"
+        if theirs - kept:
+            problem = problem or "has annotations that the recording lacks"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        problem = "is no SigMF metadata with an estimate"
+    if problem:
+        raise LocateError(
+            f"{path} is there and {problem}, so it is not replaced; move it away, or give another "
+            f"folder"
+        )
+
+
+def _is_estimate(annotation: object) -> bool:
+    return isinstance(annotation, dict) and ESTIMATE_KEY in annotation
 
 
 def geojson(position: Position, sites: Sequence[Site]) -> dict[str, Any]:
@@ -260,7 +297,7 @@ def sigmf(position: Position, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """
     first, *_ = metadata["captures"] or [{}]
     begin = first.get("core:sample_start", 0)
-    annotations = [one for one in metadata.get("annotations", ()) if ESTIMATE_KEY not in one]
+    annotations = [one for one in metadata.get("annotations") or () if not _is_estimate(one)]
     for rank, one in enumerate(shown_candidates(position), 1):
         ellipses = "; ".join(
             f"{100 * held:.0f} %: {ellipse_text(ellipse)}"
@@ -282,7 +319,7 @@ def sigmf(position: Position, metadata: Mapping[str, Any]) -> dict[str, Any]:
             },
         })  # fmt: skip
     about = dict(metadata["global"])
-    extensions = [*about.get("core:extensions", ())]
+    extensions = [*(about.get("core:extensions") or ())]
     declared = {each["name"] for each in extensions}
     extensions += [
         {"name": name, "version": version, "optional": True}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from xml.etree import ElementTree
@@ -134,6 +135,7 @@ def test_cot_event_is_complete(position):
 
 
 PLAIN = {"global": {"core:datatype": "cf32_le"}, "captures": [], "annotations": []}
+MINE = {"core:sample_start": 0, "core:label": "FM"}
 
 
 def test_a_position_is_an_annotation_that_says_that_it_is_an_estimate(position):
@@ -169,8 +171,87 @@ def test_metadata_are_written_beside_and_never_over_other_files(position, sites,
     with pytest.raises(LocateError, match=r"A\.sigmf-meta is there and holds no estimate"):
         write_position(position, sites, tmp_path, metadata={"A": PLAIN})
     assert json.loads(path.read_text()) == PLAIN
-    with pytest.raises(LocateError, match="B: its SigMF annotations"):
-        write_position(position, sites, tmp_path, metadata={"B": {**PLAIN, "annotations": [3]}})
+
+
+@pytest.mark.parametrize(
+    ("annotations", "problem"),
+    [
+        ([{"core:comment": "see heimdall:estimate"}], "holds no estimate"),
+        (["heimdall:estimate"], "holds no estimate"),
+        (None, "is no SigMF metadata with an estimate"),
+        ([MINE, {"heimdall:estimate": {}}], "has annotations that the recording lacks"),
+    ],
+)
+def test_a_users_own_annotations_are_not_lost(position, sites, tmp_path, annotations, problem):
+    """Text of theirs may name the key, and they may annotate an earlier answer further."""
+    path = tmp_path / "sigmf" / "A.sigmf-meta"
+    path.parent.mkdir()
+    path.write_text(json.dumps({**PLAIN, "annotations": annotations}))
+    before = path.read_bytes()
+    with pytest.raises(LocateError, match=rf"A\.sigmf-meta is there and {problem}"):
+        write_position(position, sites, tmp_path, metadata={"A": PLAIN})
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["sigmf"]
+
+
+def test_a_pipe_in_the_place_of_metadata_is_not_waited_for(position, sites, tmp_path):
+    """It may never end."""
+    (tmp_path / "sigmf").mkdir()
+    os.mkfifo(tmp_path / "sigmf" / "A.sigmf-meta")
+    with pytest.raises(LocateError, match="is no SigMF metadata with an estimate"):
+        write_position(position, sites, tmp_path, metadata={"A": PLAIN})
+
+
+def test_a_name_as_long_as_a_system_allows_is_written(position, sites, tmp_path):
+    """Temporary names beside it must not be longer."""
+    name = "x" * (255 - len(".sigmf-meta"))
+    *_, path = write_position(position, sites, tmp_path, metadata={name: PLAIN})
+    assert path.is_file()
+
+
+def test_an_earlier_answer_with_the_recordings_own_annotations_is_replaced(
+    position, sites, tmp_path
+):
+    """Whatever the format makes of them: it has no number that is not finite."""
+    theirs = [MINE, {**MINE, "core:label": "\ud800", "their:figure": float("nan")}]
+    metadata = {"A": {**PLAIN, "annotations": theirs}}
+    *_, path = write_position(position, sites, tmp_path, metadata=metadata)
+    before = path.read_bytes()
+    write_position(position, sites, tmp_path, metadata=metadata)
+    assert path.read_bytes() == before
+
+
+def nested(depth):
+    """Lists in lists."""
+    return [nested(depth - 1)] if depth else []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"annotations": [["x"]]},
+        {"annotations": ["x"]},
+        {"annotations": 3},
+        {"global": {"core:extensions": {"spatial": "1.0"}}},
+        {"global": {"their:lists": nested(700)}},
+        {"global": {"their:number": 10**5000}},
+    ],
+)
+def test_odd_metadata_do_not_cost_the_answer(position, sites, tmp_path, odd):
+    """Other programs write them, and the position is right nevertheless."""
+    told = []
+    metadata = {"A": {**PLAIN, **odd}, "B": {**PLAIN, "annotations": None}}
+    paths = write_position(position, sites, tmp_path, metadata=metadata, warn=told.append)
+    assert [path.name for path in paths] == [*NAMES, "B.sigmf-meta"]
+    assert all(path.is_file() for path in paths)
+    (sentence,) = told
+    assert sentence.startswith("A: its SigMF metadata are not written with the position")
+
+
+def test_a_path_that_no_system_can_have_is_an_error_of_ours(position, sites):
+    """Callers catch `LocateError`."""
+    with pytest.raises(LocateError, match=r"cannot write 'a\\x00b': embedded null"):
+        write_position(position, sites, "a\0b")
 
 
 def test_all_files_are_written_and_nothing_else(position, sites, tmp_path):

@@ -113,7 +113,10 @@ heimdall doctor --fix
 """,
 }
 """Lines that a command's help ends with."""
-EPILOGUE = "Any command takes --debug, to see the traceback of an error."
+EPILOGUE = (
+    "Flags take hyphens or underscores. "
+    "Any command takes --debug, to see the traceback of an error."
+)
 
 
 app = cyclopts.App(

@@ -149,8 +149,13 @@ def locate(
             continue
         written: tuple[Path, ...] = ()
         if output is not None:
-            metadata = _sigmf_metadata(transmission, position)
-            written = write_position(position, sites, output / identity, metadata=metadata)
+            written = write_position(
+                position,
+                sites,
+                output / identity,
+                metadata=_sigmf_metadata(transmission, position),
+                warn=partial(LOGGER.warning, "%s"),
+            )
         if json:
             about = {"session": identity} if identity else {}
             print(json_format.dumps(about | position.to_dict(), indent=None if identity else 1))

@@ -55,7 +55,7 @@ def show(
     connections: Connections = NOWHERE,
 ) -> None:
     """Show what a version is worth, where it came from, and what was done to production."""
-    from heimdall_evaluation.report.quantities import metric_text
+    from heimdall_evaluation.quantities import metric_text
     from heimdall_export.registry.listing import find_version
     from heimdall_export.registry.promotion import METRICS_TAG, metrics_of, moves
 

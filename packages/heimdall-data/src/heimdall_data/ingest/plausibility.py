@@ -93,7 +93,7 @@ def plausibility_warnings(session: NewSession) -> Iterator[str]:
     where = f"{session.where}: " if session.where else ""
     for found in (
         _doubted_stations,
-        _contradicted_annotations,
+        _doubted_annotations,
         _unlikely_frequencies,
         _unlikely_times,
         _unlikely_levels,
@@ -178,17 +178,21 @@ def station_doubt(
     )
 
 
-def _contradicted_annotations(session: NewSession) -> Iterator[str]:
-    """The first annotation, if all of them place the source elsewhere."""
-    source_at = _position(session.source)
-    told = [one for _, file in _files(session) for one in file.emitters]
-    known = known_places(told, session.source.name)
-    if source_at and known and not any(is_same_place(source_at, e.position_deg) for e in known):
-        north, east = known[0].position_deg
+def _doubted_annotations(session: NewSession) -> Iterator[str]:
+    """The first annotation, if all of them place the source elsewhere, or have other labels."""
+    name, source_at = session.source.name, _position(session.source)
+    known = known_places((one for _, file in _files(session) for one in file.emitters), name)
+    if not source_at or not known:
+        return
+    first = known[0]
+    if not any(is_same_place(source_at, one.position_deg) for one in known):
+        north, east = first.position_deg
         yield (
-            f"the source is given at {source_at[0]}, {source_at[1]}, and {known[0].where} places "
+            f"the source is given at {source_at[0]}, {source_at[1]}, and {first.where} places "
             f"it at {north}, {east}; the given position is used"
         )
+    elif all(one.label and one.label.casefold() != name.casefold() for one in known):
+        yield f"{first.where} is of {first.label!r}; check that it is this source"
 
 
 def _unlikely_frequencies(session: NewSession) -> Iterator[str]:

@@ -323,6 +323,8 @@ def _is_plain_name(name: object) -> bool:
 
 
 def _read(path: Path, most_bytes: int = MAX_BYTES) -> bytes:
+    if "\0" in str(path):
+        raise IngestError(f"{str(path)!r} contains a NUL character; correct the path")
     try:
         if path.exists() and not path.is_file():  # a device or a pipe may never end
             raise IngestError(f"{path}: not a file; give the path of a recording")

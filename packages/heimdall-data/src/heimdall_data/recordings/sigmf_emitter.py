@@ -66,7 +66,7 @@ def emitters_in(metadata: bytes, name: str) -> tuple[Emitter, ...]:
                     where=f"{where}, {field}",
                 )
             )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecordingError(f"{where}: {reason_of(error)}; correct the .sigmf-meta") from error
     return tuple(found)
 

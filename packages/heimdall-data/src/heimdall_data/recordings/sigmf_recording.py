@@ -460,14 +460,25 @@ def _clock_sigma_s(said: dict[str, Any], about: dict[str, Any]) -> float:
 def geojson_place(said: dict[str, Any] | None, key: str) -> ReceiverPosition | None:
     """Return the place of a GeoJSON point (RFC 7946, section 3.1.2), or None where there is none.
 
-    Another value is a `ValueError` that names the key, a `KeyError` or a `TypeError`.
+    Another value is a `ValueError` that names the key, a `KeyError`, a `TypeError` or an
+    `OverflowError`.
     """
     if said is None:
         return None
     # The extension `signal` has a `point` in its own example.
     if str(said["type"]).lower() != "point":
         raise ValueError(f"{key} is a {said['type']!r} and must be a 'Point'")
-    longitude_deg, latitude_deg, *above = map(float, said["coordinates"][:3])
+    told = said["coordinates"]
+    # Text and booleans would pass as numbers.
+    if not (
+        isinstance(told, list)
+        and len(told) in (2, 3)
+        and all(type(each) in (int, float) for each in told)
+    ):
+        raise ValueError(
+            f"{key} has the coordinates {told!r}, not longitude, latitude and perhaps altitude"
+        )
+    longitude_deg, latitude_deg, *above = map(float, told)
     try:
         require_on_globe(latitude_deg, longitude_deg)
     except ValueError as error:

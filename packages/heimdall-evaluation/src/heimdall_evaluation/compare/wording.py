@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from heimdall_evaluation.compare.significance import SIGNIFICANT
-from heimdall_evaluation.report.quantities import count, decimal, factor, metric_text
+from heimdall_evaluation.quantities import count, decimal, factor, metric_text
 from heimdall_evaluation.report.sentences import about_trained_on
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from heimdall_evaluation.coverage import (
     predicted_error_m,
 )
 from heimdall_evaluation.intervals import rank_correlation
+from heimdall_evaluation.quantities import count, decimal, distance, percent, round_distance
 from heimdall_evaluation.report import svg
-from heimdall_evaluation.report.quantities import count, decimal, distance, percent, round_distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import math
+import unicodedata
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -29,7 +30,7 @@ from heimdall_locate.output import (
 from heimdall_locate.position import Candidate
 
 from heimdall_evaluation.coverage import inside, radius_sigmas
-from heimdall_evaluation.report.quantities import distance
+from heimdall_evaluation.quantities import distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from heimdall_evaluation.results import Evaluation, ReportContents
 
 _FORMULA = ("=", "+", "-", "@")
-"""What a spreadsheet takes for the start of a formula."""
+"""What a spreadsheet takes for the start of a formula, in Chinese or Japanese also full-width."""
 _DECIMALS = 6
 """Of a degree in maps: a decimetre."""
 
@@ -116,7 +117,8 @@ def _cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = shown(value)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+    start = unicodedata.normalize("NFKC", text.lstrip()[:1])
+    return f"'{text}" if start in _FORMULA else text
 
 
 def _features(contents: ReportContents) -> Iterator[dict[str, Any]]:

@@ -11,9 +11,9 @@ from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.figure import Figure
 
 from heimdall_evaluation.coverage import ONE_SIGMA_SHARE, radius_sigmas
+from heimdall_evaluation.quantities import count, distance, percent, round_distance
 from heimdall_evaluation.report import svg
 from heimdall_evaluation.report.projection import Frame, graticule, outline_km, to_km
-from heimdall_evaluation.report.quantities import count, distance, percent, round_distance
 from heimdall_evaluation.report.sentences import session_kind
 
 if TYPE_CHECKING:

@@ -16,14 +16,15 @@ import numpy as np
 from heimdall_export.atomic import write_whole
 from heimdall_features.names import shown
 
+from heimdall_evaluation import quantities
 from heimdall_evaluation.coverage import coverage, shares_inside, squared_sigmas
 from heimdall_evaluation.errors import ReportError
 from heimdall_evaluation.intervals import Interval, ratio_of_medians
-from heimdall_evaluation.report import charts, quantities, sentences
+from heimdall_evaluation.quantities import count, distance, factor
+from heimdall_evaluation.report import charts, sentences
 from heimdall_evaluation.report.embedded import embed
 from heimdall_evaluation.report.files import compressed, session_files
 from heimdall_evaluation.report.map import choose_by_rank, closeups_figure, map_figure
-from heimdall_evaluation.report.quantities import count, distance, factor
 
 if TYPE_CHECKING:
     import os

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_evaluation.coverage import at_bounds
-from heimdall_evaluation.report.quantities import count, decimal, distance, percent
+from heimdall_evaluation.quantities import count, decimal, distance, percent
 
 if TYPE_CHECKING:
     from heimdall_evaluation.results import Check, Evaluation

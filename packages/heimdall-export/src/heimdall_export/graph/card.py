@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
-_MARKUP = re.compile(r"[&<>|\\`*_\[\]~$#!@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
-"""Characters that a renderer might take for Markdown, HTML or a link, even inside a table."""
+_MARKUP = re.compile(r"[&<>|\\`*_\[\]~$#!@]|:(?=//)|/(?=/)|\.(?!\d)|(?<!\d)\.")
+"""Characters that a renderer might take for Markdown, HTML or a link, even inside a table. A dot is
+one wherever it is not within a number: some renderers make a link of `example.org`."""
 _FIGURES = {
     "error_m_median": "median error, m",
     "error_m_p68": "68 % of the errors are within, m",
