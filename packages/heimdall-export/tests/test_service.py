@@ -409,6 +409,31 @@ def test_who_waits_is_answered_before_the_service_stops(without_registry):
     assert without_registry.process.wait() == 0
 
 
+@pytest.mark.parametrize("role", ["champion", "challenger"])
+def test_a_store_that_never_answers_does_not_keep_the_service_from_stopping(
+    role, folder, onnx_path, artifact_store, tmp_path
+):
+    """A deployment would wait for minutes, then kill it; its temporary folder would stay."""
+    models = {
+        "champion": ["s3://models/m.onnx"],
+        "challenger": [onnx_path, "--challenger=s3://models/m.onnx"],
+    }[role]
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and nobody accepts
+        variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
+        variables["HEIMDALL_S3_ENDPOINT_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        variables["TMPDIR"] = str(tmp_path)
+        del variables["HEIMDALL_MODEL_CACHE"]
+        process = started(tmp_path, variables, (*SERVE, *models))
+        try:
+            until(lambda: [*tmp_path.glob("heimdall-model-*")])
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert [path.name for path in tmp_path.iterdir()] == ["serve.log"]
+    assert "Traceback" not in log_of(tmp_path)
+
+
 def test_without_a_token_only_probes_are_answered():
     """Strangers must not use a service, nor learn what it hears; a balancer must see it live."""
     client = TestClient(make_app(Service(ServiceConfig(model="none", token="a secret"))))

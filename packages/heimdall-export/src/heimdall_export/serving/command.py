@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, NoReturn
 
 from heimdall_export.errors import ExportError
+from heimdall_export.temporary import remove_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,13 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     flags = parse_flags(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    status = 0
     try:
-        asyncio.run(_serve(flags))
+        asyncio.Runner().run(_serve(flags))
+    except SystemExit:  # SIGTERM
+        pass
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
     except ExportError as error:
-        sys.exit(f"heimdall-serve: {error}")
-    sys.exit(0)
+        print(f"heimdall-serve: {error}", file=sys.stderr)
+        status = 1
+    # Neither the runner nor the interpreter is closed: both wait for threads, and a thread that
+    # loads a model waits for a store that may never answer.
+    remove_unfinished()
+    os._exit(status)
 
 
 def parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
