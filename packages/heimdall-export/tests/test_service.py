@@ -21,6 +21,7 @@ import promql_parser
 import pytest
 import yaml
 from heimdall_export import (
+    ExportError,
     MLflowTracker,
     Predictor,
     evaluation_tags,
@@ -447,6 +448,13 @@ def test_without_a_token_only_probes_are_answered():
         assert client.request(method, place, headers=headers).status_code != 401
 
 
+@pytest.mark.parametrize("token", ["", "a\n", " a", "é", "\udce9"])
+def test_a_token_that_no_header_carries_is_refused(token):
+    """Every caller would be turned away, and nobody would know why."""
+    with pytest.raises(ExportError, match="HEIMDALL_SERVE_TOKEN"):
+        ServiceConfig(model="none", token=token)
+
+
 def test_it_is_not_ready_while_the_model_is_loading():
     """A balancer must not send requests to a service that lives and cannot answer yet."""
     client = TestClient(make_app(Service(ServiceConfig(model="none"))))
@@ -671,14 +679,20 @@ NOT_FINITE = {"Torino": (np.full(20_000, np.nan, np.complex64), 12_500.0)}
     ("body", "said"),
     [
         ({}, "no recording at all"),
-        (question(noise("Roma")), "unknown receivers ['Roma']"),
+        (
+            question(noise("Roma")),
+            "unknown receivers ['Roma']; known: ['Torino', 'Genova', 'Milano-Baggio']",
+        ),
         (question(noise(n_samples=0)), "receiver 'Torino'"),
         (question(NOT_FINITE), "receiver 'Torino'"),
         ({"Torino": {"iq": "AAAAAAAAAAA=", "sample_rate_hz": -1}}, "greater than 0"),
         ({"Torino": {"iq": "AAAA", "sample_rate_hz": 12_500}}, "not a multiple of 8"),
         ({"Torino": {"iq": "_-AAAAAAAAA=", "sample_rate_hz": 12_500}}, "base64"),
         ({"Torino": {"sample_rate_hz": 12_500}}, "Field required"),
-        ({"Torino": {"iq": "", "sample_rate_hz": 12_500, "start": 1}}, "start\n  Extra inputs"),
+        ({"Torino": {"iq": "", "sample_rate_hz": 12_500, "start": 1}}, "Torino.start: Extra"),
+        ({"Torino": {"iq": "", "sample_rate_hz": "12500"}}, "sample_rate_hz: Input should be"),
+        ({"Torino": {"iq": "", "sample_rate_hz": True}}, "sample_rate_hz: Input should be"),
+        ({"Torino": {"iq": "", "sample_rate_hz": 1, "start_s": "0"}}, "start_s: Input should be"),
         (question({"Torino": (SIXTEEN_BIT, 12_500.0)}), "'Torino': samples reach 3"),
         (question({"Torino": (SILENT, 12_500.0), "Genova": (SILENT, 12_500.0)}), "only silence"),
         (question({"Torino": (SILENT, 240.0)}), "is the rate in Hz"),
@@ -693,8 +707,36 @@ def test_a_request_that_cannot_be_answered_is_told_why(service, body, said):
     """A caller cannot read the service's log."""
     reply = service.post("/locate", json=body)
     assert reply.status_code == 422
-    assert said in str(reply.json()["detail"])
+    told = reply.json()["detail"]
+    assert said in told
+    assert not re.search("pydantic|type=|Value error|\n", told)
     assert len(reply.content) < 2000
+
+
+RECORDING = json.dumps(question(noise())["Torino"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"Torino": {RECORDING}, "Torino": {RECORDING}}}',
+        f'{{"Torino": {RECORDING}, "T\\u006frino": {RECORDING}}}',
+        f'{{"Torino": {{"start_s": 0, "start_s": 1, {RECORDING[1:]}}}',
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(service, body):
+    """One of two recordings would be left out, and nobody would know which."""
+    reply = service.post("/locate", content=body.encode())
+    assert (reply.status_code, reply.json()["detail"]) == (
+        422,
+        "a receiver or a field is given twice; give each once",
+    )
+
+
+def test_a_colon_in_a_name_is_no_second_key(service):
+    """Names are the users'; this one is refused because the model does not know it."""
+    told = service.post("/locate", json=question(noise("Torino: roof"))).json()["detail"]
+    assert told.startswith("unknown receivers ['Torino: roof']")
 
 
 def test_what_is_not_json_is_told_too(service):
