@@ -810,6 +810,80 @@ def test_nobody_waits_for_the_challenger(service, publish, other_path, one_mlflo
     assert counted(service)[skipped] - before >= 2
 
 
+@pytest.fixture(scope="module")
+def failing_path(onnx_path, tmp_path_factory):
+    """A model that warms up on zeros, and then takes a level for the place of a value."""
+    model = onnx.load(onnx_path)
+    taken, said = model.graph.input[0].name, model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == said else name for name in node.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "values"))
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Cast", [taken], ["whole"], to=onnx.TensorProto.INT64),
+            onnx.helper.make_node("ReduceMin", ["whole"], ["place"], keepdims=0),
+            onnx.helper.make_node("Gather", ["values", "place"], ["value"]),
+            onnx.helper.make_node("Add", ["before", "value"], [said]),
+        ]
+    )
+    (run_id,) = (one for one in model.metadata_props if one.key == "heimdall.run_id")
+    run_id.value = "failing"
+    path = tmp_path_factory.mktemp("failing") / "failing.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_a_challenger_that_fails_is_counted(
+    folder, onnx_path, failing_path, artifact_store, tmp_path
+):
+    """Otherwise nobody learns that the two versions are not being compared."""
+    variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
+    command = (*SERVE, onnx_path, f"--challenger={failing_path}")
+    with serving(tmp_path, variables, command) as client:
+        until(
+            lambda: ("heimdall_model_info", "challenger", "failing", "failing") in counted(client)
+        )
+        assert client.post("/locate", json=question(noise())).status_code == 200
+        until(lambda: counted(client).get(("heimdall_challenger_requests_total", "failed")) == 1)
+    assert "challenger: version failing fails: [ONNXRuntimeError]" in log_of(tmp_path)
+    assert "Traceback" not in log_of(tmp_path)
+
+
+def test_requests_that_wait_during_a_promotion_are_answered_by_the_version_that_took_them(
+    service, publish, onnx_path, other_path, one_mlflow_server, name
+):
+    """Their features may be another version's, and the answer names one."""
+
+    async def ask():
+        async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
+
+            async def send():
+                body = question(noise())
+                asked.extend(asyncio.create_task(client.post("/locate", json=body)) for _ in "1234")
+                await eventually(lambda: all_inside(client, asked))
+
+            async def is_new():
+                return (await client.get("/model")).json()["version"] == version
+
+            asked = []
+            await client.post("/hold/network")
+            await send()
+            version = await asyncio.to_thread(publish, other_path, other_path)
+            await eventually(is_new)
+            await send()
+            await client.post("/release/network")
+            return version, await asyncio.gather(*asked)
+
+    version, replies = asyncio.run(ask())
+    rollback(one_mlflow_server.uri, name)
+    version_becomes(service, "1")
+    answers = [reply.json() for reply in replies]
+    assert [answer["model_version"] for answer in answers] == ["1"] * 4 + [version] * 4
+    for path, ours in ((onnx_path, answers[:4]), (other_path, answers[4:])):
+        for answer in ours:
+            assert said_of(answer["position"]) == says(Predictor(path), noise())
+
+
 def test_a_version_that_does_not_load_leaves_the_old_one(
     service, publish, onnx_path, folder, tmp_path, one_mlflow_server, name
 ):

@@ -242,6 +242,10 @@ class Service:
             self.metrics.challenged.labels("refused").inc()
             _LOG.warning("challenger: version %s refuses: %s", challenger.version, error)
             return
+        except Exception as error:  # noqa: BLE001 - the challenger has failed, not the service
+            self.metrics.challenged.labels("failed").inc()
+            _LOG.warning("challenger: version %s fails: %s", challenger.version, error)
+            return
         self.metrics.challenged.labels("answered").inc()
         self.metrics.count(CHALLENGER, challenger, other)
         here = (position.latitude_deg, position.longitude_deg)
