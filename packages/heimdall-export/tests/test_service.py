@@ -435,6 +435,26 @@ def test_a_store_that_never_answers_does_not_keep_the_service_from_stopping(
     assert "Traceback" not in log_of(tmp_path)
 
 
+@pytest.mark.slow
+def test_a_caller_that_reads_no_answer_does_not_keep_the_service_from_stopping(
+    folder, onnx_path, artifact_store, tmp_path
+):
+    """Anyone could, without a token."""
+    variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
+    with serving(tmp_path, variables, (*SERVE, onnx_path)) as client, socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect((client.base_url.host, client.base_url.port))
+        raw.settimeout(2)
+        with contextlib.suppress(TimeoutError):  # until nothing more is taken, as nothing is read
+            while True:
+                raw.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.process.terminate()
+        try:
+            assert client.process.wait(120) == 0
+        finally:
+            client.process.kill()
+
+
 def test_without_a_token_only_probes_are_answered():
     """Strangers must not use a service, nor learn what it hears; a balancer must see it live."""
     client = TestClient(make_app(Service(ServiceConfig(model="none", token="a secret"))))

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 DEFAULT_MODEL = "models:/heimdall-localization-onnx@production"
+_ANSWERS_S = 30
+"""Seconds after a signal, and after bodies have arrived, for answers to be computed and read."""
 _VARIABLES = """variables:
   HEIMDALL_SERVE_TOKEN    callers must send it: Authorization: Bearer TOKEN
   HEIMDALL_MODEL_CACHE    folder for downloaded models
@@ -130,7 +133,11 @@ async def _serve(flags: argparse.Namespace) -> None:
         host, port = listening.getsockname()[:2]
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         config = uvicorn.Config(
-            make_app(service), log_config=None, log_level="warning", access_log=False
+            make_app(service),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=math.ceil(flags.upload_s) + _ANSWERS_S,
         )
         server = uvicorn.Server(config)
 
