@@ -21,6 +21,7 @@ import promql_parser
 import pytest
 import yaml
 from heimdall_export import (
+    ExportError,
     MLflowTracker,
     Predictor,
     evaluation_tags,
@@ -409,6 +410,51 @@ def test_who_waits_is_answered_before_the_service_stops(without_registry):
     assert without_registry.process.wait() == 0
 
 
+@pytest.mark.parametrize("role", ["champion", "challenger"])
+def test_a_store_that_never_answers_does_not_keep_the_service_from_stopping(
+    role, folder, onnx_path, artifact_store, tmp_path
+):
+    """A deployment would wait for minutes, then kill it; its temporary folder would stay."""
+    models = {
+        "champion": ["s3://models/m.onnx"],
+        "challenger": [onnx_path, "--challenger=s3://models/m.onnx"],
+    }[role]
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and nobody accepts
+        variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
+        variables["HEIMDALL_S3_ENDPOINT_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        variables["TMPDIR"] = str(tmp_path)
+        del variables["HEIMDALL_MODEL_CACHE"]
+        process = started(tmp_path, variables, (*SERVE, *models))
+        try:
+            until(lambda: [*tmp_path.glob("heimdall-model-*")])
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert [path.name for path in tmp_path.iterdir()] == ["serve.log"]
+    assert "Traceback" not in log_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_caller_that_reads_no_answer_does_not_keep_the_service_from_stopping(
+    folder, onnx_path, artifact_store, tmp_path
+):
+    """Anyone could, without a token."""
+    variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
+    with serving(tmp_path, variables, (*SERVE, onnx_path)) as client, socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect((client.base_url.host, client.base_url.port))
+        raw.settimeout(2)
+        with contextlib.suppress(TimeoutError):  # until nothing more is taken, as nothing is read
+            while True:
+                raw.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.process.terminate()
+        try:
+            assert client.process.wait(120) == 0
+        finally:
+            client.process.kill()
+
+
 def test_without_a_token_only_probes_are_answered():
     """Strangers must not use a service, nor learn what it hears; a balancer must see it live."""
     client = TestClient(make_app(Service(ServiceConfig(model="none", token="a secret"))))
@@ -420,6 +466,13 @@ def test_without_a_token_only_probes_are_answered():
             assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
         headers = {"Authorization": "Bearer a secret"}
         assert client.request(method, place, headers=headers).status_code != 401
+
+
+@pytest.mark.parametrize("token", ["", "a\n", " a", "é", "\udce9"])
+def test_a_token_that_no_header_carries_is_refused(token):
+    """Every caller would be turned away, and nobody would know why."""
+    with pytest.raises(ExportError, match="HEIMDALL_SERVE_TOKEN"):
+        ServiceConfig(model="none", token=token)
 
 
 def test_it_is_not_ready_while_the_model_is_loading():
@@ -646,14 +699,20 @@ NOT_FINITE = {"Torino": (np.full(20_000, np.nan, np.complex64), 12_500.0)}
     ("body", "said"),
     [
         ({}, "no recording at all"),
-        (question(noise("Roma")), "unknown receivers ['Roma']"),
+        (
+            question(noise("Roma")),
+            "unknown receivers ['Roma']; known: ['Torino', 'Genova', 'Milano-Baggio']",
+        ),
         (question(noise(n_samples=0)), "receiver 'Torino'"),
         (question(NOT_FINITE), "receiver 'Torino'"),
         ({"Torino": {"iq": "AAAAAAAAAAA=", "sample_rate_hz": -1}}, "greater than 0"),
         ({"Torino": {"iq": "AAAA", "sample_rate_hz": 12_500}}, "not a multiple of 8"),
         ({"Torino": {"iq": "_-AAAAAAAAA=", "sample_rate_hz": 12_500}}, "base64"),
         ({"Torino": {"sample_rate_hz": 12_500}}, "Field required"),
-        ({"Torino": {"iq": "", "sample_rate_hz": 12_500, "start": 1}}, "start\n  Extra inputs"),
+        ({"Torino": {"iq": "", "sample_rate_hz": 12_500, "start": 1}}, "Torino.start: Extra"),
+        ({"Torino": {"iq": "", "sample_rate_hz": "12500"}}, "sample_rate_hz: Input should be"),
+        ({"Torino": {"iq": "", "sample_rate_hz": True}}, "sample_rate_hz: Input should be"),
+        ({"Torino": {"iq": "", "sample_rate_hz": 1, "start_s": "0"}}, "start_s: Input should be"),
         (question({"Torino": (SIXTEEN_BIT, 12_500.0)}), "'Torino': samples reach 3"),
         (question({"Torino": (SILENT, 12_500.0), "Genova": (SILENT, 12_500.0)}), "only silence"),
         (question({"Torino": (SILENT, 240.0)}), "is the rate in Hz"),
@@ -668,8 +727,36 @@ def test_a_request_that_cannot_be_answered_is_told_why(service, body, said):
     """A caller cannot read the service's log."""
     reply = service.post("/locate", json=body)
     assert reply.status_code == 422
-    assert said in str(reply.json()["detail"])
+    told = reply.json()["detail"]
+    assert said in told
+    assert not re.search("pydantic|type=|Value error|\n", told)
     assert len(reply.content) < 2000
+
+
+RECORDING = json.dumps(question(noise())["Torino"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"Torino": {RECORDING}, "Torino": {RECORDING}}}',
+        f'{{"Torino": {RECORDING}, "T\\u006frino": {RECORDING}}}',
+        f'{{"Torino": {{"start_s": 0, "start_s": 1, {RECORDING[1:]}}}',
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(service, body):
+    """One of two recordings would be left out, and nobody would know which."""
+    reply = service.post("/locate", content=body.encode())
+    assert (reply.status_code, reply.json()["detail"]) == (
+        422,
+        "a receiver or a field is given twice; give each once",
+    )
+
+
+def test_a_colon_in_a_name_is_no_second_key(service):
+    """Names are the users'; this one is refused because the model does not know it."""
+    told = service.post("/locate", json=question(noise("Torino: roof"))).json()["detail"]
+    assert told.startswith("unknown receivers ['Torino: roof']")
 
 
 def test_what_is_not_json_is_told_too(service):
@@ -741,6 +828,80 @@ def test_nobody_waits_for_the_challenger(service, publish, other_path, one_mlflo
     service.post("/release/challenger")
     assert {answer.status_code for answer in answers} == {200}
     assert counted(service)[skipped] - before >= 2
+
+
+@pytest.fixture(scope="module")
+def failing_path(onnx_path, tmp_path_factory):
+    """A model that warms up on zeros, and then takes a level for the place of a value."""
+    model = onnx.load(onnx_path)
+    taken, said = model.graph.input[0].name, model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == said else name for name in node.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "values"))
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Cast", [taken], ["whole"], to=onnx.TensorProto.INT64),
+            onnx.helper.make_node("ReduceMin", ["whole"], ["place"], keepdims=0),
+            onnx.helper.make_node("Gather", ["values", "place"], ["value"]),
+            onnx.helper.make_node("Add", ["before", "value"], [said]),
+        ]
+    )
+    (run_id,) = (one for one in model.metadata_props if one.key == "heimdall.run_id")
+    run_id.value = "failing"
+    path = tmp_path_factory.mktemp("failing") / "failing.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_a_challenger_that_fails_is_counted(
+    folder, onnx_path, failing_path, artifact_store, tmp_path
+):
+    """Otherwise nobody learns that the two versions are not being compared."""
+    variables = environment("http://127.0.0.1:1", artifact_store, folder, "")
+    command = (*SERVE, onnx_path, f"--challenger={failing_path}")
+    with serving(tmp_path, variables, command) as client:
+        until(
+            lambda: ("heimdall_model_info", "challenger", "failing", "failing") in counted(client)
+        )
+        assert client.post("/locate", json=question(noise())).status_code == 200
+        until(lambda: counted(client).get(("heimdall_challenger_requests_total", "failed")) == 1)
+    assert "challenger: version failing fails: [ONNXRuntimeError]" in log_of(tmp_path)
+    assert "Traceback" not in log_of(tmp_path)
+
+
+def test_requests_that_wait_during_a_promotion_are_answered_by_the_version_that_took_them(
+    service, publish, onnx_path, other_path, one_mlflow_server, name
+):
+    """Their features may be another version's, and the answer names one."""
+
+    async def ask():
+        async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
+
+            async def send():
+                body = question(noise())
+                asked.extend(asyncio.create_task(client.post("/locate", json=body)) for _ in "1234")
+                await eventually(lambda: all_inside(client, asked))
+
+            async def is_new():
+                return (await client.get("/model")).json()["version"] == version
+
+            asked = []
+            await client.post("/hold/network")
+            await send()
+            version = await asyncio.to_thread(publish, other_path, other_path)
+            await eventually(is_new)
+            await send()
+            await client.post("/release/network")
+            return version, await asyncio.gather(*asked)
+
+    version, replies = asyncio.run(ask())
+    rollback(one_mlflow_server.uri, name)
+    version_becomes(service, "1")
+    answers = [reply.json() for reply in replies]
+    assert [answer["model_version"] for answer in answers] == ["1"] * 4 + [version] * 4
+    for path, ours in ((onnx_path, answers[:4]), (other_path, answers[4:])):
+        for answer in ours:
+            assert said_of(answer["position"]) == says(Predictor(path), noise())
 
 
 def test_a_version_that_does_not_load_leaves_the_old_one(

@@ -1,12 +1,19 @@
 """Temporary folders, of processes that end and of those that are killed."""
 
+import contextlib
 import subprocess
 import sys
 import tempfile
 import time
 
 import pytest
-from heimdall_export.temporary import TemporaryFolder, abandoned_folders, remove_abandoned
+from heimdall_export.atomic import whole_file
+from heimdall_export.temporary import (
+    TemporaryFolder,
+    abandoned_folders,
+    remove_abandoned,
+    remove_unfinished,
+)
 
 HOLDER = """
 import sys
@@ -92,3 +99,17 @@ def test_what_only_looks_like_one_of_ours_stays(own_place, tmp_path_factory):
     assert remove_abandoned() == ()
     assert len([*own_place.iterdir()]) == 4
     assert (elsewhere / "precious").exists()
+
+
+def test_what_is_being_written_can_be_removed_from_another_thread(own_place):
+    """A service ends while a thread downloads; what is finished stays."""
+    (own_place / "whole").touch()
+    with (
+        contextlib.suppress(FileNotFoundError),  # the file cannot be finished any more
+        TemporaryFolder("mine") as folder,
+        whole_file(own_place / "model.onnx") as part,
+    ):
+        (folder / "file").touch()
+        part.touch()
+        remove_unfinished()
+    assert [path.name for path in own_place.iterdir()] == ["whole"]

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+UNFINISHED: set[Path] = set()
+"""Files and folders of this process that are removed where they were made, if it gets there."""
+
 
 @contextlib.contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
@@ -20,6 +23,7 @@ def whole_file(target: Path) -> Iterator[Path]:
         OSError: It cannot be written or moved; nothing is left behind.
     """
     part = target.with_name(f".{uuid.uuid4().hex}.part")
+    UNFINISHED.add(part)
     try:
         yield part
         with part.open("rb+") as file:
@@ -28,6 +32,7 @@ def whole_file(target: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+        UNFINISHED.discard(part)
 
 
 def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:

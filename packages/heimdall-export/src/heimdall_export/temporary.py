@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heimdall_export.atomic import UNFINISHED
+
 if sys.platform != "win32":  # There, folders stay after a killed process.
     import fcntl
 
@@ -55,6 +57,7 @@ class TemporaryFolder:
     def __enter__(self) -> Path:
         remove_abandoned()
         self._path = Path(tempfile.mkdtemp(prefix=f"heimdall-{self._purpose}-"))
+        UNFINISHED.add(self._path)
         try:
             self._descriptor = os.open(self._path, os.O_RDONLY)
             with contextlib.suppress(OSError):  # Without locks it is not taken for abandoned.
@@ -80,9 +83,18 @@ class TemporaryFolder:
 
     def _close(self) -> None:
         shutil.rmtree(self._path, ignore_errors=True)
+        UNFINISHED.discard(self._path)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def remove_unfinished() -> None:
+    """Remove what this process is still writing, before an `os._exit` that waits for no thread."""
+    for path in tuple(UNFINISHED):
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def abandoned_folders() -> tuple[Path, ...]:

@@ -42,7 +42,7 @@ def by_receiver(given: Mapping[str, Value], receivers: tuple[str, ...]) -> dict[
             found[receiver] = value
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise FeatureError(f"unknown receivers {sorted(unknown)[:5]}{more}; known: {receivers}")
+        raise FeatureError(f"unknown receivers {sorted(unknown)[:5]}{more}; known: {[*receivers]}")
     return found
 
 

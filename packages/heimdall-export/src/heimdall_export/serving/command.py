@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -14,11 +15,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, NoReturn
 
 from heimdall_export.errors import ExportError
+from heimdall_export.temporary import remove_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 DEFAULT_MODEL = "models:/heimdall-localization-onnx@production"
+_ANSWERS_S = 30
+"""Seconds after a signal, and after bodies have arrived, for answers to be computed and read."""
 _VARIABLES = """variables:
   HEIMDALL_SERVE_TOKEN    callers must send it: Authorization: Bearer TOKEN
   HEIMDALL_MODEL_CACHE    folder for downloaded models
@@ -31,13 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     flags = parse_flags(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    status = 0
     try:
-        asyncio.run(_serve(flags))
+        asyncio.Runner().run(_serve(flags))
+    except SystemExit:  # SIGTERM
+        pass
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
     except ExportError as error:
-        sys.exit(f"heimdall-serve: {error}")
-    sys.exit(0)
+        print(f"heimdall-serve: {error}", file=sys.stderr)
+        status = 1
+    # Neither the runner nor the interpreter is closed: both wait for threads, and a thread that
+    # loads a model waits for a store that may never answer.
+    remove_unfinished()
+    os._exit(status)
 
 
 def parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -122,7 +133,11 @@ async def _serve(flags: argparse.Namespace) -> None:
         host, port = listening.getsockname()[:2]
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         config = uvicorn.Config(
-            make_app(service), log_config=None, log_level="warning", access_log=False
+            make_app(service),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=math.ceil(flags.upload_s) + _ANSWERS_S,
         )
         server = uvicorn.Server(config)
 

@@ -95,7 +95,7 @@ class Metrics:
         self.challenged = Counter(
             "heimdall_challenger_requests",
             "Requests by what the challenger did: answered, "
-            "refused, or skipped because it was busy",
+            "refused, failed, or skipped because it was busy",
             ["outcome"],
             registry=registry,
         )

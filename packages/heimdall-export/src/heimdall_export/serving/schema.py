@@ -24,7 +24,7 @@ def _decoded(text: bytes) -> bytes:
 class Recording(BaseModel):
     """What one receiver heard."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     iq: Annotated[bytes, AfterValidator(_decoded)]
     """Samples: complex64, little-endian, full scale 1, in base64."""
