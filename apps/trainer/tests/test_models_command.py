@@ -105,10 +105,10 @@ def test_a_version_of_another_program_is_shown_with_its_own_tag(version, trackin
     open_client(tracking_uri).set_model_version_tag(name, "1", "metrics", "rmse 3\x1b[1m")
     assert heimdall("show", "1", "--model-name", name) == 0
     told = capsys.readouterr()
-    assert (["metrics", r"rmse 3\x1b[1m"], "") == (
+    assert (
         next(line for line in told.out.splitlines() if "rmse" in line).split(maxsplit=1),
         told.err,
-    )
+    ) == (["metrics", r"rmse 3\x1b[1m"], "")
 
 
 def test_without_a_yes_nothing_is_deleted(version, stack, tracking_uri, monkeypatch, capsys):
