@@ -160,6 +160,19 @@ def test_an_interrupted_demo_leaves_no_process_and_no_half_written_file(
 
 
 @pytest.mark.slow
+def test_a_second_demo_at_once_is_refused_and_the_first_goes_on(demo):
+    """The first to end would stop the servers under the other."""
+    first = demo(*SMALL, "40")
+    read_until(first, "simulating")
+    second = demo(*SMALL, "40")
+    said, _ = second.communicate(timeout=120)
+    assert second.returncode == 1, said
+    assert "another demo runs in" in said
+    said, _ = first.communicate(timeout=600)
+    assert first.returncode == 0, said
+
+
+@pytest.mark.slow
 def test_a_killed_demo_leaves_no_server_and_the_next_one_goes_on(demo, tmp_path):
     """`kill -9` and power cuts happen; nobody should have to hunt processes after them."""
     process = demo(*SMALL, "40")

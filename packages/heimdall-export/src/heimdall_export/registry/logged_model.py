@@ -164,7 +164,7 @@ def delete_logged_model(
     """Delete a LoggedModel and its files; MLflow keeps its metrics with the run.
 
     Returns:
-        Address of its files; nothing if it was deleted before.
+        Address of its files; nothing if there is no such LoggedModel.
 
     Raises:
         ExportError: MLflow or the store refuses, or is out of reach.
@@ -173,7 +173,8 @@ def delete_logged_model(
         try:
             place = client.get_logged_model(model_id).artifact_location
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            # The second is a server's answer to an id that no LoggedModel can have.
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND"):
                 raise
             return []
         delete_files(place, tracking_uri, store)
