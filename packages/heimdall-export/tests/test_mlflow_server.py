@@ -179,7 +179,7 @@ def test_a_version_whose_model_id_is_no_models_can_be_deleted(
     with MLflowTracker(mlflow_server.uri, artifact_root=tmp_path.as_uri()) as run:
         run.client.create_registered_model(model_name)
         run.client.create_model_version(
-            model_name, "file:///nowhere", run.run_id, tags={"model_id": tag}
+            model_name, "s3://nowhere/x", run.run_id, tags={"model_id": tag}
         )
     delete_version(mlflow_server.uri, model_name, "1", objects=s3_settings.client())
     assert list_versions(mlflow_server.uri, model_name) == ()
