@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
 import psutil
 import pytest
+from heimdall_data import Session, split_sessions
+from heimdall_trainer.cli.demo import FEWEST_TIMED
 
 SMALL = ("--features", "mel", "--epochs", "2", "--seed", "5", "--sessions")
-TIMED = ("--epochs", "1", "--seed", "5", "--sessions", "120")
+TIMED = ("--epochs", "1", "--seed", "5", "--sessions", str(FEWEST_TIMED))
 """The default kind of features, as small as it can be."""
 
 
@@ -49,6 +52,24 @@ def demo(tmp_path):
         process.stdout.close()
 
 
+def test_the_fewest_sessions_are_enough_with_every_seed():
+    """120 were not with the default seed, which the demo said after it had simulated them."""
+    sessions = [
+        Session(
+            id=f"session {k}",
+            session_name="",
+            source_id=f"source {k}",
+            source_name="",
+            position_deg=(45.0, 8.0),
+            start=datetime(2026, 1, 1, tzinfo=UTC),
+            measurements=(),
+        )
+        for k in range(FEWEST_TIMED * 9 // 10)  # A tenth cannot be used.
+    ]
+    for seed in range(100):
+        assert len(split_sessions(sessions, "session", (0.4, 0.2, 0.4), seed).train) >= 50
+
+
 def read_until(process, text):
     """What the process says up to the line with `text`."""
     said = []
@@ -82,7 +103,7 @@ def test_the_demo_goes_from_nothing_to_a_report_and_reuses_it_the_second_time(de
     first = demo(*TIMED, "--summary", "first.json")
     said, _ = first.communicate(timeout=600)
     assert first.returncode == 0, said
-    assert "simulating 120 sessions" in said
+    assert f"simulating {FEWEST_TIMED} sessions" in said
     assert "epoch   1/1" in said
     assert "power-weighted" in said
     summary = json.loads((tmp_path / "first.json").read_text())
@@ -157,6 +178,19 @@ def test_an_interrupted_demo_leaves_no_process_and_no_half_written_file(
     assert "--resume" not in said
     assert not left_running(tmp_path)
     assert not half_written(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_second_demo_at_once_is_refused_and_the_first_goes_on(demo):
+    """The first to end would stop the servers under the other."""
+    first = demo(*SMALL, "40")
+    read_until(first, "simulating")
+    second = demo(*SMALL, "40")
+    said, _ = second.communicate(timeout=120)
+    assert second.returncode == 1, said
+    assert "another demo runs in" in said
+    said, _ = first.communicate(timeout=600)
+    assert first.returncode == 0, said
 
 
 @pytest.mark.slow

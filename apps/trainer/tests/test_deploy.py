@@ -6,6 +6,7 @@ checks the form of the Dockerfile and of the compose file.
 
 import contextlib
 import hashlib
+import http.server
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -214,6 +216,44 @@ def test_the_commands_of_images_and_compose_file_run_and_are_healthy(
     for process in (service, worker):
         process.terminate()
     assert (service.wait(), worker.wait()) == (0, 0)
+
+
+def health_checks():
+    """Commands in Python by which an image or the compose file asks one of its servers."""
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
+    return [
+        compose["services"]["mlflow"]["healthcheck"]["test"][1:],
+        json.loads(last("service", "HEALTHCHECK").partition("CMD ")[2]),
+    ]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_health_check_asks_its_own_server_and_no_proxy(which):
+    """Docker's configuration sets proxies in every container, often without exceptions."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here = f"127.0.0.1:{server.server_port}"
+        words = [re.sub(r"127\.0\.0\.1:\d+", here, word) for word in health_checks()[which]]
+        proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+        asked = subprocess.run(words, env={"PATH": str(PROGRAMS), **proxy}, capture_output=True)
+        server.shutdown()
+    assert (asked.returncode, asked.stderr) == (0, b"")
+
+
+def test_the_images_folder_can_be_written_by_any_user_of_group_0():
+    """OpenShift gives each container a user of its own, and refuses images that want another."""
+    (folder,) = {value for kind, value in stages()["service"] if kind == "VOLUME"}
+    (made,) = (value for kind, value in stages()["service"] if kind == "RUN")
+    assert f"chgrp 0 {folder} && chmod 0770 {folder}" in made
+    environment = last("service", "ENV")
+    assert f"HEIMDALL_STATE_DIR={folder}" in environment
+    assert f"HEIMDALL_MODEL_CACHE={folder}/" in environment
 
 
 def put_into_production(machine, uri, finished):

@@ -99,6 +99,18 @@ def test_metrics_are_shown_in_their_units(version, tracking_uri, capsys):
     assert "metrics" not in figures
 
 
+def test_a_version_of_another_program_is_shown_with_its_own_tag(version, tracking_uri, capsys):
+    """Registries are shared, and `metrics` is a name that anybody may think of."""
+    name, _ = version
+    open_client(tracking_uri).set_model_version_tag(name, "1", "metrics", "rmse 3\x1b[1m")
+    assert heimdall("show", "1", "--model-name", name) == 0
+    told = capsys.readouterr()
+    assert (
+        next(line for line in told.out.splitlines() if "rmse" in line).split(maxsplit=1),
+        told.err,
+    ) == (["metrics", r"rmse 3\x1b[1m"], "")
+
+
 def test_without_a_yes_nothing_is_deleted(version, stack, tracking_uri, monkeypatch, capsys):
     """A script that forgot the flag must not hang, and a slip of the finger not delete."""
     name, key = version

@@ -67,6 +67,35 @@ def test_who_names_no_session_is_told_how(stored, heimdall_here, words, told):
     assert told in done.stderr
 
 
+def test_what_programs_read_is_json_and_says_when_it_is_cut(stored, heimdall_here):
+    """`jq` and `xargs` approve what is listed: it must be readable, and nobody may think it all."""
+    with Catalogue(stored.need_database()) as catalogue, catalogue.transaction() as connection:
+        connection.execute("UPDATE heimdall.measurements SET snr_db = 'NaN'")
+        connection.execute("UPDATE heimdall.known_sources SET latitude = 'Infinity'")
+    listed = heimdall_here("sessions", "list", "--json", "--limit", "1", connections=stored)
+    (entry,) = json.loads(listed.stdout)
+    assert entry["position_deg"] is None
+    assert listed.stderr == "... and 1 older; --limit 2 lists them\n"
+    shown = heimdall_here("sessions", "show", entry["id"], "--json", connections=stored)
+    told = json.loads(shown.stdout, parse_constant=pytest.fail)
+    assert {each["snr_db"] for each in told["recordings"]} == {None}
+    assert [type(each["start"]) for each in told["recordings"]] == [str, str]
+
+
+def test_several_sessions_are_approved_and_each_says_why_it_is_not_trained_on(
+    stored, heimdall_here, database_url
+):
+    """Asked once for all, which takes seconds in a large catalogue."""
+    with Catalogue(database_url) as catalogue, catalogue.transaction() as connection:
+        connection.execute("UPDATE heimdall.recording_sessions SET status = 'failed'")
+    entries = json.loads(heimdall_here("sessions", "list", "--json", connections=stored).stdout)
+    ids = [entry["id"] for entry in entries]
+    done = heimdall_here("sessions", "approve", *ids, connections=stored)
+    assert done.stdout.splitlines() == [
+        f"{each} is approved, but not trained on: not completed" for each in ids
+    ]
+
+
 def test_an_unknown_session_is_no_decision(stored, heimdall_here):
     """A slip must not be taken for an approval."""
     nobody = "00000000-0000-4000-8000-000000000000"

@@ -72,19 +72,19 @@ def test_a_session_without_source_time_or_decision_is_listed_too(filled):
     (entry,), _ = list_sessions(filled, EVERY, approval="pending", status="failed")
     assert (entry.start, entry.source_name, entry.position_deg) == (None, None, None)
     assert entry.approval_status == "pending"
-    assert why_unusable(filled, entry.id) == "not approved yet"
+    assert why_unusable(filled, [entry.id]) == {entry.id: "not approved yet"}
 
 
 def test_what_is_approved_is_trained_on_and_on_record(filled):
     """A model's data must be answered for: who let them in, when, and why."""
     (entry,), _ = list_sessions(filled, EVERY, approval="pending")
-    assert why_unusable(filled, entry.id) == "not approved yet"
+    assert why_unusable(filled, [entry.id]) == {entry.id: "not approved yet"}
     assert decisions(filled, entry.id) == ()
     decide(filled, [entry.id], "approved", by="Ada", reason="carrier is clean")
     assert {session.id for session in filled.sessions()} >= {entry.id}
-    assert why_unusable(filled, entry.id) is None
+    assert why_unusable(filled, [entry.id]) == {entry.id: None}
     decide(filled, [entry.id.upper()], "rejected", by="Bob", reason="")
-    assert why_unusable(filled, entry.id) == "rejected"
+    assert why_unusable(filled, [entry.id]) == {entry.id: "rejected"}
     first, second = decisions(filled, entry.id)
     assert (first.by, first.approval_status, first.reason) == (
         "Ada",
@@ -117,10 +117,10 @@ def test_all_are_decided_or_none(filled):
     stranger = str(uuid.uuid4())
     with pytest.raises(CatalogueError, match=f"has no session {stranger}.*nothing was changed"):
         decide(filled, [entry.id, stranger], "approved", by="Ada", reason="")
-    assert why_unusable(filled, entry.id) == "not approved yet"
+    assert why_unusable(filled, [entry.id]) == {entry.id: "not approved yet"}
     assert decisions(filled, entry.id) == ()
     with pytest.raises(CatalogueError, match=f"has no session {stranger}"):
-        why_unusable(filled, stranger)
+        why_unusable(filled, [entry.id, stranger])
 
 
 def test_the_first_decisions_may_come_at_once(filled):
@@ -140,6 +140,50 @@ def test_the_first_decisions_may_come_at_once(filled):
     ] * 3
 
 
+def test_many_may_decide_about_the_same_sessions_at_once(filled):
+    """None is refused because of another, and the newest decision on record is what counts."""
+    ids = [entry.id for entry in list_sessions(filled, EVERY)[0]]
+    refused = []
+
+    def decide_often(by):
+        for k in range(40):
+            try:
+                order = ids[k % 3 :] + ids[: k % 3]
+                decide(filled, order, ("approved", "rejected")[by % 2], by=str(by), reason="")
+            except CatalogueError as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=decide_often, args=(by,)) for by in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert refused == []
+    for entry in list_sessions(filled, EVERY)[0]:
+        made = decisions(filled, entry.id)
+        assert len(made) == 160
+        assert made[-1].approval_status == entry.approval_status
+        assert [*made] == sorted(made, key=lambda one: one.at)
+
+
+@pytest.mark.parametrize(
+    ("by", "reason"), [("Ada", "caf\udce9"), ("A\0da", ""), ("", "clear"), (" \t", "clear")]
+)
+def test_a_decision_of_nobody_or_with_broken_text_is_none(filled, by, reason):
+    """A terminal with another character set sends such reasons; a script may leave `by` out."""
+    (entry,), _ = list_sessions(filled, EVERY, approval="pending")
+    with pytest.raises(CatalogueError, match=r"^(by|reason) "):
+        decide(filled, [entry.id], "approved", by=by, reason=reason)
+    assert why_unusable(filled, [entry.id]) == {entry.id: "not approved yet"}
+
+
+def test_a_source_that_is_nowhere_has_no_position(filled):
+    """Postgres holds NaN, which no program can read as JSON."""
+    with filled.transaction() as connection:
+        connection.execute("UPDATE heimdall.known_sources SET latitude = 'NaN'")
+    assert {entry.position_deg for entry in list_sessions(filled, EVERY)[0]} == {None}
+
+
 def test_who_may_only_read_is_told_so(filled, database_url):
     """The backend's database is often given read-only."""
     (entry,), _ = list_sessions(filled, EVERY, approval="pending")
@@ -150,9 +194,9 @@ def test_who_may_only_read_is_told_so(filled, database_url):
         owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA heimdall TO onlooker")
         host = database_url.rpartition("@")[2]
         with Catalogue(f"postgresql://onlooker:x@{host}") as reader:
-            assert why_unusable(reader, entry.id) == "not approved yet"
+            assert why_unusable(reader, [entry.id]) == {entry.id: "not approved yet"}
             with pytest.raises(CatalogueError, match=r"permission denied.* for user 'onlooker'"):
                 decide(reader, [entry.id], "approved", by="Ada", reason="")
         owner.execute("DROP OWNED BY onlooker")
         owner.execute("DROP ROLE onlooker")
-    assert why_unusable(filled, entry.id) == "not approved yet"
+    assert why_unusable(filled, [entry.id]) == {entry.id: "not approved yet"}

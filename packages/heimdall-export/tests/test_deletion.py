@@ -114,6 +114,22 @@ def test_a_version_goes_with_all_that_was_stored_of_it(
     assert [address.partition(":")[0] for address in gone] == ["s3"] * 5 + ["models"]
 
 
+def test_a_copy_under_another_name_keeps_all_that_it_uses(
+    publish, delete, tracking_uri, artifact_store, client, keys, models_bucket, model_name
+):
+    """MLflow promotes between models by `copy_model_version`, whose copies share every file."""
+    run_id = publish()
+    kept = keys(client, models_bucket)
+    mlflow = MlflowClient(tracking_uri)
+    copy = mlflow.copy_model_version(f"models:/{model_name}/1", f"{model_name}-copy")
+    assert delete("1") == (f"models:/{model_name}/1",)
+    assert keys(client, models_bucket) == kept
+    assert artifacts(tracking_uri, artifact_store, run_id) == {"checkpoints"}
+    (shown, files) = logged_models(tracking_uri, client, run_id)
+    assert (len(shown), files) == (1, [True])
+    mlflow.delete_model_version(copy.name, copy.version)
+
+
 def test_the_run_stays_and_says_that_its_files_are_gone(publish, delete, tracking_uri):
     """What was tried, and how it went, is worth more than the file."""
     run_id = publish()

@@ -223,6 +223,65 @@ def test_a_file_that_a_killed_run_did_not_register_is_found_and_deleted(
     assert {one.name for one in look()} == {foreign.uri, soon.uri}
 
 
+REGISTERING = """
+import os, sys
+from mlflow import MlflowClient
+from heimdall_export import MLflowTracker, register
+*where, outbox, name, path, step = sys.argv[1:]
+run = MLflowTracker(where[0], artifact_root=where[1], outbox=outbox, experiment_name=name)
+setattr(MlflowClient, step, lambda *_, **__: os.kill(os.getpid(), 9))
+register(run, path, model_name=name, tags={})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["log_model_artifacts", "create_model_version"])
+def test_the_page_of_a_model_whose_registration_was_killed_is_found_and_deleted(
+    begin, look, tmp_path, onnx_path, model_name, tracking_uri, step
+):
+    """MLflow shows it for ever, as pending or as a model that nobody has a version of."""
+    with begin() as run:  # one that a version uses stays
+        register(run, onnx_path, model_name=model_name, tags={})
+    words = (tracking_uri, tmp_path.as_uri(), tmp_path / "outbox", model_name, onnx_path, step)
+    done = subprocess.run([sys.executable, "-c", REGISTERING, *map(str, words)])
+    assert done.returncode == -9
+    killed, found = look()
+    assert (killed.kind, found.kind) == ("run", "logged model")
+    begin().end()  # marks the run as killed
+    (found,) = look()
+    assert found.name in found.text
+    found.mend()
+    assert look() == []
+    kept = MlflowClient(tracking_uri).search_logged_models([run.experiment_id])
+    assert [one.name for one in kept] == ["model"]
+    left = {path.relative_to(tmp_path).parts[1] for path in tmp_path.glob("models/*/**/model.onnx")}
+    assert left == {kept[0].model_id}
+
+
+def test_a_model_page_in_use_or_without_a_version_is_not_deleted(
+    begin, look, onnx_path, model_name, tracking_uri
+):
+    """Its run may be about to register it, and what a person did in MLflow may be on purpose."""
+    run = begin()
+    register(run, onnx_path, model_name=model_name, tags={})
+    mlflow = MlflowClient(tracking_uri)
+    mlflow.create_logged_model(run.experiment_id, name="model", source_run_id=run.run_id)
+    foreign = mlflow.create_run(run.experiment_id)
+    mlflow.create_logged_model(run.experiment_id, "model", foreign.info.run_id)
+    mlflow.set_terminated(foreign.info.run_id, "KILLED")
+    assert look() == []
+    mlflow.delete_model_version(model_name, "1")
+    assert look() == []
+    run.end()
+    found = look()
+    assert {one.kind for one in found} == {"logged model"}
+    by_hand = next(one for one in found if "was deleted in MLflow" in one.text)
+    assert by_hand.mend is None
+    (pending,) = (one for one in found if one is not by_hand)
+    pending.mend()
+    assert [one.name for one in look()] == [by_hand.name]
+
+
 def test_a_version_of_a_killed_run_and_an_unfinished_deletion_are_told(
     begin, look, onnx_path, model_name, tracking_uri
 ):

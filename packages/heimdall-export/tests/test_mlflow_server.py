@@ -171,6 +171,20 @@ def test_a_server_older_than_mlflow_3_has_the_model_with_its_run(
     assert gone == (run.artifact_uri, f"models:/{model_name}/{version}")
 
 
+@pytest.mark.parametrize("tag", ["no/such?model", "../m-1", "m-0"])
+def test_a_version_whose_model_id_is_no_models_can_be_deleted(
+    mlflow_server, tmp_path, s3_settings, model_name, tag
+):
+    """Anybody may set such a tag; the server's page of HTML once ended the deletion half-way."""
+    with MLflowTracker(mlflow_server.uri, artifact_root=tmp_path.as_uri()) as run:
+        run.client.create_registered_model(model_name)
+        run.client.create_model_version(
+            model_name, "s3://nowhere/x", run.run_id, tags={"model_id": tag}
+        )
+    delete_version(mlflow_server.uri, model_name, "1", objects=s3_settings.client())
+    assert list_versions(mlflow_server.uri, model_name) == ()
+
+
 def test_what_is_published_is_the_same_with_and_without_the_mlflow_package(
     mlflow_server, artifact_store, onnx_path, model_name
 ):

@@ -56,6 +56,36 @@ def status(tracker):
     return tracker.client.get_run(tracker.run_id).info.status
 
 
+OPENING = """
+import sys
+from heimdall_export.tracking.client import open_client
+print("ready", flush=True)
+sys.stdin.readline()
+client = open_client(sys.argv[1])
+client.search_experiments()
+client.search_registered_models()
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_begin_at_once_make_the_tables_once(tmp_path):
+    """MLflow makes them without a lock: the others' trainings ended as these were done."""
+    words = [sys.executable, "-c", OPENING, f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    processes = [
+        subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate()[1][-500:] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+
+
 @pytest.mark.slow
 @on_disk
 @given(params=st.dictionaries(st.sampled_from("abcdefg"), NESTED, max_size=4))

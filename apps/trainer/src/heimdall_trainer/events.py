@@ -118,7 +118,7 @@ def _json(record: logging.LogRecord) -> str:
     event = getattr(record, "event", "note")
     figures = getattr(record, "figures", {"said": record.getMessage()})
     whole = {"event": event, "time": when, **figures}
-    return json.dumps(_finite(whole), allow_nan=False, default=str)
+    return json.dumps(finite(whole), allow_nan=False, default=str)
 
 
 def _is_first_process() -> bool:
@@ -127,14 +127,14 @@ def _is_first_process() -> bool:
     return known is None or getattr(known.rank_zero_only, "rank", 0) == 0
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> object:
     """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {str(name): finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

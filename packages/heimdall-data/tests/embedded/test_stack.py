@@ -308,14 +308,17 @@ def test_the_servers_end_with_the_process_that_owns_them(owner, place, number):
 def test_a_running_stack_is_used_and_left_running(owner, place):
     """Two commands at a time share it, and the second does not end it for the first."""
     servers = pids(place)
-    with EmbeddedStack(place):
+    with EmbeddedStack(place) as stack:
+        assert stack.is_anothers
         assert pids(place) == servers
     assert pids(place) == servers
 
 
 def test_a_stack_made_detached_outlives_its_first_owner(owner, place):
     """`stack up` during a demo means that it is to stay."""
-    EmbeddedStack(place).start(detached=True)
+    stack = EmbeddedStack(place)
+    stack.start(detached=True)
+    assert not stack.is_anothers
     servers = pids(place)
     owner.send_signal(signal.SIGINT)
     owner.wait()

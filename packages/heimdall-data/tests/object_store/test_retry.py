@@ -12,6 +12,7 @@ from heimdall_data.object_store.errors import (
     DamagedObject,
     Fault,
     classify,
+    store_error,
 )
 from heimdall_data.object_store.retry import ANSWERED, Retry
 from hypothesis import given, settings
@@ -63,6 +64,12 @@ def test_an_answer_heals_if_the_server_is_busy_or_broken(status, code):
     """A client's mistake stays one; a server's fault may be over in a second."""
     heals = status >= 500 or status in (408, 429)
     assert classify(answer(code, status)) is (Fault.OUTAGE if heals else Fault.PERMANENT)
+
+
+def test_a_store_that_does_not_say_why_leads_to_its_log_and_disk():
+    """SeaweedFS on a full disk, as of a demo, answers with nothing but this."""
+    told = store_error(answer("InternalError", 500), "http://store", "bucket", "key")
+    assert "the store's log says why; its disk may be full" in str(told)
 
 
 @given(outages | permanent, st.integers(1, 4))

@@ -22,7 +22,7 @@ from heimdall_data.catalogue.session import SessionFilter
 from heimdall_trainer.cli.ingest import MOST_SIMULATED, SimulationFlags, open_servers
 from heimdall_trainer.config import TrainingConfig, require_writable
 from heimdall_trainer.connections import Connections
-from heimdall_trainer.errors import UsageError
+from heimdall_trainer.errors import TrainerError, UsageError
 from heimdall_trainer.flags import ConfigFile
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 DEMO_RECEIVERS = ("Torino", "Genova", "Milano-Baggio")
 """Three of the seven stations, as far apart as the region allows."""
 N_STATIONS = 7
-FEWEST_TIMED = 120
-"""Sessions of which some 65 can be trained on; the network of times takes 50 or more."""
+FEWEST_TIMED = 200
+"""Sessions of which the split leaves 50 or more for training, which the network of times takes."""
 WIDTH = 80
 UNSEEN = "unseen"
 """Folder of the recordings of a transmitter that was not trained on."""
@@ -110,6 +110,11 @@ def demo(
     # Servers of this seed alone, so that its recordings are mixed with no others.
     folder = state / "demo" / (f"seed-{config.seed}" + ("-timing" if timed else ""))
     with EmbeddedStack(folder) as stack:
+        if stack.is_anothers:
+            raise TrainerError(
+                f"another demo runs in {folder} and stops its servers at its end; wait for it, or "
+                "give another --seed or --state-dir"
+            )
         connections = Connections.to_stack(stack)
         fill(connections, config)
         from heimdall_trainer.pipeline import TrainingPipeline  # 8 s: after the first lines

@@ -46,6 +46,7 @@ def doctor(
         connections.outbox(),
         objects=None if s3 is None else s3.client(),
         bucket="" if s3 is None else s3.models_bucket,
+        artifact_store=None if s3 is None else connections.artifact_store(),
         experiment_name=experiment_name,
         model_name=model_name,
     ):

@@ -56,6 +56,7 @@ def show(
 ) -> None:
     """Show what a version is worth, where it came from, and what was done to production."""
     from heimdall_evaluation.quantities import metric_text
+    from heimdall_export.errors import ExportError
     from heimdall_export.registry.listing import find_version
     from heimdall_export.registry.promotion import METRICS_TAG, metrics_of, moves
 
@@ -65,12 +66,16 @@ def show(
         made = [asdict(move) for move in moves(uri, model_name)]
         print(dumps(asdict(found) | {"moves": made}, indent=2))
         return
+    try:
+        metrics = metrics_of(found)
+    except ExportError:  # The tag is of another program, and shown as any other.
+        metrics = {}
     print(f"version {found.version} of {model_name} ({', '.join(found.aliases) or 'no alias'})")
     print(f"run {found.run_id}")
     for name, value in sorted(found.tags.items()):
-        if name != METRICS_TAG:
+        if name != METRICS_TAG or not metrics:
             print(f"{one_line(name):22s}  {one_line(value)}")
-    for name, figure in sorted(metrics_of(found).items()):
+    for name, figure in sorted(metrics.items()):
         text = metric_text(name, figure, f"{figure:,.3g}").replace("\N{NO-BREAK SPACE}", " ")
         print(f"{one_line(name):22s}  {text}")
     for move in moves(uri, model_name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from dataclasses import asdict
 from json import dumps
@@ -16,6 +17,7 @@ from heimdall_features.names import shown, user_name
 from heimdall_trainer.config import FILTER
 from heimdall_trainer.connections import Connections
 from heimdall_trainer.errors import UsageError
+from heimdall_trainer.events import finite
 from heimdall_trainer.flags import Json, command_group
 
 if TYPE_CHECKING:
@@ -60,13 +62,16 @@ def list_sessions(
         )
     if json:
         print(dumps([_plain(each) for each in found], indent=2))
-        return
-    for each in found:
-        print(_line(each))
-    if not found:
-        print(f"no such session in {catalogue.where}")
-    elif n_all > len(found):
-        print(f"... and {n_all - len(found)} older; --limit {n_all} lists them")
+    else:
+        for each in found:
+            print(_line(each))
+        if not found:
+            print(f"no such session in {catalogue.where}")
+    if n_all > len(found):
+        print(
+            f"... and {n_all - len(found)} older; --limit {n_all} lists them",
+            file=sys.stderr if json else sys.stdout,
+        )
 
 
 @app.command
@@ -76,14 +81,14 @@ def show(session: Id, /, *, json: Json = False, connections: Connections = NOWHE
 
     (identity,) = _known_form((session,))
     with _catalogue(connections) as catalogue:
-        reason = sessions.why_unusable(catalogue, identity)
+        reason = sessions.why_unusable(catalogue, (identity,))[identity]
         (found,), _ = sessions.list_sessions(catalogue, EVERY, ids=(identity,))
         recordings = sessions.measurements(catalogue, identity)
         decided = sessions.decisions(catalogue, identity)
     if json:
         more = {
             "unusable": reason,
-            "recordings": [asdict(each) for each in recordings],
+            "recordings": [finite(asdict(each)) for each in recordings],
             "decisions": [asdict(each) for each in decided],
         }
         print(dumps(_plain(found) | more, indent=2, default=lambda moment: moment.isoformat()))
@@ -137,8 +142,9 @@ def _decide(
     ids = _known_form(sessions)
     with _catalogue(connections) as catalogue:
         decide(catalogue, ids, approval, by=user_name() if by is None else by, reason=reason)
+        reasons = why_unusable(catalogue, ids) if approval == "approved" else {}
         for identity in ids:
-            unusable = why_unusable(catalogue, identity) if approval == "approved" else None
+            unusable = reasons.get(identity)
             note = f", but not trained on: {unusable}" if unusable else ""
             print(f"{identity} is {approval}{note}")
 

@@ -6,6 +6,8 @@ decision creates it; reading does without it.
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
@@ -20,7 +22,7 @@ from heimdall_data.catalogue.queries import (
 from heimdall_data.errors import CatalogueError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -60,7 +62,7 @@ class SessionEntry:
     """None where the catalogue has an impossible time."""
     source_name: str | None
     position_deg: tuple[float, float] | None
-    """Latitude and longitude of the source, in degrees."""
+    """Latitude and longitude of the source, in degrees; None if they are not numbers."""
     status: str
     approval_status: str
     stations: tuple[str, ...]
@@ -114,18 +116,18 @@ def list_sessions(
     return catalogue.read(found)
 
 
-def why_unusable(catalogue: Catalogue, session_id: str) -> str | None:
-    """Return the first reason why a session is not trained on; None if it is.
+def why_unusable(catalogue: Catalogue, ids: Sequence[str]) -> dict[str, str | None]:
+    """Return the first reason why each of some sessions is not trained on; None if it is.
 
     Raises:
         CatalogueError: There is no such session, or see `Catalogue`.
     """
 
-    def found(connection: Connection) -> str | None:
+    def found(connection: Connection) -> dict[str, str | None]:
         query = f"{belonging(connection, catalogue.where)}{REASON}"
-        for (reason,) in connection.execute(query, (session_id,)):
-            return str(reason) if reason else None
-        raise CatalogueError(_unknown(catalogue, session_id))
+        reasons: dict[str, str | None] = dict(connection.execute(query, (list(ids),)).fetchall())
+        _require_known(catalogue, ids, reasons)
+        return {each: reasons[str(UUID(each))] for each in ids}
 
     return catalogue.read(found)
 
@@ -201,36 +203,52 @@ def decide(
         catalogue: Where they are.
         ids: Their ids, UUIDs.
         approval: What they are to be.
-        by: Who decides.
+        by: Who decides; not blank.
         reason: Why; may be empty.
 
     Raises:
-        CatalogueError: There is no such session, or see `Catalogue`.
+        CatalogueError: There is no such session, a text cannot be stored, or see `Catalogue`.
     """
+    for name, text in (("by", by), ("reason", reason)):
+        if re.search("[\0\ud800-\udfff]", text):
+            raise CatalogueError(f"{name} {text!r:.100} is not text that a database can hold")
+    if not by.strip():
+        raise CatalogueError("by is blank; say who decides")
     with catalogue.transaction() as connection:
         belonging(connection, catalogue.where)
         if connection.execute(_HAS_TABLE).fetchone() != (True,):
             # Two at once would both find nothing, and the second would fail.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext('heimdall schema'))")
             connection.execute(_TABLE)
+        # In order, so that two who decide about the same sessions wait instead of deadlocking.
         rows = connection.execute(
-            "UPDATE heimdall.recording_sessions SET approval_status = %s "
-            "WHERE id = ANY(%s::uuid[]) RETURNING id::text",
-            (approval, list(ids)),
+            "SELECT id::text FROM heimdall.recording_sessions "
+            "WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE",
+            (list(ids),),
         )
-        changed = {identity for (identity,) in rows}
-        if missing := [each for each in ids if str(UUID(each)) not in changed]:
-            raise CatalogueError(f"{_unknown(catalogue, missing[0])}; nothing was changed")
+        known = [identity for (identity,) in rows]
+        _require_known(catalogue, ids, known, "; nothing was changed")
+        connection.execute(
+            "UPDATE heimdall.recording_sessions SET approval_status = %s "
+            "WHERE id = ANY(%s::uuid[])",
+            (approval, known),
+        )
         connection.execute(
             "INSERT INTO heimdall.session_decisions "
-            "(session_id, decided_by, approval_status, reason) "
-            "SELECT id, %s, %s, %s FROM unnest(%s::uuid[]) AS id",
-            (by, approval, reason, sorted(changed)),
+            "(session_id, decided_at, decided_by, approval_status, reason) "
+            "SELECT id, statement_timestamp(), %s, %s, %s FROM unnest(%s::uuid[]) AS id",
+            (by, approval, reason, known),
         )
 
 
-def _unknown(catalogue: Catalogue, session_id: str) -> str:
-    return f"{catalogue.where} has no session {session_id}; see `heimdall sessions list`"
+def _require_known(
+    catalogue: Catalogue, ids: Sequence[str], known: Container[str], note: str = ""
+) -> None:
+    for each in ids:
+        if str(UUID(each)) not in known:
+            raise CatalogueError(
+                f"{catalogue.where} has no session {each}; see `heimdall sessions list`{note}"
+            )
 
 
 def _entry(
@@ -247,6 +265,8 @@ def _entry(
     place = None
     if latitude_deg is not None and longitude_deg is not None:
         place = latitude_deg, longitude_deg
+        if not all(map(math.isfinite, place)):
+            place = None
     return SessionEntry(
         id=identity,
         session_name=name,

@@ -176,7 +176,9 @@ SELECT reason, count(*) FROM ({REASONS}) AS reasons
 WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason
 """  # noqa: S608 - constants of ours
 """Number of sessions that are not usable, by the first reason that applies."""
-REASON = f"SELECT reason FROM ({REASONS}) AS reasons WHERE id = %s::uuid"  # noqa: S608 - as above
+REASON = f"""
+SELECT id::text, reason FROM ({REASONS}) AS reasons WHERE id = ANY(%s::uuid[])
+"""  # noqa: S608 - as above
 
 _MEASURED = f"""
        st.name, st.latitude, st.longitude, m.iq_data_location, m.iq_data_format,

@@ -100,6 +100,12 @@ class EmbeddedStack:
         """Address of the object store and our credentials for it."""
         return self._seaweed.s3_settings(self._settings())
 
+    @property
+    def is_anothers(self) -> bool:
+        """True if another process started the servers, and ends them with itself."""
+        owner = _read(self._owner_file)
+        return self._token is None and owner is not None and is_alive(owner)
+
     def start(self, *, detached: bool = False) -> None:
         """Start what does not run yet; return when both servers are ready.
 

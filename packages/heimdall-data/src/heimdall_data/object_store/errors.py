@@ -101,7 +101,10 @@ def store_error(error: Exception, store: str, bucket: str, key: str) -> StoreErr
             )
         is_one = classify(error) is Fault.OBJECT or error.code in _BAD_NAMES
         kind = ObjectUnreadable if is_one else StoreError
-        return kind(f"{store} answers {error.code} for {what}")
+        why = "; the store's log says why; its disk may be full"
+        return kind(
+            f"{store} answers {error.code} for {what}{why if error.code == 'InternalError' else ''}"
+        )
     if isinstance(error, BrokenObject):
         return ObjectUnreadable(
             f"object {what} of {store} does not arrive whole ({error}); store it again"

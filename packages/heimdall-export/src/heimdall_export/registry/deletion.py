@@ -16,8 +16,14 @@ from heimdall_export.errors import ExportError
 from heimdall_export.model_files import CARD_SUFFIX, SUFFIX
 from heimdall_export.object_store.store import split_address, store_errors
 from heimdall_export.registry.listing import list_versions
-from heimdall_export.registry.logged_model import MODEL_ID_TAG, delete_files, delete_logged_model
+from heimdall_export.registry.logged_model import (
+    MODEL_ID_TAG,
+    delete_files,
+    delete_logged_model,
+    uses,
+)
 from heimdall_export.registry.production import Decision, Production
+from heimdall_export.registry.registry import search_versions
 from heimdall_export.registry.versions import version_in
 from heimdall_export.tracking.client import mlflow_errors, open_client
 
@@ -55,9 +61,10 @@ def delete_version(
 ) -> tuple[str, ...]:
     """Delete a version, its LoggedModel, its file and sidecar, and its run's artifacts.
 
-    The run stays, with its parameters and metrics. A file or a run's artifacts that another
-    version of the model uses stay as well. `objects` is the object store of the model files,
-    `artifact_store` the S3 of `s3://` artifacts; None leaves that to MLflow's environment.
+    The run stays, with its parameters and metrics. A file, a LoggedModel or a run's artifacts that
+    another version uses, of whichever model, stay as well. `objects` is the object store of the
+    model files, `artifact_store` the S3 of `s3://` artifacts; None leaves that to MLflow's
+    environment.
 
     Returns:
         Addresses of everything that was deleted.
@@ -74,24 +81,23 @@ def delete_version(
     deleted: list[str] = []
 
     def act() -> None:
-        versions = list_versions(client, model_name)
-        found = version_in(versions, model_name, version)
+        found = version_in(list_versions(client, model_name), model_name, version)
         with mlflow_errors(f"take the aliases of version {version} of {model_name!r}"):
             for alias in {*found.aliases} - {PRODUCTION}:  # which is on its way elsewhere
                 client.delete_registered_model_alias(model_name, alias)
-        uri = found.tags.get("onnx_uri")
-        others = [v for v in versions if v.version != version]
-        if uri and not any(other.tags.get("onnx_uri") == uri for other in others):
+        with mlflow_errors("list all versions"):  # Copies under other names share everything.
+            others = [
+                one
+                for one in search_versions(client)
+                if (one.name, str(one.version)) != (model_name, version)
+            ]
+        uri, model_id = found.tags.get("onnx_uri"), found.tags.get(MODEL_ID_TAG)
+        if uri and not any(one.tags.get("onnx_uri") == uri for one in others):
             deleted.extend(delete_objects(objects, uri))
-        if model_id := found.tags.get(MODEL_ID_TAG):
+        if model_id and not any(uses(one, model_id) for one in others):
             deleted.extend(delete_logged_model(client, tracking_uri, model_id, artifact_store))
-        if found.run_id:
-            with mlflow_errors(f"find the versions of run {found.run_id}"):
-                same_run = client.search_model_versions(f"run_id = '{found.run_id}'")
-            if len(same_run) == 1:
-                deleted.extend(
-                    _delete_artifacts(client, tracking_uri, found.run_id, artifact_store)
-                )
+        if found.run_id and not any(one.run_id == found.run_id for one in others):
+            deleted.extend(_delete_artifacts(client, tracking_uri, found.run_id, artifact_store))
         with mlflow_errors(f"delete version {version} of {model_name!r}"):
             client.delete_model_version(model_name, version)
 

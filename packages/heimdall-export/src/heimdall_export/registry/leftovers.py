@@ -2,8 +2,8 @@
 
 Nothing is mended that may be in use. A run counts as killed if its newest claim says so
 (`heimdall_export.tracking.claims`), a model file as forgotten if its run was killed or failed
-before it registered the file and no version of any model names it. What cannot be known here is
-told alone.
+before it registered the file and no version of any model names it, and so does a LoggedModel. What
+cannot be known here is told alone.
 """
 
 from __future__ import annotations
@@ -18,22 +18,27 @@ from heimdall_export.contract import EXPERIMENT, MODEL_FOLDER, REGISTERED_MODEL
 from heimdall_export.object_store.store import chunks_of, store_errors
 from heimdall_export.registry.deletion import delete_objects
 from heimdall_export.registry.listing import list_versions
+from heimdall_export.registry.logged_model import delete_logged_model, logged_models, uses
 from heimdall_export.registry.production import Production
 from heimdall_export.registry.registry import search_versions
 from heimdall_export.tracking.claims import abandoned, is_claimed
 from heimdall_export.tracking.client import mlflow_errors, open_client
-from heimdall_export.tracking.run import end_killed_runs, is_killed
+from heimdall_export.tracking.run import CLAIM_TAG, end_killed_runs, is_killed
 
 # The client comes first: it sets the environment before MLflow is imported.
+from mlflow.entities import LoggedModelStatus  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS  # isort: skip
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from minio import Minio
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+    from heimdall_export.object_store.store import ArtifactStore
 
 _UNFINISHED = ("KILLED", "FAILED")
 
@@ -42,7 +47,7 @@ _UNFINISHED = ("KILLED", "FAILED")
 class Leftover:
     """Something that a killed process left."""
 
-    kind: Literal["run", "production", "version", "model file"]
+    kind: Literal["run", "production", "version", "logged model", "model file"]
     name: str
     text: str
     """What is wrong, and what to do where it is not mended."""
@@ -56,6 +61,7 @@ def find_leftovers(
     *,
     objects: Minio | None = None,
     bucket: str = "",
+    artifact_store: ArtifactStore | None = None,
     experiment_name: str = EXPERIMENT,
     model_name: str = REGISTERED_MODEL,
 ) -> Iterator[Leftover]:
@@ -66,14 +72,18 @@ def find_leftovers(
         claims: Folder in which the runs of this machine claim to live, `outbox` of `MLflowTracker`.
         objects: Object store of the model files; they are not looked at when None.
         bucket: Their bucket.
-        experiment_name: Experiment whose runs are looked at.
+        artifact_store: The S3 of `s3://` artifacts; None leaves that to MLflow's environment.
+        experiment_name: Experiment whose runs and LoggedModels are looked at.
         model_name: Registered model whose versions and production are looked at.
 
     Raises:
         ExportError: MLflow or the object store refuses, or is out of reach.
     """
     client = open_client(tracking_uri)
-    yield from _runs(client, claims, experiment_name)
+    with mlflow_errors(f"look for experiment {experiment_name!r}"):
+        experiment = client.get_experiment_by_name(experiment_name)
+    experiments = [experiment.experiment_id] if experiment else []
+    yield from _runs(client, claims, experiments)
     production = Production(client, model_name)
     seen = production.read()
     for text in production.disagreements(seen):
@@ -81,12 +91,15 @@ def find_leftovers(
             kind="production", name=model_name, text=text, mend=partial(production.mend, seen)
         )
     yield from _versions(client, model_name)
+    if experiments:
+        discard = partial(delete_logged_model, client, tracking_uri, store=artifact_store)
+        yield from _logged_models(client, claims, experiments, discard)
     if objects is not None:
         yield from _files(client, claims, objects, bucket)
 
 
 def _runs(
-    client: MlflowClient, claims: str | os.PathLike[str], experiment_name: str
+    client: MlflowClient, claims: str | os.PathLike[str], experiments: list[str]
 ) -> Iterator[Leftover]:
     with abandoned(claims) as found:
         pass  # Held no longer than to look, so that a run can be resumed meanwhile.
@@ -96,13 +109,12 @@ def _runs(
     for run_id in killed:
         text = f"run {run_id} is RUNNING, but its process was killed"
         yield Leftover(kind="run", name=run_id, text=text, mend=mend)
-    with mlflow_errors(f"list the runs of experiment {experiment_name!r}"):
-        experiment = client.get_experiment_by_name(experiment_name)
-        if experiment is None:
-            return
-        running = client.search_runs(
-            [experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
-        )
+    running: Iterable[Run] = ()
+    if experiments:
+        with mlflow_errors("list the runs"):
+            running = client.search_runs(
+                experiments, "attributes.status = 'RUNNING'", max_results=1000
+            )
     for run in running:
         run_id = run.info.run_id
         if run_id in killed or is_claimed(claims, run_id):
@@ -131,6 +143,38 @@ def _versions(client: MlflowClient, model_name: str) -> Iterator[Leftover]:
         if text:
             name = f"models:/{model_name}/{number}"
             yield Leftover(kind="version", name=name, text=f"version {number}: {text}")
+
+
+def _logged_models(
+    client: MlflowClient,
+    claims: str | os.PathLike[str],
+    experiments: list[str],
+    discard: Callable[[str], object],
+) -> Iterator[Leftover]:
+    """LoggedModels of our runs that no version uses; looked at in the order of `_files`."""
+    with mlflow_errors("list the LoggedModels"):
+        found = logged_models(client, experiments)
+    runs = {one.model_id: _run(client, one.source_run_id or "") for one in found}
+    with mlflow_errors("list all versions"):
+        versions = search_versions(client)
+    for one in found:
+        run = runs[one.model_id]
+        if run is None or CLAIM_TAG not in run.data.tags:
+            continue  # of another program
+        if any(uses(version, one.model_id) for version in versions):
+            continue
+        is_unfinished = run.info.status in _UNFINISHED or _was_killed(claims, run)
+        if run.info.status == "RUNNING" and not is_unfinished:
+            continue
+        text, mend = f"no version uses the LoggedModel {one.model_id}", None
+        if MLFLOW_MODEL_VERSIONS in one.tags:
+            text += ", and its version was deleted in MLflow; delete it there if nobody uses it"
+        elif is_unfinished or one.status != LoggedModelStatus.READY:
+            text += f", which its run {run.info.run_id} began and did not register"
+            mend = partial(discard, one.model_id)
+        else:
+            text += f", and its run {run.info.run_id} ended; delete it in MLflow if nobody uses it"
+        yield Leftover(kind="logged model", name=one.model_id, text=text, mend=mend)
 
 
 def _files(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
 
     from heimdall_export.object_store.store import ArtifactStore
     from heimdall_export.tracking.run import MLflowTracker
@@ -134,13 +135,36 @@ def name_version(client: MlflowClient, model: LoggedModel, name: str, version: s
     client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: versions})
 
 
+def logged_models(client: MlflowClient, experiments: list[str]) -> list[LoggedModel]:
+    """The LoggedModels of our name in experiments; MLflow's own errors pass through."""
+    found: list[LoggedModel] = []
+    token: str | None = ""
+    while token is not None:
+        try:
+            page = client.search_logged_models(
+                experiments, f"name = '{NAME}'", page_token=token or None
+            )
+        except MlflowException as error:
+            if error.error_code != "ENDPOINT_NOT_FOUND":  # older than MLflow 3
+                raise
+            break
+        found += page
+        token = page.token or None
+    return found
+
+
+def uses(version: ModelVersion, model_id: str) -> bool:
+    """True if a registered version, of whichever program, is of this LoggedModel."""
+    return version.tags.get(MODEL_ID_TAG) == model_id or model_id in (version.source or "")
+
+
 def delete_logged_model(
-    client: MlflowClient, tracking_uri: str, model_id: str, artifact_store: ArtifactStore | None
+    client: MlflowClient, tracking_uri: str, model_id: str, store: ArtifactStore | None
 ) -> list[str]:
     """Delete a LoggedModel and its files; MLflow keeps its metrics with the run.
 
     Returns:
-        Address of its files; nothing if it was deleted before.
+        Address of its files; nothing if there is no such LoggedModel.
 
     Raises:
         ExportError: MLflow or the store refuses, or is out of reach.
@@ -149,10 +173,11 @@ def delete_logged_model(
         try:
             place = client.get_logged_model(model_id).artifact_location
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            # The second is a server's answer to an id that no LoggedModel can have.
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND"):
                 raise
             return []
-        delete_files(place, tracking_uri, artifact_store)
+        delete_files(place, tracking_uri, store)
         client.delete_logged_model(model_id)
     return [place]
 

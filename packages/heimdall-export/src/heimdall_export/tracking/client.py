@@ -118,6 +118,20 @@ def mlflow_errors(doing: str) -> Iterator[None]:
         ) from (error if redacted(chain, *_opened) == chain else None)
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else makes or changes MLflow's tables in a folder, which it does without a lock."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError, ModuleNotFoundError):  # a system without locks
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def open_client(tracking_uri: str) -> MlflowClient:
     """A client of a tracking server and registry that answers now.
 
@@ -131,15 +145,18 @@ def open_client(tracking_uri: str) -> MlflowClient:
     _opened.add(tracking_uri)
     uri = with_driver(tracking_uri)
     with mlflow_errors(f"open {shown_address(tracking_uri)}"):
-        if uri.startswith(("postgresql", "sqlite:///")):
-            engine = database_engine(uri)
-            if engine.name == "sqlite":
-                Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            try:
-                engine.connect().close()
-            finally:
-                engine.dispose()
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        with contextlib.ExitStack() as held:
+            if uri.startswith(("postgresql", "sqlite:///")):
+                engine = database_engine(uri)
+                if engine.name == "sqlite":
+                    folder = Path(engine.url.database or "").parent
+                    folder.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(_alone(folder))
+                try:
+                    engine.connect().close()
+                finally:
+                    engine.dispose()
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         if uri.startswith("http"):
             with temporary_environment(NO_RETRIES):
                 client.search_experiments(max_results=1)

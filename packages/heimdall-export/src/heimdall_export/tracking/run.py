@@ -64,7 +64,7 @@ _SECRET_NAME = re.compile(
 )
 _LONGEST_VALUE = 5000
 """Characters that MLflow keeps of a tag; a parameter may have 6000."""
-_CLAIM_TAG = "heimdall.claim"
+CLAIM_TAG = "heimdall.claim"
 """Id of the newest claim of a run."""
 _BATCH = 100
 """Parameters or tags in one request; metrics may be 1000."""
@@ -138,7 +138,7 @@ class MLflowTracker:
         self._tags = {
             "heimdall.host": socket.gethostname(),
             "heimdall.pid": str(os.getpid()),
-            _CLAIM_TAG: uuid.uuid4().hex,
+            CLAIM_TAG: uuid.uuid4().hex,
         }
         self.client = open_client(tracking_uri)
         if outbox is not None:
@@ -148,7 +148,7 @@ class MLflowTracker:
             except ExportError as unable:
                 _LOG.warning("%s", unable)
             if run_id is not None:
-                self._claim = claim(outbox, run_id, self._tags[_CLAIM_TAG])
+                self._claim = claim(outbox, run_id, self._tags[CLAIM_TAG])
         self.is_resumed = run_id is not None
         self.logged: frozenset[tuple[str, int]] = frozenset()
         self.points: dict[str, list[Metric]] = {}
@@ -159,7 +159,7 @@ class MLflowTracker:
                 tags = {MLFLOW_PARENT_RUN_ID: parent_run_id} if parent_run_id else {}
                 run = self.client.create_run(experiment_id, run_name=name, tags=tags | self._tags)
                 if outbox is not None:
-                    self._claim = claim(outbox, str(run.info.run_id), self._tags[_CLAIM_TAG])
+                    self._claim = claim(outbox, str(run.info.run_id), self._tags[CLAIM_TAG])
         else:
             with mlflow_errors(f"resume run {run_id}"):
                 run = self._resumed(run_id)
@@ -277,7 +277,7 @@ class MLflowTracker:
             ExportError: MLflow cannot be reached, and there is no outbox.
         """
         doing = f"mark run {self.run_id} as {status}"
-        last = Message(doing=doing, status=status, claim_id=self._tags[_CLAIM_TAG])
+        last = Message(doing=doing, status=status, claim_id=self._tags[CLAIM_TAG])
         if self._outbox is None:
             send(self.client, self.run_id, last)
             return
@@ -443,7 +443,7 @@ def end_killed_runs(client: MlflowClient, folder: str | os.PathLike[str]) -> tup
 
 def is_killed(run: Run, ended: Claim) -> bool:
     """True if MLflow shows a run as running whose newest claim is this one, which has ended."""
-    return run.info.status == "RUNNING" and run.data.tags.get(_CLAIM_TAG) == ended.id
+    return run.info.status == "RUNNING" and run.data.tags.get(CLAIM_TAG) == ended.id
 
 
 def _send_kept(client: MlflowClient, folder: str | os.PathLike[str]) -> None:
@@ -468,7 +468,7 @@ def _send_kept(client: MlflowClient, folder: str | os.PathLike[str]) -> None:
 
 def _newest_claim(client: MlflowClient, run_id: str) -> str:
     with mlflow_errors(f"look for run {run_id}"):
-        return str(client.get_run(run_id).data.tags.get(_CLAIM_TAG, ""))
+        return str(client.get_run(run_id).data.tags.get(CLAIM_TAG, ""))
 
 
 def _messages(path: Path) -> list[Message]:
