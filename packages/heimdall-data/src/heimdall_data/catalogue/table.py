@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from heimdall_data.catalogue.queries import STATION_PLACED, STATIONS, USABLE, on_earth
+from heimdall_data.catalogue.queries import STATION_PLACED, STATIONS, TABLES, USABLE, on_earth
 from heimdall_data.catalogue.session import Session, Station
 from heimdall_data.errors import CatalogueError
 
@@ -41,24 +41,17 @@ _SOURCES = f"""
 SELECT id::text, latitude, longitude FROM heimdall.known_sources src
 WHERE {on_earth("src")} ORDER BY id
 """  # noqa: S608 - constants of ours
-# Sources and stations are numbered in the order of `_SOURCES` and `STATIONS`. A station's bit is
-# its number, so that the stations of a session are one value of fixed width.
-_COLUMNS = f"""
-, src AS (
-    SELECT *, row_number() OVER (ORDER BY id) - 1 AS number FROM heimdall.known_sources src
-    WHERE {on_earth("src")}
-), st AS (
-    SELECT *, set_bit(repeat('0', (count(*) OVER ())::int)::varbit,
-                      (row_number() OVER (ORDER BY name))::int - 1, 1) AS seat
-    FROM heimdall.websdr_stations st
-    WHERE {STATION_PLACED}
-)
-SELECT s.id, src.number, s.session_start, bit_or(st.seat)
-FROM heimdall.recording_sessions s
-JOIN src ON src.id = s.known_source_id
-JOIN belonging m ON m.session_id = s.id
-JOIN st ON st.id = m.websdr_station_id
+_SEATS = f"""
+SELECT id::text FROM heimdall.websdr_stations st WHERE {STATION_PLACED} ORDER BY name
 """  # noqa: S608 - constants of ours
+# A station's bit is its number in the order of `STATIONS`, so that the stations of a session are
+# one value of fixed width. The bits come as parameters: window functions that number stations or
+# sources here would keep Postgres from reading the measurements in several processes.
+_COLUMNS = f"""
+SELECT s.id, s.known_source_id, s.session_start, bit_or(seat.bits)
+{TABLES}JOIN unnest(%(seats)s::uuid[], %(bits)s::varbit[]) AS seat(id, bits)
+  ON seat.id = m.websdr_station_id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +96,25 @@ def read_columns(
         for identity, latitude, longitude in connection.execute(_SOURCES)
     )
     stations = tuple(Station(*row) for row in connection.execute(STATIONS))
+    seats = [identity for (identity,) in connection.execute(_SEATS)]
+    bits = [f"{1 << number:0{len(seats)}b}" for number in reversed(range(len(seats)))]
     # A million sessions do not fit into the default of 4 MB, and would be sorted on disk.
-    connection.execute("SET LOCAL work_mem = '64MB'")
+    connection.execute("SET LOCAL work_mem = '128MB'")
     query = f"{members}{_COLUMNS}{USABLE}{only.sql()}"
-    query += "GROUP BY s.id, s.session_start, src.number ORDER BY s.session_start, s.id"
+    query += "GROUP BY s.id, s.session_start, s.known_source_id ORDER BY s.session_start, s.id"
+    parameters = only.parameters() | {"seats": seats, "bits": bits}
     with (
         connection.cursor() as cursor,
-        cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)", only.parameters()) as copy,
+        cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)", parameters) as copy,
     ):
-        rows = _rows(b"".join(copy), len(stations))
+        data = bytearray()  # a list of a million rows takes five times as much
+        for piece in copy:
+            data += piece
+    rows = _rows(data, len(stations))
+    source_ids = np.array([uuid.UUID(source.id).bytes for source in sources], "S16")
     return SessionColumns(
         ids=np.ascontiguousarray(rows["id"]),
-        source=rows["source"].astype(np.int64),
+        source=np.searchsorted(source_ids, rows["source"]),
         start_us=rows["start"].astype(np.int64) + _POSTGRES_EPOCH_US,
         heard=np.ascontiguousarray(rows["stations"][:, 4:]),  # after the number of bits
         sources=sources,
@@ -122,10 +122,10 @@ def read_columns(
     )
 
 
-def _rows(data: bytes, n_stations: int) -> npt.NDArray[np.void]:
+def _rows(data: bytearray, n_stations: int) -> npt.NDArray[np.void]:
     """Rows of a binary COPY of `_COLUMNS`: each value follows its length in bytes."""
     n_bytes = (n_stations + 7) // 8
-    kinds = {"id": "V16", "source": ">i8", "start": ">i8", "stations": f"({4 + n_bytes},)u1"}
+    kinds = {"id": "V16", "source": "S16", "start": ">i8", "stations": f"({4 + n_bytes},)u1"}
     pairs = [[(f"{name}_bytes", ">i4"), (name, kind)] for name, kind in kinds.items()]
     row = np.dtype([("n_values", ">i2"), *itertools.chain(*pairs)])
     body = memoryview(data)[_HEADER_BYTES:-_TRAILER_BYTES]
