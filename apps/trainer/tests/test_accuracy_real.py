@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from heimdall_locate.sites import cartesian_m, moved_deg
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "accuracy_real.py"
 RECEIVERS = {"a": (40.757, -111.850), "b": (40.772, -111.830), "c": (40.760, -111.826)}
 AIRPORTS = ((46.0, 7.0), (46.1, 9.0), (47.9, 7.1), (48.0, 9.1), (47.0, 8.2))
@@ -74,7 +76,6 @@ def run(folder, *words):
     return subprocess.run(command, capture_output=True, text=True, env=bare, timeout=300)
 
 
-@pytest.mark.slow
 def test_every_method_is_judged_on_every_part(tmp_path):
     """The figures' names are a contract; others read them by program."""
     powder, locards = tmp_path / "powder", tmp_path / "locards"

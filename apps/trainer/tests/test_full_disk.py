@@ -19,6 +19,8 @@ from heimdall_trainer.pipeline import TrainingPipeline
 from lightning.pytorch import Callback
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(connections, quick):
@@ -152,7 +154,6 @@ def train_in(connections, quick, tmp_path):
     return run
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "said", "kept"),
     [
@@ -177,7 +178,6 @@ def test_a_disk_that_is_full_at_a_stage_ends_the_run_in_order(train_in, stage, s
     assert not [name for name in left if name.endswith(".part") or name.startswith("heimdall-")]
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_report_costs_the_report_alone(train_in):
     """The model is in the store and the registry by then."""
     told, run = train_in("report")

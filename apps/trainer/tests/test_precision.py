@@ -12,6 +12,8 @@ from heimdall_trainer.errors import UsageError
 from heimdall_trainer.pipeline import TrainingPipeline
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def eighth(connections, quick, finished):
@@ -44,7 +46,6 @@ def test_what_each_precision_is_worth_is_in_the_run_and_the_sidecar(eighth, conn
         assert {"export/int8/nll", "export/int8/coverage_68"} <= set(metrics)
 
 
-@pytest.mark.slow
 def test_a_benchmark_has_every_contender_at_every_batch_with_its_cost(
     finished, quick, connections, tmp_path, capsys
 ):

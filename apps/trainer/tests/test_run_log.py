@@ -21,6 +21,8 @@ from heimdall_trainer.events import LOGGER, logged_as, tell
 from heimdall_trainer.pipeline import TrainingPipeline
 from tqdm import tqdm
 
+pytestmark = pytest.mark.slow
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -189,7 +191,6 @@ def test_a_log_that_cannot_be_written_ends_no_run(monkeypatch):
     tell("note", "epoch 2/2")
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_under_the_log_costs_the_log_alone(command):
     """A night's training ended in its fourth epoch, and nothing was delivered."""
     words, where = command

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from lightning.pytorch import Callback
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 4), st.integers(1, 4))
 
 

@@ -36,6 +36,8 @@ from heimdall_trainer.pipeline import TrainingPipeline
 from mlflow import MlflowClient
 from psycopg import sql
 
+pytestmark = pytest.mark.slow
+
 N_SESSIONS = 120
 INPUTS = ("features", "arrivals")
 STATIONS = ("Coazze", "Torino", "Genova", "Milano-Baggio", "Montanaro")
@@ -192,7 +194,6 @@ def test_the_run_tells_of_both_networks(connections, finished):
     assert run.data.metrics["val/error_m_median"] == finished.summary.metrics["val/error_m_median"]
 
 
-@pytest.mark.slow
 def test_a_checkpoint_is_exported_again_with_its_times(connections, finished):
     """Months later, without training."""
     checkpoint = Path(finished.summary.checkpoint)
@@ -236,7 +237,6 @@ def ensemble(connections, finished, tmp_path_factory):
     return TrainingPipeline(config, connections).train(finished.data)
 
 
-@pytest.mark.slow
 def test_an_ensemble_with_times_is_one_file_that_tilts(connections, finished, ensemble):
     """Merged from what each member makes of levels and times."""
     config = replace(TIMED, export_only=True, checkpoint=(ensemble.checkpoint,))

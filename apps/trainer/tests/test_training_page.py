@@ -28,7 +28,10 @@ NO_FLAGS = {"config", "connections", "config_file", "origins"}
 ROW = re.compile(r"^\| `--(\w+)`(?: \(`--\w+`\))? \| ([^|]+) \|", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
-pytestmark = pytest.mark.skipif(ROOT is None, reason="the pages are not above this file")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(ROOT is None, reason="the pages are not above this file"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from heimdall_trainer.cli.app import main
 
+pytestmark = pytest.mark.slow
+
 PARENTS = Path(__file__).resolve().parents
 BLOCK = re.compile(r"^```(\w*) ?([\w.]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SMALLER = (
@@ -82,7 +84,6 @@ def follow(line, monkeypatch):
         print(bash(line))
 
 
-@pytest.mark.slow
 def test_the_tutorial_goes_from_nothing_to_a_position(bare, tmp_path, capsys):
     """It is the first hour of every new colleague."""
     lines = written("tutorial.md", tmp_path)
@@ -106,7 +107,6 @@ def test_the_tutorial_goes_from_nothing_to_a_position(bare, tmp_path, capsys):
     assert re.search(r"^truth 4[45]\.\d\d N [789]\.\d\d E$", said, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_models_are_judged_as_the_page_says(connections, finished, bare, tmp_path, capsys):
     """The commands that decide what goes into production are copied from there."""
     evaluate, *rest = written("judging.md", tmp_path)

@@ -6,6 +6,8 @@ import pytest
 from heimdall_trainer.connections import Connections
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def held(client, place):
@@ -14,7 +16,6 @@ def held(client, place):
     return process, place.hold(client)
 
 
-@pytest.mark.slow
 def test_a_run_whose_training_was_killed_and_called_off_is_ended_in_mlflow(client, place, until):
     """Nobody is left to say so, and MLflow showed it as running for ever."""
     place.start_worker()
@@ -72,7 +73,6 @@ def test_a_killed_workers_task_is_done_by_another_from_its_checkpoint(held, plac
     assert place.trained(sent) == [0, 1, 2]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_worker_that_is_told_to_end_hands_its_task_back(held, place, number):
     """`systemctl restart` and Kubernetes, and the terminal that it ran in, are no crashes."""
@@ -86,7 +86,6 @@ def test_a_worker_that_is_told_to_end_hands_its_task_back(held, place, number):
     assert place.trained(sent) == [0, 1, 2]
 
 
-@pytest.mark.slow
 def test_a_result_waits_for_its_backend_but_a_worker_that_ends_does_not(
     backend, other_client, place, until
 ):

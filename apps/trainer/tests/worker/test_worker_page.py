@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BLOCK = re.compile(r"^```(\w*) ?([\w.@-]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
