@@ -45,8 +45,8 @@ _SEATS = f"""
 SELECT id::text FROM heimdall.websdr_stations st WHERE {STATION_PLACED} ORDER BY name
 """  # noqa: S608 - constants of ours
 # A station's bit is its number in the order of `STATIONS`, so that the stations of a session are
-# one value of fixed width. The bits come as parameters: window functions that number stations or
-# sources here would keep Postgres from reading the measurements in several processes.
+# one value of fixed width. The bits come as parameters: window functions that number stations and
+# sources here mislead Postgres about the number of groups, which it then sorts on disk.
 _COLUMNS = f"""
 SELECT s.id, s.known_source_id, s.session_start, bit_or(seat.bits)
 {TABLES}JOIN unnest(%(seats)s::uuid[], %(bits)s::varbit[]) AS seat(id, bits)
