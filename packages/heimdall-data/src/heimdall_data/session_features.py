@@ -162,10 +162,9 @@ class FeatureSource:
         out = np.empty(self.config.shape, np.float32)
         return self._cached(key, out) or self._fetch_or_compute(session, key, out, listed)
 
-    def listed(self, sessions: Iterable[Session]) -> Listed:
+    def listed(self, sessions: Sequence[Session]) -> Listed:
         """List the objects of sessions, if the cache may have features of any of them."""
         cache = self.cache
-        sessions = list(sessions)
         if cache is None or not any(cache.may_contain(self._key_prefix(s)) for s in sessions):
             return NOTHING_LISTED
         chosen = (chosen_measurements(session, self.config.receivers) for session in sessions)
@@ -193,12 +192,10 @@ class FeatureSource:
         }
         missed = [number for number in range(len(sessions)) if number not in found]
         if missed:
-            listed = self.listed(sessions[number] for number in missed)
             # Threads of this batch alone, as threads do not survive a fork.
             with self.reader.threads(min(BATCH_THREADS, len(missed)), "batch") as pool:
                 computed = pool.map(
-                    lambda n: self._fetch_or_compute(sessions[n], keys[n], rows[n], listed),
-                    missed,
+                    lambda n: self._fetch_or_compute(sessions[n], keys[n], rows[n]), missed
                 )
                 found.update(zip(missed, computed, strict=True))
         return [found[number] for number in range(len(sessions))]
@@ -211,7 +208,11 @@ class FeatureSource:
         return None if found is None else SessionFeatures.from_tensors(found, out, key)
 
     def _fetch_or_compute(
-        self, session: Session, missed: str | None, out: npt.NDArray[np.float32], listed: Listed
+        self,
+        session: Session,
+        missed: str | None,
+        out: npt.NDArray[np.float32],
+        listed: Listed = NOTHING_LISTED,
     ) -> SessionFeatures:
         """Features of the present recordings, in `out`; `missed` is a key not in the cache.
 
