@@ -173,15 +173,20 @@ def test_a_server_older_than_mlflow_3_has_the_model_with_its_run(
 
 @pytest.mark.parametrize("tag", ["no/such?model", "../m-1", "m-0"])
 def test_a_version_whose_model_id_is_no_models_can_be_deleted(
-    mlflow_server, tmp_path, s3_settings, model_name, tag
+    mlflow_server, artifact_store, s3_settings, model_name, tag
 ):
     """Anybody may set such a tag; the server's page of HTML once ended the deletion half-way."""
-    with MLflowTracker(mlflow_server.uri, artifact_root=tmp_path.as_uri()) as run:
+    with MLflowTracker(
+        mlflow_server.uri, artifact_root="s3://heimdall-mlflow", artifact_store=artifact_store
+    ) as run:
         run.client.create_registered_model(model_name)
         run.client.create_model_version(
             model_name, "s3://nowhere/x", run.run_id, tags={"model_id": tag}
         )
-    delete_version(mlflow_server.uri, model_name, "1", objects=s3_settings.client())
+    objects = s3_settings.client()
+    delete_version(
+        mlflow_server.uri, model_name, "1", objects=objects, artifact_store=artifact_store
+    )
     assert list_versions(mlflow_server.uri, model_name) == ()
 
 
