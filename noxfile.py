@@ -110,10 +110,14 @@ def suites(package):
 
 
 def in_processes(package, group):
-    """Flags for two processes, where the group has pytest-xdist; a file stays with its fixtures."""
+    """Flags for several processes, where the group has pytest-xdist; a file stays with its fixtures.
+
+    The tests of heimdall-data wait for servers more than they compute: 138 s in four, 230 s in two.
+    """
     tools = nox.project.dependency_groups(project(package), group)
     side_by_side = any(tool.startswith("pytest-xdist") for tool in tools)
-    return ("-n", "2", "--dist", "loadfile") if side_by_side else ()
+    number = "4" if package == "heimdall-data" else "2"
+    return ("-n", number, "--dist", "loadfile") if side_by_side else ()
 
 
 @nox.session
