@@ -123,7 +123,7 @@ def test_without_pytorch_a_command_that_needs_it_says_so(tmp_path):
         ("demo --sessions 0", 'Invalid value "0" for --sessions. Must be >= 1.'),
         ("demo --epochs 0", "--epochs is 0; it must be from 1 to 100,000"),
         ("demo --seed -1", "--seed is -1; it must be from 0 to 4,294,967,295"),
-        ("demo --sessions 20", "give 120 or more, or --features mel"),
+        ("demo --sessions 20", "give 200 or more, or --features mel"),
         ("cache build --cache_gb 0", "--cache_gb is 0.0; it must be above 0, at most 1,000,000"),
         ("cache build --n_receivers 0", "--n_receivers is 0; it must be from 1 to 1,000"),
     ],
