@@ -110,7 +110,7 @@ def suites(package):
 
 
 def in_processes(package, group):
-    """Flags for several processes, where the group has pytest-xdist; a file stays with its fixtures.
+    """Flags for several processes, where the group has pytest-xdist; a file keeps its fixtures.
 
     The tests of heimdall-data wait for servers more than they compute: 138 s in four, 230 s in two.
     """
