@@ -84,7 +84,12 @@ def with_a_view(service):
 
     @app.get("/seen")
     async def seen():
-        return {"sizes": sizes, "waiting": service.ready.qsize(), "slow": len(slow)}
+        return {
+            "sizes": sizes,
+            "waiting": service.ready.qsize(),
+            "slow": len(slow),
+            "is_turn_taken": service._turn.locked(),
+        }
 
     return app
 
@@ -594,11 +599,13 @@ def test_a_slow_request_does_not_block_the_others(service):
             quick = [await client.post("/locate", json=question(noise())) for _ in range(3)]
             health = await client.get("/model")
             was_waiting = not slow.done()
+            is_turn_taken = (await client.get("/seen")).json()["is_turn_taken"]
             await client.post("/release/slow")
-            return was_waiting, [(await slow), health, *quick]
+            return was_waiting, is_turn_taken, [(await slow), health, *quick]
 
-    was_waiting, replies = asyncio.run(ask())
+    was_waiting, is_turn_taken, replies = asyncio.run(ask())
     assert was_waiting
+    assert not is_turn_taken  # each would wait for it
     assert {reply.status_code for reply in replies} == {200}
 
 

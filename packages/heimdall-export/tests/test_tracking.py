@@ -19,6 +19,8 @@ import pytest
 from heimdall_data.testing.tls import behind_tls
 from heimdall_export import ArtifactStore, ExportError, MLflowTracker, TrackedDataset
 from heimdall_export.object_store.store import store_errors
+from heimdall_export.temporary import TemporaryFolder
+from heimdall_export.tracking import client
 from heimdall_export.tracking.client import mlflow_errors
 from heimdall_features.names import shown_lines
 from heimdall_features.testing import hostile_names
@@ -84,6 +86,13 @@ def test_processes_that_begin_at_once_make_the_tables_once(tmp_path):
         process.stdin.flush()
     said = [process.communicate()[1][-500:] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
+
+
+def test_a_registry_in_a_folder_that_stays_locked_is_opened(monkeypatch):
+    """Another process may be stopped while it opens it, or lock its folder for itself."""
+    monkeypatch.setattr(client, "TABLES_S", 0.1)
+    with TemporaryFolder("registry") as folder:
+        client.open_client(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
 
 
 @pytest.mark.slow

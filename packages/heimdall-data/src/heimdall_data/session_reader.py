@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -245,10 +245,8 @@ class SessionReader:
             places.setdefault(one.bucket, set()).update(keys)
         found: dict[tuple[str, str], ObjectVersion] = {}
         for bucket, wanted in places.items():
-            # Who may read objects need not be allowed to list them.
-            with suppress(BucketUnusable, ObjectUnreadable):
-                for key, stored in self._store(bucket).find(wanted).items():
-                    found[bucket, key] = (stored.etag, stored.size)
+            for key, stored in self._store(bucket).find(wanted).items():
+                found[bucket, key] = (stored.etag, stored.size)
         return found
 
     def versions(self, measurement: Measurement, listed: Listed) -> ObjectVersions:

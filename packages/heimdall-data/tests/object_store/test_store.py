@@ -15,6 +15,8 @@ from heimdall_data.errors import DataError, ObjectMissing, ObjectUnreadable, Sto
 from heimdall_data.object_store import store
 from heimdall_data.object_store.settings import S3Settings
 from heimdall_data.object_store.store import ObjectStore
+from heimdall_data.session_reader import SessionReader
+from heimdall_data.testing.fixtures import one_receiver_session
 from heimdall_data.testing.tls import behind_tls
 from heimdall_features.testing import addresses, has_password
 from hypothesis import HealthCheck, assume, given, settings
@@ -186,6 +188,54 @@ def test_what_only_minio_answers_is_understood(status, code, message, kind, told
     assert type(caught.value) is kind
     # Only a server that starts is asked again.
     assert (len(n_asked) > 1) == (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(403, "AccessDenied"), (405, "MethodNotAllowed"), (501, "NotImplemented")],
+)
+def test_objects_of_a_store_that_does_not_list_are_asked_for_one_by_one(status, code):
+    """Gateways and policies may give objects and refuse listings; a run needs none."""
+    n_listings = []
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            """Give any object."""
+            self.send_response(200)
+            self.send_header("ETag", '"one"')
+            self.send_header("Content-Length", "3")
+            self.end_headers()
+
+        def do_GET(self):
+            """Refuse a listing."""
+            n_listings.append(self.path)
+            body = MINIO_SAYS.format(code=code, message="no").encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Print nothing."""
+
+    with socketserver.ThreadingTCPServer((LOOPBACK, 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        reader = SessionReader(
+            nowhere(endpoint_url=f"http://{LOOPBACK}:{server.server_address[1]}")
+        )
+        (measurement,) = one_receiver_session(1, "iq-bucket", "key").measurements
+        listed = reader.listed([measurement])
+        assert reader.versions(measurement, listed) == (("one", 3),)
+        server.shutdown()
+    assert (listed, len(n_listings)) == ({}, 1)
+
+
+def test_a_store_that_is_away_is_waited_for_once():
+    """Asking for each object would take the same patience again."""
+    (measurement,) = one_receiver_session(1, "iq-bucket", "key").measurements
+    with pytest.raises(StoreError, match="no usable answer"):
+        SessionReader(nowhere(patience_s=0)).listed([measurement])
 
 
 @pytest.mark.parametrize(

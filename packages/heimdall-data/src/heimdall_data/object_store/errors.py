@@ -50,7 +50,7 @@ def classify(error: Exception) -> Fault:
     if isinstance(error, S3Error):
         if error.code == "InternalError":
             return Fault.OBJECT
-        if error.code in _FULL:  # MinIO's status for it is that of an outage
+        if error.code in (*_FULL, "NotImplemented"):  # with the status of an outage
             return Fault.PERMANENT
         status = error.response.status
         return Fault.OUTAGE if status >= 500 or status in (408, 429) else Fault.PERMANENT

@@ -163,7 +163,7 @@ class ObjectStore:
         """Return objects under `keys` by key, from listings of a thousand objects a request.
 
         Not all that exist need be found: a listing that has few of them is given up, as it would
-        take longer than to ask for each.
+        take longer than to ask for each. A store that refuses to list gives none.
         """
 
         def read(client: Minio) -> dict[str, StoredObject]:
@@ -183,7 +183,13 @@ class ObjectStore:
             return found
 
         wanted = frozenset(keys)
-        return self._call("", read) if wanted else {}
+        try:
+            return self._call("", read) if wanted else {}
+        except StoreError as error:
+            fault = error.__cause__
+            if isinstance(fault, Exception) and classify(fault) in (Fault.OUTAGE, Fault.SILENCE):
+                raise
+            return {}
 
     def exists(self, key: str) -> bool:
         """Return True if there is an object under `key`."""

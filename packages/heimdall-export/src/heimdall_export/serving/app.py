@@ -207,12 +207,15 @@ class Service:
 
     def _prepare(self, model: Predictor, body: bytes) -> _Prepared:
         """Prepare a request in turn, or beside one that takes long."""
-        is_mine = self._turn.acquire(timeout=TURN_S)
+        turn = self._turn
+        is_mine = turn.acquire(timeout=TURN_S)
+        if not is_mine and self._turn is turn:
+            self._turn = threading.Lock()  # those who come now need not wait as long
         try:
             return _prepare(model, body)
         finally:
             if is_mine:
-                self._turn.release()
+                turn.release()
 
     async def _answer(self) -> None:
         """Ask the network, in one call, for all who became ready while it was busy."""

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from heimdall_features.addresses import (
 )
 
 from heimdall_export.errors import ExportError, OutOfReach
+from heimdall_export.temporary import lock
 from heimdall_export.tracking.address import (
     TIMEOUT_S,
     database_engine,
@@ -79,6 +81,8 @@ _REMEDIES = {
     "statement timeout": "raise statement_timeout of the user of MLflow's database",
 }
 """Remedies by a part of the message, for causes that look like another."""
+TABLES_S = 60.0
+"""How long others may take to make MLflow's tables; whoever locks a folder longer does not."""
 NO_RETRIES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_S),
@@ -121,15 +125,14 @@ def mlflow_errors(doing: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Nobody else makes or changes MLflow's tables in a folder, which it does without a lock."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError, ModuleNotFoundError):  # a system without locks
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):  # a system without locks, or a folder not to be read
+            descriptor = os.open(folder, os.O_RDONLY)
+            opened.callback(os.close, descriptor)
+            until_s = time.monotonic() + TABLES_S
+            while not lock(descriptor) and time.monotonic() < until_s:
+                time.sleep(0.05)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def open_client(tracking_uri: str) -> MlflowClient:
