@@ -94,15 +94,17 @@ def test_a_command_waits_for_no_library_that_it_does_not_need(arguments, loaded,
     assert loaded_by(arguments, with_registry) == {*loaded.split()}
 
 
-def test_without_pytorch_a_command_that_needs_it_says_so(tmp_path):
-    """It is most of an installation, and who only locates leaves it out."""
+@pytest.mark.parametrize("arguments", ["compare a.html b.html", "demo --state-dir ."])
+def test_without_pytorch_a_command_that_needs_it_says_so(arguments, tmp_path):
+    """It is most of an installation, and who only locates leaves it out; said before any work."""
     program = (
         "import sys; sys.modules['torch'] = None\n"
-        "from heimdall_trainer.cli.app import main; main(['compare', 'a.html', 'b.html'])"
+        f"from heimdall_trainer.cli.app import main; main({arguments.split()!r})"
     )
     words = [sys.executable, "-c", program]
     told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "`heimdall compare` needs PyTorch" in one_line(told, 1)
+    assert f"`heimdall {arguments.split()[0]}` needs PyTorch" in one_line(told, 1)
+    assert told.stdout == ""
 
 
 @pytest.mark.parametrize(

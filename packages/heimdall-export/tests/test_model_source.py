@@ -253,7 +253,7 @@ def test_a_version_that_is_being_deleted_is_refused(published, stores, tracking_
     ("address", "said"),
     [
         ("s3://bucket/key.onnx", "no object store is configured; set HEIMDALL_S3_ENDPOINT_URL"),
-        ("models:/m@production", "no model registry is configured; set MLFLOW_TRACKING_URI"),
+        ("models:/m@production", "set MLFLOW_TRACKING_URI, give .*, or open a model file"),
     ],
 )
 def test_what_is_not_configured_is_named(address, said):

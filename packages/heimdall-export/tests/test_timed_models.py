@@ -496,6 +496,28 @@ print(repr(Predictor(sys.argv[1]).predict(heard)))
 """
 
 
+FIRST_ANSWER = """
+import sys
+
+import numpy as np
+from heimdall_export import Predictor
+from heimdall_features import ClockedRecording
+
+predictor = Predictor(sys.argv[1])
+ready = set(sys.modules)
+noise = np.random.default_rng(1).normal(scale=0.1, size=(70_000, 2)) @ [1, 1j]
+recording = ClockedRecording(noise, 44_100.0)
+predictor.predict({receiver.name: recording for receiver in predictor.receivers})
+print(*sorted(set(sys.modules) - ready))
+"""
+
+
+def test_the_first_answer_imports_nothing(timed_path):
+    """A service that is ready took a second to import what resamples, inside a caller's request."""
+    command = [sys.executable, "-c", FIRST_ANSWER, str(timed_path)]
+    assert subprocess.check_output(command, text=True).split() == []
+
+
 @pytest.mark.slow
 def test_a_service_without_torch_says_the_same(timed_path, predictor, without_extras, tmp_path):
     """Where models serve there is ONNX Runtime, NumPy and the features, and that is enough."""

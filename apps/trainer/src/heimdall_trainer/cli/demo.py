@@ -12,6 +12,7 @@ import shutil
 import sys
 import textwrap
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -78,6 +79,8 @@ def demo(
         YAML file of these flags, such as `epochs: 20`.
     """
     del config_file  # read before the other flags had their values
+    if find_spec("torch") is None:  # Its import takes seconds, and comes after the simulation.
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
     timed = config.features == "mel+timing"
     if timed and config.sessions < FEWEST_TIMED:
         raise UsageError(

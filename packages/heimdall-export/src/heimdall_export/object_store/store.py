@@ -231,8 +231,8 @@ class ModelStores:
         """The registry's address; `ExportError` if none is configured."""
         if self.tracking_uri is None:
             raise ExportError(
-                "no model registry is configured; set MLFLOW_TRACKING_URI, or give "
-                "stores=ModelStores(tracking_uri=...)"
+                "no model registry is configured; set MLFLOW_TRACKING_URI, give "
+                "stores=ModelStores(tracking_uri=...), or open a model file"
             )
         return self.tracking_uri
 

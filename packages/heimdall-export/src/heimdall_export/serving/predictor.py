@@ -100,7 +100,8 @@ class Predictor:
                 `models:/name@alias` or `models:/name/version`, verified by the version's tags;
                 or the result of `find_published`.
             n_threads: Threads of one call; None leaves it to ONNX Runtime.
-            warm_up: Run it once, so that the first answer does not wait for memory.
+            warm_up: Compute features of noise and run the network once, so that the first answer
+                does not wait for imports and memory.
             stores: Stores behind `s3://` and `models:/`; the environment's when None.
             cache_dir: Folder for downloads, under their hash; None keeps none.
             most_samples: Most samples of one session, of all receivers together, at the model's
@@ -145,6 +146,12 @@ class Predictor:
                     f"{extract.config.receivers}"
                 )
         if warm_up:
+            config = self._extract.config
+            n_samples = 2 * (config.n_fft + config.n_frames * config.hop_length)
+            noise = np.random.default_rng(0).normal(scale=0.1, size=(n_samples, 2)) @ [1, 1j]
+            # At another rate than the model's, as resampling is what imports most.
+            recording = ClockedRecording(noise, 2 * config.sample_rate_hz)
+            inputs_of(self._extract, self._arrivals, dict.fromkeys(config.receivers[:2], recording))
             self._positions(Sample(*(np.zeros((1, *shape), np.float32) for shape in shapes)))
 
     @property
