@@ -15,8 +15,10 @@ nox.options.reuse_venv = "yes"
 # `tests` runs the same tests as `wheels`, sooner, on the sources in place: for daily work.
 nox.options.sessions = ["lint", "typecheck", "docs", "wheels"]
 
-# A command in a shell's background ignores Ctrl-C, and so do its children; some tests send it.
+# A command in a shell's background ignores Ctrl-C, one behind nohup a hang-up, and so do their
+# children; some tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Images of containers set this; each process of a test would compile all that it imports again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
