@@ -140,6 +140,16 @@ MINIO_SAYS = """<?xml version="1.0" encoding="UTF-8"?>
 <Resource>/b/key</Resource><RequestId>17</RequestId><HostId>dd9025</HostId></Error>"""
 
 
+def refuse(request, status, code, message):
+    """Answer a request as MinIO does."""
+    body = MINIO_SAYS.format(code=code, message=message).encode()
+    request.send_response(status)
+    request.send_header("Content-Type", "application/xml")
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "message", "kind", "told"),
@@ -166,15 +176,10 @@ def test_what_only_minio_answers_is_understood(status, code, message, kind, told
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_PUT(self):
-            """Refuse as MinIO does."""
+            """Refuse."""
             n_asked.append(self.path)
             self.rfile.read(int(self.headers["content-length"]))
-            body = MINIO_SAYS.format(code=code, message=message).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/xml")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            refuse(self, status, code, message)
 
         def log_message(self, *_):
             """Print nothing."""
@@ -209,12 +214,7 @@ def test_objects_of_a_store_that_does_not_list_are_asked_for_one_by_one(status, 
         def do_GET(self):
             """Refuse a listing."""
             n_listings.append(self.path)
-            body = MINIO_SAYS.format(code=code, message="no").encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/xml")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            refuse(self, status, code, "no")
 
         def log_message(self, *_):
             """Print nothing."""

@@ -247,7 +247,7 @@ class Catalogue:
 
         def found(connection: Connection) -> list[Station]:
             belonging(connection, self.where)
-            stations = (Station(*row) for row in connection.execute(STATIONS))
+            stations = (Station(*row) for _, *row in connection.execute(STATIONS))
             return list({station.name: station for station in stations}.values())
 
         return self.read(found)

@@ -88,7 +88,8 @@ STATION_PLACED = f"{on_earth('st')} AND st.name <> ''"
 """SQL condition: a station has a position and a name, so that it can be a receiver."""
 
 STATIONS = f"""
-SELECT name, latitude, longitude, altitude_asl::float8 FROM heimdall.websdr_stations st
+SELECT id::text, name, latitude, longitude, altitude_asl::float8
+FROM heimdall.websdr_stations st
 WHERE {STATION_PLACED} ORDER BY name
 """  # noqa: S608 - constants of ours
 UNPLACED = f"""

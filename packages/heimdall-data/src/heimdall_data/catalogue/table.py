@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from heimdall_data.catalogue.queries import STATION_PLACED, STATIONS, TABLES, USABLE, on_earth
+from heimdall_data.catalogue.queries import STATIONS, TABLES, USABLE, on_earth
 from heimdall_data.catalogue.session import Session, Station
 from heimdall_data.errors import CatalogueError
 
@@ -40,9 +40,6 @@ _TRAILER_BYTES = 2
 _SOURCES = f"""
 SELECT id::text, latitude, longitude FROM heimdall.known_sources src
 WHERE {on_earth("src")} ORDER BY id
-"""  # noqa: S608 - constants of ours
-_SEATS = f"""
-SELECT id::text FROM heimdall.websdr_stations st WHERE {STATION_PLACED} ORDER BY name
 """  # noqa: S608 - constants of ours
 # A station's bit is its number in the order of `STATIONS`, so that the stations of a session are
 # one value of fixed width. The bits come as parameters: window functions that number stations and
@@ -95,8 +92,9 @@ def read_columns(
         SourcePlace(identity, (latitude, longitude))
         for identity, latitude, longitude in connection.execute(_SOURCES)
     )
-    stations = tuple(Station(*row) for row in connection.execute(STATIONS))
-    seats = [identity for (identity,) in connection.execute(_SEATS)]
+    placed = connection.execute(STATIONS).fetchall()
+    seats = [identity for identity, *_ in placed]
+    stations = tuple(Station(*row) for _, *row in placed)
     bits = [f"{1 << number:0{len(seats)}b}" for number in reversed(range(len(seats)))]
     # A million sessions do not fit into the default of 4 MB, and would be sorted on disk.
     connection.execute("SET LOCAL work_mem = '128MB'")
