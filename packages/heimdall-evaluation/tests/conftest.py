@@ -15,10 +15,15 @@ from heimdall_export.serving.metadata import Receiver
 from heimdall_features import FeatureConfig, FeatureExtractor
 from heimdall_models import Region, error_m
 from heimdall_models.training.curves import EpochRecord
+from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# A busy machine takes longer over an example than Hypothesis allows.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 RECEIVERS = (
     Receiver("Torino", 45.044, 7.672),

@@ -45,7 +45,7 @@ def test_a_wrong_sigma_is_called_so(contents_of, honesty, verdict):
 
 
 @given(st.integers(1, 60), st.floats(0.2, 5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_coverage_is_the_logged_metric(contents_of, n, honesty):
     """The page and MLflow must not disagree about the same sessions."""
     e = contents_of(n, honesty=honesty).evaluation

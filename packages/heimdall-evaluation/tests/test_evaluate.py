@@ -66,7 +66,7 @@ def test_a_model_file_is_evaluated_without_a_trainer(model, dataset, tiny_answer
 
 
 @given(st.lists(st.integers(0, 3_000), min_size=3, max_size=3), st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_model_is_judged_on_the_time_that_receivers_share(model, starts, seed):
     """A service cuts recordings by their clocks; uncut, the file would be judged on other input."""
     rng = np.random.default_rng(seed)
@@ -92,7 +92,7 @@ def test_recordings_of_other_sessions_are_refused(model, dataset):
 
 
 @given(st.integers(1, 70), st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_files_metrics_do_not_depend_on_batches(model, tiny_answers, n, seed):
     """Variants of a model are chosen by them, on any number of sessions."""
     features = np.random.default_rng(seed).normal(-60, 20, (n, 3, 128, 32)).astype(np.float32)

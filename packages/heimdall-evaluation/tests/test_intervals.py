@@ -19,7 +19,7 @@ errors = st.lists(st.floats(1.0, 1e6), min_size=2, max_size=40)
 
 
 @given(errors, st.floats(0.01, 100))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_constant_factor_is_found_without_doubt(values, factor):
     """If every error is half the baseline's, no resampling can say otherwise."""
     baseline = np.array(values)
@@ -62,7 +62,7 @@ def test_bootstrapped_mean_has_the_width_of_the_standard_error():
 
 
 @given(errors)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_one_transmitter_gives_no_interval(values):
     """There is nothing to resample, and a width of zero would claim certainty."""
     found = ratio_of_medians(np.array(values), np.full(len(values), 2.0), ["a"] * len(values))

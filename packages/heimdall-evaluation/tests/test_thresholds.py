@@ -29,7 +29,7 @@ def evaluated(contents_of):
 
 
 @given(st.integers(1, 80), honesties, st.floats(0.5, 0.99), st.floats(1_000, 50_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_threshold_fails_only_where_chance_is_ruled_out(evaluated, n, honesty, share, limit_m):
     """Who is woken at night for nothing will not look the next time. SciPy's binomial is asked."""
     evaluation = evaluated(n, honesty)
@@ -49,7 +49,7 @@ def test_a_threshold_fails_only_where_chance_is_ruled_out(evaluated, n, honesty,
 
 
 @given(honesties, st.floats(0.5, 0.97))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_one_session_fails_no_threshold(evaluated, honesty, share):
     """The first morning after an approval, when there is one."""
     limits = {"min_coverage_95": share, "max_error_m_median": 1.0, "max_error_m_p95": 1.0}

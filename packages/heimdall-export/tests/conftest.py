@@ -11,8 +11,13 @@ import pytest
 import torch
 from heimdall_export import ArtifactStore, MLflowTracker, export_onnx, upload_model
 from heimdall_features import FeatureConfig, FeatureExtractor
+from hypothesis import settings
 from psycopg import sql
 from torch import nn
+
+# A busy machine takes longer over an example than Hypothesis allows.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 pytest_plugins = ["heimdall_data.testing.fixtures"]
 

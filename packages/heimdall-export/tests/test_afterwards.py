@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 on_the_store = settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 scalars = st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | st.text(max_size=5)
 not_objects = scalars | st.lists(scalars, max_size=3)

@@ -64,7 +64,7 @@ def plain(onnx_path, tmp_path_factory):
     return cells_of(write_card(model).read_text(encoding="utf-8"))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(names=st.lists(hostile_names() | st.text(), min_size=3, max_size=3))
 @example(names=["<script>alert(1)</script>", "a | b\n| c", "[x](javascript:0) `y` **z** www.a.b"])
 @example(names=["evil.com/x?y", "//1.2.3.4/x", "xn--p1ai.xn--p1ai"])

@@ -60,7 +60,6 @@ def clocked(recordings):
     st.dictionaries(st.sampled_from(RECEIVERS), one_recording, min_size=1),
     st.integers(0, 2**32 - 1),
 )
-@settings(deadline=None)  # the first example loads SciPy
 def test_serving_computes_the_spectrograms_of_training_bit_for_bit(drawn, seed):
     """A network must see in service what it learnt from."""
     rng = np.random.default_rng(seed)
@@ -87,7 +86,7 @@ def test_serving_computes_the_spectrograms_of_training_bit_for_bit(drawn, seed):
     st.lists(st.floats(-5, 5), min_size=3, max_size=3),
     st.integers(0, 2**32 - 1),
 )
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_serving_measures_the_arrivals_of_training(starts_ns, off_ppm, seed):
     """A network of times must see in service what it learnt from, however much is cut off."""
     rng = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ from heimdall_export.object_store.store import split_address, temporary_environm
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-in_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+in_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 TYPES = (torch.float32, torch.float16, torch.int8, torch.uint8, torch.int64)
 
 

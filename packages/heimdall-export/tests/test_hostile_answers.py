@@ -44,7 +44,7 @@ def registry():
         server.shutdown()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     version=values | st.lists(values) | st.dictionaries(st.sampled_from(["tags", "name"]), values)
 )

@@ -349,7 +349,7 @@ places = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=places | st.builds(dict, inode=st.integers()))
 def test_a_lock_counts_on_the_machine_that_holds_it(tmp_path, changes):
     """Some file systems keep locks on each machine alone; what was before a restart is over."""
@@ -363,7 +363,7 @@ def test_a_lock_counts_on_the_machine_that_holds_it(tmp_path, changes):
         assert [*runs] == ["run"] * is_over
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.sampled_from(["", "{}", "[]", "7", '{"id": "a"}', "\ud800"]) | st.text())
 def test_a_claim_that_cannot_be_read_is_left_alone(tmp_path, text):
     """A full disk, or an earlier heimdall, whose claims were empty."""

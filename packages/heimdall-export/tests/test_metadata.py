@@ -31,7 +31,7 @@ from heimdall_features import (
 )
 from heimdall_features.names import composed
 from heimdall_locate import Calibration, LocateError
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v*/*.onnx.xz"))
@@ -220,7 +220,6 @@ def damaged(draw):
     return SOUND | {key: json.dumps(box[0])}
 
 
-@settings(deadline=None)
 @given(damaged())
 def test_damaged_metadata_are_read_or_an_error_of_ours(metadata):
     """A service that is given a hostile file must name it, and go on with the others."""

@@ -60,7 +60,7 @@ def predictor_of(onnx_path):
     return make
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(mixtures)
 def test_the_answer_is_the_files_mixture(predictor_of, features, drawn):
     """Two mirror solutions must reach the user as two places, the likelier first."""
@@ -80,7 +80,7 @@ def test_the_answer_is_the_files_mixture(predictor_of, features, drawn):
     assert ("no candidate dominates" in found[0].termination) == (shares[0] < 0.95)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(mixtures)
 def test_sigmas_are_those_of_the_whole_mixture(predictor_of, features, drawn):
     """Oracle: the second moment of many points, with PROJ's geodesics between the candidates.

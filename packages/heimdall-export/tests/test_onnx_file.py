@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-in_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Doubled(nn.Module):
@@ -62,7 +62,6 @@ def test_every_supported_operator_set_is_what_was_asked_for(opset, metadata, tmp
     assert positions.tolist() == [[1.0, 1.0]] * 3
 
 
-@settings(deadline=None)
 @given(
     place=st.tuples(*(st.integers(0, n - 1) for n in (3, 128, 32))),
     value=st.sampled_from([np.nan, np.inf, -np.inf]) | st.floats(1001, 2.0**126, width=32),
@@ -344,9 +343,7 @@ def test_a_model_whose_weights_were_left_behind_is_refused_by_their_name(metadat
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(), further=st.text())
 def test_metadata_survive_any_language(metadata, tmp_path, name, further):
     """Receivers are named by people."""

@@ -20,7 +20,7 @@ def test_the_exported_file_agrees_with_its_network(onnx_path, network, features,
     assert (report.n_features, report.batch_sizes) == (70, (1, 4, 8, 16, 32, 64))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(north_m=st.floats(20, 2000), east_m=st.floats(20, 2000))
 def test_any_difference_that_matters_is_found_and_told_in_metres(
     onnx_path, network, features, scale_m, north_m, east_m
@@ -35,7 +35,7 @@ def test_any_difference_that_matters_is_found_and_told_in_metres(
     assert worst_m == pytest.approx(max(north_m, east_m), rel=0.06)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(n=st.integers(1, 70), batch_size=st.integers(1, 70), data=st.data())
 def test_no_sample_is_left_out_of_the_comparison(
     onnx_path, network, features, scale_m, n, batch_size, data

@@ -53,7 +53,7 @@ moves_made = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(history=moves_made)
 @example(history=[*"12" * 12, *["rollback"] * 5])
 @example(history=["1", "elsewhere", "3", "rollback", "rollback"])
@@ -167,9 +167,7 @@ def test_rollback_without_production_says_what_to_do(tracking_uri, three):
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text("ab'\"\\`%;-# é", min_size=1))
 @example(name="l'été")
 @example(name='5" dish')

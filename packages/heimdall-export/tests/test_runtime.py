@@ -70,7 +70,7 @@ def test_it_says_what_the_contracts_example_says(predictor, onnx_path, recording
     assert (here.correlation, here.unexplained) == (0.0, None)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seeds=st.lists(st.integers(0, 9), min_size=1, max_size=5))
 def test_many_moments_at_once_are_what_they_are_one_by_one(predictor, recordings_of, seeds):
     """A service batches requests; nobody's answer may depend on the neighbours'."""
@@ -174,7 +174,7 @@ def test_a_graph_for_other_features_than_the_metadata_say_is_refused(changed, fe
         Predictor(path)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(contents=st.binary(max_size=50))
 @example(contents=b"\x08\x0a" * 50)
 def test_what_is_not_onnx_is_refused(contents):

@@ -13,7 +13,7 @@ def session(onnx_path):
     return open_session(onnx_path)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 50))
 def test_a_batch_size_changes_no_answer(session, features, n, batch_size):
     """Evaluation, calibration and service run models in different batches."""
@@ -24,7 +24,7 @@ def test_a_batch_size_changes_no_answer(session, features, n, batch_size):
         assert found[name] == pytest.approx(values, rel=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 50))
 def test_batches_are_full_but_for_the_last(session, features, n, batch_size):
     """A batch of one more sample than asked for may not fit into memory."""

@@ -270,7 +270,6 @@ broken_places = st.one_of(
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(broken=broken_places)
 def test_an_input_that_nobody_measures_has_no_confident_answer(timed_path, mel, rows, broken):
     """Whichever of the two it is in; the neighbours in the batch keep their answers."""
@@ -399,7 +398,7 @@ def test_a_clock_that_contradicts_the_others_is_told(predictor):
     assert all(one.sigma_us and not one.reason for one in (found[0], *others))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 200))
 def test_strange_times_are_told_in_the_answer(predictor, mel, rows, seed, off_us):
     """Nobody looks at a number called unexplained; everybody reads the sentence."""

@@ -39,9 +39,7 @@ NESTED = st.recursive(
 )
 
 
-on_disk = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+on_disk = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def begin(tracking_uri, tmp_path, **changes):

@@ -59,9 +59,7 @@ def store_address(s3_settings):
     return s3_settings.endpoint_url.removeprefix("http://")
 
 
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     moment=st.datetimes(datetime(2020, 1, 1), datetime(2090, 1, 1)),
     hours=st.integers(-12, 14),

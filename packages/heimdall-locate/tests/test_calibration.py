@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 LOCARDS = Path(__file__).parents[4] / "shared/data/locards"
 seeds = st.integers(0, 2**32 - 1)
-unhurried = settings(deadline=None, max_examples=10)
+unhurried = settings(max_examples=10)
 
 
 @dataclass(frozen=True)

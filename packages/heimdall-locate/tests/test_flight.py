@@ -20,7 +20,7 @@ def spot(width_m, *offsets_m):
     return Cells(*places, share, np.log(share / width_m**2), np.full(len(east), width_m))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.floats(1, 60), st.floats(-80, 80), st.floats(-80, 80))
 def test_the_density_adds_up_to_one(width_m, east, north):
     """A likelihood that is scored must be one."""

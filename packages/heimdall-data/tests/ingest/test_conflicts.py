@@ -73,9 +73,7 @@ def test_a_look_ahead_creates_no_tables(database_url, raw_iq_store, manifest):
             catalogue.sessions()
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(-0.003, 0.003), st.floats(-0.003, 0.003))
 def test_sources_and_stations_that_moved_are_all_refused(stored, north, east):
     """One name would stand for two places; 0.001 degrees are rounding."""

@@ -85,9 +85,7 @@ def test_a_persons_decision_is_kept(catalogue, raw_iq_store):
     assert catalogue.rejected_counts() == {"rejected": 1}
 
 
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 5), st.integers(0, 5))
 def test_a_sequence_with_one_wrong_session_writes_none(catalogue, raw_iq_store, n_before, n_after):
     """The operator corrects that session and starts again."""

@@ -28,9 +28,7 @@ GOOD = (
     "two,Beacon,45.0,8.0,145e6,2026-03-01 13:00,12500,,Genova,b.npy,,\n"
 )
 GOOD_ROWS = GOOD.splitlines(keepends=True)
-quickly = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quickly = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

@@ -21,9 +21,7 @@ TORINO = Station("Torino", 45.044, 7.672)
 GENOVA = Station("Genova", 44.395, 8.956)
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 places = st.tuples(st.floats(-90, 90), st.floats(-180, 180))
-quickly = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quickly = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def beacon(latitude_deg=45.0, longitude_deg=8.0, frequency_hz=145e6):

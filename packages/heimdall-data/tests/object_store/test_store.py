@@ -22,9 +22,7 @@ from heimdall_features.testing import addresses, has_password
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-real_server = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+real_server = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def nowhere(**changes):

@@ -95,7 +95,6 @@ def test_a_wrong_ellipse_costs_where_errors_are_the_same():
 
 
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=8))
-@settings(deadline=None)
 def test_with_one_session_a_transmitter_it_is_scipys_permutation_test(differences):
     """An outside oracle, where both ask the same question."""
     values = np.array(differences, dtype=float)
@@ -107,7 +106,7 @@ def test_with_one_session_a_transmitter_it_is_scipys_permutation_test(difference
 
 
 @given(st.lists(st.floats(0.1, 1e5), min_size=6, max_size=20))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_model_beside_itself_is_not_better(errors):
     """All outcomes are as large as the observed one."""
     same = evaluation(errors, [str(k) for k in range(len(errors))])

@@ -67,7 +67,7 @@ metres = st.floats(1e-3, 1e7)
     st.sampled_from([np.nan, -3.5, 0.1]),
     st.booleans(),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_page_gives_back_what_was_embedded(contents_of, tmp_path_factory, rows, snr_db, tilted):
     """Every column returns to the last digit, and no name ends the HTML element that it is in."""
     sources, errors, sigmas, correlation = map(list, zip(*rows, strict=True))

@@ -80,7 +80,6 @@ def test_an_upright_ellipse_has_its_axes_east_and_north(east, north):
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_close_ups_run_from_the_best_to_the_worst(contents_of, n, seed):
     """A choice of good sessions alone would mislead."""
     errors = np.random.default_rng(seed).lognormal(8, 1, n)
@@ -93,7 +92,7 @@ def test_close_ups_run_from_the_best_to_the_worst(contents_of, n, seed):
 
 
 @given(st.integers(1, 3 * MAX_DRAWN))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_as_many_sessions_are_drawn_as_a_map_bears(contents_of, n):
     """Three thousand lines hide each other; the best and the worst are among those drawn."""
     evaluation = contents_of(n).evaluation

@@ -85,9 +85,7 @@ def page_of(tmp_path, request, whole):
 
 
 @given(name=st.text(st.characters(), min_size=1, max_size=30) | hostile_names())
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_no_name_can_put_markup_on_the_page(name, contents_of, page_of, plain_tags):
     """Station and source names come from a database that anyone may have typed into."""

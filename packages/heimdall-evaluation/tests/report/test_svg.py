@@ -15,7 +15,7 @@ words = (st.text(st.characters(), min_size=1) | hostile_names()).filter(
 
 
 @given(words, words)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_text_is_escaped_and_not_read_as_tex(label, note):
     """Names of transmitters hold `<`, `&`, `$` and control characters, and come from strangers."""

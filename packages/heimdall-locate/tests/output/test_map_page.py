@@ -48,7 +48,7 @@ def data_of(page):
     return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | hostile_names())
 def test_any_name_stays_text(name):
     """A receiver's name comes from the network; it must not become part of the page."""
@@ -121,7 +121,7 @@ def test_locators_of_known_places(place, expected):
     assert locator(*place) == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.floats(-85, 85),
     st.floats(-180, 180),

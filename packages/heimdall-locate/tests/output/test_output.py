@@ -55,7 +55,7 @@ def test_any_name_survives_in_every_format(name):
     assert remarks.removesuffix(shown(name)).rstrip().endswith(".")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(name=hostile_names())
 def test_no_file_and_no_line_has_a_raw_control_character(name, tmp_path_factory):
     """Files are opened in terminals, and text may run backwards; programs still get the name."""
