@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,6 +22,7 @@ from heimdall_features import FeatureConfig
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+START = new_session().start
 FAR = [Station(f"far {n:02d}", 40 + n / 10, 9.0) for n in range(17)]
 
 
@@ -120,12 +122,43 @@ def test_the_positions_are_those_of_the_sources(few, many):
     np.testing.assert_array_equal(many.positions_deg, [s.position_deg for s in few])
 
 
-def test_a_filter_holds_for_what_is_read_later(catalogue, few):
+@pytest.mark.parametrize(
+    ("only", "n"),
+    [
+        (SessionFilter(stations=("Genova",)), 4),
+        (SessionFilter(stations=("Genova",), since=START + timedelta(hours=20)), 3),
+        (SessionFilter(until=START + timedelta(hours=21)), 3),
+        (SessionFilter(sources=("s1", "s4")), 3),
+        (SessionFilter(sources=("s1",), stations=("far 02",)), 1),
+        (SessionFilter(source_types=("beacon",)), 9),
+        (SessionFilter(min_snr_db=1e6), 0),
+    ],
+)
+def test_a_filter_holds_for_what_is_read_later(catalogue, few, only, n):
     """Else a batch would bring back the stations that were not asked for."""
-    only = SessionFilter(stations=("Genova",))
-    expected = catalogue.sessions(only)
-    assert len(expected) == 4
-    assert catalogue.sessions(only, load_up_to=0) == expected
+    expected = [
+        replace(session, measurements=found)
+        for session in few
+        if (found := tuple(m for m in session.measurements if chooses(only, session, m)))
+    ]
+    assert len(expected) == n
+    assert catalogue.sessions(only) == expected
+    many = catalogue.sessions(only, load_up_to=0)
+    assert many == expected
+    heard = Counter(m.station for session in expected for m in session.measurements)
+    assert many.n_sessions_of_stations() == heard
+
+
+def chooses(only, session, measurement):
+    """As the docstrings of `SessionFilter` say."""
+    return (
+        (only.since is None or session.start >= only.since)
+        and (only.until is None or session.start < only.until)
+        and (only.sources is None or session.source_name in only.sources)
+        and (only.source_types is None or session.source_type in only.source_types)
+        and (only.stations is None or measurement.station in only.stations)
+        and (only.min_snr_db is None or (measurement.snr_db or -np.inf) >= only.min_snr_db)
+    )
 
 
 def test_a_session_that_is_withdrawn_meanwhile_is_named(catalogue, few, many):

@@ -195,14 +195,15 @@ _RECORDED = """
 JOIN belonging m ON m.session_id = s.id
 JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id
 """
-TABLES = f"""
+LOCATED = """
 FROM heimdall.recording_sessions s
 JOIN heimdall.known_sources src ON src.id = s.known_source_id
-{_RECORDED}"""
-USABLE = f"""
-WHERE s.approval_status = 'approved' AND s.status = 'completed'
-  AND {on_earth("src")} AND {_possible("s.session_start")} AND {STATION_PLACED}
 """
+APPROVED = f"""
+WHERE s.approval_status = 'approved' AND s.status = 'completed'
+  AND {on_earth("src")} AND {_possible("s.session_start")}
+"""
+_USABLE = f"{LOCATED}{_RECORDED}{APPROVED}  AND {STATION_PLACED}\n"
 _UNLOCATED = f"""
 FROM heimdall.recording_sessions s
 LEFT JOIN heimdall.known_sources src ON src.id = s.known_source_id
@@ -221,7 +222,7 @@ def sessions_query(only: SessionFilter, members: str, *, by_id: bool = False) ->
     """
     chosen = "  AND s.id = ANY(%(ids)s::uuid[])\n" if by_id else ""
     order = "ORDER BY s.session_start, s.id, st.name, m.timestamp"
-    return f"{members}{_SELECTED}{TABLES}{USABLE}{chosen}{only.sql()}{order}"
+    return f"{members}{_SELECTED}{_USABLE}{chosen}{only.sql()}{order}"
 
 
 def unlocated_query(only: SessionFilter, members: str, *, by_id: bool = False) -> str:
@@ -260,7 +261,7 @@ def rates_query(only: SessionFilter, members: str) -> str:
     """SQL for the number of measurements of usable sessions at each stated sample rate."""
     select = "SELECT m.iq_sample_rate::float8, count(*)"
     rest = "AND m.iq_sample_rate > 0 GROUP BY 1 ORDER BY 2 DESC, 1"
-    return f"{members}{select}{TABLES}{USABLE}{only.sql()}{rest}"
+    return f"{members}{select}{_USABLE}{only.sql()}{rest}"
 
 
 def measurements_query(members: str) -> str:

@@ -82,10 +82,19 @@ class SessionFilter:
             for name, v in values.items()
         }
 
-    def sql(self) -> str:
-        """SQL of the conditions that are set, each after an AND, for `sessions_query`."""
+    def sql(self, *tables: str) -> str:
+        """SQL of the conditions that are set, each after an AND, for `sessions_query`.
+
+        Args:
+            tables: Aliases of tables (`s`, `src`, `m`, `st`) whose conditions are wanted; none
+                for all.
+        """
         conditions = (sql for name, sql in _SQL.items() if getattr(self, name) is not None)
-        return "".join(f"  AND {condition}\n" for condition in conditions)
+        return "".join(
+            f"  AND {condition}\n"
+            for condition in conditions
+            if not tables or condition.partition(".")[0] in tables
+        )
 
 
 _SQL = {

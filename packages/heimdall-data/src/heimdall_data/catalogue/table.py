@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from heimdall_data.catalogue.queries import STATIONS, TABLES, USABLE, on_earth
+from heimdall_data.catalogue.queries import (
+    APPROVED,
+    LOCATED,
+    STATION_PLACED,
+    STATIONS,
+    on_earth,
+)
 from heimdall_data.catalogue.session import Session, Station
 from heimdall_data.errors import CatalogueError
 
@@ -33,22 +39,15 @@ if TYPE_CHECKING:
     from heimdall_data.catalogue.session import SessionFilter
 
 READ_AT_ONCE = 512
+ROWS_AT_ONCE = 65_536
 _POSTGRES_EPOCH_US = np.datetime64("2000-01-01", "us").astype(np.int64)
 _HEADER_BYTES = 19
-_TRAILER_BYTES = 2
+_TRAILER = b"\xff\xff"
 
 _SOURCES = f"""
 SELECT id::text, latitude, longitude FROM heimdall.known_sources src
 WHERE {on_earth("src")} ORDER BY id
 """  # noqa: S608 - constants of ours
-# A station's bit is its number in the order of `STATIONS`, so that the stations of a session are
-# one value of fixed width. The bits come as parameters: window functions that number stations and
-# sources here mislead Postgres about the number of groups, which it then sorts on disk.
-_COLUMNS = f"""
-SELECT s.id, s.known_source_id, s.session_start, bit_or(seat.bits)
-{TABLES}JOIN unnest(%(seats)s::uuid[], %(bits)s::varbit[]) AS seat(id, bits)
-  ON seat.id = m.websdr_station_id
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,49 +91,85 @@ def read_columns(
         SourcePlace(identity, (latitude, longitude))
         for identity, latitude, longitude in connection.execute(_SOURCES)
     )
+    source_ids = np.array([uuid.UUID(source.id).bytes for source in sources], "S16")
     placed = connection.execute(STATIONS).fetchall()
     seats = [identity for identity, *_ in placed]
     stations = tuple(Station(*row) for _, *row in placed)
     bits = [f"{1 << number:0{len(seats)}b}" for number in reversed(range(len(seats)))]
     # A million sessions do not fit into the default of 4 MB, and would be sorted on disk.
     connection.execute("SET LOCAL work_mem = '128MB'")
-    query = f"{members}{_COLUMNS}{USABLE}{only.sql()}"
-    query += "GROUP BY s.id, s.session_start, s.known_source_id ORDER BY s.session_start, s.id"
+    query = _columns_query(only, members)
     parameters = only.parameters() | {"seats": seats, "bits": bits}
     with (
         connection.cursor() as cursor,
         cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)", parameters) as copy,
     ):
-        data = bytearray()  # a list of a million rows takes five times as much
-        for piece in copy:
-            data += piece
-    rows = _rows(data, len(stations))
-    source_ids = np.array([uuid.UUID(source.id).bytes for source in sources], "S16")
+        parts = [
+            (
+                np.ascontiguousarray(rows["id"]),
+                np.searchsorted(source_ids, rows["source"]),
+                rows["start"].astype(np.int64) + _POSTGRES_EPOCH_US,
+                np.ascontiguousarray(rows["stations"][:, 4:]),  # after the number of bits
+            )
+            for rows in _rows(copy, len(stations))
+        ]
+    ids, source, start_us, heard = map(np.concatenate, zip(*parts, strict=True))
     return SessionColumns(
-        ids=np.ascontiguousarray(rows["id"]),
-        source=np.searchsorted(source_ids, rows["source"]),
-        start_us=rows["start"].astype(np.int64) + _POSTGRES_EPOCH_US,
-        heard=np.ascontiguousarray(rows["stations"][:, 4:]),  # after the number of bits
+        ids=ids,
+        source=source,
+        start_us=start_us,
+        heard=heard,
         sources=sources,
         stations=stations,
     )
 
 
-def _rows(data: bytearray, n_stations: int) -> npt.NDArray[np.void]:
-    """Rows of a binary COPY of `_COLUMNS`: each value follows its length in bytes."""
+def _columns_query(only: SessionFilter, members: str) -> str:
+    """SQL for the usable sessions, one row a session, with the parameters `seats` and `bits`.
+
+    A station's bit is its number in the order of `STATIONS`, so that the stations of a session are
+    one value of fixed width. The bits come as parameters: window functions that number stations
+    and sources here mislead Postgres about the number of groups, which it then sorts on disk.
+    Measurements are grouped before their sessions are joined, which saves a third of the time.
+    """
+    of_session = only.sql("s", "src")
+    few = ""
+    if only.since is not None or only.until is not None or only.sources is not None:
+        few = f"  AND m.session_id IN (SELECT s.id {LOCATED}{APPROVED}{of_session})\n"
+    return f"""{members}, heard AS (
+    SELECT m.session_id, bit_or(seat.bits) AS bits FROM belonging m
+    JOIN heimdall.websdr_stations st ON st.id = m.websdr_station_id
+    JOIN unnest(%(seats)s::uuid[], %(bits)s::varbit[]) AS seat(id, bits) ON seat.id = st.id
+    WHERE {STATION_PLACED}
+{only.sql("m", "st")}{few}    GROUP BY m.session_id
+)
+SELECT s.id, s.known_source_id, s.session_start, heard.bits
+{LOCATED}JOIN heard ON heard.session_id = s.id
+{APPROVED}{of_session}ORDER BY s.session_start, s.id
+"""  # noqa: S608 - constants of ours
+
+
+def _rows(copy: psycopg.Copy, n_stations: int) -> Iterator[npt.NDArray[np.void]]:
+    """Rows of a binary COPY of `_columns_query`, many at a time: each value follows its length."""
     n_bytes = (n_stations + 7) // 8
     kinds = {"id": "V16", "source": "S16", "start": ">i8", "stations": f"({4 + n_bytes},)u1"}
     pairs = [[(f"{name}_bytes", ">i4"), (name, kind)] for name, kind in kinds.items()]
     row = np.dtype([("n_values", ">i2"), *itertools.chain(*pairs)])
-    body = memoryview(data)[_HEADER_BYTES:-_TRAILER_BYTES]
-    if len(body) % row.itemsize == 0:
-        rows = np.frombuffer(body, row)
-        if all((rows[f"{name}_bytes"] == row[name].itemsize).all() for name in kinds):
-            return rows
-    raise CatalogueError(
-        "a session of the catalogue has an id, a start or a source that is null or of another "
-        "type than the contract's; correct heimdall.recording_sessions"
-    )
+    pieces = iter(copy)  # one a row
+    data = b"".join(itertools.islice(pieces, ROWS_AT_ONCE))[_HEADER_BYTES:]
+    while len(data) > len(_TRAILER):
+        rows = np.frombuffer(data, row, len(data) // row.itemsize)
+        lengths_fit = all((rows[f"{name}_bytes"] == row[name].itemsize).all() for name in kinds)
+        if not (rows.size and lengths_fit):
+            break
+        yield rows
+        data = data[rows.nbytes :] + b"".join(itertools.islice(pieces, ROWS_AT_ONCE))
+    if data != _TRAILER:
+        raise CatalogueError(
+            "a session of the catalogue has an id, a start or a source that is null or of another "
+            "type than the contract's; correct heimdall.recording_sessions"
+        )
+    yield np.empty(0, row)
 
 
 class SessionTable(Sequence[Session]):
