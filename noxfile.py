@@ -16,9 +16,11 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "typecheck", "docs", "wheels"]
 
 # A command in a shell's background ignores Ctrl-C, one behind nohup a hang-up, and so do their
-# children; some tests send both.
+# children; some tests send these and others.
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for each in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+    signal.signal(each, signal.SIG_DFL)
 
 # Images of containers set this; each process of a test would compile all that it imports again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -87,6 +87,8 @@ def https_proxy(tmp_path_factory):
             patch.setenv(name, value)
         for name in ("CI", "GITHUB_ACTIONS", "TF_BUILD", "TRAVIS", "JENKINS_URL", *SILENCERS):
             patch.delenv(name, raising=False)  # Some are silent where they see one of these.
+        for name in ("COLUMNS", "FORCE_COLOR", "CLICOLOR_FORCE"):
+            patch.delenv(name, raising=False)  # Others would print otherwise.
         yield proxy
     assert proxy.asked == []
     assert [*caches.rglob("deviceid"), *caches.rglob("telemetry.json")] == []

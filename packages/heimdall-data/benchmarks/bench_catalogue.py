@@ -1,10 +1,10 @@
 """A catalogue of one million sessions: opened, filtered and split, and the first batch.
 
-    python benchmarks/bench_catalogue.py [folder]
+    python benchmarks/bench_catalogue.py [folder [sessions]]
 
-Fills an embedded Postgres first (some two minutes, 3 GB), in `folder` or a temporary one; in a
-folder that is filled already it measures at once. The figures are of a process of its own, so
-that its memory is what a run takes.
+Fills an embedded Postgres first (some two minutes and 3 GB a million), in `folder` or a temporary
+one; in a folder that is filled already it measures at once. The figures are of a process of its
+own, so that its memory is what a run takes.
 """
 
 import io
@@ -24,10 +24,11 @@ from heimdall_features import FeatureConfig
 from torch.utils.data import DataLoader
 
 
-def fill(stack: EmbeddedStack) -> None:
+def fill(stack: EmbeddedStack, n_sessions: int) -> None:
     with Catalogue(stack.database_url) as catalogue:
         catalogue.create_schema()
     script = Path(__file__).with_name("million.sql").read_text()
+    script = script.replace("n_sessions", str(n_sessions))
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         for statement in filter(str.strip, script.split(";\n")):
             connection.execute(statement)
@@ -69,13 +70,13 @@ def measure(folder: str) -> None:
         row(f"first batch, {tuple(batch['features'].shape)}", first_s)
 
 
-def main(folder: str) -> None:
+def main(folder: str, n_sessions: int = 1_000_000) -> None:
     with EmbeddedStack(folder) as stack:
         with Catalogue(stack.database_url) as catalogue:
             catalogue.create_schema()
             filled = bool(catalogue.stations())
         if not filled:
-            fill(stack)
+            fill(stack, n_sessions)
         store_recordings(stack)
         subprocess.run([sys.executable, __file__, "--measure", folder], check=True)
 
@@ -84,7 +85,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         measure(sys.argv[2])
     elif sys.argv[1:]:
-        main(sys.argv[1])
+        main(sys.argv[1], *map(int, sys.argv[2:]))
     else:
         with tempfile.TemporaryDirectory() as temporary:
             main(temporary)

@@ -1,4 +1,5 @@
--- One million sessions and seven million measurements: 5,000 sources, 12 stations, two years.
+-- n_sessions (a number replaces it), seven measurements each: 5,000 sources, 12 stations, a
+-- session a minute.
 -- Every object's key leads to one of the few recordings that the benchmark really stores.
 INSERT INTO heimdall.websdr_stations (id, name, latitude, longitude)
 SELECT gen_random_uuid(), 'station ' || n, 44 + n * 0.2, 7 + n * 0.2
@@ -15,7 +16,7 @@ INSERT INTO heimdall.recording_sessions (id, known_source_id, session_name, sess
 SELECT md5('session' || n)::uuid, md5('source' || (1 + n % 5000))::uuid, 'session ' || n,
        timestamptz '2024-01-01 UTC' + n * interval '1 minute', 'task-' || n, 'completed',
        CASE WHEN n % 20 = 0 THEN 'pending' ELSE 'approved' END
-FROM generate_series(1, 1000000) AS n;
+FROM generate_series(1, n_sessions) AS n;
 
 ALTER TABLE heimdall.measurements DROP CONSTRAINT measurements_pkey;
 DROP INDEX heimdall.measurements_session, heimdall.measurements_station;
@@ -25,7 +26,7 @@ INSERT INTO heimdall.measurements (id, timestamp, websdr_station_id, recording_s
 SELECT gen_random_uuid(), timestamptz '2024-01-01 UTC' + n * interval '1 minute', st.id,
        md5('session' || n)::uuid, 145000000, -60, 5 + (n + k) % 40,
        's3://heimdall-raw-iq/sessions/same/' || st.name || '.npy', 'npy', 48000
-FROM generate_series(1, 1000000) AS n, generate_series(0, 6) AS k,
+FROM generate_series(1, n_sessions) AS n, generate_series(0, 6) AS k,
 LATERAL (SELECT id, name FROM heimdall.websdr_stations
          WHERE name = 'station ' || (1 + (n * 5 + k) % 12)) AS st;
 ALTER TABLE heimdall.measurements ADD PRIMARY KEY (timestamp, id);
