@@ -1,6 +1,7 @@
 """Operators see every session, decide about it, and are on record for it."""
 
 import threading
+import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -138,6 +139,42 @@ def test_the_first_decisions_may_come_at_once(filled):
     assert [sorted(one.by for one in decisions(filled, each)) for each in ids] == [
         ["Ada", "Bob"]
     ] * 3
+
+
+def test_who_waited_for_the_table_does_not_lock_it(filled, database_url):
+    """It would wait for its session, and whoever decides about that session for the table."""
+    one, other, _ = (entry.id for entry in list_sessions(filled, EVERY)[0])
+    lock = "SELECT FROM heimdall.recording_sessions WHERE id = %s FOR UPDATE"
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = %s"
+
+    def decides(identity, by, waits_for):
+        thread = threading.Thread(
+            target=decide, args=(filled, [identity], "rejected"), kwargs={"by": by, "reason": ""}
+        )
+        thread.start()
+        wait_for(waits_for)
+        return thread
+
+    def wait_for(kind):
+        with filled.transaction() as connection:
+            while connection.execute(waiting, (kind,)).fetchone() == (0,):
+                time.sleep(0.01)
+
+    with Catalogue(database_url) as elsewhere, elsewhere.transaction() as third:
+        third.execute(lock, (one,))
+        with elsewhere.transaction() as fourth:
+            fourth.execute(lock, (other,))
+            makes_table = decides(other, "Ada", "transactionid")
+            waits_for_table = decides(one, "Bob", "advisory")
+        makes_table.join()
+        wait_for("transactionid")
+        third.execute(
+            "INSERT INTO heimdall.session_decisions (session_id, decided_by, approval_status, "
+            "reason) VALUES (%s, 'Carol', 'approved', '')",
+            (one,),
+        )
+    waits_for_table.join()
+    assert [made.by for made in decisions(filled, one)] == ["Carol", "Bob"]
 
 
 def test_many_may_decide_about_the_same_sessions_at_once(filled):

@@ -34,7 +34,7 @@ Approval = Literal["pending", "approved", "rejected"]
 Status = Literal["pending", "in_progress", "completed", "failed"]
 
 _TABLE = """
-CREATE TABLE IF NOT EXISTS heimdall.session_decisions (
+CREATE TABLE heimdall.session_decisions (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     session_id uuid NOT NULL,
     decided_at timestamptz NOT NULL DEFAULT now(),
@@ -42,9 +42,13 @@ CREATE TABLE IF NOT EXISTS heimdall.session_decisions (
     approval_status text NOT NULL,
     reason text NOT NULL
 );
-CREATE INDEX IF NOT EXISTS session_decisions_session ON heimdall.session_decisions (session_id)
+CREATE INDEX session_decisions_session ON heimdall.session_decisions (session_id)
 """
-_HAS_TABLE = "SELECT to_regclass('heimdall.session_decisions') IS NOT NULL"
+# Not to_regclass, which may not see what was committed after the transaction began.
+_HAS_TABLE = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_tables
+               WHERE schemaname = 'heimdall' AND tablename = 'session_decisions')
+"""
 _UNDECIDED = "(SELECT NULL::uuid AS session_id, NULL::timestamptz AS at)"
 _APPROVED_AT = """(
     SELECT session_id, max(decided_at) AS at FROM heimdall.session_decisions
@@ -219,7 +223,8 @@ def decide(
         if connection.execute(_HAS_TABLE).fetchone() != (True,):
             # Two at once would both find nothing, and the second would fail.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext('heimdall schema'))")
-            connection.execute(_TABLE)
+            if connection.execute(_HAS_TABLE).fetchone() != (True,):
+                connection.execute(_TABLE)
         # In order, so that two who decide about the same sessions wait instead of deadlocking.
         rows = connection.execute(
             "SELECT id::text FROM heimdall.recording_sessions "
