@@ -251,16 +251,19 @@ def test_what_mlflow_alone_knows_is_left_to_it(tracking_uri, model_name):
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("version", "said"),
     [
-        ("models:/m@nobody", "refuses: Registered model alias nobody not found"),
-        ("models:/m/99", "refuses: Model Version .*not found"),
+        ("@nobody", "refuses: Registered model alias nobody not found"),
+        ("/99", "refuses: Model Version .*not found"),
     ],
 )
-def test_what_a_server_does_not_know_is_told_in_its_words(mlflow_server, address, said):
+def test_what_a_server_does_not_know_is_told_in_its_words(mlflow_server, model_name, version, said):
     """They name what is missing."""
+    MlflowClient(mlflow_server.uri).create_registered_model(model_name)
     with pytest.raises(ExportError, match=said):
-        find_published(address, ModelStores(tracking_uri=mlflow_server.uri))
+        find_published(
+            f"models:/{model_name}{version}", ModelStores(tracking_uri=mlflow_server.uri)
+        )
 
 
 @pytest.mark.slow
