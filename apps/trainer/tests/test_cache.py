@@ -14,6 +14,8 @@ import pytest
 from heimdall_data import Catalogue, ObjectStore
 from heimdall_trainer.data import load_training_data
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def there(connections, tmp_path):
@@ -93,7 +95,6 @@ def test_an_interrupted_build_goes_on_where_it_was(there, command, total, number
     assert before.items() <= entries(there).items()
 
 
-@pytest.mark.slow
 def test_status_says_what_there_is_and_clear_deletes_it(there, command, total):
     """Whoever needs the space must find out where it went."""
     said(command("build", *RECEIVERS))
@@ -156,7 +157,6 @@ def test_a_trainer_elsewhere_computes_nothing_after_a_shared_build(
     assert set(entries(elsewhere)) == set(entries(there))
 
 
-@pytest.mark.slow
 def test_a_build_on_ray_serves_every_trainer_and_is_made_once(
     there, command, quick, total, bucket, computes_nothing
 ):

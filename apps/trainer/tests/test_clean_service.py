@@ -15,6 +15,8 @@ from heimdall_models.trained import Trained
 from heimdall_models.training.resume import exported_network
 from heimdall_trainer.delivery import sessions_of_part
 
+pytestmark = pytest.mark.slow
+
 SERVICE = """
 import importlib.util, json, sys
 import numpy as np, onnxruntime

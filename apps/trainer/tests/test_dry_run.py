@@ -21,6 +21,8 @@ from heimdall_trainer.errors import TrainerError
 from heimdall_trainer.events import logged_as
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = "127.0.0.1:1"
 
 

@@ -14,7 +14,10 @@ PARENTS = Path(__file__).resolve().parents
 BLOCK = re.compile(r"^```(\w*) ?([\w.]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PAGE = next((p / "docs/locate.md" for p in PARENTS if (p / "docs/locate.md").exists()), None)
 REAL = next((p / "shared/data" for p in PARENTS if (p / "shared/data").is_dir()), None)
-pytestmark = pytest.mark.skipif(PAGE is None, reason="docs/locate.md is not above this file")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PAGE is None, reason="docs/locate.md is not above this file"),
+]
 
 
 @pytest.mark.skipif(REAL is None, reason="the real recordings are not here")

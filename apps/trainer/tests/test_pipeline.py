@@ -25,6 +25,8 @@ from heimdall_trainer.provenance import source_commit
 from mlflow import MlflowClient
 from mlflow.models import Model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def data(connections, quick):
@@ -202,7 +204,6 @@ def test_no_secret_reaches_mlflow(connections, finished):
         assert secret not in told
 
 
-@pytest.mark.slow
 def test_export_only_makes_a_new_version_of_a_checkpoint(connections, quick, finished):
     """A trained model can be exported again without training again."""
     from pathlib import Path

@@ -21,6 +21,8 @@ from heimdall_trainer.pipeline import TrainingPipeline
 from lightning.pytorch import Callback
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(connections, quick):
@@ -83,7 +85,6 @@ def straight(connections, quick, data, tmp_path_factory):
     return module, fit(trainer, module, data, config), trainer
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "num_workers"),
     [
@@ -132,7 +133,6 @@ class Twice(Signal):
         super().on_before_optimizer_step(trainer)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "callback",
     [Signal(signal.SIGQUIT, step=1), *(Twice(number, step=1) for number in REPEATED)],
@@ -290,7 +290,6 @@ def hold():
         holder.communicate()
 
 
-@pytest.mark.slow
 def test_a_second_resume_is_refused_and_leaves_the_run_alone(connections, quick, finished, hold):
     """Two that go on from one checkpoint would overwrite each other, and mark one run as failed."""
     checkpoint = Path(finished.summary.checkpoint).with_name("last.ckpt")
@@ -322,7 +321,6 @@ def test_a_run_that_mlflow_has_lost_is_gone_on_with_as_another(
     assert f"Run with id={finished.summary.run_id} not found" in caplog.text
 
 
-@pytest.mark.slow
 def test_a_task_whose_folder_is_in_use_says_so(connections, hold, tmp_path):
     """A broker may give a task to a second worker while the first still trains."""
     folder = tmp_path / "task"

@@ -15,6 +15,8 @@ from heimdall_trainer.config import TrainingConfig
 from heimdall_trainer.errors import UsageError, is_expected
 from heimdall_trainer.pipeline import TrainingPipeline
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(connections, quick):
@@ -37,7 +39,6 @@ def train(connections, quick, data, tmp_path):
     return run
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(train):
     """With averaging, augmentation and workers: a result that cannot be repeated proves little."""
     first, _ = train("first", num_workers=2)
@@ -51,7 +52,6 @@ def test_the_same_seed_gives_the_same_weights(train):
     assert any(not torch.equal(other.state_dict()[name], value) for name, value in weights.items())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_resumed_run_ends_with_the_weights_of_one_that_never_stopped(
     train, tmp_path, num_workers

@@ -26,6 +26,8 @@ from heimdall_data.session_features import FeatureSource
 from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER, one_receiver_session
 from heimdall_data.testing.proxy import FaultyProxy
 
+pytestmark = pytest.mark.slow
+
 N_SESSIONS = 60
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
@@ -178,7 +180,6 @@ def test_secrets_in_the_command_line_are_refused(monkeypatch, word):
     refuse_secrets_in_command("hunter", "trainer")
 
 
-@pytest.mark.slow
 def test_a_cluster_builds_what_threads_would_build(
     cluster, dataset, sessions, s3_settings, built, tmp_path, monkeypatch
 ):
@@ -214,7 +215,6 @@ def test_a_cluster_computes_a_damaged_entry_again(cluster, dataset, built, raw_i
     assert built() == before
 
 
-@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(cluster, slow, sessions, built):
     """Machines that cost little are taken away without a word."""
     with slow.build(n_busy=2) as found:
@@ -224,7 +224,6 @@ def test_a_killed_worker_costs_nothing_but_time(cluster, slow, sessions, built):
     assert set(built()) == {f"{one.key[:2]}/{one.key}.features" for one in found.result()}
 
 
-@pytest.mark.slow
 def test_a_lost_node_costs_nothing_but_time(cluster, slow, sessions, built):
     """As a killed worker, and what was queued there goes elsewhere."""
     third = cluster.add_node(**NODE)

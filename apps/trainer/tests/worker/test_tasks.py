@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_task_reports_its_progress_and_its_summary_is_the_result(client, standing):
     """A web page shows both, and needs nothing of ours installed."""
@@ -99,7 +101,6 @@ def test_a_training_that_is_killed_every_time_is_given_up(client, standing):
     assert client.send().end()["first"] == 0
 
 
-@pytest.mark.slow
 def test_a_task_that_another_machine_trains_is_left_to_it(client, standing, until):
     """A broker that lost a connection gives the task away, while it is still trained there."""
     task_id, alive = str(uuid.uuid4()), {"host": "another", "alive_at": time.time() + 3600}

@@ -28,6 +28,8 @@ from heimdall_data.embedded.state import (
 from heimdall_data.errors import CatalogueError, StackError, StoreError
 from heimdall_data.object_store.store import ObjectStore
 
+pytestmark = pytest.mark.slow
+
 OWNER = """
 import sys, time
 from heimdall_data.embedded import EmbeddedStack
@@ -81,7 +83,6 @@ def remembered(stack):
     return word, ObjectStore(stack.s3, BUCKETS[0]).get("kept").decode()
 
 
-@pytest.mark.slow
 def test_what_was_stored_is_there_after_a_restart_on_a_long_path(place):
     """The second demo uses what the first one made, below a path too long for a socket."""
     inner = place / ("long" * 30) / ("path" * 30)
@@ -94,7 +95,6 @@ def test_what_was_stored_is_there_after_a_restart_on_a_long_path(place):
         assert remembered(stack) == ("violin", "violin")
 
 
-@pytest.mark.slow
 def test_what_was_acknowledged_survives_killed_servers(place):
     """A laptop that runs out of memory must not cost the recordings."""
     stack = EmbeddedStack(place)
@@ -140,7 +140,6 @@ AMBIENT = {
 }
 
 
-@pytest.mark.slow
 def test_settings_for_other_servers_reach_none_of_the_stack(place, monkeypatch):
     """A shell that is set up for the servers of an office broke those of this machine."""
     for name, value in AMBIENT.items():
@@ -259,7 +258,6 @@ def weed(stack):
     shutil.rmtree(place)
 
 
-@pytest.mark.slow
 def test_another_user_reaches_no_object_without_a_credential(stack, weed):
     """Every user may connect to a port of loopback, and SeaweedFS trusts whoever does."""
     store = ObjectStore(stack.s3, BUCKETS[0])
@@ -294,7 +292,6 @@ def test_sockets_are_for_the_owner_alone(stack):
     assert [path.stat().st_mode & 0o077 for path in sockets] == [0] * len(sockets)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_the_servers_end_with_the_process_that_owns_them(owner, place, number):
     """However a demo ends, nothing of it stays."""
@@ -326,7 +323,6 @@ def test_a_stack_made_detached_outlives_its_first_owner(owner, place):
     assert EmbeddedStack(place).status().detached
 
 
-@pytest.mark.slow
 def test_a_stack_whose_owner_was_killed_is_taken_over(owner, place):
     """The next demo may be quicker than the watchdog, which must then leave it alone."""
     children = psutil.Process(owner.pid).children()
@@ -357,7 +353,6 @@ START = "import sys; from heimdall_data.embedded import EmbeddedStack as S; s = 
 DETACHED = [sys.executable, "-c", START + "s.start(detached=True); print(s.database_url)"]
 
 
-@pytest.mark.slow
 def test_a_detached_stack_outlives_the_process_that_started_it(place):
     """`heimdall stack up` returns to the prompt, and the servers stay."""
     subprocess.run([*DETACHED, place], check=True)
@@ -370,7 +365,6 @@ def test_a_detached_stack_outlives_the_process_that_started_it(place):
     assert not [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
 
 
-@pytest.mark.slow
 def test_two_starts_at_once_make_one_stack(place):
     """Two terminals, one habit."""
     both = [subprocess.Popen([*DETACHED, place], stdout=subprocess.PIPE) for _ in range(2)]
@@ -388,7 +382,6 @@ def test_a_first_start_on_a_full_disk_says_what_failed(place):
     assert not pids(place)
 
 
-@pytest.mark.slow
 def test_a_user_without_a_name_has_a_stack(nameless, place):
     """Container platforms run images as users that /etc/passwd does not list."""
     subprocess.run([*nameless, *DETACHED, place], check=True)
@@ -403,7 +396,6 @@ def test_a_user_for_whom_postgres_cannot_run_is_told_before_anything_is_started(
     assert [path.name for path in place.iterdir()] == ["stack.lock"]
 
 
-@pytest.mark.slow
 def test_a_data_directory_that_was_never_finished_is_made_again(place):
     """A kill during the first start must not spoil the second."""
     (place / "postgres.unfinished" / "base").mkdir(parents=True)
@@ -414,7 +406,6 @@ def test_a_data_directory_that_was_never_finished_is_made_again(place):
     assert not (place / "postgres.password").exists()
 
 
-@pytest.mark.slow
 def test_ports_that_somebody_took_are_exchanged(place):
     """Remembered ports are not owned, and somebody may be quicker than us with new ones."""
     remembered = settings_with_free_ports(None)
@@ -445,7 +436,6 @@ def test_data_without_its_settings_is_not_started_over(tmp_path):
         EmbeddedStack(tmp_path).start()
 
 
-@pytest.mark.slow
 def test_a_server_that_cannot_start_says_why_and_leaves_none(place):
     """The last line of its log, in ours; the other server goes with it."""
     save_settings(place, settings_with_free_ports(None))
@@ -473,7 +463,6 @@ def test_a_directory_where_nothing_was_started_is_not_running(tmp_path):
         str(EmbeddedStack(tmp_path).database_url)
 
 
-@pytest.mark.slow
 def test_a_directory_deleted_under_its_owner_leaves_no_server(place):
     """People delete the folder to be rid of it; the servers must go too."""
     inner = place / "state"

@@ -21,6 +21,8 @@ from heimdall_data.errors import StoreError
 from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER, one_receiver_session
 from torch.utils.data import DataLoader
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_store_that_is_down_at_start_is_given_up_without_waiting(proxy, through, caplog):
     """Its address is wrong or it does not run: patience would only hide that."""
@@ -31,7 +33,6 @@ def test_a_store_that_is_down_at_start_is_given_up_without_waiting(proxy, throug
     proxy.up()
 
 
-@pytest.mark.slow
 def test_ten_seconds_without_a_store_in_mid_epoch_are_waited_out(proxy, through, six):
     """A night's training survives the store's restart, with every sample once and in order."""
     dataset = HeimdallDataset(six, ONE_RECEIVER, through)
@@ -46,7 +47,6 @@ def test_ten_seconds_without_a_store_in_mid_epoch_are_waited_out(proxy, through,
     assert seen == [[str(n)] for n in range(6)]
 
 
-@pytest.mark.slow
 def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(
     proxy, through, raw_iq_store, caplog
 ):
@@ -63,7 +63,6 @@ def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(
     assert all(proxy.url in line for line in told)
 
 
-@pytest.mark.slow
 def test_a_worker_that_starts_in_an_outage_waits_if_its_parent_had_an_answer(
     proxy, through, raw_iq_store
 ):
@@ -76,7 +75,6 @@ def test_a_worker_that_starts_in_an_outage_waits_if_its_parent_had_an_answer(
     outage.join()
 
 
-@pytest.mark.slow
 def test_a_store_that_is_down_for_good_ends_the_run_in_one_line(proxy, through, six):
     """After its patience, and naming the store."""
     dataset = HeimdallDataset(six, ONE_RECEIVER, replace(through, patience_s=3))
@@ -125,7 +123,6 @@ def own_dataset(own_stack):
     return HeimdallDataset(sessions, ONE_RECEIVER, own_stack.s3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_a_real_server_killed_and_started_again_in_mid_epoch_costs_no_sample(
     own_stack, own_dataset, context
@@ -143,7 +140,6 @@ def test_a_real_server_killed_and_started_again_in_mid_epoch_costs_no_sample(
     assert all(np.array_equal(batch["features"][0], expected) for batch in seen)
 
 
-@pytest.mark.slow
 def test_workers_that_are_forked_in_an_outage_wait_for_its_end(own_stack, own_dataset):
     """Each epoch forks new ones, which know what their parent knew of the store."""
     own_dataset[0]
