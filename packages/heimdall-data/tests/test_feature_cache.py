@@ -1,6 +1,8 @@
 """The cache of features: whole entries or none, whatever happens."""
 
+import contextlib
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -9,8 +11,9 @@ import time
 
 import numpy as np
 import pytest
+from crc32c import crc32c
 from heimdall_data.cache.disk import FeatureCache
-from heimdall_data.cache.entry import CacheStatus, DamagedEntry, encode, take_into
+from heimdall_data.cache.entry import DATA_FROM, CacheStatus, DamagedEntry, encode, take_into
 from heimdall_data.errors import DataError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,6 +133,28 @@ def kept(directory, keys):
     """Whether there is an entry, for each key."""
     names = {path.stem for path in entries(directory)}
     return [key in names for key in keys]
+
+
+headers = st.one_of(
+    st.binary(max_size=90),
+    st.sampled_from([b"[]", b"[" * 400, b'{"a": 1}', b'{"a": {}}']),
+    st.fixed_dictionaries(
+        {
+            "dtype": st.sampled_from(["F32", "U8", "I64"]),
+            "shape": st.lists(st.integers(), max_size=3),
+            "data_offsets": st.tuples(st.integers(), st.integers()),
+        }
+    ).map(lambda place: json.dumps({"features": place}).encode()),
+)
+
+
+@given(headers, st.binary(max_size=99))
+def test_an_entry_with_any_header_is_an_answer_or_damaged(header, data):
+    """A right checksum is easily made, and a bucket may be open to many."""
+    file = (DATA_FROM - 16).to_bytes(8, "little") + header.ljust(DATA_FROM - 16) + data
+    entry = b"HFC1" + crc32c(file).to_bytes(4, "little") + file
+    with contextlib.suppress(DamagedEntry):
+        take_into(entry, "features", np.empty((2,), np.float32))
 
 
 def test_beyond_its_limit_the_cache_evicts_what_was_used_longest_ago(tmp_path):

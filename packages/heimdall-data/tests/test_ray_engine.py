@@ -23,6 +23,7 @@ from heimdall_data.catalogue.session import Session
 from heimdall_data.errors import EngineError
 from heimdall_data.ray_engine import RayEngine, refuse_secrets_in_command
 from heimdall_data.session_features import FeatureSource
+from heimdall_data.testing.entries import entries_in_bucket, entries_on_disk
 from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER, one_receiver_session
 from heimdall_data.testing.proxy import FaultyProxy
 
@@ -55,11 +56,8 @@ def dataset(sessions, s3_settings, shared):
 
 @pytest.fixture
 def built(raw_iq_store):
-    """The entries in the bucket, by the names that they would have on disk."""
-    return lambda: {
-        found.key.removeprefix("features/"): raw_iq_store.get(found.key)
-        for found in raw_iq_store.list("features/")
-    }
+    """The entries in the bucket by key."""
+    return lambda: entries_in_bucket(raw_iq_store, "features/")
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +112,6 @@ def slow(dataset, through, sessions, proxy):
     """The same work, of recordings that come at 50 kB/s."""
     dataset.source.reader.s3 = through
     return SlowBuild(dataset.source, sessions, proxy)
-
-
-def on_disk(directory):
-    """The entries of a cache folder by name, with their bytes."""
-    paths = directory.glob("??/*.features")
-    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
 
 
 def busy_workers():
@@ -187,7 +179,7 @@ def test_a_cluster_builds_what_threads_would_build(
     usable, exclusions = dataset.prepare(engine=RayEngine(), progress=False)
     local = HeimdallDataset(sessions, ONE_RECEIVER, s3_settings, cache_dir=tmp_path / "here")
     there, excluded = local.prepare(progress=False)
-    assert built() == on_disk(tmp_path / "here")
+    assert built() == entries_on_disk(tmp_path / "here")
     assert exclusions == excluded
     assert usable.n_computed == there.n_computed == N_SESSIONS
     assert usable.sessions == there.sessions == tuple(sessions[:-1])
@@ -202,15 +194,15 @@ def test_a_cluster_builds_what_threads_would_build(
     )
     monkeypatch.setattr("heimdall_data.session_reader.SessionReader.read", None)
     assert trainer.prepare(progress=False)[0].n_computed == 0
-    assert on_disk(empty) == on_disk(tmp_path / "here")
+    assert entries_on_disk(empty) == entries_on_disk(tmp_path / "here")
 
 
 def test_a_cluster_computes_a_damaged_entry_again(cluster, dataset, built, raw_iq_store):
     """Else every trainer would compute it, for ever."""
     dataset.prepare(engine=RayEngine(), progress=False)
     before = built()
-    name = next(iter(before))
-    raw_iq_store.put(f"features/{name}", before[name][:-1] + b"?")
+    pack = raw_iq_store.list("features/packs/")[0].key
+    raw_iq_store.put(pack, raw_iq_store.get(pack)[:-1] + b"?")
     assert dataset.prepare(engine=RayEngine(), progress=False)[0].n_computed == 1
     assert built() == before
 
@@ -221,7 +213,7 @@ def test_a_killed_worker_costs_nothing_but_time(cluster, slow, sessions, built):
         for process in busy_workers():
             os.kill(process.pid, signal.SIGKILL)
     assert [one.session_id for one in found.result()] == [session.id for session in sessions]
-    assert set(built()) == {f"{one.key[:2]}/{one.key}.features" for one in found.result()}
+    assert set(built()) == {one.key for one in found.result()}
 
 
 def test_a_lost_node_costs_nothing_but_time(cluster, slow, sessions, built):

@@ -244,6 +244,8 @@ class HeimdallDataset:
             StoreError: The store cannot be reached, refuses us or lacks the bucket.
             EngineError: The engine cannot do it.
         """
+        if self.source.cache is not None:
+            self.source.cache.refresh()
         found = []
         with (
             contextlib.closing((engine or Threads(workers))(self.source, self.sessions)) as results,

@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -68,13 +69,26 @@ class Threads:
         if isinstance(source.cache, FeatureCache):
             source.cache.remove_abandoned()
         n_threads = THREADS_PER_WORKER * (self.workers or os.cpu_count() or 1)
-        with source.reader.threads(n_threads, "prepare") as pool:
+        with (
+            nullcontext() if source.shared is None else source.shared.gathering(),
+            source.reader.threads(n_threads, "prepare") as pool,
+        ):
             remaining = iter(sessions)
             parts = iter(lambda: list(islice(remaining, SESSIONS_PER_LISTING)), [])
+
+            def submit(session: Session, listed: Listed) -> Future[Prepared]:
+                key = source.listed_key(session, listed)
+                if not source.is_packed(key):
+                    return pool.submit(_prepare, source, session, listed, key)
+                # Read here, as threads would wait for the interpreter's lock more than read.
+                done: Future[Prepared] = Future()
+                done.set_result(_prepare(source, session, listed, key))
+                return done
+
             submitted = (
-                pool.submit(_prepare, source, session, listed)
+                submit(session, listed)
                 for part in parts
-                for listed in [source.listed(part)]
+                for listed in [source.fetch_and_list(part)]
                 for session in part
             )
             ahead = SESSIONS_AHEAD_PER_THREAD * n_threads
@@ -104,8 +118,8 @@ def in_order(
             cancel(handle)
 
 
-def _prepare(source: FeatureSource, session: Session, listed: Listed) -> Prepared:
-    found = source.features(session, listed=listed)
+def _prepare(source: FeatureSource, session: Session, listed: Listed, key: str | None) -> Prepared:
+    found = source.features(session, key, listed)
     reason = None
     if not found.present.any():
         stations = ", ".join(m.station for m in session.measurements) or "no station"

@@ -23,7 +23,6 @@ from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from heimdall_data.cache.disk import FeatureCache
 from heimdall_data.errors import DataError, EngineError, first_line
 from heimdall_data.prepare import Threads, in_order
 from heimdall_data.session_features import DECODING_VERSION
@@ -35,8 +34,8 @@ if TYPE_CHECKING:
     from heimdall_data.prepare import Prepared
     from heimdall_data.session_features import FeatureSource
 
-MOST_SESSIONS_PER_TASK = 16
-"""About a second's work: a killed worker loses little, and Ray adds some milliseconds to each."""
+MOST_SESSIONS_PER_TASK = 128
+"""They fill most of a pack, which a task stores at its end; a killed worker loses seconds' work."""
 TASKS_PER_CPU = 4
 """Tasks in flight, so that a cluster that grows has some to start."""
 CONNECT_S = 5.0
@@ -62,8 +61,7 @@ class RayEngine:
             EngineError: Ray is not installed or not reached, a node has other versions or
                 cannot reach the store, or there is no writable shared cache.
         """
-        cache = source.cache
-        shared = cache.shared if isinstance(cache, FeatureCache) else cache
+        shared = source.shared
         if shared is None or not shared.writes:
             raise EngineError(
                 "a Ray cluster needs a shared cache to compute into, and none is given; set "

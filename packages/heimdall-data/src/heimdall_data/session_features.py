@@ -17,10 +17,16 @@ from heimdall_features import (
     FeatureExtractor,
 )
 
+from heimdall_data.cache.disk import FeatureCache
 from heimdall_data.distance import great_circle_m
 from heimdall_data.errors import DataError
 from heimdall_data.recordings.clocked import clocked
-from heimdall_data.session_reader import NOTHING_LISTED, SessionReader, chosen_measurements
+from heimdall_data.session_reader import (
+    NOTHING_LISTED,
+    SessionReader,
+    chosen_measurements,
+    object_keys,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
     from heimdall_features import ArrivalConfig, FeatureConfig
 
     from heimdall_data.cache.bucket import SharedCache
-    from heimdall_data.cache.disk import FeatureCache
     from heimdall_data.catalogue.session import Session
     from heimdall_data.object_store.settings import S3Settings
     from heimdall_data.recordings.recording import Recording
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
 DECODING_VERSION = 5
 """Raise it if decoding or alignment gives other samples, or recordings are refused that were used,
 so that old entries are not used."""
+FETCHING_THREADS = 8
+"""Each has a pack of the shared cache in memory."""
 BATCH_THREADS = 8
 """Chosen by measurement on 2 cores, with the store on them or a few milliseconds away."""
 
@@ -152,6 +159,7 @@ class FeatureSource:
         self.arrivals = arrivals
         self.reader = SessionReader(s3)
         self.cache = cache
+        self._settings = [each.fingerprint for each in (config, arrivals) if each is not None]
         self._extract = FeatureExtractor(config)
         self._extract_arrivals = None if arrivals is None else ArrivalExtractor(arrivals)
 
@@ -162,13 +170,42 @@ class FeatureSource:
         out = np.empty(self.config.shape, np.float32)
         return self._cached(key, out) or self._fetch_or_compute(session, key, out, listed)
 
-    def listed(self, sessions: Sequence[Session]) -> Listed:
-        """List the objects of sessions, if the cache may have features of any of them."""
+    @property
+    def shared(self) -> SharedCache | None:
+        """The cache in a bucket, if there is one."""
+        return self.cache.shared if isinstance(self.cache, FeatureCache) else self.cache
+
+    def fetch_and_list(self, sessions: Sequence[Session]) -> Listed:
+        """Bring features of sessions from the shared cache to disk, and list their objects.
+
+        They are listed only if the cache may have features of any of them.
+        """
         cache = self.cache
         if cache is None or not any(cache.may_contain(self._key_prefix(s)) for s in sessions):
             return NOTHING_LISTED
-        chosen = (chosen_measurements(session, self.config.receivers) for session in sessions)
-        return self.reader.listed(one for each in chosen for one in each.values())
+        with self.reader.threads(FETCHING_THREADS, "packs") as pool:
+            chosen = (chosen_measurements(session, self.config.receivers) for session in sessions)
+            listing = pool.submit(
+                self.reader.listed, [one for each in chosen for one in each.values()]
+            )
+            if isinstance(cache, FeatureCache) and cache.shared is not None:
+                prefixes = {self._key_prefix(session) for session in sessions}
+                for pack in cache.fetch(prefixes, pool):
+                    pack.result()
+            return listing.result()
+
+    def listed_key(self, session: Session, listed: Listed) -> str | None:
+        """Return the cache key, or None if not all objects of the session are listed."""
+        versions: dict[str, ObjectVersions] = {}
+        for name, one in chosen_measurements(session, self.config.receivers).items():
+            versions[name] = tuple(listed.get((one.bucket, key)) for key in object_keys(one))
+            if None in versions[name]:
+                return None
+        return self._key(session, versions)
+
+    def is_packed(self, key: str | None) -> bool:
+        """Return True if the features under a key are in a pack on disk."""
+        return key is not None and isinstance(self.cache, FeatureCache) and self.cache.packs(key)
 
     def features_of_batch(
         self,
@@ -245,17 +282,17 @@ class FeatureSource:
     def _key_prefix(self, session: Session) -> str:
         """Start of the keys of all versions of the session's objects."""
         chosen = chosen_measurements(session, self.config.receivers)
-        parts: list[object] = [
-            self.config.fingerprint,
+        fingerprint, *of_arrivals = self._settings
+        parts = [
+            fingerprint,
             DECODING_VERSION,
             str(session.start),
             [
                 [m.station, m.bucket, m.key, m.format, m.sample_rate_hz, str(m.start)]
                 for _, m in sorted(chosen.items())
             ],
+            *of_arrivals,
         ]
-        if self.arrivals is not None:
-            parts.append(self.arrivals.fingerprint)
         return _digest(parts)
 
     def _compute(self, read: SessionRecordings, out: npt.NDArray[np.float32]) -> SessionFeatures:

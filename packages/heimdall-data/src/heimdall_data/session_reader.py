@@ -241,7 +241,7 @@ class SessionReader:
         """
         places: dict[str, set[str]] = {}
         for one in measurements:
-            keys = (key for key in _keys(one) if _is_location(one.bucket, key))
+            keys = (key for key in object_keys(one) if _is_location(one.bucket, key))
             places.setdefault(one.bucket, set()).update(keys)
         found: dict[tuple[str, str], ObjectVersion] = {}
         for bucket, wanted in places.items():
@@ -252,7 +252,7 @@ class SessionReader:
     def versions(self, measurement: Measurement, listed: Listed) -> ObjectVersions:
         """Return the present versions of a measurement's objects, of which some are `listed`."""
         versions: list[ObjectVersion] = []
-        for key in _keys(measurement):
+        for key in object_keys(measurement):
             version = listed.get((measurement.bucket, key))
             if version is None and _is_location(measurement.bucket, key):
                 try:
@@ -271,7 +271,7 @@ class SessionReader:
         """
         missing: ObjectMissing | None = None
         objects = []
-        for key in _keys(measurement):
+        for key in object_keys(measurement):
             if not _is_location(measurement.bucket, key):
                 versions.append(None)
                 raise RecordingError(
@@ -297,8 +297,8 @@ class SessionReader:
             raise error
 
 
-def _keys(measurement: Measurement) -> tuple[str, ...]:
-    """Keys of the object with the samples, and of its metadata if that is another object."""
+def object_keys(measurement: Measurement) -> tuple[str, ...]:
+    """Return the keys of the object with the samples, and of its metadata if that is another."""
     key = measurement.key
     if measurement.format == "sigmf" and key.endswith("-data"):
         return (key, key.removesuffix("-data") + "-meta")

@@ -36,6 +36,32 @@ def nowhere(**changes):
 
 
 @real_server
+@given(data=st.binary(max_size=99), offset=st.integers(0, 99), n_bytes=st.integers(1, 99))
+def test_a_span_is_as_much_of_an_object_as_there_is(raw_iq_store, data, offset, n_bytes):
+    """A pack of features may be cut, and what is left of it must be told from a fault."""
+    raw_iq_store.put("key", data)
+    if offset < len(data):
+        assert raw_iq_store.get_span("key", offset, n_bytes) == data[offset:][:n_bytes]
+    else:
+        with pytest.raises(ObjectUnreadable, match="InvalidRange"):
+            raw_iq_store.get_span("key", offset, n_bytes)
+
+
+def test_a_listing_of_several_pages_has_every_name_as_it_is(raw_iq_store, monkeypatch):
+    """Pages are of a thousand; and names are quoted on their way."""
+    monkeypatch.setattr(store, "LISTED_PER_REQUEST", 2)
+    keys = ["a b", "a%2Fb", "a&<b", "a+b", "a/ä"]
+    for key in keys:
+        raw_iq_store.put(key, key.encode())
+    listed = raw_iq_store.list("a")
+    assert sorted(found.key for found in listed) == keys
+    assert [(found.size, found) for found in listed] == [
+        (len(found.key.encode()), raw_iq_store.stat(found.key)) for found in listed
+    ]
+    assert raw_iq_store.find(keys) == {found.key: found for found in listed}
+
+
+@real_server
 @given(before=st.binary(max_size=4096), data=st.binary(max_size=4096))
 def test_what_was_put_last_comes_back_until_it_is_deleted(raw_iq_store, before, data):
     """Repairing an upload is uploading it again; two who clean up may meet."""

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 from safetensors.numpy import save
 
-from heimdall_data.errors import DataError
+from heimdall_data.errors import DataError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,22 +95,21 @@ def verify(*parts: bytes | bytearray | memoryview) -> None:
         raise DamagedEntry("its checksum is wrong")
 
 
-def read_into(descriptor: int, name: str, out: Array) -> dict[str, Array]:
-    """Do as `take_into` with the entry in an open file.
+def read_into(descriptor: int, name: str, out: Array, offset: int, size: int) -> dict[str, Array]:
+    """Do as `take_into` with the entry of `size` bytes at `offset` of an open file.
 
     This saves a copy if `name` is stored first, as the tensor of the widest type is.
     """
     body = out.reshape(-1).view(np.uint8).data
-    size = os.fstat(descriptor).st_size
     n_tail = size - DATA_FROM - body.nbytes
     preface, tail = bytearray(DATA_FROM), bytearray(min(max(n_tail, 0), LARGEST_TAIL))
-    os.preadv(descriptor, [preface, body, tail], 0)
+    os.preadv(descriptor, [preface, body, tail], offset)
     if len(tail) == n_tail:
         verify(preface, body, tail)
         places = dict(_places(bytes(preface[HEADER_FROM:])))
         if places.pop(name, None) == _Place(out.dtype, out.shape, 0, body.nbytes):
             return _views(tail, places, -body.nbytes)
-    return take_into(os.pread(descriptor, size, 0), name, out)
+    return take_into(os.pread(descriptor, size, offset), name, out)
 
 
 def take_into(data: bytes, name: str, out: Array) -> dict[str, Array]:
@@ -136,15 +135,21 @@ def take_into(data: bytes, name: str, out: Array) -> dict[str, Array]:
 
 def _views(data: bytearray, places: Mapping[str, _Place], offset: int) -> dict[str, Array]:
     """Tensors at `places`, if the data of the entry begins at `offset` of `data`."""
-    return {
-        name: np.ndarray(place.shape, place.dtype, data, offset + place.begin)
-        for name, place in places.items()
-    }
+    try:
+        return {
+            name: np.ndarray(place.shape, place.dtype, data, offset + place.begin)
+            for name, place in places.items()
+        }
+    except (OverflowError, TypeError, ValueError) as error:
+        raise DamagedEntry(f"a tensor is not in it ({reason_of(error)})") from error
 
 
 @lru_cache(maxsize=256)
 def _places(header: bytes) -> Mapping[str, _Place]:
-    return {
-        name: _Place(DTYPES[value["dtype"]], tuple(value["shape"]), *value["data_offsets"])
-        for name, value in json.loads(header).items()
-    }
+    try:
+        return {
+            name: _Place(DTYPES[value["dtype"]], tuple(value["shape"]), *value["data_offsets"])
+            for name, value in json.loads(header).items()
+        }
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise DamagedEntry(f"its header has {reason_of(error)}") from error

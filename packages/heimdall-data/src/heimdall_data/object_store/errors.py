@@ -99,7 +99,7 @@ def store_error(error: Exception, store: str, bucket: str, key: str) -> StoreErr
                 f"{store} is in another region than requests are signed for ({error.message}); set "
                 "HEIMDALL_S3_REGION"
             )
-        is_one = classify(error) is Fault.OBJECT or error.code in _BAD_NAMES
+        is_one = classify(error) is Fault.OBJECT or error.code in (*_BAD_NAMES, "InvalidRange")
         kind = ObjectUnreadable if is_one else StoreError
         why = "; the store's log says why; its disk may be full"
         return kind(
