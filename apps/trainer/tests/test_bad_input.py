@@ -14,6 +14,8 @@ from heimdall_data import Catalogue, ObjectStore
 from heimdall_data.ingest.ingest import ingest
 from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_session
 
+pytestmark = pytest.mark.slow
+
 STATIONS = "name,latitude,longitude\nTorino,45.044,7.672\nGenova,44.395,8.956\n"
 SOURCE = ("--source", "Beacon", "--latitude", "45", "--longitude", "8", "--frequency-hz", "145e6")
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from heimdall_data import Catalogue
 
+pytestmark = pytest.mark.slow
+
 STATIONS = "name,latitude,longitude\nTorino,45.044,7.672\nGenova,44.395,8.956\n"
 COLUMNS = "source_latitude,source_longitude,frequency_hz,start,sample_rate_hz,approval,file"
 MANIFEST = f"""session,source,{COLUMNS}

@@ -10,6 +10,8 @@ from heimdall_export.tracking.client import open_client
 from heimdall_trainer.cli.app import main
 from heimdall_trainer.connections import Connections
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tracking_uri(tmp_path_factory):

@@ -26,6 +26,8 @@ from heimdall_data.testing.fixtures import ONE_RECEIVER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 N_SESSIONS = 6
 
 
@@ -150,7 +152,6 @@ def test_a_shared_cache_that_went_away_is_used_again_when_it_is_back(
     assert shared.get_into(key, "features", out) is not None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["port", "secret_key"])
 def test_a_build_that_cannot_write_says_so(prepare, s3_settings, tmp_path, wrong):
     """A night's work that is stored nowhere is a night lost."""

@@ -17,6 +17,8 @@ from heimdall_export import (
 from minio import Minio
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 STEPS = [
     (MlflowClient, "set_model_version_tag"),
     (MlflowClient, "delete_registered_model_alias"),
@@ -207,7 +209,6 @@ def test_the_model_goes_before_the_sidecar_that_vouches_for_it(
     assert [key.rpartition(".")[2] for key in keys(client, models_bucket)] == ["json", "md"]
 
 
-@pytest.mark.slow
 def test_rollback_passes_over_a_version_that_is_being_deleted(
     publish, tracking_uri, delete, model_name, monkeypatch
 ):

@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.slow
+
 KILLED = """
 import os, sys
 from heimdall_export import MLflowTracker
@@ -65,7 +67,6 @@ def status(tracking_uri, run_id):
     return MlflowClient(tracking_uri).get_run(run_id).info.status
 
 
-@pytest.mark.slow
 def test_a_killed_run_is_ended_by_the_next_and_a_living_one_is_not(begin, killed, tracking_uri):
     """MLflow showed it as running for ever; but a run must never be ended while it trains."""
     living = begin()
@@ -76,7 +77,6 @@ def test_a_killed_run_is_ended_by_the_next_and_a_living_one_is_not(begin, killed
     assert status(tracking_uri, living.run_id) == "FINISHED"
 
 
-@pytest.mark.slow
 def test_a_killed_run_can_be_resumed_and_a_living_one_cannot(begin, killed):
     """Two processes in one run would write each other's metrics."""
     resumed = begin(run_id=killed)
@@ -104,7 +104,6 @@ def spare(run, look, tracking_uri):
     assert status(tracking_uri, run.run_id) == "RUNNING"
 
 
-@pytest.mark.slow
 def test_a_killed_run_that_was_resumed_elsewhere_is_left_alone(
     begin, killed, look, tmp_path, tracking_uri, client, models_bucket, onnx_path
 ):
@@ -120,7 +119,6 @@ def test_a_killed_run_that_was_resumed_elsewhere_is_left_alone(
     assert status(tracking_uri, killed) == "FINISHED"
 
 
-@pytest.mark.slow
 def test_a_run_that_is_resumed_while_it_is_marked_as_killed_is_running(
     begin, killed, tmp_path, tracking_uri, monkeypatch
 ):
@@ -200,7 +198,6 @@ def test_the_messages_of_a_living_run_are_left_to_it(begin, tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.slow
 def test_a_file_that_a_killed_run_did_not_register_is_found_and_deleted(
     begin, killed, look, client, models_bucket, onnx_path, keys, model_name
 ):
@@ -234,7 +231,6 @@ register(run, path, model_name=name, tags={})
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", ["log_model_artifacts", "create_model_version"])
 def test_the_page_of_a_model_whose_registration_was_killed_is_found_and_deleted(
     begin, look, tmp_path, onnx_path, model_name, tracking_uri, step

@@ -32,6 +32,8 @@ from heimdall_export.tracking.run import Message, send
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, text
 
+pytestmark = pytest.mark.slow
+
 
 def status_in_postgres(server, run_id):
     """How a run stands in the database behind the server."""
@@ -41,7 +43,6 @@ def status_in_postgres(server, run_id):
     return status
 
 
-@pytest.mark.slow
 def test_a_run_and_its_model_live_on_a_server(mlflow_server, artifact_store, onnx_path, capfd):
     """A team's MLflow is a server with a database, not a file."""
     uri = mlflow_server.uri
@@ -220,7 +221,6 @@ def listed_without_mlflow(address, name, **variables):
     return subprocess.check_output(command, text=True, env=os.environ | variables).splitlines()
 
 
-@pytest.mark.slow
 def test_what_is_read_without_mlflow_is_what_mlflow_reads(mlflow_server, tracking_uri, model_name):
     """The tables are not ours. A deleted version is still in them."""
     for address in (tracking_uri, mlflow_server.database_url):
@@ -266,7 +266,6 @@ def test_what_a_server_does_not_know_is_told_in_its_words(mlflow_server, model_n
         )
 
 
-@pytest.mark.slow
 def test_the_client_of_mlflow_trusts_and_finds_servers_as_all_others_do(mlflow_server, tmp_path):
     """MLflow goes through another library, with its own variables and its own authorities."""
     program = (
@@ -360,7 +359,6 @@ def test_a_message_that_is_told_twice_is_kept_once(mlflow_server, tmp_path):
         assert steps(run) == [1, 2]
 
 
-@pytest.mark.slow
 def test_a_server_that_dies_and_comes_back_costs_a_run_nothing(
     mlflow_server, tmp_path, impatient, caplog
 ):
@@ -410,7 +408,6 @@ def test_what_a_server_refuses_is_an_error_with_an_outbox_too(mlflow_server, tmp
     assert kept(tmp_path / "outbox") == set()
 
 
-@pytest.mark.slow
 def test_a_server_that_is_gone_is_waited_for_half_a_minute_unless_told_otherwise():
     """Long enough for it to be restarted, and not the four minutes that MLflow would take."""
     code = (

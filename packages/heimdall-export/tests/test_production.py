@@ -32,6 +32,8 @@ from mlflow.entities.model_registry import (
     RegisteredModelTag,
 )
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 3
 ROUNDS = 2
 WRITES = range(1, 8)
@@ -127,7 +129,6 @@ def registry_with(alias, stages, log):
     )
 
 
-@pytest.mark.slow
 def test_every_copy_that_differs_from_what_was_decided_is_told(tracking_uri):
     """`heimdall doctor` prints these lines, and the next decision corrects what they tell."""
     production = Production(open_client(tracking_uri), "m")
@@ -223,7 +224,6 @@ REFUSED = (
 )
 
 
-@pytest.mark.slow
 def test_many_at_once_leave_one_production_and_a_history_of_what_succeeded(contenders):
     """A night's script and two operators; services must load one model, and rollback find back."""
     chance = random.Random(contenders.model)
@@ -251,7 +251,6 @@ def test_many_at_once_leave_one_production_and_a_history_of_what_succeeded(conte
     assert succeeded
 
 
-@pytest.mark.slow
 def test_of_promoting_and_deleting_a_version_at_once_one_succeeds(contenders):
     """Both did: the model was gone, and nothing in production."""
     contenders.let({"steps": [["promote", contenders.register(1)[0]]]})
@@ -263,7 +262,6 @@ def test_of_promoting_and_deleting_a_version_at_once_one_succeeds(contenders):
         assert (number in there) == (done == "promote")
 
 
-@pytest.mark.slow
 @on_sqlite
 @pytest.mark.parametrize("what", ["promote", "rollback", "delete"])
 def test_what_was_killed_at_any_step_is_mended_by_the_next_call(contenders, what):
@@ -286,7 +284,6 @@ def test_what_was_killed_at_any_step_is_mended_by_the_next_call(contenders, what
     assert not killed[-1]
 
 
-@pytest.mark.slow
 @on_sqlite
 @pytest.mark.parametrize("at", range(1, 6))
 def test_one_that_was_slow_does_not_undo_what_others_did_meanwhile(contenders, at):
@@ -304,7 +301,6 @@ def test_one_that_was_slow_does_not_undo_what_others_did_meanwhile(contenders, a
         assert done[-1].version == fast
 
 
-@pytest.mark.slow
 @on_sqlite
 @pytest.mark.parametrize(
     ("minutes_ago", "by_hand", "after"),
@@ -338,7 +334,6 @@ def put_back(contenders, minutes):
     database.close()
 
 
-@pytest.mark.slow
 @on_sqlite
 def test_a_rollback_that_is_typed_twice_or_by_two_goes_back_once(contenders):
     """In an incident, two operators act; the bad version must not come back."""
@@ -351,7 +346,6 @@ def test_a_rollback_that_is_typed_twice_or_by_two_goes_back_once(contenders):
     contenders.check()
 
 
-@pytest.mark.slow
 @on_sqlite
 def test_a_model_that_was_made_anew_under_its_name_starts_a_new_history(contenders):
     """Its versions count from 1 again, and the old ones' decisions are not about them."""
@@ -364,7 +358,6 @@ def test_a_model_that_was_made_anew_under_its_name_starts_a_new_history(contende
         contenders.client.create_registered_model(contenders.model)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("contenders", ["postgres"], indirect=True)
 def test_long_reasons_in_any_script_are_kept(contenders, monkeypatch):
     """One that was too long for the tag made every later promotion and rollback fail."""

@@ -17,6 +17,8 @@ from heimdall_models import LocalizationNet, Region, ServingNet, Standardize
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 SCALE_M = 80_000.0
 CALIBRATION = {"heimdall.calibration": '{"Torino": 1e-06}'}
 
@@ -253,7 +255,6 @@ def copied(float_path, tmp_path):
     return path
 
 
-@pytest.mark.slow
 def test_auto_never_takes_what_is_not_faithful(copied, features):
     """Speed is worth nothing where positions are wrong."""
     choice = at_precision(copied, "auto", Sample(features), judge({"16": 0.02, "int": 0.02}))
@@ -283,7 +284,6 @@ def test_the_fastest_is_within_five_percent_and_the_smallest_of_those(measured, 
     assert chosen.size_bytes <= other.size_bytes
 
 
-@pytest.mark.slow
 def test_auto_measures_and_tells_the_figures_of_all(copied, features):
     """They go into a sidecar, which is JSON, and are what a choice is answered for by."""
     choice = at_precision(copied, "auto", Sample(features), judge({}))

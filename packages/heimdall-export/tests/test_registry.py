@@ -26,6 +26,8 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.models import Model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def three(tracker, onnx_path, model_name):
@@ -52,7 +54,6 @@ moves_made = st.lists(
 )
 
 
-@pytest.mark.slow
 @settings(max_examples=12)
 @given(history=moves_made)
 @example(history=[*"12" * 12, *["rollback"] * 5])
@@ -166,7 +167,6 @@ def test_rollback_without_production_says_what_to_do(tracking_uri, three):
         rollback(tracking_uri, three)
 
 
-@pytest.mark.slow
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text("ab'\"\\`%;-# é", min_size=1))
 @example(name="l'été")

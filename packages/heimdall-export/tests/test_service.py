@@ -39,6 +39,8 @@ from onnx import numpy_helper
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+pytestmark = pytest.mark.slow
+
 OBSERVED = """
 import threading
 
@@ -440,7 +442,6 @@ def test_a_store_that_never_answers_does_not_keep_the_service_from_stopping(
     assert "Traceback" not in log_of(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_caller_that_reads_no_answer_does_not_keep_the_service_from_stopping(
     folder, onnx_path, artifact_store, tmp_path
 ):

@@ -11,6 +11,8 @@ from heimdall_export.model_files import file_sha256
 from heimdall_export.session import open_session
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def exported(network, metadata, tmp_path_factory):

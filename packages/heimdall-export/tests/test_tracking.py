@@ -29,6 +29,8 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.store.artifact import s3_artifact_repo
 
+pytestmark = pytest.mark.slow
+
 NESTED = st.recursive(
     st.integers()
     | st.booleans()
@@ -67,7 +69,6 @@ client.search_registered_models()
 """
 
 
-@pytest.mark.slow
 def test_processes_that_begin_at_once_make_the_tables_once(tmp_path):
     """MLflow makes them without a lock: the others' trainings ended as these were done."""
     words = [sys.executable, "-c", OPENING, f"sqlite:///{tmp_path / 'mlflow.db'}"]
@@ -93,7 +94,6 @@ def test_a_registry_in_a_folder_that_stays_locked_is_opened(monkeypatch):
         client.open_client(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
 
 
-@pytest.mark.slow
 @on_disk
 @given(params=st.dictionaries(st.sampled_from("abcdefg"), NESTED, max_size=4))
 def test_every_parameter_is_kept_under_its_path(tracking_uri, tmp_path, params):
@@ -526,7 +526,6 @@ assert get_telemetry_client() is None
 """
 
 
-@pytest.mark.slow
 def test_a_run_asks_no_network_and_prints_nothing(tmp_path):
     """MLflow reports home by default, and its database talks about every table it makes."""
     quiet = {
@@ -545,7 +544,6 @@ def test_a_run_asks_no_network_and_prints_nothing(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.slow
 def test_mlflow_is_there_for_a_user_without_a_home(nameless):
     """Container platforms run images as users with neither HOME nor a name."""
     program = "import os, heimdall_export.tracking.client; assert 'HOME' not in os.environ"

@@ -17,6 +17,8 @@ from heimdall_data.testing.fixtures import GENOVA, TORINO, new_recording, new_se
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 INTERRUPTED = """
 import sys, itertools
 from heimdall_data import Catalogue, ObjectStore, S3Settings

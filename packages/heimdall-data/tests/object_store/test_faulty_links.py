@@ -15,6 +15,8 @@ from heimdall_data.errors import ObjectMissing, ObjectUnreadable, StoreError
 from heimdall_data.object_store.store import MOST_BROKEN
 from heimdall_data.testing.fixtures import NPY, ONE_RECEIVER, one_receiver_session
 
+pytestmark = pytest.mark.slow
+
 
 class NeverWaited(threading.Event):
     """Fails the test that waits for it."""
@@ -32,7 +34,6 @@ def test_a_slow_link_that_lives_is_waited_for(proxy, through, raw_iq_store):
     assert ObjectStore(settings, through.raw_iq_bucket).get("key") == NPY[:30_000]
 
 
-@pytest.mark.slow
 def test_a_link_that_trickles_is_given_up(proxy, through, raw_iq_store):
     """A byte now and then keeps any read timeout from striking: the rate has to."""
     raw_iq_store.put("key", NPY)
@@ -122,7 +123,6 @@ def test_a_missing_object_is_not_waited_for(raw_iq_store):
         store.get("key")
 
 
-@pytest.mark.slow
 def test_a_store_that_damages_every_object_is_told_at_once_and_given_up_after_a_few(
     proxy, through, s3_settings, raw_iq_store, caplog
 ):

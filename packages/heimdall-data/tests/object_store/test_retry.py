@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minio.error import S3Error
 
+pytestmark = pytest.mark.slow
+
 
 def answer(code, status):
     """An answer of the store that is an error."""
