@@ -37,18 +37,18 @@ from lightning.pytorch import Callback
 FIRST_STEP = """
 import sys, time
 from lightning.pytorch import Callback
-import heimdall_trainer.training as training
+import heimdall_trainer.pipeline as pipeline
 class FirstStep(Callback):
     def on_train_batch_start(self, *_):
         print("first", time.time(), flush=True)
         sys.exit(0)
-made = training.make_trainer
-def make_trainer(*given):
-    trainer = made(*given)
+made = pipeline.make_trainer
+def make_trainer(*given, **settings):
+    trainer = made(*given, **settings)
     trainer.callbacks.append(FirstStep())
     return trainer
-training.make_trainer = make_trainer
-from heimdall_trainer.cli import main
+pipeline.make_trainer = make_trainer
+from heimdall_trainer.cli.app import main
 main()
 """
 
