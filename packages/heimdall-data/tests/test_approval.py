@@ -157,8 +157,11 @@ def test_who_waited_for_the_table_does_not_lock_it(filled, database_url):
 
     def wait_for(kind):
         with filled.transaction() as connection:
-            while connection.execute(waiting, (kind,)).fetchone() == (0,):
+            for _ in range(6000):
+                if connection.execute(waiting, (kind,)).fetchone() != (0,):
+                    return
                 time.sleep(0.01)
+        pytest.fail(f"nobody waits for the lock ({kind})")
 
     with Catalogue(database_url) as elsewhere, elsewhere.transaction() as third:
         third.execute(lock, (one,))
